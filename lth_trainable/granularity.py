@@ -1,0 +1,56 @@
+"""What is removed together: the axes of a weight tensor over which scores are averaged into one score a group.
+
+Axes are named on a convolution's weight (out, in, kernel height, kernel width); `weight` groups nothing. A granularity
+that names an axis the weight does not have is refused. Averages are taken in float64.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from lth_trainable.errors import bad_value
+
+Array = npt.NDArray[np.generic]
+
+# Axes averaged over, for a weight of 4 dimensions: 0 out, 1 in, 2 height, 3 width.
+_CONV2D: dict[str, tuple[int, ...]] = {
+    "weight": (),
+    "shared_weight": (0,),
+    "channel": (1,),
+    "column": (2,),
+    "row": (3,),
+    "kernel": (2, 3),
+    "filter": (1, 2, 3),
+    "shared_channel": (0, 1),
+    "shared_column": (0, 2),
+    "shared_row": (0, 3),
+    "vertical_slice": (1, 2),
+    "horizontal_slice": (1, 3),
+    "shared_vertical_slice": (0, 1, 2),
+    "shared_horizontal_slice": (0, 1, 3),
+    "shared_kernel": (0, 2, 3),
+    "layer": (0, 1, 2, 3),
+}
+# For a weight of 2 dimensions: 0 out, 1 in.
+_LINEAR: dict[str, tuple[int, ...]] = {"weight": (), "column": (0,), "row": (1,), "layer": (0, 1)}
+
+GRANULARITIES: dict[str, tuple[int, ...]] = _CONV2D
+
+
+def group_axes(granularity: str, n_dims: int, layer: str = "layer") -> tuple[int, ...]:
+    """The axes that `granularity` averages over in a weight of `n_dims` dimensions. Raises `UserError` if it has none."""
+    if granularity == "weight":
+        return ()
+    if granularity == "layer":
+        return tuple(range(n_dims))
+    table = {2: _LINEAR, 4: _CONV2D}.get(n_dims, {})
+    if granularity not in table:
+        valid = ", ".join(table) or "weight, layer"
+        raise bad_value(f"granularity of {layer}", granularity, f"one of {valid} for a weight of {n_dims} dimensions")
+    return table[granularity]
+
+
+def group_scores(scores: npt.NDArray[np.floating], axes: tuple[int, ...]) -> npt.NDArray[np.floating]:
+    """Mean score of each group in float64, averaged axes kept with size 1; the scores themselves where none is averaged."""
+    return scores.mean(axis=axes, dtype=np.float64, keepdims=True) if axes else scores

@@ -1,0 +1,48 @@
+"""Names on a command line -> functions: a dict's own entry, or a user's `package.module:function`."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lth_trainable.errors import UserError, unknown_name
+
+
+def lookup(where: str, name: str, registry: Mapping[str, Any]) -> Any:
+    """The entry `name` of `registry`, or the object that `package.module:function` names.
+
+    Raises `UserError` with the valid names and the nearest one.
+    """
+    if name in registry:
+        return registry[name]
+    if ":" in name:
+        return _plugged_in(where, name)
+    raise unknown_name(where, name, registry)
+
+
+def code_digest(name: str) -> str | None:
+    """SHA-256 of the module that a plugged-in `package.module:function` lives in; None for a name of our own.
+
+    It enters the keys of the trials that use the plug-in, so that an edited plug-in makes new trials.
+    """
+    if ":" not in name:
+        return None
+    source = inspect.getsourcefile(sys.modules.get(name.split(":")[0]) or importlib.import_module(name.split(":")[0]))
+    if source is None:
+        raise UserError(f"{name}: no Python source found for this plug-in, so its trials could not be told apart")
+    return hashlib.sha256(Path(source).read_bytes()).hexdigest()
+
+
+def _plugged_in(where: str, name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ImportError as error:
+        raise UserError(f"{where}: cannot import the module of {name!r}: {error}") from error
+    except AttributeError as error:
+        raise UserError(f"{where}: module {module!r} has no {attribute!r}") from error

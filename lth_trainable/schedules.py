@@ -1,0 +1,190 @@
+"""When a network is pruned within one fit, and to which sparsity. Pure: exact rationals, no torch.
+
+A schedule function has fastai's signature `f(start, end, pos) -> value` with `pos` in [0, 1], so fastai's own
+(`sched_cos`, `sched_lin`, ...) are accepted as they are. A `Schedule` turns one into prune events at epoch boundaries.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from lth_trainable.errors import UserError, bad_value
+
+Number = Any  # Fraction where the function keeps it exact, float otherwise
+
+
+def sched_one_shot(start: Number, end: Number, pos: Number) -> Number:
+    """All of it at once."""
+    return end
+
+
+def sched_iterative(start: Number, end: Number, pos: Number, n_steps: int = 3) -> Number:
+    """`n_steps` equal steps: start + (end - start) / n * min(n, floor(pos n) + 1).
+
+    Integer steps, so that each prune falls on its boundary (a float `ceil` fires some boundaries one step early).
+    """
+    return start + (end - start) * min(n_steps, math.floor(pos * n_steps) + 1) / n_steps
+
+
+def sched_agp(start: Number, end: Number, pos: Number) -> Number:
+    """Automated gradual pruning: end + (start - end)(1 - pos)^3 (Zhu & Gupta, arXiv 1710.01878, eq. 1)."""
+    return end + (start - end) * (1 - pos) ** 3
+
+
+def sched_linear(start: Number, end: Number, pos: Number) -> Number:
+    """A straight line."""
+    return start + (end - start) * pos
+
+
+def sched_cosine(start: Number, end: Number, pos: Number) -> Number:
+    """Half a cosine wave, slow at both ends."""
+    return start + (1 + math.cos(math.pi * (1 - pos))) / 2 * float(end - start)
+
+
+def sched_one_cycle(start: Number, end: Number, pos: Number) -> Number:
+    """The logistic curve of One-Cycle Pruning: (1 + e^-8) / (1 + e^(6 - 14 pos)) (Hubens et al., arXiv 2107.02086)."""
+    return float(start) + float(end - start) * (1 + math.exp(-8)) / (1 + math.exp(6 - 14 * pos))
+
+
+def sched_dsd(start: Number, end: Number, pos: Number) -> Number:
+    """Dense-sparse-dense: a cosine up to `end` at pos 0.5 and down to `start` again (Han et al., arXiv 1607.04381)."""
+    return start + (1 - math.cos(2 * math.pi * pos)) / 2 * float(end - start)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleRule:
+    """What the house knows of a schedule.
+
+    `family` is "fit" (prunes within one fit, at epoch boundaries) or "levels" (one fit a level). `stepwise`: prunes are
+    separate events with training between them, so weights may be reset at each (`lth=True`). `peaks`: the target is
+    the peak, not the end.
+    """
+
+    function: Callable[..., Number] | None
+    family: str = "fit"
+    start_pct: float = 0.0
+    end_pct: float = 0.75
+    stepwise: bool = False
+    peaks: bool = False
+
+
+SCHEDULES: dict[str, ScheduleRule] = {
+    "imp": ScheduleRule(function=None, family="levels"),
+    "omp": ScheduleRule(function=None, family="levels"),
+    "one_shot": ScheduleRule(function=sched_one_shot, start_pct=0.5, end_pct=1.0, stepwise=True),
+    "iterative": ScheduleRule(function=sched_iterative, start_pct=0.2, end_pct=1.0, stepwise=True),
+    "agp": ScheduleRule(function=sched_agp, start_pct=0.2),
+    "linear": ScheduleRule(function=sched_linear),
+    "cosine": ScheduleRule(function=sched_cosine),
+    "one_cycle": ScheduleRule(function=sched_one_cycle),
+    "dsd": ScheduleRule(function=sched_dsd, peaks=True),
+}
+_RULE_OF = {rule.function: rule for rule in SCHEDULES.values() if rule.function}
+
+
+@dataclass(frozen=True)
+class Prune:
+    """At the start of `epoch`, bring the network to `sparsity` (a fraction in [0, 1], exact where the function is)."""
+
+    epoch: int
+    sparsity: Fraction
+
+
+def exact(value: float | int | Fraction) -> Fraction:
+    """The rational that a person means by a decimal: 0.1 is 1/10, not the nearest double."""
+    return value if isinstance(value, Fraction) else Fraction(str(value))
+
+
+class Schedule:
+    """When to prune: `Schedule(sched_iterative, start_pct=0.25)`.
+
+    sched_func: f(start, end, pos), one of ours or of fastai's; `partial(sched_iterative, n_steps=5)` sets its arguments.
+    start_pct, end_pct: parts of the fit in [0, 1] between which the schedule runs; None takes the function's own
+    (one_shot from 0.5, iterative and agp from 0.2, others from 0; gradual ones end at 0.75, so that the network still
+    trains after its last prune).
+    """
+
+    def __init__(
+        self, sched_func: Callable[..., Number], start_pct: float | None = None, end_pct: float | None = None
+    ) -> None:
+        self.function = sched_func
+        self.rule = _RULE_OF.get(_plain(sched_func), ScheduleRule(function=sched_func))
+        self.start_pct = self.rule.start_pct if start_pct is None else start_pct
+        self.end_pct = self.rule.end_pct if end_pct is None else end_pct
+        if not 0 <= self.start_pct < 1:
+            raise bad_value("start_pct", start_pct, "a part of the fit in [0, 1), such as 0.25")
+        if not self.start_pct <= self.end_pct <= 1:
+            raise bad_value("end_pct", self.end_pct, f"a part of the fit from start_pct ({self.start_pct:g}) to 1")
+
+    @property
+    def name(self) -> str:
+        """The schedule's name in `SCHEDULES`, or the function's own."""
+        for name, rule in SCHEDULES.items():
+            if rule is self.rule:
+                return name
+        return getattr(_plain(self.function), "__name__", repr(self.function))
+
+    def __repr__(self) -> str:
+        return f"Schedule({self.name}, start_pct={self.start_pct:g}, end_pct={self.end_pct:g})"
+
+    def sparsity_at(self, part: Fraction, target: Fraction) -> Fraction:
+        """Sparsity (fraction) in force at `part` of the fit, for a final (dsd: peak) sparsity `target`."""
+        start, end = exact(self.start_pct), exact(self.end_pct)
+        if part < start:
+            return Fraction(0)
+        pos = min(Fraction(1), (part - start) / (end - start)) if end > start else Fraction(1)
+        return min(Fraction(1), max(Fraction(0), Fraction(self.function(Fraction(0), target, pos))))
+
+    def prunes(self, n_epochs: int, target: Fraction) -> tuple[Prune, ...]:
+        """The prune events of a fit of `n_epochs` epochs, at most one an epoch, each at the start of its epoch.
+
+        target: the final (dsd: peak) sparsity as a fraction. Raises `UserError` where the epochs do not suffice to
+        reach it.
+        """
+        values = [self.sparsity_at(Fraction(epoch, n_epochs), target) for epoch in range(n_epochs)]
+        if self.rule.stepwise:
+            self._check_steps(values, n_epochs, target)
+        else:
+            self._meet_target(values, n_epochs, target)
+        events, before = [], Fraction(0)
+        for epoch, value in enumerate(values):
+            if value != before:
+                events.append(Prune(epoch, value))
+            before = value
+        if not events:
+            raise UserError(f"{self}: prunes nothing within {n_epochs} epochs; take more epochs or a smaller start_pct")
+        return tuple(events)
+
+    def _meet_target(self, values: list[Fraction], n_epochs: int, target: Fraction) -> None:
+        """Make a gradual schedule meet its target exactly at the epoch boundary nearest to where the curve does."""
+        middle_or_end = (exact(self.start_pct) + exact(self.end_pct)) / 2 if self.rule.peaks else exact(self.end_pct)
+        first = min(n_epochs - 1, max(0, math.ceil(middle_or_end * n_epochs - Fraction(1, 2) * self.rule.peaks)))
+        if self.rule.peaks:
+            values[first] = target
+        else:
+            values[first:] = [target] * (n_epochs - first)
+
+    def _check_steps(self, values: list[Fraction], n_epochs: int, target: Fraction) -> None:
+        steps = self._n_steps()
+        distinct = len({v for v in values if v > 0})
+        if values[-1] != target or distinct < steps:
+            raise UserError(
+                f"{self}: {steps} pruning step{'s' * (steps > 1)} do not fit into {n_epochs} epoch{'s' * (n_epochs > 1)}"
+                f" from part {self.start_pct:g} on (room for {distinct}); take more epochs, fewer steps or a smaller"
+                " start_pct"
+            )
+
+    def _n_steps(self) -> int:
+        if _plain(self.function) is not sched_iterative:
+            return 1
+        keywords = self.function.keywords if isinstance(self.function, functools.partial) else {}
+        return int(keywords.get("n_steps", 3))
+
+
+def _plain(function: Callable[..., Number]) -> Callable[..., Number]:
+    return function.func if isinstance(function, functools.partial) else function

@@ -1,0 +1,223 @@
+"""The store: folders of files with a manifest written last. It is the truth; Ray only schedules.
+
+    <storage>/states/<state key>/<fingerprint>/     weights at a point of the plan, shared by all runs
+    <storage>/<run>/trials/<trial>/                 record, masks and final weights of one finished trial
+    <storage>/<run>/{plan.json,analysis/,quarantine/,ray/}
+
+A folder without a valid manifest does not exist. Listing checks sizes, reading checks SHA-256. Local folders, NFS and
+object stores go through one code path (`pyarrow.fs`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pyarrow import fs
+
+from lth_trainable.errors import UserError
+from lth_trainable.spec import digest, spec_from_dict
+
+if TYPE_CHECKING:
+    from torch import nn
+
+MANIFEST = "manifest.json"
+RECORD = "record.json"
+MASKS = "masks.safetensors"
+FINAL = "final.safetensors"
+WEIGHTS = "weights.safetensors"
+FORMAT = 1
+
+
+class Damaged(Exception):
+    """A folder whose files are not those of its manifest; `reason` says which and how."""
+
+    def __init__(self, folder: str, reason: str) -> None:
+        super().__init__(f"{folder}: {reason}")
+        self.folder, self.reason = folder, reason
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sealed:
+    """A complete folder: its path within the store and the content of its manifest."""
+
+    path: str
+    manifest: Mapping[str, Any]
+
+
+class Store:
+    """Sealed folders under one root: a path, or a URI that `pyarrow.fs` knows (`s3://bucket/prefix`)."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.uri = str(root)
+        if "://" in self.uri:
+            self.fs, self.root = fs.FileSystem.from_uri(self.uri)
+        else:
+            self.fs, self.root = fs.LocalFileSystem(), str(Path(root).expanduser().resolve())
+        self.root = self.root.rstrip("/")
+
+    # -- sealed folders ----------------------------------------------------------------------------------------------
+
+    def seal(self, path: str, files: Mapping[str, bytes], about: Mapping[str, Any]) -> Sealed:
+        """Write `files` into the folder `path`, then its manifest with `about`, sizes and SHA-256.
+
+        Leftovers of an unsealed attempt are removed first. Two writers of the same content do not harm each other.
+        """
+        for stray in set(self._sizes(path)) - set(files) - {MANIFEST}:
+            self.fs.delete_file(self._full(f"{path}/{stray}"))
+        for name, content in files.items():
+            self.write(f"{path}/{name}", content)
+        sums = {n: {"size": len(c), "sha256": hashlib.sha256(c).hexdigest()} for n, c in sorted(files.items())}
+        manifest = {"format": FORMAT, **about, "files": sums}
+        self.write(f"{path}/{MANIFEST}", to_json(manifest))
+        return Sealed(path=path, manifest=manifest)
+
+    def find(self, path: str) -> Sealed | None:
+        """The sealed folder at `path`, None where there is none. Raises `Damaged` when sizes or manifest are off."""
+        sizes = self._sizes(path)
+        if MANIFEST not in sizes:
+            return None
+        try:
+            manifest = json.loads(self.read(f"{path}/{MANIFEST}"))
+            expected = {name: entry["size"] for name, entry in manifest["files"].items()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise Damaged(path, f"{MANIFEST} is unreadable ({error})") from error
+        if manifest.get("format") != FORMAT:
+            raise UserError(f"{path}: written in format {manifest.get('format')!r}; this version reads {FORMAT}")
+        for name, size in expected.items():
+            if sizes.get(name) != size:
+                raise Damaged(path, f"{name} has {sizes.get(name, 'no')} bytes, {size} expected")
+        return Sealed(path=path, manifest=manifest)
+
+    def content(self, folder: Sealed, name: str) -> bytes:
+        """One file of a sealed folder, its SHA-256 checked. Raises `Damaged`."""
+        content = self.read(f"{folder.path}/{name}")
+        if hashlib.sha256(content).hexdigest() != folder.manifest["files"][name]["sha256"]:
+            raise Damaged(folder.path, f"{name} does not have the SHA-256 of the manifest")
+        return content
+
+    def quarantine(self, damage: Damaged, run: str) -> str:
+        """Set a damaged folder aside under the run's quarantine; returns where it went."""
+        target = f"{run}/quarantine/{Path(damage.folder).name}-{uuid.uuid4().hex[:8]}"
+        self.fs.create_dir(self._full(Path(target).parent.as_posix()), recursive=True)
+        for name in self._sizes(damage.folder):
+            self.write(f"{target}/{name}", self.read(f"{damage.folder}/{name}"))
+        self.write(f"{target}/reason.txt", f"{damage}\n".encode())
+        self.fs.delete_dir(self._full(damage.folder))
+        return target
+
+    # -- runs and states ---------------------------------------------------------------------------------------------
+
+    def trial(self, run: str, name: str) -> str:
+        return f"{run}/trials/{name}"
+
+    def state(self, key: str, fingerprint: Mapping[str, Any]) -> str:
+        """Where the state `key` lives for machines of this fingerprint: bytes are equal only within one."""
+        return f"states/{key}/{digest(dict(fingerprint))[:12]}"
+
+    def folders(self, path: str) -> list[str]:
+        """Names of the folders below `path`, sorted; empty where there is no `path`."""
+        selector = fs.FileSelector(self._full(path), allow_not_found=True)
+        return sorted(i.base_name for i in self.fs.get_file_info(selector) if i.type == fs.FileType.Directory)
+
+    # -- single files ------------------------------------------------------------------------------------------------
+
+    def read(self, path: str) -> bytes:
+        with self.fs.open_input_stream(self._full(path)) as stream:
+            return stream.read()
+
+    def write(self, path: str, content: bytes) -> None:
+        """Whole or not at all: written beside, then moved (object stores are atomic themselves)."""
+        full = self._full(path)
+        local = isinstance(self.fs, fs.LocalFileSystem)
+        if local:
+            self.fs.create_dir(str(Path(full).parent), recursive=True)
+        target = f"{full}.{uuid.uuid4().hex[:8]}.part" if local else full
+        with self.fs.open_output_stream(target) as stream:
+            stream.write(content)
+        if local:
+            self.fs.move(target, full)
+
+    def exists(self, path: str) -> bool:
+        return self.fs.get_file_info(self._full(path)).type != fs.FileType.NotFound
+
+    def _full(self, path: str) -> str:
+        return f"{self.root}/{path}"
+
+    def _sizes(self, path: str) -> dict[str, int]:
+        selector = fs.FileSelector(self._full(path), allow_not_found=True)
+        return {i.base_name: i.size for i in self.fs.get_file_info(selector) if i.type == fs.FileType.File}
+
+
+def to_json(content: Any) -> bytes:
+    """JSON as every file of the store has it: indented, sorted, no NaN, a newline at the end."""
+    return (json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def open_run(path: str | Path) -> tuple[Store, str]:
+    """The store and the run's name for the path of a run, such as `runs/digits`."""
+    parent, _, name = str(path).rstrip("/").rpartition("/")
+    return Store(parent or "."), name
+
+
+def finished_trials(store: Store, run: str) -> Iterator[tuple[Sealed, dict[str, Any]]]:
+    """Each finished trial of a run with its record, in order of name. Raises `Damaged` at a damaged one."""
+    for name in store.folders(f"{run}/trials"):
+        folder = store.find(store.trial(run, name))
+        if folder is not None:
+            yield folder, json.loads(store.content(folder, RECORD))
+
+
+def load_masks(store: Store, folder: Sealed) -> dict[int, dict[str, Any]]:
+    """Masks of a trial, by level, then by parameter name: Boolean numpy arrays, True where the weight is kept."""
+    from safetensors.numpy import load
+
+    from lth_trainable.masks import unpack
+
+    shapes = json.loads(store.content(folder, RECORD))["shapes"]
+    levels: dict[int, dict[str, Any]] = {}
+    for entry, packed in load(store.content(folder, MASKS)).items():
+        level, _, name = entry.partition("/")
+        levels.setdefault(int(level), {})[name] = unpack(packed, tuple(shapes[name]))
+    return levels
+
+
+def load_trial(path: str | Path, which: str = "final") -> nn.Module:
+    """A ready model, in evaluation mode on the CPU: weights of a trial with its final mask applied.
+
+    path: the trial's folder, such as `runs/digits/trials/digits-lenet_300_100-imp-s64-r0-seed0`.
+    which: "final", "initial" or "rewind" weights. Raises `UserError` where there is no such trial.
+    """
+    import torch
+    from safetensors.torch import load
+
+    from lth_trainable.models import MODELS
+    from lth_trainable.registry import lookup
+
+    run_path, _, name = str(path).rstrip("/").rpartition("/trials/")
+    store, run = open_run(run_path)
+    folder = store.find(store.trial(run, name)) if name else None
+    if folder is None:
+        raise UserError(f"{path}: found no finished trial; expected a folder RUN/trials/TRIAL with a {MANIFEST}")
+    record = json.loads(store.content(folder, RECORD))
+    if which == "final":
+        weights = load(store.content(folder, FINAL))
+    else:
+        reference = folder.manifest["states"].get(which)
+        state = store.find(reference) if reference else None
+        if state is None:
+            raise UserError(f"{path}: found no {which} weights; this trial has {', '.join(folder.manifest['states'])}")
+        weights = load(store.content(state, WEIGHTS))
+    spec = spec_from_dict(record["spec"])
+    with torch.random.fork_rng():
+        model = lookup("model", spec.model, MODELS)(tuple(record["data"]["shape"]), record["data"]["n_classes"])
+    model.load_state_dict(weights)
+    levels = load_masks(store, folder)
+    for parameter, mask in levels.get(max(levels, default=0), {}).items():
+        model.get_parameter(parameter).data.mul_(torch.from_numpy(mask))
+    return model.eval()
