@@ -19,13 +19,17 @@ class Weights:
     """One layer's weights as a criterion sees them, all of one shape and device.
 
     now: at the moment of the prune. initial: at initialisation. previous: at the previous prune, `initial` before the
-    first. noise: uniform in [0, 1), a function of the seed, the level and the layer.
+    first. noise: uniform in [0, 1), a function of the seed, the level and the layer; drawn when asked for.
     """
 
     now: Tensor
     initial: Tensor
     previous: Tensor
-    noise: Tensor
+    draw: Callable[[], Tensor]
+
+    @property
+    def noise(self) -> Tensor:
+        return self.draw()
 
 
 def large_final(w: Weights) -> Tensor:

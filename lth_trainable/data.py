@@ -1,7 +1,7 @@
 """The data sets, by name: arrays in memory, split once and for all. No torch.
 
-A loader is `f(root, split_seed) -> Dataset`; `root` is the folder of `--data-root` for those that read files. The digest
-is of the content before the split, so that a trial's key changes when its data do.
+A loader is `f(root, split_seed) -> Dataset`; `root` is the folder of `--data-root` for those that read files. The
+digest is of the content before the split, so that a trial's key changes when its data do.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Dataset:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        return self.train.x.shape[1:]  # type: ignore[return-value]
+        return self.train.x.shape[1:]
 
     @property
     def majority_class_accuracy(self) -> float:
@@ -77,7 +77,7 @@ def split(
     seed: int,
     scale: float = 255,
 ) -> Dataset:
-    """Shuffle by `seed`, cut into train, validation and test of `sizes`, normalise by the training part's mean and std."""
+    """Shuffle by `seed`, cut into train, validation and test of `sizes`, normalise by the training part's moments."""
     order = generator(seed, "split").permutation(len(x))
     cuts = np.split(order, np.cumsum(sizes)[:-1])
     train = x[cuts[0]].astype(np.float32) / scale

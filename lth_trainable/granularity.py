@@ -39,7 +39,7 @@ GRANULARITIES: dict[str, tuple[int, ...]] = _CONV2D
 
 
 def group_axes(granularity: str, n_dims: int, layer: str = "layer") -> tuple[int, ...]:
-    """The axes that `granularity` averages over in a weight of `n_dims` dimensions. Raises `UserError` if it has none."""
+    """The axes that `granularity` averages over in a weight of `n_dims` dimensions. Raises `UserError`."""
     if granularity == "weight":
         return ()
     if granularity == "layer":
@@ -52,5 +52,5 @@ def group_axes(granularity: str, n_dims: int, layer: str = "layer") -> tuple[int
 
 
 def group_scores(scores: npt.NDArray[np.floating], axes: tuple[int, ...]) -> npt.NDArray[np.floating]:
-    """Mean score of each group in float64, averaged axes kept with size 1; the scores themselves where none is averaged."""
+    """Mean score of each group in float64, averaged axes kept with size 1; the scores where none is averaged."""
     return scores.mean(axis=axes, dtype=np.float64, keepdims=True) if axes else scores

@@ -1,4 +1,4 @@
-"""The networks, by name. A builder is `f(shape, n_classes) -> nn.Module`, with `shape` a picture's (channels, height, width).
+"""The networks, by name. A builder is `f(shape, n_classes) -> nn.Module`; `shape` is (channels, height, width).
 
 Builders import torch when called, so that the names can be checked without it. They draw their initial weights from
 torch's global stream, which the caller seeds.
@@ -6,6 +6,7 @@ torch's global stream, which the caller seeds.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ Builder = Callable[[tuple[int, int, int], int], "nn.Module"]
 
 
 def lenet_300_100(shape: tuple[int, int, int], n_classes: int) -> nn.Module:
-    """Two hidden layers of 300 and 100, ReLU, Gaussian Glorot weights, zero biases (arXiv 1803.03635, sec. 2 and app. G).
+    """Two hidden layers of 300 and 100, ReLU, Gaussian Glorot weights, zero biases (arXiv 1803.03635, sec. 2, app. G).
 
     Biases are zero here; the paper does not say.
     """
@@ -25,7 +26,7 @@ def lenet_300_100(shape: tuple[int, int, int], n_classes: int) -> nn.Module:
 
     sizes = [math.prod(shape), 300, 100, n_classes]
     layers: list[nn.Module] = [nn.Flatten()]
-    for n_in, n_out in zip(sizes, sizes[1:], strict=False):
+    for n_in, n_out in itertools.pairwise(sizes):
         linear = nn.Linear(n_in, n_out)
         nn.init.xavier_normal_(linear.weight)
         nn.init.zeros_(linear.bias)

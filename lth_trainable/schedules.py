@@ -103,7 +103,7 @@ def exact(value: float | int | Fraction) -> Fraction:
 class Schedule:
     """When to prune: `Schedule(sched_iterative, start_pct=0.25)`.
 
-    sched_func: f(start, end, pos), one of ours or of fastai's; `partial(sched_iterative, n_steps=5)` sets its arguments.
+    sched_func: f(start, end, pos), one of ours or of fastai's; `partial(sched_iterative, n_steps=5)` sets arguments.
     start_pct, end_pct: parts of the fit in [0, 1] between which the schedule runs; None takes the function's own
     (one_shot from 0.5, iterative and agp from 0.2, others from 0; gradual ones end at 0.75, so that the network still
     trains after its last prune).
@@ -174,7 +174,7 @@ class Schedule:
         distinct = len({v for v in values if v > 0})
         if values[-1] != target or distinct < steps:
             raise UserError(
-                f"{self}: {steps} pruning step{'s' * (steps > 1)} do not fit into {n_epochs} epoch{'s' * (n_epochs > 1)}"
+                f"{self}: {steps} pruning step{'s' * (steps > 1)} do not fit into {n_epochs} epochs"
                 f" from part {self.start_pct:g} on (room for {distinct}); take more epochs, fewer steps or a smaller"
                 " start_pct"
             )

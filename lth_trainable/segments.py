@@ -40,8 +40,8 @@ class Segment:
 def segments(spec: TrialSpec, data_digest: str) -> tuple[Segment, ...]:
     """The whole life of a trial, in order.
 
-    Levels: init, train to k, train to T, then per level prune, rewind to k, train to T. Within a fit: init, train to the
-    first prune (cut at k), then per event prune, rewind, train to the next. Dense: init, train.
+    Levels: init, train to k, train to T, then per level prune, rewind to k, train to T. Within a fit: init, train to
+    the first prune (cut at k), then per event prune, rewind, train to the next. Dense: init, train.
     """
     chain = _Chain(spec, data_digest)
     chain.root()

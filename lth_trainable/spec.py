@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from fractions import Fraction
-from typing import Any
+from typing import Any, ClassVar
 
 from lth_trainable.criteria import CRITERIA
 from lth_trainable.data import DATASETS
@@ -59,7 +59,7 @@ class TrialSpec:
     momentum: float = _help(0.9, "momentum (adam: beta1)")
     beta2: float | None = _help(0.999, "adam's second decay rate")
     eps: float | None = _help(1e-8, "adam's epsilon")
-    weight_decay: float = _help(0.0, "decoupled weight decay")
+    weight_decay: float = _help(0.0, "weight decay; decoupled (adam), L2 (sgd)")
     precision: str = _choice("fp32", ("fp32",), "arithmetic")
     epochs: int = _help(20, "epochs a level (imp, omp), or of the whole fit (other schedules, dense)")
     seed: int = _help(0, "the replicate: initialisation, data order and everything else random")
@@ -67,7 +67,9 @@ class TrialSpec:
     control: str = _choice("none", CONTROLS, "none: a ticket; dense: the baseline it is compared with")
     target_sparsity_pct: float | None = _help(50.0, "weights to remove, per cent (0 to 100)")
     granularity: str | None = _choice("weight", GRANULARITIES, "what is removed together")
-    context: str | None = _choice("local", CONTEXTS, "local: each layer to the target; global: all layers ranked together")
+    context: str | None = _choice(
+        "local", CONTEXTS, "local: each layer to the target; global: all layers ranked together"
+    )
     criterion: str | None = _choice("large_final", CRITERIA, "what is kept")
     schedule: str | None = _choice("imp", SCHEDULES, "when is pruned")
     prune_rate_pct: float | None = _help(40.0, "imp: per cent of the remaining weights removed at a level")
@@ -80,8 +82,9 @@ class TrialSpec:
     rewind_epoch: int | None = _help(0, "epoch whose weights a ticket is rewound to; 0: initialisation")
     reset_end: bool = _help(False, "end with the rewind weights under the final mask (a supermask), untrained")
 
+    notes: ClassVar[tuple[str, ...]] = ()
+
     def __post_init__(self) -> None:
-        object.__setattr__(self, "notes", ())
         self._check_common()
         if self.control == "dense":
             self._drop(*_SPARSE_FIELDS)
@@ -97,7 +100,7 @@ class TrialSpec:
 
     @property
     def family(self) -> str:
-        """"levels" (one fit a level), "fit" (prunes within one fit) or "dense"."""
+        """ "levels" (one fit a level), "fit" (prunes within one fit) or "dense"."""
         return "dense" if self.schedule is None else SCHEDULES[self.schedule].family
 
     @property
@@ -106,7 +109,9 @@ class TrialSpec:
         if self.schedule is None:
             return ()
         if self.schedule == "imp":
-            return tuple(1 - (1 - _fraction(self.prune_rate_pct)) ** level for level in range(1, self._imp_levels() + 1))
+            return tuple(
+                1 - (1 - _fraction(self.prune_rate_pct)) ** level for level in range(1, self._imp_levels() + 1)
+            )
         if self.schedule == "omp":
             return (_fraction(self.target_sparsity_pct),)
         return tuple(prune.sparsity for prune in self.prunes)
@@ -129,7 +134,7 @@ class TrialSpec:
 
     @property
     def epochs_alone(self) -> int:
-        """Epochs that this trial trains when nothing is shared: T + L (T - k) for levels, the fit's epochs otherwise."""
+        """Epochs that this trial trains when nothing is shared: T + L (T - k) for levels, else the fit's epochs."""
         if self.family != "levels":
             return self.epochs
         assert self.rewind_epoch is not None
@@ -154,7 +159,7 @@ class TrialSpec:
         return "-".join([*parts, f"seed{self.seed}"])
 
     def canonical(self) -> dict[str, Any]:
-        """Every field that is part of the identity. A field added after the first version enters off its no-op value."""
+        """The identity, field by field. A field added after the first version enters when it is off its no-op value."""
         return {
             f.name: getattr(self, f.name)
             for f in fields(self)
@@ -218,7 +223,10 @@ class TrialSpec:
         self._check_rewind(self.epochs, "the first prune, at the end of the level's epochs")
         if self.rewind_epoch == self.epochs:
             raise bad_value(
-                "rewind_epoch", self.rewind_epoch, f"less than epochs ({self.epochs})", "no epoch would be left to retrain"
+                "rewind_epoch",
+                self.rewind_epoch,
+                f"less than epochs ({self.epochs})",
+                "no epoch would be left to retrain",
             )
 
     def _check_fit(self) -> None:
@@ -285,12 +293,17 @@ class TrialSpec:
 
     def _number(self, name: str, valid: Callable[[float], bool], expected: str) -> None:
         value = getattr(self, name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not valid(value):
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not math.isfinite(value)
+            or not valid(value)
+        ):
             raise bad_value(name, value, expected)
         self._set(name, float(value))
 
     def _note(self, text: str) -> None:
-        object.__setattr__(self, "notes", (*self.notes, text))  # type: ignore[attr-defined]
+        self._set("notes", (*self.notes, text))
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
@@ -300,7 +313,7 @@ class TrialSpec:
             self._set(name, None)
 
     def _defaults_here(self) -> dict[str, Any]:
-        """Field defaults as they stand in a trial of this kind (resolved by the schedule, None where they do not act)."""
+        """Field defaults in a trial of this kind: resolved by the schedule, None where they do not act."""
         defaults = {f.name: f.default for f in fields(self) if f.default is not MISSING}
         if self.is_dense:
             return defaults | dict.fromkeys(_SPARSE_FIELDS)

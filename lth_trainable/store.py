@@ -31,6 +31,8 @@ RECORD = "record.json"
 MASKS = "masks.safetensors"
 FINAL = "final.safetensors"
 WEIGHTS = "weights.safetensors"
+FAILURE = "failure.json"
+PLAN = "plan.json"
 FORMAT = 1
 
 
@@ -69,7 +71,7 @@ class Store:
         Leftovers of an unsealed attempt are removed first. Two writers of the same content do not harm each other.
         """
         for stray in set(self._sizes(path)) - set(files) - {MANIFEST}:
-            self.fs.delete_file(self._full(f"{path}/{stray}"))
+            self.delete(f"{path}/{stray}")
         for name, content in files.items():
             self.write(f"{path}/{name}", content)
         sums = {n: {"size": len(c), "sha256": hashlib.sha256(c).hexdigest()} for n, c in sorted(files.items())}
@@ -145,6 +147,9 @@ class Store:
 
     def exists(self, path: str) -> bool:
         return self.fs.get_file_info(self._full(path)).type != fs.FileType.NotFound
+
+    def delete(self, path: str) -> None:
+        self.fs.delete_file(self._full(path))
 
     def _full(self, path: str) -> str:
         return f"{self.root}/{path}"

@@ -1,0 +1,41 @@
+"""What returns at a rewind: every parameter, every buffer, and the optimiser's state.
+
+Nothing is set to a default: BatchNorm's affine weights and running statistics, and buffers that `state_dict` leaves
+out, return to the values they had.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Snapshot:
+    """A copy of a model's tensors, and of the optimiser's state where one is given."""
+
+    def __init__(self, model: nn.Module, optimizer: Any = None) -> None:
+        self.tensors = {name: tensor.detach().clone() for name, tensor in _tensors(model)}
+        self.optimizer = copy.deepcopy(optimizer.state_dict()) if optimizer is not None else None
+        self._persistent = list(model.state_dict())
+
+    @torch.no_grad()
+    def restore(self, model: nn.Module, optimizer: Any = None) -> None:
+        """Copy everything back, in place. The optimiser returns too where one is given and was taken."""
+        for name, tensor in _tensors(model):
+            tensor.copy_(self.tensors[name])
+        if optimizer is not None:
+            assert self.optimizer is not None, "this snapshot was taken without an optimiser"
+            optimizer.load_state_dict(copy.deepcopy(self.optimizer))
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """What `model.state_dict()` held when the snapshot was taken."""
+        return {name: self.tensors[name] for name in self._persistent}
+
+
+def _tensors(model: nn.Module) -> itertools.chain[tuple[str, Tensor]]:
+    return itertools.chain(model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False))

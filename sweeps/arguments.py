@@ -1,0 +1,96 @@
+"""The command line of a sweep, made from the typed fields of `TrialSpec`: a new field is a new flag and a new axis."""
+
+from __future__ import annotations
+
+import sys
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, make_dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from lth_trainable.errors import bad_value
+from lth_trainable.spec import TrialSpec
+from sweeps.recipes import RECIPES, Sweep, find_recipe
+from sweeps.space import seed_values
+
+FLAG_OF = {"target_sparsity_pct": "sparsity", "prune_rate_pct": "prune_rate", "criterion": "criteria"}
+NO_AXIS = ("seed", "control")  # seeds have flags of their own; dense baselines belong to every sweep
+FIRST = (
+    "target_sparsity_pct", "schedule", "rewind_epoch", "prune_rate_pct", "prune_steps", "start_pct", "end_pct",
+    "retrain", "reset_end", "criterion", "granularity", "context", "layers",
+)  # fmt: skip
+
+
+@dataclass(kw_only=True)
+class Options:
+    """What is not an axis: the recipe, the seeds, and where and how it runs."""
+
+    recipe: Annotated[
+        tyro.conf.Positional[str], tyro.conf.arg(help=f"experiment: {', '.join(RECIPES)}", metavar="RECIPE")
+    ] = "digits"
+    seeds: Annotated[int | None, tyro.conf.arg(help="number of replicates: 0 to N-1", metavar="N")] = None
+    seed: Annotated[tuple[int, ...], tyro.conf.arg(help="replicates by number", metavar="N ...")] = ()
+    data_root: Annotated[Path | None, tyro.conf.arg(help="folder of data sets that read files", metavar="DIR")] = None
+    storage: Annotated[str, tyro.conf.arg(help="folder of all runs and their shared states", metavar="DIR")] = "runs"
+    name: Annotated[str | None, tyro.conf.arg(help="name of the run; None: the recipe's", metavar="NAME")] = None
+    cpus_per_trial: Annotated[int, tyro.conf.arg(help="CPU cores, and threads, of a trial", metavar="N")] = 1
+    gpus_per_trial: Annotated[float, tyro.conf.arg(help="GPU of a trial: 0, a part or 1", metavar="0|0.25|1")] = 0
+    max_concurrent: Annotated[int | None, tyro.conf.arg(help="trials at a time; None: all that fit", metavar="N")] = (
+        None
+    )
+    dry_run: Annotated[bool, tyro.conf.arg(help="show trials, epochs and time, and train nothing")] = False
+    json: Annotated[bool, tyro.conf.arg(help="end standard output with one line of JSON")] = False
+    list: Annotated[bool, tyro.conf.arg(help="show the recipes")] = False
+
+
+def parse(argv: Sequence[str] | None = None) -> tuple[Options, Sweep]:
+    """The options, and the recipe with the axes of the command line. Exits with code 2 on a malformed flag.
+
+    Raises `UserError` for values that make no sweep.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    axes_field = ("axes", Annotated[_axes_class(), tyro.conf.arg(name="")])
+    arguments: Any = tyro.cli(
+        make_dataclass("Arguments", [axes_field], bases=(Options,), kw_only=True),
+        prog="python -m sweeps.lth_grid",
+        description="Train the lottery tickets of a recipe with their dense baselines, and test which of them match.",
+        args=argv,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    sweep = find_recipe(arguments.recipe)
+    given = {name: getattr(arguments.axes, flag) for name, flag in _flags().items()}
+    for name, values in {**given, "seed": arguments.seed}.items():
+        flag = "--" + FLAG_OF.get(name, name).replace("_", "-")
+        if flag in argv and not values:
+            raise bad_value(flag, "", "at least one value")
+    axes = {**sweep.axes, **{name: values for name, values in given.items() if values}}
+    base = {name: value for name, value in sweep.base.items() if name not in axes}
+    seeds = seed_values(arguments.seeds, arguments.seed, sweep.seeds)
+    return arguments, replace(sweep, base=base, axes=axes, seeds=seeds)
+
+
+def _flags() -> dict[str, str]:
+    """Flag by spec field, what a ticket is first."""
+    names = [*FIRST, *(f.name for f in fields(TrialSpec) if f.name not in (*FIRST, *NO_AXIS))]
+    return {name: FLAG_OF.get(name, name) for name in names}
+
+
+def _axes_class() -> type:
+    """A dataclass with a tuple of values for each axis; empty where the command line does not give it."""
+    hints, by_name = typing.get_type_hints(TrialSpec), {f.name: f for f in fields(TrialSpec)}
+    entries = [
+        (flag, _axis_type(hints[name], by_name[name].metadata["help"], by_name[name].default), field(default=()))
+        for name, flag in _flags().items()
+    ]
+    return make_dataclass("Axes", entries, namespace={"__doc__": "Each takes one or more values."})
+
+
+def _axis_type(hint: Any, text: str, default: Any) -> Any:
+    plain = next(t for t in (*typing.get_args(hint), hint) if t is not type(None))
+    hint_text = "" if default is None else f"(default: the recipe's, or {default})"
+    kind = {int: "N", float: "X", bool: "True|False", str: "NAME"}[plain]
+    values: Any = tuple[plain, ...]  # type: ignore[valid-type]
+    return Annotated[values, tyro.conf.arg(help=text, metavar=f"{kind} ...", help_behavior_hint=hint_text)]

@@ -1,0 +1,92 @@
+"""Axes -> uniquely named TrialSpecs: the product of all axes for the tickets, then their dense baselines, by seed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lth_trainable.errors import UserError, bad_value
+from lth_trainable.spec import TrialSpec, check_sparsity
+from sweeps.recipes import Sweep
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    """Trials in the order in which they are started, and what a person should know about how they came about."""
+
+    trials: tuple[TrialSpec, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def epochs(self) -> int:
+        """Epochs asked for: what training each trial alone costs."""
+        return sum(spec.epochs_alone for spec in self.trials)
+
+
+def expand(sweep: Sweep) -> Space:
+    """All trials of a sweep, seeds in order and within a seed the longest first, so that one cut short stays paired.
+
+    A field that does not act under a schedule (the rewind epoch of agp) does not multiply trials. Raises `UserError`.
+    """
+    _check_seeds(sweep.seeds)
+    _check_repeats(sweep.axes)
+    for value in sweep.axes.get("target_sparsity_pct", ()):
+        check_sparsity("sparsity", value)
+    tickets = [TrialSpec(**sweep.base, **point) for point in _product(sweep.axes)]
+    notes = list(dict.fromkeys(note for ticket in tickets for note in ticket.notes))
+    tickets = list(dict.fromkeys(tickets))
+    if len(tickets) < len(list(_product(sweep.axes))):
+        notes.append("values that do not act under a schedule, or lead to the same rung, are counted once")
+    cells = list(dict.fromkeys([*_baselines(sweep, tickets), *tickets]))
+    trials = [replace(cell, seed=seed) for seed in sweep.seeds for cell in cells]
+    order = {seed: i for i, seed in enumerate(sweep.seeds)}
+    trials.sort(key=lambda spec: (order[spec.seed], -spec.epochs_alone))
+    _check_names(trials)
+    return Space(trials=tuple(trials), notes=tuple(notes))
+
+
+def seed_values(count: int | None, values: tuple[int, ...], default: tuple[int, ...]) -> tuple[int, ...]:
+    """The replicates of `--seeds N` (0 .. N-1) or `--seed A B C`. Raises `UserError`."""
+    if count is not None and values:
+        raise UserError("--seeds and --seed: found both; expected --seeds N for 0 to N-1, or --seed with the numbers")
+    if count is not None:
+        if count < 1:
+            raise bad_value("seeds", count, "a whole number of at least 1", "a verdict needs at least 5")
+        return tuple(range(count))
+    return values or default
+
+
+def _product(axes: Mapping[str, tuple[Any, ...]]) -> list[dict[str, Any]]:
+    return [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
+
+
+def _baselines(sweep: Sweep, tickets: list[TrialSpec]) -> list[TrialSpec]:
+    return [replace(ticket, control="dense", epochs=epochs) for ticket in tickets for epochs in sweep.baselines(ticket)]
+
+
+def _check_seeds(seeds: tuple[int, ...]) -> None:
+    if not seeds:
+        raise bad_value("seed", [], "at least one seed")
+    repeated = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+    if repeated:
+        listed = ", ".join(map(str, repeated))
+        raise bad_value(
+            "seed", list(seeds), "each seed once", f"repeated: {listed}; a repeated seed is no new replicate"
+        )
+
+
+def _check_repeats(axes: Mapping[str, tuple[Any, ...]]) -> None:
+    for name, values in axes.items():
+        if not values:
+            raise bad_value(name, [], "at least one value")
+
+
+def _check_names(trials: list[TrialSpec]) -> None:
+    names: dict[str, TrialSpec] = {}
+    for spec in trials:
+        if names.setdefault(spec.name, spec) != spec:
+            raise UserError(
+                f"two different trials would be named {spec.name}; start them as runs of two names (--name)"
+            )
