@@ -33,7 +33,7 @@ class ResidentLoader:
 
     def __init__(
         self,
-        dataset: TensorDataset,
+        dataset: _Resident,
         batch_size: int,
         order_seed: int | None = None,
         device: Any = "cpu",
@@ -45,6 +45,14 @@ class ResidentLoader:
     @property
     def n(self) -> int:
         return len(self.x)
+
+    @property
+    def c(self) -> int:
+        return self.dataset.c
+
+    @property
+    def vocab(self) -> tuple[str, ...]:
+        return self.dataset.vocab
 
     def to(self, device: Any) -> ResidentLoader:
         self.device = torch.device(device)
@@ -72,7 +80,7 @@ class ResidentLoader:
         index = torch.arange(min(self.bs, self.n)) if self.order_seed is None else self.order()[: self.bs]
         return self.x[index], self.y[index]
 
-    def new(self, dataset: TensorDataset | None = None, shuffle: bool = False, **_: Any) -> ResidentLoader:
+    def new(self, dataset: _Resident | None = None, shuffle: bool = False, **_: Any) -> ResidentLoader:
         """A loader over the same (or another) data set; fastai asks for one without shuffling."""
         seed = self.order_seed if shuffle else None
         return type(self)(dataset or self.dataset, self.bs, seed, self.device, self.epoch)

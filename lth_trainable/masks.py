@@ -56,10 +56,7 @@ def prune(
     else:
         wanted = {name: sparsity if isinstance(sparsity, Fraction) else sparsity[name] for name in ranked}
         flat = {name: keep_highest(r, count_zeros(r.size, wanted[name])) for name, r in ranked.items()}
-    return {
-        name: np.ascontiguousarray(np.broadcast_to(mask.reshape(shapes[name]), scores[name].shape))
-        for name, mask in flat.items()
-    }
+    return {name: _spread(mask.reshape(shapes[name]), scores[name].shape) for name, mask in flat.items()}
 
 
 def keep_highest(scores: Scores, n_zeros: int) -> Mask:
@@ -101,6 +98,11 @@ def _global(ranked: Mapping[str, Scores], group_size: Mapping[str, int], sparsit
         mask[order[: int(np.argmin(np.abs(removed - wanted)))]] = False
     ends = np.cumsum([r.size for r in ranked.values()])
     return dict(zip(ranked, np.split(mask, ends[:-1]), strict=True))
+
+
+def _spread(mask: Mask, shape: tuple[int, ...]) -> Mask:
+    """A mask of groups as a mask of weights, in memory of its own."""
+    return mask if mask.shape == shape else np.array(np.broadcast_to(mask, shape))
 
 
 def _corner(axes: tuple[int, ...], n_dims: int) -> tuple[slice, ...]:

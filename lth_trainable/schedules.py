@@ -174,9 +174,8 @@ class Schedule:
         distinct = len({v for v in values if v > 0})
         if values[-1] != target or distinct < steps:
             raise UserError(
-                f"{self}: {steps} pruning step{'s' * (steps > 1)} do not fit into {n_epochs} epochs"
-                f" from part {self.start_pct:g} on (room for {distinct}); take more epochs, fewer steps or a smaller"
-                " start_pct"
+                f"{self}: no room for {steps} pruning step{'s' * (steps > 1)} in {n_epochs} epochs from part"
+                f" {self.start_pct:g} on (room for {distinct}); take more epochs, fewer steps or a smaller start_pct"
             )
 
     def _n_steps(self) -> int:

@@ -1,0 +1,26 @@
+"""What the tests share: small specs, one store a test, real data where a folder of it is given."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from lth_trainable.store import Store
+
+DATA_VARIABLE = "LTH_DATA"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "runs")
+
+
+@pytest.fixture(scope="session")
+def data_archives() -> Path:
+    """Folder of the real archives (`mnist_png.tgz`, ...), skipped with a reason where none is given."""
+    folder = os.environ.get(DATA_VARIABLE)
+    if not folder:
+        pytest.skip(f"no real data: set {DATA_VARIABLE} to the folder of the archives")
+    return Path(folder)

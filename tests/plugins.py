@@ -1,0 +1,25 @@
+"""What a user plugs in, as the tests need it: a network with all that is easily forgotten, and things that break."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from lth_trainable.criteria import Weights
+
+
+def tiny_cnn(shape: tuple[int, int, int], n_classes: int) -> nn.Module:
+    """Convolution, BatchNorm with running statistics, dropout, a linear head."""
+    return nn.Sequential(
+        nn.Conv2d(shape[0], 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Dropout(0.2),
+        nn.Conv2d(6, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(8, n_classes),
+    )  # fmt: skip
+
+
+def broken_model(shape: tuple[int, int, int], n_classes: int) -> nn.Module:
+    raise RuntimeError("this network cannot be built")
+
+
+def keep_outer(w: Weights) -> Tensor:
+    """A criterion of one's own."""
+    return w.now.abs() + w.initial.abs()

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import copy
+import json
+import math
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load
+
+from lth_trainable.errors import UserError
+from lth_trainable.run import run_trial
+from lth_trainable.spec import TrialSpec
+from lth_trainable.store import FINAL, WEIGHTS, Store, finished_trials, load_masks, load_trial
+
+CNN: dict[str, Any] = {"model": "tests.plugins:tiny_cnn", "batch_size": 230}
+SHORT: list[dict[str, Any]] = [
+    {"control": "dense", "epochs": 3},
+    {"target_sparsity_pct": 64, "epochs": 3, "rewind_epoch": 1},
+    {"schedule": "omp", "target_sparsity_pct": 70, "epochs": 3, **CNN},
+    {"schedule": "iterative", "target_sparsity_pct": 80, "epochs": 6, "rewind_epoch": 1, **CNN},
+    {"schedule": "agp", "target_sparsity_pct": 80, "epochs": 6, "optimizer": "sgd", "lr": 0.05},
+    {"schedule": "one_shot", "target_sparsity_pct": 50, "epochs": 4, "reset_end": True},
+    {"criterion": "random", "context": "global", "target_sparsity_pct": 40, "epochs": 2},
+]
+
+
+def result(spec: TrialSpec, store: Store, run: str = "r") -> dict[str, Any]:
+    return run_trial(spec, store, run)
+
+
+@pytest.mark.parametrize("fields", SHORT, ids=[json.dumps(f) for f in SHORT])
+def test_a_trial_gives_the_same_bytes_after_other_trials_and_in_a_fresh_process(
+    fields: dict[str, Any], store: Store
+) -> None:
+    first = result(TrialSpec(**fields), store, "a")
+    result(TrialSpec(epochs=1, seed=9, **CNN), store, "between") if "model" not in fields else None
+    torch.rand(7)
+    second = result(TrialSpec(**fields), store, "b")
+    code = (
+        "import json, sys; from lth_trainable.run import run_trial; from lth_trainable.spec import TrialSpec; "
+        "from lth_trainable.store import Store; "
+        "print(json.dumps(run_trial(TrialSpec(**json.loads(sys.argv[1])), Store(sys.argv[2]))['sha256']))"
+    )
+    fresh = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, json.dumps(fields), store.root],
+        capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent,
+    )  # fmt: skip
+    assert first["sha256"] == second["sha256"] == json.loads(fresh.stdout)
+
+
+def test_seeds_orders_and_specs_make_a_difference(store: Store) -> None:
+    base = TrialSpec(control="dense", epochs=1)
+    others = [TrialSpec(control="dense", epochs=1, **f) for f in ({"seed": 1}, {"order_seed": 1}, {"lr": 0.1})]
+    hashes = [result(spec, store)["sha256"]["weights"] for spec in (base, *others)]
+    assert len(set(hashes)) == 4
+
+
+def test_the_record_is_complete(store: Store) -> None:
+    spec = TrialSpec(target_sparsity_pct=64, epochs=3, rewind_epoch=1)
+    record = result(spec, store)
+    assert [(row["level"], row["epoch"]) for row in record["epochs"]] == [
+        (0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 1), (2, 2),
+    ]  # fmt: skip
+    assert record["epochs_trained"] == spec.epochs_alone == 7
+    assert [row["step"] for row in record["epochs"]] == [20, 40, 60, 40, 60, 40, 60]
+    for row in record["epochs"]:
+        assert 0 < row["train_loss"] < 3 and 0 < row["valid_loss"] < 3 and 0 <= row["valid_accuracy"] <= 1
+        assert row["trained_by"] == spec.name and row["lr"] == pytest.approx(1.2e-3)
+    kept = {level: sum(r["n_kept"] for r in record["layers"] if r["level"] == level) for level in (0, 1, 2)}
+    assert kept == {0: 50200, 1: 30120, 2: 18072}
+    measured = [100 * (50200 - kept[row["level"]]) / 50200 for row in record["epochs"]]
+    assert [row["sparsity_pct"] for row in record["epochs"]] == measured
+    assert record["result"]["sparsity_pct"] == 64.0 and record["data"]["n_test"] == 360
+    last = [row for row in record["epochs"] if row["level"] == 2]
+    assert record["result"]["early_stop_epoch"] == min(last, key=lambda row: row["valid_loss"])["epoch"]
+    assert record["result"]["valid_loss"] == pytest.approx(last[-1]["valid_loss"])
+
+
+def test_mean_training_loss_is_a_plain_mean(store: Store) -> None:
+    """With a learning rate too small to move the weights, it is the loss of the initial network."""
+    spec = TrialSpec(control="dense", epochs=1, lr=1e-30)
+    record = result(spec, store)
+    model = load_trial(f"{store.root}/r/trials/{spec.name}", "initial")
+    from lth_trainable.data import load_dataset
+
+    data = load_dataset("digits")
+    loss = torch.nn.functional.cross_entropy(model(torch.from_numpy(data.train.x)), torch.from_numpy(data.train.y))
+    assert record["epochs"][0]["train_loss"] == pytest.approx(loss.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("model", [{}, CNN], ids=["lenet", "cnn with batch norm and dropout"])
+@pytest.mark.parametrize("k", [0, 1])
+def test_rewinding_under_an_all_ones_mask_reproduces_the_dense_run(
+    store: Store, monkeypatch: pytest.MonkeyPatch, model: dict[str, Any], k: int
+) -> None:
+    dense = result(TrialSpec(control="dense", epochs=3, **model), store)
+    monkeypatch.setattr(TrialSpec, "level_sparsities", property(lambda _: (Fraction(0), Fraction(0))))
+    ticket = result(TrialSpec(epochs=3, rewind_epoch=k, **model), store)
+    assert ticket["result"]["n_kept"] == ticket["result"]["n_weights"]
+    assert ticket["sha256"]["weights"] == dense["sha256"]["weights"]
+    for level in (0, 1, 2):
+        rows = [row for row in ticket["epochs"] if row["level"] == level]
+        assert [r["train_loss"] for r in rows] == [r["train_loss"] for r in dense["epochs"]][0 if level == 0 else k :]
+
+
+def test_weights_masks_and_rewind_points_come_back(store: Store) -> None:
+    spec = TrialSpec(target_sparsity_pct=64, epochs=3, rewind_epoch=1, **CNN)
+    result(spec, store)
+    path = f"{store.root}/r/trials/{spec.name}"
+    (folder, record), *_ = finished_trials(store, "r")
+    final = load(store.content(folder, FINAL))
+    model = load_trial(path)
+    assert not model.training
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, final[name]), name
+    masks = load_masks(store, folder)
+    assert sorted(masks) == [1, 2]
+    for name, mask in masks[2].items():
+        assert mask.dtype == np.bool_ and list(mask.shape) == record["shapes"][name]
+        assert (final[name].numpy()[~mask] == 0).all()
+        assert (masks[1][name] | ~mask).all()
+    rewound = load_trial(path, "rewind")
+    state = load(store.content(store.find(folder.manifest["states"]["rewind"]), WEIGHTS))  # type: ignore[arg-type]
+    assert torch.equal(rewound.get_buffer("1.running_mean"), state["1.running_mean"])
+    assert (rewound.get_parameter("0.weight").detach().numpy()[~masks[2]["0.weight"]] == 0).all()
+
+
+def test_the_rewind_point_is_the_dense_network_of_that_epoch(store: Store) -> None:
+    ticket = TrialSpec(target_sparsity_pct=40, epochs=3, rewind_epoch=2)
+    tutorial = TrialSpec(schedule="iterative", epochs=9, start_pct=0.25, rewind_epoch=2)
+    dense = TrialSpec(control="dense", epochs=2)
+    for spec in (ticket, tutorial, dense):
+        result(spec, store)
+    folders = {folder.manifest["trial"]: folder for folder, _ in finished_trials(store, "r")}
+    rewinds = [folders[spec.name].manifest["states"]["rewind"] for spec in (ticket, tutorial)]
+    assert rewinds[0] == rewinds[1]
+    assert store.content(store.find(rewinds[0]), WEIGHTS) == store.content(folders[dense.name], FINAL)  # type: ignore[arg-type]
+
+
+def test_a_supermask_is_measured_as_it_is_saved(store: Store) -> None:
+    spec = TrialSpec(schedule="one_shot", target_sparsity_pct=50, epochs=4, reset_end=True)
+    record = result(spec, store)
+    model = load_trial(f"{store.root}/r/trials/{spec.name}")
+    initial = load_trial(f"{store.root}/r/trials/{spec.name}", "initial")
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), initial.parameters(), strict=True))
+    from lth_trainable.data import load_dataset
+
+    test = load_dataset("digits").test
+    accuracy = (model(torch.from_numpy(test.x)).argmax(1) == torch.from_numpy(test.y)).float().mean().item()
+    assert record["result"]["test_accuracy"] == pytest.approx(accuracy)
+    assert record["result"]["best_valid_accuracy"] > record["result"]["valid_accuracy"]
+
+
+def test_divergence_ends_the_trial_with_its_record(store: Store) -> None:
+    spec = TrialSpec(control="dense", epochs=4, optimizer="sgd", lr=1e30)
+    record = result(spec, store)
+    assert record["status"] == "diverged" and "not finite at level 0, epoch 0" in record["reason"]
+    assert record["epochs_trained"] == 1 and record["epochs"][0]["train_loss"] is None
+    assert record["result"]["test_accuracy"] is None and record["result"]["sparsity_pct"] == 0
+    assert [r["status"] for _, r in finished_trials(store, "r")] == ["diverged"]
+
+
+def test_a_criterion_of_ones_own(store: Store) -> None:
+    record = result(TrialSpec(criterion="tests.plugins:keep_outer", epochs=2, target_sparsity_pct=40), store)
+    assert record["result"]["sparsity_pct"] == 40.0
+    assert not any(math.isnan(row["valid_loss"]) for row in record["epochs"])
+
+
+def test_load_trial_says_what_is_wrong(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no finished trial"):
+        load_trial(tmp_path / "nothing")
+    spec = TrialSpec(control="dense", epochs=1)
+    result(spec, store)
+    with pytest.raises(UserError, match="no rewind weights"):
+        load_trial(f"{store.root}/r/trials/{spec.name}", "rewind")
+
+
+def test_loading_a_trial_leaves_the_random_stream_alone(store: Store) -> None:
+    spec = TrialSpec(control="dense", epochs=1)
+    result(spec, store)
+    before = copy.deepcopy(torch.get_rng_state())
+    load_trial(f"{store.root}/r/trials/{spec.name}")
+    assert torch.equal(before, torch.get_rng_state())

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lth_trainable.errors import UserError
+from lth_trainable.store import MANIFEST, Damaged, Store, open_run
+
+FILES = {"a.bin": b"abc", "b.bin": b"\x00" * 1000}
+
+
+def test_a_sealed_folder_comes_back(store: Store) -> None:
+    store.seal("r/trials/t", FILES, {"kind": "trial", "key": "k"})
+    folder = store.find("r/trials/t")
+    assert folder is not None and folder.manifest["key"] == "k"
+    assert {name: store.content(folder, name) for name in FILES} == FILES
+    assert store.folders("r/trials") == ["t"] and store.folders("nowhere") == []
+
+
+def test_a_folder_without_a_manifest_does_not_exist(store: Store) -> None:
+    store.write("r/trials/t/a.bin", b"abc")
+    assert store.find("r/trials/t") is None and store.find("nowhere") is None
+
+
+def test_the_manifest_is_written_last(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = Store.write
+
+    def dies(self: Store, path: str, content: bytes) -> None:
+        if path.endswith("b.bin"):
+            raise OSError("disk full")
+        write(self, path, content)
+
+    monkeypatch.setattr(Store, "write", dies)
+    with pytest.raises(OSError, match="disk full"):
+        store.seal("t", FILES, {})
+    assert store.find("t") is None
+    monkeypatch.undo()
+    store.write("t/leftover.bin", b"old")
+    store.seal("t", FILES, {})
+    assert store.find("t") is not None and not store.exists("t/leftover.bin")
+
+
+def test_half_written_files_never_show(store: Store, tmp_path: Path) -> None:
+    store.write("t/x.bin", b"new")
+    assert [p.name for p in (tmp_path / "runs" / "t").iterdir()] == ["x.bin"]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "missing", "altered", "manifest cut", "manifest of nonsense"])
+def test_damage_is_named_and_can_be_set_aside(store: Store, tmp_path: Path, damage: str) -> None:
+    store.seal("r/trials/t", FILES, {})
+    folder = tmp_path / "runs" / "r" / "trials" / "t"
+    target = folder / ("b.bin" if "manifest" not in damage else MANIFEST)
+    if damage == "missing":
+        target.unlink()
+    else:
+        content = {"truncated": b"\x00" * 10, "altered": b"\x01" * 1000, "manifest cut": target.read_bytes()[:40],
+                   "manifest of nonsense": b"[]"}[damage]  # fmt: skip
+        target.write_bytes(content)
+    with pytest.raises(Damaged, match=target.name) as caught:
+        sealed = store.find("r/trials/t")
+        assert sealed is not None
+        store.content(sealed, "b.bin")
+    aside = store.quarantine(caught.value, "r")
+    assert store.find("r/trials/t") is None and not folder.exists()
+    assert target.name in store.read(f"{aside}/reason.txt").decode()
+
+
+def test_another_format_is_refused(store: Store) -> None:
+    store.seal("t", FILES, {})
+    manifest = json.loads(store.read(f"t/{MANIFEST}"))
+    store.write(f"t/{MANIFEST}", json.dumps({**manifest, "format": 99}).encode())
+    with pytest.raises(UserError, match="format 99"):
+        store.find("t")
+
+
+def test_states_of_different_fingerprints_do_not_mix(store: Store) -> None:
+    assert store.state("k", {"threads": 1}) != store.state("k", {"threads": 2})
+    assert store.state("k", {"a": 1, "b": 2}) == store.state("k", {"b": 2, "a": 1})
+
+
+def test_the_path_of_a_run_gives_its_storage(tmp_path: Path) -> None:
+    store, run = open_run(tmp_path / "digits")
+    assert (store.root, run) == (str(tmp_path), "digits")
+    assert open_run("digits")[0].root == str(Path.cwd())
+    assert open_run("runs/digits/")[1] == "digits"
