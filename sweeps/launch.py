@@ -93,9 +93,10 @@ def launch(
     }
     started = False
     try:
-        with _sigterm_as_sigint(), Progress(board):
+        with Progress(board), contextlib.ExitStack() as signals:
             _start_ray(ray)
             started = True
+            signals.enter_context(_sigterm_as_sigint())  # after Ray has set its own
             tuner = tune.Tuner(
                 tune.with_resources(train, {"cpu": resources.cpus, "gpu": resources.gpus}),
                 param_space=config,

@@ -56,17 +56,17 @@ def run(options: Options, sweep: Sweep, command: list[str]) -> int:
     space = expand(sweep)
     ledger = open_ledger(options.storage, options.name or sweep.name, space.trials, _keys(space, options))
     for note in space.notes:
-        console.print(f"note: {note}")
+        _say(console, f"note: {note}")
     if options.dry_run:
         return show_plan(console, options, space, ledger, resources)
     ledger.check_writable()
     done, reports = ledger.take_stock(repair=True)
     for report in reports:
-        console.print(f"note: {report}")
+        _say(console, f"note: {report}", "yellow")
     todo = [spec for spec in space.trials if spec.name not in done]
     ledger.write_plan(sweep, _as_typed(command))
     board = Board(planned=len(space.trials), skipped=len(done), epochs_planned=sum(s.epochs_alone for s in todo))
-    console.print(f"{sweep.claim}\n{_todo_line(board, ledger)}")
+    _say(console, f"{sweep.claim}\n{_todo_line(board, ledger)}")
     outcome = Outcome(epochs=0, failures={}, interrupted=False)
     if todo:
         execution = {"data_root": options.data_root.resolve() if options.data_root else None}
@@ -109,7 +109,7 @@ def show_plan(console: Console, options: Options, space: Space, ledger: Ledger, 
         table.add_row(spec.name, str(spec.epochs_alone), "done" if spec.name in done else "")
     console.print(table)
     for report in reports:
-        console.print(f"note: {report}")
+        _say(console, f"note: {report}", "yellow")
     slots = resources.slots()
     line = f"{len(space.trials)} trials, {len(done)} done; {space.epochs:,} epochs asked for, {epochs:,} to train"
     estimate = None
@@ -119,7 +119,7 @@ def show_plan(console: Console, options: Options, space: Space, ledger: Ledger, 
         line += (
             f"; about {duration(estimate)} with {slots} trials at a time ({per_epoch * 1e3:.0f} ms an epoch, {source})"
         )
-    console.print(line, soft_wrap=True)
+    _say(console, line)
     if options.json:
         content = {
             "run": ledger.path, "trials": len(space.trials), "done": len(done), "epochs_requested": space.epochs,
@@ -156,14 +156,19 @@ def _todo_line(board: Board, ledger: Ledger) -> str:
 
 def _finish(console: Console, options: Options, summary: dict[str, Any], outcome: Outcome) -> int:
     for name, reason in sorted(outcome.failures.items()):
-        console.print(f"failed: {name}: {reason}", style="red", soft_wrap=True)
+        _say(console, f"failed: {name}: {reason}", "red")
     if outcome.interrupted:
-        console.print("interrupted; what is finished stays: the same command goes on", style="yellow")
+        _say(console, "interrupted; what is finished stays: the same command goes on", "yellow")
     if options.json:
         print(json.dumps(summary), flush=True)
     if outcome.interrupted:
         return INTERRUPTED
     return OK if summary["done"] == summary["planned"] else FAILED
+
+
+def _say(console: Console, text: str, style: str = "") -> None:
+    """One paragraph, wrapped by the terminal alone: a log keeps whole lines, and names keep their brackets."""
+    console.print(text, style=style, soft_wrap=True, markup=False)
 
 
 def _as_typed(command: list[str]) -> list[str]:

@@ -146,7 +146,13 @@ def view(board: Board) -> RenderableType:
     left = "" if board.eta is None else f"  ·  {duration(board.eta)} left"
     bar = Table.grid(padding=(0, 2))
     bar.add_row(
-        ProgressBar(total=max(board.epochs_planned, 1), completed=board.epochs, width=40),
+        ProgressBar(
+            total=max(board.epochs_planned, 1),
+            completed=board.epochs,
+            width=40,
+            complete_style="cyan",
+            finished_style="green",
+        ),
         Text(f"{board.epochs:,} of {board.epochs_planned:,} epochs  ·  {rate}{left}", style="dim"),
     )
     return Group(Text(), counts, bar, _newest(board), Text())
@@ -159,7 +165,7 @@ def _newest(board: Board) -> Table:
     table.add_column("test accuracy", justify="right")
     for trial, result in reversed(board.newest):
         accuracy = result.get("test_accuracy")
-        shown = Text("diverged", style="red") if accuracy is None else Text(f"{accuracy:.2%}", style="bold")
+        shown = Text("diverged", style="red") if accuracy is None else Text(f"{100 * accuracy:.2f} %", style="bold")
         table.add_row(trial, f"{result.get('sparsity_pct', 0):.2f} %", shown)
     return table
 

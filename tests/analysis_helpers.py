@@ -1,4 +1,4 @@
-"""Synthetic runs for the tests of `analysis`: records as `run.py` writes them, sealed by the real store, no training."""
+"""Synthetic runs for the tests of `analysis`: records as `run.py` writes them, sealed by the store; no training."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from analysis.gather import Found, tabulate
+from analysis.plan import Rule, RunPlan
 from lth_trainable.spec import TrialSpec
 from lth_trainable.store import RECORD, Store, to_json
 
@@ -53,7 +55,7 @@ def drops(by_sparsity: Mapping[float | None, float], spread_pp: float = 0.4, see
     return accuracy
 
 
-def record(spec: TrialSpec, accuracy: float | None, **changes: Any) -> dict[str, Any]:
+def record(spec: TrialSpec, accuracy: float | None, changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The record of a finished trial; a None accuracy is that of a diverged one."""
     levels = [0.0, *(float(s) for s in spec.level_sparsities)]
     kept = [{name: round(n * (1 - s)) for name, n in WEIGHTS.items()} for s in levels]
@@ -85,7 +87,7 @@ def record(spec: TrialSpec, accuracy: float | None, **changes: Any) -> dict[str,
         "versions": {"python": "3.11.9", "torch": "2.14.1", "fastai": "2.8.4", "ray": "2.60.0"},
         "sha256": {"weights": "1" * 64, "masks": "2" * 64, "metrics": "3" * 64},
     }  # fmt: skip
-    return content | changes
+    return content | dict(changes or {})
 
 
 def plan(specs: Sequence[TrialSpec], **changes: Any) -> dict[str, Any]:
@@ -114,6 +116,23 @@ def make_run(
         if spec.name not in skip:
             seal(storage, spec, record(spec, accuracy(spec)))
     return storage / "run"
+
+
+def paired(dense_pct: float, differences_pp: Mapping[float | None, Sequence[float]]) -> Accuracy:
+    """Accuracy with exactly these differences to the dense network, in pp by seed, for each target sparsity."""
+
+    def accuracy(spec: TrialSpec) -> float:
+        base = dense_pct + 0.1 * spec.seed
+        return (base if spec.is_dense else base + differences_pp[spec.target_sparsity_pct][spec.seed]) / 100
+
+    return accuracy
+
+
+def trial_rows(specs: Sequence[TrialSpec], accuracy: Accuracy, **changes: Any) -> list[dict[str, Any]]:
+    """Rows of trials.parquet for these trials, all finished; without files."""
+    found = {spec.name: Found(record=record(spec, accuracy(spec)), status="done") for spec in specs}
+    rows = tabulate(RunPlan(recipe="", claim="", commands=(), versions={}, rule=Rule(), trials=()), found)["trials"]
+    return [row | changes for row in rows.to_pylist()]
 
 
 def _epoch(spec: TrialSpec, level: int, sparsity: float, accuracy: float | None) -> dict[str, Any]:

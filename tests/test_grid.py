@@ -124,8 +124,8 @@ def test_a_name_with_another_identity_is_refused(tmp_path: Path, capsys: pytest.
 
 def test_failed_trials_are_named_with_the_reason(tmp_path: Path) -> None:
     code, summary, out, _ = grid(
-        tmp_path, "--epochs", "1", "--schedule", "omp", "--sparsity", "50", "--seeds", "1", "--model", "lenet_300_100",
-        "tests.plugins:broken_model",
+        tmp_path, "--epochs", "1", "--schedule", "omp", "--sparsity", "50", "--rewind-epoch", "0", "--seeds", "1",
+        "--model", "lenet_300_100", "tests.plugins:broken_model",
     )  # fmt: skip
     assert code == 1 and (summary["planned"], summary["done"], summary["failed"]) == (4, 2, 2)
     assert "failed: digits-tests.plugins.broken_model-dense-e1-seed0: RuntimeError: this network cannot be built" in out
@@ -230,11 +230,14 @@ def wait_for_trials(storage: Path, number: int) -> None:
 LONG = ["--epochs", "20", "--sparsity", "87.04", "--rewind-epoch", "0", "1", "--seeds", "5"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_keeps_what_is_finished_and_the_same_command_goes_on(tmp_path: Path, number: int) -> None:
+@pytest.mark.parametrize("how", ["Ctrl-C", "SIGTERM"])
+def test_an_interrupt_keeps_what_is_finished_and_the_same_command_goes_on(tmp_path: Path, how: str) -> None:
     with running(tmp_path, *LONG) as process:
         wait_for_trials(tmp_path, 2)
-        process.send_signal(number)
+        if how == "Ctrl-C":
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to Ray's processes too
+        else:
+            process.terminate()
         out, err = process.communicate(timeout=120)
     summary = json.loads(out.strip().splitlines()[-1])
     assert process.returncode == 130 and "Traceback" not in err

@@ -1,0 +1,83 @@
+"""The answer to the run's question in one sentence, from the rows of its verdicts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from analysis.schema import Row
+from analysis.words import percent, pretty, short_labels, signed
+
+KEEPING_UP = ("beats dense", "matches dense")
+
+
+def answer_sentence(verdicts: Sequence[Row]) -> str:
+    """One sentence over the primary comparisons; a clause for each setting (data set, model, dense baseline)."""
+    primary = [row for row in verdicts if row["primary"]]
+    if not primary:
+        return "No answer yet: the run has no tickets to compare with a dense network."
+    settings: dict[str, list[Row]] = {}
+    for row in primary:
+        settings.setdefault(setting(row), []).append(row)
+    clauses = [_clause(rows) for rows in settings.values()]
+    if len(settings) > 1:
+        clauses = [f"{name}: {clause}" for name, clause in zip(settings, clauses, strict=True)]
+    sentence = "; ".join(clauses) + "."
+    return sentence[0].upper() + sentence[1:]
+
+
+def setting(row: Row) -> str:
+    """Data set, model and dense baseline of a comparison, in words: what one panel of the figure shows."""
+    name = row["baseline_group"] or f"{row['dataset']}-{row['model']}-{row['baseline'].removeprefix('dense-')}"
+    return pretty([part for part in name.split("-") if part != "dense"])
+
+
+def _clause(rows: Sequence[Row]) -> str:
+    good = [row for row in rows if row["verdict"] in KEEPING_UP]
+    short = [row for row in rows if row["verdict"] == "falls short"]
+    undecided = len(rows) - len(good) - len(short)
+    if not good and not short:
+        return _nothing_decided(rows)
+    first = _kept_up(good, rows) if good else _nearest(rows)
+    others = [
+        *([_share(len(short), rows, "falls short", "fall short")] if short else []),
+        *([_share(undecided, rows, "is undecided", "are undecided")] if undecided else []),
+    ]
+    return "; ".join([first, *others])
+
+
+def _share(count: int, rows: Sequence[Row], one: str, several: str) -> str:
+    if count == len(rows) > 1:
+        return f"all {count} comparisons {several}"
+    return f"{count} of {len(rows)} comparisons {one if count == 1 else several}"
+
+
+def _kept_up(good: Sequence[Row], rows: Sequence[Row]) -> str:
+    """The sparsest ticket that keeps up; among equals the one with the best mean."""
+    best = max(good, key=lambda row: (row["target_sparsity_pct"], row["difference_pp"]))
+    label = short_labels([row["ladder"] for row in rows])[best["ladder"]]
+    interval = f"95 % interval {signed(best['ci_low_pp'])} to {signed(best['ci_high_pp'])}"
+    verb = "beat" if best["verdict"] == "beats dense" else "match"
+    kept = percent(100 - best["sparsity_pct"])
+    return (
+        f"the sparsest tickets shown to {verb} the dense network keep {kept} % of the weights "
+        f"({label}: {signed(best['difference_pp'])} pp, {interval}, {best['n_pairs']} seeds)"
+    )
+
+
+def _nearest(rows: Sequence[Row]) -> str:
+    best = max((row for row in rows if row["difference_pp"] is not None), key=lambda row: row["difference_pp"])
+    label = short_labels([row["ladder"] for row in rows])[best["ladder"]]
+    kept, difference = percent(100 - best["sparsity_pct"]), signed(best["difference_pp"])
+    return (
+        "no ticket is shown to match the dense network; the nearest ones "
+        f"({label}, {kept} % of the weights) differ by {difference} pp"
+    )
+
+
+def _nothing_decided(rows: Sequence[Row]) -> str:
+    reason, count = Counter(row["why"] for row in rows).most_common(1)[0]
+    most = "" if count == len(rows) else "most often: "
+    if len(rows) == 1:
+        return f"undecided: the only comparison with the dense network is not decided ({reason})"
+    return f"undecided: none of the {len(rows)} comparisons with the dense network is decided ({most}{reason})"

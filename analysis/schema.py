@@ -1,0 +1,235 @@
+"""The tables of a run as typed Arrow schemas. Every column carries its unit, source and description into the Parquet.
+
+Columns named `*_pct` are per cent (0..100), `*_pp` percentage points, accuracies fractions (0..1). The one exception
+is the pair `start_pct` and `end_pct` of a trial's spec, which keep the name and the meaning that they have in fastai:
+parts of the fit, 0..1. A value that does not exist is null, never 0.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from lth_trainable.spec import TrialSpec
+
+FORMAT = "1"
+SPEC_FIELDS = tuple(field.name for field in dataclasses.fields(TrialSpec))
+STATUSES = ("done", "diverged", "failed", "missing", "damaged")
+VERDICTS = ("beats dense", "matches dense", "falls short", "undecided")
+
+_ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+_TEXT, _INT, _FLOAT, _BOOL = pa.string(), pa.int64(), pa.float64(), pa.bool_()
+_SPEC_UNITS = {
+    "start_pct": "part of the fit (0..1)", "end_pct": "part of the fit (0..1)", "epochs": "epochs",
+    "rewind_epoch": "epoch", "batch_size": "pictures", "prune_steps": "prunes",
+}  # fmt: skip
+_UNIT_OF_TYPE = {_TEXT: "name", _INT: "number", _FLOAT: "number", _BOOL: "true or false"}
+
+Row = Mapping[str, Any]
+
+
+def spec_fields(spec: type = TrialSpec) -> list[pa.Field]:
+    """One Arrow field per field of the spec dataclass: type from its annotation, description from its "help".
+
+    `X | None` is X, nullable. An annotation that is no plain str, int, float or bool becomes a string of JSON. The unit
+    is the field's own "unit" where it has one, else per cent for `*_pct`.
+    """
+    hints = typing.get_type_hints(spec)
+    return [
+        _field(f.name, _arrow_type(hints[f.name]), _spec_unit(f, hints[f.name]), f"spec.{f.name}", _spec_help(f))
+        for f in dataclasses.fields(spec)
+    ]
+
+
+def spec_columns(spec: Mapping[str, Any], of: type = TrialSpec) -> dict[str, Any]:
+    """A canonical spec as columns: a field that it leaves out is at its no-op value; JSON where the type is not plain.
+
+    Fields that this version does not know are left out too; `gather` refuses them before.
+    """
+    columns = {}
+    for f in dataclasses.fields(of):
+        value = spec.get(f.name, f.metadata.get("noop"))
+        as_json = _spec_types(of)[f.name] == _TEXT and value is not None and not isinstance(value, str)
+        columns[f.name] = json.dumps(value, sort_keys=True) if as_json else value
+    return columns
+
+
+@functools.cache
+def _spec_types(spec: type) -> dict[str, pa.DataType]:
+    return {field.name: field.type for field in spec_fields(spec)}
+
+
+def table(name: str, rows: Iterable[Row]) -> pa.Table:
+    """Rows as the table `name` ("trials", "epochs", "layers", "verdicts"); a column that a row lacks is null there.
+
+    No rows give an empty table with all columns. Raises `KeyError` for a column that the schema does not have, so
+    that nothing is dropped silently, and `pyarrow.ArrowInvalid` for a value of another type.
+    """
+    schema, listed = TABLES[name], list(rows)
+    unknown = {key for row in listed for key in row} - set(schema.names)
+    if unknown:
+        raise KeyError(f"{name}: no column {', '.join(sorted(unknown))} in the schema")
+    return pa.Table.from_pylist(listed, schema=schema)
+
+
+def _field(name: str, kind: pa.DataType, unit: str, source: str, description: str, nullable: bool = True) -> pa.Field:
+    return pa.field(name, kind, nullable, {"unit": unit, "source": source, "description": description})
+
+
+def _arrow_type(annotation: Any) -> pa.DataType:
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        options = [a for a in typing.get_args(annotation) if a is not types.NoneType]
+        annotation = options[0] if len(options) == 1 else None
+    return _ARROW.get(annotation, _TEXT)
+
+
+def _spec_unit(field: dataclasses.Field[Any], annotation: Any) -> str:
+    if "unit" in field.metadata:
+        return str(field.metadata["unit"])
+    if field.name in _SPEC_UNITS:
+        return _SPEC_UNITS[field.name]
+    return "per cent (0..100)" if field.name.endswith("_pct") else _UNIT_OF_TYPE[_arrow_type(annotation)]
+
+
+def _spec_help(field: dataclasses.Field[Any]) -> str:
+    return str(field.metadata.get("help", "")) or field.name.replace("_", " ")
+
+
+def _schema(name: str, about: str, fields: Sequence[pa.Field]) -> pa.Schema:
+    return pa.schema(fields, metadata={"table": name, "rows": about, "format": FORMAT})
+
+
+_TRIAL = _field("trial", _TEXT, "name", "plan.json: name", "name of the trial", nullable=False)
+_RESULT = "record.json: result"
+
+TRIALS = _schema("trials", "one row a trial, planned or stored", [
+    _TRIAL,
+    _field("key", _TEXT, "SHA-256 (hex)", "plan.json: key", "identity: spec, data and plugged-in code"),
+    _field("group", _TEXT, "name", "computed from trial", "the trial's name without its seeds"),
+    _field("ladder", _TEXT, "name", "computed from trial", "the group's name without its target sparsity"),
+    *spec_fields(),
+    _field("status", _TEXT, "name", "computed", f"one of {', '.join(STATUSES)}", nullable=False),
+    _field("reason", _TEXT, "text", "record.json, failure.json or the store", "why it is not done"),
+    _field("sparsity_pct", _FLOAT, "per cent (0..100)", f"{_RESULT}.sparsity_pct", "prunable weights that are zero, "
+           "measured from the mask in force at the end"),
+    _field("n_weights", _INT, "weights", f"{_RESULT}.n_weights", "prunable weights"),
+    _field("n_kept", _INT, "weights", f"{_RESULT}.n_kept", "prunable weights left at the end"),
+    _field("n_collapsed_layers", _INT, "layers", f"{_RESULT}.collapsed_layers", "layers without a weight left"),
+    _field("valid_accuracy", _FLOAT, "fraction (0..1)", f"{_RESULT}.valid_accuracy",
+           "accuracy on the validation part after the last epoch"),
+    _field("best_valid_accuracy", _FLOAT, "fraction (0..1)", f"{_RESULT}.best_valid_accuracy",
+           "best of the epochs on the validation part: chosen after looking, so optimistic"),
+    _field("test_accuracy", _FLOAT, "fraction (0..1)", f"{_RESULT}.test_accuracy",
+           "accuracy on the test part after the last epoch, looked at once"),
+    _field("valid_loss", _FLOAT, "nats", f"{_RESULT}.valid_loss", "mean cross-entropy on the validation part"),
+    _field("test_loss", _FLOAT, "nats", f"{_RESULT}.test_loss", "mean cross-entropy on the test part"),
+    _field("early_stop_epoch", _INT, "epoch", f"{_RESULT}.early_stop_epoch",
+           "epoch of the last level with the least validation loss"),
+    _field("epochs_trained", _INT, "epochs", "record.json: epochs_trained", "epochs that this trial trained itself"),
+    _field("train_seconds", _FLOAT, "seconds", "record.json: train_seconds", "wall time of that training"),
+    _field("n_train", _INT, "pictures", "record.json: data.n_train", "size of the training part"),
+    _field("n_valid", _INT, "pictures", "record.json: data.n_valid", "size of the validation part"),
+    _field("n_test", _INT, "pictures", "record.json: data.n_test", "size of the test part"),
+    _field("majority_class_accuracy", _FLOAT, "fraction (0..1)", "record.json: data.majority_class_accuracy",
+           "test accuracy of always answering the commonest class"),
+    _field("data_digest", _TEXT, "SHA-256 (hex)", "record.json: data.digest", "content of the data before the split"),
+    _field("state_initial", _TEXT, "SHA-256 (hex)", "record.json: states.initial", "state key of the initial weights"),
+    _field("state_rewind", _TEXT, "SHA-256 (hex)", "record.json: states.rewind", "state key of the rewind weights"),
+    _field("state_final", _TEXT, "SHA-256 (hex)", "record.json: states.final", "state key of the final weights"),
+    _field("sha256_weights", _TEXT, "SHA-256 (hex)", "record.json: sha256.weights", "content of the final weights"),
+    _field("sha256_masks", _TEXT, "SHA-256 (hex)", "record.json: sha256.masks", "content of the masks"),
+    _field("sha256_metrics", _TEXT, "SHA-256 (hex)", "record.json: sha256.metrics", "content of the metrics"),
+    _field("python_version", _TEXT, "version", "record.json: versions.python", "Python that trained it"),
+    _field("torch_version", _TEXT, "version", "record.json: versions.torch", "torch that trained it"),
+    _field("fastai_version", _TEXT, "version", "record.json: versions.fastai", "fastai that trained it"),
+    _field("ray_version", _TEXT, "version", "record.json: versions.ray", "Ray that ran it; null where none did"),
+    _field("code_version", _TEXT, "version", "record.json: fingerprint.code", "version of this project"),
+    _field("device", _TEXT, "text", "record.json: fingerprint.device", "device that trained it"),
+    _field("threads", _INT, "threads", "record.json: fingerprint.threads", "CPU threads of the training"),
+    _field("deterministic", _BOOL, "true or false", "record.json: fingerprint.deterministic",
+           "only kernels with reproducible bytes"),
+])  # fmt: skip
+
+EPOCHS = _schema("epochs", "one row a trial, level and epoch; inherited epochs are rows too", [
+    _TRIAL,
+    _field("level", _INT, "number", "record.json: epochs.level", "prunes before this epoch; 0: dense"),
+    _field("epoch", _INT, "epoch", "record.json: epochs.epoch", "position on the learning-rate and data-order clock"),
+    _field("step", _INT, "steps", "record.json: epochs.step", "optimiser steps on that clock at the end of the epoch"),
+    _field("lr", _FLOAT, "number", "record.json: epochs.lr", "learning rate in force"),
+    _field("train_loss", _FLOAT, "nats", "record.json: epochs.train_loss", "plain mean over the batches of the epoch"),
+    _field("valid_loss", _FLOAT, "nats", "record.json: epochs.valid_loss", "mean cross-entropy, validation part"),
+    _field("valid_accuracy", _FLOAT, "fraction (0..1)", "record.json: epochs.valid_accuracy",
+           "accuracy, validation part"),
+    _field("sparsity_pct", _FLOAT, "per cent (0..100)", "record.json: epochs.sparsity_pct", "measured from the mask"),
+    _field("seconds", _FLOAT, "seconds", "record.json: epochs.seconds", "wall time of the epoch"),
+    _field("trained_by", _TEXT, "name", "record.json: epochs.trained_by", "trial that trained this epoch"),
+])  # fmt: skip
+
+LAYERS = _schema("layers", "one row a trial, level and prunable layer", [
+    _TRIAL,
+    _field("level", _INT, "number", "record.json: layers.level", "prunes so far; 0: dense"),
+    _field("layer", _TEXT, "name", "record.json: layers.layer", "parameter of the model"),
+    _field("type", _TEXT, "name", "record.json: layers.type", "type of the layer"),
+    _field("n_weights", _INT, "weights", "record.json: layers.n_weights", "weights of the layer"),
+    _field("n_kept", _INT, "weights", "record.json: layers.n_kept", "weights that the mask keeps"),
+    _field("sparsity_pct", _FLOAT, "per cent (0..100)", "computed", "100 (1 - n_kept / n_weights)"),
+])  # fmt: skip
+
+_TESTS = "analysis.hypotheses"
+VERDICT_ROWS = _schema("verdicts", "one row a group of tickets and dense baseline", [
+    _field("group", _TEXT, "name", "computed from trial", "tickets that differ in seeds only", nullable=False),
+    _field("ladder", _TEXT, "name", "computed from trial", "groups that differ in their target sparsity only"),
+    _field("dataset", _TEXT, "name", "spec.dataset", "data set"),
+    _field("model", _TEXT, "name", "spec.model", "network"),
+    _field("schedule", _TEXT, "name", "spec.schedule", "when is pruned"),
+    _field("rewind_epoch", _INT, "epoch", "spec.rewind_epoch", "epoch whose weights the tickets are rewound to"),
+    _field("epochs", _INT, "epochs", "spec.epochs", "epochs a level, or of the whole fit"),
+    _field("target_sparsity_pct", _FLOAT, "per cent (0..100)", "spec.target_sparsity_pct", "sparsity asked for"),
+    _field("sparsity_pct", _FLOAT, "per cent (0..100)", _RESULT, "measured sparsity, mean of the finished tickets"),
+    _field("baseline", _TEXT, "name", "computed", "dense-e and the baseline's epochs", nullable=False),
+    _field("baseline_group", _TEXT, "name", "computed from trial", "group of the dense trials; null: none planned"),
+    _field("primary", _BOOL, "true or false", "computed", "the baseline has the tickets' own number of epochs"),
+    _field("endpoint", _TEXT, "name", "plan.json: endpoint", "column of trials that is compared; fixed beforehand"),
+    _field("n_pairs", _INT, "pairs", "computed", "seeds with a finished ticket and a finished dense trial"),
+    _field("n_unpaired", _INT, "seeds", "computed", "seeds of the group that form no pair: ticket or dense trial is "
+           "missing, failed, diverged or damaged"),
+    _field("mean_ticket", _FLOAT, "fraction (0..1)", "computed", "mean endpoint of the paired tickets"),
+    _field("mean_dense", _FLOAT, "fraction (0..1)", "computed", "mean endpoint of the paired dense trials"),
+    _field("difference_pp", _FLOAT, "percentage points", "computed", "mean difference, ticket minus dense"),
+    _field("ci_low_pp", _FLOAT, "percentage points", "analysis.stats.t_interval",
+           "lower end of its two-sided 95 % t-interval"),
+    _field("ci_high_pp", _FLOAT, "percentage points", "analysis.stats.t_interval",
+           "upper end of its two-sided 95 % t-interval"),
+    _field("sd_pp", _FLOAT, "percentage points", "computed", "standard deviation (n - 1) of the differences"),
+    _field("hedges_g", _FLOAT, "number", "analysis.stats.hedges_g", "effect size g_z of the paired differences"),
+    _field("margin_pp", _FLOAT, "percentage points", "plan.json: margin_pp", "how much worse still counts as matching"),
+    _field("alpha", _FLOAT, "probability", "plan.json: alpha", "one-sided level of each test"),
+    _field("test", _TEXT, "name", _TESTS, "the deciding test: paired t, or sign flip where all differences are equal"),
+    _field("p_matches", _FLOAT, "probability", f"{_TESTS}.matches",
+           "non-inferiority at the margin; given also for rungs that the fixed sequence did not reach"),
+    _field("p_beats", _FLOAT, "probability", f"{_TESTS}.beats", "superiority, unadjusted"),
+    _field("p_beats_holm", _FLOAT, "probability", f"{_TESTS}.beats", "the same, Holm-adjusted; null: not tested"),
+    _field("p_falls_short", _FLOAT, "probability", f"{_TESTS}.falls_short", "worse than the margin, unadjusted"),
+    _field("p_falls_short_holm", _FLOAT, "probability", f"{_TESTS}.falls_short",
+           "the same, Holm-adjusted; null: not tested"),
+    _field("p_sign_flip", _FLOAT, "probability", "analysis.stats.sign_flip_p",
+           "the sign-flip test of p_matches' claim"),
+    _field("p_beats_sign_flip", _FLOAT, "probability", "analysis.stats.sign_flip_p",
+           "the sign-flip test of p_beats' claim"),
+    _field("resolution_pp", _FLOAT, "percentage points", "computed", "one picture of the endpoint's part: 100 / n"),
+    _field("matches", _BOOL, "true or false", f"{_TESTS}.matches",
+           "true: shown to match; false: tested and not shown; null: not tested"),
+    _field("beats", _BOOL, "true or false", f"{_TESTS}.beats",
+           "true: shown to beat; false: tested and not shown; null: not tested"),
+    _field("verdict", _TEXT, "name", _TESTS, f"one of {', '.join(VERDICTS)}", nullable=False),
+    _field("why", _TEXT, "text", _TESTS, "the reason in words", nullable=False),
+])  # fmt: skip
+
+TABLES: dict[str, pa.Schema] = {"trials": TRIALS, "epochs": EPOCHS, "layers": LAYERS, "verdicts": VERDICT_ROWS}

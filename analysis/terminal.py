@@ -1,0 +1,122 @@
+"""Verdicts for the terminal: a table of at most 100 columns, the answer, where the files are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from analysis.answer import answer_sentence
+from analysis.frames import Frames, as_rows
+from analysis.schema import STATUSES, TABLES, Row
+from analysis.words import common_label, dense_label, short_labels, signed
+
+WIDTH, GAP, LEAST_VERDICT = 100, 2, 18  # columns: of the whole table, between two, of the last
+STYLES = {"beats dense": "bold green", "matches dense": "green", "falls short": "red", "undecided": "yellow"}
+
+
+def verdict_table(verdicts: pd.DataFrame) -> Table:
+    """The verdicts as a table that fits 100 columns, primary comparisons first, in the order of the frame."""
+    rows = sorted(as_rows(verdicts), key=lambda row: not row["primary"])
+    columns = _columns(rows)
+    table = Table(title=_title(rows), title_justify="left", title_style="bold", box=None, padding=(0, GAP, 0, 0))
+    widths = {heading: max(map(len, [heading, *cells])) for heading, cells in columns.items()}
+    others = sum(widths.values()) - widths["tickets"] + GAP * (len(widths) + 1)
+    widths["tickets"] = min(widths["tickets"], WIDTH - others - LEAST_VERDICT)
+    for heading, width in widths.items():
+        right = heading in ("sparsity", "seeds")
+        table.add_column(heading, justify="right" if right else "left", max_width=width, no_wrap=heading != "tickets")
+    table.add_column("verdict", max_width=WIDTH - others - widths["tickets"])
+    for before, row, *cells in zip([None, *rows], rows, *columns.values(), strict=False):
+        if before and before["primary"] and not row["primary"]:
+            table.add_row()
+        table.add_row(*cells, _verdict(row))
+    return table
+
+
+def answer(verdicts: pd.DataFrame) -> str:
+    """The answer to the run's question in one sentence."""
+    return answer_sentence(as_rows(verdicts))
+
+
+def show(console: Console, frames: Frames, run: str) -> None:
+    """Print the verdict table, the answer, the trials that are not done, and the paths below `run`."""
+    if len(frames.verdicts):
+        console.print()
+        console.print(verdict_table(frames.verdicts))
+    console.print()
+    console.print(answer(frames.verdicts), soft_wrap=not console.is_terminal, highlight=False)
+    trials = as_rows(frames.trials)
+    style = "dim" if all(row["status"] == "done" for row in trials) else "yellow"
+    console.print(status_line(frames), style=style, soft_wrap=True, highlight=False)
+    for row in trials:
+        if row["status"] not in ("done", "missing"):
+            reason = f": {row['reason']}" if row["reason"] else ""
+            console.print(Text(f"  {row['status']}: {row['trial']}{reason}", style="yellow"), soft_wrap=True)
+    for what, path in paths(run).items():
+        console.print(Text(f"{what}  {path}"), soft_wrap=True)
+
+
+def status_line(frames: Frames) -> str:
+    """Trials by status, such as "35 trials: 33 done, 1 failed, 1 missing"."""
+    counts = counts_by_status(frames)
+    listed = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "none planned"
+    return f"{len(frames.trials)} trials: {listed}"
+
+
+def counts_by_status(frames: Frames) -> dict[str, int]:
+    """Number of trials in each status, all statuses listed."""
+    found = frames.trials["status"].value_counts()
+    return {status: int(found.get(status, 0)) for status in STATUSES}
+
+
+def paths(run: str) -> dict[str, str]:
+    """The files that `gather` writes, as a person would type them."""
+    return {"report": f"{run}/report.html", "tables": f"{run}/analysis/{{{','.join(TABLES)}}}.parquet"}
+
+
+def seeds(row: Row) -> str:
+    """Pairs, and out of how many where some are broken: "5", "4 of 5"."""
+    return f"{row['n_pairs']} of {row['n_pairs'] + row['n_unpaired']}" if row["n_unpaired"] else str(row["n_pairs"])
+
+
+def difference(row: Row) -> str:
+    """Mean difference with its interval, pp: "+0.33 [−0.04, +0.71]"."""
+    if row["difference_pp"] is None:
+        return "–"
+    if row["ci_low_pp"] is None:
+        return signed(row["difference_pp"])
+    return f"{signed(row['difference_pp'])} [{signed(row['ci_low_pp'])}, {signed(row['ci_high_pp'])}]"
+
+
+def _columns(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """Cells by heading, without the verdict; the baseline only where there are several, a repeated ladder left out."""
+    labels = short_labels([row["ladder"] for row in rows])
+    keys = [(row["ladder"], row["baseline"]) for row in rows]
+    several = len({baseline for _, baseline in keys}) > 1
+    columns = {
+        "tickets": ["" if before == key else labels[key[0]] for before, key in zip([None, *keys], keys, strict=False)],
+        "sparsity": [f"{row['target_sparsity_pct']:g} %" for row in rows],
+        "dense of": [dense_label(baseline).removeprefix("dense, ") for _, baseline in keys],
+        "seeds": [seeds(row) for row in rows],
+        "difference, pp (95 %)": [difference(row) for row in rows],
+    }
+    return columns if several else {heading: cells for heading, cells in columns.items() if heading != "dense of"}
+
+
+def _title(rows: Sequence[Row]) -> str:
+    if not rows:
+        return "no comparisons"
+    shared = common_label([row["ladder"] for row in rows])
+    return (
+        f"{shared}: {rows[0]['endpoint'].replace('_', ' ')}, tickets minus dense (margin {rows[0]['margin_pp']:g} pp)"
+    )
+
+
+def _verdict(row: Row) -> Text:
+    """The word; for what is undecided, the reason too: the others' reason is in the interval beside it."""
+    text = Text(row["verdict"], style=STYLES[row["verdict"]])
+    return text.append(f": {row['why']}", style="not bold") if row["verdict"] == "undecided" else text
