@@ -7,12 +7,8 @@ schedules within it. Masks, weights and the record are sealed in the store at th
 from __future__ import annotations
 
 import hashlib
-import platform
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +18,7 @@ from safetensors.torch import save as save_tensors
 
 from lth_trainable.criteria import CRITERIA
 from lth_trainable.data import Dataset, load_dataset
+from lth_trainable.execution import Execution, fingerprint, versions
 from lth_trainable.learner import EpochLog, make_learner
 from lth_trainable.loaders import resident_loaders
 from lth_trainable.masks import pack
@@ -33,33 +30,9 @@ from lth_trainable.seeds import derive_seed
 from lth_trainable.segments import segments, state_at
 from lth_trainable.sparsify import KeepMask, SparsifyCallback
 from lth_trainable.spec import TrialSpec, digest
-from lth_trainable.store import FINAL, FORMAT, MASKS, RECORD, WEIGHTS, Store, to_json
+from lth_trainable.store import FINAL, FORMAT, MASKS, RECORD, WEIGHTS, Damaged, Store, to_json
 
 OnEpoch = Callable[[dict[str, Any]], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Execution:
-    """Where and how a trial runs; none of it is part of its identity.
-
-    data_root: folder of data sets that read files. device: a torch device. threads: CPU threads of one trial;
-    results are equal bit for bit only for an equal number.
-    """
-
-    data_root: Path | None = None
-    device: str = "cpu"
-    threads: int = 1
-
-
-def fingerprint(execution: Execution) -> dict[str, Any]:
-    """What may change the bytes of a result without being part of the trial: only equal ones are compared or reused."""
-    return {
-        "code": version("lottery-sweep"),
-        "torch": torch.__version__,
-        "device": _device_model(torch.device(execution.device)),
-        "threads": execution.threads,
-        "deterministic": execution.device == "cpu",
-    }
 
 
 def run_trial(
@@ -281,16 +254,14 @@ class _Trial:
         return digest([[{k: v for k, v in row.items() if k not in unlike} for row in self.log.rows], result])
 
 
-def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
-    names = ("lottery-sweep", "torch", "fastai", "ray", "numpy", "safetensors")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
-
-
 def _seal_state(store: Store, key: str, mark: Mapping[str, Any], snapshot: Snapshot) -> str:
     """Seal a snapshot's weights unless they are there already; returns their folder."""
     path = store.state(key, mark)
-    if store.find(path) is None:
+    try:
+        present = store.find(path) is not None
+    except Damaged:  # its content is here again, so it is written again
+        present = False
+    if not present:
         weights = save_tensors({name: t.cpu().contiguous() for name, t in snapshot.weights.items()})
         store.seal(path, {WEIGHTS: weights}, {"kind": "state", "key": key, "fingerprint": dict(mark)})
     return path
@@ -298,9 +269,3 @@ def _seal_state(store: Store, key: str, mark: Mapping[str, Any], snapshot: Snaps
 
 def _sha(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _device_model(device: torch.device) -> str:
-    if device.type == "cuda":
-        return f"cuda: {torch.cuda.get_device_name(device)}"
-    return f"{device.type}: {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"

@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from typing import Any, ClassVar
 
@@ -22,6 +22,7 @@ from lth_trainable.errors import UserError, bad_value, unknown_name
 from lth_trainable.granularity import GRANULARITIES
 from lth_trainable.masks import CONTEXTS
 from lth_trainable.models import MODELS
+from lth_trainable.naming import trial_name
 from lth_trainable.registry import code_digest, lookup
 from lth_trainable.schedules import SCHEDULES, Prune, Schedule, exact
 
@@ -143,20 +144,7 @@ class TrialSpec:
     @property
     def name(self) -> str:
         """Readable and unique: the coordinates of the trial, then every other field that is not at its default."""
-        parts = [_safe(self.dataset), _safe(self.model)]
-        if self.is_dense:
-            parts.append("dense")
-        else:
-            parts += [str(self.schedule), f"s{self.target_sparsity_pct:g}"]
-            if self.rewind_epoch is not None:
-                parts.append(f"r{self.rewind_epoch}")
-        defaults = self._defaults_here()
-        parts += [
-            f"{label}{_safe(getattr(self, name))}"
-            for name, label in _NAME_LABELS.items()
-            if getattr(self, name) != defaults.get(name)
-        ]
-        return "-".join([*parts, f"seed{self.seed}"])
+        return trial_name(self)
 
     def canonical(self) -> dict[str, Any]:
         """The identity, field by field. A field added after the first version enters when it is off its no-op value."""
@@ -312,35 +300,11 @@ class TrialSpec:
         for name in names:
             self._set(name, None)
 
-    def _defaults_here(self) -> dict[str, Any]:
-        """Field defaults in a trial of this kind: resolved by the schedule, None where they do not act."""
-        defaults = {f.name: f.default for f in fields(self) if f.default is not MISSING}
-        if self.is_dense:
-            return defaults | dict.fromkeys(_SPARSE_FIELDS)
-        rule = SCHEDULES[str(self.schedule)]
-        fit = self.family == "fit"
-        own = {
-            "start_pct": rule.start_pct if fit else None,
-            "end_pct": rule.end_pct if fit else None,
-            "prune_rate_pct": defaults["prune_rate_pct"] if self.schedule == "imp" else None,
-            "prune_steps": defaults["prune_steps"] if self.schedule == "iterative" else None,
-            "retrain": "weight_rewinding" if not fit else "tutorial" if rule.stepwise else "none",
-        }
-        adam = {} if self.optimizer == "adam" else {"beta2": None, "eps": None}
-        return defaults | own | adam
-
 
 _SPARSE_FIELDS = (
     "target_sparsity_pct", "granularity", "context", "criterion", "schedule", "prune_rate_pct", "prune_steps",
     "start_pct", "end_pct", "retrain", "rewind_epoch",
 )  # fmt: skip
-
-_NAME_LABELS = {
-    "prune_rate_pct": "p", "prune_steps": "steps", "start_pct": "start", "end_pct": "end", "retrain": "retrain_",
-    "reset_end": "supermask_", "granularity": "", "context": "", "criterion": "", "layers": "layers_", "epochs": "e",
-    "batch_size": "bs", "optimizer": "", "lr": "lr", "momentum": "mom", "beta2": "beta2_", "eps": "eps",
-    "weight_decay": "wd", "precision": "", "order_seed": "order", "split_seed": "split",
-}  # fmt: skip
 
 
 def check_sparsity(where: str, value: Any) -> None:
@@ -376,8 +340,3 @@ def spec_from_dict(content: Mapping[str, Any]) -> TrialSpec:
 def _fraction(per_cent: float | None) -> Fraction:
     assert per_cent is not None
     return exact(per_cent) / 100
-
-
-def _safe(value: Any) -> str:
-    text = f"{value:g}" if isinstance(value, float) else str(value)
-    return "".join(c if c.isalnum() or c in "._+" else "." for c in text)

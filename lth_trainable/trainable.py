@@ -23,7 +23,8 @@ def train(config: dict[str, Any]) -> None:
 
     A trial that raises leaves `failure.json` in its folder and fails in Ray, which may try again.
     """
-    from lth_trainable.run import Execution, run_trial  # torch loads in the workers, not in the driver
+    from lth_trainable.execution import Execution  # torch loads in the workers, not in the driver
+    from lth_trainable.run import run_trial
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
     spec = spec_from_dict(config["spec"])

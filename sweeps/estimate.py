@@ -38,7 +38,7 @@ def _recorded(ledger: Ledger) -> float | None:
 
 def _probe(spec: TrialSpec, data_root: Path | None) -> float:
     """Train the trial's dense network for about `PROBE_SECONDS`; nothing is stored."""
-    from lth_trainable.run import Execution
+    from lth_trainable.execution import Execution
     from lth_trainable.run import seconds_per_epoch as measure
 
     return measure(spec, Execution(data_root=data_root), PROBE_SECONDS)

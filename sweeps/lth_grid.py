@@ -28,6 +28,7 @@ from sweeps.progress import Board, duration
 from sweeps.recipes import RECIPES, Sweep
 from sweeps.space import Space, expand
 
+PLAIN_WIDTH = 100  # of tables where standard output is no terminal
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(options: Options, sweep: Sweep, command: list[str]) -> int:
     """Train what is missing of the sweep, then gather and test; or show what that would be."""
     started = time.monotonic()
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     resources = Resources(
         cpus=options.cpus_per_trial, gpus=options.gpus_per_trial, max_concurrent=options.max_concurrent
     )
