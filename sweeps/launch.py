@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import signal
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -119,7 +120,7 @@ def launch(
         return Outcome(epochs=board.epochs, failures={}, interrupted=True)
     finally:
         if started:
-            ray.shutdown()
+            threading.Thread(target=ray.shutdown).start()  # takes a second, in which the results can be gathered
     errors = {_name_in(result): _last_line(result.error) for result in results if result.error}
     failures = {name: ledger.failure(name) or reason for name, reason in errors.items()}
     ended = len(board.finished) + len(failures)
