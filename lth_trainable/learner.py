@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from fastai.callback.core import Callback, CancelFitException, TrainEvalCallback
+from fastai.callback.core import Callback, CancelBatchException, CancelFitException, TrainEvalCallback
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
@@ -41,6 +41,12 @@ class TrialLearner(Learner):
             known[event_name] = [c for c in callbacks if event_name == "after_fit" or hasattr(type(c), event_name)]
         return known[event_name]
 
+    def one_batch(self, i: int, b: tuple[Any, ...]) -> None:
+        """As fastai's, without moving the batch: resident data are where the model is."""
+        self.iter = i
+        self._split(b)
+        self._with_events(self._do_one_batch, "batch", CancelBatchException)
+
     def add_cb(self, cb: Any) -> TrialLearner:
         self.__dict__.pop("_known_listeners", None)
         return super().add_cb(cb)
@@ -67,7 +73,17 @@ class Clock(Callback):
 
     def before_train(self) -> None:
         self.dls.train.epoch = self.now
-        torch.manual_seed(derive_seed(self.seed, "forward", self.now))
+        seed_torch(derive_seed(self.seed, "forward", self.now), self.dls.device)
+
+
+def seed_torch(seed: int, device: torch.device) -> None:
+    """Seed torch's stream on the CPU and, where the trial runs on one, on the GPU.
+
+    `torch.manual_seed` queues a call with its traceback for a CUDA that never comes, once an epoch and for good.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed_all(seed)
 
 
 class EpochLog(Callback):

@@ -19,7 +19,7 @@ from safetensors.torch import save as save_tensors
 from lth_trainable.criteria import CRITERIA
 from lth_trainable.data import Dataset, load_dataset
 from lth_trainable.execution import Execution, fingerprint, versions
-from lth_trainable.learner import EpochLog, make_learner
+from lth_trainable.learner import EpochLog, make_learner, seed_torch
 from lth_trainable.loaders import resident_loaders
 from lth_trainable.masks import pack
 from lth_trainable.models import MODELS
@@ -85,7 +85,7 @@ class _Trial:
     def __init__(self, spec: TrialSpec, data: Dataset, execution: Execution, on_epoch: OnEpoch | None) -> None:
         self.spec, self.data, self.execution = spec, data, execution
         self.chain = segments(spec, data.digest)
-        torch.manual_seed(derive_seed(spec.seed, "init"))
+        seed_torch(derive_seed(spec.seed, "init"), torch.device(execution.device))
         model = lookup("model", spec.model, MODELS)(data.shape, len(data.classes))
         self.model = model.to(execution.device)
         order_seed = spec.seed if spec.order_seed is None else spec.order_seed
