@@ -18,7 +18,7 @@ _HOME = {
     "criteria": (
         "large_final", "squared_final", "small_final", "random_scores", "large_init", "small_init",
         "large_init_large_final", "small_init_small_final", "magnitude_increase", "movement",
-        "updating_magnitude_increase", "updating_movement", "updating_movmag",
+        "updating_magnitude_increase", "updating_movement", "updating_movmag", "wanda", "large_final_same_sign",
     ),
     "spec": ("TrialSpec",),
     "store": ("Store", "load_trial"),

@@ -14,22 +14,40 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+Criterion = Callable[["Weights"], "Tensor"]
+_MARK = "uses_inputs"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Weights:
     """One layer's weights as a criterion sees them, all of one shape and device.
 
     now: at the moment of the prune. initial: at initialisation. previous: at the previous prune, `initial` before the
-    first. noise: uniform in [0, 1), a function of the seed, the level and the layer; drawn when asked for.
+    first. noise: uniform in [0, 1), a function of the seed, the level and the layer; drawn when asked for. inputs: root
+    mean square of each input channel over training data, in the shape that multiplies the weight; for criteria marked
+    with `uses_inputs`.
     """
 
     now: Tensor
     initial: Tensor
     previous: Tensor
     draw: Callable[[], Tensor]
+    inputs: Tensor | None = None
 
     @property
     def noise(self) -> Tensor:
         return self.draw()
+
+
+def uses_inputs(criterion: Criterion) -> Criterion:
+    """Mark a criterion that reads `Weights.inputs`: a pass over training data is then made before each prune."""
+    setattr(criterion, _MARK, True)
+    return criterion
+
+
+def needs_inputs(criterion: Criterion) -> bool:
+    """Whether the criterion is marked with `uses_inputs`."""
+    return getattr(criterion, _MARK, False)
 
 
 def large_final(w: Weights) -> Tensor:
@@ -92,12 +110,26 @@ def updating_movement(w: Weights) -> Tensor:
     return (w.now - w.previous).abs()
 
 
+@uses_inputs
+def wanda(w: Weights) -> Tensor:
+    """|w| times the root mean square of its input channel (Sun et al., arXiv 2306.11695, eq. 1).
+
+    The norm is over all positions and pictures of the calibration data; the paper compares within an output row, which
+    is a matter of granularity and context here.
+    """
+    assert w.inputs is not None
+    return w.now.abs() * w.inputs
+
+
+def large_final_same_sign(w: Weights) -> Tensor:
+    """max(0, w sign(w0)): large final weights that kept their sign (Zhou et al., arXiv 1905.01067, sec. 4.1)."""
+    return (w.now * w.initial.sign()).clamp(min=0)
+
+
 def updating_movmag(w: Weights) -> Tensor:
     """|w (w - wp)|: movement since the previous prune times magnitude."""
     return (w.now * (w.now - w.previous)).abs()
 
-
-Criterion = Callable[[Weights], "Tensor"]
 
 CRITERIA: dict[str, Criterion] = {
     "large_final": large_final,
@@ -113,4 +145,6 @@ CRITERIA: dict[str, Criterion] = {
     "updating_magnitude_increase": updating_magnitude_increase,
     "updating_movement": updating_movement,
     "updating_movmag": updating_movmag,
+    "wanda": wanda,
+    "large_final_same_sign": large_final_same_sign,
 }

@@ -1,7 +1,7 @@
 """What is removed together: the axes of a weight tensor over which scores are averaged into one score a group.
 
-Axes are named on a convolution's weight (out, in, kernel height, kernel width); `weight` groups nothing. A granularity
-that names an axis the weight does not have is refused. Averages are taken in float64.
+Axes are named on a convolution's weight (out, in, then the kernel's); a transposed convolution has in and out swapped.
+A granularity that names an axis the weight does not have is refused. Averages are taken in float64.
 """
 
 from __future__ import annotations
@@ -11,9 +11,18 @@ import numpy.typing as npt
 
 from lth_trainable.errors import bad_value
 
-Array = npt.NDArray[np.generic]
-
-# Axes averaged over, for a weight of 4 dimensions: 0 out, 1 in, 2 height, 3 width.
+# Axes averaged over, by number of dimensions of the weight: 0 out, 1 in, then the kernel's.
+_LINEAR: dict[str, tuple[int, ...]] = {"weight": (), "column": (0,), "row": (1,), "layer": (0, 1)}
+_CONV1D: dict[str, tuple[int, ...]] = {
+    "weight": (),
+    "shared_weight": (0,),
+    "channel": (1,),
+    "kernel": (2,),
+    "filter": (1, 2),
+    "shared_channel": (0, 1),
+    "shared_kernel": (0, 2),
+    "layer": (0, 1, 2),
+}
 _CONV2D: dict[str, tuple[int, ...]] = {
     "weight": (),
     "shared_weight": (0,),
@@ -32,23 +41,29 @@ _CONV2D: dict[str, tuple[int, ...]] = {
     "shared_kernel": (0, 2, 3),
     "layer": (0, 1, 2, 3),
 }
-# For a weight of 2 dimensions: 0 out, 1 in.
-_LINEAR: dict[str, tuple[int, ...]] = {"weight": (), "column": (0,), "row": (1,), "layer": (0, 1)}
+_CONV3D: dict[str, tuple[int, ...]] = {
+    "weight": (),
+    "shared_weight": (0,),
+    "channel": (1,),
+    "kernel": (2, 3, 4),
+    "filter": (1, 2, 3, 4),
+    "shared_channel": (0, 1),
+    "shared_kernel": (0, 2, 3, 4),
+    "layer": (0, 1, 2, 3, 4),
+}
+_BY_DIMENSIONS = {2: _LINEAR, 3: _CONV1D, 4: _CONV2D, 5: _CONV3D}
 
 GRANULARITIES: dict[str, tuple[int, ...]] = _CONV2D
 
 
-def group_axes(granularity: str, n_dims: int, layer: str = "layer") -> tuple[int, ...]:
+def group_axes(granularity: str, n_dims: int, transposed: bool = False, layer: str = "layer") -> tuple[int, ...]:
     """The axes that `granularity` averages over in a weight of `n_dims` dimensions. Raises `UserError`."""
-    if granularity == "weight":
-        return ()
-    if granularity == "layer":
-        return tuple(range(n_dims))
-    table = {2: _LINEAR, 4: _CONV2D}.get(n_dims, {})
+    table = _BY_DIMENSIONS.get(n_dims, {})
     if granularity not in table:
-        valid = ", ".join(table) or "weight, layer"
-        raise bad_value(f"granularity of {layer}", granularity, f"one of {valid} for a weight of {n_dims} dimensions")
-    return table[granularity]
+        expected = f"one of {', '.join(table)} for a weight of {n_dims} dimensions"
+        raise bad_value(f"granularity of {layer}", granularity, expected)
+    axes = table[granularity]
+    return tuple(sorted({0: 1, 1: 0}.get(axis, axis) for axis in axes)) if transposed else axes
 
 
 def group_scores(scores: npt.NDArray[np.floating], axes: tuple[int, ...]) -> npt.NDArray[np.floating]:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lth_trainable.errors import UserError
-from lth_trainable.granularity import group_axes, group_scores
+from lth_trainable.granularity import group_scores
 
 CONTEXTS = ("local", "global")
 
@@ -31,23 +31,25 @@ def prune(
     scores: Mapping[str, Scores],
     sparsity: Fraction | Mapping[str, Fraction],
     *,
-    granularity: str = "weight",
+    axes: Mapping[str, tuple[int, ...]] | None = None,
     context: str = "local",
     previous: Mapping[str, Mask] | None = None,
+    growing: bool = False,
 ) -> dict[str, Mask]:
     """Boolean masks (True: kept), shaped as the scores, by layer name.
 
-    scores: per layer, higher is kept. sparsity: one fraction, or one per layer (local only). previous: masks that may
-    only shrink; what they removed stays removed. None ranks everything afresh, as a falling schedule needs.
+    scores: per layer, higher is kept. sparsity: one fraction, or one per layer (local only). axes: per layer, those
+    averaged into groups (`granularity.group_axes`); None prunes single weights. previous: masks that only shrink: what
+    they removed stays removed. With `growing` they only grow: what they kept stays, and the best of the rest returns.
     """
     ranked, shapes = {}, {}
     for name, layer in scores.items():
-        axes = group_axes(granularity, layer.ndim, name)
-        grouped = group_scores(layer, axes)
+        over = axes[name] if axes else ()
+        grouped = group_scores(layer, over)
         if np.isnan(grouped.sum(dtype=np.float64)) and np.isnan(grouped).any():
             raise UserError(f"{name}: NaN among the scores; the weights have diverged, so no mask can be ranked")
-        kept = None if previous is None else previous[name][_corner(axes, layer.ndim)]
-        ranked[name] = _demote(grouped, kept).ravel()
+        kept = None if previous is None else previous[name][_corner(over, layer.ndim)]
+        ranked[name] = _bound(grouped, kept, growing).ravel()
         shapes[name] = grouped.shape
     if context == "global":
         if not isinstance(sparsity, Fraction):
@@ -110,6 +112,9 @@ def _corner(axes: tuple[int, ...], n_dims: int) -> tuple[slice, ...]:
     return tuple(slice(0, 1) if axis in axes else slice(None) for axis in range(n_dims))
 
 
-def _demote(scores: Scores, kept: Mask | None) -> Scores:
-    """Scores in which what is already removed ranks below everything that is not."""
-    return scores if kept is None else np.where(kept, scores, -np.inf).astype(scores.dtype, copy=False)
+def _bound(scores: Scores, kept: Mask | None, growing: bool) -> Scores:
+    """Scores in which what is removed ranks below all else; with `growing`, what is kept ranks above all else."""
+    if kept is None:
+        return scores
+    bound = np.where(kept, np.inf, scores) if growing else np.where(kept, scores, -np.inf)
+    return bound.astype(scores.dtype, copy=False)

@@ -1,9 +1,9 @@
-"""The masks of a model: which layers have one, how they are found, and that they hold."""
+"""The masks of a model: how they are found, and that they hold."""
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -11,89 +11,26 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lth_trainable.criteria import Criterion, Weights
-from lth_trainable.errors import UserError
+from lth_trainable.criteria import Criterion, Weights, needs_inputs
+from lth_trainable.granularity import group_axes
+from lth_trainable.layers import Layer, bare
 from lth_trainable.masks import Mask, prune
 from lth_trainable.seeds import generator
 
-CONVOLUTIONS: tuple[type[nn.Module], ...] = (
-    nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
-)  # fmt: skip
-LAYER_TYPES: dict[str, tuple[type[nn.Module], ...] | None] = {
-    "auto": None,
-    "conv": CONVOLUTIONS,
-    "linear": (nn.Linear,),
-    "all": (*CONVOLUTIONS, nn.Linear),
-}
+Batches = Callable[[], Iterable[Tensor]]
+CALIBRATION_BATCHES = 8
 
 
-@dataclass(frozen=True, kw_only=True)
-class Layer:
-    """One prunable weight: the module's name and type, the parameter's name and the parameter."""
+class MaskedLayers:
+    """Layers and the mask in force, if any; `apply` sets what it removes to zero. Small, and survives pickling."""
 
-    name: str
-    type: str
-    parameter_name: str
-    weight: nn.Parameter
-
-
-def prunable_layers(model: nn.Module, layer_type: type | tuple[type, ...] | None = None) -> list[Layer]:
-    """Layers whose `weight` is pruned, in the order of the model: those of `layer_type`, by default all convolutions,
-    or all linear layers where there are no convolutions. A weight shared by two layers counts once.
-
-    Raises `UserError` where there is none.
-    """
-    modules = dict(model.named_modules())
-    types: Any = layer_type or (
-        CONVOLUTIONS if any(isinstance(m, CONVOLUTIONS) for m in modules.values()) else (nn.Linear,)
-    )
-    layers: dict[int, Layer] = {}
-    for name, module in modules.items():
-        if isinstance(module, types) and isinstance(module.weight, nn.Parameter):
-            parameter = f"{name}.weight" if name else "weight"
-            layer = Layer(name=name, type=type(module).__name__, parameter_name=parameter, weight=module.weight)
-            layers.setdefault(id(module.weight), layer)
-    if not layers:
-        wanted = types if isinstance(types, tuple) else (types,)
-        raise UserError(
-            f"{type(model).__name__}: found no layer of type {' or '.join(t.__name__ for t in wanted)} to prune"
-        )
-    return list(layers.values())
-
-
-class Pruner:
-    """Finds, applies and remembers the masks of one model.
-
-    criterion: see `criteria.py`. seed: of the criterion's noise. `levels` holds the masks (Boolean, by parameter name)
-    after each prune; `in_force` those of the last one. `counts_by_level` starts with the dense network.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        criterion: Criterion,
-        *,
-        granularity: str = "weight",
-        context: str = "local",
-        layer_type: type | tuple[type, ...] | None = None,
-        seed: int = 0,
-    ) -> None:
-        self.layers = prunable_layers(model, layer_type)
-        self.criterion, self.granularity, self.context, self.seed = criterion, granularity, context, seed
-        self.levels: list[dict[str, Mask]] = []
-        self.counts_by_level = [{layer.parameter_name: layer.weight.numel() for layer in self.layers}]
-        self._initial = [layer.weight.detach().clone() for layer in self.layers]
-        self._previous = self._initial
+    def __init__(self, layers: Sequence[Layer], masks: dict[str, Mask] | None = None) -> None:
+        self.layers = list(layers)
+        self.in_force: dict[str, Mask] | None = None
+        self.counts: dict[str, int] = {layer.parameter_name: layer.weight.numel() for layer in self.layers}
         self._factors: list[Tensor] = []
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Weights kept by the mask in force, by parameter name."""
-        return self.counts_by_level[-1]
-
-    @property
-    def in_force(self) -> dict[str, Mask] | None:
-        return self.levels[-1] if self.levels else None
+        if masks is not None:
+            self.put(masks)
 
     @property
     def n_weights(self) -> int:
@@ -114,61 +51,117 @@ class Pruner:
         """Layers without a weight left."""
         return [layer.name for layer in self.layers if self.counts[layer.parameter_name] == 0]
 
-    @torch.no_grad()
-    def prune(self, sparsity: Fraction) -> None:
-        """Bring the model to `sparsity` (fraction) and apply the new mask. Masks only shrink while sparsity rises."""
-        masks = prune(
-            {layer.parameter_name: self._scores(i) for i, layer in enumerate(self.layers)},
-            sparsity,
-            granularity=self.granularity,
-            context=self.context,
-            previous=self.in_force if sparsity * 100 >= Fraction(self.sparsity_pct) else None,
-        )
-        self.put(masks)
-        self._previous = [layer.weight.detach().clone() for layer in self.layers]
-        if self.collapsed:
-            warnings.warn(
-                f"no weight is left in {', '.join(self.collapsed)} at {self.sparsity_pct:.2f} %", stacklevel=2
-            )
-
     def put(self, masks: dict[str, Mask]) -> None:
-        """Make `masks` the mask in force, as the next level."""
-        self.levels.append(masks)
-        self.counts_by_level.append({name: int(np.count_nonzero(mask)) for name, mask in masks.items()})
-        self._factors = []
+        """Make `masks` (Boolean, True: kept, by parameter name) the mask in force, and apply it."""
+        self.in_force, self._factors = masks, []
+        self.counts = {name: int(np.count_nonzero(mask)) for name, mask in masks.items()}
         self.apply()
-
-    def forget(self, n_levels: int) -> None:
-        """Go back to the masks of the first `n_levels` prunes; weights stay as they are."""
-        del self.levels[n_levels:], self.counts_by_level[n_levels + 1 :]
-        self._factors = []
 
     @torch.no_grad()
     def apply(self) -> None:
         """Set every masked weight to zero."""
-        if self.levels:
+        if self.in_force is not None:
             torch._foreach_mul_([layer.weight for layer in self.layers], self._as_factors())
+
+    @torch.no_grad()
+    def apply_to_gradients(self) -> None:
+        """Set the gradient of every masked weight to zero, so that no norm counts it."""
+        if self.in_force is not None:
+            for layer, factor in zip(self.layers, self._as_factors(), strict=True):
+                if layer.weight.grad is not None:
+                    layer.weight.grad.mul_(factor)
 
     def _as_factors(self) -> list[Tensor]:
         """The mask in force as ones and zeros like the weights, made again when the model has moved."""
         weights = [layer.weight for layer in self.layers]
         stale = any(f.device != w.device or f.dtype != w.dtype for f, w in zip(self._factors, weights, strict=False))
         if stale or not self._factors:
-            masks = self.levels[-1]
+            assert self.in_force is not None
             self._factors = [
-                torch.from_numpy(masks[layer.parameter_name]).to(layer.weight.device, layer.weight.dtype)
-                for layer in self.layers
+                torch.empty_like(w, requires_grad=False).copy_(torch.from_numpy(self.in_force[layer.parameter_name]))
+                for layer, w in zip(self.layers, weights, strict=True)
             ]
         return self._factors
 
-    def _scores(self, index: int) -> Any:
-        weight = self.layers[index].weight.detach()
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_factors": []}
+
+
+class Pruner(MaskedLayers):
+    """Finds the masks of one model, level by level.
+
+    criterion: see `criteria.py`. seed: of its noise. `levels` holds the masks after each prune, `counts_by_level` the
+    weights kept, starting with the dense network.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        criterion: Criterion,
+        *,
+        granularity: str = "weight",
+        context: str = "local",
+        seed: int = 0,
+    ) -> None:
+        super().__init__(layers)
+        self.criterion, self.context, self.seed = criterion, context, seed
+        self.axes = {
+            layer.parameter_name: group_axes(granularity, layer.weight.ndim, layer.transposed, layer.name)
+            for layer in self.layers
+        }
+        self.levels: list[dict[str, Mask]] = []
+        self.counts_by_level = [self.counts]
+        self.asked: dict[str, Fraction] = dict.fromkeys(self.counts, Fraction(0))
+        self.initial = {layer.parameter_name: layer.weight.detach().clone() for layer in self.layers}
+        self.previous = self.initial
+
+    @torch.no_grad()
+    def prune(
+        self,
+        sparsity: Fraction | Mapping[str, Fraction],
+        model: nn.Module | None = None,
+        batches: Batches | None = None,
+    ) -> None:
+        """Bring the layers to `sparsity` (a fraction, or one by parameter name) and apply the new mask.
+
+        Masks only shrink while sparsity rises, and only grow while it falls. model, batches: the network and the
+        training data that a criterion marked with `uses_inputs` looks at.
+        """
+        asked = dict.fromkeys(self.counts, sparsity) if isinstance(sparsity, Fraction) else dict(sparsity)
+        inputs: Mapping[str, Tensor] = {}
+        if needs_inputs(self.criterion):
+            assert model is not None and batches is not None, "this criterion looks at training data"
+            inputs = input_norms(model, self.layers, batches())
+        masks = prune(
+            {layer.parameter_name: self._scores(index, inputs) for index, layer in enumerate(self.layers)},
+            sparsity,
+            axes=self.axes,
+            context=self.context,
+            previous=self.in_force,
+            growing=any(asked[name] < self.asked[name] for name in asked),
+        )
+        self.asked = asked
+        self.put(masks)
+        self.previous = {layer.parameter_name: layer.weight.detach().clone() for layer in self.layers}
+        if self.collapsed:
+            names = ", ".join(self.collapsed)
+            warnings.warn(f"no weight is left in {names} at {self.sparsity_pct:.2f} %", stacklevel=2)
+
+    def put(self, masks: dict[str, Mask]) -> None:
+        super().put(masks)
+        self.levels.append(masks)
+        self.counts_by_level.append(self.counts)
+
+    def _scores(self, index: int, inputs: Mapping[str, Tensor]) -> Any:
+        layer = self.layers[index]
+        weight, name = layer.weight.detach(), layer.parameter_name
         scores = self.criterion(
             Weights(
                 now=weight,
-                initial=self._initial[index].to(weight),
-                previous=self._previous[index].to(weight),
+                initial=self.initial[name].to(weight),
+                previous=self.previous[name].to(weight),
                 draw=lambda: self._noise(index, weight),
+                inputs=inputs.get(name),
             )
         )
         return scores.float().cpu().contiguous().numpy()
@@ -178,14 +171,70 @@ class Pruner:
         return torch.from_numpy(stream.random(tuple(like.shape), dtype=np.float32)).to(like.device)
 
 
-def report(pruner: Pruner) -> str:
+@torch.no_grad()
+def input_norms(model: nn.Module, layers: Sequence[Layer], batches: Iterable[Tensor]) -> dict[str, Tensor]:
+    """Root mean square of each layer's input channels over `batches`, shaped to multiply the weight, by parameter name.
+
+    The model is in evaluation mode for it, so neither its buffers nor any random stream moves.
+    """
+    modules, sums, seen = dict(bare(model).named_modules()), {}, {}
+    for layer in layers:
+        sums[layer.parameter_name], seen[layer.parameter_name] = torch.zeros((), dtype=torch.float64), 0
+
+    def watch(layer: Layer) -> Any:
+        def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            x = args[0].detach()
+            channel = x.ndim - 1 if isinstance(module, nn.Linear) else 1
+            over = [d for d in range(x.ndim) if d != channel]
+            sums[layer.parameter_name] = sums[layer.parameter_name].to(x.device) + x.double().square().sum(over)
+            seen[layer.parameter_name] += x.numel() // x.shape[channel]
+
+        return modules[layer.name].register_forward_pre_hook(hook)
+
+    training, hooks = model.training, [watch(layer) for layer in layers]
+    try:
+        model.eval()
+        for x in batches:
+            model(x)
+    finally:
+        model.train(training)
+        for hook in hooks:
+            hook.remove()
+    return {layer.parameter_name: _beside(layer, sums, seen) for layer in layers}
+
+
+def _beside(layer: Layer, sums: Mapping[str, Tensor], seen: Mapping[str, int]) -> Tensor:
+    """A layer's norms per input channel, with the axes of its weight."""
+    name, n_dims = layer.parameter_name, layer.weight.ndim
+    norms = (sums[name] / max(seen[name], 1)).sqrt().to(layer.weight)
+    if layer.transposed:
+        return norms.reshape(-1, *[1] * (n_dims - 1))
+    groups = norms.numel() // layer.weight.shape[1]  # a grouped convolution sees each group's channels only
+    rows = norms.reshape(groups, layer.weight.shape[1]).repeat_interleave(layer.weight.shape[0] // groups, dim=0)
+    return rows.reshape(*rows.shape, *[1] * (n_dims - 2))
+
+
+def calibration(dls: Any) -> Batches:
+    """The first few training batches in the order of the data: no shuffling, so no random stream moves."""
+
+    def batches() -> Iterable[Tensor]:
+        loader = dls.train.new(shuffle=False, drop_last=False)
+        for index, (x, *_) in enumerate(loader):
+            if index == CALIBRATION_BATCHES:
+                return
+            yield x
+
+    return batches
+
+
+def report(masked: MaskedLayers) -> str:
     """The sparsity report: one row a layer and one for all, zeros counted in the mask in force."""
     rule = "-" * 80
     rows = [
-        (layer.name, layer.type, layer.weight.numel(), layer.weight.numel() - pruner.counts[layer.parameter_name])
-        for layer in pruner.layers
+        (layer.name, layer.type, layer.weight.numel(), layer.weight.numel() - masked.counts[layer.parameter_name])
+        for layer in masked.layers
     ]
-    total = ("Overall", "all", pruner.n_weights, pruner.n_weights - pruner.n_kept)
+    total = ("Overall", "all", masked.n_weights, masked.n_weights - masked.n_kept)
     head = f"{'Layer':<30} {'Type':<15} {'Params':<10} {'Zeros':<10} {'Sparsity':<10}"
     return "\n".join(["Sparsity Report:", rule, head, rule, *map(_row, rows), rule, _row(total)])
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -21,6 +22,17 @@ class Snapshot:
         self.tensors = {name: tensor.detach().clone() for name, tensor in _tensors(model)}
         self.optimizer = copy.deepcopy(optimizer.state_dict()) if optimizer is not None else None
         self._persistent = list(model.state_dict())
+
+    @classmethod
+    def of(cls, model: nn.Module, tensors: Mapping[str, Tensor]) -> Snapshot:
+        """The snapshot of `state()`, for a model of the same shape."""
+        snapshot = cls(model)
+        snapshot.tensors = {name: tensors[name].to(like) for name, like in snapshot.tensors.items()}
+        return snapshot
+
+    def state(self) -> dict[str, Tensor]:
+        """Every tensor, by name."""
+        return self.tensors
 
     @torch.no_grad()
     def restore(self, model: nn.Module, optimizer: Any = None) -> None:

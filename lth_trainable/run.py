@@ -19,11 +19,12 @@ from safetensors.torch import save as save_tensors
 from lth_trainable.criteria import CRITERIA
 from lth_trainable.data import Dataset, load_dataset
 from lth_trainable.execution import Execution, fingerprint, versions
+from lth_trainable.layers import LAYER_TYPES, prunable_layers
 from lth_trainable.learner import EpochLog, make_learner, seed_torch
 from lth_trainable.loaders import resident_loaders
 from lth_trainable.masks import pack
 from lth_trainable.models import MODELS
-from lth_trainable.pruner import LAYER_TYPES, Pruner
+from lth_trainable.pruner import Pruner, calibration
 from lth_trainable.registry import lookup
 from lth_trainable.rewind import Snapshot
 from lth_trainable.seeds import derive_seed
@@ -116,7 +117,7 @@ class _Trial:
                 if segment.level == 0 and segment.end == k:
                     self.snapshots[k] = Snapshot(self.model, self.learn.opt)
             elif segment.kind == "prune":
-                self._pruner.prune(segment.sparsity)
+                self._pruner.prune(segment.sparsity, self.model, calibration(self.dls))
             elif segment.kind in ("rewind", "reset_end"):
                 assert k is not None
                 self.snapshots[k].restore(self.model, self.learn.opt)
@@ -126,16 +127,16 @@ class _Trial:
         self.learn.clock.start = start
         self.learn.fit(end - start)
 
-    def _make_keeper(self) -> KeepMask:
+    def _make_keeper(self) -> KeepMask | SparsifyCallback:
         spec = self.spec
         layer_type, seed = LAYER_TYPES[spec.layers], derive_seed(spec.seed, "criterion")
         if spec.is_dense:
-            return KeepMask(Pruner(self.model, CRITERIA["large_final"], layer_type=layer_type))
+            return KeepMask(Pruner(prunable_layers(self.model, layer_type), CRITERIA["large_final"]))
         criterion = lookup("criterion", str(spec.criterion), CRITERIA)
         granularity, context = str(spec.granularity), str(spec.context)
         if spec.family == "levels":
             return KeepMask(Pruner(
-                self.model, criterion, granularity=granularity, context=context, layer_type=layer_type, seed=seed
+                prunable_layers(self.model, layer_type), criterion, granularity=granularity, context=context, seed=seed
             ))  # fmt: skip
         assert spec.target_sparsity_pct is not None
         return SparsifyCallback(
@@ -146,7 +147,7 @@ class _Trial:
 
     @property
     def _pruner(self) -> Pruner:
-        assert self.keeper.pruner is not None
+        assert isinstance(self.keeper.pruner, Pruner)
         return self.keeper.pruner
 
     def _describe(self) -> dict[str, Any]:

@@ -6,38 +6,57 @@
 
 Prunes fall on epoch boundaries, before the first batch. `validate`, `get_preds`, `lr_find` and an exception in the
 middle of a fit leave masks and schedule as they were. Masks live in the callback, never in the model's `state_dict`.
+After the fit a `KeepMask` stays with the learner and keeps the zeros; `release()` removes it.
 """
 
 from __future__ import annotations
 
+import fnmatch
+from collections.abc import Mapping
 from fractions import Fraction
+from typing import Any
 
 from fastai.callback.core import Callback
+from fastai.metrics import Metric
 
 from lth_trainable.criteria import CRITERIA, Criterion
 from lth_trainable.errors import UserError, bad_value, unknown_name
 from lth_trainable.granularity import GRANULARITIES
+from lth_trainable.layers import Layer, LayerType, Selection, bare, left_out, prunable_layers
 from lth_trainable.masks import CONTEXTS
-from lth_trainable.pruner import Pruner, prunable_layers, report
+from lth_trainable.pruner import MaskedLayers, Pruner, calibration, report
 from lth_trainable.rewind import Snapshot
-from lth_trainable.schedules import Prune, Schedule, exact
+from lth_trainable.schedules import Schedule, exact
 from lth_trainable.spec import check_sparsity
+
+Target = Fraction | dict[str, Fraction]
 
 
 class KeepMask(Callback):
-    """Hold the masked weights at exactly zero: before every epoch, before validation and after every step."""
+    """Hold the masked weights at exactly zero: before training and validation, after every step, after the fit.
 
-    order = 5
+    Gradients of masked weights are cleared where another callback reads gradients, so that clipping does not count
+    them. Comes after callbacks that load weights at the end of a fit (SaveModelCallback). owner: the callback whose fit
+    it serves, told of the end; once that has left the learner in mid-fit, by an exception, nothing is held any more.
+    """
 
-    def __init__(self, pruner: Pruner | None = None) -> None:
-        self.pruner = pruner
+    order = 65
+
+    def __init__(self, pruner: MaskedLayers, owner: SparsifyCallback | None = None) -> None:
+        self.pruner, self.owner = pruner, owner
+        self._gradients_are_read = False
 
     def _apply(self) -> None:
-        if self.pruner is not None:
+        if self.owner is None or self.owner.learn is not None:
             self.pruner.apply()
 
     def before_train(self) -> None:
+        self._gradients_are_read = any(hasattr(type(cb), "before_step") for cb in self.learn.cbs)
         self._apply()
+
+    def after_backward(self) -> None:
+        if self._gradients_are_read:
+            self.pruner.apply_to_gradients()
 
     def after_step(self) -> None:
         self._apply()
@@ -45,11 +64,36 @@ class KeepMask(Callback):
     def before_validate(self) -> None:
         self._apply()
 
+    def after_fit(self) -> None:
+        self._apply()
+        if self.owner is not None and self.owner.learn is not None:
+            self.owner.finish()
 
-class SparsifyCallback(KeepMask):
+
+class SparsityMetric(Metric):
+    """The measured sparsity, per cent, as a column of fastai's table."""
+
+    def __init__(self, callback: SparsifyCallback) -> None:
+        self.callback = callback
+
+    def reset(self) -> None: ...
+
+    def accumulate(self, learn: Any) -> None: ...
+
+    @property
+    def value(self) -> float | None:
+        return self.callback.pruner.sparsity_pct if self.callback.pruner is not None else None
+
+    @property
+    def name(self) -> str:
+        return "sparsity"
+
+
+class SparsifyCallback(Callback):
     """Prune to `sparsity` within one fit (lottery tickets: arXiv 1803.03635; rewinding: arXiv 1903.01611).
 
-    sparsity: per cent of the weights to remove, more than 0 and less than 100.
+    sparsity: per cent of the weights to remove, more than 0 and less than 100; or a dict of them by layer name or
+    pattern (local context), which leaves out the layers that it does not name.
     granularity, context: what is removed together, and whether layers are ranked separately ("local") or all together
     ("global"); names of `GRANULARITIES` and `CONTEXTS`.
     criteria: scores to keep by, a function of `criteria.py` or its name.
@@ -58,14 +102,17 @@ class SparsifyCallback(KeepMask):
     optimiser, learning rate and data order run on, as in the fastai tutorial. Goes with one_shot and iterative.
     reset_end: end the fit with the weights of `rewind_epoch` under the final mask: an untrained supermask.
     layer_type: type(s) of layer to prune; by default all convolutions, or all linear layers where there are none.
+    layers: pattern(s) of module names, or a predicate f(name, module), to prune fewer.
     verbose: print the progress lines and the sparsity report. seed: of the `random` criterion.
 
     Raises `UserError` when built or at the start of the fit, before any weight has changed.
     """
 
+    order = 5
+
     def __init__(
         self,
-        sparsity: float,
+        sparsity: float | Mapping[str, float],
         granularity: str,
         context: str,
         criteria: Criterion | str,
@@ -73,71 +120,102 @@ class SparsifyCallback(KeepMask):
         lth: bool = False,
         rewind_epoch: int = 0,
         reset_end: bool = False,
-        layer_type: type | tuple[type, ...] | None = None,
+        layer_type: LayerType = None,
         *,
+        layers: Selection = None,
         verbose: bool = True,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        check_sparsity("sparsity", sparsity)
-        if granularity not in GRANULARITIES:
-            raise unknown_name("granularity", granularity, GRANULARITIES)
-        if context not in CONTEXTS:
-            raise unknown_name("context", context, CONTEXTS)
-        if isinstance(criteria, str) and criteria not in CRITERIA:
-            raise unknown_name("criteria", criteria, CRITERIA)
-        if lth and not schedule.rule.stepwise:
-            raise UserError(
-                f"lth: found True with the schedule {schedule.name}; expected one_shot or iterative. A gradual schedule"
-                " prunes at every epoch, so weights reset at each prune would never train; use lth=False"
-            )
-        if isinstance(rewind_epoch, bool) or not isinstance(rewind_epoch, int) or rewind_epoch < 0:
-            raise bad_value("rewind_epoch", rewind_epoch, "a whole epoch number, 0 or more (0: initialisation)")
+        _check(sparsity, granularity, context, criteria, schedule, lth, rewind_epoch)
         self.sparsity, self.granularity, self.context = sparsity, granularity, context
         self.criterion: Criterion = CRITERIA[criteria] if isinstance(criteria, str) else criteria
         self.schedule, self.lth, self.rewind_epoch, self.reset_end = schedule, lth, rewind_epoch, reset_end
-        self.layer_type, self.verbose, self.seed = layer_type, verbose, seed
+        self.layer_type, self.select, self.verbose, self.seed = layer_type, layers, verbose, seed
+        self.pruner: Pruner | None = None
+        self.initial: Snapshot | None = None
         self.rewind_point: Snapshot | None = None
-        self._plan: dict[int, Prune] = {}
-        self._fitting = False
+        self.keeper: KeepMask | None = None
+        self._plan: dict[int, Target] = {}
+        self._fitting = self._trained = False
         self._epoch = 0
-        self._levels_before = 0
+        self._resume: dict[str, Any] | None = None
 
     # -- events of fastai --------------------------------------------------------------------------------------------
 
     def before_fit(self) -> None:
         if not self._is_training_fit():
             return
-        self._plan = {p.epoch: p for p in self.schedule.prunes(self.n_epoch, exact(self.sparsity) / 100)}
+        layers = self._layers()
+        self._plan = self._events(layers)
         first = min(self._plan)
         if self._rewinds and self.rewind_epoch > first:
             raise bad_value("rewind_epoch", self.rewind_epoch, f"an epoch up to the first prune (epoch {first})")
-        self._take_model()
-        self.rewind_point, self._fitting, self._epoch = None, True, 0
-        self._say(f"Pruning of {self.granularity} until a sparsity of {self.sparsity:g}%")
-        if self.rewind_epoch == 0:
+        inherited = self._release_keeper()
+        pruner = Pruner(
+            layers, self.criterion, granularity=self.granularity, context=self.context, seed=self.seed
+        )  # fmt: skip
+        self.pruner, self.rewind_point, self._fitting, self._epoch = pruner, None, True, 0
+        self.initial = Snapshot(bare(self.learn.model))
+        if self._resume is not None:
+            self._take_up(self._resume)
+        elif inherited is not None:
+            _inherit(pruner, inherited)
+        self.keeper = KeepMask(pruner, owner=self)
+        self.learn.add_cb(self.keeper)
+        self._show_sparsity(True)
+        self._say(self._opening())
+        if self._rewinds and self.rewind_epoch == 0 and self.rewind_point is None:
             self._save_rewind_point()
 
-    def before_epoch(self) -> None:
+    def before_train(self) -> None:
         if not self._in_fit():
             return
-        self._epoch = self.learn.epoch
-        if self._epoch == self.rewind_epoch and self.rewind_point is None:
+        self._epoch, self._trained = self.learn.epoch, True
+        if self._rewinds and self._epoch == self.rewind_epoch and self.rewind_point is None:
             self._save_rewind_point()
         if self._epoch in self._plan:
-            self._prune(self._plan[self._epoch].sparsity)
+            self._prune(self._plan[self._epoch])
 
     def after_epoch(self) -> None:
-        if self._in_fit():
+        if self._in_fit() and self._trained:
+            self._trained = False
             self._say(f"Sparsity at the end of epoch {self._epoch}: {self._pruner.sparsity_pct:.2f}%")
 
-    def after_fit(self) -> None:
+    def finish(self) -> None:
+        """The end of the fit, called by the mask's keeper after all else."""
         if not self._in_fit():
             return
-        self._fitting = False
+        self._fitting, self._resume = False, None
         if self.reset_end:
             self._reset()
+        assert self.keeper is not None
+        self.keeper.pruner, self.keeper.owner = MaskedLayers(self._pruner.layers, self._pruner.in_force), None
+        self._show_sparsity(False)
         self._say(f"Final Sparsity: {self._pruner.sparsity_pct:.2f}%\n\n{report(self._pruner)}")
+
+    # -- for the user ------------------------------------------------------------------------------------------------
+
+    def release(self) -> None:
+        """Let the zeros go: later fits may change every weight again."""
+        if self.keeper is not None and self.keeper.learn is not None:
+            self.keeper.learn.remove_cb(self.keeper)
+        self.keeper = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a later fit needs to go on after the last finished epoch, for `torch.save`. Empty before any fit."""
+        if self.pruner is None:
+            return {}
+        pruner = self.pruner
+        return {
+            "levels": pruner.levels, "asked": pruner.asked, "initial": pruner.initial, "previous": pruner.previous,
+            "first": self.initial.state() if self.initial else None,
+            "rewind_point": self.rewind_point.state() if self.rewind_point else None,
+        }  # fmt: skip
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict()` in the next fit: `learn.fit(20, start_epoch=7, cbs=callback)`."""
+        self._resume = dict(state) or None
 
     # -- what they do ------------------------------------------------------------------------------------------------
 
@@ -157,34 +235,107 @@ class SparsifyCallback(KeepMask):
     def _in_fit(self) -> bool:
         return self._fitting and self._is_training_fit()
 
-    def _take_model(self) -> None:
-        """Start from this model: masks of its earlier finished fits stay, those of an unfinished one are undone."""
-        first = prunable_layers(self.learn.model, self.layer_type)[0]
-        if self.pruner is None or self.pruner.layers[0].weight is not first.weight:
-            self.pruner = Pruner(
-                self.learn.model, self.criterion, granularity=self.granularity, context=self.context,
-                layer_type=self.layer_type, seed=self.seed,
-            )  # fmt: skip
-        elif self._fitting:
-            self.pruner.forget(self._levels_before)
-        self._levels_before = len(self.pruner.levels)
+    def _layers(self) -> list[Layer]:
+        layers = prunable_layers(self.learn.model, self.layer_type, self.select)
+        if not isinstance(self.sparsity, Mapping):
+            return layers
+        named = [layer for layer in layers if _target_of(layer.name, self.sparsity) is not None]
+        for pattern in self.sparsity:
+            if not any(fnmatch.fnmatchcase(layer.name, pattern) for layer in layers):
+                raise unknown_name("sparsity of a layer", pattern, [layer.name for layer in layers])
+        return named
+
+    def _events(self, layers: list[Layer]) -> dict[int, Target]:
+        """Sparsity to reach, by epoch."""
+        if not isinstance(self.sparsity, Mapping):
+            prunes = self.schedule.prunes(self.n_epoch, exact(self.sparsity) / 100)
+            return {event.epoch: event.sparsity for event in prunes}
+        plan: dict[int, dict[str, Fraction]] = {}
+        for layer in layers:
+            target = _target_of(layer.name, self.sparsity)
+            assert target is not None
+            for event in self.schedule.prunes(self.n_epoch, exact(target) / 100):
+                plan.setdefault(event.epoch, {})[layer.parameter_name] = event.sparsity
+        return dict(plan)
+
+    def _opening(self) -> str:
+        wanted = f"{self.sparsity:g}%" if not isinstance(self.sparsity, Mapping) else f"{dict(self.sparsity)} %"
+        lines = [f"Pruning of {self.granularity} until a sparsity of {wanted}"]
+        for layer, reason in left_out(self.learn.model, self.layer_type, self.select):
+            lines.append(f"Left out: {layer.name} ({layer.type}), {reason}")
+        return "\n".join(lines)
 
     def _save_rewind_point(self) -> None:
-        if self._rewinds:
-            self._say(f"Saving Weights at epoch {self.rewind_epoch}")
-            self.rewind_point = Snapshot(self.learn.model)
+        self._say(f"Saving Weights at epoch {self.rewind_epoch}")
+        self.rewind_point = self.initial if self.rewind_epoch == 0 else Snapshot(bare(self.learn.model))
 
-    def _prune(self, sparsity: Fraction) -> None:
-        self._pruner.prune(sparsity)
+    def _show_sparsity(self, shown: bool) -> None:
+        others = [metric for metric in self.learn.metrics if not isinstance(metric, SparsityMetric)]
+        self.learn.metrics = [*others, SparsityMetric(self)] if shown else others
+
+    def _prune(self, sparsity: Target) -> None:
+        self._pruner.prune(sparsity, self.learn.model, calibration(self.dls))
         if self.lth:
             self._say(f"Resetting Weights to their epoch {self.rewind_epoch} values")
             self._reset()
 
     def _reset(self) -> None:
         assert self.rewind_point is not None
-        self.rewind_point.restore(self.learn.model)
+        self.rewind_point.restore(bare(self.learn.model))
         self._pruner.apply()
 
-    def _say(self, line: str) -> None:
+    def _release_keeper(self) -> MaskedLayers | None:
+        """The mask that an earlier fit left with the learner; None where that fit did not end, or there was none."""
+        keepers = [cb for cb in self.learn.cbs if isinstance(cb, KeepMask)]
+        for keeper in keepers:
+            self.learn.remove_cb(keeper)
+        finished = [keeper.pruner for keeper in keepers if keeper.owner is None]
+        return finished[-1] if finished else None
+
+    def _take_up(self, state: Mapping[str, Any]) -> None:
+        pruner, model = self._pruner, bare(self.learn.model)
+        for masks in state["levels"]:
+            pruner.put(masks)
+        pruner.asked, pruner.initial, pruner.previous = state["asked"], state["initial"], state["previous"]
+        self.initial = Snapshot.of(model, state["first"])
+        self.rewind_point = Snapshot.of(model, state["rewind_point"]) if state["rewind_point"] else None
+
+    def _say(self, lines: str) -> None:
         if self.verbose:
-            print(line)
+            print(lines)
+
+
+def _inherit(pruner: Pruner, masked: MaskedLayers) -> None:
+    """Start from the mask of an earlier fit: what it removed stays removed."""
+    if masked.in_force is not None and set(masked.in_force) == set(pruner.counts):
+        MaskedLayers.put(pruner, masked.in_force)
+        pruner.counts_by_level = [pruner.counts]
+
+
+def _target_of(name: str, sparsity: Mapping[str, float]) -> float | None:
+    """Per cent for a layer: by its own name, else by the first pattern that fits."""
+    if name in sparsity:
+        return sparsity[name]
+    return next((value for pattern, value in sparsity.items() if fnmatch.fnmatchcase(name, pattern)), None)
+
+
+def _check(
+    sparsity: Any, granularity: str, context: str, criteria: Any, schedule: Schedule, lth: bool, rewind_epoch: Any
+) -> None:
+    for value in sparsity.values() if isinstance(sparsity, Mapping) else [sparsity]:
+        check_sparsity("sparsity", value)
+    if granularity not in GRANULARITIES:
+        raise unknown_name("granularity", granularity, GRANULARITIES)
+    if context not in CONTEXTS:
+        raise unknown_name("context", context, CONTEXTS)
+    if isinstance(sparsity, Mapping) and context != "local":
+        raise bad_value("context", context, "'local'", "a target for each layer leaves nothing to rank together")
+    if isinstance(criteria, str) and criteria not in CRITERIA:
+        raise unknown_name("criteria", criteria, CRITERIA)
+    if lth and not schedule.rule.stepwise:
+        raise UserError(
+            f"lth: found True with the schedule {schedule.name}; expected one_shot or iterative. A gradual schedule"
+            " prunes at every epoch, so weights reset at each prune would never train; use lth=False"
+        )
+    if isinstance(rewind_epoch, bool) or not isinstance(rewind_epoch, int) or rewind_epoch < 0:
+        raise bad_value("rewind_epoch", rewind_epoch, "a whole epoch number, 0 or more (0: initialisation)")

@@ -77,10 +77,10 @@ def test_per_layer_targets() -> None:
 @pytest.mark.parametrize("context", ["local", "global"])
 def test_groups_live_and_die_together(granularity: str, context: str) -> None:
     scores = layers()
-    masks = prune(scores, Fraction(1, 2), granularity=granularity, context=context)
+    axes = dict.fromkeys(scores, group_axes(granularity, 4))
+    masks = prune(scores, Fraction(1, 2), axes=axes, context=context)
     for name, mask in masks.items():
-        axes = group_axes(granularity, 4)
-        kept = mask.mean(axis=axes) if axes else mask
+        kept = mask.mean(axis=axes[name]) if axes[name] else mask
         assert set(np.unique(kept)) <= {0.0, 1.0}
         if context == "local":
             groups = kept.size
@@ -90,7 +90,7 @@ def test_groups_live_and_die_together(granularity: str, context: str) -> None:
 @pytest.mark.parametrize("granularity", GRANULARITIES)
 def test_global_counts_weights_not_groups(granularity: str) -> None:
     scores = layers()
-    masks = prune(scores, Fraction(1, 2), granularity=granularity, context="global")
+    masks = prune(scores, Fraction(1, 2), axes=dict.fromkeys(scores, group_axes(granularity, 4)), context="global")
     total = sum(s.size for s in scores.values())
     sizes = [s.size // (np.prod([n for i, n in enumerate(s.shape) if i not in group_axes(granularity, 4)]))
              for s in scores.values()]  # fmt: skip
@@ -101,7 +101,7 @@ def test_global_counts_weights_not_groups(granularity: str) -> None:
 def test_group_scores_are_means_in_float64() -> None:
     big = np.full((2, 4096), 1e8, np.float32)
     big[1, 0] += 8
-    masks = prune({"w": big}, Fraction(1, 2), granularity="row")
+    masks = prune({"w": big}, Fraction(1, 2), axes={"w": (1,)})
     assert masks["w"][1].all() and not masks["w"][0].any()
 
 
@@ -119,4 +119,4 @@ def test_packed_masks_come_back() -> None:
 
 def test_a_granularity_without_its_axis_is_refused() -> None:
     with pytest.raises(UserError, match="filter"):
-        prune({"fc": np.ones((3, 4), np.float32)}, Fraction(1, 2), granularity="filter")
+        group_axes("filter", 2)

@@ -29,10 +29,11 @@ from lth_trainable import (
 from lth_trainable.criteria import CRITERIA
 from lth_trainable.data import load_dataset
 from lth_trainable.errors import UserError
+from lth_trainable.layers import prunable_layers
 from lth_trainable.loaders import resident_loaders
 from lth_trainable.masks import count_zeros
 from lth_trainable.models import lenet_300_100, resnet18
-from lth_trainable.pruner import Pruner, prunable_layers, report
+from lth_trainable.pruner import Pruner, report
 from tests.plugins import tiny_cnn
 
 
@@ -77,7 +78,10 @@ def test_the_tutorials_lines() -> None:
     with contextlib.redirect_stdout(out):
         learner().fit(20, 1e-3, cbs=callback(lth=True, verbose=True))
     lines = out.getvalue().splitlines()
-    assert lines[:2] == ["Pruning of weight until a sparsity of 50%", "Saving Weights at epoch 0"]
+    assert lines[:3] == [
+        "Pruning of weight until a sparsity of 50%", "Left out: 9 (Linear), not a convolution",
+        "Saving Weights at epoch 0",
+    ]  # fmt: skip
     at = lines.index("Resetting Weights to their epoch 0 values")
     assert lines[at - 1] == "Sparsity at the end of epoch 4: 0.00%"
     assert lines[at + 1] == "Sparsity at the end of epoch 5: 16.67%"
@@ -97,7 +101,7 @@ def test_the_line_of_a_later_rewind_epoch() -> None:
 
 def test_the_report_of_resnet18_is_exact() -> None:
     torch.manual_seed(0)
-    pruner = Pruner(resnet18((3, 64, 64), 2), large_final)
+    pruner = Pruner(prunable_layers(resnet18((3, 64, 64), 2)), large_final)
     pruner.prune(Fraction(1, 2))
     lines = report(pruner).splitlines()
     assert len(pruner.layers) == 20 and lines[0] == "Sparsity Report:" and lines[1] == "-" * 80
@@ -238,7 +242,7 @@ def test_convolutions_are_pruned_by_default_and_linear_layers_where_there_are_no
     assert [layer.name for layer in prunable_layers(tiny_cnn((1, 8, 8), 10))] == ["0", "4"]
     assert [layer.name for layer in prunable_layers(lenet_300_100((1, 8, 8), 10))] == ["1", "3", "5"]
     assert [layer.name for layer in prunable_layers(tiny_cnn((1, 8, 8), 10), nn.Linear)] == ["9"]
-    with pytest.raises(UserError, match="no layer of type Linear"):
+    with pytest.raises(UserError, match="no layer to prune"):
         prunable_layers(nn.Sequential(nn.ReLU()))
 
 
@@ -258,14 +262,14 @@ def test_every_criterion_prunes_exactly_and_the_same_way_twice(name: str) -> Non
 def test_random_scores_differ_by_seed_and_layer() -> None:
     masks = []
     for seed in (0, 1):
-        pruner = Pruner(lenet_300_100((1, 8, 8), 64), random_scores, seed=seed)
+        pruner = Pruner(prunable_layers(lenet_300_100((1, 8, 8), 64)), random_scores, seed=seed)
         pruner.prune(Fraction(1, 2))
         masks.append(pruner.in_force["1.weight"])
     assert (masks[0] != masks[1]).mean() == pytest.approx(0.5, abs=0.05)
 
 
 def test_a_layer_never_empties_silently() -> None:
-    pruner = Pruner(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 50)), large_final)
+    pruner = Pruner(prunable_layers(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 50))), large_final)
     with pytest.warns(UserWarning, match="no weight is left in 0"):
         pruner.prune(Fraction(9, 10))
     assert pruner.collapsed == ["0"]

@@ -1,0 +1,96 @@
+"""Which weights of a model are pruned, which are left out, and why."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from lth_trainable.errors import UserError
+
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+CONVOLUTIONS: tuple[type[nn.Module], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
+PRUNABLE = (*CONVOLUTIONS, nn.Linear)
+LAYER_TYPES: dict[str, tuple[type[nn.Module], ...] | None] = {
+    "auto": None, "conv": CONVOLUTIONS, "linear": (nn.Linear,), "all": PRUNABLE,
+}  # fmt: skip
+
+LayerType = type | tuple[type, ...] | None
+Selection = str | Sequence[str] | Callable[[str, nn.Module], bool] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One prunable weight: name and type of its module, name of the parameter, the parameter itself."""
+
+    name: str
+    type: str
+    parameter_name: str
+    weight: nn.Parameter
+    transposed: bool = False
+
+
+def bare(model: nn.Module) -> nn.Module:
+    """The model within DataParallel or DistributedDataParallel, whose names have no `module.` before them."""
+    return model.module if isinstance(model, DataParallel | DistributedDataParallel) else model
+
+
+def prunable_layers(model: nn.Module, layer_type: LayerType = None, select: Selection = None) -> list[Layer]:
+    """Layers whose `weight` is pruned, in the order of the model.
+
+    layer_type: their type(s); by default all convolutions, or all linear layers where there are none. select: a pattern
+    or several (`"layer[12].*"`) of module names, or a predicate f(name, module). A weight that two layers share counts
+    once. Raises `UserError` where none is left.
+    """
+    found = [layer for layer, reason in _judged(model, layer_type, select) if not reason]
+    if not found:
+        reasons = "; ".join(f"{layer.name}: {reason}" for layer, reason in _judged(model, layer_type, select))
+        raise UserError(f"{type(bare(model)).__name__}: found no layer to prune ({reasons or 'it has no weights'})")
+    return found
+
+
+def left_out(model: nn.Module, layer_type: LayerType = None, select: Selection = None) -> list[tuple[Layer, str]]:
+    """Convolutions and linear layers that are not pruned, each with the reason."""
+    return [(layer, reason) for layer, reason in _judged(model, layer_type, select) if reason]
+
+
+def _judged(model: nn.Module, layer_type: LayerType, select: Selection) -> list[tuple[Layer, str]]:
+    modules = dict(bare(model).named_modules())
+    has_convolutions = any(isinstance(module, CONVOLUTIONS) for module in modules.values())
+    types: Any = layer_type or (CONVOLUTIONS if has_convolutions else (nn.Linear,))
+    judged: list[tuple[Layer, str]] = []
+    first: dict[int, str] = {}
+    for name, module in modules.items():
+        weight = getattr(module, "weight", None)
+        if not isinstance(module, PRUNABLE + (types if isinstance(types, tuple) else (types,))):
+            continue
+        if not isinstance(weight, nn.Parameter):
+            continue
+        layer = Layer(
+            name=name, type=type(module).__name__, parameter_name=f"{name}.weight" if name else "weight", weight=weight,
+            transposed=isinstance(module, _TRANSPOSED),
+        )  # fmt: skip
+        reason = ""
+        if not isinstance(module, types):
+            reason = "not a convolution" if layer_type is None else "of another type"
+        elif not _selected(select, name, module):
+            reason = "not selected"
+        elif id(weight) in first:
+            reason = f"shares its weight with {first[id(weight)]}"
+        else:
+            first[id(weight)] = name
+        judged.append((layer, reason))
+    return judged
+
+
+def _selected(select: Selection, name: str, module: nn.Module) -> bool:
+    if select is None:
+        return True
+    if callable(select):
+        return bool(select(name, module))
+    patterns = [select] if isinstance(select, str) else select
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
