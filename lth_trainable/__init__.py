@@ -21,6 +21,7 @@ _HOME = {
         "updating_magnitude_increase", "updating_movement", "updating_movmag", "wanda", "large_final_same_sign",
     ),
     "spec": ("TrialSpec",),
+    "ticket": ("Ticket", "save_ticket", "load_ticket"),
     "store": ("Store", "load_trial"),
     "run": ("run_trial",),
     "errors": ("UserError",),

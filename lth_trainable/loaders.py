@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from fastai.data.core import DataLoaders
 from fastai.losses import CrossEntropyLossFlat
@@ -93,6 +94,11 @@ class _Resident(TensorDataset):
         super().__init__(torch.from_numpy(part.x), torch.from_numpy(part.y))
         self.vocab, self.c = classes, len(classes)
         self.loss_func = CrossEntropyLossFlat()
+
+    def new_empty(self) -> _Resident:
+        """No pictures, the same classes: what `learn.export` keeps of a data set."""
+        shape = self.tensors[0].shape[1:]
+        return _Resident(Part(x=np.zeros((0, *shape), np.float32), y=np.zeros(0, np.int64)), self.vocab)
 
 
 def resident_loaders(data: Dataset, *, batch_size: int, order_seed: int, device: Any = "cpu") -> DataLoaders:

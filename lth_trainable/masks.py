@@ -57,7 +57,9 @@ def prune(
         flat = _global(ranked, {name: scores[name].size // ranked[name].size for name in ranked}, sparsity)
     else:
         wanted = {name: sparsity if isinstance(sparsity, Fraction) else sparsity[name] for name in ranked}
-        flat = {name: keep_highest(r, count_zeros(r.size, wanted[name])) for name, r in ranked.items()}
+        flat = {
+            name: keep_highest(r, max(count_zeros(r.size, wanted[name]), _removed(r))) for name, r in ranked.items()
+        }
     return {name: _spread(mask.reshape(shapes[name]), scores[name].shape) for name, mask in flat.items()}
 
 
@@ -92,14 +94,19 @@ def _global(ranked: Mapping[str, Scores], group_size: Mapping[str, int], sparsit
     sizes = np.concatenate([np.full(r.size, group_size[name]) for name, r in ranked.items()])
     wanted = count_zeros(int(sizes.sum()), sparsity)
     if sizes.min() == sizes.max():
-        mask = keep_highest(together, count_zeros(together.size, sparsity))
+        mask = keep_highest(together, max(count_zeros(together.size, sparsity), _removed(together)))
     else:
         order = np.argsort(together, kind="stable")
         removed = np.concatenate([[0], np.cumsum(sizes[order])])
         mask = np.ones(together.size, bool)
-        mask[order[: int(np.argmin(np.abs(removed - wanted)))]] = False
+        mask[order[: max(int(np.argmin(np.abs(removed - wanted))), _removed(together))]] = False
     ends = np.cumsum([r.size for r in ranked.values()])
     return dict(zip(ranked, np.split(mask, ends[:-1]), strict=True))
+
+
+def _removed(ranked: Scores) -> int:
+    """Groups that an earlier mask has removed: a smaller target brings none of them back."""
+    return int(np.count_nonzero(ranked == -np.inf))
 
 
 def _spread(mask: Mask, shape: tuple[int, ...]) -> Mask:

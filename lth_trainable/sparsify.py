@@ -14,8 +14,10 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Mapping
 from fractions import Fraction
+from importlib.metadata import version
 from typing import Any
 
+import torch
 from fastai.callback.core import Callback
 from fastai.metrics import Metric
 
@@ -28,6 +30,7 @@ from lth_trainable.pruner import MaskedLayers, Pruner, calibration, report
 from lth_trainable.rewind import Snapshot
 from lth_trainable.schedules import Schedule, exact
 from lth_trainable.spec import check_sparsity
+from lth_trainable.ticket import Ticket
 
 Target = Fraction | dict[str, Fraction]
 
@@ -156,6 +159,7 @@ class SparsifyCallback(Callback):
             layers, self.criterion, granularity=self.granularity, context=self.context, seed=self.seed
         )  # fmt: skip
         self.pruner, self.rewind_point, self._fitting, self._epoch = pruner, None, True, 0
+        self.model_of_fit, self.n_epochs = self.learn.model, self.n_epoch
         self.initial = Snapshot(bare(self.learn.model))
         if self._resume is not None:
             self._take_up(self._resume)
@@ -201,6 +205,20 @@ class SparsifyCallback(Callback):
         if self.keeper is not None and self.keeper.learn is not None:
             self.keeper.learn.remove_cb(self.keeper)
         self.keeper = None
+
+    def ticket(self) -> Ticket:
+        """The ticket that the last fit found: masks, initial, rewind and present weights, provenance."""
+        pruner, initial = self.pruner, self.initial
+        if pruner is None or pruner.in_force is None or initial is None:
+            raise UserError("ticket: the callback has pruned nothing yet; fit a learner with it first")
+        model = bare(self.model_of_fit)
+        return Ticket(
+            masks=pruner.in_force,
+            initial=initial.weights,
+            rewind=self.rewind_point.weights if self.rewind_point else {},
+            final={name: tensor.detach().clone() for name, tensor in model.state_dict().items()},
+            provenance=self._provenance(model),
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """All that a later fit needs to go on after the last finished epoch, for `torch.save`. Empty before any fit."""
@@ -299,6 +317,24 @@ class SparsifyCallback(Callback):
         pruner.asked, pruner.initial, pruner.previous = state["asked"], state["initial"], state["previous"]
         self.initial = Snapshot.of(model, state["first"])
         self.rewind_point = Snapshot.of(model, state["rewind_point"]) if state["rewind_point"] else None
+
+    def _provenance(self, model: Any) -> dict[str, Any]:
+        return {
+            "model": type(model).__name__,
+            "sparsity_asked_pct": self.sparsity,
+            "sparsity_pct": self._pruner.sparsity_pct,
+            "granularity": self.granularity,
+            "context": self.context,
+            "criterion": self.criterion.__name__,
+            "schedule": repr(self.schedule),
+            "epochs": self.n_epochs,
+            "lth": self.lth,
+            "rewind_epoch": self.rewind_epoch,
+            "reset_end": self.reset_end,
+            "kept": self._pruner.counts,
+            "torch": torch.__version__,
+            "code": version("lottery-sweep"),
+        }
 
     def _say(self, lines: str) -> None:
         if self.verbose:
