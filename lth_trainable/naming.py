@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, Any
 
-from lth_trainable.schedules import SCHEDULES
-
 if TYPE_CHECKING:
     from lth_trainable.spec import TrialSpec
 
@@ -25,7 +23,7 @@ def trial_name(spec: TrialSpec) -> str:
     if spec.is_dense:
         parts.append("dense")
     else:
-        parts += [str(spec.schedule), f"s{spec.target_sparsity_pct:g}"]
+        parts += [_safe(spec.schedule), f"s{spec.target_sparsity_pct:g}"]
         if spec.rewind_epoch is not None:
             parts.append(f"r{spec.rewind_epoch}")
     usual = _defaults(spec)
@@ -43,7 +41,7 @@ def _defaults(spec: TrialSpec) -> dict[str, Any]:
     if spec.schedule is None:
         sparse = ("granularity", "context", "criterion", "prune_rate_pct", "prune_steps", "retrain")
         return defaults | dict.fromkeys(sparse)
-    rule, within_fit = SCHEDULES[spec.schedule], spec.family == "fit"
+    rule, within_fit = spec.rule, spec.family == "fit"
     return defaults | {
         "start_pct": rule.start_pct if within_fit else None,
         "end_pct": rule.end_pct if within_fit else None,

@@ -24,7 +24,7 @@ from lth_trainable.masks import CONTEXTS
 from lth_trainable.models import MODELS
 from lth_trainable.naming import trial_name
 from lth_trainable.registry import code_digest, lookup
-from lth_trainable.schedules import SCHEDULES, Prune, Schedule, exact
+from lth_trainable.schedules import SCHEDULES, Prune, Schedule, ScheduleRule, exact
 
 CONTROLS = ("none", "dense")
 LAYERS = ("auto", "conv", "linear", "all")
@@ -102,7 +102,13 @@ class TrialSpec:
     @property
     def family(self) -> str:
         """ "levels" (one fit a level), "fit" (prunes within one fit) or "dense"."""
-        return "dense" if self.schedule is None else SCHEDULES[self.schedule].family
+        return "dense" if self.schedule is None else self.rule.family
+
+    @property
+    def rule(self) -> ScheduleRule:
+        """What is known of the trial's schedule; a plugged-in function is a gradual schedule within one fit."""
+        found = lookup("schedule", str(self.schedule), SCHEDULES)
+        return found if isinstance(found, ScheduleRule) else ScheduleRule(function=found)
 
     @property
     def level_sparsities(self) -> tuple[Fraction, ...]:
@@ -126,8 +132,7 @@ class TrialSpec:
 
     def make_schedule(self) -> Schedule:
         """The `Schedule` of a within-fit trial."""
-        assert self.schedule is not None
-        function = SCHEDULES[self.schedule].function
+        function = self.rule.function
         assert function is not None, f"{self.schedule} prunes between fits"
         if self.schedule == "iterative":
             function = functools.partial(function, n_steps=self.prune_steps)
@@ -160,7 +165,7 @@ class TrialSpec:
 
     def code_digests(self) -> dict[str, str]:
         """Digest of each plugged-in function's module, by field name; empty when all names are our own."""
-        named = {name: getattr(self, name) for name in ("dataset", "model", "criterion")}
+        named = {name: getattr(self, name) for name in ("dataset", "model", "criterion", "schedule")}
         found = {name: code_digest(value) for name, value in named.items() if value is not None}
         return {name: value for name, value in found.items() if value is not None}
 
@@ -196,7 +201,6 @@ class TrialSpec:
         lookup("criterion", str(self.criterion), CRITERIA)
         self._check_choice("granularity", GRANULARITIES)
         self._check_choice("context", CONTEXTS)
-        self._check_choice("schedule", SCHEDULES)
         (self._check_levels if self.family == "levels" else self._check_fit)()
 
     def _check_levels(self) -> None:
@@ -219,7 +223,7 @@ class TrialSpec:
 
     def _check_fit(self) -> None:
         self._drop("prune_rate_pct")
-        rule = SCHEDULES[str(self.schedule)]
+        rule = self.rule
         if self.schedule == "iterative":
             self._integer("prune_steps", 1)
         else:

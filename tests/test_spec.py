@@ -68,6 +68,13 @@ def test_the_data_and_plugged_in_code_are_part_of_the_key() -> None:
     assert plugged.name == "digits-tests.plugins.tiny_cnn-imp-s64-r0-seed0"
 
 
+def test_a_schedule_of_ones_own_is_a_gradual_one() -> None:
+    spec = TrialSpec(schedule="tests.plugins:square_root", target_sparsity_pct=80)
+    assert spec.family == "fit" and spec.retrain == "none" and "schedule" in spec.code_digests()
+    assert spec.name == "digits-lenet_300_100-tests.plugins.square_root-s80-seed0"
+    assert spec.prunes[-1].epoch == 15 and spec.level_sparsities[-1] == Fraction(4, 5)
+
+
 def test_what_does_not_act_is_none_so_that_equal_trials_are_equal() -> None:
     agp = TrialSpec(schedule="agp", rewind_epoch=1, prune_rate_pct=20)
     assert agp == TrialSpec(schedule="agp") and agp.rewind_epoch is None and agp.prune_rate_pct is None
