@@ -7,6 +7,7 @@ colour. matplotlib is imported when a picture is drawn. Each function returns it
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 from lth_trainable.pruner import MaskedLayers
@@ -43,23 +44,24 @@ def plot_schedule(
     top = max(float(event.sparsity) * 100 for plan in plans.values() for event in plan)
     import matplotlib as mpl
 
+    figure = _figure(WIDTH, 3.1) if ax is None else None
     with mpl.rc_context(_STYLE):
-        ax = _axes(ax, (WIDTH, 3.1))
+        ax = figure.add_subplot() if figure else ax
         for index, (name, plan) in enumerate(plans.items()):
             colour, dashes = SERIES[index % len(SERIES)], DASHES[index // len(SERIES) % len(DASHES)]
             _draw_steps(ax, plan, n_epochs, name, colour, dashes)
             if len(plans) == 1:
                 _write_sparsities(ax, plan, n_epochs, colour)
-        longest = max(plans.values(), key=lambda plan: plan[-1].epoch)
+        highest = max(plans.values(), key=lambda plan: max(event.sparsity for event in plan))
         if rewind_epoch is not None and (lth or reset_end):
-            _draw_rewinds(ax, longest if lth else (), rewind_epoch, n_epochs if reset_end else None)
+            _draw_rewinds(ax, highest if lth else (), rewind_epoch, n_epochs if reset_end else None)
         _dress(ax, "epoch", "sparsity (%)", "y")
-        ax.set_title(_title(schedule, longest, lth and rewind_epoch is not None), **_TITLE)
+        ax.set_title(_title(schedule, highest, lth and rewind_epoch is not None), **_TITLE)
         ax.set_xlim(-0.012 * n_epochs, n_epochs * 1.012)
-        ax.set_ylim(-0.04 * top, 1.16 * top)
+        ax.set_ylim(-0.04 * top, 1.22 * top)
         ax.set_xticks(_epoch_ticks(n_epochs))
         if len(plans) > 1:
-            ax.legend(frameon=False, loc="upper left", labelcolor=TEXT, fontsize=8.5)
+            ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), labelcolor=TEXT, fontsize=8.5)
     return ax
 
 
@@ -72,32 +74,32 @@ def plot_layers(masked: MaskedLayers, ax: Any = None) -> Any:
     import matplotlib as mpl
 
     layers = masked.layers
+    figure = _figure(WIDTH, 1.1 + 0.235 * len(layers)) if ax is None else None
     with mpl.rc_context(_STYLE):
-        ax = _axes(ax, (WIDTH, 1.15 + 0.235 * len(layers)))
+        ax = figure.add_subplot() if figure else ax
         for row, layer in enumerate(layers):
             kept, n = masked.counts[layer.parameter_name], layer.weight.numel()
             _draw_layer(ax, row, kept, n)
         _dress(ax, "sparsity (%)", "", "x")
         ax.set_xlim(0, 100)
         ax.set_ylim(len(layers) - 0.4, -0.6)
-        ax.set_yticks(range(len(layers)), [layer.name or layer.type for layer in layers])
+        ax.set_yticks(range(len(layers)), [_label(layer.name, layer.type) for layer in layers])
         ax.tick_params(axis="y", length=0)
         ax.spines["left"].set_visible(False)
         ax.axvline(masked.sparsity_pct, color=TEXT, linewidth=1, linestyle=(0, (4, 2)), zorder=4)
-        head = f"Sparsity by layer: {masked.sparsity_pct:.2f} % of all, {masked.n_kept:,} of {masked.n_weights:,} left"
-        ax.set_title(head, **_TITLE)
+        _columns(ax, -0.95, "%", "weights left", MUTED)
+        ax.set_title(f"Sparsity by layer; dashed: {masked.sparsity_pct:.2f} % of all weights", **{**_TITLE, "pad": 16})
     return ax
 
 
 _TITLE: dict[str, Any] = {"loc": "left", "color": TEXT, "fontsize": 10, "fontweight": "bold", "pad": 8}
 
 
-def _axes(ax: Any, size: tuple[float, float]) -> Any:
-    if ax is not None:
-        return ax
+def _figure(width: float, height: float) -> Any:
+    """An empty figure, in inches. Made outside `rc_context`, which would undo a notebook's own settings at its end."""
     from matplotlib import pyplot
 
-    return pyplot.subplots(figsize=size, layout="constrained", facecolor="white")[1]
+    return pyplot.figure(figsize=(width, height), layout="constrained", facecolor="white")
 
 
 def _draw_steps(ax: Any, plan: Sequence[Prune], n_epochs: int, name: str, colour: str, dashes: Any) -> None:
@@ -131,20 +133,24 @@ def _draw_rewinds(ax: Any, plan: Sequence[Prune], rewind_epoch: int, end: int | 
     starts = [(event.epoch, 100 * float(event.sparsity)) for event in plan]
     if end is not None:
         starts.append((end, 1.11 * ax.dataLim.y1))
+    arrow = {"arrowstyle": "-|>", "color": REWIND, "linewidth": 1, "linestyle": (0, (3, 2)), "shrinkA": 5, "shrinkB": 0}
     for x, y in starts:
-        arrow = {"arrowstyle": "-|>", "color": REWIND, "linewidth": 1, "linestyle": (0, (3, 2)), "shrinkA": 5}
-        ax.annotate("", (rewind_epoch, y), (x, y), arrowprops={**arrow, "shrinkB": 0, "mutation_scale": 9}, zorder=2)
+        ax.annotate("", (rewind_epoch, y), (x, y), arrowprops={**arrow, "mutation_scale": 9}, zorder=2)
     ax.axvline(rewind_epoch, color=REWIND, linewidth=0.9, linestyle=(0, (1, 2)), zorder=1)
     x, y = starts[-1]
     ax.annotate(
-        f"weights of epoch {rewind_epoch}", ((rewind_epoch + x) / 2, y), (0, -4), textcoords="offset points",
-        ha="center", va="top", color=REWIND, fontsize=8.5,
+        f"weights of epoch {rewind_epoch}" + (", at the end too" if plan and end is not None else ""),
+        (rewind_epoch + 0.3 * (x - rewind_epoch), y), (0, 3), textcoords="offset points", ha="center", va="bottom",
+        color=REWIND, fontsize=8.5,
     )  # fmt: skip
 
 
 def _title(schedule: Schedule, plan: Sequence[Prune], rewinds: bool) -> str:
-    prunes = f"{len(plan)} prune{'s' * (len(plan) > 1)}"
-    return f"{schedule.name}: {prunes} from epoch {plan[0].epoch}" + (", a rewind after each" if rewinds else "")
+    before = [Fraction(0), *(event.sparsity for event in plan)]
+    n_back = sum(event.sparsity < previous for event, previous in zip(plan, before, strict=False))
+    n = len(plan) - n_back
+    title = f"{schedule.name}: {n} prune{'s' * (n > 1)} from epoch {plan[0].epoch}"
+    return title + (f", then {n_back} steps back" if n_back else "") + (", a rewind after each" if rewinds else "")
 
 
 def _epoch_ticks(n_epochs: int) -> list[int]:
@@ -154,20 +160,25 @@ def _epoch_ticks(n_epochs: int) -> list[int]:
 
 
 def _draw_layer(ax: Any, row: int, kept: int, n: int) -> None:
-    pct = 100 * (n - kept) / n
-    colour = COLLAPSED if kept == 0 else SERIES[0]
+    """A bar, and right of it what is gone (per cent) and how many weights are left."""
+    pct, colour = 100 * (n - kept) / n, COLLAPSED if kept == 0 else SERIES[0]
     ax.barh(row, 100, height=0.66, color=PALE, linewidth=0, zorder=1)
     ax.barh(row, pct, height=0.66, color=colour, linewidth=0, zorder=2)
-    inside = pct > 14
-    ax.text(
-        pct - 1 if inside else pct + 1, row, f"{pct:.2f}", va="center", ha="right" if inside else "left",
-        color="white" if inside else TEXT, fontsize=8, zorder=5,
-    )  # fmt: skip
-    left = "nothing left" if kept == 0 else f"{kept:,} left"
-    ax.annotate(
-        left, (1, row), (6, 0), xycoords=ax.get_yaxis_transform(), textcoords="offset points", va="center", ha="left",
-        color=COLLAPSED if kept == 0 else MUTED, fontsize=8, annotation_clip=False,
-    )  # fmt: skip
+    _columns(ax, row, f"{pct:.2f}", f"{kept:,}" if kept else "none", TEXT if kept else COLLAPSED)
+
+
+def _columns(ax: Any, row: float, sparsity: str, left: str, colour: str) -> None:
+    """Two right-aligned columns outside the axes."""
+    for text, at in ((sparsity, 46), (left, 118)):
+        ax.annotate(
+            text, (1, row), (at, 0), xycoords=ax.get_yaxis_transform(), textcoords="offset points", va="center",
+            ha="right", color=colour, fontsize=8, annotation_clip=False,
+        )  # fmt: skip
+
+
+def _label(name: str, kind: str) -> str:
+    """A layer's name, with its type where the name alone says nothing."""
+    return f"{name} {kind}".strip() if not name or name.replace(".", "").isdecimal() else name
 
 
 def _dress(ax: Any, xlabel: str, ylabel: str, grid: str) -> None:

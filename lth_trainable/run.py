@@ -19,6 +19,7 @@ from safetensors.torch import save as save_tensors
 from lth_trainable.criteria import CRITERIA
 from lth_trainable.data import Dataset, load_dataset
 from lth_trainable.execution import Execution, fingerprint, versions
+from lth_trainable.keep_mask import KeepMask
 from lth_trainable.layers import LAYER_TYPES, prunable_layers
 from lth_trainable.learner import EpochLog, make_learner, seed_torch
 from lth_trainable.loaders import resident_loaders
@@ -29,7 +30,7 @@ from lth_trainable.registry import lookup
 from lth_trainable.rewind import Snapshot
 from lth_trainable.seeds import derive_seed
 from lth_trainable.segments import segments, state_at
-from lth_trainable.sparsify import KeepMask, SparsifyCallback
+from lth_trainable.sparsify import SparsifyCallback
 from lth_trainable.spec import TrialSpec, digest
 from lth_trainable.store import FINAL, FORMAT, MASKS, RECORD, WEIGHTS, Damaged, Store, to_json
 

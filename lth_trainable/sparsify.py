@@ -11,85 +11,26 @@ After the fit a `KeepMask` stays with the learner and keeps the zeros; `release(
 
 from __future__ import annotations
 
-import fnmatch
+import copy
 from collections.abc import Mapping
-from fractions import Fraction
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from fastai.callback.core import Callback
-from fastai.metrics import Metric
 
 from lth_trainable.criteria import CRITERIA, Criterion
-from lth_trainable.errors import UserError, bad_value, unknown_name
-from lth_trainable.granularity import GRANULARITIES
-from lth_trainable.layers import Layer, LayerType, Selection, bare, left_out, prunable_layers
-from lth_trainable.masks import CONTEXTS
+from lth_trainable.errors import UserError, bad_value
+from lth_trainable.keep_mask import KeepMask, SparsityMetric
+from lth_trainable.layers import LayerType, Selection, bare, left_out, prunable_layers
 from lth_trainable.pruner import MaskedLayers, Pruner, calibration, report
 from lth_trainable.rewind import Snapshot
-from lth_trainable.schedules import Schedule, exact
-from lth_trainable.spec import check_sparsity
+from lth_trainable.schedules import Schedule
+from lth_trainable.targets import Sparsity, Target, check_arguments, named, plan
 from lth_trainable.ticket import Ticket
 
-Target = Fraction | dict[str, Fraction]
-
-
-class KeepMask(Callback):
-    """Hold the masked weights at exactly zero: before training and validation, after every step, after the fit.
-
-    Gradients of masked weights are cleared where another callback reads gradients, so that clipping does not count
-    them. Comes after callbacks that load weights at the end of a fit (SaveModelCallback). owner: the callback whose fit
-    it serves, told of the end; once that has left the learner in mid-fit, by an exception, nothing is held any more.
-    """
-
-    order = 65
-
-    def __init__(self, pruner: MaskedLayers, owner: SparsifyCallback | None = None) -> None:
-        self.pruner, self.owner = pruner, owner
-        self._gradients_are_read = False
-
-    def _apply(self) -> None:
-        if self.owner is None or self.owner.learn is not None:
-            self.pruner.apply()
-
-    def before_train(self) -> None:
-        self._gradients_are_read = any(hasattr(type(cb), "before_step") for cb in self.learn.cbs)
-        self._apply()
-
-    def after_backward(self) -> None:
-        if self._gradients_are_read:
-            self.pruner.apply_to_gradients()
-
-    def after_step(self) -> None:
-        self._apply()
-
-    def before_validate(self) -> None:
-        self._apply()
-
-    def after_fit(self) -> None:
-        self._apply()
-        if self.owner is not None and self.owner.learn is not None:
-            self.owner.finish()
-
-
-class SparsityMetric(Metric):
-    """The measured sparsity, per cent, as a column of fastai's table."""
-
-    def __init__(self, callback: SparsifyCallback) -> None:
-        self.callback = callback
-
-    def reset(self) -> None: ...
-
-    def accumulate(self, learn: Any) -> None: ...
-
-    @property
-    def value(self) -> float | None:
-        return self.callback.pruner.sparsity_pct if self.callback.pruner is not None else None
-
-    @property
-    def name(self) -> str:
-        return "sparsity"
+if TYPE_CHECKING:
+    from lth_trainable.supermask import SupermaskReport
 
 
 class SparsifyCallback(Callback):
@@ -115,7 +56,7 @@ class SparsifyCallback(Callback):
 
     def __init__(
         self,
-        sparsity: float | Mapping[str, float],
+        sparsity: Sparsity,
         granularity: str,
         context: str,
         criteria: Criterion | str,
@@ -130,7 +71,7 @@ class SparsifyCallback(Callback):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        _check(sparsity, granularity, context, criteria, schedule, lth, rewind_epoch)
+        check_arguments(sparsity, granularity, context, criteria, schedule, lth, rewind_epoch)
         self.sparsity, self.granularity, self.context = sparsity, granularity, context
         self.criterion: Criterion = CRITERIA[criteria] if isinstance(criteria, str) else criteria
         self.schedule, self.lth, self.rewind_epoch, self.reset_end = schedule, lth, rewind_epoch, reset_end
@@ -149,8 +90,8 @@ class SparsifyCallback(Callback):
     def before_fit(self) -> None:
         if not self._is_training_fit():
             return
-        layers = self._layers()
-        self._plan = self._events(layers)
+        layers = named(prunable_layers(self.learn.model, self.layer_type, self.select), self.sparsity)
+        self._plan = plan(self.schedule, self.n_epoch, self.sparsity, layers)
         first = min(self._plan)
         if self._rewinds and self.rewind_epoch > first:
             raise bad_value("rewind_epoch", self.rewind_epoch, f"an epoch up to the first prune (epoch {first})")
@@ -159,7 +100,7 @@ class SparsifyCallback(Callback):
             layers, self.criterion, granularity=self.granularity, context=self.context, seed=self.seed
         )  # fmt: skip
         self.pruner, self.rewind_point, self._fitting, self._epoch = pruner, None, True, 0
-        self.model_of_fit, self.n_epochs = self.learn.model, self.n_epoch
+        self.model_of_fit, self.dls_of_fit, self.n_epochs = self.learn.model, self.learn.dls, self.n_epoch
         self.initial = Snapshot(bare(self.learn.model))
         if self._resume is not None:
             self._take_up(self._resume)
@@ -197,14 +138,49 @@ class SparsifyCallback(Callback):
         self.keeper.pruner, self.keeper.owner = MaskedLayers(self._pruner.layers, self._pruner.in_force), None
         self._show_sparsity(False)
         self._say(f"Final Sparsity: {self._pruner.sparsity_pct:.2f}%\n\n{report(self._pruner)}")
+        if self.reset_end and self.verbose:
+            self._say(f"\n{self.supermask()}")
 
     # -- for the user ------------------------------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the learner's data, which has a pickle of its own."""
+        return {**self.__dict__, "dls_of_fit": None}
 
     def release(self) -> None:
         """Let the zeros go: later fits may change every weight again."""
         if self.keeper is not None and self.keeper.learn is not None:
             self.keeper.learn.remove_cb(self.keeper)
         self.keeper = None
+
+    def plot_schedule(self, n_epochs: int, ax: Any = None) -> Any:
+        """Draw the sparsity that a fit of `n_epochs` epochs will follow; returns the axes."""
+        from lth_trainable.plots import plot_schedule
+
+        whither = self.rewind_epoch if self._rewinds else None
+        return plot_schedule(
+            self.schedule, n_epochs, self.sparsity, whither, ax, lth=self.lth, reset_end=self.reset_end
+        )
+
+    def plot_layers(self, ax: Any = None) -> Any:
+        """Draw the sparsity of each layer under the mask in force; returns the axes."""
+        from lth_trainable.plots import plot_layers
+
+        return plot_layers(self._pruner, ax)
+
+    def supermask(self) -> SupermaskReport:
+        """Judge the last fit's mask on the untrained network: beside chance, the majority class and a random mask.
+
+        The network is that of `rewind_epoch`, on the validation part. After a fit with `reset_end=True` it is printed.
+        """
+        from lth_trainable.supermask import supermask_report
+
+        start = (self.rewind_point or self.initial) if self.pruner and self.pruner.in_force is not None else None
+        if start is None:
+            raise UserError("supermask: the callback has pruned nothing yet; fit a learner with it first")
+        model = copy.deepcopy(bare(self.model_of_fit))
+        start.restore(model)
+        return supermask_report(model, self._pruner, self.dls_of_fit, initial=start.state(), seed=self.seed)
 
     def ticket(self) -> Ticket:
         """The ticket that the last fit found: masks, initial, rewind and present weights, provenance."""
@@ -252,29 +228,6 @@ class SparsifyCallback(Callback):
 
     def _in_fit(self) -> bool:
         return self._fitting and self._is_training_fit()
-
-    def _layers(self) -> list[Layer]:
-        layers = prunable_layers(self.learn.model, self.layer_type, self.select)
-        if not isinstance(self.sparsity, Mapping):
-            return layers
-        named = [layer for layer in layers if _target_of(layer.name, self.sparsity) is not None]
-        for pattern in self.sparsity:
-            if not any(fnmatch.fnmatchcase(layer.name, pattern) for layer in layers):
-                raise unknown_name("sparsity of a layer", pattern, [layer.name for layer in layers])
-        return named
-
-    def _events(self, layers: list[Layer]) -> dict[int, Target]:
-        """Sparsity to reach, by epoch."""
-        if not isinstance(self.sparsity, Mapping):
-            prunes = self.schedule.prunes(self.n_epoch, exact(self.sparsity) / 100)
-            return {event.epoch: event.sparsity for event in prunes}
-        plan: dict[int, dict[str, Fraction]] = {}
-        for layer in layers:
-            target = _target_of(layer.name, self.sparsity)
-            assert target is not None
-            for event in self.schedule.prunes(self.n_epoch, exact(target) / 100):
-                plan.setdefault(event.epoch, {})[layer.parameter_name] = event.sparsity
-        return dict(plan)
 
     def _opening(self) -> str:
         wanted = f"{self.sparsity:g}%" if not isinstance(self.sparsity, Mapping) else f"{dict(self.sparsity)} %"
@@ -346,32 +299,3 @@ def _inherit(pruner: Pruner, masked: MaskedLayers) -> None:
     if masked.in_force is not None and set(masked.in_force) == set(pruner.counts):
         MaskedLayers.put(pruner, masked.in_force)
         pruner.counts_by_level = [pruner.counts]
-
-
-def _target_of(name: str, sparsity: Mapping[str, float]) -> float | None:
-    """Per cent for a layer: by its own name, else by the first pattern that fits."""
-    if name in sparsity:
-        return sparsity[name]
-    return next((value for pattern, value in sparsity.items() if fnmatch.fnmatchcase(name, pattern)), None)
-
-
-def _check(
-    sparsity: Any, granularity: str, context: str, criteria: Any, schedule: Schedule, lth: bool, rewind_epoch: Any
-) -> None:
-    for value in sparsity.values() if isinstance(sparsity, Mapping) else [sparsity]:
-        check_sparsity("sparsity", value)
-    if granularity not in GRANULARITIES:
-        raise unknown_name("granularity", granularity, GRANULARITIES)
-    if context not in CONTEXTS:
-        raise unknown_name("context", context, CONTEXTS)
-    if isinstance(sparsity, Mapping) and context != "local":
-        raise bad_value("context", context, "'local'", "a target for each layer leaves nothing to rank together")
-    if isinstance(criteria, str) and criteria not in CRITERIA:
-        raise unknown_name("criteria", criteria, CRITERIA)
-    if lth and not schedule.rule.stepwise:
-        raise UserError(
-            f"lth: found True with the schedule {schedule.name}; expected one_shot or iterative. A gradual schedule"
-            " prunes at every epoch, so weights reset at each prune would never train; use lth=False"
-        )
-    if isinstance(rewind_epoch, bool) or not isinstance(rewind_epoch, int) or rewind_epoch < 0:
-        raise bad_value("rewind_epoch", rewind_epoch, "a whole epoch number, 0 or more (0: initialisation)")

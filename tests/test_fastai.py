@@ -33,7 +33,7 @@ from lth_trainable import (
     sched_one_shot,
     wanda,
 )
-from lth_trainable.sparsify import KeepMask
+from lth_trainable.keep_mask import KeepMask
 from tests.plugins import tiny_cnn
 from tests.test_sparsify import callback, learner, masked, tensors
 

@@ -184,6 +184,27 @@ def test_reset_end_leaves_the_untrained_network_under_the_mask() -> None:
     assert torch.equal(learn.model[1].running_mean, start["1.running_mean"])
 
 
+def test_the_supermask_is_judged_beside_chance_and_the_majority_class(capsys: pytest.CaptureFixture[str]) -> None:
+    learn, cb = learner(), callback(lth=True, reset_end=True, verbose=True)
+    with pytest.raises(UserError, match="pruned nothing yet"):
+        cb.supermask()
+    learn.fit(8, 1e-2, cbs=cb)
+    found = cb.supermask()
+    assert found.chance == 0.1 and found.found.raw == pytest.approx(
+        float((learn.get_preds()[0].argmax(1) == torch.from_numpy(load_dataset("digits").valid.y)).float().mean())
+    )
+    out = capsys.readouterr().out
+    assert "majority class" in out and str(found) in out
+
+
+def test_plots_show_the_plan_and_the_layers() -> None:
+    cb = callback(lth=True)
+    axes = cb.plot_schedule(20)
+    assert pytest.approx([max(axes.lines[0].get_ydata()), sorted(set(axes.lines[0].get_ydata()))[1]]) == [50.0, 100 / 6]
+    learner().fit(8, 1e-2, cbs=cb)
+    assert len(cb.plot_layers().patches) >= 2
+
+
 def test_validate_get_preds_and_lr_find_leave_no_trace() -> None:
     learn, cb = learner(), callback(lth=True)
     learn.add_cb(cb)
