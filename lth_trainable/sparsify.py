@@ -132,13 +132,13 @@ class SparsifyCallback(Callback):
         if not self._in_fit():
             return
         self._fitting, self._resume = False, None
-        if self.reset_end:
+        if self.reset_end and self.rewind_point is not None:  # a fit may be stopped before it comes to its rewind epoch
             self._reset()
         assert self.keeper is not None
         self.keeper.pruner, self.keeper.owner = MaskedLayers(self._pruner.layers, self._pruner.in_force), None
         self._show_sparsity(False)
         self._say(f"Final Sparsity: {self._pruner.sparsity_pct:.2f}%\n\n{report(self._pruner)}")
-        if self.reset_end and self.verbose:
+        if self.reset_end and self.verbose and self._pruner.in_force is not None:
             self._say(f"\n{self.supermask()}")
 
     # -- for the user ------------------------------------------------------------------------------------------------

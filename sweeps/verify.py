@@ -1,0 +1,131 @@
+"""Proof by repetition: retrain trials of a run alone, each in a fresh process, and compare every byte.
+
+    python -m sweeps.verify RUN [--trials 3]
+
+Exit code: 0 when all are identical, 1 when one differs or cannot be compared, 2 for bad input.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lth_trainable.errors import UserError, bad_value
+from lth_trainable.spec import spec_from_dict
+from lth_trainable.store import Damaged, finished_trials, open_run
+
+PARTS = ("weights", "masks", "metrics")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Retrain trials of a run alone, each in a fresh process, and compare SHA-256 of weights, masks and metrics."""
+
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(help="path of the run", metavar="RUN")]
+    trials: Annotated[int, tyro.conf.arg(help="number of trials, the longest first", metavar="N")] = 3
+    data_root: Annotated[Path | None, tyro.conf.arg(help="folder of data sets that read files", metavar="DIR")] = None
+    json: Annotated[bool, tyro.conf.arg(help="end standard output with one line of JSON")] = False
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    options = tyro.cli(Options, prog="python -m sweeps.verify", args=argv, config=(tyro.conf.FlagCreatePairsOff,))
+    try:
+        return verify(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def verify(options: Options) -> int:
+    """Compare and show; 0 only if every picked trial is identical in every part."""
+    if options.trials < 1:
+        raise bad_value("trials", options.trials, "at least 1")
+    records = pick(options.run, options.trials)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
+        found = list(pool.map(_retrain, records, [options.data_root] * len(records)))
+    rows = [compare(record, again) for record, again in zip(records, found, strict=True)]
+    Console(highlight=False).print(_table(rows))
+    identical = sum(row["identical"] for row in rows)
+    print(f"{identical} of {len(rows)} trials are identical, bit for bit")
+    if options.json:
+        print(json.dumps({"run": options.run, "trials": rows, "identical": identical}))
+    return 0 if identical == len(rows) else 1
+
+
+def pick(run_path: str, number: int) -> list[dict[str, Any]]:
+    """Records of the trials that trained longest, different settings first. Raises `UserError` where there is none."""
+    store, run = open_run(run_path)
+    try:
+        records = [record for _, record in finished_trials(store, run)]
+    except Damaged as damage:
+        raise UserError(f"{damage}; rerun the sweep's command to repair it") from damage
+    if not records:
+        raise UserError(f"{run_path}: found no finished trial; expected the path of a run, such as runs/digits")
+    seen: dict[str, int] = {}
+    order = []
+    for record in sorted(records, key=lambda r: (-r["epochs_trained"], r["trial"])):
+        group = record["trial"].rpartition("-seed")[0]
+        order.append((seen.setdefault(group, 0), record))
+        seen[group] += 1
+    return [record for _, record in sorted(order, key=lambda pair: pair[0])][:number]
+
+
+def compare(record: dict[str, Any], again: dict[str, Any]) -> dict[str, Any]:
+    """Equality of each part; None where the fingerprints differ, so that equal bytes are not to be expected."""
+    comparable = record["fingerprint"] == again["fingerprint"]
+    parts = {part: (record["sha256"][part] == again["sha256"][part]) if comparable else None for part in PARTS}
+    why = "" if comparable else f"trained on {_where(record)}, here {_where(again)}"
+    return {"trial": record["trial"], **parts, "identical": all(parts.values()), "why": why}
+
+
+def _retrain(record: dict[str, Any], data_root: Path | None) -> dict[str, Any]:
+    """The trial's fingerprint and hashes, trained alone in this process from nothing."""
+    import warnings
+
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
+    from lth_trainable.execution import Execution
+    from lth_trainable.run import run_trial
+    from lth_trainable.store import Store
+
+    mark = record["fingerprint"]
+    execution = Execution(data_root=data_root, device=mark["device"].partition(":")[0], threads=mark["threads"])
+    with tempfile.TemporaryDirectory() as folder:
+        again = run_trial(spec_from_dict(record["spec"]), Store(folder), "verify", execution)
+    return {"fingerprint": again["fingerprint"], "sha256": again["sha256"]}
+
+
+def _where(record: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in record["fingerprint"].items())
+
+
+def _table(rows: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in ("trial", *PARTS):
+        table.add_column(heading)
+    words = {
+        True: Text("identical", "green"),
+        False: Text("differs", "bold red"),
+        None: Text("not comparable", "yellow"),
+    }
+    for row in rows:
+        table.add_row(row["trial"], *(words[row[part]] for part in PARTS))
+        if row["why"]:
+            table.add_row(Text(f"  {row['why']}", "dim"))
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())
