@@ -68,4 +68,7 @@ def group_axes(granularity: str, n_dims: int, transposed: bool = False, layer: s
 
 def group_scores(scores: npt.NDArray[np.floating], axes: tuple[int, ...]) -> npt.NDArray[np.floating]:
     """Mean score of each group in float64, averaged axes kept with size 1; the scores where none is averaged."""
-    return scores.mean(axis=axes, dtype=np.float64, keepdims=True) if axes else scores
+    if not axes:
+        return scores
+    with np.errstate(invalid="ignore"):  # a group of inf and -inf has the mean NaN, which is refused where it is ranked
+        return scores.mean(axis=axes, dtype=np.float64, keepdims=True)

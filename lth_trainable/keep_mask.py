@@ -63,7 +63,7 @@ class SparsityMetric(Metric):
 
     @property
     def value(self) -> float | None:
-        return self.callback.pruner.sparsity_pct if self.callback.pruner is not None else None
+        return self.callback.pruner.sparsity_pct if self.callback.fitting and self.callback.pruner else None
 
     @property
     def name(self) -> str:

@@ -7,8 +7,9 @@ lowest first (row-major, layers in the order of the model). NaN scores are refus
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from lth_trainable.errors import UserError
 from lth_trainable.granularity import group_scores
 
 CONTEXTS = ("local", "global")
+_SMALL = 1 << 16  # up to so many scores, no sample is worth drawing
 
 Scores = npt.NDArray[np.floating]
 Mask = npt.NDArray[np.bool_]
@@ -40,27 +42,29 @@ def prune(
 
     scores: per layer, higher is kept. sparsity: one fraction, or one per layer (local only). axes: per layer, those
     averaged into groups (`granularity.group_axes`); None prunes single weights. previous: masks that only shrink: what
-    they removed stays removed. With `growing` they only grow: what they kept stays, and the best of the rest returns.
+    they removed stays removed, also where the target is below theirs. With `growing` they grow where the target is
+    below theirs: what they kept stays, and the best of the rest returns. A layer without weights gets an empty mask.
     """
-    ranked, shapes = {}, {}
-    for name, layer in scores.items():
-        over = axes[name] if axes else ()
-        grouped = group_scores(layer, over)
-        if np.isnan(grouped.sum(dtype=np.float64)) and np.isnan(grouped).any():
-            raise UserError(f"{name}: NaN among the scores; the weights have diverged, so no mask can be ranked")
-        kept = None if previous is None else previous[name][_corner(over, layer.ndim)]
-        ranked[name] = _bound(grouped, kept, growing).ravel()
-        shapes[name] = grouped.shape
+    over = {name: axes[name] if axes else () for name in scores}
+    ranked = {name: _rank(name, layer, over[name]) for name, layer in scores.items() if layer.size}
+    kept = {name: previous[name].any(axis=over[name], keepdims=True).ravel() for name in ranked} if previous else None
+    flat: dict[str, Mask] = {}
     if context == "global":
         if not isinstance(sparsity, Fraction):
             raise UserError("a target for each layer goes with the local context only")
-        flat = _global(ranked, {name: scores[name].size // ranked[name].size for name in ranked}, sparsity)
+        sizes = [scores[name].size // r.size for name, r in ranked.items()]
+        found = _select(list(ranked.values()), sizes, sparsity, list(kept.values()) if kept else None, growing)
+        flat = dict(zip(ranked, found, strict=True))
     else:
         wanted = {name: sparsity if isinstance(sparsity, Fraction) else sparsity[name] for name in ranked}
-        flat = {
-            name: keep_highest(r, max(count_zeros(r.size, wanted[name]), _removed(r))) for name, r in ranked.items()
-        }
-    return {name: _spread(mask.reshape(shapes[name]), scores[name].shape) for name, mask in flat.items()}
+        for name, r in ranked.items():
+            flat[name] = _select([r], [1], wanted[name], [kept[name]] if kept else None, growing)[0]
+    masks = {name: _spread(flat.get(name), layer.shape, over[name]) for name, layer in scores.items()}
+    if previous and not growing:
+        for name in flat:
+            if over[name]:  # an earlier mask of a finer granularity may have holes within the groups that it kept
+                masks[name] &= previous[name]
+    return masks
 
 
 def keep_highest(scores: Scores, n_zeros: int) -> Mask:
@@ -88,40 +92,102 @@ def unpack(packed: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> Mask:
     return np.unpackbits(packed, count=math.prod(shape)).astype(bool).reshape(shape)
 
 
-def _global(ranked: Mapping[str, Scores], group_size: Mapping[str, int], sparsity: Fraction) -> dict[str, Mask]:
-    """All layers ranked together by group score, removed until the nearest to `sparsity` of the *weights* is gone."""
-    together = np.concatenate(list(ranked.values()))
-    sizes = np.concatenate([np.full(r.size, group_size[name]) for name, r in ranked.items()])
-    wanted = count_zeros(int(sizes.sum()), sparsity)
-    if sizes.min() == sizes.max():
-        mask = keep_highest(together, max(count_zeros(together.size, sparsity), _removed(together)))
-    else:
-        order = np.argsort(together, kind="stable")
-        removed = np.concatenate([[0], np.cumsum(sizes[order])])
-        mask = np.ones(together.size, bool)
-        mask[order[: max(int(np.argmin(np.abs(removed - wanted))), _removed(together))]] = False
-    ends = np.cumsum([r.size for r in ranked.values()])
-    return dict(zip(ranked, np.split(mask, ends[:-1]), strict=True))
+def _rank(name: str, scores: Scores, axes: tuple[int, ...]) -> Scores:
+    """Group scores, flat and row-major whatever the memory format, so that sums and ties are the same."""
+    grouped = group_scores(np.ascontiguousarray(scores), axes).ravel()
+    if np.isnan(grouped.max()):  # a maximum is NaN where any element is
+        raise UserError(f"{name}: NaN among the scores; the weights have diverged, so no mask can be ranked")
+    return grouped
 
 
-def _removed(ranked: Scores) -> int:
-    """Groups that an earlier mask has removed: a smaller target brings none of them back."""
-    return int(np.count_nonzero(ranked == -np.inf))
+def _select(
+    parts: Sequence[Scores], sizes: Sequence[int], sparsity: Fraction, kept: Sequence[Mask] | None, growing: bool
+) -> list[Mask]:
+    """Flat masks of `parts`, ranked together, within the bounds of an earlier mask `kept`.
 
-
-def _spread(mask: Mask, shape: tuple[int, ...]) -> Mask:
-    """A mask of groups as a mask of weights, in memory of its own."""
-    return mask if mask.shape == shape else np.array(np.broadcast_to(mask, shape))
-
-
-def _corner(axes: tuple[int, ...], n_dims: int) -> tuple[slice, ...]:
-    """One element of each group along the averaged axes: within a group a mask is constant."""
-    return tuple(slice(0, 1) if axis in axes else slice(None) for axis in range(n_dims))
-
-
-def _bound(scores: Scores, kept: Mask | None, growing: bool) -> Scores:
-    """Scores in which what is removed ranks below all else; with `growing`, what is kept ranks above all else."""
+    sizes: weights in a group of each part. Where they differ, groups go until the nearest to `sparsity` of the weights
+    is gone. What an earlier mask decided is not ranked again, so infinite scores cannot undo it.
+    """
+    if len(set(sizes)) <= 1:  # groups are counted, exactly
+        sizes = [1] * len(parts)
+    n_zeros = count_zeros(sum(part.size * size for part, size in zip(parts, sizes, strict=True)), sparsity)
     if kept is None:
-        return scores
-    bound = np.where(kept, np.inf, scores) if growing else np.where(kept, scores, -np.inf)
-    return bound.astype(scores.dtype, copy=False)
+        return _remove(parts, sizes, n_zeros)
+    removed = sum(int(k.size - np.count_nonzero(k)) * size for k, size in zip(kept, sizes, strict=True))
+    grows = growing and n_zeros < removed
+    undecided = [~k if grows else k for k in kept]
+    candidates = [part[u] for part, u in zip(parts, undecided, strict=True)]
+    found = _remove(candidates, sizes, n_zeros if grows else max(0, n_zeros - removed))
+    masks = [k.copy() for k in kept]
+    for mask, u, f in zip(masks, undecided, found, strict=True):
+        mask[u] = f
+    return masks
+
+
+def _remove(parts: Sequence[Scores], sizes: Sequence[int], n_zeros: int) -> list[Mask]:
+    """Remove the lowest groups until `n_zeros` weights are gone, or the number nearest to it."""
+    if set(sizes) <= {1}:
+        return _keep_highest(parts, n_zeros)
+    order = np.argsort(np.concatenate(parts), kind="stable")
+    each = np.repeat(sizes, [part.size for part in parts])[order]
+    removed = np.concatenate([[0], np.cumsum(each)])
+    mask = np.ones(order.size, bool)
+    mask[order[: int(np.argmin(np.abs(removed - n_zeros)))]] = False
+    return _cut(mask, [part.size for part in parts])
+
+
+def _keep_highest(parts: Sequence[Scores], n_zeros: int) -> list[Mask]:
+    """`keep_highest` of the parts laid end to end, without laying them end to end where they are large.
+
+    A sample brackets the threshold; only the scores within the bracket are ranked. Where the sample misled, all are.
+    """
+    n = sum(part.size for part in parts)
+    if not parts:
+        return []
+    if n > _SMALL and 0 < n_zeros < n:
+        low, high = _bracket(parts, n, n_zeros)
+        masks = [part > high for part in parts]
+        within = [_between(part, low, mask) for part, mask in zip(parts, masks, strict=True)]
+        counts = [index.size for index in within]
+        n_below = n - sum(counts) - sum(int(np.count_nonzero(mask)) for mask in masks)
+        if n_below <= n_zeros <= n_below + sum(counts):
+            undecided = np.concatenate([part[index] for part, index in zip(parts, within, strict=True)])
+            found = _cut(keep_highest(undecided, n_zeros - n_below), counts)
+            for mask, index, f in zip(masks, within, found, strict=True):
+                mask[index] = f
+            return masks
+    whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return _cut(keep_highest(whole, n_zeros), [part.size for part in parts])
+
+
+def _between(part: Scores, low: Any, above: Mask) -> npt.NDArray[np.intp]:
+    """Places of the scores of at least `low` that are not `above`."""
+    within = part >= low
+    within ^= above
+    return np.flatnonzero(within)
+
+
+def _bracket(parts: Sequence[Scores], n: int, n_zeros: int) -> tuple[Any, Any]:
+    """Two scores between which the threshold lies, to four standard errors of a sample.
+
+    A sample of about (3 n)^(2/3) costs as much to draw and sort as the scores that it leaves within the bracket.
+    """
+    stride = max(1, round(n / (3 * n) ** (2 / 3))) | 1  # odd, so as not to fall into step with the shape of a layer
+    sample = np.concatenate([part[::stride] for part in parts])
+    share = n_zeros / n
+    middle, margin = share * sample.size, 4 * math.sqrt(share * (1 - share) * sample.size) + 4
+    first, last = math.floor(middle - margin), math.ceil(middle + margin)
+    sample.sort()  # faster than a partition at two places
+    return sample[first] if first >= 0 else -np.inf, sample[last] if last < sample.size else np.inf
+
+
+def _cut(mask: Mask, sizes: Sequence[int]) -> list[Mask]:
+    return np.split(mask, np.cumsum(sizes)[:-1])
+
+
+def _spread(mask: Mask | None, shape: tuple[int, ...], axes: tuple[int, ...]) -> Mask:
+    """A flat mask of groups as a mask of weights, in memory of its own; None for a layer without weights."""
+    if mask is None:
+        return np.ones(shape, bool)
+    grouped = mask.reshape([1 if axis in axes else n for axis, n in enumerate(shape)])
+    return grouped if grouped.shape == shape else np.array(np.broadcast_to(grouped, shape))

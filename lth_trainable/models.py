@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from lth_trainable.errors import UserError
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -39,7 +41,7 @@ def resnet18(shape: tuple[int, int, int], n_classes: int) -> nn.Module:
     from torchvision.models import resnet18 as build
 
     if shape[0] != 3:
-        raise ValueError(f"resnet18: found pictures of {shape[0]} channels; expected 3")
+        raise UserError(f"resnet18: found pictures of {shape[0]} channel(s); expected 3; choose another --model")
     return build(num_classes=n_classes)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lth_trainable.criteria import Criterion, Weights, needs_inputs
 from lth_trainable.granularity import group_axes
 from lth_trainable.layers import Layer, bare
-from lth_trainable.masks import Mask, prune
+from lth_trainable.masks import Mask, Scores, prune
 from lth_trainable.seeds import generator
 
 Batches = Callable[[], Iterable[Tensor]]
@@ -90,8 +90,9 @@ class MaskedLayers:
 class Pruner(MaskedLayers):
     """Finds the masks of one model, level by level.
 
-    criterion: see `criteria.py`. seed: of its noise. `levels` holds the masks after each prune, `counts_by_level` the
-    weights kept, starting with the dense network.
+    criterion: see `criteria.py`. seed: of its noise. regrows: remember the score that each weight had when it was
+    removed, by which it returns while the sparsity falls; a removed weight is zero and has no score of its own.
+    `levels` holds the masks after each prune, `counts_by_level` the weights kept, starting with the dense network.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class Pruner(MaskedLayers):
         granularity: str = "weight",
         context: str = "local",
         seed: int = 0,
+        regrows: bool = False,
     ) -> None:
         super().__init__(layers)
         self.criterion, self.context, self.seed = criterion, context, seed
@@ -114,6 +116,8 @@ class Pruner(MaskedLayers):
         self.asked: dict[str, Fraction] = dict.fromkeys(self.counts, Fraction(0))
         self.initial = {layer.parameter_name: layer.weight.detach().clone() for layer in self.layers}
         self.previous = self.initial
+        self.regrows = regrows
+        self.remembered: dict[str, Scores] = {}
 
     @torch.no_grad()
     def prune(
@@ -132,13 +136,16 @@ class Pruner(MaskedLayers):
         if needs_inputs(self.criterion):
             assert model is not None and batches is not None, "this criterion looks at training data"
             inputs = input_norms(model, self.layers, batches())
+        scores = {layer.parameter_name: self._scores(index, inputs) for index, layer in enumerate(self.layers)}
+        if self.regrows:
+            scores = self.remembered = self._recalled(scores)
         masks = prune(
-            {layer.parameter_name: self._scores(index, inputs) for index, layer in enumerate(self.layers)},
+            scores,
             sparsity,
             axes=self.axes,
             context=self.context,
             previous=self.in_force,
-            growing=any(asked[name] < self.asked[name] for name in asked),
+            growing=self.regrows and any(asked[name] < self.asked[name] for name in asked),
         )
         self.asked = asked
         self.put(masks)
@@ -151,6 +158,12 @@ class Pruner(MaskedLayers):
         super().put(masks)
         self.levels.append(masks)
         self.counts_by_level.append(self.counts)
+
+    def _recalled(self, scores: dict[str, Scores]) -> dict[str, Scores]:
+        """Present scores of the weights that are kept, last ones of those that were removed."""
+        if self.in_force is None or not self.remembered:
+            return scores
+        return {name: np.where(self.in_force[name], s, self.remembered[name]) for name, s in scores.items()}
 
     def _scores(self, index: int, inputs: Mapping[str, Tensor]) -> Any:
         layer = self.layers[index]

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lth_trainable.errors import UserError, unknown_name
+from lth_trainable.errors import UserError, bad_value, unknown_name
 
 
 def lookup(where: str, name: str, registry: Mapping[str, Any]) -> Any:
@@ -40,9 +40,12 @@ def code_digest(name: str) -> str | None:
 
 def _plugged_in(where: str, name: str) -> Any:
     module, _, attribute = name.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), attribute)):
+        raise bad_value(where, name, "package.module:function")
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except ImportError as error:
-        raise UserError(f"{where}: cannot import the module of {name!r}: {error}") from error
-    except AttributeError as error:
-        raise UserError(f"{where}: module {module!r} has no {attribute!r}") from error
+        loaded = importlib.import_module(module)
+    except Exception as error:  # whatever a user's module raises is a mistake in that module
+        raise UserError(f"{where}: cannot import the module of {name!r}: {type(error).__name__}: {error}") from error
+    if not callable(getattr(loaded, attribute, None)):
+        raise UserError(f"{where}: module {module!r} has no function {attribute!r}")
+    return getattr(loaded, attribute)

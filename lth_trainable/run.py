@@ -168,7 +168,7 @@ class _Trial:
         if rewind_point is not None:
             keys["rewind"] = state_at(self.chain, self.spec.rewind_epoch or 0)
             folders["rewind"] = _seal_state(store, keys["rewind"], mark, rewind_point)
-        weights = save_tensors({n: t.detach().cpu().contiguous() for n, t in self.model.state_dict().items()})
+        weights = save_tensors(_to_save(self.model.state_dict()))
         masks = save_arrays(self._packed_masks())
         key = self.spec.key(self.data.digest)
         record = {
@@ -209,6 +209,8 @@ class _Trial:
         early = min(last_level, key=lambda row: row["valid_loss"])
         valid, test = self._evaluate(1), self._evaluate(2)
         best = max(row["valid_accuracy"] for row in last_level)
+        if self.spec.reset_end:  # the rows are of the trained network, the result of the untrained one under its mask
+            return result | dict(zip(names, (*valid, None, *test, None), strict=True))
         return result | dict(zip(names, (*valid, best, *test, early["epoch"]), strict=True))
 
     def _evaluate(self, part: int) -> tuple[float, float]:
@@ -264,9 +266,14 @@ def _seal_state(store: Store, key: str, mark: Mapping[str, Any], snapshot: Snaps
     except Damaged:  # its content is here again, so it is written again
         present = False
     if not present:
-        weights = save_tensors({name: t.cpu().contiguous() for name, t in snapshot.weights.items()})
+        weights = save_tensors(_to_save(snapshot.weights))
         store.seal(path, {WEIGHTS: weights}, {"kind": "state", "key": key, "fingerprint": dict(mark)})
     return path
+
+
+def _to_save(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copies in memory of their own, row-major: safetensors takes no tensors that share memory, as tied weights do."""
+    return {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
 
 
 def _sha(content: bytes) -> str:

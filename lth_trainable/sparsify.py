@@ -26,7 +26,7 @@ from lth_trainable.layers import LayerType, Selection, bare, left_out, prunable_
 from lth_trainable.pruner import MaskedLayers, Pruner, calibration, report
 from lth_trainable.rewind import Snapshot
 from lth_trainable.schedules import Schedule
-from lth_trainable.targets import Sparsity, Target, check_arguments, named, plan
+from lth_trainable.targets import Sparsity, Target, check_arguments, falls, named, plan
 from lth_trainable.ticket import Ticket
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ class SparsifyCallback(Callback):
         self._fitting = self._trained = False
         self._epoch = 0
         self._resume: dict[str, Any] | None = None
+        self._must_start_at_0 = False
 
     # -- events of fastai --------------------------------------------------------------------------------------------
 
@@ -97,15 +98,19 @@ class SparsifyCallback(Callback):
             raise bad_value("rewind_epoch", self.rewind_epoch, f"an epoch up to the first prune (epoch {first})")
         inherited = self._release_keeper()
         pruner = Pruner(
-            layers, self.criterion, granularity=self.granularity, context=self.context, seed=self.seed
+            layers, self.criterion, granularity=self.granularity, context=self.context, seed=self.seed,
+            regrows=falls(self._plan),
         )  # fmt: skip
         self.pruner, self.rewind_point, self._fitting, self._epoch = pruner, None, True, 0
         self.model_of_fit, self.dls_of_fit, self.n_epochs = self.learn.model, self.learn.dls, self.n_epoch
         self.initial = Snapshot(bare(self.learn.model))
+        resumes = self._resume is not None
         if self._resume is not None:
             self._take_up(self._resume)
+            self._resume = None
         elif inherited is not None:
             _inherit(pruner, inherited)
+        self._must_start_at_0 = self._rewinds and not resumes
         self.keeper = KeepMask(pruner, owner=self)
         self.learn.add_cb(self.keeper)
         self._show_sparsity(True)
@@ -117,6 +122,12 @@ class SparsifyCallback(Callback):
         if not self._in_fit():
             return
         self._epoch, self._trained = self.learn.epoch, True
+        if self._must_start_at_0 and self._epoch > 0:
+            raise UserError(
+                f"start_epoch: found {self._epoch}, without the callback's state; expected load_state_dict() before the"
+                " fit: the weights to rewind to are those of a fit that this callback has not seen"
+            )
+        self._must_start_at_0 = False
         if self._rewinds and self._epoch == self.rewind_epoch and self.rewind_point is None:
             self._save_rewind_point()
         if self._epoch in self._plan:
@@ -131,7 +142,7 @@ class SparsifyCallback(Callback):
         """The end of the fit, called by the mask's keeper after all else."""
         if not self._in_fit():
             return
-        self._fitting, self._resume = False, None
+        self._fitting = False
         if self.reset_end and self.rewind_point is not None:  # a fit may be stopped before it comes to its rewind epoch
             self._reset()
         assert self.keeper is not None
@@ -139,7 +150,7 @@ class SparsifyCallback(Callback):
         self._show_sparsity(False)
         self._say(f"Final Sparsity: {self._pruner.sparsity_pct:.2f}%\n\n{report(self._pruner)}")
         if self.reset_end and self.verbose and self._pruner.in_force is not None:
-            self._say(f"\n{self.supermask()}")
+            self._say(f"\n{self._judgement()}")
 
     # -- for the user ------------------------------------------------------------------------------------------------
 
@@ -166,7 +177,9 @@ class SparsifyCallback(Callback):
         """Draw the sparsity of each layer under the mask in force; returns the axes."""
         from lth_trainable.plots import plot_layers
 
-        return plot_layers(self._pruner, ax)
+        if self.pruner is None:
+            raise UserError("plot_layers: the callback has pruned nothing yet; fit a learner with it first")
+        return plot_layers(self.pruner, ax)
 
     def supermask(self) -> SupermaskReport:
         """Judge the last fit's mask on the untrained network: beside chance, the majority class and a random mask.
@@ -203,6 +216,7 @@ class SparsifyCallback(Callback):
         pruner = self.pruner
         return {
             "levels": pruner.levels, "asked": pruner.asked, "initial": pruner.initial, "previous": pruner.previous,
+            "remembered": pruner.remembered,
             "first": self.initial.state() if self.initial else None,
             "rewind_point": self.rewind_point.state() if self.rewind_point else None,
         }  # fmt: skip
@@ -212,6 +226,11 @@ class SparsifyCallback(Callback):
         self._resume = dict(state) or None
 
     # -- what they do ------------------------------------------------------------------------------------------------
+
+    @property
+    def fitting(self) -> bool:
+        """Whether a fit with this callback is under way: begun, not ended, not broken off."""
+        return self._fitting and self.learn is not None
 
     @property
     def _rewinds(self) -> bool:
@@ -239,6 +258,14 @@ class SparsifyCallback(Callback):
     def _save_rewind_point(self) -> None:
         self._say(f"Saving Weights at epoch {self.rewind_epoch}")
         self.rewind_point = self.initial if self.rewind_epoch == 0 else Snapshot(bare(self.learn.model))
+
+    def _judgement(self) -> str:
+        try:
+            return str(self.supermask())
+        except (
+            UserError
+        ) as error:  # a network that does not classify has no accuracy; that is no reason to fail its fit
+            return str(error)
 
     def _show_sparsity(self, shown: bool) -> None:
         others = [metric for metric in self.learn.metrics if not isinstance(metric, SparsityMetric)]
@@ -268,6 +295,7 @@ class SparsifyCallback(Callback):
         for masks in state["levels"]:
             pruner.put(masks)
         pruner.asked, pruner.initial, pruner.previous = state["asked"], state["initial"], state["previous"]
+        pruner.remembered = state["remembered"]
         self.initial = Snapshot.of(model, state["first"])
         self.rewind_point = Snapshot.of(model, state["rewind_point"]) if state["rewind_point"] else None
 

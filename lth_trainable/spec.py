@@ -190,6 +190,11 @@ class TrialSpec:
         self._integer("batch_size", 1)
         self._integer("seed", 0)
         self._integer("split_seed", 0)
+        for name, valid, expected in _OPTIONAL:
+            if getattr(self, name) is not None:
+                self._number(name, valid, expected)
+        if self.prune_steps is not None:
+            self._integer("prune_steps", 1)
         if self.order_seed is not None:
             self._integer("order_seed", 0)
             if self.order_seed == self.seed:
@@ -245,7 +250,7 @@ class TrialSpec:
             raise bad_value(
                 "rewind_epoch",
                 self.rewind_epoch,
-                f"an epoch up to {event} (epoch {first_prune})",
+                f"an epoch up to {event} of schedule {self.schedule} (epoch {first_prune})",
                 "weights can only be rewound to an epoch that the dense network has trained",
             )
 
@@ -266,13 +271,13 @@ class TrialSpec:
     def _snap_to_rung(self) -> None:
         asked = _fraction(self.target_sparsity_pct)
         rung = self.level_sparsities[-1]
+        snapped = float(round(rung * 100, 2))
         if abs(rung - asked) > RUNG_TOLERANCE:
-            snapped = float(round(rung * 100, 2))
             self._note(
                 f"sparsity {self.target_sparsity_pct:g} % is between rungs of {self.prune_rate_pct:g} % a level; "
                 f"taken as the next rung, {snapped:g} % (level {self._imp_levels()})"
             )
-            self._set("target_sparsity_pct", snapped)
+        self._set("target_sparsity_pct", snapped)
 
     def _check_choice(self, name: str, valid: Any) -> None:
         if getattr(self, name) not in valid:
@@ -309,6 +314,12 @@ _SPARSE_FIELDS = (
     "target_sparsity_pct", "granularity", "context", "criterion", "schedule", "prune_rate_pct", "prune_steps",
     "start_pct", "end_pct", "retrain", "rewind_epoch",
 )  # fmt: skip
+
+
+_OPTIONAL: tuple[tuple[str, Callable[[float], bool], str], ...] = (
+    ("start_pct", lambda v: 0 <= v < 1, "a part of the fit in [0, 1), such as 0.25"),
+    ("end_pct", lambda v: 0 <= v <= 1, "a part of the fit in [0, 1]"),
+)  # checked also where they do not act, so that a mistake is not passed over
 
 
 def check_sparsity(where: str, value: Any) -> None:

@@ -10,6 +10,7 @@ object stores go through one code path (`pyarrow.fs`).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import uuid
@@ -33,6 +34,7 @@ FINAL = "final.safetensors"
 WEIGHTS = "weights.safetensors"
 FAILURE = "failure.json"
 PLAN = "plan.json"
+PART = ".part"
 FORMAT = 1
 
 
@@ -68,16 +70,30 @@ class Store:
     def seal(self, path: str, files: Mapping[str, bytes], about: Mapping[str, Any]) -> Sealed:
         """Write `files` into the folder `path`, then its manifest with `about`, sizes and SHA-256.
 
-        Leftovers of an unsealed attempt are removed first. Two writers of the same content do not harm each other.
+        A folder that holds just this is left alone; another manifest goes before its files do, and so do leftovers of
+        an unsealed attempt. Two writers of the same content do not harm each other.
         """
-        for stray in set(self._sizes(path)) - set(files) - {MANIFEST}:
-            self.delete(f"{path}/{stray}")
-        for name, content in files.items():
-            self.write(f"{path}/{name}", content)
         sums = {n: {"size": len(c), "sha256": hashlib.sha256(c).hexdigest()} for n, c in sorted(files.items())}
         manifest = {"format": FORMAT, **about, "files": sums}
+        present = set(self._sizes(path))
+        if MANIFEST in present:
+            if self._is_sealed_as(path, manifest):
+                return Sealed(path=path, manifest=manifest)
+            self.delete(f"{path}/{MANIFEST}")
+        for stray in present - set(files) - {MANIFEST}:
+            if not stray.endswith(PART):  # may be another writer's, at work
+                self.delete(f"{path}/{stray}")
+        for name, content in files.items():
+            self.write(f"{path}/{name}", content)
         self.write(f"{path}/{MANIFEST}", to_json(manifest))
         return Sealed(path=path, manifest=manifest)
+
+    def _is_sealed_as(self, path: str, manifest: Mapping[str, Any]) -> bool:
+        try:
+            folder = self.find(path)
+        except Damaged:
+            return False
+        return folder is not None and to_json(folder.manifest) == to_json(manifest)
 
     def find(self, path: str) -> Sealed | None:
         """The sealed folder at `path`, None where there is none. Raises `Damaged` when sizes or manifest are off."""
@@ -138,8 +154,8 @@ class Store:
         full = self._full(path)
         local = isinstance(self.fs, fs.LocalFileSystem)
         if local:
-            self.fs.create_dir(str(Path(full).parent), recursive=True)
-        target = f"{full}.{uuid.uuid4().hex[:8]}.part" if local else full
+            Path(full).parent.mkdir(parents=True, exist_ok=True)
+        target = f"{full}.{uuid.uuid4().hex[:8]}{PART}" if local else full
         with self.fs.open_output_stream(target) as stream:
             stream.write(content)
         if local:
@@ -149,7 +165,9 @@ class Store:
         return self.fs.get_file_info(self._full(path)).type != fs.FileType.NotFound
 
     def delete(self, path: str) -> None:
-        self.fs.delete_file(self._full(path))
+        """Delete a file; another process may have been faster."""
+        with contextlib.suppress(FileNotFoundError):
+            self.fs.delete_file(self._full(path))
 
     def _full(self, path: str) -> str:
         return f"{self.root}/{path}"
@@ -198,15 +216,22 @@ def load_trial(path: str | Path, which: str = "final") -> nn.Module:
     path: the trial's folder, such as `runs/digits/trials/digits-lenet_300_100-imp-s64-r0-seed0`.
     which: "final", "initial" or "rewind" weights. Raises `UserError` where there is no such trial.
     """
+    run_path, _, name = str(path).rstrip("/").rpartition("/trials/")
+    store, run = open_run(run_path)
+    try:
+        return _load(store, store.trial(run, name) if name else str(path), which)
+    except Damaged as damage:
+        raise UserError(f"{damage}; rerun the sweep's command to train this trial again") from damage
+
+
+def _load(store: Store, path: str, which: str) -> nn.Module:
     import torch
     from safetensors.torch import load
 
     from lth_trainable.models import MODELS
     from lth_trainable.registry import lookup
 
-    run_path, _, name = str(path).rstrip("/").rpartition("/trials/")
-    store, run = open_run(run_path)
-    folder = store.find(store.trial(run, name)) if name else None
+    folder = store.find(path)
     if folder is None:
         raise UserError(f"{path}: found no finished trial; expected a folder RUN/trials/TRIAL with a {MANIFEST}")
     record = json.loads(store.content(folder, RECORD))
@@ -216,7 +241,8 @@ def load_trial(path: str | Path, which: str = "final") -> nn.Module:
         reference = folder.manifest["states"].get(which)
         state = store.find(reference) if reference else None
         if state is None:
-            raise UserError(f"{path}: found no {which} weights; this trial has {', '.join(folder.manifest['states'])}")
+            there = f"{reference} is missing" if reference else f"it has {', '.join(folder.manifest['states'])}"
+            raise UserError(f"{path}: found no {which} weights; {there}")
         weights = load(store.content(state, WEIGHTS))
     spec = spec_from_dict(record["spec"])
     with torch.random.fork_rng():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 from lth_trainable.criteria import CRITERIA
@@ -40,6 +41,12 @@ def plan(schedule: Schedule, n_epochs: int, sparsity: Sparsity, layers: Sequence
         for event in schedule.prunes(n_epochs, exact(target) / 100):
             by_epoch.setdefault(event.epoch, {})[layer.parameter_name] = event.sparsity
     return dict(by_epoch)
+
+
+def falls(targets: Mapping[int, Target]) -> bool:
+    """Whether any target is below the one before it, so that weights return."""
+    steps = [target if isinstance(target, dict) else {"": target} for _, target in sorted(targets.items())]
+    return any(after[name] < before.get(name, Fraction(0)) for before, after in pairwise(steps) for name in after)
 
 
 def _target_of(name: str, sparsity: Mapping[str, float]) -> float | None:

@@ -60,7 +60,7 @@ def save_ticket(ticket: Ticket, path: str | Path) -> Path:
     tensors = {f"mask/{name}": torch.from_numpy(pack(mask)) for name, mask in ticket.masks.items()}
     for part in PARTS:
         for name, tensor in getattr(ticket, part).items():
-            tensors[f"{part}/{name}"] = tensor.detach().cpu().contiguous()
+            tensors[f"{part}/{name}"] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
     shapes = {name: list(mask.shape) for name, mask in ticket.masks.items()}
     about = {"format": FORMAT, "shapes": shapes, "provenance": dict(ticket.provenance)}
     target = Path(path)

@@ -30,11 +30,15 @@ def train(config: dict[str, Any]) -> None:
     spec = spec_from_dict(config["spec"])
     store, run = Store(config["storage"]), config["run"]
     path = store.trial(run, spec.name)
+    store.delete(f"{path}/{FAILURE}")
     try:
         record = run_trial(spec, store, run, Execution(**config["execution"]), _Progress())
     except Exception as error:
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         store.write(f"{path}/{FAILURE}", to_json({"reason": reason, "traceback": traceback.format_exc()}))
+        if isinstance(error, UserError):  # another attempt would make the same mistake
+            tune.report({"status": "failed", "epochs_done": 0})
+            return
         raise
     final = {"epochs_done": record["epochs_trained"], "status": record["status"], **record["result"]}
     with tempfile.TemporaryDirectory() as folder:

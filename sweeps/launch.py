@@ -122,6 +122,7 @@ def launch(
         if started:
             threading.Thread(target=ray.shutdown).start()  # takes a second, in which the results can be gathered
     errors = {_name_in(result): _last_line(result.error) for result in results if result.error}
+    errors |= {name: "" for name in board.failed if name not in errors}
     failures = {name: ledger.failure(name) or reason for name, reason in errors.items()}
     ended = len(board.finished) + len(failures)
     return Outcome(epochs=board.epochs, failures=failures, interrupted=ended < len(todo))
@@ -143,7 +144,10 @@ def _watcher(board: Board) -> Any:
             board.epoch(_trial_name(trial), result.get("epochs_done", 0))
 
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-            board.complete(_trial_name(trial), trial.last_result)
+            if trial.last_result.get("status") == "failed":
+                board.fail(_trial_name(trial))
+            else:
+                board.complete(_trial_name(trial), trial.last_result)
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
             board.fail(_trial_name(trial))

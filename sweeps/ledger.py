@@ -11,7 +11,7 @@ from typing import Any
 
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.spec import TrialSpec
-from lth_trainable.store import FAILURE, FORMAT, PLAN, Damaged, Sealed, Store, to_json
+from lth_trainable.store import FAILURE, FINAL, FORMAT, PLAN, Damaged, Sealed, Store, to_json
 from sweeps.recipes import Sweep
 
 RESERVED = ("states",)
@@ -49,10 +49,11 @@ class Ledger:
         """
         done: dict[str, Sealed] = {}
         reports = []
+        states: dict[str, bool] = {}
         for spec in self.trials:
             path = self.store.trial(self.run, spec.name)
             try:
-                folder = self.store.find(path)
+                folder = self._whole(path, states)
             except Damaged as damage:
                 aside = f"; set aside in {self.store.quarantine(damage, self.run)}" if repair else ""
                 reports.append(f"damaged, to be trained again: {damage}{aside}")
@@ -66,6 +67,23 @@ class Ledger:
                 )
             done[spec.name] = folder
         return done, reports
+
+    def _whole(self, path: str, states: dict[str, bool]) -> Sealed | None:
+        """The trial's folder, its record and masks read and its states looked up. Raises `Damaged`.
+
+        Final weights are checked where they are read: a run of large networks would take minutes to read through.
+        """
+        folder = self.store.find(path)
+        if folder is None:
+            return None
+        for name in set(folder.manifest["files"]) - {FINAL}:
+            self.store.content(folder, name)
+        for state in folder.manifest.get("states", {}).values():
+            if state not in states:
+                states[state] = self.store.find(state) is not None
+            if not states[state]:
+                raise Damaged(path, f"its weights {state} are missing")
+        return folder
 
     def write_plan(self, sweep: Sweep, command: Sequence[str]) -> None:
         """Add this command and its trials to the run's plan. Raises `UserError` where the verdict's terms change."""

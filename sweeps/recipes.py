@@ -18,7 +18,7 @@ def dense_as_long(ticket: TrialSpec) -> tuple[int, ...]:
 
 def dense_as_long_and_to_first_prune(ticket: TrialSpec) -> tuple[int, ...]:
     """The dense network for the whole fit, and, as the tutorial has it, only as long as until the first prune."""
-    return (ticket.epochs, *(prune.epoch for prune in ticket.prunes[:1]))
+    return (ticket.epochs, *(prune.epoch for prune in ticket.prunes[:1] if prune.epoch))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,13 +34,13 @@ def expand(sweep: Sweep) -> Space:
     _check_repeats(sweep.axes)
     for value in sweep.axes.get("target_sparsity_pct", ()):
         check_sparsity("sparsity", value)
-    tickets = [TrialSpec(**sweep.base, **point) for point in _product(sweep.axes)]
+    points = _product(sweep.axes)
+    tickets = [TrialSpec(**sweep.base, **point, seed=seed) for seed in sweep.seeds for point in points]
     notes = list(dict.fromkeys(note for ticket in tickets for note in ticket.notes))
-    tickets = list(dict.fromkeys(tickets))
-    if len(tickets) < len(list(_product(sweep.axes))):
-        notes.append("values that do not act under a schedule, or lead to the same rung, are counted once")
-    cells = list(dict.fromkeys([*_baselines(sweep, tickets), *tickets]))
-    trials = [replace(cell, seed=seed) for seed in sweep.seeds for cell in cells]
+    if len(set(tickets)) < len(tickets):
+        notes.append("equal trials are counted once: values that do not act under a schedule, or lead to the same rung")
+    notes += [f"{name} acts in no trial of this sweep" for name in sweep.axes if _is_idle(name, tickets)]
+    trials = list(dict.fromkeys([*_baselines(sweep, tickets), *tickets]))
     order = {seed: i for i, seed in enumerate(sweep.seeds)}
     trials.sort(key=lambda spec: (order[spec.seed], -spec.epochs_alone))
     _check_names(trials)
@@ -60,6 +60,10 @@ def seed_values(count: int | None, values: tuple[int, ...], default: tuple[int, 
 
 def _product(axes: Mapping[str, tuple[Any, ...]]) -> list[dict[str, Any]]:
     return [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
+
+
+def _is_idle(name: str, tickets: list[TrialSpec]) -> bool:
+    return name != "order_seed" and all(getattr(ticket, name) is None for ticket in tickets)
 
 
 def _baselines(sweep: Sweep, tickets: list[TrialSpec]) -> list[TrialSpec]:

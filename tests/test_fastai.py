@@ -303,6 +303,41 @@ def test_wanda_on_every_kind_of_layer() -> None:
     assert pruner.sparsity_pct == 50 and model.training
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_tickets_whose_parts_share_memory_can_be_saved(tmp_path: Path, tied: bool) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    if tied:
+        model[3].weight = model[1].weight
+    learn, cb = learner(model), callback(50, lth=True, rewind_epoch=0)
+    learn.fit(8, 1e-2, cbs=cb)
+    back = load_ticket(save_ticket(cb.ticket(), tmp_path / "ticket.safetensors"))
+    assert all(torch.equal(back.rewind[name], tensor) for name, tensor in back.initial.items())
+
+
+def test_dsd_grows_the_best_of_what_it_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the score that each had when it was removed: a removed weight is zero and has none of its own."""
+    from fractions import Fraction
+
+    from lth_trainable.layers import prunable_layers
+    from lth_trainable.pruner import Pruner
+
+    model = nn.Linear(8, 1, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[0.8, 0.1, 0.7, 0.2, 0.6, 0.3, 0.5, 0.4]]))
+    pruner = Pruner(prunable_layers(model), large_final, regrows=True)
+    for sparsity in (Fraction(1, 4), Fraction(3, 4), Fraction(1, 2)):
+        pruner.prune(sparsity)
+    assert pruner.in_force["weight"].ravel().tolist() == [True, False, True, False, True, False, True, False]
+
+
+def test_a_network_that_does_not_classify_still_ends_its_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
+    learn = learner(nn.Sequential(nn.Flatten(), nn.Linear(64, 1)), loss_func=lambda p, y: (p[:, 0] - y).square().mean())
+    learn.fit(8, 1e-3, cbs=callback(50, lth=True, reset_end=True, verbose=True))
+    assert "Final Sparsity: 50.00%" in capsys.readouterr().out
+
+
 def test_a_ticket_goes_to_a_file_and_back(tmp_path: Path) -> None:
     learn, cb = learner(), callback(80, lth=True, rewind_epoch=1)
     with pytest.raises(UserError, match="pruned nothing yet"):

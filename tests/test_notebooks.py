@@ -1,0 +1,75 @@
+"""The notebook runs from top to bottom and says what the tutorial says; the code of the callback's page runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOK, PAGE = ROOT / "notebooks" / "lottery_tickets.ipynb", ROOT / "docs" / "callback.md"
+SECONDS = 300  # for one cell, on a busy machine; the whole takes a tenth of it
+TUTORIAL = (
+    "Pruning of weight until a sparsity of 50%",
+    "Saving Weights at epoch 0",
+    "Saving Weights at epoch 1",
+    "Resetting Weights to their epoch 0 values",
+    "Resetting Weights to their epoch 1 values",
+    "Sparsity at the end of epoch 5: 16.67%",
+    "Final Sparsity: 50.00%",
+    "Sparsity Report:",
+)
+
+
+@pytest.fixture
+def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a kernel that is this interpreter; nothing is read from or written to the user's own folders."""
+    folder = tmp_path / "jupyter" / "kernels" / "lottery"
+    folder.mkdir(parents=True)
+    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    (folder / "kernel.json").write_text(json.dumps({"argv": command, "display_name": "tests", "language": "python"}))
+    for variable in ("JUPYTER_PATH", "JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
+        monkeypatch.setenv(variable, str(tmp_path / "jupyter"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # tiny layers: threads that wait for each other cost more than they save
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    return "lottery"
+
+
+def code_cells(notebook: Any) -> list[Any]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_the_notebook_is_kept_without_outputs() -> None:
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    nbformat.validate(notebook)
+    assert all(not cell.outputs and cell.execution_count is None for cell in code_cells(notebook))
+
+
+def test_the_notebook_runs_and_prints_the_tutorials_lines(tmp_path: Path, kernel: str) -> None:
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    place = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(notebook, timeout=SECONDS, kernel_name=kernel, resources=place).execute()
+    cells = code_cells(notebook)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell.outputs]
+    printed = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
+    lines = printed.splitlines()
+    assert [line for line in TUTORIAL if line not in lines] == []
+    assert lines.count("Final Sparsity: 50.00%") == 3
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 3
+
+
+def test_the_code_of_the_callbacks_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {"__name__": "page"}
+    for block in blocks:
+        exec(compile(block, str(PAGE), "exec"), names)
+    assert len(blocks) >= 10 and names["report"].n == 287
