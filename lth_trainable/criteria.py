@@ -50,6 +50,14 @@ def needs_inputs(criterion: Criterion) -> bool:
     return getattr(criterion, _MARK, False)
 
 
+def reads_previous(criterion: Criterion) -> bool:
+    """Whether `Weights.previous` must be kept for the criterion: a copy of all weights at each prune.
+
+    Known of the functions of this module, and assumed of any other.
+    """
+    return criterion.__module__ != __name__ or "previous" in criterion.__code__.co_names
+
+
 def large_final(w: Weights) -> Tensor:
     """|w|: magnitude pruning (Frankle & Carbin, arXiv 1803.03635, sec. 1; named as in Zhou et al.)."""
     return w.now.abs()

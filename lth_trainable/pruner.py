@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lth_trainable.criteria import Criterion, Weights, needs_inputs
+from lth_trainable.criteria import Criterion, Weights, needs_inputs, reads_previous
 from lth_trainable.granularity import group_axes
 from lth_trainable.layers import Layer, bare
 from lth_trainable.masks import Mask, Scores, prune
@@ -55,7 +55,9 @@ class MaskedLayers:
         """Make `masks` (Boolean, True: kept, by parameter name) the mask in force, and apply it."""
         self.in_force, self._factors = masks, []
         self.counts = {name: int(np.count_nonzero(mask)) for name, mask in masks.items()}
-        self.apply()
+        with torch.no_grad():
+            for layer in self.layers:
+                layer.weight.mul_(torch.from_numpy(masks[layer.parameter_name]).to(layer.weight.device))
 
     @torch.no_grad()
     def apply(self) -> None:
@@ -136,23 +138,31 @@ class Pruner(MaskedLayers):
         if needs_inputs(self.criterion):
             assert model is not None and batches is not None, "this criterion looks at training data"
             inputs = input_norms(model, self.layers, batches())
-        scores = {layer.parameter_name: self._scores(index, inputs) for index, layer in enumerate(self.layers)}
-        if self.regrows:
-            scores = self.remembered = self._recalled(scores)
-        masks = prune(
-            scores,
-            sparsity,
-            axes=self.axes,
-            context=self.context,
-            previous=self.in_force,
-            growing=self.regrows and any(asked[name] < self.asked[name] for name in asked),
-        )
+        growing = self.regrows and any(asked[name] < self.asked[name] for name in asked)
+        if self.context == "global" or self.regrows:
+            scores = {layer.parameter_name: self._scores(index, inputs) for index, layer in enumerate(self.layers)}
+            if self.regrows:
+                scores = self.remembered = self._recalled(scores)
+            masks = self._masks(scores, sparsity, growing)
+        else:  # a layer at a time: its scores go before the next one's come, and memory is used again
+            masks = {}
+            for index, layer in enumerate(self.layers):
+                name = layer.parameter_name
+                masks |= self._masks({name: self._scores(index, inputs)}, {name: asked[name]}, growing)
         self.asked = asked
         self.put(masks)
-        self.previous = {layer.parameter_name: layer.weight.detach().clone() for layer in self.layers}
+        if reads_previous(self.criterion):
+            self.previous = {layer.parameter_name: layer.weight.detach().clone() for layer in self.layers}
         if self.collapsed:
             names = ", ".join(self.collapsed)
             warnings.warn(f"no weight is left in {names} at {self.sparsity_pct:.2f} %", stacklevel=2)
+
+    def _masks(
+        self, scores: Mapping[str, Scores], sparsity: Fraction | Mapping[str, Fraction], growing: bool
+    ) -> dict[str, Mask]:
+        before = self.in_force
+        previous = {name: before[name] for name in scores} if before is not None else None
+        return prune(scores, sparsity, axes=self.axes, context=self.context, previous=previous, growing=growing)
 
     def put(self, masks: dict[str, Mask]) -> None:
         super().put(masks)
