@@ -41,8 +41,6 @@ def main(
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     function = lookup("plug-in", plug_in, {})
-    if not callable(function):
-        raise bad_value("plug-in", plug_in, _EXAMPLE, f"it is a {type(function).__name__}")
     kind = kind or guess_kind(plug_in, function)
     from lth_trainable.contracts import CONTRACTS, serialisable, what_breaks  # torch, only once the input is good
 

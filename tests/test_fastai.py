@@ -204,6 +204,26 @@ def test_torchvision_models_with_frozen_groups() -> None:
     assert abs(pruner.sparsity_pct - 50) < 0.01
 
 
+def test_going_on_without_the_callbacks_state_is_refused() -> None:
+    for rewind_epoch in (0, 1):
+        with pytest.raises(UserError, match=r"start_epoch: found 4.*load_state_dict"):
+            learner().fit(12, 1e-2, cbs=callback(80, lth=True, rewind_epoch=rewind_epoch), start_epoch=4)
+
+
+def test_the_sparsity_column_shows_nothing_after_a_fit_that_broke_off() -> None:
+    class Fails(Callback):
+        def after_train(self) -> None:
+            if self.learn.epoch == 5:
+                raise RuntimeError("power cut")
+
+    learn = learner()
+    with pytest.raises(RuntimeError):
+        learn.fit(20, 1e-2, cbs=[callback(80, lth=True), Fails()])
+    learn.fit(1, 1e-2)
+    names = list(learn.recorder.metric_names)
+    assert learn.recorder.values[-1][names.index("sparsity") - 1] is None
+
+
 @pytest.mark.parametrize("stop", [3, 5, 6])
 def test_state_dict_resumes_a_fit_bit_for_bit(stop: int) -> None:
     """A fit cut off after an epoch and taken up by a new learner ends in the same bytes."""

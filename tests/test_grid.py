@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -107,11 +108,24 @@ def test_damaged_trials_are_set_aside_and_trained_again(swept: Any) -> None:
     (trials / "digits-lenet_300_100-dense-e2-seed0" / "final.safetensors").write_bytes(b"cut")
     (trials / "digits-lenet_300_100-dense-e2-seed1" / "record.json").unlink()
     (trials / "digits-lenet_300_100-imp-s64-r0-e2-seed1" / "manifest.json").unlink()
+    altered = trials / "digits-lenet_300_100-imp-s40-r0-e2-seed0" / "record.json"
+    altered.write_bytes(altered.read_bytes()[:-2] + b"}}")
     code, summary, out, err = grid(storage, *SMALL)
     assert code == 0, err
-    assert summary["epochs_trained"] == 2 + 2 + 6 and "final.safetensors has 3 bytes" in out
+    assert summary["epochs_trained"] == 2 + 2 + 6 + 4 and "final.safetensors has 3 bytes" in out
+    assert "record.json does not have the SHA-256 of the manifest" in out
     assert hashes(storage) == before
-    assert len(list((storage / "digits" / "quarantine").iterdir())) == 2
+    assert len(list((storage / "digits" / "quarantine").iterdir())) == 3
+
+
+def test_trials_whose_weights_are_gone_are_trained_again(swept: Any) -> None:
+    storage, _ = swept
+    before = hashes(storage)
+    shutil.rmtree(storage / "states")
+    code, summary, out, err = grid(storage, *SMALL)
+    assert code == 0, err
+    assert summary["epochs_trained"] == summary["epochs_requested"] and "are missing" in out
+    assert hashes(storage) == before and (storage / "states").exists()
 
 
 def test_a_name_with_another_identity_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -57,6 +57,32 @@ def test_each_optimisation_has_its_own_baseline() -> None:
     assert sorted(t.lr for t in space.trials if t.is_dense) == [1e-3, 1e-2]
 
 
+def test_an_order_seed_is_a_coordinate_of_its_own() -> None:
+    axes = {"target_sparsity_pct": (64.0,), "order_seed": (0, 1)}
+    trials = expand(sweep(axes=axes, seeds=(0, 1, 2))).trials
+    orders = {(t.seed, t.seed if t.order_seed is None else t.order_seed) for t in trials if not t.is_dense}
+    assert orders == {(seed, order) for seed in (0, 1, 2) for order in (0, 1)}
+    assert len(trials) == len({t.name for t in trials}) == 12
+
+
+def test_targets_within_the_tolerance_of_a_rung_are_that_rung() -> None:
+    trials = expand(sweep(axes={"target_sparsity_pct": (92.22, 92.224, 92.23)}, seeds=(0,))).trials
+    assert [t.target_sparsity_pct for t in trials] == [92.22, None]
+
+
+def test_an_axis_that_acts_nowhere_is_named() -> None:
+    space = expand(sweep(axes={"target_sparsity_pct": (64.0,), "prune_steps": (5,)}, seeds=(0,)))
+    assert "prune_steps acts in no trial of this sweep" in space.notes
+
+
+def test_a_prune_at_the_start_has_no_dense_part_before_it() -> None:
+    found = replace(find_recipe("digits_tutorial"), seeds=(0,))
+    trials = expand(
+        replace(found, base={"schedule": "iterative", "start_pct": 0.0}, axes={"rewind_epoch": (0,)})
+    ).trials
+    assert sorted({t.epochs for t in trials if t.is_dense}) == [20]
+
+
 @pytest.mark.parametrize(("seeds", "message"), [((), "at least one seed"), ((1, 2, 1), "repeated: 1")])
 def test_bad_seeds(seeds: tuple[int, ...], message: str) -> None:
     with pytest.raises(UserError, match=message):

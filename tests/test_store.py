@@ -67,6 +67,37 @@ def test_damage_is_named_and_can_be_set_aside(store: Store, tmp_path: Path, dama
     assert target.name in store.read(f"{aside}/reason.txt").decode()
 
 
+def test_sealing_what_is_there_changes_nothing_and_other_content_replaces_it_whole(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.seal("t", FILES, {"key": "k"})
+    monkeypatch.setattr(Store, "write", lambda *_: pytest.fail("nothing is to be written"))
+    store.seal("t", FILES, {"key": "k"})
+    monkeypatch.undo()
+    write = Store.write
+
+    def dies(self: Store, path: str, content: bytes) -> None:
+        write(self, path, content)
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Store, "write", dies)
+    with pytest.raises(OSError, match="disk full"):
+        store.seal("t", {"a.bin": b"other"}, {"key": "k"})
+    monkeypatch.undo()
+    assert store.find("t") is None, "the old manifest does not stand over the new files"
+
+
+def test_many_writers_of_the_same_folder_do_not_harm_each_other(store: Store) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(4) as pool:
+        for number in range(40):
+            list(pool.map(lambda _, n=number: store.seal(f"states/{n}", FILES, {"key": "k"}), range(4)))
+    for number in range(40):
+        folder = store.find(f"states/{number}")
+        assert folder is not None and store.content(folder, "b.bin") == FILES["b.bin"]
+
+
 def test_another_format_is_refused(store: Store) -> None:
     store.seal("t", FILES, {})
     manifest = json.loads(store.read(f"t/{MANIFEST}"))
