@@ -35,6 +35,7 @@ WEIGHTS = "weights.safetensors"
 FAILURE = "failure.json"
 PLAN = "plan.json"
 PART = ".part"
+LISTINGS = 20  # attempts to list a folder that others are writing
 FORMAT = 1
 
 
@@ -140,8 +141,7 @@ class Store:
 
     def folders(self, path: str) -> list[str]:
         """Names of the folders below `path`, sorted; empty where there is no `path`."""
-        selector = fs.FileSelector(self._full(path), allow_not_found=True)
-        return sorted(i.base_name for i in self.fs.get_file_info(selector) if i.type == fs.FileType.Directory)
+        return sorted(i.base_name for i in self._list(path) if i.type == fs.FileType.Directory)
 
     # -- single files ------------------------------------------------------------------------------------------------
 
@@ -173,8 +173,18 @@ class Store:
         return f"{self.root}/{path}"
 
     def _sizes(self, path: str) -> dict[str, int]:
+        return {i.base_name: i.size for i in self._list(path) if i.type == fs.FileType.File}
+
+    def _list(self, path: str) -> list[fs.FileInfo]:
+        """What is in the folder `path`; nothing where there is none.
+
+        Another process may be making it or moving files in it: a listing that was overtaken is taken again.
+        """
         selector = fs.FileSelector(self._full(path), allow_not_found=True)
-        return {i.base_name: i.size for i in self.fs.get_file_info(selector) if i.type == fs.FileType.File}
+        for _ in range(LISTINGS - 1):
+            with contextlib.suppress(FileNotFoundError):
+                return self.fs.get_file_info(selector)
+        return self.fs.get_file_info(selector)
 
 
 def to_json(content: Any) -> bytes:
