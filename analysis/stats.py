@@ -163,17 +163,6 @@ def hedges_g(differences: Sequence[float] | Values) -> float | None:
     return math.exp(log_j) * float(d.mean()) / float(d.std(ddof=1))
 
 
-def pairs_needed(sd: float, delta: float, alpha: float, power: float = 0.8) -> float:
-    """Pairs at which a one-sided paired test at `alpha` finds a mean `delta` beyond its bound, as a quick figure.
-
-    (z(1-alpha) + z(power))^2 (sd / delta)^2, which is 6.2 (sd / delta)^2 at 5 % and 80 %; `sd` is that of the
-    differences. By the normal approximation, so one or two pairs too few. Infinite for delta 0.
-    """
-    if delta == 0:
-        return math.inf
-    return float(special.ndtri(1 - alpha) + special.ndtri(power)) ** 2 * (sd / delta) ** 2
-
-
 def _all_flipped_sums(d: Values) -> Values:
     """Sums of `d` under all 2^n choices of signs, shape (2^n,)."""
     sums = np.zeros(1)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from analysis.stats import pairs_needed
+from analysis.power import pairs_needed
 
 MOST_SEEDS = 1000  # beyond this, a number of seeds is no plan
 

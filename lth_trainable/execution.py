@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -16,12 +17,25 @@ class Execution:
     """Where and how a trial runs; none of it is part of its identity.
 
     data_root: folder of data sets that read files. device: a torch device. threads: CPU threads of one trial;
-    results are equal bit for bit only for an equal number.
+    results are equal bit for bit only for an equal number. deterministic: only kernels with reproducible bytes; on a
+    CPU they all are.
     """
 
     data_root: Path | None = None
     device: str = "cpu"
     threads: int = 1
+    deterministic: bool = False
+
+
+def prepare(execution: Execution) -> None:
+    """Set this process up for trials of this execution."""
+    torch.set_num_threads(execution.threads)
+    if torch.device(execution.device).type == "cuda":
+        if execution.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first cuBLAS handle is made
+        torch.use_deterministic_algorithms(execution.deterministic)
+        torch.backends.cudnn.deterministic = execution.deterministic
+        torch.backends.cudnn.benchmark = False
 
 
 def fingerprint(execution: Execution) -> dict[str, Any]:
@@ -31,7 +45,7 @@ def fingerprint(execution: Execution) -> dict[str, Any]:
         "torch": torch.__version__,
         "device": _device_model(torch.device(execution.device)),
         "threads": execution.threads,
-        "deterministic": execution.device == "cpu",
+        "deterministic": execution.deterministic or execution.device == "cpu",
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,8 @@ from torch import nn
 
 from lth_trainable.seeds import derive_seed
 from lth_trainable.spec import TrialSpec
+
+_LARGEST_SEED = (1 << 63) - 1
 
 
 class TrialLearner(Learner):
@@ -56,24 +59,64 @@ class TrialLearner(Learner):
         super().remove_cb(cb)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a fit stands among a trial's levels.
+
+    level: names data order, augmentation and dropout beside the epoch, where a level has an order of its own; 0 where
+    it has that of the dense network. skip: batches of the fit's first epoch that were trained before. lr_is_last: the
+    learning rate stays where a whole level leaves it.
+    """
+
+    level: int = 0
+    skip: int = 0
+    lr_is_last: bool = False
+
+    @property
+    def names(self) -> tuple[int, ...]:
+        return (self.level,) if self.level else ()
+
+
 class Clock(Callback):
-    """Sets data order and torch's random stream at the start of an epoch, from (seed, epoch) alone.
+    """Sets data order, torch's random stream and the learning rate, from seed, level, epoch and step alone.
 
     `start`: number of the fit's first epoch on the clock of the trial; a level rewound to epoch k starts at k.
     """
 
     order = -5
 
-    def __init__(self, seed: int) -> None:
-        self.seed, self.start = seed, 0
+    def __init__(self, spec: TrialSpec) -> None:
+        self.spec, self.start, self.place = spec, 0, Place()
 
     @property
     def now(self) -> int:
         return self.start + self.learn.epoch
 
+    def before_fit(self) -> None:
+        self.steps_per_epoch = self.dls.train.steps_per_epoch
+        self.course = self.spec.lr_course(self.steps_per_epoch)
+
     def before_train(self) -> None:
-        self.dls.train.epoch = self.now
-        seed_torch(derive_seed(self.seed, "forward", self.now), self.dls.device)
+        train = self.dls.train
+        self.skipped = self.place.skip if self.learn.epoch == 0 else 0
+        train.epoch, train.level, train.skip = self.now, self.place.level, self.skipped
+        self.stream = derive_seed(self.spec.seed, "forward", self.now, *self.place.names)
+        self.first = self.now * self.steps_per_epoch + self.skipped  # step of the epoch's first batch
+
+    @property
+    def step(self) -> int:
+        """Update that the present batch makes, on the clock of the trial."""
+        return self.first + self.learn.iter
+
+    def before_batch(self) -> None:
+        if not self.learn.training:
+            return
+        seed_torch((self.stream + self.skipped + self.learn.iter) & _LARGEST_SEED, self.dls.device)
+        if self.spec.lr_policy != "constant":
+            step = self.course.total_steps - 1 if self.place.lr_is_last else self.step
+            self.learn.opt.set_hyper("lr", self.course.lr_at(step))
+            if self.course.rule.cycles_momentum:
+                self.learn.opt.set_hyper("mom", self.course.momentum_at(step))
 
 
 def seed_torch(seed: int, device: torch.device) -> None:
@@ -100,12 +143,13 @@ class EpochLog(Callback):
     ) -> None:
         self.describe, self.on_epoch = describe, on_epoch
         self.rows: list[dict[str, Any]] = []
+        self.trained = 0  # rows of this log's own training, not taken over from a state
         self.diverged = False
         self._loss: Any = 0.0
         self._correct: Any = 0.0
         self._seen = 0
         self._train_loss = math.nan
-        self.evaluation: tuple[float, float] = (math.nan, math.nan)
+        self._validation: tuple[float, float] = (math.nan, math.nan)
 
     def before_epoch(self) -> None:
         self._started = time.perf_counter()
@@ -130,17 +174,16 @@ class EpochLog(Callback):
             raise CancelFitException
 
     def after_validate(self) -> None:
-        self.evaluation = float(self._loss) / self._seen, float(self._correct) / self._seen
-        if not self.learn.lock.locked():
-            self._end_of_epoch()
+        self._validation = float(self._loss) / self._seen, float(self._correct) / self._seen
+        self._end_of_epoch()
 
     def _end_of_epoch(self) -> None:
-        valid_loss, valid_accuracy = self.evaluation if math.isfinite(self._train_loss) else (math.nan, None)
+        valid_loss, valid_accuracy = self._validation if math.isfinite(self._train_loss) else (math.nan, None)
         self.diverged = not (math.isfinite(self._train_loss) and math.isfinite(valid_loss))
         clock = self.learn.clock
         row = {
             "epoch": clock.now,
-            "step": (clock.now + 1) * len(self.learn.dls.train),
+            "step": (clock.now + 1) * clock.steps_per_epoch,
             "lr": self.learn.opt.hypers[-1]["lr"],
             "train_loss": _finite(self._train_loss),
             "valid_loss": _finite(valid_loss),
@@ -149,6 +192,7 @@ class EpochLog(Callback):
             **self.describe(),
         }
         self.rows.append(row)
+        self.trained += 1
         if self.on_epoch is not None:
             self.on_epoch(row)
         if self.diverged:
@@ -169,8 +213,21 @@ def make_learner(spec: TrialSpec, model: nn.Module, dls: DataLoaders, log: Epoch
         wd_bn_bias=True,
         train_bn=False,
         default_cbs=False,
-        cbs=[TrainEvalCallback(), Clock(spec.seed), log],
+        cbs=[TrainEvalCallback(), Clock(spec), log],
     )
+
+
+@torch.no_grad()
+def measure(model: nn.Module, loader: Any, loss_func: Any) -> tuple[float, float]:
+    """Mean loss and accuracy over all pictures of a loader, as an epoch's validation has them; touches nothing else."""
+    training, loss, correct, seen = model.training, 0.0, 0.0, 0
+    model.eval()
+    for x, y in loader:
+        predicted = model(x)
+        loss, seen = loss + loss_func(predicted, y) * len(y), seen + len(y)
+        correct = correct + (predicted.argmax(1) == y).sum()
+    model.train(training)
+    return float(loss) / seen, float(correct) / seen
 
 
 def optimizer_of(spec: TrialSpec) -> Callable[..., OptimWrapper]:

@@ -16,6 +16,7 @@ from fastai.losses import CrossEntropyLossFlat
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from lth_trainable.augment import AUGMENTATIONS, Draws
 from lth_trainable.data import Dataset, Part
 from lth_trainable.seeds import generator
 
@@ -25,8 +26,10 @@ EVALUATION_BATCH = 1024  # fixed: a sum's rounding depends on how it is cut up
 class ResidentLoader:
     """Batches (x, y) of one part of a data set.
 
-    order_seed: shuffle each epoch by (order_seed, epoch); None keeps the order of the data. `epoch` is the number of
-    the next pass; it counts itself up, and whoever knows better sets it.
+    order_seed: shuffle each epoch by (order_seed, epoch); None keeps the order of the data. augment: a name of
+    `AUGMENTATIONS`, or "none"; drawn by the same. `epoch` is the number of the next pass; it counts itself up, and
+    whoever knows better sets it. `level`: names the stream too, unless 0. `skip`: batches that the next pass leaves out
+    at its beginning.
     """
 
     n_inp = 1
@@ -39,8 +42,10 @@ class ResidentLoader:
         order_seed: int | None = None,
         device: Any = "cpu",
         epoch: int = 0,
+        augment: str = "none",
     ) -> None:
         self.dataset, self.bs, self.order_seed, self.epoch = dataset, batch_size, order_seed, epoch
+        self.augment, self.level, self.skip = augment, 0, 0
         self.to(device)
 
     @property
@@ -60,31 +65,54 @@ class ResidentLoader:
         self.x, self.y = (tensor.to(self.device) for tensor in self.dataset.tensors)
         return self
 
-    def __len__(self) -> int:
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of a whole pass."""
         return -(-self.n // self.bs)
+
+    def __len__(self) -> int:
+        """Batches of the next pass."""
+        return self.steps_per_epoch - self.skip
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         if self.order_seed is None:
             yield from zip(self.x.split(self.bs), self.y.split(self.bs), strict=True)
         else:
-            for index in self.order().split(self.bs):
-                yield self.x.index_select(0, index), self.y.index_select(0, index)
+            draws = self.draws()
+            for index in self.order().split(self.bs)[self.skip :]:
+                yield self._batch(index, draws)
         self.epoch += 1
+        self.skip = 0
 
     def order(self) -> Tensor:
         """Indices (n,) of this epoch's pictures, in the order of their use."""
-        assert self.order_seed is not None
-        return torch.from_numpy(generator(self.order_seed, "order", self.epoch).permutation(self.n)).to(self.device)
+        return torch.from_numpy(self._stream("order").permutation(self.n)).to(self.device)
+
+    def draws(self) -> Draws | None:
+        """What happens to each picture in this epoch; None without augmentation."""
+        if self.augment == "none" or self.order_seed is None:
+            return None
+        return AUGMENTATIONS[self.augment].draw(self.n, self.x.shape[-1], self._stream("augment"), self.device)
 
     def one_batch(self) -> tuple[Tensor, Tensor]:
         """The first batch of the next pass."""
-        index = torch.arange(min(self.bs, self.n)) if self.order_seed is None else self.order()[: self.bs]
-        return self.x[index], self.y[index]
+        if self.order_seed is None:
+            return self.x[: self.bs], self.y[: self.bs]
+        return self._batch(self.order()[: self.bs], self.draws())
+
+    def _batch(self, index: Tensor, draws: Draws | None) -> tuple[Tensor, Tensor]:
+        x = self.x.index_select(0, index)
+        return x if draws is None else draws(x, index), self.y.index_select(0, index)
+
+    def _stream(self, purpose: str) -> np.random.Generator:
+        assert self.order_seed is not None
+        return generator(self.order_seed, purpose, self.epoch, *((self.level,) if self.level else ()))
 
     def new(self, dataset: _Resident | None = None, shuffle: bool = False, **_: Any) -> ResidentLoader:
         """A loader over the same (or another) data set; fastai asks for one without shuffling."""
         seed = self.order_seed if shuffle else None
-        return type(self)(dataset or self.dataset, self.bs, seed, self.device, self.epoch)
+        augment = self.augment if shuffle else "none"
+        return type(self)(dataset or self.dataset, self.bs, seed, self.device, self.epoch, augment)
 
 
 class _Resident(TensorDataset):
@@ -101,14 +129,16 @@ class _Resident(TensorDataset):
         return _Resident(Part(x=np.zeros((0, *shape), np.float32), y=np.zeros(0, np.int64)), self.vocab)
 
 
-def resident_loaders(data: Dataset, *, batch_size: int, order_seed: int, device: Any = "cpu") -> DataLoaders:
+def resident_loaders(
+    data: Dataset, *, batch_size: int, order_seed: int, device: Any = "cpu", augment: str = "none"
+) -> DataLoaders:
     """fastai DataLoaders over resident data: `train` (shuffled by seed and epoch), `valid`, and the test part third.
 
     Shapes: x (batch, channels, height, width) float32, y (batch,) int64.
     """
     train, valid, test = (_Resident(part, data.classes) for part in (data.train, data.valid, data.test))
     loaders = [
-        ResidentLoader(train, batch_size, order_seed, device),
+        ResidentLoader(train, batch_size, order_seed, device, augment=augment),
         ResidentLoader(valid, EVALUATION_BATCH, None, device),
         ResidentLoader(test, EVALUATION_BATCH, None, device),
     ]

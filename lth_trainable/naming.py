@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, Any
 
+from lth_trainable.lr_policies import LR_POLICIES
+
 if TYPE_CHECKING:
     from lth_trainable.spec import TrialSpec
 
@@ -13,7 +15,9 @@ _LABELS = {
     "prune_rate_pct": "p", "prune_steps": "steps", "start_pct": "start", "end_pct": "end", "retrain": "retrain_",
     "reset_end": "supermask_", "granularity": "", "context": "", "criterion": "", "layers": "layers_", "epochs": "e",
     "batch_size": "bs", "optimizer": "", "lr": "lr", "momentum": "mom", "beta2": "beta2_", "eps": "eps",
-    "weight_decay": "wd", "precision": "", "order_seed": "order", "split_seed": "split",
+    "weight_decay": "wd", "precision": "", "order_seed": "order", "split_seed": "split", "augment": "",
+    "lr_policy": "lr_", "warmup_pct": "warm", "lr_drops": "drops", "lr_drop_factor": "drop", "rewind_optimizer": "opt_",
+    "output_prune_rate_pct": "pout",
 }  # fmt: skip
 
 
@@ -26,6 +30,8 @@ def trial_name(spec: TrialSpec) -> str:
         parts += [_safe(spec.schedule), f"s{spec.target_sparsity_pct:g}"]
         if spec.rewind_epoch is not None:
             parts.append(f"r{spec.rewind_epoch}")
+        if spec.rewind_step is not None:
+            parts.append(f"r{spec.rewind_step}it")
     usual = _defaults(spec)
     parts += [
         f"{label}{_safe(getattr(spec, name))}" for name, label in _LABELS.items() if getattr(spec, name) != usual[name]
@@ -38,6 +44,8 @@ def _defaults(spec: TrialSpec) -> dict[str, Any]:
     defaults = {f.name: f.default for f in fields(spec) if f.default is not MISSING}
     if spec.optimizer != "adam":
         defaults |= {"beta2": None, "eps": None}
+    policy = LR_POLICIES[spec.lr_policy]
+    defaults |= {"warmup_pct": policy.warmup_pct, "lr_drops": policy.drops, "lr_drop_factor": policy.drop_factor}
     if spec.schedule is None:
         sparse = ("granularity", "context", "criterion", "prune_rate_pct", "prune_steps", "retrain")
         return defaults | dict.fromkeys(sparse)

@@ -51,10 +51,14 @@ class MaskedLayers:
         """Layers without a weight left."""
         return [layer.name for layer in self.layers if self.counts[layer.parameter_name] == 0]
 
-    def put(self, masks: dict[str, Mask]) -> None:
-        """Make `masks` (Boolean, True: kept, by parameter name) the mask in force, and apply it."""
+    def hold(self, masks: dict[str, Mask]) -> None:
+        """Make `masks` (Boolean, True: kept, by parameter name) the mask in force, not touching weights."""
         self.in_force, self._factors = masks, []
         self.counts = {name: int(np.count_nonzero(mask)) for name, mask in masks.items()}
+
+    def put(self, masks: dict[str, Mask]) -> None:
+        """Make `masks` the mask in force, and apply it."""
+        self.hold(masks)
         with torch.no_grad():
             for layer in self.layers:
                 layer.weight.mul_(torch.from_numpy(masks[layer.parameter_name]).to(layer.weight.device))
@@ -164,8 +168,8 @@ class Pruner(MaskedLayers):
         previous = {name: before[name] for name in scores} if before is not None else None
         return prune(scores, sparsity, axes=self.axes, context=self.context, previous=previous, growing=growing)
 
-    def put(self, masks: dict[str, Mask]) -> None:
-        super().put(masks)
+    def hold(self, masks: dict[str, Mask]) -> None:
+        super().hold(masks)
         self.levels.append(masks)
         self.counts_by_level.append(self.counts)
 

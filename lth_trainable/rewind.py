@@ -26,9 +26,17 @@ class Snapshot:
     @classmethod
     def of(cls, model: nn.Module, tensors: Mapping[str, Tensor]) -> Snapshot:
         """The snapshot of `state()`, for a model of the same shape."""
-        snapshot = cls(model)
-        snapshot.tensors = {name: tensors[name].to(like) for name, like in snapshot.tensors.items()}
-        return snapshot
+        return cls(model).replaced(tensors)
+
+    def replaced(
+        self, tensors: Mapping[str, Tensor], optimizer_state: Mapping[int, Mapping[str, Tensor]] | None = None
+    ) -> Snapshot:
+        """A snapshot of the same model and optimiser that holds other values."""
+        other = copy.copy(self)
+        other.tensors = {name: tensors[name].to(like) for name, like in self.tensors.items()}
+        if optimizer_state is not None and self.optimizer is not None:
+            other.optimizer = {**self.optimizer, "state": {index: dict(v) for index, v in optimizer_state.items()}}
+        return other
 
     def state(self) -> dict[str, Tensor]:
         """Every tensor, by name."""
@@ -47,6 +55,11 @@ class Snapshot:
     def weights(self) -> dict[str, Tensor]:
         """What `model.state_dict()` held when the snapshot was taken."""
         return {name: self.tensors[name] for name in self._persistent}
+
+    @property
+    def transient(self) -> dict[str, Tensor]:
+        """Buffers that `model.state_dict()` leaves out."""
+        return {name: tensor for name, tensor in self.tensors.items() if name not in self._persistent}
 
 
 def _tensors(model: nn.Module) -> itertools.chain[tuple[str, Tensor]]:

@@ -293,8 +293,9 @@ class SparsifyCallback(Callback):
     def _take_up(self, state: Mapping[str, Any]) -> None:
         pruner, model = self._pruner, bare(self.learn.model)
         for masks in state["levels"]:
-            pruner.put(masks)
-        pruner.asked, pruner.initial, pruner.previous = state["asked"], state["initial"], state["previous"]
+            pruner.hold(masks)  # the weights are those of the last one; replaying all would clear what came back since
+        pruner.asked = {**pruner.asked, **state["asked"]}
+        pruner.initial, pruner.previous = state["initial"], state["previous"]
         pruner.remembered = state["remembered"]
         self.initial = Snapshot.of(model, state["first"])
         self.rewind_point = Snapshot.of(model, state["rewind_point"]) if state["rewind_point"] else None

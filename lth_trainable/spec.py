@@ -10,35 +10,41 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from typing import Any, ClassVar
 
 from lth_trainable.criteria import CRITERIA
 from lth_trainable.data import DATASETS
-from lth_trainable.errors import UserError, bad_value, unknown_name
+from lth_trainable.errors import UserError
 from lth_trainable.granularity import GRANULARITIES
+from lth_trainable.lr_policies import LR_POLICIES, LrCourse, parse_drops
 from lth_trainable.masks import CONTEXTS
 from lth_trainable.models import MODELS
 from lth_trainable.naming import trial_name
 from lth_trainable.registry import code_digest, lookup
 from lth_trainable.schedules import SCHEDULES, Prune, Schedule, ScheduleRule, exact
+from lth_trainable.validation import (
+    AUGMENTS,
+    CONTROLS,
+    LAYERS,
+    OPTIMIZERS,
+    PRECISIONS,
+    RETRAINS,
+    REWIND_OPTIMIZERS,
+    normalise,
+)
 
-CONTROLS = ("none", "dense")
-LAYERS = ("auto", "conv", "linear", "all")
-OPTIMIZERS = ("adam", "sgd")
-RETRAINS = ("weight_rewinding", "tutorial", "none")
 RUNG_TOLERANCE = Fraction(1, 10_000)  # a rung counts as reached when its density is within this of the target's
 
 
-def _choice(default: str, names: tuple[str, ...] | Mapping[str, Any], text: str) -> Any:
-    return field(default=default, metadata={"help": f"{text}: {', '.join(names)}", "names": names})
+def _choice(default: str | None, names: tuple[str, ...] | Mapping[str, Any], text: str, **more: Any) -> Any:
+    return field(default=default, metadata={"help": f"{text}: {', '.join(names)}", "names": names, **more})
 
 
-def _help(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
+def _help(default: Any, text: str, **more: Any) -> Any:
+    return field(default=default, metadata={"help": text, **more})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +62,12 @@ class TrialSpec:
     model: str = _choice("lenet_300_100", MODELS, "network")
     layers: str = _choice("auto", LAYERS, "layers that are pruned; auto: convolutions, or linear layers where none")
     optimizer: str = _choice("adam", OPTIMIZERS, "optimiser")
-    lr: float = _help(1.2e-3, "learning rate, constant")
+    lr: float = _help(1.2e-3, "learning rate; the largest, where the policy moves it")
     momentum: float = _help(0.9, "momentum (adam: beta1)")
     beta2: float | None = _help(0.999, "adam's second decay rate")
     eps: float | None = _help(1e-8, "adam's epsilon")
     weight_decay: float = _help(0.0, "weight decay; decoupled (adam), L2 (sgd)")
-    precision: str = _choice("fp32", ("fp32",), "arithmetic")
+    precision: str = _choice("fp32", PRECISIONS, "arithmetic")
     epochs: int = _help(20, "epochs a level (imp, omp), or of the whole fit (other schedules, dense)")
     seed: int = _help(0, "the replicate: initialisation, data order and everything else random")
     order_seed: int | None = _help(None, "data order of another seed; None: the trial's own")
@@ -80,18 +86,29 @@ class TrialSpec:
     retrain: str | None = _choice(
         "auto", ("auto", *RETRAINS), "what returns after a prune; auto: as the schedule's papers do"
     )
-    rewind_epoch: int | None = _help(0, "epoch whose weights a ticket is rewound to; 0: initialisation")
+    rewind_epoch: int | None = _help(
+        0, "epoch (or iteration, as 500it) that a ticket is rewound to; 0: initialisation", as_text="K"
+    )
     reset_end: bool = _help(False, "end with the rewind weights under the final mask (a supermask), untrained")
+    augment: str = _choice("none", AUGMENTS, "what is done to training pictures", noop="none")
+    lr_policy: str = _choice(
+        "constant", LR_POLICIES, "how the learning rate moves within a level or fit", noop="constant"
+    )
+    warmup_pct: float | None = _help(None, "part of the training in which the learning rate ramps up", noop=None)
+    lr_drops: str | None = _help(None, "lr_policy steps: parts of the training after which it drops", noop=None)
+    lr_drop_factor: float | None = _help(None, "lr_policy steps: factor of a drop", noop=None)
+    rewind_step: int | None = _help(None, "iteration that a ticket is rewound to, in place of an epoch", noop=None)
+    rewind_optimizer: str | None = _choice(
+        None, REWIND_OPTIMIZERS, "optimiser at a weight rewind; None: restored with the weights", noop=None
+    )
+    output_prune_rate_pct: float | None = _help(
+        None, "imp: rate of the output layer, the last that is pruned; None: that of all", noop=None
+    )
 
     notes: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
-        self._check_common()
-        if self.control == "dense":
-            self._drop(*_SPARSE_FIELDS)
-            self._set("reset_end", False)
-        else:
-            self._check_sparse()
+        normalise(self)
 
     # -- derived -----------------------------------------------------------------------------------------------------
 
@@ -116,19 +133,29 @@ class TrialSpec:
         if self.schedule is None:
             return ()
         if self.schedule == "imp":
-            return tuple(
-                1 - (1 - _fraction(self.prune_rate_pct)) ** level for level in range(1, self._imp_levels() + 1)
-            )
+            return _rungs(self.prune_rate_pct, self.n_levels)
         if self.schedule == "omp":
-            return (_fraction(self.target_sparsity_pct),)
+            return (fraction(self.target_sparsity_pct),)
         return tuple(prune.sparsity for prune in self.prunes)
+
+    @property
+    def output_sparsities(self) -> tuple[Fraction | None, ...]:
+        """Exact sparsity of the output layer at each level, None where it has no rate of its own."""
+        if self.output_prune_rate_pct is None:
+            return (None,) * len(self.level_sparsities)
+        return _rungs(self.output_prune_rate_pct, self.n_levels)
+
+    @property
+    def n_levels(self) -> int:
+        """L of an imp trial, the smallest integer with (1-p)^L <= 1 - s + 1e-4."""
+        return _n_levels(self.prune_rate_pct, self.target_sparsity_pct)
 
     @property
     def prunes(self) -> tuple[Prune, ...]:
         """Prune events of a within-fit schedule; empty for the other families."""
         if self.family != "fit":
             return ()
-        return self.make_schedule().prunes(self.epochs, _fraction(self.target_sparsity_pct))
+        return self.make_schedule().prunes(self.epochs, fraction(self.target_sparsity_pct))
 
     def make_schedule(self) -> Schedule:
         """The `Schedule` of a within-fit trial."""
@@ -139,12 +166,37 @@ class TrialSpec:
         return Schedule(function, self.start_pct, self.end_pct)
 
     @property
-    def epochs_alone(self) -> int:
-        """Epochs that this trial trains when nothing is shared: T + L (T - k) for levels, else the fit's epochs."""
+    def rewinds(self) -> bool:
+        """Whether weights of an earlier point return: after a prune, or at the end."""
+        return self.retrain in ("weight_rewinding", "tutorial") or self.reset_end
+
+    @property
+    def order_is_new(self) -> bool:
+        """Whether each level sees the data in an order of its own: where training goes on from the pruned weights."""
+        return self.retrain in ("lr_rewinding", "fine_tuning")
+
+    def retrained_from(self, steps_per_epoch: int | None = None) -> int:
+        """Epoch at which each level's training starts on its clock; that of a rewind iteration needs the steps."""
+        if self.rewind_step is not None:
+            return self.rewind_step // steps_per_epoch if steps_per_epoch else 0
+        return self.rewind_epoch or 0
+
+    def epochs_alone(self, steps_per_epoch: int | None = None) -> int:
+        """Epochs that this trial trains when nothing is shared: T + L (T - k) for levels, else the fit's epochs.
+
+        The epoch in which a rewind iteration lies counts as one. Without `steps_per_epoch` it is taken as the first.
+        """
         if self.family != "levels":
             return self.epochs
-        assert self.rewind_epoch is not None
-        return self.epochs + len(self.level_sparsities) * (self.epochs - self.rewind_epoch)
+        return self.epochs + len(self.level_sparsities) * (self.epochs - self.retrained_from(steps_per_epoch))
+
+    def lr_course(self, steps_per_epoch: int) -> LrCourse:
+        """Learning rate and momentum of every step of a level, or of the whole fit."""
+        return LrCourse(
+            policy=self.lr_policy, lr=self.lr, momentum=self.momentum, total_steps=self.epochs * steps_per_epoch,
+            warmup_pct=self.warmup_pct, drops=parse_drops(self.lr_drops) if self.lr_drops else None,
+            drop_factor=self.lr_drop_factor,
+        )  # fmt: skip
 
     @property
     def name(self) -> str:
@@ -169,173 +221,6 @@ class TrialSpec:
         found = {name: code_digest(value) for name, value in named.items() if value is not None}
         return {name: value for name, value in found.items() if value is not None}
 
-    # -- validation --------------------------------------------------------------------------------------------------
-
-    def _check_common(self) -> None:
-        lookup("dataset", self.dataset, DATASETS)
-        lookup("model", self.model, MODELS)
-        self._check_choice("layers", LAYERS)
-        self._check_choice("optimizer", OPTIMIZERS)
-        self._check_choice("precision", ("fp32",))
-        self._check_choice("control", CONTROLS)
-        self._number("lr", lambda v: v > 0, "a positive learning rate")
-        self._number("weight_decay", lambda v: v >= 0, "a number of at least 0")
-        self._number("momentum", lambda v: 0 <= v < 1, "a number in [0, 1)")
-        if self.optimizer == "adam":
-            self._number("beta2", lambda v: 0 <= v < 1, "a number in [0, 1)")
-            self._number("eps", lambda v: v > 0, "a positive number")
-        else:
-            self._drop("beta2", "eps")
-        self._integer("epochs", 1)
-        self._integer("batch_size", 1)
-        self._integer("seed", 0)
-        self._integer("split_seed", 0)
-        for name, valid, expected in _OPTIONAL:
-            if getattr(self, name) is not None:
-                self._number(name, valid, expected)
-        if self.prune_steps is not None:
-            self._integer("prune_steps", 1)
-        if self.order_seed is not None:
-            self._integer("order_seed", 0)
-            if self.order_seed == self.seed:
-                self._drop("order_seed")
-
-    def _check_sparse(self) -> None:
-        check_sparsity("sparsity", self.target_sparsity_pct)
-        self._number("target_sparsity_pct", lambda v: 0 < v < 100, "per cent")
-        lookup("criterion", str(self.criterion), CRITERIA)
-        self._check_choice("granularity", GRANULARITIES)
-        self._check_choice("context", CONTEXTS)
-        (self._check_levels if self.family == "levels" else self._check_fit)()
-
-    def _check_levels(self) -> None:
-        self._drop("start_pct", "end_pct", "prune_steps")
-        self._set_retrain(("weight_rewinding",), "weight_rewinding")
-        if self.schedule == "imp":
-            check_sparsity("prune_rate", self.prune_rate_pct)
-            self._number("prune_rate_pct", lambda v: 0 < v < 100, "per cent")
-            self._snap_to_rung()
-        else:
-            self._drop("prune_rate_pct")
-        self._check_rewind(self.epochs, "the first prune, at the end of the level's epochs")
-        if self.rewind_epoch == self.epochs:
-            raise bad_value(
-                "rewind_epoch",
-                self.rewind_epoch,
-                f"less than epochs ({self.epochs})",
-                "no epoch would be left to retrain",
-            )
-
-    def _check_fit(self) -> None:
-        self._drop("prune_rate_pct")
-        rule = self.rule
-        if self.schedule == "iterative":
-            self._integer("prune_steps", 1)
-        else:
-            self._drop("prune_steps")
-        schedule = self.make_schedule()
-        self._set("start_pct", float(schedule.start_pct))
-        self._set("end_pct", float(schedule.end_pct))
-        self._set_retrain(("tutorial", "none") if rule.stepwise else ("none",), "tutorial" if rule.stepwise else "none")
-        first = self.prunes[0].epoch
-        if self.retrain == "none" and not self.reset_end:
-            self._drop("rewind_epoch")
-        else:
-            self._check_rewind(first, "the first prune")
-
-    def _check_rewind(self, first_prune: int, event: str) -> None:
-        if isinstance(self.rewind_epoch, bool) or not isinstance(self.rewind_epoch, int) or self.rewind_epoch < 0:
-            raise bad_value("rewind_epoch", self.rewind_epoch, "a whole epoch number, 0 or more (0: initialisation)")
-        if self.rewind_epoch > first_prune:
-            raise bad_value(
-                "rewind_epoch",
-                self.rewind_epoch,
-                f"an epoch up to {event} of schedule {self.schedule} (epoch {first_prune})",
-                "weights can only be rewound to an epoch that the dense network has trained",
-            )
-
-    def _set_retrain(self, valid: tuple[str, ...], default: str) -> None:
-        if self.retrain == "auto":
-            self._set("retrain", default)
-        if self.retrain not in valid:
-            raise bad_value("retrain", self.retrain, f"{' or '.join(valid)} with schedule {self.schedule}")
-
-    def _imp_levels(self) -> int:
-        """L, the smallest integer with (1-p)^L <= 1 - s + 1e-4."""
-        keep, floor = 1 - _fraction(self.prune_rate_pct), 1 - _fraction(self.target_sparsity_pct) + RUNG_TOLERANCE
-        levels, density = 1, keep
-        while density > floor:
-            levels, density = levels + 1, density * keep
-        return levels
-
-    def _snap_to_rung(self) -> None:
-        asked = _fraction(self.target_sparsity_pct)
-        rung = self.level_sparsities[-1]
-        snapped = float(round(rung * 100, 2))
-        if abs(rung - asked) > RUNG_TOLERANCE:
-            self._note(
-                f"sparsity {self.target_sparsity_pct:g} % is between rungs of {self.prune_rate_pct:g} % a level; "
-                f"taken as the next rung, {snapped:g} % (level {self._imp_levels()})"
-            )
-        self._set("target_sparsity_pct", snapped)
-
-    def _check_choice(self, name: str, valid: Any) -> None:
-        if getattr(self, name) not in valid:
-            raise unknown_name(name, getattr(self, name), valid)
-
-    def _integer(self, name: str, least: int) -> None:
-        value = getattr(self, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise bad_value(name, value, f"a whole number of at least {least}")
-
-    def _number(self, name: str, valid: Callable[[float], bool], expected: str) -> None:
-        value = getattr(self, name)
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not math.isfinite(value)
-            or not valid(value)
-        ):
-            raise bad_value(name, value, expected)
-        self._set(name, float(value))
-
-    def _note(self, text: str) -> None:
-        self._set("notes", (*self.notes, text))
-
-    def _set(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)
-
-    def _drop(self, *names: str) -> None:
-        for name in names:
-            self._set(name, None)
-
-
-_SPARSE_FIELDS = (
-    "target_sparsity_pct", "granularity", "context", "criterion", "schedule", "prune_rate_pct", "prune_steps",
-    "start_pct", "end_pct", "retrain", "rewind_epoch",
-)  # fmt: skip
-
-
-_OPTIONAL: tuple[tuple[str, Callable[[float], bool], str], ...] = (
-    ("start_pct", lambda v: 0 <= v < 1, "a part of the fit in [0, 1), such as 0.25"),
-    ("end_pct", lambda v: 0 <= v <= 1, "a part of the fit in [0, 1]"),
-)  # checked also where they do not act, so that a mistake is not passed over
-
-
-def check_sparsity(where: str, value: Any) -> None:
-    """Refuse a per cent that is none: a fraction, a negative, 100 or more. Raises `UserError`."""
-    expected = "per cent of the weights, more than 0 and less than 100"
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise bad_value(where, value, expected)
-    if 0 < value < 1:
-        raise bad_value(where, value, expected, f"it is in per cent: did you mean {round(value * 100, 6):g}?")
-    if value == 100:
-        raise bad_value(where, value, expected, "at 100 no weight would be left")
-    if value == 0:
-        raise bad_value(where, value, expected, "0 is the dense network: dense baselines are part of every sweep")
-    if not 0 < value < 100:
-        raise bad_value(where, value, expected)
-
 
 def digest(content: Any) -> str:
     """SHA-256 (hex) of canonical JSON: sorted keys, no spaces, no NaN."""
@@ -352,6 +237,21 @@ def spec_from_dict(content: Mapping[str, Any]) -> TrialSpec:
     return TrialSpec(**content)
 
 
-def _fraction(per_cent: float | None) -> Fraction:
+def fraction(per_cent: float | None) -> Fraction:
+    """The exact fraction of a per cent."""
     assert per_cent is not None
     return exact(per_cent) / 100
+
+
+@functools.cache
+def _n_levels(prune_rate_pct: float | None, target_sparsity_pct: float | None) -> int:
+    keep, floor = 1 - fraction(prune_rate_pct), 1 - fraction(target_sparsity_pct) + RUNG_TOLERANCE
+    levels, density = 1, keep
+    while density > floor:
+        levels, density = levels + 1, density * keep
+    return levels
+
+
+@functools.cache
+def _rungs(prune_rate_pct: float | None, levels: int) -> tuple[Fraction, ...]:
+    return tuple(1 - (1 - fraction(prune_rate_pct)) ** level for level in range(1, levels + 1))

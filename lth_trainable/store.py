@@ -1,7 +1,7 @@
 """The store: folders of files with a manifest written last. It is the truth; Ray only schedules.
 
-    <storage>/states/<state key>/<fingerprint>/     weights at a point of the plan, shared by all runs
-    <storage>/<run>/trials/<trial>/                 record, masks and final weights of one finished trial
+    <storage>/states/<state key>/<fingerprint>/     training at a point of the plan, shared by all runs
+    <storage>/<run>/trials/<trial>/                 record and masks of one finished trial
     <storage>/<run>/{plan.json,analysis/,quarantine/,ray/}
 
 A folder without a valid manifest does not exist. Listing checks sizes, reading checks SHA-256. Local folders, NFS and
@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 RECORD = "record.json"
 MASKS = "masks.safetensors"
-FINAL = "final.safetensors"
 WEIGHTS = "weights.safetensors"
+TRAINING = "training.safetensors"
+HISTORY = "history.json"
+STATES = "states"
 FAILURE = "failure.json"
 PLAN = "plan.json"
 PART = ".part"
@@ -68,6 +70,22 @@ class Store:
 
     # -- sealed folders ----------------------------------------------------------------------------------------------
 
+    def seal_shared(self, path: str, files: Mapping[str, bytes], about: Mapping[str, Any]) -> Sealed:
+        """As `seal`, for a folder that several runs may write at once, with contents that need not be equal.
+
+        Files bear part of their SHA-256 in their names, so nobody overwrites another's: whichever manifest comes last,
+        its files are there.
+        """
+        sums: dict[str, Any] = {}
+        for name, content in sorted(files.items()):
+            sha = hashlib.sha256(content).hexdigest()
+            stem, _, ending = name.rpartition(".")
+            sums[name] = {"size": len(content), "sha256": sha, "file": f"{stem}-{sha[:12]}.{ending}"}
+            self.write(f"{path}/{sums[name]['file']}", content)
+        manifest = {"format": FORMAT, **about, "files": sums}
+        self.write(f"{path}/{MANIFEST}", to_json(manifest))
+        return Sealed(path=path, manifest=manifest)
+
     def seal(self, path: str, files: Mapping[str, bytes], about: Mapping[str, Any]) -> Sealed:
         """Write `files` into the folder `path`, then its manifest with `about`, sizes and SHA-256.
 
@@ -76,7 +94,7 @@ class Store:
         """
         sums = {n: {"size": len(c), "sha256": hashlib.sha256(c).hexdigest()} for n, c in sorted(files.items())}
         manifest = {"format": FORMAT, **about, "files": sums}
-        present = set(self._sizes(path))
+        present = set(self.sizes(path))
         if MANIFEST in present:
             if self._is_sealed_as(path, manifest):
                 return Sealed(path=path, manifest=manifest)
@@ -98,12 +116,12 @@ class Store:
 
     def find(self, path: str) -> Sealed | None:
         """The sealed folder at `path`, None where there is none. Raises `Damaged` when sizes or manifest are off."""
-        sizes = self._sizes(path)
+        sizes = self.sizes(path)
         if MANIFEST not in sizes:
             return None
         try:
             manifest = json.loads(self.read(f"{path}/{MANIFEST}"))
-            expected = {name: entry["size"] for name, entry in manifest["files"].items()}
+            expected = {entry.get("file", name): entry["size"] for name, entry in manifest["files"].items()}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise Damaged(path, f"{MANIFEST} is unreadable ({error})") from error
         if manifest.get("format") != FORMAT:
@@ -115,8 +133,12 @@ class Store:
 
     def content(self, folder: Sealed, name: str) -> bytes:
         """One file of a sealed folder, its SHA-256 checked. Raises `Damaged`."""
-        content = self.read(f"{folder.path}/{name}")
-        if hashlib.sha256(content).hexdigest() != folder.manifest["files"][name]["sha256"]:
+        entry = folder.manifest["files"][name]
+        try:
+            content = self.read(f"{folder.path}/{entry.get('file', name)}")
+        except FileNotFoundError as error:
+            raise Damaged(folder.path, f"{name} is missing") from error
+        if hashlib.sha256(content).hexdigest() != entry["sha256"]:
             raise Damaged(folder.path, f"{name} does not have the SHA-256 of the manifest")
         return content
 
@@ -124,10 +146,10 @@ class Store:
         """Set a damaged folder aside under the run's quarantine; returns where it went."""
         target = f"{run}/quarantine/{Path(damage.folder).name}-{uuid.uuid4().hex[:8]}"
         self.fs.create_dir(self._full(Path(target).parent.as_posix()), recursive=True)
-        for name in self._sizes(damage.folder):
+        for name in self.sizes(damage.folder):
             self.write(f"{target}/{name}", self.read(f"{damage.folder}/{name}"))
         self.write(f"{target}/reason.txt", f"{damage}\n".encode())
-        self.fs.delete_dir(self._full(damage.folder))
+        self.delete_folder(damage.folder)
         return target
 
     # -- runs and states ---------------------------------------------------------------------------------------------
@@ -137,7 +159,7 @@ class Store:
 
     def state(self, key: str, fingerprint: Mapping[str, Any]) -> str:
         """Where the state `key` lives for machines of this fingerprint: bytes are equal only within one."""
-        return f"states/{key}/{digest(dict(fingerprint))[:12]}"
+        return f"{STATES}/{key}/{fingerprint_mark(fingerprint)}"
 
     def folders(self, path: str) -> list[str]:
         """Names of the folders below `path`, sorted; empty where there is no `path`."""
@@ -169,10 +191,16 @@ class Store:
         with contextlib.suppress(FileNotFoundError):
             self.fs.delete_file(self._full(path))
 
+    def delete_folder(self, path: str) -> None:
+        """Delete a folder with all that is in it; another process may have been faster."""
+        with contextlib.suppress(FileNotFoundError):
+            self.fs.delete_dir(self._full(path))
+
     def _full(self, path: str) -> str:
         return f"{self.root}/{path}"
 
-    def _sizes(self, path: str) -> dict[str, int]:
+    def sizes(self, path: str) -> dict[str, int]:
+        """Bytes of the files in the folder `path`, by name; empty where there is no `path`."""
         return {i.base_name: i.size for i in self._list(path) if i.type == fs.FileType.File}
 
     def _list(self, path: str) -> list[fs.FileInfo]:
@@ -185,6 +213,11 @@ class Store:
             with contextlib.suppress(FileNotFoundError):
                 return self.fs.get_file_info(selector)
         return self.fs.get_file_info(selector)
+
+
+def fingerprint_mark(fingerprint: Mapping[str, Any]) -> str:
+    """A short name of a fingerprint, for folders."""
+    return digest(dict(fingerprint))[:12]
 
 
 def to_json(content: Any) -> bytes:
@@ -245,15 +278,12 @@ def _load(store: Store, path: str, which: str) -> nn.Module:
     if folder is None:
         raise UserError(f"{path}: found no finished trial; expected a folder RUN/trials/TRIAL with a {MANIFEST}")
     record = json.loads(store.content(folder, RECORD))
-    if which == "final":
-        weights = load(store.content(folder, FINAL))
-    else:
-        reference = folder.manifest["states"].get(which)
-        state = store.find(reference) if reference else None
-        if state is None:
-            there = f"{reference} is missing" if reference else f"it has {', '.join(folder.manifest['states'])}"
-            raise UserError(f"{path}: found no {which} weights; {there}")
-        weights = load(store.content(state, WEIGHTS))
+    reference = folder.manifest["states"].get(which)
+    state = store.find(reference) if reference else None
+    if state is None:
+        there = f"{reference} is missing" if reference else f"it has {', '.join(folder.manifest['states'])}"
+        raise UserError(f"{path}: found no {which} weights; {there}")
+    weights = load(store.content(state, WEIGHTS))
     spec = spec_from_dict(record["spec"])
     with torch.random.fork_rng():
         model = lookup("model", spec.model, MODELS)(tuple(record["data"]["shape"]), record["data"]["n_classes"])

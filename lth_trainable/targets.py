@@ -14,7 +14,7 @@ from lth_trainable.granularity import GRANULARITIES
 from lth_trainable.layers import Layer
 from lth_trainable.masks import CONTEXTS
 from lth_trainable.schedules import Schedule, exact
-from lth_trainable.spec import check_sparsity
+from lth_trainable.validation import check_sparsity
 
 Target = Fraction | dict[str, Fraction]
 Sparsity = float | Mapping[str, float]

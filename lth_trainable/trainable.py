@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 import traceback
@@ -19,41 +20,72 @@ REPORT_SECONDS = 1.0  # between progress reports of a trial
 
 
 def train(config: dict[str, Any]) -> None:
-    """Run the trial of `config` ({spec, storage, run, execution}); Ray gets progress and manifest, the store the rest.
+    """Run the trial of `config`; Ray gets progress, states and manifest, the store the rest.
 
-    A trial that raises leaves `failure.json` in its folder and fails in Ray, which may try again.
+    config: {spec, storage, run, execution, keep, marks, resumable}; see `run.Keep`. A trial that raises leaves
+    `failure.json` in its folder and fails in Ray, which may try again.
     """
-    from lth_trainable.execution import Execution  # torch loads in the workers, not in the driver
-    from lth_trainable.run import run_trial
+    from lth_trainable.execution import Execution, fingerprint  # torch loads in the workers, not in the driver
+    from lth_trainable.run import Keep, run_trial
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
     spec = spec_from_dict(config["spec"])
-    store, run = Store(config["storage"]), config["run"]
+    store, run, execution = Store(config["storage"]), config["run"], Execution(**config["execution"])
     path = store.trial(run, spec.name)
     store.delete(f"{path}/{FAILURE}")
+    progress = _Progress(fingerprint(execution))
+    keep = Keep(
+        states=config["keep"], marks={int(step): key for step, key in config["marks"].items()},
+        resumable=config["resumable"],
+    )  # fmt: skip
     try:
-        record = run_trial(spec, store, run, Execution(**config["execution"]), _Progress())
+        record = run_trial(
+            spec, store, run, execution, progress.epoch, keep=keep, on_state=progress.state, on_damage=progress.damage
+        )
     except Exception as error:
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         store.write(f"{path}/{FAILURE}", to_json({"reason": reason, "traceback": traceback.format_exc()}))
         if isinstance(error, UserError):  # another attempt would make the same mistake
-            tune.report({"status": "failed", "epochs_done": 0})
+            tune.report({"status": "failed", "epochs_done": progress.epochs, **progress.news()})
             return
         raise
     final = {"epochs_done": record["epochs_trained"], "status": record["status"], **record["result"]}
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, MANIFEST).write_bytes(store.read(f"{path}/{MANIFEST}"))
-        tune.report(final, checkpoint=tune.Checkpoint.from_directory(folder))
+        tune.report({**final, **progress.news()}, checkpoint=tune.Checkpoint.from_directory(folder))
 
 
 class _Progress:
-    """Tells Ray of the epochs trained, at most once in `REPORT_SECONDS`."""
+    """Tells Ray of stored states at once, since trials wait for them, and of epochs at most once a second."""
 
-    def __init__(self) -> None:
-        self.epochs, self.last = 0, time.monotonic()
+    def __init__(self, mark: dict[str, Any]) -> None:
+        self.mark, self.epochs, self.last = json.dumps(mark), 0, time.monotonic()
+        self.stored: list[str] = []
+        self.damaged: list[str] = []
 
-    def __call__(self, row: dict[str, Any]) -> None:
+    def epoch(self, row: dict[str, Any]) -> None:
         self.epochs += 1
+        self.row = row
         if time.monotonic() - self.last >= REPORT_SECONDS:
-            self.last = time.monotonic()
-            tune.report({"epochs_done": self.epochs, "sparsity_pct": row["sparsity_pct"], "level": row["level"]})
+            self._report()
+
+    def state(self, key: str) -> None:
+        self.stored.append(key)
+        self._report()
+
+    def damage(self, report: str) -> None:
+        self.damaged.append(report)
+
+    def news(self) -> dict[str, Any]:
+        """What has not been reported yet."""
+        # the fingerprint as text: Tune flattens nested results
+        news = {"stored": self.stored, "fingerprint": self.mark, "damaged": self.damaged}
+        self.stored, self.damaged = [], []
+        return news
+
+    def _report(self) -> None:
+        self.last = time.monotonic()
+        row = self.row
+        tune.report({
+            "epochs_done": self.epochs, "sparsity_pct": row["sparsity_pct"], "level": row["level"], **self.news(),
+        })  # fmt: skip

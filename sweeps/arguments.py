@@ -7,7 +7,7 @@ import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, make_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -17,7 +17,8 @@ from sweeps.recipes import RECIPES, Sweep, find_recipe
 from sweeps.space import seed_values
 
 FLAG_OF = {"target_sparsity_pct": "sparsity", "prune_rate_pct": "prune_rate", "criterion": "criteria"}
-NO_AXIS = ("seed", "control")  # seeds have flags of their own; dense baselines belong to every sweep
+NO_AXIS = ("seed", "control", "rewind_step")  # seeds have flags of their own; dense baselines belong to every sweep;
+# an iteration to rewind to is a value of --rewind-epoch
 FIRST = (
     "target_sparsity_pct", "schedule", "rewind_epoch", "prune_rate_pct", "prune_steps", "start_pct", "end_pct",
     "retrain", "reset_end", "criterion", "granularity", "context", "layers",
@@ -41,7 +42,18 @@ class Options:
     max_concurrent: Annotated[int | None, tyro.conf.arg(help="trials at a time; None: all that fit", metavar="N")] = (
         None
     )
-    dry_run: Annotated[bool, tyro.conf.arg(help="show trials, epochs and time, and train nothing")] = False
+    deterministic: Annotated[bool, tyro.conf.arg(help="on a GPU: only kernels that repeat their bytes")] = False
+    keep_states: Annotated[
+        Literal["needed", "levels", "none"],
+        tyro.conf.arg(help="which training states are stored: those that share work, all levels', or none"),
+    ] = "needed"
+    max_hours: Annotated[
+        float | None, tyro.conf.arg(help="stop after so many hours; the command goes on", metavar="H")
+    ] = None
+    max_epochs: Annotated[int | None, tyro.conf.arg(help="stop after training so many epochs", metavar="E")] = None
+    retry_failed: Annotated[bool, tyro.conf.arg(help="try trials again that failed before")] = False
+    dry_run: Annotated[bool, tyro.conf.arg(help="show the plan, its epochs and the time, and train nothing")] = False
+    plan_figure: Annotated[Path | None, tyro.conf.arg(help="draw the plan: .svg, .pdf or .png", metavar="FILE")] = None
     json: Annotated[bool, tyro.conf.arg(help="end standard output with one line of JSON")] = False
     list: Annotated[bool, tyro.conf.arg(help="show the recipes")] = False
 
@@ -82,15 +94,17 @@ def _axes_class() -> type:
     """A dataclass with a tuple of values for each axis; empty where the command line does not give it."""
     hints, by_name = typing.get_type_hints(TrialSpec), {f.name: f for f in fields(TrialSpec)}
     entries = [
-        (flag, _axis_type(hints[name], by_name[name].metadata["help"], by_name[name].default), field(default=()))
+        (flag, _axis_type(hints[name], m["help"], by_name[name].default, m.get("as_text")), field(default=()))
         for name, flag in _flags().items()
+        for m in [by_name[name].metadata]
     ]
     return make_dataclass("Axes", entries, namespace={"__doc__": "Each takes one or more values."})
 
 
-def _axis_type(hint: Any, text: str, default: Any) -> Any:
+def _axis_type(hint: Any, text: str, default: Any, as_text: str | None) -> Any:
     plain = next(t for t in (*typing.get_args(hint), hint) if t is not type(None))
     hint_text = "" if default is None else f"(default: the recipe's, or {default})"
-    kind = {int: "N", float: "X", bool: "True|False", str: "NAME"}[plain]
+    kind = as_text or {int: "N", float: "X", bool: "True|False", str: "NAME"}[plain]
+    plain = str if as_text else plain
     values: Any = tuple[plain, ...]  # type: ignore[valid-type]
     return Annotated[values, tyro.conf.arg(help=text, metavar=f"{kind} ...", help_behavior_hint=hint_text)]

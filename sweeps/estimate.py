@@ -1,44 +1,60 @@
-"""How long a sweep will take, from a measured rate: of this storage's own trials, or of a few steps taken now."""
+"""How long a sweep will take and how much it will store, measured: on this run's own trials, or on a few steps now."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from lth_trainable.spec import TrialSpec
 from lth_trainable.store import Damaged, finished_trials
 from sweeps.ledger import Ledger
+from sweeps.plan import Work
 
 WARM_UP_SECONDS = 12.0  # Ray, and torch and fastai in each worker, on two cores
 PROBE_SECONDS = 2.0
 
 
-def seconds_per_epoch(ledger: Ledger, specs: Sequence[TrialSpec], data_root: Path | None) -> tuple[float, str]:
-    """Seconds an epoch takes on one worker, and where the figure comes from."""
-    known = _recorded(ledger)
-    return (known, "measured in this run") if known else (_probe(specs[0], data_root), "measured just now, on the CPU")
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """seconds: of the sweep's wall time. bytes: of the states it will store. per_epoch: seconds; source: of that."""
+
+    seconds: float
+    bytes: int
+    per_epoch: float
+    source: str
 
 
-def sweep_seconds(epochs: int, per_epoch: float, slots: int) -> float:
-    """Wall seconds of a sweep: warm-up and epochs over the trials that run at once."""
-    return WARM_UP_SECONDS + epochs * per_epoch / slots if epochs else 0.0
+def estimate(ledger: Ledger, work: Work, slots: int, data_root: Path | None) -> Cost:
+    """Time and disk of the work that is left, with `slots` trials at a time."""
+    spec = next(trial.spec for trial in ledger.plan.trials if trial.name in work.of_trial)
+    per_epoch, bytes_per_state = _probe(spec, data_root)
+    recorded = _recorded(ledger)
+    epochs = max(work.critical_path, work.epochs / slots)
+    return Cost(
+        seconds=WARM_UP_SECONDS + epochs * (recorded or per_epoch),
+        bytes=bytes_per_state * len(work.nodes) if ledger.plan.policy != "none" else 0,
+        per_epoch=recorded or per_epoch,
+        source="measured in this run" if recorded else "measured just now, on the CPU",
+    )
 
 
 def _recorded(ledger: Ledger) -> float | None:
     try:
-        rates = [
-            record["train_seconds"] / record["epochs_trained"]
-            for _, record in finished_trials(ledger.store, ledger.run)
-        ]
+        seconds = [_seconds(record) for _, record in finished_trials(ledger.store, ledger.run)]
     except Damaged:
         return None
-    return median(rates) if rates else None
+    return median(seconds) if seconds else None
 
 
-def _probe(spec: TrialSpec, data_root: Path | None) -> float:
-    """Train the trial's dense network for about `PROBE_SECONDS`; nothing is stored."""
+def _seconds(record: dict[str, Any]) -> float:
+    return median(row["seconds"] for row in record["epochs"])
+
+
+def _probe(spec: TrialSpec, data_root: Path | None) -> tuple[float, int]:
+    """Seconds of an epoch and bytes of a state, by training the dense network for a moment; nothing is stored."""
     from lth_trainable.execution import Execution
-    from lth_trainable.run import seconds_per_epoch as measure
+    from lth_trainable.run import probe
 
-    return measure(spec, Execution(data_root=data_root), PROBE_SECONDS)
+    return probe(spec, Execution(data_root=data_root), PROBE_SECONDS)

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lth_trainable.errors import bad_value
 from lth_trainable.spec import TrialSpec
+from sweeps.budget import Budget
+from sweeps.dispatch import Dispatcher
 from sweeps.ledger import Ledger
+from sweeps.plan import PlannedTrial
 from sweeps.progress import Board, Progress
 
+if TYPE_CHECKING:
+    from sweeps.searcher import PlanSearcher
+
 RETRIES = 2
+WATCH_SECONDS = 2.0
 _QUIET = {
     "RAY_AUTH_MODE": "disabled",  # a local Ray needs no token, and asks for one loudly
     "RAY_AIR_NEW_OUTPUT": "0",  # the new console output prints a box even when told to be quiet
@@ -34,12 +43,13 @@ class Resources:
     """What a trial gets and how many run at once.
 
     cpus: CPU cores (and threads) of a trial, 1 or more. gpus: 0, a part of one GPU, or 1. max_concurrent: trials at a
-    time; None for as many as fit.
+    time; None for as many as fit. deterministic: only kernels with reproducible bytes, on a GPU too.
     """
 
     cpus: int = 1
     gpus: float = 0
     max_concurrent: int | None = None
+    deterministic: bool = False
 
     def check(self) -> None:
         """Raise `UserError` for what this machine cannot give: Ray would wait for it for ever."""
@@ -57,6 +67,11 @@ class Resources:
             if not found:
                 raise bad_value("gpus-per-trial", self.gpus, "0", "this machine has no GPU that PyTorch can use")
 
+    def execution(self) -> dict[str, Any]:
+        """The part of `Execution` that follows from it."""
+        device = "cuda" if self.gpus else "cpu"
+        return {"threads": self.cpus, "device": device, "deterministic": self.deterministic}
+
     def slots(self) -> int:
         """Trials that fit on this machine at once."""
         fit = (os.cpu_count() or 1) // self.cpus
@@ -67,65 +82,117 @@ class Resources:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a launch did. epochs: trained by it, unfinished trials included. failures: reason by trial name."""
+    """What a launch did. epochs: trained by it, unfinished trials included. failures: reason by trial name.
+
+    stopped_by: the limit that ended it early. damaged: reports of workers on states that they set aside.
+    """
 
     epochs: int
-    failures: dict[str, str]
+    failures: Mapping[str, str]
     interrupted: bool
+    stopped_by: str | None = None
+    damaged: tuple[str, ...] = ()
 
 
 def launch(
-    ledger: Ledger, todo: Sequence[TrialSpec], resources: Resources, execution: dict[str, Any], board: Board
+    ledger: Ledger,
+    dispatcher: Dispatcher,
+    resources: Resources,
+    execution: dict[str, Any],
+    board: Board,
+    budget: Budget,
 ) -> Outcome:
-    """Train the trials of `todo` on a local Ray and seal each in the store. An interrupt keeps what is finished."""
+    """Train what the dispatcher hands out on a local Ray, sealing each trial. An interrupt keeps what is finished."""
     os.environ.update({name: os.environ.get(name, value) for name, value in _QUIET.items()})
+    import ray
+
+    from sweeps.searcher import PlanSearcher
+
+    for name in ("ray", "ray.tune", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    config = Config(ledger=ledger, execution={**execution, **resources.execution()})
+    searcher = PlanSearcher(dispatcher, board, budget, config.of, _recorder(ledger, board))
+    try:
+        with Progress(board):
+            errors = _fit(searcher, config, resources, board)
+    finally:
+        gc.collect()  # a handle of Ray's that is collected after the shutdown takes this process with it
+        threading.Thread(target=ray.shutdown).start()  # takes a second, in which the results can be gathered
+    failed = dict.fromkeys(board.failed, "") | (errors or {})
+    interrupted = errors is None or (not dispatcher.over and not searcher.stopped_by)
+    return Outcome(
+        epochs=board.epochs, failures={name: ledger.failure(name) or reason for name, reason in failed.items()},
+        interrupted=interrupted, stopped_by=searcher.stopped_by, damaged=tuple(board.damaged),
+    )  # fmt: skip
+
+
+def _fit(searcher: PlanSearcher, config: Config, resources: Resources, board: Board) -> dict[str, str] | None:
+    """Let Tune run until the searcher has nothing left; reasons by name of failed trials, None after an interrupt.
+
+    Nothing of Tune's outlives this function.
+    """
     import ray
     from ray import tune
 
     from lth_trainable.trainable import train
 
-    for name in ("ray", "ray.tune", "ray.data"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    config = {
-        "spec": tune.grid_search([spec.canonical() for spec in todo]),
-        "storage": ledger.store.uri if "://" in ledger.store.uri else ledger.store.root,
-        "run": ledger.run,
-        "execution": {**execution, "threads": resources.cpus, "device": "cuda" if resources.gpus else "cpu"},
-    }
-    started = False
-    try:
-        with Progress(board), contextlib.ExitStack() as signals:
+    with contextlib.ExitStack() as watched:
+        try:
             _start_ray(ray)
-            started = True
-            signals.enter_context(_sigterm_as_sigint())  # after Ray has set its own
+            watched.enter_context(_node_watched())
+            watched.enter_context(_sigterm_as_sigint())  # after Ray has set its own
             tuner = tune.Tuner(
                 tune.with_resources(train, {"cpu": resources.cpus, "gpu": resources.gpus}),
-                param_space=config,
                 tune_config=tune.TuneConfig(
+                    search_alg=searcher,
+                    num_samples=-1,
                     reuse_actors=True,
-                    max_concurrent_trials=resources.max_concurrent,
                     trial_name_creator=_trial_name,
                     trial_dirname_creator=_trial_name,
                 ),
                 run_config=tune.RunConfig(
                     name=f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}",  # Ray overwrites a name it knows
-                    storage_path=f"{config['storage']}/{ledger.run}/ray",
+                    storage_path=f"{config.storage}/{config.ledger.run}/ray",
+                    stop=searcher.should_stop,
                     verbose=0,
                     callbacks=[_watcher(board)],
                     failure_config=tune.FailureConfig(max_failures=RETRIES),
                 ),
             )
-            results = tuner.fit()
-    except KeyboardInterrupt:
-        return Outcome(epochs=board.epochs, failures={}, interrupted=True)
-    finally:
-        if started:
-            threading.Thread(target=ray.shutdown).start()  # takes a second, in which the results can be gathered
-    errors = {_name_in(result): _last_line(result.error) for result in results if result.error}
-    errors |= {name: "" for name in board.failed if name not in errors}
-    failures = {name: ledger.failure(name) or reason for name, reason in errors.items()}
-    ended = len(board.finished) + len(failures)
-    return Outcome(epochs=board.epochs, failures=failures, interrupted=ended < len(todo))
+            return {_name_in(result): _last_line(result.error) for result in tuner.fit() if result.error}
+        except KeyboardInterrupt:
+            return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What a worker is given for a trial."""
+
+    ledger: Ledger
+    execution: Mapping[str, Any]
+
+    @property
+    def storage(self) -> str:
+        store = self.ledger.store
+        return store.uri if "://" in store.uri else store.root
+
+    def of(self, trial: PlannedTrial) -> dict[str, Any]:
+        plan = self.ledger.plan
+        return {
+            "spec": trial.spec.canonical(), "storage": self.storage, "run": self.ledger.run,
+            "execution": dict(self.execution), "keep": plan.keep(trial), "marks": plan.rewind_steps(trial),
+            "resumable": plan.policy != "none",
+        }  # fmt: skip
+
+
+def _recorder(ledger: Ledger, board: Board) -> Callable[[PlannedTrial, Mapping[str, Any]], bool]:
+    def record(trial: PlannedTrial, mark: Mapping[str, Any]) -> bool:
+        made = ledger.record(trial, mark)
+        if made is not None:
+            board.share(trial.name, {**made["result"], "status": made["status"]})
+        return made is not None
+
+    return record
 
 
 def _start_ray(ray: Any) -> None:
@@ -138,19 +205,12 @@ def _watcher(board: Board) -> Any:
 
     class Watcher(tune.Callback):
         def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+            board.stop(_trial_name(trial))  # an attempt that a dead worker began
             board.epoch(_trial_name(trial), 0)
 
         def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **_: Any) -> None:
-            board.epoch(_trial_name(trial), result.get("epochs_done", 0))
-
-        def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-            if trial.last_result.get("status") == "failed":
-                board.fail(_trial_name(trial))
-            else:
-                board.complete(_trial_name(trial), trial.last_result)
-
-        def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-            board.fail(_trial_name(trial))
+            board.epoch(_trial_name(trial), result.get("epochs_done", 0), result.get("level", 0))
+            board.damaged += result.get("damaged", ())
 
     return Watcher()
 
@@ -177,6 +237,34 @@ def _sigterm_as_sigint() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _node_watched() -> Iterator[None]:
+    """End this process when the node that it started dies, as by the system's killer of large processes.
+
+    Tune would wait for ever for the workers that died with it.
+    """
+    from ray._private.worker import _global_node
+
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(WATCH_SECONDS):
+            dead = [name for name, _ in _global_node.dead_processes()] if _global_node is not None else []
+            if dead and not over.is_set():
+                print(
+                    f"error: Ray's own processes on this machine died ({', '.join(map(str, dead))}); "
+                    "what is stored stays: the same command goes on",
+                    file=sys.stderr, flush=True,
+                )  # fmt: skip
+                os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
 
 
 def _gpu_count() -> int:

@@ -1,4 +1,4 @@
-"""What a run is to hold and what it holds: `plan.json` against the trials in the store."""
+"""The plan of a run against its store: what is done, what is damaged, what failed, which states are there."""
 
 from __future__ import annotations
 
@@ -10,21 +10,48 @@ from pathlib import Path
 from typing import Any
 
 from lth_trainable.errors import UserError, bad_value
-from lth_trainable.spec import TrialSpec
-from lth_trainable.store import FAILURE, FINAL, FORMAT, PLAN, Damaged, Sealed, Store, to_json
+from lth_trainable.record import Identity, record_trial
+from lth_trainable.store import (
+    FAILURE,
+    FORMAT,
+    PLAN,
+    STATES,
+    WEIGHTS,
+    Damaged,
+    Sealed,
+    Store,
+    fingerprint_mark,
+    to_json,
+)
+from sweeps.plan import Facts, Plan, PlannedTrial
 from sweeps.recipes import Sweep
 
-RESERVED = ("states",)
+RESERVED = (STATES,)
+READ_THROUGH = 2 << 30  # bytes of states up to which a restart checks every SHA-256 rather than every size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stock:
+    """What the store has of a run. done: finished trials by name. failed: reason by name. reports: on damage."""
+
+    done: Mapping[str, Sealed]
+    failed: Mapping[str, str]
+    reports: tuple[str, ...]
+
+    @property
+    def fingerprints(self) -> set[str]:
+        """Marks of the fingerprints under which the finished trials were trained."""
+        return {fingerprint_mark(folder.manifest.get("fingerprint", {})) for folder in self.done.values()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ledger:
-    """The trials of one command in one run. keys: identity by trial name, from spec and data."""
+    """The trials of one command in one run. facts: of their data, by (dataset, split seed)."""
 
     store: Store
     run: str
-    trials: tuple[TrialSpec, ...]
-    keys: Mapping[str, str]
+    plan: Plan
+    facts: Mapping[tuple[str, int], Facts]
 
     @property
     def path(self) -> str:
@@ -42,48 +69,99 @@ class Ledger:
                 f"storage: cannot write to {self.path} ({error}); choose a --storage that you may write to"
             ) from error
 
-    def take_stock(self, repair: bool) -> tuple[dict[str, Sealed], list[str]]:
-        """Finished trials by name, and reports on damaged ones; `repair` sets those aside, to be trained again.
+    # -- what is there -----------------------------------------------------------------------------------------------
+
+    def take_stock(self, repair: bool) -> Stock:
+        """Finished and failed trials; `repair` sets damaged folders aside, to be trained again.
 
         Raises `UserError` where a finished trial has this name but another identity.
         """
         done: dict[str, Sealed] = {}
-        reports = []
+        failed: dict[str, str] = {}
+        reports: list[str] = []
         states: dict[str, bool] = {}
-        for spec in self.trials:
-            path = self.store.trial(self.run, spec.name)
+        for trial in self.plan.trials:
+            path = self.store.trial(self.run, trial.name)
             try:
-                folder = self._whole(path, states)
+                folder = self._whole(path, states, repair, reports)
             except Damaged as damage:
-                aside = f"; set aside in {self.store.quarantine(damage, self.run)}" if repair else ""
-                reports.append(f"damaged, to be trained again: {damage}{aside}")
+                reports.append(self._report(damage, repair, self.run))
                 continue
             if folder is None:
+                reason = self.failure(trial.name)
+                if reason is not None:
+                    failed[trial.name] = reason
                 continue
-            if folder.manifest["key"] != self.keys[spec.name]:
+            if folder.manifest["key"] != trial.key:
                 raise UserError(
-                    f"{self.path}/trials/{spec.name}: found a finished trial of this name whose spec, data or"
+                    f"{self.path}/trials/{trial.name}: found a finished trial of this name whose spec, data or"
                     " plugged-in code is another; expected the same; choose another --name for this sweep"
                 )
-            done[spec.name] = folder
-        return done, reports
+            done[trial.name] = folder
+        return Stock(done=done, failed=failed, reports=tuple(reports))
 
-    def _whole(self, path: str, states: dict[str, bool]) -> Sealed | None:
-        """The trial's folder, its record and masks read and its states looked up. Raises `Damaged`.
+    def stored(self, mark: Mapping[str, Any], repair: bool) -> tuple[set[str], list[str]]:
+        """Keys of the states that can be gone on from under this fingerprint, and reports on damaged ones."""
+        listed, reports = set(self.store.folders(STATES)), []
+        wanted = {segment.key for trial in self.plan.trials for segment in trial.chain}
+        found: dict[str, Sealed] = {}
+        for key in listed - {"quarantine"}:
+            path = self.store.state(key, mark)
+            try:
+                folder = self.store.find(path) if key in wanted else None
+            except Damaged as damage:
+                reports.append(self._report(damage, repair, STATES))
+                listed.discard(key)
+                continue
+            if folder is not None and folder.manifest.get("complete"):
+                found[key] = folder
+            elif key in wanted:
+                listed.discard(key)
+        if sum(_bytes(folder) for folder in found.values()) <= READ_THROUGH:
+            for folder in found.values():
+                for name in folder.manifest["files"]:
+                    try:
+                        self.store.content(folder, name)
+                    except Damaged as damage:
+                        reports.append(self._report(damage, repair, STATES))
+                        listed.discard(folder.manifest["key"])
+                        break
+        return listed, reports
 
-        Final weights are checked where they are read: a run of large networks would take minutes to read through.
-        """
+    def _whole(self, path: str, states: dict[str, bool], repair: bool, reports: list[str]) -> Sealed | None:
+        """The trial's folder, its record and masks read and its states looked up. Raises `Damaged`."""
         folder = self.store.find(path)
         if folder is None:
             return None
-        for name in set(folder.manifest["files"]) - {FINAL}:
+        for name in folder.manifest["files"]:
             self.store.content(folder, name)
         for state in folder.manifest.get("states", {}).values():
             if state not in states:
-                states[state] = self.store.find(state) is not None
+                try:
+                    found = self.store.find(state)
+                    states[state] = found is not None
+                    if found is not None and found.manifest["files"][WEIGHTS]["size"] <= READ_THROUGH // 1000:
+                        self.store.content(found, WEIGHTS)
+                except Damaged as damage:
+                    states[state] = False
+                    reports.append(self._report(damage, repair, STATES))
             if not states[state]:
                 raise Damaged(path, f"its weights {state} are missing")
         return folder
+
+    def _report(self, damage: Damaged, repair: bool, whose: str) -> str:
+        aside = f"; set aside in {self.store.quarantine(damage, whose)}" if repair else ""
+        return f"damaged, to be trained again: {damage}{aside}"
+
+    # -- what is written ---------------------------------------------------------------------------------------------
+
+    def record(self, trial: PlannedTrial, mark: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Record a trial whose every epoch is in the states already; None where something is missing."""
+        identity = Identity(spec=trial.spec, key=trial.key, chain=trial.chain, mark=mark)
+        try:
+            return record_trial(self.store, self.run, identity)
+        except Damaged:  # the trial goes to a worker, which sets the state aside and trains it again
+            return None
 
     def write_plan(self, sweep: Sweep, command: Sequence[str]) -> None:
         """Add this command and its trials to the run's plan. Raises `UserError` where the verdict's terms change."""
@@ -96,30 +174,41 @@ class Ledger:
                     "choose another --name"
                 )
         known = {entry["name"]: entry for entry in plan["trials"]}
-        for spec in self.trials:
-            known[spec.name] = {"name": spec.name, "key": self.keys[spec.name], "spec": spec.canonical()}
+        for trial in self.plan.trials:
+            facts = self.facts[trial.spec.dataset, trial.spec.split_seed]
+            data = {"digest": facts.digest, "n_train": facts.n_train}
+            known[trial.name] = {"name": trial.name, "key": trial.key, "spec": trial.spec.canonical(), "data": data}
         commands = plan["commands"] + ([list(command)] if list(command) not in plan["commands"] else [])
         content = {
             **plan, **terms, "recipe": sweep.name, "claim": sweep.claim, "commands": commands,
-            "versions": driver_versions(), "trials": list(known.values()),
+            "keep_states": self.plan.policy, "versions": driver_versions(), "trials": list(known.values()),
         }  # fmt: skip
         self.store.write(f"{self.run}/{PLAN}", to_json(content))
+
+    def other_trials(self) -> list[dict[str, Any]]:
+        """Entries of the run's plan that this command does not name: earlier cohorts, or values left out this time."""
+        plan = read_plan(self.store, self.run) or {"trials": []}
+        ours = {trial.name for trial in self.plan.trials}
+        return [entry for entry in plan["trials"] if entry["name"] not in ours]
 
     def failure(self, name: str) -> str | None:
         """Why a trial failed, as its worker noted it."""
         path = f"{self.store.trial(self.run, name)}/{FAILURE}"
-        return json.loads(self.store.read(path))["reason"] if self.store.exists(path) else None
+        try:
+            return str(json.loads(self.store.read(path))["reason"]) if self.store.exists(path) else None
+        except (ValueError, KeyError, TypeError):
+            return f"{FAILURE} is unreadable"
 
 
-def open_ledger(storage: str, run: str, trials: tuple[TrialSpec, ...], keys: Mapping[str, str]) -> Ledger:
-    """The ledger of `run` in `storage`. Raises `UserError` for a storage that is a file, or a bad run name."""
+def check_place(storage: str, run: str) -> Store:
+    """The store of `storage`. Raises `UserError` for a storage that is a file, or a bad run name."""
     if not run or "/" in run or run.startswith(".") or run in RESERVED:
         raise bad_value(
             "name", run, "a folder name without a slash or a leading dot, and not 'states'", "choose --name"
         )
     if "://" not in storage and Path(storage).exists() and not Path(storage).is_dir():
         raise bad_value("storage", storage, "a folder or a URI", "it is a file")
-    return Ledger(store=Store(storage), run=run, trials=trials, keys=keys)
+    return Store(storage)
 
 
 def read_plan(store: Store, run: str) -> dict[str, Any] | None:
@@ -131,3 +220,7 @@ def read_plan(store: Store, run: str) -> dict[str, Any] | None:
 def driver_versions() -> dict[str, str]:
     """Versions of the packages that matter, without importing them."""
     return {name: version(name) for name in ("lottery-sweep", "torch", "fastai", "ray", "numpy", "scipy")}
+
+
+def _bytes(folder: Sealed) -> int:
+    return sum(entry["size"] for entry in folder.manifest["files"].values())

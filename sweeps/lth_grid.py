@@ -2,7 +2,8 @@
 
     python -m sweeps.lth_grid [RECIPE] [--sparsity 50 80 90] [--seeds 5] [--dry-run] ...
 
-Exit code: 0 when every planned trial is done, 1 when trials failed, 2 for bad input, 130 after an interrupt.
+Exit code: 0 when every planned trial is done, 1 when trials failed, 2 for bad input, 3 when --max-hours or --max-epochs
+ended it early, 130 after an interrupt.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.console import Console
@@ -20,16 +22,21 @@ from rich.table import Table
 
 from lth_trainable.data import load_dataset
 from lth_trainable.errors import UserError
+from lth_trainable.store import STATES, fingerprint_mark
 from sweeps.arguments import Options, parse
-from sweeps.estimate import seconds_per_epoch, sweep_seconds
+from sweeps.budget import Budget
+from sweeps.dispatch import Dispatcher
+from sweeps.estimate import estimate
 from sweeps.launch import Outcome, Resources, launch
-from sweeps.ledger import Ledger, open_ledger
-from sweeps.progress import Board, duration
+from sweeps.ledger import Ledger, Stock, check_place
+from sweeps.lock import RunLock
+from sweeps.plan import Facts, as_json, make_plan, work_left
+from sweeps.progress import Board
 from sweeps.recipes import RECIPES, Sweep
 from sweeps.space import Space, expand
 
 PLAIN_WIDTH = 100  # of tables where standard output is no terminal
-OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+OK, FAILED, BAD_INPUT, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,35 +58,104 @@ def run(options: Options, sweep: Sweep, command: list[str]) -> int:
     started = time.monotonic()
     console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     resources = Resources(
-        cpus=options.cpus_per_trial, gpus=options.gpus_per_trial, max_concurrent=options.max_concurrent
-    )
+        cpus=options.cpus_per_trial, gpus=options.gpus_per_trial, max_concurrent=options.max_concurrent,
+        deterministic=options.deterministic,
+    )  # fmt: skip
     resources.check()
+    budget = Budget(hours=options.max_hours, epochs=options.max_epochs)
+    budget.check()
     space = expand(sweep)
-    ledger = open_ledger(options.storage, options.name or sweep.name, space.trials, _keys(space, options))
+    store, name = check_place(options.storage, options.name or sweep.name), options.name or sweep.name
+    facts = _facts(space, options)
+    ledger = Ledger(
+        store=store, run=name, plan=make_plan(space.trials, facts, options.keep_states), facts=facts
+    )  # fmt: skip
+    job = Job(console=console, options=options, resources=resources, ledger=ledger)
     for note in space.notes:
-        _say(console, f"note: {note}")
-    if options.dry_run:
-        return show_plan(console, options, space, ledger, resources)
+        job.say(f"note: {note}")
+    if options.dry_run or options.plan_figure:
+        return show_plan(job)
     ledger.check_writable()
-    done, reports = ledger.take_stock(repair=True)
-    for report in reports:
-        _say(console, f"note: {report}", "yellow")
-    todo = [spec for spec in space.trials if spec.name not in done]
-    ledger.write_plan(sweep, _as_typed(command))
-    board = Board(planned=len(space.trials), skipped=len(done), epochs_planned=sum(s.epochs_alone for s in todo))
-    _say(console, f"{sweep.claim}\n{_todo_line(board, ledger)}")
-    outcome = Outcome(epochs=0, failures={}, interrupted=False)
-    if todo:
-        execution = {"data_root": options.data_root.resolve() if options.data_root else None}
-        outcome = launch(ledger, todo, resources, execution, board)
+    board = Board(planned=len(space.trials))
+    with RunLock(store, name, board.now):
+        outcome = train(job, sweep, _as_typed(command), board, budget)
     verdicts = _conclude(console, ledger)
-    now_done = ledger.take_stock(repair=False)[0]
     summary = {
-        "run": ledger.path, "planned": len(space.trials), "done": len(now_done), "failed": len(outcome.failures),
-        "skipped": len(done), "epochs_requested": space.epochs, "epochs_trained": outcome.epochs,
+        "run": ledger.path, "planned": board.planned, "done": len(ledger.take_stock(repair=False).done),
+        "failed": len(outcome.failures), "skipped": board.skipped, "shared": board.shared,
+        "epochs_requested": ledger.plan.epochs_requested, "epochs_distinct": ledger.plan.epochs_distinct,
+        "epochs_trained": outcome.epochs, "stopped_by": outcome.stopped_by,
         "wall_s": round(time.monotonic() - started, 2), "verdicts": verdicts,
     }  # fmt: skip
-    return _finish(console, options, summary, outcome)
+    return _finish(job, summary, outcome)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What the parts of a command share."""
+
+    console: Console
+    options: Options
+    resources: Resources
+    ledger: Ledger
+
+    def say(self, text: str, style: str = "") -> None:
+        """One paragraph, wrapped by the terminal alone: a log keeps whole lines, and names keep their brackets."""
+        self.console.print(text, style=style, soft_wrap=True, markup=False)
+
+    def stored(self, missing: int, repair: bool) -> tuple[Mapping[str, Any], set[str], list[str]]:
+        """Fingerprint of trials on this machine, keys of states they can go on from, and reports on damaged ones."""
+        if not missing or not self.ledger.store.exists(STATES):
+            return {}, set(), []
+        from lth_trainable.execution import Execution, fingerprint  # torch takes a second: only where states are read
+
+        mark = fingerprint(Execution(**self.resources.execution()))
+        return mark, *self.ledger.stored(mark, repair)
+
+
+def train(job: Job, sweep: Sweep, command: list[str], board: Board, budget: Budget) -> Outcome:
+    """Record what is covered already and train the rest."""
+    ledger, options = job.ledger, job.options
+    stock = ledger.take_stock(repair=True)
+    skipped = set(stock.done) | (set() if options.retry_failed else set(stock.failed))
+    mark, stored, damaged = job.stored(len(ledger.plan.trials) - len(skipped), repair=True)
+    for report in (*stock.reports, *damaged):
+        job.say(f"note: {report}", "yellow")
+    board.skipped = len(stock.done)
+    covered = [t for t in ledger.plan.trials if t.name not in skipped and t.is_end_of_node and t.end.key in stored]
+    for trial in covered:
+        record = ledger.record(trial, mark)
+        if record is not None:
+            skipped.add(trial.name)
+            board.share(trial.name, {**record["result"], "status": record["status"]})
+    _note_fingerprints(job, stock, mark)
+    ledger.write_plan(sweep, command)
+    work = work_left(ledger.plan, skipped, stored)
+    board.epochs_planned = work.epochs
+    others = ledger.other_trials()
+    if others:
+        job.say(f"note: {ledger.path} holds {len(others)} more trials, of earlier commands; they stay as they are")
+    job.say(f"{sweep.claim}\n{_todo_line(board, ledger, len(ledger.plan.trials) - len(skipped))}")
+    outcome = Outcome(epochs=0, failures={}, interrupted=False)
+    dispatcher = Dispatcher(ledger.plan, skipped, stored, job.resources.slots())
+    if not dispatcher.over:
+        execution = {"data_root": options.data_root.resolve() if options.data_root else None}
+        outcome = launch(ledger, dispatcher, job.resources, execution, board, budget)
+    for report in outcome.damaged:
+        job.say(f"note: damaged, trained again: {report}", "yellow")
+    left = {name: reason for name, reason in stock.failed.items() if name in skipped}
+    return replace(outcome, failures={**left, **outcome.failures})
+
+
+def _note_fingerprints(job: Job, stock: Stock, mark: Mapping[str, Any]) -> None:
+    """Trials of several machines or settings do not repeat each other's bytes, and a pair may be of two of them."""
+    marks = stock.fingerprints | ({fingerprint_mark(mark)} if mark else set())
+    if len(marks) > 1:
+        job.say(
+            f"note: the trials of this run were trained under {len(marks)} fingerprints (device, threads or versions); "
+            "pairs across them differ by more than the ticket: see the columns device, threads and torch_version",
+            "yellow",
+        )
 
 
 def show_recipes(options: Options) -> int:
@@ -97,45 +173,46 @@ def show_recipes(options: Options) -> int:
     return OK
 
 
-def show_plan(console: Console, options: Options, space: Space, ledger: Ledger, resources: Resources) -> int:
-    """What the command would train, and how long that takes; nothing is written."""
-    done, reports = ledger.take_stock(repair=False)
-    todo = [spec for spec in space.trials if spec.name not in done]
-    epochs = sum(spec.epochs_alone for spec in todo)
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("trial")
-    table.add_column("epochs", justify="right")
-    table.add_column("")
-    for spec in space.trials:
-        table.add_row(spec.name, str(spec.epochs_alone), "done" if spec.name in done else "")
-    console.print(table)
-    for report in reports:
-        _say(console, f"note: {report}", "yellow")
-    slots = resources.slots()
-    line = f"{len(space.trials)} trials, {len(done)} done; {space.epochs:,} epochs asked for, {epochs:,} to train"
-    estimate = None
-    if todo:
-        per_epoch, source = seconds_per_epoch(ledger, todo, options.data_root)
-        estimate = sweep_seconds(epochs, per_epoch, min(slots, len(todo)))
-        line += (
-            f"; about {duration(estimate)} with {slots} trials at a time ({per_epoch * 1e3:.0f} ms an epoch, {source})"
+def show_plan(job: Job) -> int:
+    """What the command would train, and how long that takes; nothing is written, except the figure asked for."""
+    from sweeps.tree import plan_summary, plan_tree
+
+    ledger, options = job.ledger, job.options
+    stock = ledger.take_stock(repair=False)
+    done = set(stock.done)
+    _, stored, damaged = job.stored(len(ledger.plan.trials) - len(done), repair=False)
+    work = work_left(ledger.plan, done, stored)
+    for report in (*stock.reports, *damaged):
+        job.say(f"note: {report}", "yellow")
+    slots = job.resources.slots()
+    cost = estimate(ledger, work, slots, options.data_root) if work.epochs else None
+    if options.plan_figure is not None:
+        from sweeps.plan_figure import draw_plan
+
+        draw_plan(ledger.plan, work, done, stored, str(options.plan_figure))
+    job.console.print(plan_tree(ledger.plan, work, done, stored))
+    seconds, bytes_ = (cost.seconds, cost.bytes) if cost else (0.0, 0)
+    job.console.print(plan_summary(ledger.plan, work, done, seconds=seconds, slots=slots, bytes_=bytes_))
+    if cost:
+        job.say(f"{cost.per_epoch * 1e3:.0f} ms an epoch, {cost.source}", "dim")
+    others = ledger.other_trials()
+    if others:
+        job.say(
+            f"{ledger.path} holds {len(others)} more trials, of earlier commands; this command trains "
+            f"{work.epochs:,} epochs and reuses {ledger.plan.epochs_distinct - work.epochs:,}"
         )
-    _say(console, line)
     if options.json:
-        content = {
-            "run": ledger.path, "trials": len(space.trials), "done": len(done), "epochs_requested": space.epochs,
-            "epochs_to_train": epochs, "estimated_s": estimate,
-        }  # fmt: skip
-        print(json.dumps(content))
+        figures = {**as_json(ledger.plan, work), "run": ledger.path, "done": len(done), "other_trials": len(others)}
+        print(json.dumps({**figures, "estimated_s": seconds, "disk_bytes": bytes_}))
     return OK
 
 
-def _keys(space: Space, options: Options) -> dict[str, str]:
-    digests = {
-        (spec.dataset, spec.split_seed): load_dataset(spec.dataset, options.data_root, spec.split_seed).digest
-        for spec in space.trials
-    }
-    return {spec.name: spec.key(digests[spec.dataset, spec.split_seed]) for spec in space.trials}
+def _facts(space: Space, options: Options) -> dict[tuple[str, int], Facts]:
+    found = {}
+    for name, split_seed in {(spec.dataset, spec.split_seed) for spec in space.trials}:
+        data = load_dataset(name, options.data_root, split_seed)
+        found[name, split_seed] = Facts(digest=data.digest, n_train=len(data.train))
+    return found
 
 
 def _conclude(console: Console, ledger: Ledger) -> list[dict[str, Any]]:
@@ -147,29 +224,31 @@ def _conclude(console: Console, ledger: Ledger) -> list[dict[str, Any]]:
     return analysis.as_rows(frames.verdicts)
 
 
-def _todo_line(board: Board, ledger: Ledger) -> str:
-    missing = board.planned - board.skipped
-    from_before = f"{board.skipped} done before, " if board.skipped else ""
-    return (
-        f"{board.planned} trials: {from_before}{missing} to train, {board.epochs_planned:,} epochs  ->  {ledger.path}"
-    )
+def _todo_line(board: Board, ledger: Ledger, missing: int) -> str:
+    parts = [f"{board.skipped} done before"] if board.skipped else []
+    parts += [f"{board.shared} recorded from stored states"] if board.shared else []
+    saved = ledger.plan.epochs_requested - ledger.plan.epochs_distinct
+    parts.append(f"{missing} to go, {board.epochs_planned:,} epochs to train")
+    shared = f"; sharing saves {saved:,} of {ledger.plan.epochs_requested:,}" if saved else ""
+    return f"{board.planned} trials: {', '.join(parts)}{shared}  ->  {ledger.path}"
 
 
-def _finish(console: Console, options: Options, summary: dict[str, Any], outcome: Outcome) -> int:
+def _finish(job: Job, summary: dict[str, Any], outcome: Outcome) -> int:
     for name, reason in sorted(outcome.failures.items()):
-        _say(console, f"failed: {name}: {reason}", "red")
+        job.say(f"failed: {name}: {reason}", "red")
+    if outcome.failures:
+        job.say("the same command with --retry-failed tries them again", "yellow")
+    if outcome.stopped_by:
+        job.say(f"stopped by {outcome.stopped_by}; what is trained stays: the same command goes on", "yellow")
     if outcome.interrupted:
-        _say(console, "interrupted; what is finished stays: the same command goes on", "yellow")
-    if options.json:
+        job.say("interrupted; what is finished stays: the same command goes on", "yellow")
+    if job.options.json:
         print(json.dumps(summary), flush=True)
     if outcome.interrupted:
         return INTERRUPTED
-    return OK if summary["done"] == summary["planned"] else FAILED
-
-
-def _say(console: Console, text: str, style: str = "") -> None:
-    """One paragraph, wrapped by the terminal alone: a log keeps whole lines, and names keep their brackets."""
-    console.print(text, style=style, soft_wrap=True, markup=False)
+    if summary["done"] == summary["planned"]:
+        return OK
+    return STOPPED if outcome.stopped_by and not outcome.failures else FAILED
 
 
 def _as_typed(command: list[str]) -> list[str]:

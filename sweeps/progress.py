@@ -26,8 +26,9 @@ class Board:
     """What is known of a sweep while it runs. Epochs are this command's, `epochs_planned` what it set out for."""
 
     planned: int
-    skipped: int
-    epochs_planned: int
+    skipped: int = 0
+    shared: int = 0
+    epochs_planned: int = 0
     started: float = field(default_factory=time.monotonic)
     running: dict[str, int] = field(default_factory=dict)
     finished: dict[str, int] = field(default_factory=dict)
@@ -35,10 +36,14 @@ class Board:
     newest: deque[tuple[str, Mapping[str, Any]]] = field(default_factory=lambda: deque(maxlen=NEWEST))
     first_epoch: float | None = None
     epochs_before: int = 0
+    epochs_of_stopped: int = 0
+    levels: dict[str, int] = field(default_factory=dict)
+    damaged: list[str] = field(default_factory=list)
 
-    def epoch(self, trial: str, epochs: int) -> None:
-        """A running trial has trained `epochs` epochs so far."""
+    def epoch(self, trial: str, epochs: int, level: int = 0) -> None:
+        """A running trial has trained `epochs` epochs so far, and is at `level`."""
         self.running[trial] = epochs
+        self.levels[trial] = level
         self._note_first()
 
     def complete(self, trial: str, result: Mapping[str, Any]) -> None:
@@ -48,9 +53,22 @@ class Board:
         self.newest.append((trial, result))
         self._note_first()
 
+    def share(self, trial: str, result: Mapping[str, Any]) -> None:
+        """A trial was recorded whose every epoch others have trained."""
+        self.shared += 1
+        self.complete(trial, {**result, "epochs_done": 0})
+
+    def stop(self, trial: str) -> None:
+        """A trial was stopped before its end; what it has trained counts."""
+        self.epochs_of_stopped += self.running.pop(trial, 0)
+
     def fail(self, trial: str) -> None:
-        self.running.pop(trial, None)
+        self.stop(trial)
         self.failed.add(trial)
+
+    def now(self) -> dict[str, dict[str, int]]:
+        """Epochs and level of each running trial."""
+        return {trial: {"epochs": n, "level": self.levels.get(trial, 0)} for trial, n in list(self.running.items())}
 
     @property
     def done(self) -> int:
@@ -59,7 +77,7 @@ class Board:
     @property
     def epochs(self) -> int:
         """Epochs trained by this command."""
-        return sum(self.finished.values()) + sum(self.running.values())
+        return sum(self.finished.values()) + sum(self.running.values()) + self.epochs_of_stopped
 
     @property
     def seconds(self) -> float:

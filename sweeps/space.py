@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lth_trainable.errors import UserError, bad_value
-from lth_trainable.spec import TrialSpec, check_sparsity
+from lth_trainable.spec import TrialSpec
+from lth_trainable.validation import check_sparsity
 from sweeps.recipes import Sweep
 
 
@@ -22,7 +23,7 @@ class Space:
     @property
     def epochs(self) -> int:
         """Epochs asked for: what training each trial alone costs."""
-        return sum(spec.epochs_alone for spec in self.trials)
+        return sum(spec.epochs_alone() for spec in self.trials)
 
 
 def expand(sweep: Sweep) -> Space:
@@ -42,7 +43,7 @@ def expand(sweep: Sweep) -> Space:
     notes += [f"{name} acts in no trial of this sweep" for name in sweep.axes if _is_idle(name, tickets)]
     trials = list(dict.fromkeys([*_baselines(sweep, tickets), *tickets]))
     order = {seed: i for i, seed in enumerate(sweep.seeds)}
-    trials.sort(key=lambda spec: (order[spec.seed], -spec.epochs_alone))
+    trials.sort(key=lambda spec: (order[spec.seed], -spec.epochs_alone()))
     _check_names(trials)
     return Space(trials=tuple(trials), notes=tuple(notes))
 
@@ -63,7 +64,8 @@ def _product(axes: Mapping[str, tuple[Any, ...]]) -> list[dict[str, Any]]:
 
 
 def _is_idle(name: str, tickets: list[TrialSpec]) -> bool:
-    return name != "order_seed" and all(getattr(ticket, name) is None for ticket in tickets)
+    names = ("rewind_epoch", "rewind_step") if name == "rewind_epoch" else (name,)
+    return name != "order_seed" and all(getattr(ticket, n) is None for ticket in tickets for n in names)
 
 
 def _baselines(sweep: Sweep, tickets: list[TrialSpec]) -> list[TrialSpec]:

@@ -34,7 +34,7 @@ class Options:
     """Retrain trials of a run alone, each in a fresh process, and compare SHA-256 of weights, masks and metrics."""
 
     run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(help="path of the run", metavar="RUN")]
-    trials: Annotated[int, tyro.conf.arg(help="number of trials, the longest first", metavar="N")] = 3
+    trials: Annotated[int, tyro.conf.arg(help="number of trials, the most shared first", metavar="N")] = 3
     data_root: Annotated[Path | None, tyro.conf.arg(help="folder of data sets that read files", metavar="DIR")] = None
     json: Annotated[bool, tyro.conf.arg(help="end standard output with one line of JSON")] = False
 
@@ -66,7 +66,10 @@ def verify(options: Options) -> int:
 
 
 def pick(run_path: str, number: int) -> list[dict[str, Any]]:
-    """Records of the trials that trained longest, different settings first. Raises `UserError` where there is none."""
+    """Records of the trials with the most epochs taken over from others, then the longest; different settings first.
+
+    Raises `UserError` where there is no finished trial.
+    """
     store, run = open_run(run_path)
     try:
         records = [record for _, record in finished_trials(store, run)]
@@ -76,11 +79,16 @@ def pick(run_path: str, number: int) -> list[dict[str, Any]]:
         raise UserError(f"{run_path}: found no finished trial; expected the path of a run, such as runs/digits")
     seen: dict[str, int] = {}
     order = []
-    for record in sorted(records, key=lambda r: (-r["epochs_trained"], r["trial"])):
+    for record in sorted(records, key=lambda r: (-inherited(r), -len(r["epochs"]), r["trial"])):
         group = record["trial"].rpartition("-seed")[0]
         order.append((seen.setdefault(group, 0), record))
         seen[group] += 1
     return [record for _, record in sorted(order, key=lambda pair: pair[0])][:number]
+
+
+def inherited(record: dict[str, Any]) -> int:
+    """Epochs of a trial that others trained for it."""
+    return sum(row["trained_by"] != record["trial"] for row in record["epochs"])
 
 
 def compare(record: dict[str, Any], again: dict[str, Any]) -> dict[str, Any]:
@@ -88,7 +96,8 @@ def compare(record: dict[str, Any], again: dict[str, Any]) -> dict[str, Any]:
     comparable = record["fingerprint"] == again["fingerprint"]
     parts = {part: (record["sha256"][part] == again["sha256"][part]) if comparable else None for part in PARTS}
     why = "" if comparable else f"trained on {_where(record)}, here {_where(again)}"
-    return {"trial": record["trial"], **parts, "identical": all(parts.values()), "why": why}
+    epochs = {"epochs": len(record["epochs"]), "inherited": inherited(record)}
+    return {"trial": record["trial"], **epochs, **parts, "identical": all(parts.values()), "why": why}
 
 
 def _retrain(record: dict[str, Any], data_root: Path | None) -> dict[str, Any]:
@@ -101,7 +110,11 @@ def _retrain(record: dict[str, Any], data_root: Path | None) -> dict[str, Any]:
     from lth_trainable.store import Store
 
     mark = record["fingerprint"]
-    execution = Execution(data_root=data_root, device=mark["device"].partition(":")[0], threads=mark["threads"])
+    device = mark["device"].partition(":")[0]
+    execution = Execution(
+        data_root=data_root, device=device, threads=mark["threads"],
+        deterministic=mark["deterministic"] and device != "cpu",
+    )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         again = run_trial(spec_from_dict(record["spec"]), Store(folder), "verify", execution)
     return {"fingerprint": again["fingerprint"], "sha256": again["sha256"]}
@@ -113,7 +126,10 @@ def _where(record: dict[str, Any]) -> str:
 
 def _table(rows: list[dict[str, Any]]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for heading in ("trial", *PARTS):
+    table.add_column("trial", min_width=max(len(row["trial"]) for row in rows), no_wrap=True)
+    table.add_column("epochs", justify="right")
+    table.add_column("of others", justify="right")
+    for heading in PARTS:
         table.add_column(heading)
     words = {
         True: Text("identical", "green"),
@@ -121,7 +137,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
         None: Text("not comparable", "yellow"),
     }
     for row in rows:
-        table.add_row(row["trial"], *(words[row[part]] for part in PARTS))
+        table.add_row(row["trial"], str(row["epochs"]), str(row["inherited"]), *(words[row[part]] for part in PARTS))
         if row["why"]:
             table.add_row(Text(f"  {row['why']}", "dim"))
     return table

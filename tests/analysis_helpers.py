@@ -82,7 +82,7 @@ def record(spec: TrialSpec, accuracy: float | None, changes: Mapping[str, Any] |
             "best_valid_accuracy": accuracy, "test_accuracy": accuracy, "test_loss": None if diverged else 0.12,
             "early_stop_epoch": None if diverged else 15,
         },
-        "train_seconds": 1.5, "epochs_trained": spec.epochs_alone,
+        "train_seconds": 1.5, "epochs_trained": spec.epochs_alone(),
         "fingerprint": {"torch": "2.14.1", "device": "cpu: test", "threads": 1, "deterministic": True, "code": "0.1.0"},
         "versions": {"python": "3.11.9", "torch": "2.14.1", "fastai": "2.8.4", "ray": "2.60.0"},
         "sha256": {"weights": "1" * 64, "masks": "2" * 64, "metrics": "3" * 64},

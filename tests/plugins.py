@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from torch import Tensor, nn
 
 from lth_trainable.criteria import Weights
@@ -18,6 +20,12 @@ def tiny_cnn(shape: tuple[int, int, int], n_classes: int) -> nn.Module:
 
 def broken_model(shape: tuple[int, int, int], n_classes: int) -> nn.Module:
     raise RuntimeError("this network cannot be built")
+
+
+def flaky_model(shape: tuple[int, int, int], n_classes: int) -> nn.Module:
+    if os.environ.get("FLAKY") != "works":
+        raise OSError("the disk is full")
+    return tiny_cnn(shape, n_classes)
 
 
 def square_root(start: float, end: float, pos: float) -> float:

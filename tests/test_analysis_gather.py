@@ -48,7 +48,7 @@ def test_one_row_a_trial_with_its_spec_and_result(tmp_path: Path) -> None:
         assert row["state_rewind"] == (None if spec.is_dense else "b" * 64)
         assert (row["torch_version"], row["code_version"], row["device"]) == ("2.14.1", "0.1.0", "cpu: test")
         assert (row["n_train"], row["n_valid"], row["n_test"], row["threads"]) == (1150, 287, 360, 1)
-        assert (row["epochs_trained"], row["n_collapsed_layers"]) == (spec.epochs_alone, 0)
+        assert (row["epochs_trained"], row["n_collapsed_layers"]) == (spec.epochs_alone(), 0)
 
 
 def test_epochs_and_layers_have_a_row_an_entry(tmp_path: Path) -> None:

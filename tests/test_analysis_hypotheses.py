@@ -63,7 +63,11 @@ def test_fields_that_a_baseline_must_share() -> None:
     acting = pairs._acting_fields(trial_rows(dense(1), lambda spec: 0.9))
     assert acting == [
         "dataset", "split_seed", "batch_size", "model", "optimizer", "lr", "momentum", "beta2", "eps", "weight_decay",
-        "precision",
+        "precision", "augment", "lr_policy",
+    ]  # fmt: skip
+    moving = dense(1, lr_policy="steps", warmup_pct=0.1)
+    assert pairs._acting_fields(trial_rows(moving, lambda spec: 0.9))[len(acting) :] == [
+        "warmup_pct", "lr_drops", "lr_drop_factor",
     ]  # fmt: skip
 
 

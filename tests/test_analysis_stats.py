@@ -122,19 +122,6 @@ def test_hedges_g_is_unbiased() -> None:
     assert abs(g.mean() - 1) < 4 * g.std() / math.sqrt(len(g))
 
 
-def test_pairs_needed_is_the_quick_figure() -> None:
-    assert stats.pairs_needed(1.2, 0.5, 0.05) == pytest.approx(6.2 * (1.2 / 0.5) ** 2, rel=0.01)
-    assert stats.pairs_needed(1.0, 0.0, 0.05) == math.inf
-
-
-def test_pairs_needed_reach_their_power() -> None:
-    """Simulated power of the t test at the number of pairs of the quick figure: 80 %, less 2 for the approximation."""
-    n, trials = math.ceil(stats.pairs_needed(1.0, 0.4, 0.05)), 2000
-    rng = np.random.default_rng(8)
-    power = np.mean([stats.superiority(rng.normal(0.4, 1, n)).p <= 0.05 for _ in range(trials)])
-    assert abs(power - 0.79) < 0.01 + 4 * math.sqrt(0.8 * 0.2 / trials)
-
-
 def test_differences_are_percentage_points() -> None:
     assert stats.paired_differences_pp([0.97, 0.95], [0.96, 0.96]) == pytest.approx([1.0, -1.0])
     with pytest.raises(ValueError, match="do not form pairs"):

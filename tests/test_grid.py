@@ -58,7 +58,8 @@ def test_a_sweep_ends_with_everything_done(swept: Any) -> None:
     assert {k: summary[k] for k in ("planned", "done", "failed", "skipped")} == {
         "planned": 6, "done": 6, "failed": 0, "skipped": 0,
     }  # fmt: skip
-    assert summary["epochs_requested"] == summary["epochs_trained"] == 2 * (2 + 4 + 6)
+    assert summary["epochs_requested"] == 2 * (2 + 4 + 6)
+    assert summary["epochs_trained"] == summary["epochs_distinct"] == 2 * (2 + 2 + 2), "what is shared is trained once"
     assert summary["run"] == str(storage / "digits") and summary["wall_s"] > 0
     assert [v["verdict"] for v in summary["verdicts"]] == ["undecided", "undecided"]
     frames = analysis.load(storage / "digits")
@@ -76,14 +77,22 @@ def test_a_trial_of_the_sweep_is_the_trial_trained_alone(swept: Any, store: Stor
 
 
 def test_ray_checkpoints_carry_the_manifest_and_nothing_else(swept: Any) -> None:
-    storage, _ = swept
+    storage, (_, summary, _, _) = swept
     checkpoints = list((storage / "digits" / "ray").glob("*/*/checkpoint_*"))
-    assert len(checkpoints) == 6
+    assert len(checkpoints) == 6 - summary["shared"]
     for folder in checkpoints:
         trial = folder.parent.name
         assert {p.name for p in folder.iterdir() if not p.name.startswith(".")} == {"manifest.json"}
         expected = (storage / "digits" / "trials" / trial / "manifest.json").read_bytes()
         assert (folder / "manifest.json").read_bytes() == expected
+
+
+def test_every_epoch_is_a_row_of_every_trial_with_the_trial_that_trained_it(swept: Any) -> None:
+    storage, _ = swept
+    frames = analysis.load(storage / "digits")
+    assert frames.epochs.groupby("trial").size().sort_index().tolist() == [2, 2, 4, 4, 6, 6]
+    trained = frames.epochs.drop_duplicates(["trained_by", "level", "epoch"])
+    assert len(trained) == 12 and frames.trials.epochs_trained.sum() == 12
 
 
 def test_the_same_command_again_skips_what_is_done_and_takes_new_values(swept: Any) -> None:
@@ -96,26 +105,42 @@ def test_the_same_command_again_skips_what_is_done_and_takes_new_values(swept: A
     code, summary, _, err = grid(storage, *SMALL[:-1], "3")
     assert code == 0, err
     assert (summary["planned"], summary["skipped"], summary["done"]) == (9, 6, 9)
-    assert summary["epochs_trained"] == 2 + 4 + 6
+    assert summary["epochs_trained"] == 2 + 2 + 2
     assert {name: h for name, h in hashes(storage).items() if name in before} == before
     assert len(analysis.load(storage / "digits").trials) == 9
 
 
-def test_damaged_trials_are_set_aside_and_trained_again(swept: Any) -> None:
+def test_damaged_trials_are_set_aside_and_recorded_again_without_training(swept: Any) -> None:
     storage, _ = swept
     before = hashes(storage)
     trials = storage / "digits" / "trials"
-    (trials / "digits-lenet_300_100-dense-e2-seed0" / "final.safetensors").write_bytes(b"cut")
+    (trials / "digits-lenet_300_100-dense-e2-seed0" / "masks.safetensors").write_bytes(b"cut")
     (trials / "digits-lenet_300_100-dense-e2-seed1" / "record.json").unlink()
     (trials / "digits-lenet_300_100-imp-s64-r0-e2-seed1" / "manifest.json").unlink()
     altered = trials / "digits-lenet_300_100-imp-s40-r0-e2-seed0" / "record.json"
     altered.write_bytes(altered.read_bytes()[:-2] + b"}}")
     code, summary, out, err = grid(storage, *SMALL)
     assert code == 0, err
-    assert summary["epochs_trained"] == 2 + 2 + 6 + 4 and "final.safetensors has 3 bytes" in out
+    assert (summary["epochs_trained"], summary["shared"]) == (0, 4) and "masks.safetensors has 3 bytes" in out
     assert "record.json does not have the SHA-256 of the manifest" in out
     assert hashes(storage) == before
     assert len(list((storage / "digits" / "quarantine").iterdir())) == 3
+
+
+def test_damaged_states_are_set_aside_and_trained_again_and_nothing_else_is(swept: Any) -> None:
+    storage, _ = swept
+    before = hashes(storage)
+    record = storage / "digits" / "trials" / "digits-lenet_300_100-imp-s40-r0-e2-seed1" / "record.json"
+    (folder,) = (storage / "states" / json.loads(record.read_text())["states"]["final"]).iterdir()
+    weights = next(folder.glob("weights-*"))
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    code, summary, out, err = grid(storage, *SMALL)
+    assert code == 0, err
+    assert summary["epochs_trained"] == 2, "of the level whose state was altered; a deeper one is stored"
+    assert "weights.safetensors does not have the SHA-256" in out and "set aside in states/quarantine/" in out
+    assert hashes(storage) == before
 
 
 def test_trials_whose_weights_are_gone_are_trained_again(swept: Any) -> None:
@@ -124,7 +149,7 @@ def test_trials_whose_weights_are_gone_are_trained_again(swept: Any) -> None:
     shutil.rmtree(storage / "states")
     code, summary, out, err = grid(storage, *SMALL)
     assert code == 0, err
-    assert summary["epochs_trained"] == summary["epochs_requested"] and "are missing" in out
+    assert summary["epochs_trained"] == summary["epochs_distinct"] and "are missing" in out
     assert hashes(storage) == before and (storage / "states").exists()
 
 
@@ -148,6 +173,21 @@ def test_failed_trials_are_named_with_the_reason(tmp_path: Path) -> None:
     assert trials[trials.status == "failed"].test_accuracy.isna().all()
 
 
+def test_failed_trials_are_left_alone_until_they_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network that fails until the environment says otherwise, as a full disk or a flaky node does."""
+    arguments = [
+        "--epochs", "1", "--schedule", "omp", "--sparsity", "50", "--rewind-epoch", "0", "--seeds", "1",
+        "--model", "tests.plugins:flaky_model",
+    ]  # fmt: skip
+    monkeypatch.setenv("FLAKY", "fails")
+    assert grid(tmp_path, *arguments)[0] == 1
+    monkeypatch.setenv("FLAKY", "works")
+    code, summary, out, _ = grid(tmp_path, *arguments)
+    assert code == 1 and summary["failed"] == 2 and "--retry-failed" in out
+    code, summary, _, _ = grid(tmp_path, *arguments, "--retry-failed")
+    assert code == 0 and summary["done"] == 2 and not list(tmp_path.glob("digits/trials/*/failure.json"))
+
+
 BAD: list[tuple[list[str], str]] = [
     (["--sparsity", "0.5"], "did you mean 50?"),
     (["--sparsity", "-1"], "found -1"),
@@ -155,7 +195,7 @@ BAD: list[tuple[list[str], str]] = [
     (["--sparsity", "120"], "found 120"),
     (["--schedule", "ipm"], "did you mean imp?"),
     (["--criteria", "large"], "large_final"),
-    (["--dataset", "mnits"], "one of digits"),
+    (["--dataset", "mnits"], "did you mean mnist?"),
     (["--model", "lenet"], "lenet_300_100"),
     (["digit"], "did you mean digits?"),
     (["--rewind-epoch", "25"], "up to the first prune"),
@@ -172,6 +212,11 @@ BAD: list[tuple[list[str], str]] = [
     (["--storage", "{file}/below"], "cannot write to"),
     (["--name", "a/b"], "without a slash"),
     (["--name", "states"], "not 'states'"),
+    (["--max-hours", "0"], "positive number of hours"),
+    (["--max-epochs", "0"], "at least 1"),
+    (["--rewind-epoch", "1.5"], "500it"),
+    (["--rewind-epoch", "400it"], "less than 400it (20 epochs of 20 iterations)"),
+    (["--dry-run", "--plan-figure", "plan.txt"], ".svg"),
 ]
 
 
@@ -210,8 +255,11 @@ def test_dry_run_shows_trials_epochs_and_time_and_writes_nothing(
     assert main(["digits", "--seeds", "1", "--dry-run", "--json", "--storage", str(tmp_path / "runs")]) == 0
     *shown, last = capsys.readouterr().out.strip().splitlines()
     content = json.loads(last)
-    assert (content["trials"], content["epochs_requested"], content["epochs_to_train"]) == (7, 569, 569)
-    assert content["estimated_s"] > 0 and any("digits-lenet_300_100-imp-s92.22-r0-seed0" in row for row in shown)
+    figures = [
+        content[n] for n in ("trials", "segments", "epochs_requested", "epochs_to_train", "critical_path_epochs")
+    ]
+    assert figures == [7, 8, 569, 20 + 5 * 20 + 5 * 19, 120]
+    assert content["estimated_s"] > 0 and content["disk_bytes"] > 0 and any("92.22" in row for row in shown)
     assert not (tmp_path / "runs").exists()
 
 

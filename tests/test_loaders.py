@@ -10,6 +10,7 @@ from fastai.metrics import accuracy
 from lth_trainable.data import DATASETS, Dataset, digits, load_dataset
 from lth_trainable.loaders import ResidentLoader, resident_loaders
 from lth_trainable.models import lenet_300_100
+from lth_trainable.pictures import LAYOUTS
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def test_splits_are_fixed_and_only_the_split_seed_moves_them(data: Dataset) -> N
 
 
 def test_datasets_are_decoded_once_a_process() -> None:
-    for name in DATASETS:
+    for name in sorted(DATASETS.keys() - LAYOUTS.keys()):
         assert load_dataset(name) is load_dataset(name)
 
 
@@ -86,3 +87,29 @@ def test_drop_in_for_fastais_own_loaders(data: Dataset) -> None:
         test_predictions, _ = learn.get_preds(ds_idx=2)
     assert torch.equal(targets, torch.from_numpy(data.valid.y)) and len(test_predictions) == 360
     assert metric == pytest.approx(float((predictions.argmax(1) == targets).float().mean())) and metric > 0.8
+
+
+def test_an_order_or_an_augmentation_of_ones_own_names_the_stream(data: Dataset) -> None:
+    def batches(level: int, skip: int = 0, augment: str = "flip_shift") -> list[torch.Tensor]:
+        train = resident_loaders(data, batch_size=230, order_seed=0, augment=augment).train
+        train.epoch, train.level, train.skip = 2, level, skip
+        assert len(train) == 5 - skip
+        return [x for x, _ in train]
+
+    first = batches(0)
+    assert all(torch.equal(a, b) for a, b in zip(first[2:], batches(0, skip=2), strict=True))
+    assert not torch.equal(first[0], batches(1)[0])
+    plain = batches(0, augment="none")
+    assert not torch.equal(first[0], plain[0]) and torch.equal(plain[2], batches(0, skip=2, augment="none")[0])
+
+
+def test_what_a_pass_leaves_out_the_next_one_does_not(data: Dataset) -> None:
+    train = resident_loaders(data, batch_size=230, order_seed=0).train
+    train.skip = 3
+    assert [len(list(train)), len(list(train)), train.epoch] == [2, 5, 2]
+
+
+def test_validation_and_test_pictures_are_never_augmented(data: Dataset) -> None:
+    dls = resident_loaders(data, batch_size=230, order_seed=0, augment="flip_shift")
+    for loader, part in ((dls.valid, data.valid), (dls[2], data.test), (dls.train.new(shuffle=False), data.train)):
+        assert torch.equal(torch.cat([x for x, _ in loader]), torch.from_numpy(part.x))

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import math
 import subprocess
 import sys
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from safetensors.torch import load
 from lth_trainable.errors import UserError
 from lth_trainable.run import run_trial
 from lth_trainable.spec import TrialSpec
-from lth_trainable.store import FINAL, WEIGHTS, Store, finished_trials, load_masks, load_trial
+from lth_trainable.store import WEIGHTS, Sealed, Store, finished_trials, load_masks, load_trial
 
 CNN: dict[str, Any] = {"model": "tests.plugins:tiny_cnn", "batch_size": 230}
 SHORT: list[dict[str, Any]] = [
@@ -31,6 +31,12 @@ SHORT: list[dict[str, Any]] = [
 ]
 
 
+def weights_of(store: Store, folder: Sealed, which: str) -> bytes:
+    state = store.find(folder.manifest["states"][which])
+    assert state is not None
+    return store.content(state, WEIGHTS)
+
+
 def result(spec: TrialSpec, store: Store, run: str = "r") -> dict[str, Any]:
     return run_trial(spec, store, run)
 
@@ -42,17 +48,18 @@ def test_a_trial_gives_the_same_bytes_after_other_trials_and_in_a_fresh_process(
     first = result(TrialSpec(**fields), store, "a")
     result(TrialSpec(epochs=1, seed=9, **CNN), store, "between") if "model" not in fields else None
     torch.rand(7)
-    second = result(TrialSpec(**fields), store, "b")
+    second = result(TrialSpec(**fields), Store(f"{store.root}-second"))
     code = (
         "import json, sys; from lth_trainable.run import run_trial; from lth_trainable.spec import TrialSpec; "
         "from lth_trainable.store import Store; "
         "print(json.dumps(run_trial(TrialSpec(**json.loads(sys.argv[1])), Store(sys.argv[2]))['sha256']))"
     )
     fresh = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, json.dumps(fields), store.root],
+        [sys.executable, "-W", "ignore", "-c", code, json.dumps(fields), f"{store.root}-fresh"],
         capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent,
     )  # fmt: skip
     assert first["sha256"] == second["sha256"] == json.loads(fresh.stdout)
+    assert first["epochs_trained"] == second["epochs_trained"] > 0
 
 
 def test_seeds_orders_and_specs_make_a_difference(store: Store) -> None:
@@ -68,7 +75,7 @@ def test_the_record_is_complete(store: Store) -> None:
     assert [(row["level"], row["epoch"]) for row in record["epochs"]] == [
         (0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 1), (2, 2),
     ]  # fmt: skip
-    assert record["epochs_trained"] == spec.epochs_alone == 7
+    assert record["epochs_trained"] == spec.epochs_alone() == 7
     assert [row["step"] for row in record["epochs"]] == [20, 40, 60, 40, 60, 40, 60]
     for row in record["epochs"]:
         assert 0 < row["train_loss"] < 3 and 0 < row["valid_loss"] < 3 and 0 <= row["valid_accuracy"] <= 1
@@ -95,27 +102,12 @@ def test_mean_training_loss_is_a_plain_mean(store: Store) -> None:
     assert record["epochs"][0]["train_loss"] == pytest.approx(loss.item(), rel=1e-5)
 
 
-@pytest.mark.parametrize("model", [{}, CNN], ids=["lenet", "cnn with batch norm and dropout"])
-@pytest.mark.parametrize("k", [0, 1])
-def test_rewinding_under_an_all_ones_mask_reproduces_the_dense_run(
-    store: Store, monkeypatch: pytest.MonkeyPatch, model: dict[str, Any], k: int
-) -> None:
-    dense = result(TrialSpec(control="dense", epochs=3, **model), store)
-    monkeypatch.setattr(TrialSpec, "level_sparsities", property(lambda _: (Fraction(0), Fraction(0))))
-    ticket = result(TrialSpec(epochs=3, rewind_epoch=k, **model), store)
-    assert ticket["result"]["n_kept"] == ticket["result"]["n_weights"]
-    assert ticket["sha256"]["weights"] == dense["sha256"]["weights"]
-    for level in (0, 1, 2):
-        rows = [row for row in ticket["epochs"] if row["level"] == level]
-        assert [r["train_loss"] for r in rows] == [r["train_loss"] for r in dense["epochs"]][0 if level == 0 else k :]
-
-
 def test_weights_masks_and_rewind_points_come_back(store: Store) -> None:
     spec = TrialSpec(target_sparsity_pct=64, epochs=3, rewind_epoch=1, **CNN)
     result(spec, store)
     path = f"{store.root}/r/trials/{spec.name}"
     (folder, record), *_ = finished_trials(store, "r")
-    final = load(store.content(folder, FINAL))
+    final = load(weights_of(store, folder, "final"))
     model = load_trial(path)
     assert not model.training
     for name, tensor in model.state_dict().items():
@@ -127,7 +119,7 @@ def test_weights_masks_and_rewind_points_come_back(store: Store) -> None:
         assert (final[name].numpy()[~mask] == 0).all()
         assert (masks[1][name] | ~mask).all()
     rewound = load_trial(path, "rewind")
-    state = load(store.content(store.find(folder.manifest["states"]["rewind"]), WEIGHTS))  # type: ignore[arg-type]
+    state = load(weights_of(store, folder, "rewind"))
     assert torch.equal(rewound.get_buffer("1.running_mean"), state["1.running_mean"])
     assert (rewound.get_parameter("0.weight").detach().numpy()[~masks[2]["0.weight"]] == 0).all()
 
@@ -141,7 +133,24 @@ def test_the_rewind_point_is_the_dense_network_of_that_epoch(store: Store) -> No
     folders = {folder.manifest["trial"]: folder for folder, _ in finished_trials(store, "r")}
     rewinds = [folders[spec.name].manifest["states"]["rewind"] for spec in (ticket, tutorial)]
     assert rewinds[0] == rewinds[1]
-    assert store.content(store.find(rewinds[0]), WEIGHTS) == store.content(folders[dense.name], FINAL)  # type: ignore[arg-type]
+    assert folders[dense.name].manifest["states"]["final"] == rewinds[0]
+    assert folders[dense.name].manifest["states"]["initial"] != rewinds[0]
+    alone = Store(f"{store.root}-alone")
+    result(dense, alone)
+    [(folder, _)] = finished_trials(alone, "r")
+    assert weights_of(alone, folder, "final") == weights_of(store, folders[ticket.name], "rewind")
+
+
+def test_a_trial_has_its_record_and_masks_and_refers_to_its_weights(store: Store) -> None:
+    spec = TrialSpec(target_sparsity_pct=64, epochs=2, rewind_epoch=1)
+    record = result(spec, store)
+    [(folder, _)] = finished_trials(store, "r")
+    assert sorted(folder.manifest["files"]) == ["masks.safetensors", "record.json"]
+    assert sorted(store.sizes(folder.path)) == ["manifest.json", "masks.safetensors", "record.json"]
+    mark = record["fingerprint"]
+    assert folder.manifest["states"] == {which: store.state(key, mark) for which, key in record["states"].items()}
+    assert sorted(record["states"]) == ["final", "initial", "rewind"]
+    assert hashlib.sha256(weights_of(store, folder, "final")).hexdigest() == record["sha256"]["weights"]
 
 
 def test_a_supermask_is_measured_as_it_is_saved(store: Store) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from lth_trainable.errors import UserError
-from lth_trainable.spec import TrialSpec, check_sparsity, spec_from_dict
+from lth_trainable.spec import TrialSpec, spec_from_dict
+from lth_trainable.validation import check_sparsity
 
 GOLDEN = Path(__file__).parent / "golden" / "keys.json"
 
@@ -26,6 +27,26 @@ KNOWN: dict[str, dict[str, Any]] = {
     "digits-lenet_300_100-omp-s50-r0-sgd-lr0.1-seed0": {
         "schedule": "omp", "target_sparsity_pct": 50, "optimizer": "sgd", "lr": 0.1,
     },
+    "digits-lenet_300_100-imp-s64-r500it-opt_fresh-seed0": {
+        "target_sparsity_pct": 64, "rewind_epoch": "500it", "rewind_optimizer": "fresh",
+    },
+    "digits-lenet_300_100-imp-s64-r0-pout20-seed0": {"target_sparsity_pct": 64, "output_prune_rate_pct": 20},
+    "digits-lenet_300_100-imp-s64-retrain_lr_rewinding-flip-lr_steps-warm0.1-seed0": {
+        "target_sparsity_pct": 64, "retrain": "lr_rewinding", "augment": "flip", "lr_policy": "steps",
+        "warmup_pct": 0.1,
+    },
+    "digits-lenet_300_100-dense-lr_steps-drops0.5.0.9-drop0.2-seed0": {
+        "control": "dense", "lr_policy": "steps", "lr_drops": "0.5,0.9", "lr_drop_factor": 0.2,
+    },
+    "digits-lenet_300_100-dense-shift-lr_one_cycle-seed0": {
+        "control": "dense", "lr_policy": "one_cycle", "augment": "shift",
+    },
+}  # fmt: skip
+FIRST_VERSION = {
+    "dataset", "split_seed", "batch_size", "model", "layers", "optimizer", "lr", "momentum", "beta2", "eps",
+    "weight_decay", "precision", "epochs", "seed", "order_seed", "control", "target_sparsity_pct", "granularity",
+    "context", "criterion", "schedule", "prune_rate_pct", "prune_steps", "start_pct", "end_pct", "retrain",
+    "rewind_epoch", "reset_end",
 }  # fmt: skip
 
 
@@ -37,6 +58,34 @@ def test_names_are_readable(name: str) -> None:
 @pytest.mark.parametrize("name", KNOWN)
 def test_keys_of_known_specs_never_change(name: str) -> None:
     assert TrialSpec(**KNOWN[name]).key("0" * 64) == json.loads(GOLDEN.read_text())[name]
+
+
+def test_later_fields_enter_the_key_only_off_their_no_op() -> None:
+    assert (
+        set(TrialSpec().canonical()) == FIRST_VERSION == {f.name for f in fields(TrialSpec) if "noop" not in f.metadata}
+    )
+    for field in (f for f in fields(TrialSpec) if "noop" in f.metadata):
+        assert TrialSpec(**{field.name: field.metadata["noop"]}).key("d") == TrialSpec().key("d"), field.name
+    assert set(TrialSpec(augment="flip", rewind_epoch="5it").canonical()) == FIRST_VERSION | {"augment", "rewind_step"}
+
+
+@pytest.mark.parametrize(
+    ("fields_", "same"),
+    [({"rewind_epoch": "0it"}, {"rewind_epoch": 0}), ({"rewind_epoch": "1"}, {"rewind_epoch": 1}),
+     ({"rewind_epoch": "5it"}, {"rewind_step": 5}), ({"rewind_optimizer": "restored"}, {}),
+     ({"output_prune_rate_pct": 40}, {}), ({"warmup_pct": 0.1, "lr_drops": "0.5"}, {}),
+     ({"lr_policy": "steps", "lr_drops": "0.5,0.75", "lr_drop_factor": 0.1}, {"lr_policy": "steps"}),
+     ({"retrain": "fine_tuning", "rewind_epoch": "5it", "rewind_optimizer": "fresh"}, {"retrain": "fine_tuning"})],
+)  # fmt: skip
+def test_two_ways_to_say_it_are_one_trial(fields_: dict[str, Any], same: dict[str, Any]) -> None:
+    assert TrialSpec(**fields_) == TrialSpec(**same)
+
+
+def test_the_output_layer_has_its_own_rate_at_the_levels_of_the_target() -> None:
+    spec = TrialSpec(target_sparsity_pct=64, output_prune_rate_pct=20)
+    assert spec.level_sparsities == (Fraction(2, 5), Fraction(16, 25))
+    assert spec.output_sparsities == (Fraction(1, 5), Fraction(9, 25))
+    assert TrialSpec(target_sparsity_pct=64).output_sparsities == (None, None)
 
 
 def test_the_spec_and_its_neighbours_import_no_torch() -> None:
@@ -51,11 +100,22 @@ def test_every_field_is_part_of_the_key_unless_it_is_dropped() -> None:
         "optimizer": "sgd", "lr": 0.1, "momentum": 0.8, "beta2": 0.9, "eps": 1e-5, "weight_decay": 0.1, "epochs": 21,
         "seed": 1, "order_seed": 5, "control": "dense", "target_sparsity_pct": 51, "granularity": "row",
         "context": "global", "criterion": "random", "schedule": "one_shot", "prune_steps": 4, "start_pct": 0.3,
-        "end_pct": 0.9, "retrain": "none", "rewind_epoch": 1, "reset_end": True,
+        "end_pct": 0.9, "retrain": "none", "rewind_epoch": 1, "reset_end": True, "augment": "flip",
+        "lr_policy": "cosine",
     }  # fmt: skip
-    untested = {f.name for f in fields(TrialSpec)} - set(other) - {"prune_rate_pct", "precision"}
+    elsewhere = {"lr_policy": "steps"}, {"schedule": "imp"}
+    acts_elsewhere: dict[str, tuple[dict[str, Any], Any]] = {
+        "warmup_pct": (elsewhere[0], 0.1), "lr_drops": (elsewhere[0], "0.5"), "lr_drop_factor": (elsewhere[0], 0.2),
+        "prune_rate_pct": (elsewhere[1], 20), "rewind_step": (elsewhere[1], 500),
+        "rewind_optimizer": (elsewhere[1], "fresh"), "output_prune_rate_pct": (elsewhere[1], 20),
+    }  # fmt: skip
+    untested = {f.name for f in fields(TrialSpec)} - set(other) - set(acts_elsewhere) - {"precision"}
     assert not untested, "a new field needs a value here"
     del other["dataset"]
+    for name, (where, value) in acts_elsewhere.items():
+        one, two = TrialSpec(**where), TrialSpec(**where, **{name: value})
+        assert one.key("d") != two.key("d") and one.name != two.name, name
+        assert TrialSpec(control="dense", **{name: value}).key("d") == TrialSpec(control="dense").key("d"), name
     keys = {replace(base, **{name: value}).key("d") for name, value in other.items()}
     names = {replace(base, **{name: value}).name for name, value in other.items()}
     assert len(keys | {base.key("d")}) == len(names | {base.name}) == len(other) + 1
@@ -92,8 +152,8 @@ def test_canonical_form_gives_the_spec_back(fields_: dict[str, Any]) -> None:
 def test_imp_levels_come_from_n_times_the_power_and_are_exact() -> None:
     spec = TrialSpec(target_sparsity_pct=87.04)
     assert spec.level_sparsities == tuple(1 - Fraction(3, 5) ** level for level in (1, 2, 3, 4))
-    assert spec.epochs_alone == 20 + 4 * 20
-    assert TrialSpec(target_sparsity_pct=92.22, rewind_epoch=1).epochs_alone == 20 + 5 * 19
+    assert spec.epochs_alone() == 20 + 4 * 20
+    assert TrialSpec(target_sparsity_pct=92.22, rewind_epoch=1).epochs_alone() == 20 + 5 * 19
 
 
 def test_a_target_between_rungs_snaps_up_and_says_so() -> None:
@@ -142,6 +202,19 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"seed": -1}, "at least 0"),
     ({"prune_rate_pct": 0.2}, "did you mean 20?"),
     ({"optimizer": "adamm"}, "did you mean adam?"),
+    ({"augment": "flipp"}, "did you mean flip?"),
+    ({"lr_policy": "cosin"}, "did you mean cosine?"),
+    ({"warmup_pct": 1.0}, "[0, 1)"),
+    ({"lr_drops": "0.9,0.5"}, "increasing parts"),
+    ({"lr_drop_factor": 1.0}, "between 0 and 1"),
+    ({"rewind_epoch": "5its"}, '"500it"'),
+    ({"rewind_epoch": "-5it"}, '"500it"'),
+    ({"rewind_step": 0}, "at least 1"),
+    ({"rewind_optimizer": "new"}, "restored"),
+    ({"output_prune_rate_pct": 0.2}, "did you mean 20?"),
+    ({"output_prune_rate_pct": 20, "context": "global"}, "context local"),
+    ({"schedule": "one_shot", "rewind_epoch": "5it"}, "imp and omp rewind to an iteration"),
+    ({"retrain": "lr_rewinding", "reset_end": True}, "no rewind weights"),
 ]
 
 

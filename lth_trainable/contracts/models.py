@@ -1,0 +1,71 @@
+"""What every network must do."""
+
+from __future__ import annotations
+
+import pickle
+from fractions import Fraction
+
+import torch
+from torch import nn
+
+from lth_trainable.contracts.common import ContractError, as_contracts, noise, serialisable
+from lth_trainable.criteria import CRITERIA
+from lth_trainable.layers import prunable_layers
+from lth_trainable.masks import count_zeros
+from lth_trainable.models import Builder
+from lth_trainable.pruner import Pruner
+
+_SHAPE, _N_CLASSES = (3, 64, 64), 2
+
+
+def answers_per_class(builder: Builder) -> None:
+    """f(shape, n_classes) is a network with one output a class, and no NaN among them."""
+    model = _build(builder)
+    model.eval()
+    with torch.no_grad():
+        outputs = model(noise(2, *_SHAPE))
+    if tuple(outputs.shape) != (2, _N_CLASSES):
+        raise ContractError(f"for 2 pictures of {_N_CLASSES} classes it answers with the shape {list(outputs.shape)}")
+    if not outputs.isfinite().all():
+        raise ContractError("a freshly built network answers with NaN or infinity")
+
+
+def has_layers(builder: Builder) -> None:
+    """There is a layer to prune, and pruning half of it leaves exactly half."""
+    pruner = Pruner(prunable_layers(_build(builder)), CRITERIA["large_final"])
+    pruner.prune(Fraction(1, 2))
+    due = sum(count_zeros(layer.weight.numel(), Fraction(1, 2)) for layer in pruner.layers)
+    if pruner.n_weights - pruner.n_kept != due:
+        raise ContractError(f"{pruner.n_weights - pruner.n_kept} of {pruner.n_weights} weights are removed, not {due}")
+
+
+def built_from_the_seed(builder: Builder) -> None:
+    """The same seed builds the same weights, another seed others, and nothing else is drawn from."""
+    first, second, other = (_build(builder, seed).state_dict() for seed in (0, 0, 1))
+    if list(first) != list(second) or not all(torch.equal(first[name], second[name]) for name in first):
+        raise ContractError("built twice under one torch.manual_seed it has different weights; draw from torch only")
+    if all(torch.equal(first[name], other[name]) for name in first):
+        raise ContractError("under another seed it has the same weights, so its replicates would not differ")
+
+
+def resumes_from_state(builder: Builder) -> None:
+    """A network built anew and given the saved `state_dict` answers as the saved one."""
+    saved, fresh = _build(builder), _build(builder, seed=1)
+    fresh.load_state_dict(pickle.loads(pickle.dumps(saved.state_dict())))
+    x = noise(2, *_SHAPE)
+    with torch.no_grad():
+        if not torch.equal(saved.eval()(x), fresh.eval()(x)):
+            raise ContractError("its state_dict does not hold all of it: a restored network answers differently")
+
+
+def _build(builder: Builder, seed: int = 0) -> nn.Module:
+    """The network under `seed`; torch's own stream is put back."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = builder(_SHAPE, _N_CLASSES)
+    if not isinstance(model, nn.Module):
+        raise ContractError(f"it returns {type(model).__name__}; a network (nn.Module) is due")
+    return model
+
+
+CONTRACTS = as_contracts(answers_per_class, has_layers, built_from_the_seed, resumes_from_state, serialisable)

@@ -1,0 +1,83 @@
+"""The Ray side of the plan: a Searcher that hands out trials as their prefixes come into being."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from sweeps.budget import Budget
+from sweeps.dispatch import Dispatcher
+from sweeps.plan import PlannedTrial
+from sweeps.progress import Board
+
+
+class PlanSearcher(Searcher):
+    """Suggests the trials of a plan. Nothing is suggested while all that is left waits for states in the making.
+
+    config_of: what a worker is given for a trial. record: writes the record of a trial whose every epoch others have
+    trained, from the fingerprint of the worker that finished it; False where that cannot be.
+    """
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        board: Board,
+        budget: Budget,
+        config_of: Callable[[PlannedTrial], dict[str, Any]],
+        record: Callable[[PlannedTrial, Mapping[str, Any]], bool],
+    ) -> None:
+        super().__init__(metric="epochs_done", mode="max")
+        self.dispatcher, self.board, self.budget = dispatcher, board, budget
+        self.config_of, self.record = config_of, record
+        self.trials: dict[str, PlannedTrial] = {}
+        self.stopped_by: str | None = None
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        self.stopped_by = self.stopped_by or self.budget.spent(self.board.epochs)
+        if self.dispatcher.over or self.stopped_by:
+            return str(Searcher.FINISHED)
+        if len(self.trials) >= self.dispatcher.slots:
+            return None
+        trial = self.dispatcher.next()
+        if trial is None:
+            return None
+        self.trials[trial_id] = trial
+        return self.config_of(trial)
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        self._take(result)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        trial = self.trials.pop(trial_id, None)
+        if trial is None:
+            return
+        result = result or {}
+        self._take(result)
+        if result.get("status") in ("done", "diverged"):
+            self.board.complete(trial.name, result)
+            self.dispatcher.finished(trial.name)
+            return
+        if not error and result.get("status") != "failed":
+            self.board.stop(trial.name)  # by the budget: it goes on another time
+        else:
+            self.board.fail(trial.name)
+        self.dispatcher.finished(trial.name, whole=False)
+
+    def should_stop(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Whether to end a trial at this report: the budget is spent, and what it has trained is stored."""
+        return bool(result.get("stored")) and self.budget.spent(self.board.epochs) is not None
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the store is the memory of a sweep, and each launch plans anew."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore."""
+
+    def _take(self, result: Mapping[str, Any]) -> None:
+        for key in result.get("stored", ()):
+            for trial in self.dispatcher.reached(key):
+                if trial.is_end_of_node and self.record(trial, json.loads(result["fingerprint"])):
+                    self.dispatcher.finished(trial.name)

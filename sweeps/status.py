@@ -1,0 +1,119 @@
+"""What each trial of a run is doing, or why it failed; of one trial, everything.
+
+    python -m sweeps.status RUN [TRIAL] [--json]
+
+Read from the files of the run and the states it shares, while a sweep runs as well as after it was killed. Exit code:
+0, or 2 for bad input.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+
+from analysis.pairs import group_name, ladder_name
+from lth_trainable.errors import UserError
+from sweeps.progress import duration
+from sweeps.showing import console, say, table_of
+from sweeps.survey import Survey, read_survey
+from sweeps.trial_status import about_trial, find_trial, show_trial
+
+STATUSES = ("done", "diverged", "running", "failed", "damaged", "held back", "not started")
+GROUPS = 30  # rows of the table of groups; more of them are folded
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What each trial of a run is doing, or why it failed; with TRIAL, all about one."""
+
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(help="path of the run", metavar="RUN")]
+    trial: Annotated[
+        tyro.conf.Positional[str | None], tyro.conf.arg(help="name of a trial, or a part of it", metavar="TRIAL")
+    ] = None
+    json: Annotated[bool, tyro.conf.arg(help="print one JSON object instead of tables")] = False
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    options = tyro.cli(Options, prog="python -m sweeps.status", args=argv, config=(tyro.conf.FlagCreatePairsOff,))
+    try:
+        survey = read_survey(options.run)
+        told = about_run(survey) if options.trial is None else about_trial(survey, find_trial(survey, options.trial))
+        if options.json:
+            print(json.dumps(told))
+        elif options.trial is None:
+            _show_run(console(), options.run, told)
+        else:
+            show_trial(console(), told)
+        return 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except (OSError, ValueError) as error:
+        print(f"error: {options.run}: cannot be read ({error})", file=sys.stderr)
+    return 2
+
+
+def about_run(survey: Survey) -> dict[str, Any]:
+    """The run in JSON."""
+    found = Counter(standing.status for standing in survey.standings.values())
+    return {
+        "run": survey.run, "recipe": survey.content.get("recipe"), "claim": survey.content.get("claim"),
+        "driver": survey.driver, "counts": {status: found[status] for status in STATUSES},
+        "epochs": {"distinct": survey.total, "trained": survey.total - survey.left, "left": survey.left},
+        "trials": [asdict(standing) for standing in survey.standings.values()],
+    }  # fmt: skip
+
+
+def _show_run(to: Console, path: str, told: Mapping[str, Any]) -> None:
+    counts, epochs, trials = told["counts"], told["epochs"], told["trials"]
+    say(to, f"{path}: {told['recipe']}. {told['claim'] or ''}")
+    say(to, _driver_line(told["driver"]))
+    listed = ", ".join(f"{n:,} {status}" for status, n in counts.items() if n) or "none"
+    say(to, f"{len(trials):,} trials: {listed}")
+    say(to, f"{epochs['distinct']:,} epochs: {epochs['trained']:,} in stored states, {epochs['left']:,} to train")
+    rows, more = _folded(trials)
+    shown = [status for status in STATUSES if counts[status]]
+    table = table_of("trials", *shown)
+    for name, found in rows:
+        table.add_row(name, *(f"{found[status]:,}" if found[status] else "" for status in shown))
+    to.print(table)
+    if more:
+        say(to, f"and {more:,} more groups (all trials with --json)")
+    for trial in (trial for trial in trials if trial["status"] == "running"):
+        say(to, f"running: {trial['trial']}: level {trial['level']}, epochs trained: {trial['epochs']:,}")
+    for trial in (trial for trial in trials if trial["reason"]):
+        say(to, f"{trial['status']}: {trial['trial']}: {trial['reason']}")
+
+
+def _driver_line(driver: Mapping[str, Any] | None) -> str:
+    if driver is None:
+        return "no driver is at work"
+    who = f"process {driver['pid']} on {driver['host']}"
+    if driver["alive"]:
+        since = duration(time.time() - driver["started"])
+        return f"a driver is at work: {who}, for {since}, heard of {duration(driver['silent_s'])} ago"
+    running = ", ".join(driver["running"]) or "nothing"
+    return f"no driver is at work: {who} fell silent {duration(driver['silent_s'])} ago; it was running {running}"
+
+
+def _folded(trials: Sequence[Mapping[str, Any]]) -> tuple[list[tuple[str, Counter[str]]], int]:
+    """Statuses by group; by ladder where there are too many groups; and how many are left out even so."""
+    for name_of in (group_name, lambda trial: ladder_name(group_name(trial))):
+        groups: dict[str, Counter[str]] = defaultdict(Counter)
+        for trial in trials:
+            groups[name_of(trial["trial"])][trial["status"]] += 1
+        if len(groups) <= GROUPS:
+            break
+    return list(groups.items())[:GROUPS], max(0, len(groups) - GROUPS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,274 @@
+"""The states of a storage: what they take, which ones nobody needs, whether every byte is as it was written.
+
+    python -m sweeps.storage du|gc|check [STORAGE] [--dry-run] [--json]
+
+Runs share states, so a state goes only when no run's plan and no trial's manifest refers to it. Exit code: 0, 1 when
+`check` finds damage, 2 for bad input, and for a plan that cannot be read: then nothing is deleted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from pyarrow import fs
+from rich.console import Console
+
+from lth_trainable.errors import UserError
+from lth_trainable.store import MANIFEST, PART, STATES, Store
+from sweeps.references import Run, damage_in, each, files_below, open_storage, read_manifest, read_runs, take_inventory
+from sweeps.showing import console, human_bytes, say, table_of
+
+WRITING_SECONDS = 3600.0  # files younger than this may belong to a seal that another driver is at
+SHOWN = 20  # paths in a table; all of them with --json
+_CONTENT = re.compile(r".+-[0-9a-f]{12}\.[^.]+")  # a file that bears part of its SHA-256
+UNNEEDED, UNSEALED, LEFTOVER = "states that nobody needs", "folders without a manifest", "leftover files"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a storage takes (du), delete the states that nobody needs (gc), read every file and compare (check)."""
+
+    action: tyro.conf.Positional[Literal["du", "gc", "check"]]
+    storage: Annotated[
+        tyro.conf.Positional[str], tyro.conf.arg(help="folder or URI of all runs and their states", metavar="STORAGE")
+    ] = "runs"
+    dry_run: Annotated[bool, tyro.conf.arg(help="gc: say what would go, and delete nothing")] = False
+    json: Annotated[bool, tyro.conf.arg(help="print one JSON object instead of tables")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Garbage:
+    """Something to delete below states/."""
+
+    path: str
+    what: str
+    bytes: int
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    options = tyro.cli(Options, prog="python -m sweeps.storage", args=argv, config=(tyro.conf.FlagCreatePairsOff,))
+    try:
+        store = open_storage(options.storage)
+        if options.action == "check":
+            return _show_check(options, check(store))
+        if options.action == "gc":
+            return _show_gc(options, gc(store, dry_run=options.dry_run))
+        return _show_du(options, du(store))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"error: storage {options.storage}: cannot be read or written ({error})", file=sys.stderr)
+    return 2
+
+
+# -- du --------------------------------------------------------------------------------------------------------------
+
+
+def du(store: Store) -> dict[str, Any]:
+    """Bytes by run, of states that nobody refers to, and of everything. A state of two runs counts in both."""
+    inventory, runs = take_inventory(store), read_runs(store)
+    sizes = {folder: _size(files.values()) for folder, files in inventory.states.items()}
+    needed = {run.name: {folder for folder in sizes if run.needs(folder)} for run in runs}
+    users = Counter(folder for folders in needed.values() for folder in folders)
+    nobodys = [folder for folder in sizes if folder not in users]
+    set_aside = inventory.bytes[STATES]["quarantine"]
+    own = sum(sum(parts.values()) for parts in inventory.bytes.values())
+    return {
+        "storage": store.uri,
+        "runs": [
+            {
+                "run": run.name, "planned": run.planned, "recorded": run.recorded, "states": len(needed[run.name]),
+                "states_bytes": sum(sizes[folder] for folder in needed[run.name]),
+                "shared_bytes": sum(sizes[folder] for folder in needed[run.name] if users[folder] > 1),
+                **_own_bytes(inventory.bytes[run.name]), "problem": run.problem,
+            }
+            for run in runs
+        ],
+        "unneeded": {"states": len(nobodys), "bytes": sum(sizes[folder] for folder in nobodys)},
+        "quarantine_bytes": set_aside,
+        "total": {"states": len(sizes), "states_bytes": sum(sizes.values()), "bytes": sum(sizes.values()) + own},
+    }  # fmt: skip
+
+
+def _own_bytes(parts: Counter[str]) -> dict[str, int]:
+    named = {f"{part}_bytes": parts[part] for part in ("trials", "analysis", "ray", "quarantine")}
+    return {**named, "other_bytes": sum(parts.values()) - sum(named.values())}
+
+
+def _size(files: Iterable[fs.FileInfo]) -> int:
+    return sum(info.size for info in files)
+
+
+def _show_du(options: Options, found: Mapping[str, Any]) -> int:
+    if options.json:
+        print(json.dumps(found))
+        return 0
+    parts = ("states_bytes", "shared_bytes", "trials_bytes", "analysis_bytes", "ray_bytes", "quarantine_bytes")
+    words = ("run", "recorded", "states", "bytes", "of them shared", "trials", "analysis", "ray", "quarantine")
+    table = table_of(*words)
+    for run in found["runs"]:
+        trials = f"{run['recorded']:,} of {run['planned']:,}" if run["planned"] else f"{run['recorded']:,}"
+        table.add_row(run["run"], trials, f"{run['states']:,}", *(human_bytes(run[part]) for part in parts))
+    to = console()
+    to.print(table)
+    total, nobodys = found["total"], found["unneeded"]
+    problems = [run["problem"] for run in found["runs"] if run["problem"]]
+    advice = "python -m sweeps.storage gc deletes them" if nobodys["states"] else ""
+    if problems:
+        advice = "as far as can be told: a plan could not be read"
+    say(to, f"states that nobody needs: {nobodys['states']:,}, {human_bytes(nobodys['bytes'])}", advice)
+    say(to, f"set aside as damaged: {human_bytes(found['quarantine_bytes'])} in {STATES}/quarantine")
+    states = f"states in all: {total['states']:,}, {human_bytes(total['states_bytes'])}"
+    say(to, states, f"{human_bytes(total['bytes'])} with the runs")
+    for problem in problems:
+        say(to, f"note: {problem}")
+    return 0
+
+
+# -- gc --------------------------------------------------------------------------------------------------------------
+
+
+def gc(store: Store, dry_run: bool = False) -> list[Garbage]:
+    """Delete what nobody needs below states/; returns what went, or would go.
+
+    Raises `UserError`, and deletes nothing, where a plan cannot be read: its states would look like nobody's.
+    """
+    inventory = take_inventory(store)
+    runs = _known_runs(store)
+
+    def found(folder: str) -> list[Garbage]:
+        return _garbage(store, folder, inventory.states[folder], runs)
+
+    listed = zip(inventory.states, each(found, inventory.states), strict=True)
+    garbage = {folder: items for folder, items in listed if items}
+    full = {folder.rpartition("/")[0] for folder in inventory.states}
+    empty = [key for key, info in inventory.keys.items() if key not in full and _is_old(info)]
+    if not dry_run:
+        runs = _known_runs(store)  # again: a driver may have started since
+        garbage = dict(zip(garbage, each(lambda folder: _sweep(store, folder, runs), garbage), strict=True))
+        for key in {folder.rpartition("/")[0] for folder in garbage} | set(empty):
+            _drop_if_empty(store, key)
+    gone = [item for items in garbage.values() for item in items]
+    return sorted(gone, key=lambda item: item.path) + [Garbage(path=key, what=UNSEALED, bytes=0) for key in empty]
+
+
+def _known_runs(store: Store) -> list[Run]:
+    runs = read_runs(store)
+    problem = next((run.problem for run in runs if run.problem), None)
+    if problem is not None:
+        raise UserError(f"{problem}; nothing was deleted")
+    return runs
+
+
+def _garbage(store: Store, folder: str, files: Mapping[str, fs.FileInfo], runs: Sequence[Run]) -> list[Garbage]:
+    """What may go of a state's folder. Young files may be those of a seal whose manifest is yet to come."""
+    if MANIFEST not in files:
+        whole = [Garbage(path=folder, what=UNSEALED, bytes=_size(files.values()))]
+        at = [*files.values()] or store.fs.get_file_info([f"{store.root}/{folder}"])
+        return whole if all(map(_is_old, at)) else []
+    if not any(run.needs(folder) for run in runs):
+        return [Garbage(path=folder, what=UNNEEDED, bytes=_size(files.values()))]
+    strays = [name for name in files if name.endswith(PART) or _CONTENT.fullmatch(name)]
+    entries = (read_manifest(store, folder) or {}).get("files")
+    if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
+        return []  # gone this moment, or damaged, which is for `check` to say
+    named = {entry.get("file", name) for name, entry in entries.items()}
+    return [
+        Garbage(path=f"{folder}/{name}", what=LEFTOVER, bytes=files[name].size)
+        for name in strays
+        if name not in named and _is_old(files[name])
+    ]
+
+
+def _sweep(store: Store, folder: str, runs: Sequence[Run]) -> list[Garbage]:
+    """Delete the garbage of a folder as it is at this moment: another driver may have sealed it since the listing."""
+    garbage = _garbage(store, folder, files_below(store, folder), runs)
+    for item in garbage:
+        if item.what == LEFTOVER:
+            store.delete(item.path)
+        else:
+            store.delete(f"{folder}/{MANIFEST}")  # first, so that no reader takes half a folder for a state
+            store.delete_folder(folder)
+    return garbage
+
+
+def _is_old(info: fs.FileInfo) -> bool:
+    """Whether a file can be of no seal at work; one whose time is not known counts as young."""
+    return info.mtime is not None and time.time() - info.mtime.timestamp() > WRITING_SECONDS
+
+
+def _drop_if_empty(store: Store, key: str) -> None:
+    if isinstance(store.fs, fs.LocalFileSystem):
+        with contextlib.suppress(OSError):  # another driver's state is in it
+            Path(store.root, key).rmdir()
+    elif not store.folders(key) and not store.sizes(key):  # a mark that object stores leave behind
+        store.delete_folder(key)
+
+
+def _show_gc(options: Options, garbage: Sequence[Garbage]) -> int:
+    total = sum(item.bytes for item in garbage)
+    if options.json:
+        gone = [asdict(item) for item in garbage]
+        print(json.dumps({"storage": options.storage, "dry_run": options.dry_run, "gone": gone, "bytes": total}))
+        return 0
+    to = console()
+    if options.dry_run:
+        _list_paths(to, garbage)
+    table = table_of("what", "number", "bytes")
+    for what in (UNNEEDED, UNSEALED, LEFTOVER):
+        sizes = [item.bytes for item in garbage if item.what == what]
+        table.add_row(what, f"{len(sizes):,}", human_bytes(sum(sizes)))
+    to.print(table)
+    say(to, f"{human_bytes(total)} {'would go; this was a dry run' if options.dry_run else 'deleted'}")
+    return 0
+
+
+def _list_paths(to: Console, garbage: Sequence[Garbage]) -> None:
+    for item in garbage[:SHOWN]:
+        say(to, f"{item.path}  {human_bytes(item.bytes)}  {item.what}")
+    if len(garbage) > SHOWN:
+        say(to, f"and {len(garbage) - SHOWN:,} more (all of them with --json)")
+
+
+# -- check -----------------------------------------------------------------------------------------------------------
+
+
+def check(store: Store) -> dict[str, Any]:
+    """Read every file of states and trials and compare; returns how much was read, and path and reason of damage."""
+    inventory = take_inventory(store)
+    sealed = [folder for folder, files in inventory.states.items() if MANIFEST in files]
+    folders = sorted([*sealed, *inventory.trials])
+    reasons = dict(zip(folders, each(lambda folder: damage_in(store, folder), folders), strict=True))
+    damaged = [{"path": folder, "reason": reason} for folder in folders for reason in reasons[folder]]
+    plans = [{"path": run.name, "reason": run.problem} for run in read_runs(store) if run.problem]
+    return {"storage": store.uri, "states": len(sealed), "trials": len(inventory.trials), "damaged": plans + damaged}
+
+
+def _show_check(options: Options, found: Mapping[str, Any]) -> int:
+    damaged = found["damaged"]
+    if options.json:
+        print(json.dumps(found))
+        return 1 if damaged else 0
+    to = console()
+    for entry in damaged:
+        say(to, f"damaged: {entry['path']}: {entry['reason']}")
+    if damaged:
+        say(to, f"{len(damaged):,} damaged: rerun the sweep's command to repair, it trains anew what it must")
+    else:
+        say(to, f"{found['states']:,} states and {found['trials']:,} trials are as they were written")
+    return 1 if damaged else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""What only a GPU can show: its masks are the CPU's, its trials repeat themselves, fp16 keeps the zeros."""
+
+from __future__ import annotations
+
+import copy
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+from fastai.callback.fp16 import MixedPrecision
+from torchvision.models import resnet18
+
+from lth_trainable.criteria import CRITERIA, needs_inputs
+from lth_trainable.execution import Execution
+from lth_trainable.layers import prunable_layers
+from lth_trainable.pruner import Pruner
+from lth_trainable.run import run_trial
+from lth_trainable.spec import TrialSpec
+from lth_trainable.store import Store
+from tests.test_sparsify import callback, learner, masked
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.mark.parametrize("granularity", ["weight", "filter", "kernel", "shared_row", "layer"])
+@pytest.mark.parametrize("context", ["local", "global"])
+def test_masks_are_equal_on_cpu_and_gpu_and_under_every_memory_format(granularity: str, context: str) -> None:
+    torch.manual_seed(0)
+    model = resnet18(num_classes=2)
+    for name, criterion in CRITERIA.items():
+        if needs_inputs(criterion):
+            continue  # its inputs are activations, which differ between devices
+        found = []
+        for there in ({"device": "cpu"}, {"device": "cuda"}, {"device": "cuda", "memory_format": torch.channels_last}):
+            pruner = Pruner(
+                prunable_layers(copy.deepcopy(model).to(**there)), criterion, granularity=granularity, context=context
+            )
+            with torch.no_grad():
+                for layer in pruner.layers:
+                    layer.weight.mul_(1.5)
+            pruner.prune(Fraction(1, 2))
+            found.append(pruner.in_force)
+        for other in found[1:]:
+            assert all((other[layer] == mask).all() for layer, mask in found[0].items()), name
+
+
+def test_a_trial_on_the_gpu_repeats_itself(tmp_path: Path) -> None:
+    spec = TrialSpec(target_sparsity_pct=64, epochs=3, rewind_epoch=1)
+    first, second = (run_trial(spec, Store(tmp_path), run, Execution(device="cuda")) for run in ("a", "b"))
+    assert first["sha256"] == second["sha256"] and first["fingerprint"]["device"].startswith("cuda: ")
+
+
+def test_fp16_with_scaler_on_a_gpu() -> None:
+    learn, cb = learner(), callback(80, lth=True)
+    learn.dls.to(torch.device("cuda"))
+    learn.fit(8, 1e-2, cbs=[cb, MixedPrecision()])
+    assert all((w.detach().cpu()[~m] == 0).all() for _, w, m in masked(cb))
