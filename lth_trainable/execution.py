@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import platform
 from dataclasses import dataclass
@@ -10,6 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from lth_trainable.errors import UserError
+
+_NO_ROOM = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +34,8 @@ class Execution:
 
 
 def prepare(execution: Execution) -> None:
-    """Set this process up for trials of this execution."""
+    """Set this process up for trials of this execution. Raises `UserError` where it has no such device."""
+    check_device(execution)
     torch.set_num_threads(execution.threads)
     if torch.device(execution.device).type == "cuda":
         if execution.deterministic:
@@ -38,8 +45,49 @@ def prepare(execution: Execution) -> None:
         torch.backends.cudnn.benchmark = False
 
 
+def check_device(execution: Execution) -> None:
+    """Refuse a GPU that PyTorch cannot use. Raises `UserError`."""
+    if torch.device(execution.device).type == "cuda" and not torch.cuda.is_available():
+        built = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
+        raise UserError(
+            f"device {execution.device}: found no GPU that PyTorch {torch.__version__} (built {built}) can use; "
+            "expected one, with its driver; --gpus-per-trial 0 trains on the CPU"
+        )
+
+
+def release(execution: Execution) -> None:
+    """Give back the GPU memory of a trial that is over: its learner and callbacks refer to each other."""
+    if torch.device(execution.device).type == "cuda" and torch.cuda.is_initialized():
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def is_no_room(error: BaseException) -> bool:
+    """Whether the device's memory was too small, in whichever way PyTorch says so."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _NO_ROOM)
+
+
+def no_room(execution: Execution, trial: str) -> UserError:
+    """What to tell a person whose trial does not fit; another attempt would not fit either."""
+    device, found = torch.device(execution.device), ""
+    with contextlib.suppress(RuntimeError):  # a GPU so full that it cannot even say so
+        if device.type == "cuda":
+            free, total = (amount / 2**30 for amount in torch.cuda.mem_get_info(device))
+            found = f" ({torch.cuda.get_device_name(device)}, {free:.1f} of {total:.1f} GiB free)"
+    return UserError(
+        f"{trial}: found no memory left on device {execution.device}{found}; expected room for the trial and its "
+        "data; take a larger part of a GPU (--gpus-per-trial 1) or a smaller --batch-size, or end what else uses it"
+    )
+
+
 def fingerprint(execution: Execution) -> dict[str, Any]:
-    """What may change the bytes of a result without being part of the trial: only equal ones are compared or reused."""
+    """What may change the bytes of a result without being part of the trial: only equal ones are compared or reused.
+
+    Raises `UserError` where there is no such device.
+    """
+    check_device(execution)
     return {
         "code": version("lottery-sweep"),
         "torch": torch.__version__,

@@ -1,11 +1,13 @@
 """Data resident in memory, batches as a function of (seed, epoch): a drop-in for fastai's DataLoaders.
 
 The order of an epoch depends on nothing but the order seed and the epoch's number, so training may stop after any epoch
-and go on elsewhere. Batches are gathered on the device that holds the data; nothing is decoded or copied twice.
+and go on elsewhere. Batches are gathered on the device that holds the data. Nothing is decoded or copied twice: a process
+has one copy of a part on a device, which all its trials share, as long as it has the part.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +23,22 @@ from lth_trainable.data import Dataset, Part
 from lth_trainable.seeds import generator
 
 EVALUATION_BATCH = 1024  # fixed: a sum's rounding depends on how it is cut up
+
+_copies: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
+
+
+def resident(part: Part, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Pictures and labels of a part on a device; on the CPU the part's own memory."""
+    own = torch.from_numpy(part.x), torch.from_numpy(part.y)
+    if device.type == "cpu":
+        return own
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", torch.cuda.current_device())
+    key = (id(part), device)  # an id is given again only when the part, and with it the copy, is gone
+    if key not in _copies:
+        _copies[key] = own[0].to(device), own[1].to(device)
+        weakref.finalize(part, _copies.pop, key, None)
+    return _copies[key]
 
 
 class ResidentLoader:
@@ -62,7 +80,7 @@ class ResidentLoader:
 
     def to(self, device: Any) -> ResidentLoader:
         self.device = torch.device(device)
-        self.x, self.y = (tensor.to(self.device) for tensor in self.dataset.tensors)
+        self.x, self.y = resident(self.dataset.part, self.device)
         return self
 
     @property
@@ -120,7 +138,7 @@ class _Resident(TensorDataset):
 
     def __init__(self, part: Part, classes: tuple[str, ...]) -> None:
         super().__init__(torch.from_numpy(part.x), torch.from_numpy(part.y))
-        self.vocab, self.c = classes, len(classes)
+        self.part, self.vocab, self.c = part, classes, len(classes)
         self.loss_func = CrossEntropyLossFlat()
 
     def new_empty(self) -> _Resident:

@@ -8,6 +8,7 @@ Its record is made from the state in which it ends.
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,7 +19,7 @@ from fastai.callback.core import Callback, CancelFitException
 from lth_trainable.criteria import CRITERIA
 from lth_trainable.data import Dataset, load_dataset
 from lth_trainable.errors import UserError
-from lth_trainable.execution import Execution, fingerprint, prepare, versions
+from lth_trainable.execution import Execution, fingerprint, is_no_room, no_room, prepare, release, versions
 from lth_trainable.keep_mask import KeepMask
 from lth_trainable.layers import LAYER_TYPES, prunable_layers
 from lth_trainable.learner import EpochLog, Place, make_learner, measure, seed_torch
@@ -72,9 +73,30 @@ def run_trial(
 
     on_epoch: is told of each epoch's row as it ends; on_state: of the key of each state stored on the way; on_damage:
     of each damaged state set aside. A loss that is not finite gives a record of status "diverged". Raises `UserError`
-    for what cannot run.
+    for what cannot run, a device without room for it included. GPU memory is free again afterwards, the data's apart.
     """
     execution = execution or Execution()
+    try:
+        return _run(spec, store, run, execution, on_epoch, keep, on_state, on_damage)
+    except Exception as error:
+        if not is_no_room(error):
+            raise
+        traceback.clear_frames(error.__traceback__)  # they hold the network and its data
+        raise no_room(execution, spec.name) from error
+    finally:
+        release(execution)
+
+
+def _run(
+    spec: TrialSpec,
+    store: Store,
+    run: str,
+    execution: Execution,
+    on_epoch: OnEpoch | None,
+    keep: Keep,
+    on_state: OnState | None,
+    on_damage: OnState | None,
+) -> dict[str, Any]:
     prepare(execution)
     data = load_dataset(spec.dataset, execution.data_root, spec.split_seed)
     trial = _Trial(spec, data, execution, on_epoch)

@@ -38,6 +38,7 @@ FAILURE = "failure.json"
 PLAN = "plan.json"
 PART = ".part"
 LISTINGS = 20  # attempts to list a folder that others are writing
+LOOKS = 3  # at a folder that seems damaged
 FORMAT = 1
 
 
@@ -58,7 +59,10 @@ class Sealed:
 
 
 class Store:
-    """Sealed folders under one root: a path, or a URI that `pyarrow.fs` knows (`s3://bucket/prefix`)."""
+    """Sealed folders under one root: a path, or a URI that `pyarrow.fs` knows (`s3://bucket/prefix`).
+
+    What a URI says after its `?`, such as `endpoint_override`, belongs to the connection: `at` keeps it last.
+    """
 
     def __init__(self, root: str | Path) -> None:
         self.uri = str(root)
@@ -67,6 +71,16 @@ class Store:
         else:
             self.fs, self.root = fs.LocalFileSystem(), str(Path(root).expanduser().resolve())
         self.root = self.root.rstrip("/")
+
+    @property
+    def place(self) -> str:
+        """The store's path or URI, the same from every working directory."""
+        return self.uri if "://" in self.uri else self.root
+
+    def at(self, path: str) -> str:
+        """The path or URI of what is at `path` in this store, as a person would type it."""
+        place, mark, connection = self.uri.partition("?") if "://" in self.uri else (self.uri, "", "")
+        return f"{place.rstrip('/')}/{path}{mark}{connection}"
 
     # -- sealed folders ----------------------------------------------------------------------------------------------
 
@@ -115,7 +129,16 @@ class Store:
         return folder is not None and to_json(folder.manifest) == to_json(manifest)
 
     def find(self, path: str) -> Sealed | None:
-        """The sealed folder at `path`, None where there is none. Raises `Damaged` when sizes or manifest are off."""
+        """The sealed folder at `path`, None where there is none. Raises `Damaged` when sizes or manifest are off.
+
+        What looks damaged is looked at again: another process may have sealed the folder between listing and reading.
+        """
+        for _ in range(LOOKS - 1):
+            with contextlib.suppress(Damaged, FileNotFoundError):
+                return self._look(path)
+        return self._look(path)
+
+    def _look(self, path: str) -> Sealed | None:
         sizes = self.sizes(path)
         if MANIFEST not in sizes:
             return None
@@ -226,9 +249,16 @@ def to_json(content: Any) -> bytes:
 
 
 def open_run(path: str | Path) -> tuple[Store, str]:
-    """The store and the run's name for the path of a run, such as `runs/digits`."""
-    parent, _, name = str(path).rstrip("/").rpartition("/")
-    return Store(parent or "."), name
+    """The store and the run's name for the path or URI of a run, such as `runs/digits`."""
+    storage, name = _split(str(path), "/")
+    return Store(storage or "."), name
+
+
+def _split(path: str, at: str) -> tuple[str, str]:
+    """What is before and after the last `at`; what a URI says of its connection stays with the former."""
+    place, mark, connection = path.partition("?") if "://" in path else (path, "", "")
+    before, _, after = place.rstrip("/").rpartition(at)
+    return f"{before}{mark}{connection}", after
 
 
 def finished_trials(store: Store, run: str) -> Iterator[tuple[Sealed, dict[str, Any]]]:
@@ -259,7 +289,7 @@ def load_trial(path: str | Path, which: str = "final") -> nn.Module:
     path: the trial's folder, such as `runs/digits/trials/digits-lenet_300_100-imp-s64-r0-seed0`.
     which: "final", "initial" or "rewind" weights. Raises `UserError` where there is no such trial.
     """
-    run_path, _, name = str(path).rstrip("/").rpartition("/trials/")
+    run_path, name = _split(str(path), "/trials/")
     store, run = open_run(run_path)
     try:
         return _load(store, store.trial(run, name) if name else str(path), which)

@@ -33,12 +33,13 @@ def train(config: dict[str, Any]) -> None:
     store, run, execution = Store(config["storage"]), config["run"], Execution(**config["execution"])
     path = store.trial(run, spec.name)
     store.delete(f"{path}/{FAILURE}")
-    progress = _Progress(fingerprint(execution))
+    progress = _Progress()
     keep = Keep(
         states=config["keep"], marks={int(step): key for step, key in config["marks"].items()},
         resumable=config["resumable"],
     )  # fmt: skip
     try:
+        progress.mark = json.dumps(fingerprint(execution))
         record = run_trial(
             spec, store, run, execution, progress.epoch, keep=keep, on_state=progress.state, on_damage=progress.damage
         )
@@ -58,8 +59,8 @@ def train(config: dict[str, Any]) -> None:
 class _Progress:
     """Tells Ray of stored states at once, since trials wait for them, and of epochs at most once a second."""
 
-    def __init__(self, mark: dict[str, Any]) -> None:
-        self.mark, self.epochs, self.last = json.dumps(mark), 0, time.monotonic()
+    def __init__(self) -> None:
+        self.mark, self.epochs, self.last = "{}", 0, time.monotonic()
         self.stored: list[str] = []
         self.damaged: list[str] = []
 

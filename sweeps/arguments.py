@@ -35,13 +35,23 @@ class Options:
     seeds: Annotated[int | None, tyro.conf.arg(help="number of replicates: 0 to N-1", metavar="N")] = None
     seed: Annotated[tuple[int, ...], tyro.conf.arg(help="replicates by number", metavar="N ...")] = ()
     data_root: Annotated[Path | None, tyro.conf.arg(help="folder of data sets that read files", metavar="DIR")] = None
-    storage: Annotated[str, tyro.conf.arg(help="folder of all runs and their shared states", metavar="DIR")] = "runs"
+    storage: Annotated[
+        str, tyro.conf.arg(help="folder or URI (s3://, gs://) of all runs and their shared states", metavar="DIR")
+    ] = "runs"
     name: Annotated[str | None, tyro.conf.arg(help="name of the run; None: the recipe's", metavar="NAME")] = None
     cpus_per_trial: Annotated[int, tyro.conf.arg(help="CPU cores, and threads, of a trial", metavar="N")] = 1
     gpus_per_trial: Annotated[float, tyro.conf.arg(help="GPU of a trial: 0, a part or 1", metavar="0|0.25|1")] = 0
     max_concurrent: Annotated[int | None, tyro.conf.arg(help="trials at a time; None: all that fit", metavar="N")] = (
         None
     )
+    cluster: Annotated[
+        Path | None,
+        tyro.conf.arg(help="run on the Ray cluster of this launcher file, such as cluster.yaml", metavar="FILE"),
+    ] = None
+    address: Annotated[
+        str | None,
+        tyro.conf.arg(help="run on a running cluster: http://head:8265 submits, auto connects", metavar="ADDRESS"),
+    ] = None
     deterministic: Annotated[bool, tyro.conf.arg(help="on a GPU: only kernels that repeat their bytes")] = False
     keep_states: Annotated[
         Literal["needed", "levels", "none"],

@@ -24,12 +24,13 @@ from sweeps.plan import PlannedTrial
 from sweeps.progress import Board, Progress
 
 if TYPE_CHECKING:
+    from sweeps.cluster import Cluster
     from sweeps.searcher import PlanSearcher
 
 RETRIES = 2
 WATCH_SECONDS = 2.0
-_QUIET = {
-    "RAY_AUTH_MODE": "disabled",  # a local Ray needs no token, and asks for one loudly
+_LOCAL = {"RAY_AUTH_MODE": "disabled"}  # a local Ray needs no token, and asks for one loudly; a cluster may have one
+QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the new console output prints a box even when told to be quiet
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -51,21 +52,21 @@ class Resources:
     max_concurrent: int | None = None
     deterministic: bool = False
 
-    def check(self) -> None:
-        """Raise `UserError` for what this machine cannot give: Ray would wait for it for ever."""
+    def check(self, here: bool = True) -> None:
+        """Raise `UserError` for what no machine, or not this one (here), can give: Ray would wait for it for ever."""
         cores = os.cpu_count() or 1
-        if not 1 <= self.cpus <= cores:
-            raise bad_value("cpus-per-trial", self.cpus, f"1 to {cores}, the cores of this machine")
+        if self.cpus < 1 or (here and self.cpus > cores):
+            raise bad_value(
+                "cpus-per-trial", self.cpus, f"1 to {cores}, the cores of this machine" if here else "at least 1"
+            )
         if self.max_concurrent is not None and self.max_concurrent < 1:
             raise bad_value("max-concurrent", self.max_concurrent, "at least 1")
         if not 0 <= self.gpus <= 1:
             raise bad_value(
                 "gpus-per-trial", self.gpus, "0, a part of a GPU such as 0.25, or 1", "a trial uses one GPU"
             )
-        if self.gpus > 0:
-            found = _gpu_count()
-            if not found:
-                raise bad_value("gpus-per-trial", self.gpus, "0", "this machine has no GPU that PyTorch can use")
+        if here and self.gpus > 0 and not _gpu_count():
+            raise bad_value("gpus-per-trial", self.gpus, "0", "this machine has no GPU that PyTorch can use")
 
     def execution(self) -> dict[str, Any]:
         """The part of `Execution` that follows from it."""
@@ -101,16 +102,21 @@ def launch(
     execution: dict[str, Any],
     board: Board,
     budget: Budget,
+    cluster: Cluster | None = None,
 ) -> Outcome:
-    """Train what the dispatcher hands out on a local Ray, sealing each trial. An interrupt keeps what is finished."""
-    os.environ.update({name: os.environ.get(name, value) for name, value in _QUIET.items()})
+    """Train what the dispatcher hands out, sealing each trial. An interrupt keeps what is finished.
+
+    cluster: one that this process is connected to; None for a Ray of its own on this machine.
+    """
+    if cluster is None:
+        os.environ.update({name: os.environ.get(name, value) for name, value in (QUIET | _LOCAL).items()})
     import ray
 
     from sweeps.searcher import PlanSearcher
 
     for name in ("ray", "ray.tune", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    config = Config(ledger=ledger, execution={**execution, **resources.execution()})
+    config = Config(ledger=ledger, execution={**execution, **resources.execution()}, cluster=cluster)
     searcher = PlanSearcher(dispatcher, board, budget, config.of, _recorder(ledger, board))
     try:
         with Progress(board):
@@ -134,15 +140,17 @@ def _fit(searcher: PlanSearcher, config: Config, resources: Resources, board: Bo
     import ray
     from ray import tune
 
-    from lth_trainable.trainable import train
-
+    store = config.ledger.store
     with contextlib.ExitStack() as watched:
         try:
-            _start_ray(ray)
-            watched.enter_context(_node_watched())
+            if config.cluster is None:
+                _start_ray(ray)
+                watched.enter_context(_node_watched())
+            else:
+                watched.enter_context(config.cluster.followed(searcher.dispatcher, board))
             watched.enter_context(_sigterm_as_sigint())  # after Ray has set its own
             tuner = tune.Tuner(
-                tune.with_resources(train, {"cpu": resources.cpus, "gpu": resources.gpus}),
+                tune.with_resources(_trainable(config.cluster), {"cpu": resources.cpus, "gpu": resources.gpus}),
                 tune_config=tune.TuneConfig(
                     search_alg=searcher,
                     num_samples=-1,
@@ -152,7 +160,8 @@ def _fit(searcher: PlanSearcher, config: Config, resources: Resources, board: Bo
                 ),
                 run_config=tune.RunConfig(
                     name=f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}",  # Ray overwrites a name it knows
-                    storage_path=f"{config.storage}/{config.ledger.run}/ray",
+                    storage_path=f"{store.root}/{config.ledger.run}/ray",
+                    storage_filesystem=store.fs if "://" in store.uri else None,
                     stop=searcher.should_stop,
                     verbose=0,
                     callbacks=[_watcher(board)],
@@ -170,18 +179,14 @@ class Config:
 
     ledger: Ledger
     execution: Mapping[str, Any]
-
-    @property
-    def storage(self) -> str:
-        store = self.ledger.store
-        return store.uri if "://" in store.uri else store.root
+    cluster: Cluster | None = None
 
     def of(self, trial: PlannedTrial) -> dict[str, Any]:
         plan = self.ledger.plan
         return {
-            "spec": trial.spec.canonical(), "storage": self.storage, "run": self.ledger.run,
+            "spec": trial.spec.canonical(), "storage": self.ledger.store.place, "run": self.ledger.run,
             "execution": dict(self.execution), "keep": plan.keep(trial), "marks": plan.rewind_steps(trial),
-            "resumable": plan.policy != "none",
+            "resumable": plan.policy != "none", "shared": self.cluster.marker if self.cluster else None,
         }  # fmt: skip
 
 
@@ -195,8 +200,16 @@ def _recorder(ledger: Ledger, board: Board) -> Callable[[PlannedTrial, Mapping[s
     return record
 
 
+def _trainable(cluster: Cluster | None) -> Callable[[dict[str, Any]], None]:
+    if cluster is None:
+        from lth_trainable.trainable import train
+    else:
+        from sweeps.cluster import train_where_shared as train
+    return train
+
+
 def _start_ray(ray: Any) -> None:
-    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL, configure_logging=True)
+    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL, configure_logging=True)
 
 
 def _watcher(board: Board) -> Any:

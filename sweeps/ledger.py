@@ -56,7 +56,7 @@ class Ledger:
     @property
     def path(self) -> str:
         """The run's path as a person would type it."""
-        return f"{self.store.uri.rstrip('/')}/{self.run}"
+        return self.store.at(self.run)
 
     def check_writable(self) -> None:
         """Raise `UserError` where the run cannot be written, before anything is trained."""

@@ -118,6 +118,7 @@ def train(job: Job, sweep: Sweep, command: list[str], board: Board, budget: Budg
     ledger, options = job.ledger, job.options
     stock = ledger.take_stock(repair=True)
     skipped = set(stock.done) | (set() if options.retry_failed else set(stock.failed))
+    ledger.write_plan(sweep, command)  # before states are counted on: it is what keeps them from being freed
     mark, stored, damaged = job.stored(len(ledger.plan.trials) - len(skipped), repair=True)
     for report in (*stock.reports, *damaged):
         job.say(f"note: {report}", "yellow")
@@ -129,7 +130,6 @@ def train(job: Job, sweep: Sweep, command: list[str], board: Board, budget: Budg
             skipped.add(trial.name)
             board.share(trial.name, {**record["result"], "status": record["status"]})
     _note_fingerprints(job, stock, mark)
-    ledger.write_plan(sweep, command)
     work = work_left(ledger.plan, skipped, stored)
     board.epochs_planned = work.epochs
     others = ledger.other_trials()

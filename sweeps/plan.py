@@ -60,8 +60,31 @@ class Node:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Mark:
+    """A rewind point within an epoch of the dense network.
+
+    key: of its state. line: the dense training. node: in which it lies. whole, begun: epochs ended and begun before it.
+    """
+
+    key: str
+    line: Segment
+    node: Node
+    whole: int
+    begun: int
+
+    def to_remake(self, nodes: Collection[Node], stored: Collection[str]) -> int:
+        """Epochs to train again for it where `nodes` are trained, in which it may come to be on the way."""
+        end = self.node.above + self.node.epochs
+        is_passed = any(self.line.key_at(epoch) in stored for epoch in range(self.whole + 1, end + 1))
+        if self.key in stored or (self.node in nodes and not is_passed):
+            return 0
+        before = (epoch for epoch in range(self.whole, 0, -1) if self.line.key_at(epoch) in stored)
+        return self.begun - next(before, 0)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class PlannedTrial:
-    """A trial and its place in the tree. key: its identity. rewind: the node that its rewinds return to."""
+    """A trial and its place in the tree. key: its identity. rewind, mark: what its rewinds return to, if to either."""
 
     spec: TrialSpec
     name: str
@@ -69,6 +92,7 @@ class PlannedTrial:
     chain: tuple[Segment, ...]
     end: Node
     rewind: Node | None
+    mark: Mark | None
 
     @property
     def is_end_of_node(self) -> bool:
@@ -122,7 +146,8 @@ class Plan:
 class Work:
     """What is left of a plan. epochs: to train, each once. critical_path: of the trial with most of them.
 
-    nodes: to train. of_trial: epochs left of each trial that is not done, by name.
+    nodes: to train; what is trained again for the sake of a mark is in none. of_trial: epochs left of each trial that
+    is not done, by name.
     """
 
     epochs: int
@@ -145,16 +170,15 @@ def make_plan(specs: Iterable[TrialSpec], facts: Mapping[tuple[str, int], Facts]
     nodes, trials = tree.nodes(), []
     for draft in drafts:
         end, rewind = tree.ends_of(draft)
+        mark = draft.mark(end)
         trial = PlannedTrial(
             spec=draft.spec, name=draft.spec.name, key=draft.spec.key(draft.digest), chain=draft.chain, end=end,
-            rewind=rewind,
+            rewind=rewind, mark=mark,
         )  # fmt: skip
         end.trials.append(trial)
         trials.append(trial)
-        if draft.spec.rewind_step is not None and draft.rewind_key is not None:
-            epoch = draft.spec.rewind_step // draft.steps_per_epoch
-            where = next(n for n in end.path() if n.above + n.epochs > epoch)  # the dense beginning: no rewind yet
-            makes_marks[where.key][draft.spec.rewind_step] = draft.rewind_key
+        if draft.spec.rewind_step is not None and mark is not None:
+            makes_marks[mark.node.key][draft.spec.rewind_step] = mark.key
     return Plan(trials=tuple(trials), nodes=tuple(nodes), marks=dict(makes_marks), policy=policy)
 
 
@@ -173,9 +197,14 @@ def work_left(plan: Plan, done: Collection[str], stored: Collection[str]) -> Wor
             if id(node) not in costs:
                 costs[id(node)], needed[id(node)] = node.epochs - _part_stored(node, stored), node
         of_trial[trial.name] = sum(costs[id(node)] for node in nodes)
+    to_train, remade = tuple(needed.values()), {}
+    for trial in todo:
+        if trial.mark is not None:
+            remade[trial.mark.key] = trial.mark.to_remake(to_train, stored)
+            of_trial[trial.name] += remade[trial.mark.key]
     return Work(
-        epochs=sum(costs.values()), critical_path=max(of_trial.values(), default=0), nodes=tuple(needed.values()),
-        of_trial=of_trial,
+        epochs=sum(costs.values()) + sum(remade.values()), critical_path=max(of_trial.values(), default=0),
+        nodes=to_train, of_trial=of_trial,
     )  # fmt: skip
 
 
@@ -229,6 +258,15 @@ class _Draft:
     @property
     def trained(self) -> list[Segment]:
         return [segment for segment in self.chain if segment.kind == "train"]
+
+    def mark(self, end: Node) -> Mark | None:
+        """The rewind point of a trial that ends in `end`, where that is an iteration."""
+        step, steps = self.spec.rewind_step, self.steps_per_epoch
+        if step is None or self.rewind_key is None:
+            return None
+        whole = step // steps
+        where = next(n for n in end.path() if n.above + n.epochs > whole)  # the dense beginning: no rewind yet
+        return Mark(key=self.rewind_key, line=self.trained[0], node=where, whole=whole, begun=-(-step // steps))
 
 
 def _cuts(drafts: Sequence[_Draft]) -> dict[str, list[int]]:

@@ -23,7 +23,10 @@ NEWEST = 8
 
 @dataclass(kw_only=True)
 class Board:
-    """What is known of a sweep while it runs. Epochs are this command's, `epochs_planned` what it set out for."""
+    """What is known of a sweep while it runs. Epochs are this command's, `epochs_planned` what it set out for.
+
+    cluster: its nodes and GPUs in words; None on one machine.
+    """
 
     planned: int
     skipped: int = 0
@@ -39,6 +42,7 @@ class Board:
     epochs_of_stopped: int = 0
     levels: dict[str, int] = field(default_factory=dict)
     damaged: list[str] = field(default_factory=list)
+    cluster: str | None = None
 
     def epoch(self, trial: str, epochs: int, level: int = 0) -> None:
         """A running trial has trained `epochs` epochs so far, and is at `level`."""
@@ -145,6 +149,8 @@ def line(board: Board) -> str:
     parts.append(_pace(board) if board.rate is None else f"{board.rate:.0f} epochs/s")
     if board.eta is not None:
         parts.append(f"{duration(board.eta)} left")
+    if board.cluster:
+        parts.append(board.cluster)
     return f"[{duration(board.seconds)}] " + ", ".join(parts)
 
 
@@ -160,6 +166,8 @@ def view(board: Board) -> RenderableType:
         counts.append("  ·  ").append(f"{len(board.failed)} failed", "bold red")
     if board.skipped:
         counts.append(f"  ·  {board.skipped} from before", "dim")
+    if board.cluster:
+        counts.append(f"  ·  {board.cluster}", "dim")
     rate = _pace(board) if board.rate is None else f"{board.rate:.0f} epochs/s"
     left = "" if board.eta is None else f"  ·  {duration(board.eta)} left"
     bar = Table.grid(padding=(0, 2))

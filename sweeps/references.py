@@ -22,7 +22,7 @@ from sweeps.plan import KEEP_STATES, Facts, Plan, PlannedTrial, make_plan
 
 READERS = 16  # files read at a time: an object store answers slowly, but many at once
 CHUNK = 4 << 20  # bytes of a file in memory
-_STATE = re.compile(rf"{STATES}/[0-9a-f]{{64}}/[0-9a-f]{{12}}")  # anything else below states/ is left alone
+_STATE = re.compile(rf"{STATES}/[0-9a-f]{{64}}/[0-9a-f]{{12}}(-passing-[0-9a-f]+)?")  # anything else below states/ is left alone
 _KEY = re.compile(rf"{STATES}/[0-9a-f]{{64}}")
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")

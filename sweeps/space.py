@@ -35,7 +35,9 @@ def expand(sweep: Sweep) -> Space:
     _check_repeats(sweep.axes)
     for value in sweep.axes.get("target_sparsity_pct", ()):
         check_sparsity("sparsity", value)
-    points = _product(sweep.axes)
+    points = [point for point in _product(sweep.axes) if sweep.selects(point, sweep.axes)]
+    if not points:
+        raise UserError(f"axes of {sweep.name}: {sweep.selects.__name__} leaves no ticket; expected at least one")
     tickets = [TrialSpec(**sweep.base, **point, seed=seed) for seed in sweep.seeds for point in points]
     notes = list(dict.fromkeys(note for ticket in tickets for note in ticket.notes))
     if len(set(tickets)) < len(tickets):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def test_one_row_a_trial_with_its_spec_and_result(tmp_path: Path) -> None:
     assert list(rows) == [spec.name for spec in [*DENSE, *TICKETS]]
     for spec in [*DENSE, *TICKETS]:
         row, content = rows[spec.name], record(spec, ACCURACY(spec))
-        assert {name: row[name] for name in schema.SPEC_FIELDS} == spec.canonical()
+        assert {name: row[name] for name in schema.SPEC_FIELDS} == dataclasses.asdict(spec)
         assert (row["status"], row["reason"], row["key"]) == ("done", None, content["key"])
         for name in ("test_accuracy", "n_kept", "sparsity_pct", "early_stop_epoch"):
             assert row[name] == content["result"][name]
@@ -124,7 +125,7 @@ def test_missing_and_failed_trials_are_rows_of_nulls(tmp_path: Path) -> None:
     assert (rows[failed.name]["status"], rows[failed.name]["reason"]) == ("failed", "out of memory")
     for spec in (missing, failed):
         row = rows[spec.name]
-        assert {name: row[name] for name in schema.SPEC_FIELDS} == spec.canonical()
+        assert {name: row[name] for name in schema.SPEC_FIELDS} == dataclasses.asdict(spec)
         first = schema.TRIALS.names.index("sparsity_pct")
         assert {row[name] for name in schema.TRIALS.names[first:]} == {None}
     assert set(frames.epochs.trial) == {spec.name for spec in [*DENSE, *TICKETS]} - {missing.name, failed.name}
