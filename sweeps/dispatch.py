@@ -120,6 +120,11 @@ class Dispatcher:
         """Whether every trial is recorded or has failed."""
         return not self.waiting
 
+    @property
+    def all_begun(self) -> bool:
+        """Whether every trial runs, is recorded or has failed."""
+        return len(self.waiting) == len(self.running)
+
     # -- which one ---------------------------------------------------------------------------------------------------
 
     def _best(self) -> Node | None:

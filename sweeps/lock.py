@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -48,11 +49,14 @@ class RunLock:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        self.store.delete(self.path)
+        other = read_driver(self.store, self.run)
+        if other is None or other.get("token") == self.token:  # else one that took this driver for dead has it now
+            self.store.delete(self.path)
 
     def _beat(self) -> None:
         while not self._stop.wait(BEAT_SECONDS):
-            self._write()
+            with contextlib.suppress(OSError):  # the next beat may be heard
+                self._write()
 
     def _write(self) -> None:
         content = {
@@ -67,7 +71,7 @@ def read_driver(store: Store, run: str) -> dict[str, Any] | None:
     path = f"{run}/{DRIVER}"
     try:
         return dict(json.loads(store.read(path))) if store.exists(path) else None
-    except (ValueError, OSError):
+    except (ValueError, TypeError, OSError):
         return None
 
 

@@ -18,7 +18,8 @@ class PlanSearcher(Searcher):
     """Suggests the trials of a plan. Nothing is suggested while all that is left waits for states in the making.
 
     config_of: what a worker is given for a trial. record: writes the record of a trial whose every epoch others have
-    trained, from the fingerprint of the worker that finished it; False where that cannot be.
+    trained, from the fingerprint of the worker that finished it; False where that cannot be. stopped_by: the limit for
+    which a trial was ended early or not begun.
     """
 
     def __init__(
@@ -36,8 +37,10 @@ class PlanSearcher(Searcher):
         self.stopped_by: str | None = None
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if self.dispatcher.all_begun:  # what runs may come to its end, whatever the budget says
+            return str(Searcher.FINISHED) if self.dispatcher.over else None
         self.stopped_by = self.stopped_by or self.budget.spent(self.board.epochs)
-        if self.dispatcher.over or self.stopped_by:
+        if self.stopped_by:
             return str(Searcher.FINISHED)
         if len(self.trials) >= self.dispatcher.slots:
             return None
@@ -67,8 +70,17 @@ class PlanSearcher(Searcher):
         self.dispatcher.finished(trial.name, whole=False)
 
     def should_stop(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Whether to end a trial at this report: the budget is spent, and what it has trained is stored."""
-        return bool(result.get("stored")) and self.budget.spent(self.board.epochs) is not None
+        """Whether to end a trial at this report: the budget is spent, and what it has trained is stored.
+
+        Not where it ends by itself: only its record is missing then.
+        """
+        trial, stored = self.trials.get(trial_id), result.get("stored")
+        if trial is None or not stored or trial.end.key in stored or "status" in result:
+            return False
+        self.board.epoch(trial.name, result["epochs_done"], result.get("level", 0))
+        spent = self.budget.spent(self.board.epochs)
+        self.stopped_by = self.stopped_by or spent
+        return spent is not None
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the store is the memory of a sweep, and each launch plans anew."""
