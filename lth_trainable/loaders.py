@@ -1,8 +1,8 @@
 """Data resident in memory, batches as a function of (seed, epoch): a drop-in for fastai's DataLoaders.
 
 The order of an epoch depends on nothing but the order seed and the epoch's number, so training may stop after any epoch
-and go on elsewhere. Batches are gathered on the device that holds the data. Nothing is decoded or copied twice: a process
-has one copy of a part on a device, which all its trials share, as long as it has the part.
+and go on elsewhere. Batches are gathered on the device that holds the data. Nothing is decoded or copied twice: a
+process has one copy of a part on a device, which all its trials share, as long as it has the part.
 """
 
 from __future__ import annotations

@@ -1,0 +1,234 @@
+"""A run as one file for a colleague: `python -m analysis pack RUN` writes RUN.tar.gz.
+
+What is in it is found by relative paths alone, so the folder that it unpacks to may lie anywhere: `analysis.load` and
+`analysis.gather` work on it, and its tickets open with `load_ticket.py`, which lies beside them. The same run gives the
+same bytes: files in order of their names, no times, no owners.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import tarfile
+import tempfile
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import IO, Any
+
+from jinja2 import Environment, StrictUndefined
+
+from analysis.answer import KEEPING_UP, answer_sentence
+from analysis.frames import Frames, as_rows, to_frames, write_table
+from analysis.gather import Found, find_trials, tabulate
+from analysis.plan import RunPlan, find_run, read_plan
+from analysis.report import report_html
+from analysis.schema import Row
+from analysis.words import signed
+from lth_trainable.errors import UserError, bad_value, unknown_name
+from lth_trainable.store import FAILURE, PLAN, RECORD, WEIGHTS, Damaged, Sealed, Store, load_masks, to_json
+
+LOADER, README = "load_ticket.py", "pack_readme.txt.jinja"
+ENDING = ".tar.gz"
+COMPRESSION = 6  # of gzip; weights are noise, which more of it does not make smaller
+BEST, ALL, NONE = "best", "all", "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Trials whose weights are packed, by name, and why these."""
+
+    trials: tuple[str, ...]
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packed:
+    """The archive, its size in bytes, and the tickets in it."""
+
+    path: Path
+    bytes: int
+    tickets: Choice
+
+
+def pack(path: str | os.PathLike[str], out: str | Path | None = None, tickets: Sequence[str] = (BEST,)) -> Packed:
+    """Write the archive of the run at `path`; None for `out`: the run's name and .tar.gz, in the working folder.
+
+    tickets: "best", "all", "none", or names of trials and groups. Raises `UserError` where there is no run, a ticket is
+    unknown or its weights are gone, or the archive cannot be written.
+    """
+    store, run = find_run(path)
+    target = _target(run, out)
+    plan = read_plan(store, run)
+    found = find_trials(store, run, plan)
+    tables = tabulate(plan, found)
+    frames = to_frames(tables)
+    choice = choose(as_rows(frames.trials), as_rows(frames.verdicts), tickets)
+    try:
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".pack-") as folder:
+            staged = Store(folder)
+            for name, table in tables.items():
+                write_table(staged, run, name, table)
+            staged.write(f"{run}/{PLAN}", store.read(f"{run}/{PLAN}"))
+            staged.write(f"{run}/report.html", report_html(frames, plan, run).encode())
+            for name, trial in found.items():
+                _stage_record(staged, store.trial(run, name), trial)
+            for name in choice.trials:
+                _stage_ticket(store, run, name, Path(folder, run, "tickets"))
+            if choice.trials:
+                staged.write(f"{run}/tickets/{LOADER}", files("analysis").joinpath(LOADER).read_bytes())
+            staged.write(f"{run}/README.txt", readme(plan, frames, run, choice).encode())
+            size = _write_archive(Path(folder, run), target)
+    except OSError as error:
+        raise UserError(f"--out {target}: cannot be written ({error}); choose another place") from error
+    return Packed(path=target, bytes=size, tickets=choice)
+
+
+# -- which tickets ---------------------------------------------------------------------------------------------------
+
+
+def choose(trials: Sequence[Row], verdicts: Sequence[Row], wanted: Sequence[str] = (BEST,)) -> Choice:
+    """The tickets to pack, from rows of trials.parquet and verdicts.parquet. Raises `UserError` for an unknown name."""
+    done = [row for row in trials if row["status"] == "done"]
+    if len(wanted) == 1 and wanted[0] in (BEST, ALL, NONE):
+        if wanted[0] == BEST:
+            return _best(done, verdicts)
+        names = [row["trial"] for row in done if row["control"] == "none"] if wanted[0] == ALL else []
+        return Choice(trials=tuple(names), why=f"--tickets {wanted[0]} was asked for")
+    chosen: dict[str, None] = {}
+    for name in wanted:
+        members = [row["trial"] for row in done if name in (row["trial"], row["group"])]
+        if not members:
+            valid = {value for row in done for value in (row["trial"], row["group"])}
+            if len(wanted) > 1 and name in (BEST, ALL, NONE):
+                raise bad_value("--tickets", name, "it by itself, or names of trials and groups")
+            raise unknown_name("--tickets", name, {BEST, ALL, NONE, *valid} if len(valid) < 20 else {BEST, ALL, NONE})
+        chosen |= dict.fromkeys(members)
+    return Choice(trials=tuple(chosen), why=f"--tickets {' '.join(wanted)} was asked for")
+
+
+def _best(done: Sequence[Row], verdicts: Sequence[Row]) -> Choice:
+    """One ticket a seed of the sparsest group that keeps up with dense, or of the one with the best difference."""
+    compared = [row for row in verdicts if row["primary"] and row["n_pairs"]]
+    good = [row for row in compared if row["verdict"] in KEEPING_UP]
+    if not compared:
+        return Choice(trials=(), why="no ticket has a finished dense trial to be compared with; --tickets names others")
+    if good:
+        row = max(good, key=lambda row: (row["sparsity_pct"], row["difference_pp"]))
+        why = f"the sparsest tickets of the verdict '{row['verdict']}'"
+    else:
+        row = max(compared, key=lambda row: (row["difference_pp"], row["sparsity_pct"]))
+        why = "no tickets were shown to match the dense network, and these have the best mean difference from it"
+    by_seed: dict[int, str] = {}
+    for trial in done:
+        if trial["group"] == row["group"]:
+            by_seed.setdefault(trial["seed"], trial["trial"])
+    numbers = f"{row['sparsity_pct']:.2f} % of the weights removed, {signed(row['difference_pp'])} pp"
+    return Choice(trials=tuple(by_seed.values()), why=f"{why} ({row['group']}: {numbers}), one of each seed")
+
+
+# -- what is in it ---------------------------------------------------------------------------------------------------
+
+
+def _stage_record(staged: Store, path: str, trial: Found) -> None:
+    """The record, sealed anew without the masks and states that stay behind; of a failure its reason."""
+    if trial.record:
+        about = {part: trial.record[part] for part in ("trial", "key", "status", "fingerprint")}
+        staged.seal(path, {RECORD: to_json(dict(trial.record))}, {"kind": "trial", **about, "states": {}})
+    elif trial.reason is not None:
+        staged.write(f"{path}/{FAILURE}", to_json({"reason": trial.reason}))
+
+
+def _stage_ticket(store: Store, run: str, name: str, folder: Path) -> None:
+    from safetensors.torch import load  # torch takes a second, and a run without tickets needs none
+
+    from lth_trainable.ticket import Ticket, save_ticket
+
+    try:
+        trial = store.find(store.trial(run, name))
+        if trial is None:
+            raise Damaged(name, "it is no longer there")
+        record = json.loads(store.content(trial, RECORD))
+        levels = load_masks(store, trial)
+        weights = {which: load(_weights(store, trial, which)) for which in trial.manifest["states"]}
+    except Damaged as damage:
+        raise UserError(
+            f"ticket {name}: its weights cannot be read ({damage}); rerun the sweep's command, or --tickets none"
+        ) from damage
+    ticket = Ticket(
+        masks=levels.get(max(levels, default=0), {}), initial=weights["initial"], final=weights["final"],
+        rewind=weights.get("rewind", {}), provenance=_provenance(record),
+    )  # fmt: skip
+    folder.mkdir(exist_ok=True)
+    save_ticket(ticket, folder / f"{name}.safetensors")
+
+
+def _weights(store: Store, trial: Sealed, which: str) -> bytes:
+    path = trial.manifest["states"][which]
+    state = store.find(path)
+    if state is None:
+        raise Damaged(path, f"the {which} weights are missing")
+    return store.content(state, WEIGHTS)
+
+
+def _provenance(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the record what says where a ticket comes from; its epochs and layers are in the tables."""
+    parts = ("trial", "key", "spec", "data", "result", "states", "fingerprint", "versions", "sha256")
+    return {part: record[part] for part in parts}
+
+
+def readme(plan: RunPlan, frames: Frames, run: str, choice: Choice) -> str:
+    """README.txt: what this is, what is where, which tickets and why, how to read it, versions."""
+    trials = as_rows(frames.trials)
+    parts = [f"{part}_version" for part in ("code", "python", "torch", "fastai", "ray")]
+    trained = {f"{part.removesuffix('_version')} {row[part]}" for part in parts for row in trials if row[part]}
+    environment = Environment(undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
+    template = environment.from_string(files("analysis").joinpath(README).read_text(encoding="utf-8"))
+    return template.render(
+        run=run, plan=plan, choice=choice, answer=answer_sentence(as_rows(frames.verdicts)), n_trials=len(trials),
+        n_done=sum(row["status"] == "done" for row in trials), trained_with=", ".join(sorted(trained)) or "nothing",
+        planned_with=", ".join(f"{name} {value}" for name, value in sorted(plan.versions.items())),
+        devices="; ".join(sorted({row["device"] for row in trials if row["device"]})) or "nothing",
+    )  # fmt: skip
+
+
+# -- the file --------------------------------------------------------------------------------------------------------
+
+
+def _target(run: str, out: str | Path | None) -> Path:
+    target = Path(f"{run}{ENDING}" if out is None else out).expanduser().absolute()
+    if not target.name.endswith((ENDING, ".tgz")):
+        raise bad_value("--out", str(out), f"a file name that ends in {ENDING} or .tgz")
+    if target.is_dir() or not target.parent.is_dir():
+        found = "a folder of that name" if target.is_dir() else "no folder to put it in"
+        raise bad_value(f"--out {target}", found, "a new file in a folder that is there")
+    return target
+
+
+def _write_archive(folder: Path, target: Path) -> int:
+    """The folder as an archive, whole or not at all; returns its size. Nothing in it depends on when or by whom."""
+    part = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        with part.open("wb") as stream:
+            _write_tar(folder, stream)
+        size = part.stat().st_size
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+    return size
+
+
+def _write_tar(folder: Path, stream: IO[bytes]) -> None:
+    paths = sorted(path.relative_to(folder.parent).as_posix() for path in folder.rglob("*") if path.is_file())
+    with (
+        gzip.GzipFile(filename="", mode="wb", compresslevel=COMPRESSION, fileobj=stream, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as archive,
+    ):
+        for name in paths:
+            entry, file = tarfile.TarInfo(name), folder.parent / name
+            entry.size, entry.mode, entry.mtime = file.stat().st_size, 0o644, 0
+            with file.open("rb") as content:
+                archive.addfile(entry, content)

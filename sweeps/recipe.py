@@ -1,0 +1,172 @@
+"""What a recipe is, and in what two of them differ: every field of the sweep, and of its trials, defaults resolved.
+
+    python -m sweeps.recipe show RECIPE [--json]
+    python -m sweeps.recipe diff A B [--json]
+
+A recipe is a name of `python -m sweeps.lth_grid --list`, or `package.module:function`. Nothing is trained and no data
+are read. Exit code: 0, or 2 for bad input; `diff` says with words, not with its code, whether there are differences.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Annotated, Any
+
+import tyro
+
+from lth_trainable.errors import UserError
+from lth_trainable.registry import lookup
+from lth_trainable.spec import TrialSpec
+from sweeps.recipes import RECIPES, Sweep, find_recipe
+from sweeps.showing import console, say, table_of
+from sweeps.space import expand
+
+OK, BAD_INPUT = 0, 2
+ABSENT = "–"
+FREE = ("seed", "control")  # of a trial: the sweep's own fields and the heading say them
+Rows = dict[tuple[str, str], Any]
+_RECIPE = f"{', '.join(RECIPES)}, or package.module:function"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Show:
+    """All that a recipe lays down."""
+
+    recipe: Annotated[tyro.conf.Positional[str], tyro.conf.arg(help=_RECIPE, metavar="RECIPE")]
+    json: Annotated[bool, tyro.conf.arg(help="print one JSON object instead of a table")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diff:
+    """The fields in which two recipes differ."""
+
+    a: Annotated[tyro.conf.Positional[str], tyro.conf.arg(help=_RECIPE, metavar="A")]
+    b: Annotated[tyro.conf.Positional[str], tyro.conf.arg(help=_RECIPE, metavar="B")]
+    json: Annotated[bool, tyro.conf.arg(help="print one JSON object instead of a table")] = False
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    options: Show | Diff = tyro.extras.subcommand_cli_from_dict(
+        {"show": Show, "diff": Diff}, prog="python -m sweeps.recipe", description=__doc__, args=argv,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )  # fmt: skip
+    try:
+        return show(options) if isinstance(options, Show) else diff(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+
+
+def show(options: Show) -> int:
+    """Print the recipe's docstring and all its fields."""
+    sweep, text = find_recipe(options.recipe), about(options.recipe)
+    rows = rows_of(sweep)
+    if options.json:
+        entries = [{"of": of, "field": name, "value": value} for (of, name), value in rows.items()]
+        print(json.dumps({"recipe": options.recipe, "about": text, "fields": entries}))
+        return OK
+    table = table_of("of", "field", "value", left=("field", "value"))
+    for (of, name), value in rows.items():
+        table.add_row(of, name, as_text(value))
+    to = console()
+    say(to, f"{text}\n")
+    to.print(table)
+    return OK
+
+
+def diff(options: Diff) -> int:
+    """Print the fields in which the recipes differ."""
+    found = differences(rows_of(find_recipe(options.a)), rows_of(find_recipe(options.b)))
+    if options.json:
+        entries = [{"of": of, "field": name, "a": a, "b": b} for (of, name), (a, b) in found.items()]
+        print(json.dumps({"a": options.a, "b": options.b, "differs": entries}))
+        return OK
+    to = console()
+    if not found:
+        say(to, f"{options.a} and {options.b} do not differ")
+        return OK
+    table = table_of("of", "field", options.a, options.b, left=("field", options.a, options.b))
+    for (of, name), (a, b) in found.items():
+        table.add_row(of, name, as_text(a), as_text(b))
+    to.print(table)
+    return OK
+
+
+def rows_of(sweep: Sweep) -> Rows:
+    """Every field by (what it is of, name), JSON-ready; None where it is absent or does not act.
+
+    Of the sweep: its own fields, with an entry for each of `base` and `axes`. Of its tickets and of its dense trials:
+    the values that each spec field takes among them, in order, and how many trials and epochs there are.
+    """
+    rows: Rows = {}
+    for field in fields(sweep):
+        value = getattr(sweep, field.name)
+        if isinstance(value, Mapping):
+            rows |= {("sweep", f"{field.name}.{key}"): _plain(value[key]) for key in sorted(value)}
+        else:
+            rows["sweep", field.name] = _plain(value)
+    trials = expand(sweep).trials
+    for of, members in (
+        ("tickets", [trial for trial in trials if not trial.is_dense]),
+        ("dense", [trial for trial in trials if trial.is_dense]),
+    ):
+        rows[of, "trials"] = len(members)
+        rows[of, "epochs asked for"] = sum(trial.epochs_alone() for trial in members)
+        rows |= {(of, f.name): _values(members, f.name) for f in fields(TrialSpec) if f.name not in FREE}
+    return rows
+
+
+def differences(a: Rows, b: Rows) -> dict[tuple[str, str], tuple[Any, Any]]:
+    """The rows that are not equal, kind by kind: in the order of `a`, then what only `b` has."""
+    kinds = list(dict.fromkeys(of for of, _ in (*a, *b)))
+    names = sorted(dict.fromkeys((*a, *b)), key=lambda row: kinds.index(row[0]))
+    return {row: (a.get(row), b.get(row)) for row in names if a.get(row) != b.get(row)}
+
+
+def about(name: str) -> str:
+    """The docstring of a recipe."""
+    return inspect.getdoc(lookup("recipe", name, RECIPES)) or "no docstring"
+
+
+def as_text(value: Any) -> str:
+    """A value as a table shows it."""
+    if value is None or value == []:
+        return ABSENT
+    if isinstance(value, list):
+        return ", ".join(as_text(entry) for entry in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _values(trials: Iterable[TrialSpec], name: str) -> Any:
+    """The values of a field among trials: one by itself, several as a list in order; None where it does not act."""
+    found = dict.fromkeys(getattr(trial, name) for trial in trials)
+    known = sorted(value for value in found if value is not None)
+    values = [*([None] if None in found and known else []), *known]
+    return values[0] if len(values) == 1 else values or None
+
+
+def _plain(value: Any) -> Any:
+    """JSON-ready: tuples as lists, functions by name."""
+    if isinstance(value, tuple):
+        return [_plain(entry) for entry in value]
+    return _function_name(value) if callable(value) else value
+
+
+def _function_name(function: Callable[..., Any]) -> str:
+    """A function's name, with its module where that is not ours, and its line where it has no name of its own."""
+    name = getattr(function, "__qualname__", None)
+    if name is None:
+        return repr(function)
+    module = getattr(function, "__module__", "")
+    code = getattr(function, "__code__", None)
+    line = f" in line {code.co_firstlineno}" if code is not None and "<" in name else ""
+    return f"{name}{line}" if module == Sweep.__module__ else f"{module}:{name}{line}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
