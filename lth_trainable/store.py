@@ -96,7 +96,7 @@ class Store:
             stem, _, ending = name.rpartition(".")
             sums[name] = {"size": len(content), "sha256": sha, "file": f"{stem}-{sha[:12]}.{ending}"}
             self.write(f"{path}/{sums[name]['file']}", content)
-        manifest = {"format": FORMAT, **about, "files": sums}
+        manifest = _manifest(about, sums)
         self.write(f"{path}/{MANIFEST}", to_json(manifest))
         return Sealed(path=path, manifest=manifest)
 
@@ -107,7 +107,7 @@ class Store:
         an unsealed attempt. Two writers of the same content do not harm each other.
         """
         sums = {n: {"size": len(c), "sha256": hashlib.sha256(c).hexdigest()} for n, c in sorted(files.items())}
-        manifest = {"format": FORMAT, **about, "files": sums}
+        manifest = _manifest(about, sums)
         present = set(self.sizes(path))
         if MANIFEST in present:
             if self._is_sealed_as(path, manifest):
@@ -144,14 +144,13 @@ class Store:
             return None
         try:
             manifest = json.loads(self.read(f"{path}/{MANIFEST}"))
-            expected = {entry.get("file", name): entry["size"] for name, entry in manifest["files"].items()}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except ValueError as error:
             raise Damaged(path, f"{MANIFEST} is unreadable ({error})") from error
-        if manifest.get("format") != FORMAT:
-            raise UserError(f"{path}: written in format {manifest.get('format')!r}; this version reads {FORMAT}")
-        for name, size in expected.items():
-            if sizes.get(name) != size:
-                raise Damaged(path, f"{name} has {sizes.get(name, 'no')} bytes, {size} expected")
+        if isinstance(manifest, dict) and manifest.get("format", FORMAT) != FORMAT:
+            raise UserError(f"{path}: written in format {manifest['format']!r}; this version reads {FORMAT}")
+        reason = damage_by_size(manifest, sizes)
+        if reason is not None:
+            raise Damaged(path, reason)
         return Sealed(path=path, manifest=manifest)
 
     def content(self, folder: Sealed, name: str) -> bytes:
@@ -236,6 +235,27 @@ class Store:
             with contextlib.suppress(FileNotFoundError):
                 return self.fs.get_file_info(selector)
         return self.fs.get_file_info(selector)
+
+
+def damage_by_size(manifest: Any, sizes: Mapping[str, int]) -> str | None:
+    """What is wrong with a folder of this manifest and these bytes by file name, if anything; no file is read."""
+    try:
+        expected = {entry.get("file", name): entry["size"] for name, entry in manifest["files"].items()}
+        sha = digest({name: value for name, value in manifest.items() if name != "sha256"})
+    except (KeyError, TypeError, AttributeError) as error:
+        return f"{MANIFEST} is unreadable ({error})"
+    if not expected or manifest.get("sha256", sha) != sha:  # one of an earlier version does not have it
+        return f"{MANIFEST} does not have its own SHA-256"
+    for name, size in expected.items():
+        if sizes.get(name) != size:
+            return f"{name} has {sizes.get(name, 'no')} bytes, {size} expected"
+    return None
+
+
+def _manifest(about: Mapping[str, Any], files: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a manifest, with the SHA-256 of all the rest of it."""
+    content = {"format": FORMAT, **about, "files": files}
+    return {**content, "sha256": digest(content)}
 
 
 def fingerprint_mark(fingerprint: Mapping[str, Any]) -> str:

@@ -1,13 +1,4 @@
-"""A sweep on a Ray cluster: where a command runs, what the nodes can take, whether they share the storage.
-
-Where a command runs (`place_of`):
-
-* neither `--cluster` nor `--address`: a Ray of its own on this machine;
-* `--address http://head:8265`: submitted to that job server; any other `--address`: the driver of that cluster, here;
-* `--cluster FILE`: the driver of the cluster that this process belongs to, if it belongs to one (inside a Ray job, where
-  Ray sets RAY_ADDRESS, or on a machine where `ray start` has started a head that answers); else FILE's cluster is
-  brought up and the command submitted to it.
-"""
+"""The Ray cluster of a sweep: what its nodes can take, whether they share the storage, how they come and go."""
 
 from __future__ import annotations
 
@@ -20,13 +11,11 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
 from lth_trainable.errors import UserError
 from lth_trainable.store import Store
-from sweeps.arguments import Options
 from sweeps.dispatch import Dispatcher
 from sweeps.launch import QUIET, WATCH_SECONDS, Resources
 from sweeps.progress import Board
@@ -37,36 +26,6 @@ GROWING = "RAY_USAGE_STATS_KUBERAY_IN_USE"  # set by KubeRay in its containers
 CONNECT_SECONDS = 2.0
 ANSWER_SECONDS = 120.0  # for a node to read and write a marker
 NOTE_SECONDS = 30.0  # between notes while a node is awaited
-
-
-class Place(Enum):
-    """Where the driver of a command runs."""
-
-    LOCAL = auto()
-    CONNECT = auto()
-    SUBMIT = auto()
-
-
-def place_of(options: Options) -> Place:
-    """Where the driver of this command runs: the rule is at the top of this module."""
-    if options.address:
-        return Place.SUBMIT if options.address.startswith(("http://", "https://")) else Place.CONNECT
-    if options.cluster is None:
-        return Place.LOCAL
-    return Place.CONNECT if _is_in_a_cluster() else Place.SUBMIT
-
-
-def _is_in_a_cluster() -> bool:
-    if os.environ.get("RAY_ADDRESS"):
-        return True
-    from ray._private.utils import read_ray_address
-
-    host, _, port = (read_ray_address() or "").rpartition(":")  # left by `ray start`, never by a Ray of a local sweep
-    try:
-        with socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS):
-            return True
-    except (OSError, ValueError):
-        return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,23 +69,25 @@ class Cluster:
         fit = sum(fitting(node["Resources"], self.resources) for node in self.nodes())
         return min(fit, self.resources.max_concurrent or fit)
 
+    def check_room(self) -> None:
+        """Raise `UserError` where no node can take a trial and none will come: Ray would wait for it for ever."""
+        if not self.slots() and not may_grow():
+            raise UserError(
+                f"cluster: found no node with {_needs(self.resources)}; it has {self.shape()}; ask for less with "
+                "--cpus-per-trial and --gpus-per-trial, or add a node"
+            )
+
     def mark(self) -> dict[str, Any]:
         """The fingerprint of trials, from a worker with the resources of one: the head may have no GPU.
 
-        Waits for such a worker where the cluster may grow; raises `UserError` where it never comes.
+        Waits for such a worker, which the autoscaler may have to start.
         """
         import ray
 
-        wanted = _needs(self.resources)
-        if not self.slots() and not may_grow():
-            raise UserError(
-                f"cluster: found no node with {wanted}; it has {self.shape()}; ask for less with --cpus-per-trial and "
-                "--gpus-per-trial, or add a node"
-            )
         resources = {"num_cpus": self.resources.cpus, "num_gpus": self.resources.gpus}
         waiting = ray.remote(_fingerprint).options(**resources).remote(self.resources.execution())
         while not ray.wait([waiting], timeout=NOTE_SECONDS)[0]:
-            self.say(f"waiting for a worker with {wanted}; the cluster has {self.shape()}")
+            self.say(f"waiting for a worker with {_needs(self.resources)}; the cluster has {self.shape()}")
         return dict(ray.get(waiting))
 
     def shape(self) -> str:

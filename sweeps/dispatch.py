@@ -143,9 +143,13 @@ class Dispatcher:
         return None
 
     def _startable_below(self, node: Node) -> bool:
-        return any(self._can_start(t) for t in node.trials) or any(
-            self._is_free(child) and self._startable_below(child) for child in node.children
-        )
+        nodes = [node]
+        while nodes:  # no recursion: a chain may have a node for each of a thousand epochs
+            node = nodes.pop()
+            if any(self._can_start(trial) for trial in node.trials):
+                return True
+            nodes += filter(self._is_free, node.children)
+        return False
 
     def _choose(self, node: Node) -> list[Node]:
         """From `node` down the longest way, as far as a share of the sweep's time goes; ends where a trial ends."""

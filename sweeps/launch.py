@@ -116,11 +116,12 @@ def launch(
 
     for name in ("ray", "ray.tune", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    config = Config(ledger=ledger, execution={**execution, **resources.execution()}, cluster=cluster)
+    marker = cluster.marker if cluster is not None else None
+    config = Config(ledger=ledger, execution={**execution, **resources.execution()}, marker=marker)
     searcher = PlanSearcher(dispatcher, board, budget, config.of, _recorder(ledger, board))
     try:
         with Progress(board):
-            errors = _fit(searcher, config, resources, board)
+            errors = _fit(searcher, config, resources, board, cluster)
     finally:
         gc.collect()  # a handle of Ray's that is collected after the shutdown takes this process with it
         threading.Thread(target=ray.shutdown).start()  # takes a second, in which the results can be gathered
@@ -132,7 +133,9 @@ def launch(
     )  # fmt: skip
 
 
-def _fit(searcher: PlanSearcher, config: Config, resources: Resources, board: Board) -> dict[str, str] | None:
+def _fit(
+    searcher: PlanSearcher, config: Config, resources: Resources, board: Board, cluster: Cluster | None
+) -> dict[str, str] | None:
     """Let Tune run until the searcher has nothing left; reasons by name of failed trials, None after an interrupt.
 
     Nothing of Tune's outlives this function.
@@ -143,14 +146,14 @@ def _fit(searcher: PlanSearcher, config: Config, resources: Resources, board: Bo
     store = config.ledger.store
     with contextlib.ExitStack() as watched:
         try:
-            if config.cluster is None:
+            if cluster is None:
                 _start_ray(ray)
                 watched.enter_context(_node_watched())
             else:
-                watched.enter_context(config.cluster.followed(searcher.dispatcher, board))
+                watched.enter_context(cluster.followed(searcher.dispatcher, board))
             watched.enter_context(_sigterm_as_sigint())  # after Ray has set its own
             tuner = tune.Tuner(
-                tune.with_resources(_trainable(config.cluster), {"cpu": resources.cpus, "gpu": resources.gpus}),
+                tune.with_resources(_trainable(cluster), {"cpu": resources.cpus, "gpu": resources.gpus}),
                 tune_config=tune.TuneConfig(
                     search_alg=searcher,
                     num_samples=-1,
@@ -175,18 +178,18 @@ def _fit(searcher: PlanSearcher, config: Config, resources: Resources, board: Bo
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What a worker is given for a trial."""
+    """What a worker is given for a trial. marker: what it is to see in a cluster's storage before it trains."""
 
     ledger: Ledger
     execution: Mapping[str, Any]
-    cluster: Cluster | None = None
+    marker: str | None = None
 
     def of(self, trial: PlannedTrial) -> dict[str, Any]:
         plan = self.ledger.plan
         return {
             "spec": trial.spec.canonical(), "storage": self.ledger.store.place, "run": self.ledger.run,
             "execution": dict(self.execution), "keep": plan.keep(trial), "marks": plan.rewind_steps(trial),
-            "resumable": plan.policy != "none", "shared": self.cluster.marker if self.cluster else None,
+            "resumable": plan.policy != "none", "shared": self.marker,
         }  # fmt: skip
 
 
@@ -209,7 +212,10 @@ def _trainable(cluster: Cluster | None) -> Callable[[dict[str, Any]], None]:
 
 
 def _start_ray(ray: Any) -> None:
-    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL, configure_logging=True)
+    ray.init(
+        address="local",  # whatever else Ray runs on this machine
+        include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL, configure_logging=True,
+    )  # fmt: skip
 
 
 def _watcher(board: Board) -> Any:
@@ -246,6 +252,7 @@ def _last_line(error: BaseException) -> str:
 def _sigterm_as_sigint() -> Iterator[None]:
     """A polite kill ends the sweep as Ctrl-C does: Ray handles only the latter."""
     before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # Ray starts the driver of a job with it blocked
     try:
         yield
     finally:

@@ -25,6 +25,7 @@ from lth_trainable.store import (
 )
 from sweeps.plan import Facts, Plan, PlannedTrial
 from sweeps.recipes import Sweep
+from sweeps.references import read_plan
 
 RESERVED = (STATES,)
 READ_THROUGH = 2 << 30  # bytes of states up to which a restart checks every SHA-256 rather than every size
@@ -165,7 +166,7 @@ class Ledger:
 
     def write_plan(self, sweep: Sweep, command: Sequence[str]) -> None:
         """Add this command and its trials to the run's plan. Raises `UserError` where the verdict's terms change."""
-        plan = read_plan(self.store, self.run) or {"format": FORMAT, "commands": [], "trials": []}
+        plan = self._planned() or {"format": FORMAT, "commands": [], "trials": []}
         terms = {"endpoint": sweep.endpoint, "margin_pp": sweep.margin_pp, "alpha": sweep.alpha}
         for name, value in terms.items():
             if plan.get(name, value) != value:
@@ -178,7 +179,8 @@ class Ledger:
             facts = self.facts[trial.spec.dataset, trial.spec.split_seed]
             data = {"digest": facts.digest, "n_train": facts.n_train}
             known[trial.name] = {"name": trial.name, "key": trial.key, "spec": trial.spec.canonical(), "data": data}
-        commands = plan["commands"] + ([list(command)] if list(command) not in plan["commands"] else [])
+        commands = plan.get("commands", [])
+        commands += [list(command)] if list(command) not in commands else []
         content = {
             **plan, **terms, "recipe": sweep.name, "claim": sweep.claim, "commands": commands,
             "keep_states": self.plan.policy, "versions": driver_versions(), "trials": list(known.values()),
@@ -187,9 +189,13 @@ class Ledger:
 
     def other_trials(self) -> list[dict[str, Any]]:
         """Entries of the run's plan that this command does not name: earlier cohorts, or values left out this time."""
-        plan = read_plan(self.store, self.run) or {"trials": []}
+        plan = self._planned() or {"trials": []}
         ours = {trial.name for trial in self.plan.trials}
         return [entry for entry in plan["trials"] if entry["name"] not in ours]
+
+    def _planned(self) -> dict[str, Any] | None:
+        """What the run's plan has so far, None where there is none yet. Raises `UserError` where it is damaged."""
+        return read_plan(self.store, self.run) if self.store.exists(f"{self.run}/{PLAN}") else None
 
     def failure(self, name: str) -> str | None:
         """Why a trial failed, as its worker noted it."""
@@ -209,12 +215,6 @@ def check_place(storage: str, run: str) -> Store:
     if "://" not in storage and Path(storage).exists() and not Path(storage).is_dir():
         raise bad_value("storage", storage, "a folder or a URI", "it is a file")
     return Store(storage)
-
-
-def read_plan(store: Store, run: str) -> dict[str, Any] | None:
-    """The run's plan, None where there is none yet."""
-    path = f"{run}/{PLAN}"
-    return json.loads(store.read(path)) if store.exists(path) else None
 
 
 def driver_versions() -> dict[str, str]:

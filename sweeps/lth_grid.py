@@ -8,8 +8,8 @@ ended it early, 130 after an interrupt.
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import sys
 import time
 import warnings
@@ -21,10 +21,11 @@ from rich.console import Console
 from rich.table import Table
 
 from lth_trainable.data import load_dataset
-from lth_trainable.errors import UserError
-from lth_trainable.store import STATES, fingerprint_mark
+from lth_trainable.errors import UserError, bad_value
+from lth_trainable.store import STATES, Store, fingerprint_mark
 from sweeps.arguments import Options, parse
 from sweeps.budget import Budget
+from sweeps.cluster import Cluster
 from sweeps.dispatch import Dispatcher
 from sweeps.estimate import estimate
 from sweeps.launch import Outcome, Resources, launch
@@ -34,6 +35,7 @@ from sweeps.plan import Facts, as_json, make_plan, work_left
 from sweeps.progress import Board
 from sweeps.recipes import RECIPES, Sweep
 from sweeps.space import Space, expand
+from sweeps.submit import Place, place_of, submit
 
 PLAIN_WIDTH = 100  # of tables where standard output is no terminal
 OK, FAILED, BAD_INPUT, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130
@@ -44,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
     try:
         options, sweep = parse(argv)
-        return show_recipes(options) if options.list else run(options, sweep, list(sys.argv if argv is None else argv))
+        return show_recipes(options) if options.list else run(options, sweep, sys.argv[1:] if argv is None else argv)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
@@ -53,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def run(options: Options, sweep: Sweep, command: list[str]) -> int:
+def run(options: Options, sweep: Sweep, arguments: Sequence[str]) -> int:
     """Train what is missing of the sweep, then gather and test; or show what that would be."""
     started = time.monotonic()
     console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
@@ -61,11 +63,15 @@ def run(options: Options, sweep: Sweep, command: list[str]) -> int:
         cpus=options.cpus_per_trial, gpus=options.gpus_per_trial, max_concurrent=options.max_concurrent,
         deterministic=options.deterministic,
     )  # fmt: skip
-    resources.check()
+    shows = bool(options.dry_run or options.plan_figure)
+    place = Place.LOCAL if shows else place_of(options)
+    resources.check(here=options.cluster is None and options.address is None)
     budget = Budget(hours=options.max_hours, epochs=options.max_epochs)
     budget.check()
     space = expand(sweep)
-    store, name = check_place(options.storage, options.name or sweep.name), options.name or sweep.name
+    if place is Place.SUBMIT:
+        return submit(options, arguments)
+    store, name = _open(options, sweep)
     facts = _facts(space, options)
     ledger = Ledger(
         store=store, run=name, plan=make_plan(space.trials, facts, options.keep_states), facts=facts
@@ -73,12 +79,16 @@ def run(options: Options, sweep: Sweep, command: list[str]) -> int:
     job = Job(console=console, options=options, resources=resources, ledger=ledger)
     for note in space.notes:
         job.say(f"note: {note}")
-    if options.dry_run or options.plan_figure:
+    if shows:
         return show_plan(job)
     ledger.check_writable()
     board = Board(planned=len(space.trials))
-    with RunLock(store, name, board.now):
-        outcome = train(job, sweep, _as_typed(command), board, budget)
+    with RunLock(store, name, board.now), contextlib.ExitStack() as sharing:
+        if place is Place.CONNECT:
+            cluster = Cluster.connect(options.address or "auto", resources, job.say)
+            cluster.check_room()
+            job = replace(job, cluster=sharing.enter_context(cluster.sharing(store, name)))
+        outcome = train(job, sweep, ["python", "-m", "sweeps.lth_grid", *arguments], board, budget)
     verdicts = _conclude(console, ledger)
     summary = {
         "run": ledger.path, "planned": board.planned, "done": len(ledger.take_stock(repair=False).done),
@@ -98,15 +108,21 @@ class Job:
     options: Options
     resources: Resources
     ledger: Ledger
+    cluster: Cluster | None = None
 
     def say(self, text: str, style: str = "") -> None:
         """One paragraph, wrapped by the terminal alone: a log keeps whole lines, and names keep their brackets."""
         self.console.print(text, style=style, soft_wrap=True, markup=False)
 
     def stored(self, missing: int, repair: bool) -> tuple[Mapping[str, Any], set[str], list[str]]:
-        """Fingerprint of trials on this machine, keys of states they can go on from, and reports on damaged ones."""
+        """Fingerprint of trials where they run, keys of states they can go on from, and reports on damaged ones."""
         if not missing or not self.ledger.store.exists(STATES):
             return {}, set(), []
+        if self.cluster is not None:
+            mark = self.cluster.mark()
+            return mark, *self.ledger.stored(mark, repair)
+        if self.options.cluster or self.options.address:
+            self.say("note: what is stored is shown for this machine's fingerprint, not for the cluster's", "yellow")
         from lth_trainable.execution import Execution, fingerprint  # torch takes a second: only where states are read
 
         mark = fingerprint(Execution(**self.resources.execution()))
@@ -137,10 +153,11 @@ def train(job: Job, sweep: Sweep, command: list[str], board: Board, budget: Budg
         job.say(f"note: {ledger.path} holds {len(others)} more trials, of earlier commands; they stay as they are")
     job.say(f"{sweep.claim}\n{_todo_line(board, ledger, len(ledger.plan.trials) - len(skipped))}")
     outcome = Outcome(epochs=0, failures={}, interrupted=False)
-    dispatcher = Dispatcher(ledger.plan, skipped, stored, job.resources.slots())
+    slots = (job.cluster or job.resources).slots()
+    dispatcher = Dispatcher(ledger.plan, skipped, stored, slots)
     if not dispatcher.over:
         execution = {"data_root": options.data_root.resolve() if options.data_root else None}
-        outcome = launch(ledger, dispatcher, job.resources, execution, board, budget)
+        outcome = launch(ledger, dispatcher, job.resources, execution, board, budget, job.cluster)
     for report in outcome.damaged:
         job.say(f"note: damaged, trained again: {report}", "yellow")
     left = {name: reason for name, reason in stock.failed.items() if name in skipped}
@@ -207,6 +224,20 @@ def show_plan(job: Job) -> int:
     return OK
 
 
+def _open(options: Options, sweep: Sweep) -> tuple[Store, str]:
+    """The store and the run's name. Raises `UserError` for a storage that cannot be read."""
+    name = options.name or sweep.name
+    try:
+        store = check_place(options.storage, name)
+        store.exists(name)
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise bad_value("storage", options.storage, "a folder, or s3:// or gs:// with access to it", reason) from error
+    return store, name
+
+
 def _facts(space: Space, options: Options) -> dict[tuple[str, int], Facts]:
     found = {}
     for name, split_seed in {(spec.dataset, spec.split_seed) for spec in space.trials}:
@@ -249,10 +280,6 @@ def _finish(job: Job, summary: dict[str, Any], outcome: Outcome) -> int:
     if summary["done"] == summary["planned"]:
         return OK
     return STOPPED if outcome.stopped_by and not outcome.failures else FAILED
-
-
-def _as_typed(command: list[str]) -> list[str]:
-    return ["python", "-m", "sweeps.lth_grid", *command[1:]] if command and os.path.sep in command[0] else command
 
 
 if __name__ == "__main__":

@@ -22,7 +22,9 @@ from sweeps.plan import KEEP_STATES, Facts, Plan, PlannedTrial, make_plan
 
 READERS = 16  # files read at a time: an object store answers slowly, but many at once
 CHUNK = 4 << 20  # bytes of a file in memory
-_STATE = re.compile(rf"{STATES}/[0-9a-f]{{64}}/[0-9a-f]{{12}}(-passing-[0-9a-f]+)?")  # anything else below states/ is left alone
+_STATE = re.compile(
+    rf"{STATES}/[0-9a-f]{{64}}/[0-9a-f]{{12}}(-passing-[0-9a-f]+)?"
+)  # anything else below states/ is left alone
 _KEY = re.compile(rf"{STATES}/[0-9a-f]{{64}}")
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -69,14 +71,20 @@ def read_runs(store: Store) -> list[Run]:
 
 
 def read_plan(store: Store, run: str) -> dict[str, Any]:
-    """The content of a run's plan. Raises `UserError` for what is not JSON, FileNotFoundError where there is none."""
+    """The content of a run's plan. Raises FileNotFoundError where there is none.
+
+    Raises `UserError` for what is no plan, or one of a newer version.
+    """
     try:
-        return dict(json.loads(store.read(f"{run}/{PLAN}")))
-    except (ValueError, TypeError) as error:
+        content = dict(json.loads(store.read(f"{run}/{PLAN}")))
+        list(content["trials"])
+    except (ValueError, TypeError, KeyError) as error:
         raise UserError(
             f"{run}/{PLAN}: not readable as a plan ({error}); expected what a sweep writes there; restore it, or "
             "remove the run's folder"
         ) from error
+    _policy_of(f"{run}/{PLAN}", content)
+    return content
 
 
 def plans_of(where: str, content: Mapping[str, Any]) -> list[Plan]:

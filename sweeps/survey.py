@@ -14,7 +14,7 @@ from typing import Any
 
 from analysis.plan import find_run
 from lth_trainable.spec import spec_from_dict
-from lth_trainable.store import FAILURE, MANIFEST, PLAN, STATES, Store, fingerprint_mark
+from lth_trainable.store import FAILURE, MANIFEST, PLAN, STATES, Store, damage_by_size, fingerprint_mark
 from sweeps.lock import is_alive, read_driver
 from sweeps.plan import Plan, PlannedTrial, needed_by, work_left
 from sweeps.references import each, listing, plans_of, read_manifest, read_plan
@@ -126,15 +126,10 @@ def _read_folders(store: Store, run: str, keys: Mapping[str, str | None]) -> _Fo
 
 
 def _wrong(manifest: Mapping[str, Any], files: Mapping[str, int], key: str | None) -> str | None:
-    try:
-        for name, entry in manifest["files"].items():
-            if files.get(name) != entry["size"]:
-                return f"{name} has {files.get(name, 'no')} bytes, {entry['size']} expected"
-        if key is not None and manifest["key"] != key:
-            return f"its key is {manifest['key'][:12]}, the plan's {key[:12]}"
-    except (KeyError, TypeError, AttributeError):
-        return f"{MANIFEST} is unreadable"
-    return None
+    wrong = damage_by_size(manifest, files)
+    if wrong is None and key is not None and manifest.get("key") != key:
+        return f"its key is {str(manifest.get('key'))[:12]}, the plan's {key[:12]}"
+    return wrong
 
 
 def failure(store: Store, path: str) -> dict[str, str]:

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.spec import spec_from_dict
 from lth_trainable.store import Damaged, finished_trials, open_run
+from sweeps.showing import console, say, table_of
 
 PARTS = ("weights", "masks", "metrics")
 
@@ -57,7 +57,11 @@ def verify(options: Options) -> int:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
         found = list(pool.map(_retrain, records, [options.data_root] * len(records)))
     rows = [compare(record, again) for record, again in zip(records, found, strict=True)]
-    Console(highlight=False).print(_table(rows))
+    to = console()
+    to.print(_table(rows))
+    for row in rows:
+        if row["why"]:
+            say(to, f"not comparable: {row['trial']}: {row['why']}")
     identical = sum(row["identical"] for row in rows)
     print(f"{identical} of {len(rows)} trials are identical, bit for bit")
     if options.json:
@@ -125,12 +129,7 @@ def _where(record: dict[str, Any]) -> str:
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("trial", min_width=max(len(row["trial"]) for row in rows), no_wrap=True)
-    table.add_column("epochs", justify="right")
-    table.add_column("of others", justify="right")
-    for heading in PARTS:
-        table.add_column(heading)
+    table = table_of("trial", "epochs", "of others", *PARTS, left=PARTS)
     words = {
         True: Text("identical", "green"),
         False: Text("differs", "bold red"),
@@ -138,8 +137,6 @@ def _table(rows: list[dict[str, Any]]) -> Table:
     }
     for row in rows:
         table.add_row(row["trial"], str(row["epochs"]), str(row["inherited"]), *(words[row[part]] for part in PARTS))
-        if row["why"]:
-            table.add_row(Text(f"  {row['why']}", "dim"))
     return table
 
 

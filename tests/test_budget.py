@@ -239,6 +239,7 @@ def test_a_sweep_stopped_twice_by_its_epochs_trains_nothing_twice(tmp_path: Path
     assert not list(tmp_path.glob("states/*/*-passing-*"))
 
 
+@pytest.mark.slow
 def test_a_sweep_whose_time_is_up_begins_nothing(tmp_path: Path) -> None:
     code, summary, said = sweep(tmp_path, *SMALL, "--max-hours", "1e-9")
     assert (code, summary["stopped_by"]) == (3, "--max-hours"), said
@@ -246,6 +247,7 @@ def test_a_sweep_whose_time_is_up_begins_nothing(tmp_path: Path) -> None:
     assert "10 missing" in said
 
 
+@pytest.mark.slow
 def test_a_failed_trial_counts_for_more_than_a_spent_budget(tmp_path: Path) -> None:
     code, summary, said = sweep(
         tmp_path, "--epochs", "2", "--sparsity", "40", "--rewind-epoch", "0", "--seeds", "1", "--model",

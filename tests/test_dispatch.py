@@ -400,6 +400,13 @@ def test_a_plan_that_is_done_is_over() -> None:
     assert dispatcher.next() is None
 
 
+def test_a_chain_of_a_thousand_nodes_is_handed_out_whole() -> None:
+    """A schedule within the fit prunes at most epochs, and every level's state is kept."""
+    plan = planned([TrialSpec(schedule="agp", target_sparsity_pct=90, epochs=2000)], "levels")
+    assert len(plan.nodes) > 1000
+    assert Dispatcher(plan, (), (), 1).next() is plan.trials[0]
+
+
 def test_states_that_are_not_where_the_plan_has_them_end_in_a_guess_not_in_a_standstill() -> None:
     plan = two_ladders()
     dispatcher = Dispatcher(plan, (), (), 1)

@@ -238,6 +238,24 @@ def test_bad_input_exits_with_2_before_ray_starts(
     assert not (tmp_path / "runs").exists(), "nothing is written for a mistake"
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 1}', '{"format": 2, "trials": []}'])
+@pytest.mark.parametrize("how", [["--dry-run"], []], ids=["dry run", "run"])
+def test_a_damaged_plan_is_named_before_anything_is_trained(
+    how: list[str],
+    content: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sweeps.lth_grid.launch", lambda *_: pytest.fail("Ray would start"))
+    monkeypatch.setattr("sweeps.lth_grid.estimate", lambda *_: None)
+    (tmp_path / "digits").mkdir()
+    (tmp_path / "digits" / "plan.json").write_text(content)
+    assert main(["digits", "--epochs", "2", "--sparsity", "40", "--seeds", "1", "--storage", str(tmp_path), *how]) == 2
+    assert capsys.readouterr().err.startswith("error: digits/plan.json: ")
+    assert (tmp_path / "digits" / "plan.json").read_text() == content
+
+
 @pytest.mark.skipif("__import__('torch').cuda.is_available()", reason="for machines without a GPU")
 def test_more_gpus_than_there_are_exits_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--gpus-per-trial", "1", "--storage", str(tmp_path)]) == 2

@@ -47,16 +47,20 @@ def test_half_written_files_never_show(store: Store, tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "runs" / "t").iterdir()] == ["x.bin"]
 
 
-@pytest.mark.parametrize("damage", ["truncated", "missing", "altered", "manifest cut", "manifest of nonsense"])
+@pytest.mark.parametrize(
+    "damage",
+    ["truncated", "missing", "altered", "manifest cut", "manifest of nonsense", "manifest altered", "manifest of none"],
+)
 def test_damage_is_named_and_can_be_set_aside(store: Store, tmp_path: Path, damage: str) -> None:
-    store.seal("r/trials/t", FILES, {})
+    store.seal("r/trials/t", FILES, {"key": "k"})
     folder = tmp_path / "runs" / "r" / "trials" / "t"
     target = folder / ("b.bin" if "manifest" not in damage else MANIFEST)
     if damage == "missing":
         target.unlink()
     else:
         content = {"truncated": b"\x00" * 10, "altered": b"\x01" * 1000, "manifest cut": target.read_bytes()[:40],
-                   "manifest of nonsense": b"[]"}[damage]  # fmt: skip
+                   "manifest of nonsense": b"[]", "manifest of none": b'{"format": 1, "files": {}}',
+                   "manifest altered": target.read_bytes().replace(b'"k"', b'"j"')}[damage]  # fmt: skip
         target.write_bytes(content)
     with pytest.raises(Damaged, match=target.name) as caught:
         sealed = store.find("r/trials/t")
@@ -96,6 +100,14 @@ def test_many_writers_of_the_same_folder_do_not_harm_each_other(store: Store) ->
     for number in range(40):
         folder = store.find(f"states/{number}")
         assert folder is not None and store.content(folder, "b.bin") == FILES["b.bin"]
+
+
+def test_a_manifest_of_an_earlier_version_has_no_sum_of_its_own(store: Store) -> None:
+    manifest = dict(store.seal("t", FILES, {"key": "k"}).manifest)
+    del manifest["sha256"]
+    store.write(f"t/{MANIFEST}", json.dumps(manifest).encode())
+    folder = store.find("t")
+    assert folder is not None and folder.manifest["key"] == "k"
 
 
 def test_another_format_is_refused(store: Store) -> None:
