@@ -4,8 +4,8 @@
     <storage>/<run>/trials/<trial>/                 record and masks of one finished trial
     <storage>/<run>/{plan.json,analysis/,quarantine/,ray/}
 
-A folder without a valid manifest does not exist. Listing checks sizes, reading checks SHA-256. Local folders, NFS and
-object stores go through one code path (`pyarrow.fs`).
+A folder without a valid manifest does not exist. Listing checks sizes and the manifest's own SHA-256, reading checks
+SHA-256. Local folders, NFS and object stores go through one code path (`pyarrow.fs`).
 """
 
 from __future__ import annotations
@@ -165,13 +165,20 @@ class Store:
         return content
 
     def quarantine(self, damage: Damaged, run: str) -> str:
-        """Set a damaged folder aside under the run's quarantine; returns where it went."""
+        """Set a damaged folder aside under the run's quarantine; returns where it went.
+
+        Another process may find the same damage at the same time: the folder goes once.
+        """
         target = f"{run}/quarantine/{Path(damage.folder).name}-{uuid.uuid4().hex[:8]}"
         self.fs.create_dir(self._full(Path(target).parent.as_posix()), recursive=True)
-        for name in self.sizes(damage.folder):
-            self.write(f"{target}/{name}", self.read(f"{damage.folder}/{name}"))
+        with contextlib.suppress(FileNotFoundError):
+            if isinstance(self.fs, fs.LocalFileSystem):
+                self.fs.move(self._full(damage.folder), self._full(target))
+            else:  # object stores do not move folders
+                for name in self.sizes(damage.folder):
+                    self.write(f"{target}/{name}", self.read(f"{damage.folder}/{name}"))
+                self.delete_folder(damage.folder)
         self.write(f"{target}/reason.txt", f"{damage}\n".encode())
-        self.delete_folder(damage.folder)
         return target
 
     # -- runs and states ---------------------------------------------------------------------------------------------

@@ -18,14 +18,16 @@ from lth_trainable.store import Store, to_json
 
 DRIVER = "driver.json"
 BEAT_SECONDS = 5.0
+SETTLING_SECONDS = 0.3  # from a look at the file to its writing, at most
 SILENT_SECONDS = 60.0  # without a beat, a driver on another machine is taken for dead
 
 
 class RunLock:
     """Held while a driver trains a run: `with RunLock(store, run, what_runs): ...`.
 
-    what_runs: gives what is told with each beat. Raises `UserError` where another driver is at work. Two that start in
-    the same instant on an object store may both get it: they train twice, and harm nothing.
+    what_runs: gives what is told with each beat. Raises `UserError` where another driver is at work. Of two that start
+    in the same instant, the one that writes last gets it; both may, where a write takes longer than SETTLING_SECONDS:
+    they train twice, and harm nothing.
     """
 
     def __init__(self, store: Store, run: str, what_runs: Callable[[], Any]) -> None:
@@ -35,16 +37,21 @@ class RunLock:
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
     def __enter__(self) -> RunLock:
+        self._refuse_another()
+        self._write()
+        time.sleep(SETTLING_SECONDS)  # another that looked in the same instant has written by now
+        self._refuse_another()
+        self._thread.start()
+        return self
+
+    def _refuse_another(self) -> None:
         other = read_driver(self.store, self.run)
-        if other is not None and is_alive(other):
+        if other is not None and other.get("token") != self.token and is_alive(other):
             raise UserError(
                 f"{self.run}: found another driver at work on it (process {other['pid']} on {other['host']}, since "
                 f"{time.strftime('%H:%M:%S', time.localtime(other['started']))}); wait for it, stop it, or choose "
                 "another --name"
             )
-        self._write()
-        self._thread.start()
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()

@@ -115,7 +115,7 @@ def _show_du(options: Options, found: Mapping[str, Any]) -> int:
         print(json.dumps(found))
         return 0
     parts = ("states_bytes", "shared_bytes", "trials_bytes", "analysis_bytes", "ray_bytes", "quarantine_bytes")
-    words = ("run", "recorded", "states", "bytes", "of them shared", "trials", "analysis", "ray", "quarantine")
+    words = ("run", "recorded", "states", "bytes", "of them shared", "trials", "analysis", "ray", "set aside")
     table = table_of(*words)
     for run in found["runs"]:
         trials = f"{run['recorded']:,} of {run['planned']:,}" if run["planned"] else f"{run['recorded']:,}"

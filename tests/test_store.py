@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -92,14 +93,23 @@ def test_sealing_what_is_there_changes_nothing_and_other_content_replaces_it_who
 
 
 def test_many_writers_of_the_same_folder_do_not_harm_each_other(store: Store) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
     with ThreadPoolExecutor(4) as pool:
         for number in range(40):
             list(pool.map(lambda _, n=number: store.seal(f"states/{n}", FILES, {"key": "k"}), range(4)))
     for number in range(40):
         folder = store.find(f"states/{number}")
         assert folder is not None and store.content(folder, "b.bin") == FILES["b.bin"]
+
+
+def test_many_that_find_the_same_damage_set_it_aside_once(store: Store) -> None:
+    for number in range(20):
+        path = f"states/{number}"
+        store.seal_shared(path, FILES, {"key": "k"})
+        damage = Damaged(path, "altered")
+        with ThreadPoolExecutor(4) as pool:
+            aside = list(pool.map(lambda _, d=damage: store.quarantine(d, "states"), range(4)))
+        assert store.folders("states").count(str(number)) == 0
+        assert sorted(len(store.sizes(folder)) for folder in aside) == [1, 1, 1, 4], "one has it, all have the reason"
 
 
 def test_a_manifest_of_an_earlier_version_has_no_sum_of_its_own(store: Store) -> None:
