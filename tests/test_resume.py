@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-import lth_trainable.run
+import lth_trainable.life
 from lth_trainable.data import load_dataset
 from lth_trainable.execution import Execution, fingerprint
 from lth_trainable.run import Keep, run_trial
@@ -63,7 +63,7 @@ class Killed(Exception):
 
 @pytest.fixture(autouse=True)
 def every_epoch_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lth_trainable.run, "RESUME_SECONDS", 0.0)
+    monkeypatch.setattr(lth_trainable.life, "RESUME_SECONDS", 0.0)
 
 
 @functools.cache
@@ -148,8 +148,9 @@ def test_dsd_goes_on_in_every_phase(epoch: int, store: Store) -> None:
 def test_a_process_that_is_killed(store: Store) -> None:
     spec, whole = TrialSpec(**TICKET), uninterrupted("imp", store.root)
     code = (
-        "import json, os, signal, sys; import lth_trainable.run as run; from lth_trainable.spec import TrialSpec;"
-        "from lth_trainable.store import Store; run.RESUME_SECONDS = 0.0; seen = []\n"
+        "import json, os, signal, sys; import lth_trainable.life as life, lth_trainable.run as run;"
+        "from lth_trainable.spec import TrialSpec; from lth_trainable.store import Store; seen = []\n"
+        "life.RESUME_SECONDS = 0.0\n"
         "def on_epoch(row):\n"
         "    seen.append(row)\n"
         "    if len(seen) == 5: os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -363,8 +364,8 @@ def test_a_trial_that_diverges_at_a_later_level_says_where(store: Store, monkeyp
 
 def test_two_processes_with_the_same_trial_leave_a_sound_store(store: Store) -> None:
     code = (
-        "import json, sys; import lth_trainable.run as run; from lth_trainable.spec import TrialSpec;"
-        "from lth_trainable.store import Store; run.RESUME_SECONDS = 0.0\n"
+        "import json, sys; import lth_trainable.life as life, lth_trainable.run as run;"
+        "from lth_trainable.spec import TrialSpec; from lth_trainable.store import Store; life.RESUME_SECONDS = 0.0\n"
         "sys.stdin.readline()\n"
         "for seed in range(4):\n"
         "    spec = TrialSpec(**json.loads(sys.argv[1]), seed=seed)\n"

@@ -13,7 +13,7 @@ import torch
 from fastai.callback.core import Callback
 from torch import Tensor, nn
 
-import lth_trainable.run
+import lth_trainable.trial
 from lth_trainable.data import load_dataset
 from lth_trainable.loaders import resident_loaders
 from lth_trainable.run import run_trial
@@ -84,7 +84,7 @@ class Last(Callback):
 @functools.cache
 def watched(retrain: tuple[tuple[str, Any], ...]) -> Watch:
     """A trial of `BASE` with some fields else, watched."""
-    watch, make = Watch(), lth_trainable.run.make_learner
+    watch, make = Watch(), lth_trainable.trial.make_learner
 
     def make_watched(*args: Any) -> Any:
         learn = make(*args)
@@ -93,7 +93,7 @@ def watched(retrain: tuple[tuple[str, Any], ...]) -> Watch:
         return learn
 
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
-        patch.setattr(lth_trainable.run, "make_learner", make_watched)
+        patch.setattr(lth_trainable.trial, "make_learner", make_watched)
         run_trial(TrialSpec(**{**BASE, **dict(retrain)}), Store(folder))
     return watch
 
