@@ -142,6 +142,7 @@ def test_with_a_launcher_file_a_command_inside_a_cluster_connects(head: dict[str
     assert summary(again)["skipped"] == 2 and summary(again)["epochs_trained"] == 2
 
 
+@pytest.mark.slow
 def test_what_no_node_can_take_is_refused(head: dict[str, str], tmp_path: Path) -> None:
     done = sweep(*SMALL, "--storage", str(tmp_path), "--gpus-per-trial", "0.5", "--address", head["gcs"])
     assert done.returncode == 2 and done.stderr.startswith("error: cluster: found no node with 1 CPU and 0.5 GPU")

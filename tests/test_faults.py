@@ -124,6 +124,7 @@ def test_killed_at_random_moments_a_sweep_ends_as_an_undisturbed_one(
     assert not list(tmp_path.glob("states/quarantine/*")), "no write was torn"
 
 
+@pytest.mark.slow
 def test_when_rays_own_processes_die_the_command_says_so_and_goes_on_later(
     tmp_path: Path, undisturbed: dict[str, Any]
 ) -> None:

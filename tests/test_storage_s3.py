@@ -115,6 +115,7 @@ def test_a_storage_that_cannot_be_used_is_refused(
     assert error.startswith("error: storage: ") and message in error and error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_damaged_object_is_set_aside_and_trained_again(server: str) -> None:
     storage = f"s3://{BUCKET}/damage?endpoint_override={server}&scheme=http"
     sweep(storage, "--seeds", "1")
