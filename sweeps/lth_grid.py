@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from lth_trainable.data import load_dataset
 from lth_trainable.errors import UserError, bad_value
@@ -34,10 +33,10 @@ from sweeps.lock import RunLock
 from sweeps.plan import Facts, as_json, make_plan, work_left
 from sweeps.progress import Board
 from sweeps.recipes import RECIPES, Sweep
+from sweeps.showing import console, table_of
 from sweeps.space import Space, expand
 from sweeps.submit import Place, place_of, submit
 
-PLAIN_WIDTH = 100  # of tables where standard output is no terminal
 OK, FAILED, BAD_INPUT, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130
 
 
@@ -58,7 +57,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(options: Options, sweep: Sweep, arguments: Sequence[str]) -> int:
     """Train what is missing of the sweep, then gather and test; or show what that would be."""
     started = time.monotonic()
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     resources = Resources(
         cpus=options.cpus_per_trial, gpus=options.gpus_per_trial, max_concurrent=options.max_concurrent,
         deterministic=options.deterministic,
@@ -76,7 +74,7 @@ def run(options: Options, sweep: Sweep, arguments: Sequence[str]) -> int:
     ledger = Ledger(
         store=store, run=name, plan=make_plan(space.trials, facts, options.keep_states), facts=facts
     )  # fmt: skip
-    job = Job(console=console, options=options, resources=resources, ledger=ledger)
+    job = Job(console=console(), options=options, resources=resources, ledger=ledger)
     for note in space.notes:
         job.say(f"note: {note}")
     if shows:
@@ -89,7 +87,7 @@ def run(options: Options, sweep: Sweep, arguments: Sequence[str]) -> int:
             cluster.check_room()
             job = replace(job, cluster=sharing.enter_context(cluster.sharing(store, name)))
         outcome = train(job, sweep, ["python", "-m", "sweeps.lth_grid", *arguments], board, budget)
-    verdicts = _conclude(console, ledger)
+    verdicts = _conclude(job)
     summary = {
         "run": ledger.path, "planned": board.planned, "done": len(ledger.take_stock(repair=False).done),
         "failed": len(outcome.failures), "skipped": board.skipped, "shared": board.shared,
@@ -180,13 +178,11 @@ def show_recipes(options: Options) -> int:
     if options.json:
         print(json.dumps({name: recipe().claim for name, recipe in RECIPES.items()}))
         return OK
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for heading in ("recipe", "trials", "epochs", "question"):
-        table.add_column(heading, justify="right" if heading in ("trials", "epochs") else "left")
+    table = table_of("recipe", "trials", "epochs", "question", left=("question",))
     for name, recipe in RECIPES.items():
         space = expand(recipe())
         table.add_row(name, str(len(space.trials)), f"{space.epochs:,}", recipe().claim)
-    Console().print(table)
+    console().print(table)
     return OK
 
 
@@ -246,12 +242,12 @@ def _facts(space: Space, options: Options) -> dict[tuple[str, int], Facts]:
     return found
 
 
-def _conclude(console: Console, ledger: Ledger) -> list[dict[str, Any]]:
+def _conclude(job: Job) -> list[dict[str, Any]]:
     """Gather, test, print the verdicts; returns them as JSON-ready rows."""
     import analysis
 
-    frames = analysis.gather(ledger.path)
-    analysis.show(console, frames, ledger.path)
+    frames = analysis.gather(job.ledger.path)
+    analysis.show(job.console, frames, job.ledger.path)
     return analysis.as_rows(frames.verdicts)
 
 
