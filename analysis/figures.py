@@ -64,7 +64,7 @@ THEMES = {
 
 _DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1)))  # of curves beyond the palette
 _FROM_DENSE = (0, (3, 2))
-_STYLE = {
+STYLE = {
     "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans", "Verdana"], "font.size": 9,
     "svg.fonttype": "none", "svg.hashsalt": "lottery-sweep", "axes.unicode_minus": True,
 }  # fmt: skip
@@ -80,7 +80,7 @@ def accuracy_figure(frames: Frames, theme: str = "light") -> Figure:
     if theme not in THEMES:
         raise unknown_name("theme", theme, THEMES)
     colours, shown = THEMES[theme], [panel for panel in panels(frames) if panel.curves]
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         count = max(1, len(shown))
         figure = Figure(figsize=(PANEL_SIZE[0], PANEL_SIZE[1] * count), facecolor=colours.background)
         FigureCanvasAgg(figure)
@@ -126,7 +126,7 @@ def _margin_label(panel: Panel) -> str:
 
 def _saved(figure: Figure, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure.savefig(buffer, format=kind, **options)
     return buffer.getvalue()
 

@@ -26,12 +26,9 @@ FIRST = (
 
 
 @dataclass(kw_only=True)
-class Options:
-    """What is not an axis: the recipe, the seeds, and where and how it runs."""
+class RunOptions:
+    """Where and how the trials of a command run, whatever they are."""
 
-    recipe: Annotated[
-        tyro.conf.Positional[str], tyro.conf.arg(help=f"experiment: {', '.join(RECIPES)}", metavar="RECIPE")
-    ] = "digits"
     seeds: Annotated[int | None, tyro.conf.arg(help="number of replicates: 0 to N-1", metavar="N")] = None
     seed: Annotated[tuple[int, ...], tyro.conf.arg(help="replicates by number", metavar="N ...")] = ()
     data_root: Annotated[Path | None, tyro.conf.arg(help="folder of data sets that read files", metavar="DIR")] = None
@@ -53,19 +50,28 @@ class Options:
         tyro.conf.arg(help="run on a running cluster: http://head:8265 submits, auto connects", metavar="ADDRESS"),
     ] = None
     deterministic: Annotated[bool, tyro.conf.arg(help="on a GPU: only kernels that repeat their bytes")] = False
-    keep_states: Annotated[
-        Literal["needed", "levels", "none"],
-        tyro.conf.arg(help="which training states are stored: those that share work, all levels', or none"),
-    ] = "needed"
     max_hours: Annotated[
         float | None, tyro.conf.arg(help="stop after so many hours; the command goes on", metavar="H")
     ] = None
     max_epochs: Annotated[int | None, tyro.conf.arg(help="stop after training so many epochs", metavar="E")] = None
     retry_failed: Annotated[bool, tyro.conf.arg(help="try trials again that failed before")] = False
+    json: Annotated[bool, tyro.conf.arg(help="end standard output with one line of JSON")] = False
+    list: Annotated[bool, tyro.conf.arg(help="show what can be run by name")] = False
+
+
+@dataclass(kw_only=True)
+class Options(RunOptions):
+    """What is not an axis: the recipe, the seeds, and where and how it runs."""
+
+    recipe: Annotated[
+        tyro.conf.Positional[str], tyro.conf.arg(help=f"experiment: {', '.join(RECIPES)}", metavar="RECIPE")
+    ] = "digits"
+    keep_states: Annotated[
+        Literal["needed", "levels", "none"],
+        tyro.conf.arg(help="which training states are stored: those that share work, all levels', or none"),
+    ] = "needed"
     dry_run: Annotated[bool, tyro.conf.arg(help="show the plan, its epochs and the time, and train nothing")] = False
     plan_figure: Annotated[Path | None, tyro.conf.arg(help="draw the plan: .svg, .pdf or .png", metavar="FILE")] = None
-    json: Annotated[bool, tyro.conf.arg(help="end standard output with one line of JSON")] = False
-    list: Annotated[bool, tyro.conf.arg(help="show the recipes")] = False
 
 
 def parse(argv: Sequence[str] | None = None) -> tuple[Options, Sweep]:
@@ -83,7 +89,7 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Options, Sweep]:
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     sweep = find_recipe(arguments.recipe)
-    given = {name: getattr(arguments.axes, flag) for name, flag in _flags().items()}
+    given = {name: getattr(arguments.axes, flag) for name, flag in flags().items()}
     for name, values in {**given, "seed": arguments.seed}.items():
         flag = "--" + FLAG_OF.get(name, name).replace("_", "-")
         if flag in argv and not values:
@@ -94,7 +100,7 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Options, Sweep]:
     return arguments, replace(sweep, base=base, axes=axes, seeds=seeds)
 
 
-def _flags() -> dict[str, str]:
+def flags() -> dict[str, str]:
     """Flag by spec field, what a ticket is first."""
     names = [*FIRST, *(f.name for f in fields(TrialSpec) if f.name not in (*FIRST, *NO_AXIS))]
     return {name: FLAG_OF.get(name, name) for name in names}
@@ -105,7 +111,7 @@ def _axes_class() -> type:
     hints, by_name = typing.get_type_hints(TrialSpec), {f.name: f for f in fields(TrialSpec)}
     entries = [
         (flag, _axis_type(hints[name], m["help"], by_name[name].default, m.get("as_text")), field(default=()))
-        for name, flag in _flags().items()
+        for name, flag in flags().items()
         for m in [by_name[name].metadata]
     ]
     return make_dataclass("Axes", entries, namespace={"__doc__": "Each takes one or more values."})

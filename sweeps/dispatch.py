@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict, deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from sweeps.plan import Node, Plan, PlannedTrial, needed_by
 
+Rank = Callable[[PlannedTrial], int]
 URGENT = 0.75  # part of the time that all work takes at best, from which a chain is started before its turn
 SHARE = 0.25  # of that time that one trial may take at once, so that the end of the sweep is evenly spread
 
@@ -19,13 +20,30 @@ SHARE = 0.25  # of that time that one trial may take at once, so that the end of
 class Dispatcher:
     """Hands out the trials of a plan, one at a time, as their prefixes come into being.
 
-    done: names of recorded trials. stored: keys of stored states. slots: trials that run at once.
+    done: names of recorded trials. stored: keys of stored states. slots: trials that run at once. rank_of: trials of
+    the least rank go first; the place of their seed in the plan unless told.
     """
 
-    def __init__(self, plan: Plan, done: Collection[str], stored: Collection[str], slots: int) -> None:
-        self.slots = max(1, slots)
-        self.waiting = {trial.name: trial for trial in plan.trials if trial.name not in done}
+    def __init__(
+        self, plan: Plan, done: Collection[str], stored: Collection[str], slots: int, rank_of: Rank | None = None
+    ) -> None:
+        self.slots, self.rank_of = max(1, slots), rank_of
+        self.done, self.stored = set(done), set(stored)
         self.running: dict[str, list[Node]] = {}
+        self._lay_out(plan)
+
+    def extend(self, plan: Plan) -> None:
+        """Go on with a plan that has grown; what runs goes on making what it was about to make."""
+        running = list(self.running)
+        self.running = {}
+        self._lay_out(plan)
+        for name in running:
+            self._run(self.waiting[name], needed_by(self.waiting[name], self.stored))
+
+    def _lay_out(self, plan: Plan) -> None:
+        done, stored = self.done, self.stored
+        self.plan = plan
+        self.waiting = {trial.name: trial for trial in plan.trials if trial.name not in done}
         self._making: dict[int, str] = {}  # node -> trial that is about to produce it
         self._passed: set[int] = set()  # nodes that nobody waits for: stored, or all that is below them is
         self._open: dict[int, int] = defaultdict(int)  # node -> unfinished trials that end there or below
@@ -33,25 +51,25 @@ class Dispatcher:
         for node in plan.nodes:
             for other in node.waits_for.path() if node.waits_for is not None else ():
                 self._waiters[id(other)].append(node)
-        self._seed_order: dict[int, int] = {}
+        rank_of = self.rank_of or _seed_order(plan)
         for trial in plan.trials:
-            self._seed_order.setdefault(trial.spec.seed, len(self._seed_order))
             if trial.name in self.waiting:
                 for node in trial.end.path():
                     self._open[id(node)] += 1
         self._longest: dict[int, int] = {}
-        self._seed: dict[int, int] = {}
+        self._rank: dict[int, int] = {}
         for node in reversed(plan.nodes):  # children come after their parents
             below = max((self._longest[id(child)] for child in node.children), default=0)
             self._longest[id(node)] = (node.epochs + below) if self._open[id(node)] else 0
-            seeds = [self._seed[id(child)] for child in node.children]
-            self._seed[id(node)] = min([*seeds, *(self._seed_order[t.spec.seed] for t in node.trials)])
+            self._rank[id(node)] = min(
+                [*(self._rank[id(child)] for child in node.children), *map(rank_of, node.trials)]
+            )
         needed = {id(node) for trial in self.waiting.values() for node in needed_by(trial, stored)}
         self._passed = {id(node) for node in plan.nodes if id(node) not in needed}
         self.epochs_left = sum(node.epochs for node in plan.nodes if id(node) in needed)
         self._by_key = plan.by_key()
         self._by_length: list[tuple[int, int, int, Node]] = []
-        self._by_seed: list[tuple[int, int, int, Node]] = []
+        self._by_rank: list[tuple[int, int, int, Node]] = []
         self._ready: dict[int, Node] = {}
         self._loose: deque[PlannedTrial] = deque()  # nothing to train, yet not recorded
         self._number = {id(node): index for index, node in enumerate(plan.nodes)}
@@ -63,6 +81,7 @@ class Dispatcher:
 
     def reached(self, key: str) -> list[PlannedTrial]:
         """A state is stored. Returns the waiting trials that end in it: they can be recorded without being run."""
+        self.stored.add(key)
         node = self._by_key.get(key)
         if node is None:
             return []
@@ -78,6 +97,8 @@ class Dispatcher:
         """
         trial = self.waiting.pop(name, None)
         nodes = self.running.pop(name, [])
+        self.done.add(name)
+        self.stored.update(node.key for node in nodes if whole)
         if trial is not None:
             for node in trial.end.path():
                 self._open[id(node)] -= 1
@@ -99,21 +120,28 @@ class Dispatcher:
                 return trial
         node = self._best()
         if node is None:
-            return None if self.running else self._any()
+            return None if self.running else self.any()
         path = self._choose(node)
         trial = next(t for t in path[-1].trials if self._can_start(t))
-        self.running[trial.name] = self._before(node) + path
-        for part in self.running[trial.name]:
-            self._making[id(part)] = trial.name
-            self._withdraw(part)
+        self._run(trial, self._before(node) + path)
         return trial
 
-    def _any(self) -> PlannedTrial | None:
-        """The last resort, when states are not where the plan has them: a trial finds for itself where to start."""
-        trial = next(iter(self.waiting.values()), None)
+    def any(self) -> PlannedTrial | None:
+        """A trial that is held back, or whose states are not where the plan has them.
+
+        It finds for itself where to start, and may train what another is about to store.
+        """
+        trial = next(filter(self._can_start, self.waiting.values()), None)
         if trial is not None:
-            self.running[trial.name] = []
+            self._run(trial, [])
         return trial
+
+    def _run(self, trial: PlannedTrial, nodes: list[Node]) -> None:
+        """The trial runs, and is about to produce these."""
+        self.running[trial.name] = nodes
+        for node in nodes:
+            self._making[id(node)] = trial.name
+            self._withdraw(node)
 
     @property
     def over(self) -> bool:
@@ -131,7 +159,7 @@ class Dispatcher:
         longest = self._top(self._by_length)
         if longest is not None and self._longest[id(longest)] > URGENT * self.epochs_left / self.slots:
             return longest
-        return self._top(self._by_seed)
+        return self._top(self._by_rank)
 
     def _top(self, heap: list[tuple[int, int, int, Node]]) -> Node | None:
         while heap:
@@ -177,10 +205,10 @@ class Dispatcher:
     def _offer(self, node: Node) -> None:
         """Put a node among the ready ones, if it is one."""
         if self._can_begin(node) and id(node) not in self._ready:
-            number, seed = self._number[id(node)], self._seed[id(node)]
+            number, rank = self._number[id(node)], self._rank[id(node)]
             self._ready[id(node)] = node
-            heapq.heappush(self._by_length, (-self._longest[id(node)], seed, number, node))
-            heapq.heappush(self._by_seed, (seed, -self._longest[id(node)], number, node))
+            heapq.heappush(self._by_length, (-self._longest[id(node)], rank, number, node))
+            heapq.heappush(self._by_rank, (rank, -self._longest[id(node)], number, node))
 
     def _can_begin(self, node: Node) -> bool:
         held = any(id(other) in self._making for other in self._before(node))
@@ -203,3 +231,11 @@ class Dispatcher:
         self._withdraw(node)
         for other in (*node.children, *self._waiters[id(node)]):
             self._offer(other)
+
+
+def _seed_order(plan: Plan) -> Rank:
+    """The place of a trial's seed among those of the plan."""
+    order: dict[int, int] = {}
+    for trial in plan.trials:
+        order.setdefault(trial.spec.seed, len(order))
+    return lambda trial: order[trial.spec.seed]

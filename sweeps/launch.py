@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 from lth_trainable.errors import bad_value
 from lth_trainable.spec import TrialSpec
+from sweeps.arguments import RunOptions
 from sweeps.budget import Budget
 from sweeps.dispatch import Dispatcher
 from sweeps.ledger import Ledger
-from sweeps.plan import PlannedTrial
+from sweeps.plan import Plan, PlannedTrial
 from sweeps.progress import Board, Progress
 
 if TYPE_CHECKING:
     from sweeps.cluster import Cluster
-    from sweeps.searcher import PlanSearcher
+    from sweeps.searcher import PlanSearcher, Source
 
 RETRIES = 2
 WATCH_SECONDS = 2.0
@@ -51,6 +52,14 @@ class Resources:
     gpus: float = 0
     max_concurrent: int | None = None
     deterministic: bool = False
+
+    @classmethod
+    def of(cls, options: RunOptions) -> Resources:
+        """What the command line asks for."""
+        return cls(
+            cpus=options.cpus_per_trial, gpus=options.gpus_per_trial, max_concurrent=options.max_concurrent,
+            deterministic=options.deterministic,
+        )  # fmt: skip
 
     def check(self, here: bool = True) -> None:
         """Raise `UserError` for what no machine, or not this one (here), can give: Ray would wait for it for ever."""
@@ -103,10 +112,12 @@ def launch(
     board: Board,
     budget: Budget,
     cluster: Cluster | None = None,
+    source: Source | None = None,
 ) -> Outcome:
     """Train what the dispatcher hands out, sealing each trial. An interrupt keeps what is finished.
 
-    cluster: one that this process is connected to; None for a Ray of its own on this machine.
+    cluster: one that this process is connected to; None for a Ray of its own on this machine. source: of trials that
+    are not in the plan yet.
     """
     if cluster is None:
         os.environ.update({name: os.environ.get(name, value) for name, value in (QUIET | _LOCAL).items()})
@@ -118,7 +129,9 @@ def launch(
         logging.getLogger(name).setLevel(logging.CRITICAL)
     marker = cluster.marker if cluster is not None else None
     config = Config(ledger=ledger, execution={**execution, **resources.execution()}, marker=marker)
-    searcher = PlanSearcher(dispatcher, board, budget, config.of, _recorder(ledger, board))
+    searcher = PlanSearcher(
+        dispatcher, board, budget, lambda trial: config.of(dispatcher.plan, trial), _recorder(ledger, board), source
+    )
     try:
         with Progress(board):
             errors = _fit(searcher, config, resources, board, cluster)
@@ -126,7 +139,8 @@ def launch(
         gc.collect()  # a handle of Ray's that is collected after the shutdown takes this process with it
         threading.Thread(target=ray.shutdown).start()  # takes a second, in which the results can be gathered
     failed = dict.fromkeys(board.failed, "") | (errors or {})
-    interrupted = errors is None or (not dispatcher.over and not searcher.stopped_by)
+    is_over = dispatcher.over and (source is None or source.is_over(dispatcher))
+    interrupted = errors is None or (not is_over and not searcher.stopped_by)
     return Outcome(
         epochs=board.epochs, failures={name: ledger.failure(name) or reason for name, reason in failed.items()},
         interrupted=interrupted, stopped_by=searcher.stopped_by, damaged=tuple(board.damaged),
@@ -184,8 +198,7 @@ class Config:
     execution: Mapping[str, Any]
     marker: str | None = None
 
-    def of(self, trial: PlannedTrial) -> dict[str, Any]:
-        plan = self.ledger.plan
+    def of(self, plan: Plan, trial: PlannedTrial) -> dict[str, Any]:
         return {
             "spec": trial.spec.canonical(), "storage": self.ledger.store.place, "run": self.ledger.run,
             "execution": dict(self.execution), "keep": plan.keep(trial), "marks": plan.rewind_steps(trial),

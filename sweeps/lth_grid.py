@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -22,7 +23,7 @@ from rich.console import Console
 from lth_trainable.data import load_dataset
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.store import STATES, Store, fingerprint_mark
-from sweeps.arguments import Options, parse
+from sweeps.arguments import Options, RunOptions, parse
 from sweeps.budget import Budget
 from sweeps.cluster import Cluster
 from sweeps.dispatch import Dispatcher
@@ -34,7 +35,7 @@ from sweeps.plan import Facts, as_json, make_plan, work_left
 from sweeps.progress import Board
 from sweeps.recipes import RECIPES, Sweep
 from sweeps.showing import console, table_of
-from sweeps.space import Space, expand
+from sweeps.space import expand
 from sweeps.submit import Place, place_of, submit
 
 OK, FAILED, BAD_INPUT, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130
@@ -57,10 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(options: Options, sweep: Sweep, arguments: Sequence[str]) -> int:
     """Train what is missing of the sweep, then gather and test; or show what that would be."""
     started = time.monotonic()
-    resources = Resources(
-        cpus=options.cpus_per_trial, gpus=options.gpus_per_trial, max_concurrent=options.max_concurrent,
-        deterministic=options.deterministic,
-    )  # fmt: skip
+    resources = Resources.of(options)
     shows = bool(options.dry_run or options.plan_figure)
     place = Place.LOCAL if shows else place_of(options)
     resources.check(here=options.cluster is None and options.address is None)
@@ -68,9 +66,9 @@ def run(options: Options, sweep: Sweep, arguments: Sequence[str]) -> int:
     budget.check()
     space = expand(sweep)
     if place is Place.SUBMIT:
-        return submit(options, arguments)
-    store, name = _open(options, sweep)
-    facts = _facts(space, options)
+        return submit(options, "sweeps.lth_grid", arguments)
+    store, name = open_run(options, sweep.name)
+    facts = {of: facts_of(*of, options.data_root) for of in {(spec.dataset, spec.split_seed) for spec in space.trials}}
     ledger = Ledger(
         store=store, run=name, plan=make_plan(space.trials, facts, options.keep_states), facts=facts
     )  # fmt: skip
@@ -78,14 +76,12 @@ def run(options: Options, sweep: Sweep, arguments: Sequence[str]) -> int:
     for note in space.notes:
         job.say(f"note: {note}")
     if shows:
-        return show_plan(job)
+        return show_plan(job, options)
     ledger.check_writable()
     board = Board(planned=len(space.trials))
     with RunLock(store, name, board.now), contextlib.ExitStack() as sharing:
         if place is Place.CONNECT:
-            cluster = Cluster.connect(options.address or "auto", resources, job.say)
-            cluster.check_room()
-            job = replace(job, cluster=sharing.enter_context(cluster.sharing(store, name)))
+            job = replace(job, cluster=sharing.enter_context(job.connected()))
         outcome = train(job, sweep, ["python", "-m", "sweeps.lth_grid", *arguments], board, budget)
     verdicts = _conclude(job)
     summary = {
@@ -95,7 +91,7 @@ def run(options: Options, sweep: Sweep, arguments: Sequence[str]) -> int:
         "epochs_trained": outcome.epochs, "stopped_by": outcome.stopped_by,
         "wall_s": round(time.monotonic() - started, 2), "verdicts": verdicts,
     }  # fmt: skip
-    return _finish(job, summary, outcome)
+    return finish(job, summary, outcome)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,10 +99,16 @@ class Job:
     """What the parts of a command share."""
 
     console: Console
-    options: Options
+    options: RunOptions
     resources: Resources
     ledger: Ledger
     cluster: Cluster | None = None
+
+    def connected(self) -> contextlib.AbstractContextManager[Cluster]:
+        """The cluster that the options name, with room for these trials and the storage that all its nodes share."""
+        cluster = Cluster.connect(self.options.address or "auto", self.resources, self.say)
+        cluster.check_room()
+        return cluster.sharing(self.ledger.store, self.ledger.run)
 
     def say(self, text: str, style: str = "") -> None:
         """One paragraph, wrapped by the terminal alone: a log keeps whole lines, and names keep their brackets."""
@@ -186,11 +188,11 @@ def show_recipes(options: Options) -> int:
     return OK
 
 
-def show_plan(job: Job) -> int:
+def show_plan(job: Job, options: Options) -> int:
     """What the command would train, and how long that takes; nothing is written, except the figure asked for."""
     from sweeps.tree import plan_summary, plan_tree
 
-    ledger, options = job.ledger, job.options
+    ledger = job.ledger
     stock = ledger.take_stock(repair=False)
     done = set(stock.done)
     _, stored, damaged = job.stored(len(ledger.plan.trials) - len(done), repair=False)
@@ -220,9 +222,9 @@ def show_plan(job: Job) -> int:
     return OK
 
 
-def _open(options: Options, sweep: Sweep) -> tuple[Store, str]:
+def open_run(options: RunOptions, default: str) -> tuple[Store, str]:
     """The store and the run's name. Raises `UserError` for a storage that cannot be read."""
-    name = options.name or sweep.name
+    name = options.name or default
     try:
         store = check_place(options.storage, name)
         store.exists(name)
@@ -234,12 +236,10 @@ def _open(options: Options, sweep: Sweep) -> tuple[Store, str]:
     return store, name
 
 
-def _facts(space: Space, options: Options) -> dict[tuple[str, int], Facts]:
-    found = {}
-    for name, split_seed in {(spec.dataset, spec.split_seed) for spec in space.trials}:
-        data = load_dataset(name, options.data_root, split_seed)
-        found[name, split_seed] = Facts(digest=data.digest, n_train=len(data.train))
-    return found
+def facts_of(dataset: str, split_seed: int, data_root: Path | None) -> Facts:
+    """What a plan must know of a data set, which is read for it."""
+    data = load_dataset(dataset, data_root, split_seed)
+    return Facts(digest=data.digest, n_train=len(data.train))
 
 
 def _conclude(job: Job) -> list[dict[str, Any]]:
@@ -260,7 +260,7 @@ def _todo_line(board: Board, ledger: Ledger, missing: int) -> str:
     return f"{board.planned} trials: {', '.join(parts)}{shared}  ->  {ledger.path}"
 
 
-def _finish(job: Job, summary: dict[str, Any], outcome: Outcome) -> int:
+def finish(job: Job, summary: dict[str, Any], outcome: Outcome) -> int:
     for name, reason in sorted(outcome.failures.items()):
         job.say(f"failed: {name}: {reason}", "red")
     if outcome.failures:

@@ -25,7 +25,8 @@ NEWEST = 8
 class Board:
     """What is known of a sweep while it runs. Epochs are this command's, `epochs_planned` what it set out for.
 
-    cluster: its nodes and GPUs in words; None on one machine.
+    cluster: its nodes and GPUs in words; None on one machine. suggestions: of a search, told of and in all: what its
+    epochs will be is not known beforehand.
     """
 
     planned: int
@@ -43,6 +44,7 @@ class Board:
     levels: dict[str, int] = field(default_factory=dict)
     damaged: list[str] = field(default_factory=list)
     cluster: str | None = None
+    suggestions: tuple[int, int] | None = None
 
     def epoch(self, trial: str, epochs: int, level: int = 0) -> None:
         """A running trial has trained `epochs` epochs so far, and is at `level`."""
@@ -101,7 +103,7 @@ class Board:
     @property
     def eta(self) -> float | None:
         """Seconds left at this rate; None while unknown."""
-        return None if not self.rate else max(0, self.epochs_planned - self.epochs) / self.rate
+        return None if not self.rate or self.suggestions else max(0, self.epochs_planned - self.epochs) / self.rate
 
 
 class Progress:
@@ -145,13 +147,19 @@ def line(board: Board) -> str:
     parts = [f"{board.done}/{board.planned} trials", f"{len(board.running)} running"]
     if board.failed:
         parts.append(f"{len(board.failed)} failed")
-    parts.append(f"{board.epochs:,}/{board.epochs_planned:,} epochs")
+    if board.suggestions:
+        parts.insert(0, "{}/{} suggestions".format(*board.suggestions))
+    parts.append(f"{_epochs(board, '/')} epochs")
     parts.append(_pace(board) if board.rate is None else f"{board.rate:.0f} epochs/s")
     if board.eta is not None:
         parts.append(f"{duration(board.eta)} left")
     if board.cluster:
         parts.append(board.cluster)
     return f"[{duration(board.seconds)}] " + ", ".join(parts)
+
+
+def _epochs(board: Board, of: str) -> str:
+    return f"{board.epochs:,}" if board.suggestions else f"{board.epochs:,}{of}{board.epochs_planned:,}"
 
 
 def _pace(board: Board) -> str:
@@ -161,6 +169,10 @@ def _pace(board: Board) -> str:
 def view(board: Board) -> RenderableType:
     """The sweep as a panel of a few lines: counts, bar, newest results."""
     counts = Text.assemble((f"{board.done}", "bold green"), f" of {board.planned} trials done  ·  ")
+    if board.suggestions:
+        counts = Text.assemble(
+            (f"{board.suggestions[0]}", "bold green"), f" of {board.suggestions[1]} suggestions  ·  ", counts
+        )
     counts.append(f"{len(board.running)}", "bold cyan").append(" running")
     if board.failed:
         counts.append("  ·  ").append(f"{len(board.failed)} failed", "bold red")
@@ -173,13 +185,13 @@ def view(board: Board) -> RenderableType:
     bar = Table.grid(padding=(0, 2))
     bar.add_row(
         ProgressBar(
-            total=max(board.epochs_planned, 1),
-            completed=board.epochs,
+            total=max(board.suggestions[1] if board.suggestions else board.epochs_planned, 1),
+            completed=board.suggestions[0] if board.suggestions else board.epochs,
             width=40,
             complete_style="cyan",
             finished_style="green",
         ),
-        Text(f"{board.epochs:,} of {board.epochs_planned:,} epochs  ·  {rate}{left}", style="dim"),
+        Text(f"{_epochs(board, ' of ')} epochs  ·  {rate}{left}", style="dim"),
     )
     return Group(Text(), counts, bar, _newest(board), Text())
 

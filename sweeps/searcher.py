@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from ray.tune.search import Searcher
 
@@ -14,12 +14,23 @@ from sweeps.plan import PlannedTrial
 from sweeps.progress import Board
 
 
+class Source(Protocol):
+    """Where trials come from that no plan has from the start."""
+
+    def add_to(self, dispatcher: Dispatcher) -> bool:
+        """Put more trials into the dispatcher's plan; False where there is none to put now."""
+
+    def is_over(self, dispatcher: Dispatcher) -> bool:
+        """Whether no more will come."""
+
+
 class PlanSearcher(Searcher):
     """Suggests the trials of a plan. Nothing is suggested while all that is left waits for states in the making.
 
     config_of: what a worker is given for a trial. record: writes the record of a trial whose every epoch others have
-    trained, from the fingerprint of the worker that finished it; False where that cannot be. stopped_by: the limit for
-    which a trial was ended early or not begun.
+    trained, from the fingerprint of the worker that finished it; False where that cannot be. source: of more trials,
+    when all that is left is held back; with one, a trial that is held back still is better than an idle worker.
+    stopped_by: the limit for which a trial was ended early or not begun.
     """
 
     def __init__(
@@ -29,22 +40,25 @@ class PlanSearcher(Searcher):
         budget: Budget,
         config_of: Callable[[PlannedTrial], dict[str, Any]],
         record: Callable[[PlannedTrial, Mapping[str, Any]], bool],
+        source: Source | None = None,
     ) -> None:
         super().__init__(metric="epochs_done", mode="max")
         self.dispatcher, self.board, self.budget = dispatcher, board, budget
-        self.config_of, self.record = config_of, record
+        self.config_of, self.record, self.source = config_of, record, source
+        self.mark: Mapping[str, Any] | None = None  # fingerprint of the workers, once one has said it
         self.trials: dict[str, PlannedTrial] = {}
         self.stopped_by: str | None = None
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        if self.dispatcher.all_begun:  # what runs may come to its end, whatever the budget says
+        if self.dispatcher.all_begun and (self.source is None or self.source.is_over(self.dispatcher)):
+            # what runs may come to its end, whatever the budget says
             return str(Searcher.FINISHED) if self.dispatcher.over else None
         self.stopped_by = self.stopped_by or self.budget.spent(self.board.epochs)
         if self.stopped_by:
             return str(Searcher.FINISHED)
         if len(self.trials) >= self.dispatcher.slots:
             return None
-        trial = self.dispatcher.next()
+        trial = self._next()
         if trial is None:
             return None
         self.trials[trial_id] = trial
@@ -88,8 +102,30 @@ class PlanSearcher(Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """Nothing to restore."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing either where Tune pickles its parts, so that it could be restored: it never is."""
+        return {}
+
+    def _next(self) -> PlannedTrial | None:
+        while True:
+            trial = self.dispatcher.next()
+            if trial is None and self.source is not None:
+                if self.source.add_to(self.dispatcher):
+                    continue
+                trial = self.dispatcher.any()
+            if trial is None or trial.end.key not in self.dispatcher.stored or not self._is_recorded(trial):
+                return trial
+
     def _take(self, result: Mapping[str, Any]) -> None:
+        if result.get("stored"):
+            self.mark = json.loads(result["fingerprint"])
         for key in result.get("stored", ()):
             for trial in self.dispatcher.reached(key):
-                if trial.is_end_of_node and self.record(trial, json.loads(result["fingerprint"])):
-                    self.dispatcher.finished(trial.name)
+                self._is_recorded(trial)
+
+    def _is_recorded(self, trial: PlannedTrial) -> bool:
+        """Record a trial whose end is stored; False where a worker has to."""
+        if self.mark is None or not trial.is_end_of_node or not self.record(trial, self.mark):
+            return False
+        self.dispatcher.finished(trial.name)
+        return True

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from lth_trainable.errors import UserError, bad_value
-from sweeps.arguments import Options
+from sweeps.arguments import RunOptions
 
 ROOT = Path(__file__).resolve().parent.parent
 LEFT_OUT = ["/.?*", "/runs", "/build", "*.egg-info", "__pycache__"]  # of the working directory that a job gets
@@ -46,7 +46,7 @@ class Place(Enum):
     SUBMIT = auto()
 
 
-def place_of(options: Options) -> Place:
+def place_of(options: RunOptions) -> Place:
     """Where the driver of this command runs: the rule is at the top of this module."""
     if options.address:
         return Place.SUBMIT if _is_job_server(options.address) else Place.CONNECT
@@ -73,15 +73,15 @@ def _is_in_a_cluster() -> bool:
         return False
 
 
-def submit(options: Options, arguments: Sequence[str]) -> int:
-    """Run the command as a job, its log on standard output; returns the job's exit code."""
+def submit(options: RunOptions, command: str, arguments: Sequence[str]) -> int:
+    """Run `python -m COMMAND ARGUMENTS` as a job, its log on standard output; returns the job's exit code."""
     check_submittable(options)
     if options.address:
-        return run_job(options.address, [*without(arguments, "--address"), "--address", "auto"])
+        return run_job(options.address, command, [*without(arguments, "--address"), "--address", "auto"])
     assert options.cluster is not None
     try:
         with brought_up(options.cluster) as address:
-            return run_job(address, arguments)
+            return run_job(address, command, arguments)
     finally:
         print(
             f"the cluster stays up (idle workers go by themselves); tear it down with: ray down {options.cluster}",
@@ -89,7 +89,7 @@ def submit(options: Options, arguments: Sequence[str]) -> int:
         )
 
 
-def check_submittable(options: Options) -> None:
+def check_submittable(options: RunOptions) -> None:
     """Raise `UserError` for what cannot be submitted from here, before anything costs money."""
     missing = {name: whose for name, whose in NEEDED.items() if not _is_installed(name)}
     if missing:
@@ -129,12 +129,12 @@ def without(arguments: Sequence[str], flag: str) -> list[str]:
 # -- the job ---------------------------------------------------------------------------------------------------------
 
 
-def run_job(address: str, arguments: Sequence[str]) -> int:
+def run_job(address: str, command: str, arguments: Sequence[str]) -> int:
     """Submit, stream, wait; Ctrl-C and SIGTERM stop the job, which keeps what is finished."""
     import asyncio
 
     client = _client(address)
-    entrypoint = shlex.join(["python", "-m", "sweeps.lth_grid", *arguments])
+    entrypoint = shlex.join(["python", "-m", command, *arguments])
     here = ROOT if (ROOT / "pyproject.toml").is_file() else Path.cwd()  # the latter where the package is installed
     job = _submitted(
         client,

@@ -95,8 +95,8 @@ class Simulation:
     def run(self) -> Simulation:
         self.stored = set(self.stored)
         self.dispatcher = Dispatcher(self.plan, self.done, self.stored, self.slots)
-        self._any = self.dispatcher._any
-        self.dispatcher._any = self._guess  # type: ignore[method-assign]
+        self._any = self.dispatcher.any
+        self.dispatcher.any = self._guess  # type: ignore[method-assign]
         self.busy: dict[str, set[str]] = {}  # running trials: epochs that they have not stored yet
         self.events: list[tuple[float, int, PlannedTrial, str | None]] = []
         self.numbers = itertools.count()
@@ -446,7 +446,7 @@ def test_what_starts_is_of_the_first_seed_that_is_ready_or_urgent(slots: int) ->
                 assert self._longest[id(node)] == longest
                 urgent += 1
             else:
-                assert self._seed[id(node)] == min(self._seed[id(n)] for n in ready)
+                assert self._rank[id(node)] == min(self._rank[id(n)] for n in ready)
         return node
 
     with pytest.MonkeyPatch.context() as patch:

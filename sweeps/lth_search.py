@@ -1,0 +1,225 @@
+"""Let Optuna look for the best tickets over any axes of a trial, and show the front of accuracy against sparsity.
+
+    python -m sweeps.lth_search [SEARCH] [--sparsity 50..97] [--lr 3e-4..3e-3:log] [--floor 90 --asha] ...
+
+Each suggestion is trained on all seeds, with dense baselines, as trials of an ordinary run: from stored training where
+there is any. The study lies in RUN/study.db, what was found in RUN/analysis/suggestions.parquet and pareto.svg. The
+same command goes on with a study. Exit codes are those of `sweeps.lth_grid`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import shlex
+import sys
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import analysis
+from analysis.frames import write_table
+from analysis.search import STATUSES, SUGGESTIONS, measured, pareto_figure, suggestion_table, to_bytes
+from lth_trainable.errors import UserError
+from lth_trainable.spec import TrialSpec
+from sweeps.budget import Budget
+from sweeps.dispatch import Dispatcher
+from sweeps.launch import Outcome, Resources, launch
+from sweeps.ledger import Ledger
+from sweeps.lock import RunLock
+from sweeps.lth_grid import BAD_INPUT, INTERRUPTED, OK, Job, facts_of, finish, open_run
+from sweeps.plan import Facts, make_plan
+from sweeps.progress import Board
+from sweeps.search_arguments import SearchOptions, parse
+from sweeps.searches import SEARCHES, Search
+from sweeps.showing import console, table_of
+from sweeps.submit import Place, place_of, submit
+
+SHOWN = 12  # suggestions in the table
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
+    try:
+        options, search = parse(argv)
+        return show_searches(options) if options.list else run(options, search, sys.argv[1:] if argv is None else argv)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("interrupted; what is finished stays: the same command goes on", file=sys.stderr)
+        return INTERRUPTED
+
+
+def run(options: SearchOptions, search: Search, arguments: Sequence[str]) -> int:
+    """Ask, train and tell until the study has its suggestions, then gather and show."""
+    started = time.monotonic()
+    resources = Resources.of(options)
+    place = place_of(options)
+    resources.check(here=options.cluster is None and options.address is None)
+    budget = Budget(hours=options.max_hours, epochs=options.max_epochs)
+    budget.check()
+    if place is Place.SUBMIT:
+        return submit(options, "sweeps.lth_search", arguments)
+    store, name = open_run(options, search.sweep.name)
+    ledger = Ledger(store=store, run=name, plan=make_plan((), {}), facts={})
+    job = Job(console=console(), options=options, resources=resources, ledger=ledger)
+    ledger.check_writable()
+    board = Board(planned=0)
+    with RunLock(store, name, board.now), contextlib.ExitStack() as sharing:
+        if place is Place.CONNECT:
+            job = replace(job, cluster=sharing.enter_context(job.connected()))
+        outcome, rows = _search(job, search, ["python", "-m", "sweeps.lth_search", *arguments], board, budget)
+    done = sum(row["status"] in ("done", "stopped") for row in rows)
+    summary = {
+        "run": ledger.path, "suggestions": search.suggestions, "planned": search.suggestions, "done": done,
+        "by_status": {status: sum(row["status"] == status for row in rows) for status in STATUSES},
+        "front": [_plain(row, search) for row in rows if row["on_front"]], "trials": board.planned,
+        "failed": len(outcome.failures), "epochs_trained": outcome.epochs, "stopped_by": outcome.stopped_by,
+        "wall_s": round(time.monotonic() - started, 2),
+    }  # fmt: skip
+    return finish(job, summary, outcome)
+
+
+def show_searches(options: SearchOptions) -> int:
+    """The searches, a line each; with --json as an object of name and claim."""
+    if options.json:
+        print(json.dumps({name: search().sweep.claim for name, search in SEARCHES.items()}))
+        return OK
+    table = table_of("search", "suggestions", "axes", left=("axes",))
+    for name, make in SEARCHES.items():
+        search = make()
+        axes = "; ".join(f"{field} {axis}" for field, axis in search.axes.items())
+        table.add_row(name, str(search.suggestions), axes)
+    console().print(table)
+    return OK
+
+
+def _search(
+    job: Job, search: Search, command: list[str], board: Board, budget: Budget
+) -> tuple[Outcome, list[dict[str, Any]]]:
+    from sweeps.study import Study  # Optuna and Ray take a second
+    from sweeps.suggestions import Suggestions
+
+    options, ledger = job.options, job.ledger
+    study = Study(search, ledger.store, ledger.run)
+
+    @functools.cache
+    def facts(dataset: str, split_seed: int) -> Facts:
+        return facts_of(dataset, split_seed, options.data_root)
+
+    def facts_of_spec(spec: TrialSpec) -> Facts:
+        return facts(spec.dataset, spec.split_seed)
+
+    if options.retry_failed and (again := study.ask_again()):
+        job.say(f"{again} suggestions that failed are asked again")
+    source = Suggestions(study, search, ledger, facts_of_spec, board, command, retry=options.retry_failed)
+    slots = (job.cluster or job.resources).slots()
+    dispatcher = Dispatcher(ledger.plan, (), (), slots, source.rank_of)
+    axes = "; ".join(f"{field} {axis}" for field, axis in search.axes.items())
+    job.say(f"{search.sweep.claim}\n{search.suggestions} suggestions over {axes}  ->  {ledger.path}")
+    outcome = Outcome(epochs=0, failures={}, interrupted=False)
+    if not source.is_over(dispatcher):
+        execution = {"data_root": options.data_root.resolve() if options.data_root else None}
+        outcome = launch(ledger, dispatcher, job.resources, execution, board, budget, job.cluster, source)
+    for report in (*source.notes, *outcome.damaged):
+        job.say(f"note: damaged, trained again: {report}", "yellow")
+    rows = _conclude(job, study, search)
+    study.close()
+    return outcome, rows
+
+
+def _conclude(job: Job, study: Any, search: Search) -> list[dict[str, Any]]:
+    """Gather; write what was suggested, and its figure; show the best."""
+    store, run = job.ledger.store, job.ledger.run
+    frames = analysis.gather(job.ledger.path)
+    trials = {row["trial"]: row for row in analysis.as_rows(frames.trials)}
+    rows = [row for trial in study.trials() if (row := _row(trial, study.front, trials)) is not None]
+    write_table(store, run, SUGGESTIONS, suggestion_table(rows))
+    for kind in ("svg", "png"):
+        store.write(f"{run}/analysis/pareto.{kind}", to_bytes(pareto_figure(rows), kind))
+    _show(job, rows, search, study.place)
+    return rows
+
+
+def _row(trial: Any, front: set[int], trials: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
+    """A row of suggestions.parquet; None for what was drawn but is no trial."""
+    names = trial.user_attrs.get("trials")
+    if names is None:
+        return None
+    mine = [trials[name] for name in names if name in trials]
+    ticket = next((row for row in mine if row["control"] == "none"), {})
+    status = {"COMPLETE": "done", "PRUNED": "stopped", "FAIL": "failed"}.get(trial.state.name, "open")
+    spec = {name: ticket.get(name) for name in suggestion_table([]).schema.names if name in ticket}
+    return {
+        **spec, **measured(mine), "suggestion": trial.number, "status": status,
+        "reason": trial.user_attrs.get("reason"), "on_front": trial.number in front,
+        "objective_accuracy": trial.user_attrs.get("accuracy"),
+        "epochs_alone": None if "epochs" not in trial.user_attrs else round(trial.user_attrs["epochs"]),
+        "trials": list(names),
+    }  # fmt: skip
+
+
+def _show(job: Job, rows: Sequence[Mapping[str, Any]], search: Search, study: str) -> None:
+    best = sorted((row for row in rows if row["on_front"]), key=lambda row: row["sparsity_pct"])
+    axes = [name for name in search.axes if name != "target_sparsity_pct"]
+    headings = [name.removesuffix("_pct").replace("_", " ") for name in axes]
+    table = table_of("suggestion", "sparsity", *headings, "epochs", "validation", "test", "dense, test", left=headings)
+    for row in _distinct(best)[:SHOWN]:
+        cells = [_cell(row[name]) for name in axes]
+        table.add_row(
+            str(row["suggestion"]), f"{row['sparsity_pct']:.2f} %", *cells, str(row["epochs_alone"]),
+            *(_percent(row[name]) for name in ("valid_accuracy", "test_accuracy", "dense_test_accuracy")),
+        )  # fmt: skip
+    told = sum(row["status"] in ("done", "stopped") for row in rows)
+    if best:
+        kind = "the best" if len(search.objectives) == 1 else "those that no other betters in every objective"
+        job.say(f"\nof {told} suggestions, {kind} (mean of {len(search.sweep.seeds)} seeds, chosen on validation):")
+        job.console.print(table)
+        job.say(
+            f"\nchosen among many on these seeds, so optimistic: confirm on others, such as\n  {confirm(best, search)}"
+        )
+    else:
+        job.say("no suggestion is done yet", "yellow")
+    run = job.ledger.path
+    job.say(f"figure  {run}/analysis/pareto.svg\ntables  {run}/analysis/suggestions.parquet and those of the run")
+    job.say(f"study   optuna-dashboard {study}")
+
+
+def confirm(best: Sequence[Mapping[str, Any]], search: Search) -> str:
+    """The command that trains the sparsest of the best on seeds that the search has not seen, eight of them."""
+    from sweeps.arguments import flags
+
+    row, flag_of = best[-1], flags()
+    values = {"target_sparsity_pct": row["target_sparsity_pct"]}
+    values |= {name: row[name] for name in {**search.sweep.base, **search.axes} if row.get(name) is not None}
+    first = max(search.sweep.seeds) + 1
+    words = [word for name, value in values.items() for word in (f"--{flag_of[name].replace('_', '-')}", _cell(value))]
+    seeds = [str(seed) for seed in range(first, first + 8)]
+    return shlex.join(["python", "-m", "sweeps.lth_grid", "--name", "confirm", *words, "--seed", *seeds])
+
+
+def _distinct(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The first suggestion of those that came to the same trials."""
+    return list({tuple(row["trials"]): row for row in reversed(rows)}.values())[::-1]
+
+
+def _plain(row: Mapping[str, Any], search: Search) -> dict[str, Any]:
+    names = ("suggestion", "sparsity_pct", "valid_accuracy", "test_accuracy", "epochs_alone", *search.axes)
+    return {name: row[name] for name in names}
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.2f} %"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
