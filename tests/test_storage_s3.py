@@ -15,6 +15,8 @@ import pytest
 import analysis
 from lth_trainable.store import Store, load_trial, open_run
 from sweeps.lth_grid import main
+from sweeps.searches import find_search
+from sweeps.study import Study
 
 boto3 = pytest.importorskip("boto3", reason="for the test extra")
 pytest.importorskip("moto.server", reason="for the test extra")
@@ -126,3 +128,14 @@ def test_a_damaged_object_is_set_aside_and_trained_again(server: str) -> None:
     assert sweep(storage, "--seeds", "1")["shared"] == 1, "recorded again from its states"
     assert sums(store.at("digits")) == kept
     assert len(store.folders("digits/quarantine")) == 1
+
+
+def test_a_study_in_a_bucket_goes_on_in_another_process(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{server}")
+    search = find_search("digits_search").check()
+    first = Study(search, Store(f"s3://{BUCKET}/searches"), "digits_search")
+    asked, left_open = first.ask(), first.ask()
+    first.tell(asked.number, {"accuracy": 0.9, "sparsity": 80.0})
+    second = Study(search, Store(f"s3://{BUCKET}/searches"), "digits_search")  # the first was killed
+    assert [(t.number, t.state.name) for t in second.trials()] == [(0, "COMPLETE"), (1, "WAITING")]
+    assert second.ask() == left_open
