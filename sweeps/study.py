@@ -62,8 +62,8 @@ class Study:
                 f"{store.at(run)}/{STUDY}: cannot be read as a study ({type(error).__name__}: "
                 f"{str(error).splitlines()[0]}); move it away and start again: what is trained stays"
             ) from error
-        self._study.set_metric_names(list(search.objectives))
         self._check_terms()
+        self._study.set_metric_names(list(search.objectives))
         self._reopen()
         single = len(search.objectives) == 1
         modes = [OBJECTIVES[name] for name in search.objectives]
