@@ -13,6 +13,7 @@ import tyro
 
 from lth_trainable.errors import bad_value
 from lth_trainable.spec import TrialSpec
+from sweeps.logs import LOGGERS
 from sweeps.recipes import RECIPES, Sweep, find_recipe
 from sweeps.space import seed_values
 
@@ -62,6 +63,9 @@ class Options:
     ] = None
     max_epochs: Annotated[int | None, tyro.conf.arg(help="stop after training so many epochs", metavar="E")] = None
     retry_failed: Annotated[bool, tyro.conf.arg(help="try trials again that failed before")] = False
+    log: Annotated[
+        tuple[str, ...], tyro.conf.arg(help=f"watch the sweep in: {', '.join(LOGGERS)}", metavar="NAME ...")
+    ] = ()
     dry_run: Annotated[bool, tyro.conf.arg(help="show the plan, its epochs and the time, and train nothing")] = False
     plan_figure: Annotated[Path | None, tyro.conf.arg(help="draw the plan: .svg, .pdf or .png", metavar="FILE")] = None
     json: Annotated[bool, tyro.conf.arg(help="end standard output with one line of JSON")] = False
@@ -84,7 +88,7 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Options, Sweep]:
     )
     sweep = find_recipe(arguments.recipe)
     given = {name: getattr(arguments.axes, flag) for name, flag in _flags().items()}
-    for name, values in {**given, "seed": arguments.seed}.items():
+    for name, values in {**given, "seed": arguments.seed, "log": arguments.log}.items():
         flag = "--" + FLAG_OF.get(name, name).replace("_", "-")
         if flag in argv and not values:
             raise bad_value(flag, "", "at least one value")
