@@ -64,7 +64,8 @@ class Options:
     max_epochs: Annotated[int | None, tyro.conf.arg(help="stop after training so many epochs", metavar="E")] = None
     retry_failed: Annotated[bool, tyro.conf.arg(help="try trials again that failed before")] = False
     log: Annotated[
-        tuple[str, ...], tyro.conf.arg(help=f"watch the sweep in: {', '.join(LOGGERS)}", metavar="NAME ...")
+        tuple[str, ...],
+        tyro.conf.arg(help=f"watch it in: {', '.join(LOGGERS)}", metavar="NAME ...", help_behavior_hint=""),
     ] = ()
     dry_run: Annotated[bool, tyro.conf.arg(help="show the plan, its epochs and the time, and train nothing")] = False
     plan_figure: Annotated[Path | None, tyro.conf.arg(help="draw the plan: .svg, .pdf or .png", metavar="FILE")] = None

@@ -22,7 +22,7 @@ from lth_trainable.spec import TrialSpec
 from lth_trainable.store import Store
 from sweeps.logs import Logger, Place, brief, make_logger
 
-PATIENCE_SECONDS = 120.0  # with a logger that takes nothing more, once the sweep has ended
+PATIENCE_SECONDS = 60.0  # with a logger that takes nothing more, once the sweep has ended
 NOTE_SECONDS = 3.0  # of waiting without a word
 SHIP_SECONDS = 30.0  # between two copies of a trial's files to the storage
 LEFT_OUT = ("step",)  # of an epoch's row: it counts within a level
@@ -97,6 +97,13 @@ class Feed:
     def end(self, trial: str, failed: bool) -> None:
         self._todo.put((ERROR if failed else COMPLETE, trial, [{}]))
 
+    @property
+    def note(self) -> str:
+        """What did not arrive."""
+        [trial, reason], *more = self.lost.items()
+        others = f", and {len(more)} more of {len(self.trials)} trials are not" if more else ""
+        return f"{self.name}: {trial} is not whole there ({reason}){others}; the run itself has everything"
+
     def start(self) -> None:
         self._thread.start()
 
@@ -114,7 +121,7 @@ class Feed:
             if self._taken != taken:
                 taken, changed = self._taken, now
             if now - changed > PATIENCE_SECONDS:
-                self.give_up(f"nothing more was taken for {now - changed:.0f} s")
+                self.give_up(f"it took nothing more for {now - changed:.0f} s")
                 return
             if not noted and now - started > NOTE_SECONDS:
                 there = f"{len(self._ended)} of {len(self.trials)} trials are there"
@@ -123,7 +130,7 @@ class Feed:
 
     def give_up(self, reason: str) -> None:
         for trial in set(self.trials) - self._ended:
-            self._lose(trial, reason)
+            self.lost.setdefault(trial, reason)
 
     # -- what the logger does with it, in the thread -----------------------------------------------------------------
 
@@ -195,12 +202,8 @@ class Logs:
 
     @property
     def notes(self) -> list[str]:
-        """What did not arrive."""
-        return [
-            f"{feed.name}: {len(feed.lost)} of {len(feed.trials)} trials are not whole there; {trial}: {reason}"
-            for feed in self.feeds
-            for trial, reason in list(feed.lost.items())[:1]
-        ]
+        """What did not arrive, a line for each logger that it did not arrive at."""
+        return [feed.note for feed in self.feeds if feed.lost]
 
     # -- what the sweep says -----------------------------------------------------------------------------------------
 
@@ -262,12 +265,12 @@ class Logs:
         return Teller()
 
     @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
-        """While a sweep runs: loggers are told. At its end they have time to take the rest."""
+    def running(self) -> Iterator[Logs]:
+        """While a sweep runs: loggers are told. After it they have time to take the rest."""
         for feed in self.feeds:
             feed.start()
         try:
-            yield
+            yield self
         finally:
             for trial in self._epochs:
                 self.end(trial)

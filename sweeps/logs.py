@@ -5,7 +5,9 @@ A logger is told of a sweep by `feed.py`. Ray is not imported before one is made
 
 from __future__ import annotations
 
-import importlib
+import contextlib
+import importlib.util
+import io
 import logging
 import os
 import shutil
@@ -23,10 +25,16 @@ from lth_trainable.errors import UserError
 from lth_trainable.registry import lookup
 from lth_trainable.store import Store
 
+PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
+REMEDIES = {
+    "mlflow": "set MLFLOW_TRACKING_URI to a tracking server that answers, or unset it for a file in the storage",
+    "wandb": "set WANDB_MODE=offline to log into the run's folder without an account",
+}
 PASSED_ON = (  # to a submitted job; secrets belong on the head
     "MLFLOW_TRACKING_URI", "WANDB_MODE", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_BASE_URL",
 )  # fmt: skip
 MLFLOW_DATABASE = "mlflow.db"
+MLFLOW_QUIET = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true", "MLFLOW_DISABLE_TELEMETRY": "true"}
 MLFLOW_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"  # 7 where it is not set, which take four minutes
 MLFLOW_BATCH = 1000  # numbers that one request takes
 
@@ -45,9 +53,9 @@ class Place:
 
     def ship(self, below: str) -> None:
         """Copy `folder/below` to the run, unless that is where it lies."""
-        if self._scratch is not None and (self.folder / below).exists():
-            target = f"{self.store.root}/{self.run}/{below}"
-            fs.copy_files(str(self.folder / below), target, destination_filesystem=self.store.fs)
+        files = [] if self._scratch is None else (self.folder / below).rglob("*")
+        for file in (file for file in files if file.is_file()):
+            self.store.write(f"{self.run}/{file.relative_to(self.folder).as_posix()}", file.read_bytes())
 
     def remove(self, below: str) -> None:
         """Remove `folder/below`, and its copy."""
@@ -58,26 +66,30 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class Logger:
-    """A callback of Ray Tune's. watch: how to look at what it logs. remedy: what to do where it cannot be set up."""
+    """A callback of Ray Tune's. watch: how to look at what it logs, in a line."""
 
     callback: Any
     watch: str
-    remedy: str = ""
 
 
-def check_names(names: Iterable[str]) -> None:
-    """Raise `UserError` for a logger that is not known."""
+def check_loggers(names: Iterable[str], here: bool = True) -> None:
+    """Raise `UserError` for a logger that is not known or (here) lacks its package."""
     for name in names:
         lookup("log", name, LOGGERS)
+        if here and name in PACKAGES and importlib.util.find_spec(PACKAGES[name]) is None:
+            raise UserError(f"log: {name} found no package {PACKAGES[name]}; pip install 'lottery-sweep[{name}]'")
 
 
 def make_logger(name: str, place: Place) -> Logger:
-    """The logger `name`, set up. Raises `UserError` where a package, or what it logs to, is missing."""
-    logger: Logger = lookup("log", name, LOGGERS)(place)
+    """The logger `name`, set up. Raises `UserError` where that cannot be."""
     try:
+        logger: Logger = lookup("log", name, LOGGERS)(place)
         logger.callback.setup()
+    except UserError:
+        raise
     except Exception as error:  # of any of these packages, of a database, of the network
-        raise UserError(f"log: {name} cannot be set up ({brief(error)}); {logger.remedy}") from error
+        what_to_do = REMEDIES.get(name, "see its own documentation")
+        raise UserError(f"log: {name} cannot be set up ({brief(error)}); {what_to_do}") from error
     return logger
 
 
@@ -91,7 +103,6 @@ def brief(error: BaseException) -> str:
 
 def tensorboard(place: Place) -> Logger:
     """Event files below the run, a folder for each trial."""
-    _needs("tensorboard", "tensorboardX")
     from ray.tune.logger import TBXLoggerCallback
 
     class TensorBoard(TBXLoggerCallback):
@@ -105,7 +116,7 @@ def tensorboard(place: Place) -> Logger:
 
 def mlflow(place: Place) -> Logger:
     """A run of MLflow's for each trial, in an experiment of the run's name."""
-    _needs("mlflow", "mlflow")
+    os.environ.update({name: os.environ.get(name, value) for name, value in MLFLOW_QUIET.items()})
     from mlflow import MlflowClient
     from mlflow.entities import Metric
     from ray.air.integrations.mlflow import MLflowLoggerCallback
@@ -141,13 +152,11 @@ def mlflow(place: Place) -> Logger:
     return Logger(
         callback=MLflow(tracking_uri=uri, experiment_name=place.run),
         watch=f"mlflow ui --backend-store-uri {uri}" if uri.startswith("sqlite:") else f"MLflow at {uri}",
-        remedy="set MLFLOW_TRACKING_URI to a tracking server that answers, or unset it for a file in the storage",
     )
 
 
 def wandb(place: Place) -> Logger:
     """A run of Weights & Biases for each trial, in a project of the run's name or WANDB_PROJECT."""
-    _needs("wandb", "wandb")
     import wandb as service
     from ray.air.integrations.wandb import WandbLoggerCallback
 
@@ -155,7 +164,8 @@ def wandb(place: Place) -> Logger:
         """Ray's, without its two processes for each trial, which cost seconds and do not tell of their failures."""
 
         def setup(self, *args: Any, **info: Any) -> None:
-            super().setup(*args, **info)
+            with contextlib.redirect_stderr(io.StringIO()):  # Ray asks for the account in a way that is warned of
+                super().setup(*args, **info)
             self._runs: dict[Any, service.Run] = {}
 
         def _start_logging_actor(self, trial: Any, exclude_results: list[str], **settings: Any) -> None:
@@ -163,7 +173,7 @@ def wandb(place: Place) -> Logger:
             self._runs[trial] = service.init(dir=trial.local_path, **settings)
 
         def _cleanup_logging_actors(self, *args: Any, **limits: Any) -> None:
-            """There are none."""
+            """At the end of Ray's callback, which asks for it: there are none."""
 
         def log_trial_result(self, iteration: int, trial: Any, result: dict[str, Any]) -> None:
             self._runs[trial].log(*_split(result))
@@ -171,12 +181,16 @@ def wandb(place: Place) -> Logger:
         def log_trial_end(self, trial: Any, failed: bool = False) -> None:
             self._runs.pop(trial).finish(exit_code=int(failed))
 
-    project, is_offline = os.environ.get("WANDB_PROJECT", place.run), os.environ.get("WANDB_MODE") == "offline"
-    quiet = service.Settings(console="off", silent=True)
+        def on_experiment_end(self, trials: Any, **info: Any) -> None:
+            service.teardown()  # writes what is on its way, and waits for it
+
+    project, quiet = os.environ.get("WANDB_PROJECT", place.run), service.Settings(console="off", silent=True)
+    offline = f"wandb sync {place.at('wandb')}/*/wandb/offline-run-*"
+    if not _is_here(place.store):
+        offline = f"wandb sync, of a copy of {place.at('wandb')}"
     return Logger(
         callback=Wandb(project=project, reinit="create_new", settings=quiet),
-        watch=f"wandb sync {place.at('wandb')}/*/wandb/offline-run-*" if is_offline else f"wandb: project {project}",
-        remedy="run `wandb login`, or set WANDB_MODE=offline to log into the run's folder",
+        watch=offline if os.environ.get("WANDB_MODE") == "offline" else f"wandb: project {project}",
     )
 
 
@@ -187,15 +201,6 @@ def _split(result: dict[str, Any]) -> tuple[dict[str, Any], int]:
     """Numbers by name, and the epoch that they belong to."""
     numbers = dict(result)
     return numbers, numbers.pop("training_iteration")
-
-
-def _needs(name: str, package: str) -> None:
-    try:
-        importlib.import_module(package)
-    except ImportError as error:
-        raise UserError(
-            f"log: {name} found no working package {package} ({error}); pip install 'lottery-sweep[{name}]'"
-        ) from error
 
 
 def _mlflow_database(store: Store) -> str:

@@ -31,7 +31,7 @@ from sweeps.feed import Logs
 from sweeps.launch import Outcome, Resources, launch
 from sweeps.ledger import Ledger, Stock, check_place
 from sweeps.lock import RunLock
-from sweeps.logs import check_names
+from sweeps.logs import check_loggers
 from sweeps.plan import Facts, as_json, make_plan, work_left
 from sweeps.progress import Board
 from sweeps.recipes import RECIPES, Sweep
@@ -68,7 +68,7 @@ def run(options: Options, sweep: Sweep, arguments: Sequence[str]) -> int:
     resources.check(here=options.cluster is None and options.address is None)
     budget = Budget(hours=options.max_hours, epochs=options.max_epochs)
     budget.check()
-    check_names(options.log)
+    check_loggers(options.log, here=place is not Place.SUBMIT)
     space = expand(sweep)
     if place is Place.SUBMIT:
         return submit(options, arguments)
@@ -84,14 +84,17 @@ def run(options: Options, sweep: Sweep, arguments: Sequence[str]) -> int:
         return show_plan(job)
     ledger.check_writable()
     board = Board(planned=len(space.trials))
-    with RunLock(store, name, board.now), contextlib.ExitStack() as sharing:
-        logs = Logs.open(options.log, store, name)
-        if place is Place.CONNECT:
-            cluster = Cluster.connect(options.address or "auto", resources, job.say)
-            cluster.check_room()
-            job = replace(job, cluster=sharing.enter_context(cluster.sharing(store, name)))
-        outcome = train(job, sweep, ["python", "-m", "sweeps.lth_grid", *arguments], board, budget, logs)
-    verdicts = _conclude(job)
+    with contextlib.ExitStack() as watched:
+        with RunLock(store, name, board.now), contextlib.ExitStack() as sharing:
+            logs = watched.enter_context(Logs.open(options.log, store, name).running())
+            if place is Place.CONNECT:
+                cluster = Cluster.connect(options.address or "auto", resources, job.say)
+                cluster.check_room()
+                job = replace(job, cluster=sharing.enter_context(cluster.sharing(store, name)))
+            outcome = train(job, sweep, ["python", "-m", "sweeps.lth_grid", *arguments], board, budget, logs)
+        verdicts = _conclude(job)
+    for note in logs.notes:
+        job.say(f"note: {note}", "yellow")
     summary = {
         "run": ledger.path, "planned": board.planned, "done": len(ledger.take_stock(repair=False).done),
         "failed": len(outcome.failures), "skipped": board.skipped, "shared": board.shared,
@@ -160,14 +163,11 @@ def train(job: Job, sweep: Sweep, command: list[str], board: Board, budget: Budg
     dispatcher = Dispatcher(ledger.plan, skipped, stored, slots)
     for line in logs.watch:
         job.say(f"watch: {line}")
-    with logs.running():
-        if not dispatcher.over:
-            execution = {"data_root": options.data_root.resolve() if options.data_root else None}
-            outcome = launch(ledger, dispatcher, job.resources, execution, board, budget, job.cluster, logs)
+    if not dispatcher.over:
+        execution = {"data_root": options.data_root.resolve() if options.data_root else None}
+        outcome = launch(ledger, dispatcher, job.resources, execution, board, budget, job.cluster, logs)
     for report in outcome.damaged:
         job.say(f"note: damaged, trained again: {report}", "yellow")
-    for note in logs.notes:
-        job.say(f"note: {note}", "yellow")
     left = {name: reason for name, reason in stock.failed.items() if name in skipped}
     return replace(outcome, failures={**left, **outcome.failures})
 
