@@ -133,13 +133,13 @@ class EpochLog(Callback):
     """Rows of what each epoch measured. Losses are plain means over pictures, accuracies fractions.
 
     Sums stay on the device until the epoch ends. A loss that is not finite ends the fit and sets `diverged`.
-    describe: gives the level and the measured sparsity of each row. on_epoch: is told of each row.
+    describe: gives the level and the measured sparsity of each row. on_epoch: is told of the rows so far after each.
     """
 
     order = 10
 
     def __init__(
-        self, describe: Callable[[], dict[str, Any]], on_epoch: Callable[[dict[str, Any]], None] | None = None
+        self, describe: Callable[[], dict[str, Any]], on_epoch: Callable[[list[dict[str, Any]]], None] | None = None
     ) -> None:
         self.describe, self.on_epoch = describe, on_epoch
         self.rows: list[dict[str, Any]] = []
@@ -194,7 +194,7 @@ class EpochLog(Callback):
         self.rows.append(row)
         self.trained += 1
         if self.on_epoch is not None:
-            self.on_epoch(row)
+            self.on_epoch(self.rows)
         if self.diverged:
             raise CancelFitException
 

@@ -36,9 +36,10 @@ def run_trial(
 ) -> dict[str, Any]:
     """Train what is missing of the trial, seal it in the store under `run`, and return its record.
 
-    on_epoch: is told of each epoch's row as it ends; on_state: of the key of each state stored on the way; on_damage:
-    of each damaged state set aside. A loss that is not finite gives a record of status "diverged". Raises `UserError`
-    for what cannot run, a device without room for it included. GPU memory is free again afterwards, the data's apart.
+    on_epoch: is told of the trial's rows so far, inherited ones included, as each epoch ends; on_state: of the key of
+    each state stored on the way; on_damage: of each damaged state set aside. A loss that is not finite gives a record
+    of status "diverged". Raises `UserError` for what cannot run, a device without room for it included. GPU memory is
+    free again afterwards, the data's apart.
     """
     execution = execution or Execution()
     try:

@@ -22,8 +22,8 @@ REPORT_SECONDS = 1.0  # between progress reports of a trial
 def train(config: dict[str, Any]) -> None:
     """Run the trial of `config`; Ray gets progress, states and manifest, the store the rest.
 
-    config: {spec, storage, run, execution, keep, marks, resumable}; see `run.Keep`. A trial that raises leaves
-    `failure.json` in its folder and fails in Ray, which may try again.
+    config: {spec, storage, run, execution, keep, marks, resumable, log}; see `run.Keep`. log: whether reports carry all
+    that is to be logged. A trial that raises leaves `failure.json` in its folder and fails in Ray, which may try again.
     """
     from lth_trainable.execution import Execution, fingerprint  # torch loads in the workers, not in the driver
     from lth_trainable.run import Keep, run_trial
@@ -33,7 +33,7 @@ def train(config: dict[str, Any]) -> None:
     store, run, execution = Store(config["storage"]), config["run"], Execution(**config["execution"])
     path = store.trial(run, spec.name)
     store.delete(f"{path}/{FAILURE}")
-    progress = _Progress()
+    progress = _Progress(config["log"])
     keep = Keep(
         states=config["keep"], marks={int(step): key for step, key in config["marks"].items()},
         resumable=config["resumable"],
@@ -51,22 +51,25 @@ def train(config: dict[str, Any]) -> None:
             return
         raise
     final = {"epochs_done": record["epochs_trained"], "status": record["status"], **record["result"]}
+    progress.rows = record["epochs"]
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, MANIFEST).write_bytes(store.read(f"{path}/{MANIFEST}"))
-        tune.report({**final, **progress.news()}, checkpoint=tune.Checkpoint.from_directory(folder))
+        tune.report({**final, **progress.news(record["result"])}, checkpoint=tune.Checkpoint.from_directory(folder))
 
 
 class _Progress:
     """Tells Ray of stored states at once, since trials wait for them, and of epochs at most once a second."""
 
-    def __init__(self) -> None:
+    def __init__(self, logged: bool) -> None:
         self.mark, self.epochs, self.last = "{}", 0, time.monotonic()
+        self.logged, self.told = logged, 0
+        self.rows: list[dict[str, Any]] = []
         self.stored: list[str] = []
         self.damaged: list[str] = []
 
-    def epoch(self, row: dict[str, Any]) -> None:
+    def epoch(self, rows: list[dict[str, Any]]) -> None:
         self.epochs += 1
-        self.row = row
+        self.rows = rows
         if time.monotonic() - self.last >= REPORT_SECONDS:
             self._report()
 
@@ -77,16 +80,19 @@ class _Progress:
     def damage(self, report: str) -> None:
         self.damaged.append(report)
 
-    def news(self) -> dict[str, Any]:
-        """What has not been reported yet."""
+    def news(self, result: dict[str, Any] | None = None) -> dict[str, Any]:
+        """What has not been reported yet. result: of the trial, once it has ended."""
         # the fingerprint as text: Tune flattens nested results
         news = {"stored": self.stored, "fingerprint": self.mark, "damaged": self.damaged}
         self.stored, self.damaged = [], []
+        if self.logged:  # every epoch, however rarely is reported
+            log = {"first": self.told, "rows": self.rows[self.told :], "result": result}
+            news["log"], self.told = json.dumps(log), len(self.rows)
         return news
 
     def _report(self) -> None:
         self.last = time.monotonic()
-        row = self.row
+        row = self.rows[-1]
         tune.report({
             "epochs_done": self.epochs, "sparsity_pct": row["sparsity_pct"], "level": row["level"], **self.news(),
         })  # fmt: skip

@@ -27,7 +27,7 @@ from lth_trainable.sparsify import SparsifyCallback
 from lth_trainable.spec import TrialSpec
 from lth_trainable.states import Memory, State
 
-OnEpoch = Callable[[dict[str, Any]], None]
+OnEpoch = Callable[[list[dict[str, Any]]], None]
 
 
 class Trial:

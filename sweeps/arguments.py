@@ -13,6 +13,7 @@ import tyro
 
 from lth_trainable.errors import bad_value
 from lth_trainable.spec import TrialSpec
+from sweeps.logs import LOGGERS
 from sweeps.recipes import RECIPES, Sweep, find_recipe
 from sweeps.space import seed_values
 
@@ -57,6 +58,10 @@ class RunOptions:
     retry_failed: Annotated[bool, tyro.conf.arg(help="try trials again that failed before")] = False
     json: Annotated[bool, tyro.conf.arg(help="end standard output with one line of JSON")] = False
     list: Annotated[bool, tyro.conf.arg(help="show what can be run by name")] = False
+    log: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(help=f"watch it in: {', '.join(LOGGERS)}", metavar="NAME ...", help_behavior_hint=""),
+    ] = ()
 
 
 @dataclass(kw_only=True)
@@ -90,7 +95,7 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Options, Sweep]:
     )
     sweep = find_recipe(arguments.recipe)
     given = {name: getattr(arguments.axes, flag) for name, flag in flags().items()}
-    for name, values in {**given, "seed": arguments.seed}.items():
+    for name, values in {**given, "seed": arguments.seed, "log": arguments.log}.items():
         flag = "--" + FLAG_OF.get(name, name).replace("_", "-")
         if flag in argv and not values:
             raise bad_value(flag, "", "at least one value")

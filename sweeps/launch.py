@@ -20,6 +20,7 @@ from lth_trainable.spec import TrialSpec
 from sweeps.arguments import RunOptions
 from sweeps.budget import Budget
 from sweeps.dispatch import Dispatcher
+from sweeps.feed import NO_LOGS, Logs
 from sweeps.ledger import Ledger
 from sweeps.plan import Plan, PlannedTrial
 from sweeps.progress import Board, Progress
@@ -113,11 +114,12 @@ def launch(
     budget: Budget,
     cluster: Cluster | None = None,
     source: Source | None = None,
+    logs: Logs = NO_LOGS,
 ) -> Outcome:
     """Train what the dispatcher hands out, sealing each trial. An interrupt keeps what is finished.
 
     cluster: one that this process is connected to; None for a Ray of its own on this machine. source: of trials that
-    are not in the plan yet.
+    are not in the plan yet. logs: who is told of it, while they are `running`.
     """
     if cluster is None:
         os.environ.update({name: os.environ.get(name, value) for name, value in (QUIET | _LOCAL).items()})
@@ -128,13 +130,12 @@ def launch(
     for name in ("ray", "ray.tune", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     marker = cluster.marker if cluster is not None else None
-    config = Config(ledger=ledger, execution={**execution, **resources.execution()}, marker=marker)
-    searcher = PlanSearcher(
-        dispatcher, board, budget, lambda trial: config.of(dispatcher.plan, trial), _recorder(ledger, board), source
-    )
+    config = Config(ledger=ledger, execution={**execution, **resources.execution()}, marker=marker, log=bool(logs))
+    record = _recorder(ledger, board, logs)
+    searcher = PlanSearcher(dispatcher, board, budget, lambda trial: config.of(dispatcher.plan, trial), record, source)
     try:
         with Progress(board):
-            errors = _fit(searcher, config, resources, board, cluster)
+            errors = _fit(searcher, config, resources, board, cluster, logs)
     finally:
         gc.collect()  # a handle of Ray's that is collected after the shutdown takes this process with it
         threading.Thread(target=ray.shutdown).start()  # takes a second, in which the results can be gathered
@@ -148,7 +149,7 @@ def launch(
 
 
 def _fit(
-    searcher: PlanSearcher, config: Config, resources: Resources, board: Board, cluster: Cluster | None
+    searcher: PlanSearcher, config: Config, resources: Resources, board: Board, cluster: Cluster | None, logs: Logs
 ) -> dict[str, str] | None:
     """Let Tune run until the searcher has nothing left; reasons by name of failed trials, None after an interrupt.
 
@@ -181,7 +182,7 @@ def _fit(
                     storage_filesystem=store.fs if "://" in store.uri else None,
                     stop=searcher.should_stop,
                     verbose=0,
-                    callbacks=[_watcher(board)],
+                    callbacks=[_watcher(board), *([logs.callback()] if logs else [])],
                     failure_config=tune.FailureConfig(max_failures=RETRIES),
                 ),
             )
@@ -192,25 +193,30 @@ def _fit(
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What a worker is given for a trial. marker: what it is to see in a cluster's storage before it trains."""
+    """What a worker is given for a trial. marker: what it is to see in a cluster's storage before it trains.
+
+    log: whether its reports carry what loggers are told.
+    """
 
     ledger: Ledger
     execution: Mapping[str, Any]
     marker: str | None = None
+    log: bool = False
 
     def of(self, plan: Plan, trial: PlannedTrial) -> dict[str, Any]:
         return {
             "spec": trial.spec.canonical(), "storage": self.ledger.store.place, "run": self.ledger.run,
             "execution": dict(self.execution), "keep": plan.keep(trial), "marks": plan.rewind_steps(trial),
-            "resumable": plan.policy != "none", "shared": self.marker,
+            "resumable": plan.policy != "none", "shared": self.marker, "log": self.log,
         }  # fmt: skip
 
 
-def _recorder(ledger: Ledger, board: Board) -> Callable[[PlannedTrial, Mapping[str, Any]], bool]:
+def _recorder(ledger: Ledger, board: Board, logs: Logs) -> Callable[[PlannedTrial, Mapping[str, Any]], bool]:
     def record(trial: PlannedTrial, mark: Mapping[str, Any]) -> bool:
         made = ledger.record(trial, mark)
         if made is not None:
             board.share(trial.name, {**made["result"], "status": made["status"]})
+            logs.recorded(trial.spec, made)
         return made is not None
 
     return record

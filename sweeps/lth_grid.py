@@ -28,9 +28,11 @@ from sweeps.budget import Budget
 from sweeps.cluster import Cluster
 from sweeps.dispatch import Dispatcher
 from sweeps.estimate import estimate
+from sweeps.feed import Logs
 from sweeps.launch import Outcome, Resources, launch
 from sweeps.ledger import Ledger, Stock, check_place
 from sweeps.lock import RunLock
+from sweeps.logs import check_loggers
 from sweeps.plan import Facts, as_json, make_plan, work_left
 from sweeps.progress import Board
 from sweeps.recipes import RECIPES, Sweep
@@ -64,6 +66,7 @@ def run(options: Options, sweep: Sweep, arguments: Sequence[str]) -> int:
     resources.check(here=options.cluster is None and options.address is None)
     budget = Budget(hours=options.max_hours, epochs=options.max_epochs)
     budget.check()
+    check_loggers(options.log, here=place is not Place.SUBMIT)
     space = expand(sweep)
     if place is Place.SUBMIT:
         return submit(options, "sweeps.lth_grid", arguments)
@@ -79,11 +82,15 @@ def run(options: Options, sweep: Sweep, arguments: Sequence[str]) -> int:
         return show_plan(job, options)
     ledger.check_writable()
     board = Board(planned=len(space.trials))
-    with RunLock(store, name, board.now), contextlib.ExitStack() as sharing:
-        if place is Place.CONNECT:
-            job = replace(job, cluster=sharing.enter_context(job.connected()))
-        outcome = train(job, sweep, ["python", "-m", "sweeps.lth_grid", *arguments], board, budget)
-    verdicts = _conclude(job)
+    with contextlib.ExitStack() as watched:
+        with RunLock(store, name, board.now), contextlib.ExitStack() as sharing:
+            logs = watched.enter_context(Logs.open(options.log, store, name).running())
+            if place is Place.CONNECT:
+                job = replace(job, cluster=sharing.enter_context(job.connected()))
+            outcome = train(job, sweep, ["python", "-m", "sweeps.lth_grid", *arguments], board, budget, logs)
+        verdicts = _conclude(job)
+    for note in logs.notes:
+        job.say(f"note: {note}", "yellow")
     summary = {
         "run": ledger.path, "planned": board.planned, "done": len(ledger.take_stock(repair=False).done),
         "failed": len(outcome.failures), "skipped": board.skipped, "shared": board.shared,
@@ -129,7 +136,7 @@ class Job:
         return mark, *self.ledger.stored(mark, repair)
 
 
-def train(job: Job, sweep: Sweep, command: list[str], board: Board, budget: Budget) -> Outcome:
+def train(job: Job, sweep: Sweep, command: list[str], board: Board, budget: Budget, logs: Logs) -> Outcome:
     """Record what is covered already and train the rest."""
     ledger, options = job.ledger, job.options
     stock = ledger.take_stock(repair=True)
@@ -145,6 +152,7 @@ def train(job: Job, sweep: Sweep, command: list[str], board: Board, budget: Budg
         if record is not None:
             skipped.add(trial.name)
             board.share(trial.name, {**record["result"], "status": record["status"]})
+            logs.recorded(trial.spec, record)
     _note_fingerprints(job, stock, mark)
     work = work_left(ledger.plan, skipped, stored)
     board.epochs_planned = work.epochs
@@ -155,9 +163,11 @@ def train(job: Job, sweep: Sweep, command: list[str], board: Board, budget: Budg
     outcome = Outcome(epochs=0, failures={}, interrupted=False)
     slots = (job.cluster or job.resources).slots()
     dispatcher = Dispatcher(ledger.plan, skipped, stored, slots)
+    for line in logs.watch:
+        job.say(f"watch: {line}")
     if not dispatcher.over:
         execution = {"data_root": options.data_root.resolve() if options.data_root else None}
-        outcome = launch(ledger, dispatcher, job.resources, execution, board, budget, job.cluster)
+        outcome = launch(ledger, dispatcher, job.resources, execution, board, budget, job.cluster, logs=logs)
     for report in outcome.damaged:
         job.say(f"note: damaged, trained again: {report}", "yellow")
     left = {name: reason for name, reason in stock.failed.items() if name in skipped}

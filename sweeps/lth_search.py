@@ -27,9 +27,11 @@ from lth_trainable.errors import UserError
 from lth_trainable.spec import TrialSpec
 from sweeps.budget import Budget
 from sweeps.dispatch import Dispatcher
+from sweeps.feed import Logs
 from sweeps.launch import Outcome, Resources, launch
 from sweeps.ledger import Ledger
 from sweeps.lock import RunLock
+from sweeps.logs import check_loggers
 from sweeps.lth_grid import BAD_INPUT, FAILED, INTERRUPTED, OK, Job, facts_of, finish, open_run
 from sweeps.plan import Facts, make_plan
 from sweeps.progress import Board
@@ -63,6 +65,7 @@ def run(options: SearchOptions, search: Search, arguments: Sequence[str]) -> int
     resources.check(here=options.cluster is None and options.address is None)
     budget = Budget(hours=options.max_hours, epochs=options.max_epochs)
     budget.check()
+    check_loggers(options.log, here=place is not Place.SUBMIT)
     if place is Place.SUBMIT:
         return submit(options, "sweeps.lth_search", arguments)
     store, name = open_run(options, search.sweep.name)
@@ -70,10 +73,14 @@ def run(options: SearchOptions, search: Search, arguments: Sequence[str]) -> int
     job = Job(console=console(), options=options, resources=resources, ledger=ledger)
     ledger.check_writable()
     board = Board(planned=0)
-    with RunLock(store, name, board.now), contextlib.ExitStack() as sharing:
+    with RunLock(store, name, board.now), contextlib.ExitStack() as open_:
+        logs = open_.enter_context(Logs.open(options.log, store, name).running())
         if place is Place.CONNECT:
-            job = replace(job, cluster=sharing.enter_context(job.connected()))
-        outcome, rows = _search(job, search, ["python", "-m", "sweeps.lth_search", *arguments], board, budget)
+            job = replace(job, cluster=open_.enter_context(job.connected()))
+        command = ["python", "-m", "sweeps.lth_search", *arguments]
+        outcome, rows = _search(job, search, command, board, budget, logs)
+    for note in logs.notes:
+        job.say(f"note: {note}", "yellow")
     done = _told(rows)
     summary = {
         "run": ledger.path, "suggestions": search.suggestions, "planned": search.suggestions, "done": done,
@@ -101,7 +108,7 @@ def show_searches(options: SearchOptions) -> int:
 
 
 def _search(
-    job: Job, search: Search, command: list[str], board: Board, budget: Budget
+    job: Job, search: Search, command: list[str], board: Board, budget: Budget, logs: Logs
 ) -> tuple[Outcome, list[dict[str, Any]]]:
     from sweeps.study import Study  # Optuna and Ray take a second
     from sweeps.suggestions import Suggestions
@@ -123,10 +130,12 @@ def _search(
     dispatcher = Dispatcher(ledger.plan, (), (), slots, source.rank_of)
     axes = "; ".join(f"{field} {axis}" for field, axis in search.axes.items())
     job.say(f"{search.sweep.claim}\n{search.suggestions} suggestions over {axes}  ->  {ledger.path}")
+    for line in logs.watch:
+        job.say(f"watch: {line}")
     outcome = Outcome(epochs=0, failures={}, interrupted=False)
     if not source.is_over(dispatcher):
         execution = {"data_root": options.data_root.resolve() if options.data_root else None}
-        outcome = launch(ledger, dispatcher, job.resources, execution, board, budget, job.cluster, source)
+        outcome = launch(ledger, dispatcher, job.resources, execution, board, budget, job.cluster, source, logs)
     for report in (*source.notes, *outcome.damaged):
         job.say(f"note: damaged, trained again: {report}", "yellow")
     rows = _conclude(job, study, search)

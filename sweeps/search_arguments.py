@@ -77,6 +77,9 @@ def parse(argv: Sequence[str] | None = None) -> tuple[SearchOptions, Search]:
             axes[name] = parse_axis(name, shown, words)
         elif shown in argv:
             raise bad_value(shown, "", "at least one value")
+    for name in ("seed", "log"):
+        if f"--{name}" in argv and not getattr(arguments, name):
+            raise bad_value(f"--{name}", "", "at least one value")
     objectives = ("accuracy",) if arguments.floor is not None else ("accuracy", "sparsity")
     changed: dict[str, Any] = {
         "axes": axes, "floor": arguments.floor, "objectives": (*objectives, *(["epochs"] if arguments.cost else [])),

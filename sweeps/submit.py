@@ -26,6 +26,7 @@ from typing import Any
 
 from lth_trainable.errors import UserError, bad_value
 from sweeps.arguments import RunOptions
+from sweeps.logs import PASSED_ON
 
 ROOT = Path(__file__).resolve().parent.parent
 LEFT_OUT = ["/.?*", "/runs", "/build", "*.egg-info", "__pycache__"]  # of the working directory that a job gets
@@ -196,6 +197,7 @@ def _submitted(client: Any, **job: Any) -> str:
 def _environment() -> dict[str, str]:
     """Of the job. The live view is drawn for this terminal, and the stream carries it as it is."""
     found = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}
+    found |= {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     if sys.stdout.isatty():
         size = os.get_terminal_size(sys.stdout.fileno())
         found |= {"FORCE_COLOR": "1", "COLUMNS": str(size.columns), "LINES": str(size.lines)}

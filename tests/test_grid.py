@@ -215,6 +215,8 @@ BAD: list[tuple[list[str], str]] = [
     (["--max-hours", "0"], "positive number of hours"),
     (["--max-epochs", "0"], "at least 1"),
     (["--rewind-epoch", "1.5"], "500it"),
+    (["--log", "tensorbord"], "did you mean tensorboard?"),
+    (["--log"], "at least one value"),
     (["--rewind-epoch", "400it"], "less than 400it (20 epochs of 20 iterations)"),
     (["--dry-run", "--plan-figure", "plan.txt"], ".svg"),
 ]

@@ -71,12 +71,12 @@ def uninterrupted(name: str, root: str) -> dict[str, Any]:
     return run_trial(TrialSpec(**SPECS[name]), Store(f"{root}-{name.replace(' ', '_')}"))
 
 
-def dies_after(n_epochs: int) -> Callable[[dict[str, Any]], None]:
+def dies_after(n_epochs: int) -> Callable[[list[dict[str, Any]]], None]:
     """Raises when it is told of the epoch after `n_epochs`, before the state of that epoch is stored."""
     seen: list[int] = []
 
-    def on_epoch(row: dict[str, Any]) -> None:
-        seen.append(row["epoch"])
+    def on_epoch(rows: list[dict[str, Any]]) -> None:
+        seen.append(rows[-1]["epoch"])
         if len(seen) > n_epochs:
             raise Killed("killed")
 
@@ -151,8 +151,8 @@ def test_a_process_that_is_killed(store: Store) -> None:
         "import json, os, signal, sys; import lth_trainable.life as life, lth_trainable.run as run;"
         "from lth_trainable.spec import TrialSpec; from lth_trainable.store import Store; seen = []\n"
         "life.RESUME_SECONDS = 0.0\n"
-        "def on_epoch(row):\n"
-        "    seen.append(row)\n"
+        "def on_epoch(rows):\n"
+        "    seen.append(rows[-1])\n"
         "    if len(seen) == 5: os.kill(os.getpid(), signal.SIGKILL)\n"
         "run.run_trial(TrialSpec(**json.loads(sys.argv[1])), Store(sys.argv[2]), 'r', on_epoch=on_epoch)"
     )
@@ -206,9 +206,9 @@ def test_what_a_trial_stores_for_itself_never_takes_away_what_another_keeps(stor
     short, long = TrialSpec(**{**SPECS["dense"], "epochs": 2}), TrialSpec(**SPECS["dense"])
     seen: list[dict[str, Any]] = []
 
-    def on_epoch(row: dict[str, Any]) -> None:
-        seen.append(row)
-        if row["epoch"] == 2:  # the state of two epochs is stored, for this trial alone
+    def on_epoch(rows: list[dict[str, Any]]) -> None:
+        seen.append(rows[-1])
+        if rows[-1]["epoch"] == 2:  # the state of two epochs is stored, for this trial alone
             assert len(passing(store)) == 1
             run_trial(short, store, "other")
 

@@ -14,9 +14,11 @@ import pytest
 
 import analysis
 from lth_trainable.store import Store, load_trial, open_run
+from sweeps.feed import Logs
 from sweeps.lth_grid import main
 from sweeps.searches import find_search
 from sweeps.study import Study
+from tests.test_logs import RECORD, ROWS, SPEC, check_curves, curves
 
 boto3 = pytest.importorskip("boto3", reason="for the test extra")
 pytest.importorskip("moto.server", reason="for the test extra")
@@ -98,6 +100,18 @@ def test_an_endpoint_in_the_uri_stays_with_every_path_made_from_it(server: str) 
     assert load_trial(f"s3://{BUCKET}/uri/runs/digits/trials/{name}?{connection}") is not None
     store = Store(storage)
     assert (store.at("a/b"), store.root) == (f"s3://{BUCKET}/uri/runs/a/b?{connection}", f"{BUCKET}/uri/runs")
+
+
+def test_what_loggers_leave_is_copied_to_the_bucket(server: str, tmp_path: Path) -> None:
+    store = Store(f"s3://{BUCKET}/logs?endpoint_override={server}&scheme=http")
+    for record in ({**RECORD, "epochs": ROWS[:3]}, RECORD):  # the second replaces the first
+        with Logs.open(["tensorboard"], store, "r").running() as told_of:
+            told_of.recorded(SPEC, record)
+        assert told_of.notes == []
+    folder = f"r/tensorboard/{SPEC.name}"
+    for name in store.sizes(folder):
+        (tmp_path / name).write_bytes(store.read(f"{folder}/{name}"))
+    check_curves(curves(tmp_path), RECORD)
 
 
 @pytest.mark.parametrize(
