@@ -30,7 +30,7 @@ from sweeps.dispatch import Dispatcher
 from sweeps.launch import Outcome, Resources, launch
 from sweeps.ledger import Ledger
 from sweeps.lock import RunLock
-from sweeps.lth_grid import BAD_INPUT, FAILED, INTERRUPTED, OK, Job, facts_of, finish, open_run
+from sweeps.lth_grid import BAD_INPUT, INTERRUPTED, OK, Job, facts_of, finish, open_run
 from sweeps.plan import Facts, make_plan
 from sweeps.progress import Board
 from sweeps.search_arguments import SearchOptions, parse
@@ -74,7 +74,7 @@ def run(options: SearchOptions, search: Search, arguments: Sequence[str]) -> int
         if place is Place.CONNECT:
             job = replace(job, cluster=sharing.enter_context(job.connected()))
         outcome, rows = _search(job, search, ["python", "-m", "sweeps.lth_search", *arguments], board, budget)
-    done = _told(rows)
+    done = sum(row["status"] in ("done", "stopped") for row in rows)
     summary = {
         "run": ledger.path, "suggestions": search.suggestions, "planned": search.suggestions, "done": done,
         "by_status": {status: sum(row["status"] == status for row in rows) for status in STATUSES},
@@ -82,8 +82,7 @@ def run(options: SearchOptions, search: Search, arguments: Sequence[str]) -> int
         "failed": len(outcome.failures), "epochs_trained": outcome.epochs, "stopped_by": outcome.stopped_by,
         "wall_s": round(time.monotonic() - started, 2),
     }  # fmt: skip
-    code = finish(job, summary, outcome)
-    return FAILED if code == OK and outcome.failures else code
+    return finish(job, summary, outcome)
 
 
 def show_searches(options: SearchOptions) -> int:
@@ -149,8 +148,6 @@ def _conclude(job: Job, study: Any, search: Search) -> list[dict[str, Any]]:
 
 def _row(trial: Any, front: set[int], trials: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
     """A row of suggestions.parquet; None for what was drawn but is no trial."""
-    from sweeps.study import ON_WAY
-
     names = trial.user_attrs.get("trials")
     if names is None:
         return None
@@ -163,7 +160,7 @@ def _row(trial: Any, front: set[int], trials: Mapping[str, Mapping[str, Any]]) -
         "reason": trial.user_attrs.get("reason"), "on_front": trial.number in front,
         "objective_accuracy": trial.user_attrs.get("accuracy"),
         "epochs_alone": None if "epochs" not in trial.user_attrs else round(trial.user_attrs["epochs"]),
-        "trials": list(names), "on_the_way_of": trial.user_attrs.get(ON_WAY),
+        "trials": list(names),
     }  # fmt: skip
 
 
@@ -178,12 +175,10 @@ def _show(job: Job, rows: Sequence[Mapping[str, Any]], search: Search, study: st
             str(row["suggestion"]), f"{row['sparsity_pct']:.2f} %", *cells, str(row["epochs_alone"]),
             *(_percent(row[name]) for name in ("valid_accuracy", "test_accuracy", "dense_test_accuracy")),
         )  # fmt: skip
-    on_way = sum(row["on_the_way_of"] is not None for row in rows)
+    told = sum(row["status"] in ("done", "stopped") for row in rows)
     if best:
         kind = "the best" if len(search.objectives) == 1 else "those that no other betters in every objective"
-        levels = f" and {on_way} levels on their way" if on_way else ""
-        seeds = len(search.sweep.seeds)
-        job.say(f"\nof {_told(rows)} suggestions{levels}, {kind} (mean of {seeds} seeds, chosen on validation):")
+        job.say(f"\nof {told} suggestions, {kind} (mean of {len(search.sweep.seeds)} seeds, chosen on validation):")
         job.console.print(table)
         job.say(
             f"\nchosen among many on these seeds, so optimistic: confirm on others, such as\n  {confirm(best, search)}"
@@ -193,11 +188,6 @@ def _show(job: Job, rows: Sequence[Mapping[str, Any]], search: Search, study: st
     run = job.ledger.path
     job.say(f"figure  {run}/analysis/pareto.svg\ntables  {run}/analysis/suggestions.parquet and those of the run")
     job.say(f"study   optuna-dashboard {study}")
-
-
-def _told(rows: Sequence[Mapping[str, Any]]) -> int:
-    """Suggestions with a result, without those that others came by."""
-    return sum(row["status"] in ("done", "stopped") and row["on_the_way_of"] is None for row in rows)
 
 
 def confirm(best: Sequence[Mapping[str, Any]], search: Search) -> str:

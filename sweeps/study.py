@@ -29,17 +29,16 @@ from sweeps.searches import OBJECTIVES, Search
 
 STUDY = "study.db"
 STARTUP = 8  # suggestions drawn at random, before the sampler learns
-TERMS, ON_WAY = "terms", "on_the_way_of"
+TERMS = "terms"
 _DIRECTION = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What the study suggests: its number, and a value for every axis that acts. on_way: another has trained it."""
+    """What the study suggests: its number, and a value for every axis that acts."""
 
     number: int
     point: Mapping[str, Any]
-    on_way: bool = False
 
 
 class Study:
@@ -62,8 +61,8 @@ class Study:
                 f"{store.at(run)}/{STUDY}: cannot be read as a study ({type(error).__name__}: "
                 f"{str(error).splitlines()[0]}); move it away and start again: what is trained stays"
             ) from error
-        self._check_terms()
         self._study.set_metric_names(list(search.objectives))
+        self._check_terms()
         self._reopen()
         single = len(search.objectives) == 1
         modes = [OBJECTIVES[name] for name in search.objectives]
@@ -84,16 +83,7 @@ class Study:
         trial = self._drawn[-1]
         self._open[trial.number] = (name, trial)
         self._file.keep()
-        return Asked(number=trial.number, point=point or {}, on_way=ON_WAY in trial.user_attrs)
-
-    def ask_on_way(self, number: int, point: Mapping[str, Any]) -> None:
-        """Ask next for a point that the suggestion of this number has come by."""
-        self._study.enqueue_trial(dict(point), user_attrs={ON_WAY: number}, skip_if_exists=True)
-
-    @property
-    def trained(self) -> set[str]:
-        """Names of the trials of all suggestions."""
-        return {name for trial in self.trials() for name in trial.user_attrs.get("trials", ())}
+        return Asked(number=trial.number, point=point or {})
 
     def note(self, number: int, **notes: Any) -> None:
         """Say something of an open suggestion that the dashboard shows too."""
@@ -130,15 +120,6 @@ class Study:
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         """The study's trials in these states (all), by number."""
         return self._study.get_trials(deepcopy=False, states=states or None)
-
-    @property
-    def n_told(self) -> int:
-        """Suggestions with objectives, or stopped; those on the way of others are no effort, and not counted."""
-        return sum(ON_WAY not in t.user_attrs for t in self.trials(TrialState.COMPLETE, TrialState.PRUNED))
-
-    @property
-    def has_waiting(self) -> bool:
-        return bool(self.trials(TrialState.WAITING))
 
     @property
     def front(self) -> set[int]:

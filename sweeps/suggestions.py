@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
+from optuna.trial import TrialState
+
 from lth_trainable.errors import UserError
 from lth_trainable.spec import TrialSpec
 from lth_trainable.store import RECORD
-from sweeps.axes import Range
 from sweeps.dispatch import Dispatcher
 from sweeps.ledger import Ledger
 from sweeps.plan import Facts, PlannedTrial, make_plan
@@ -29,7 +30,7 @@ FactsOf = Callable[[TrialSpec], Facts]
 class Suggestion:
     """A point on all seeds. stages: trials up to each rung of successive halving, one without; stage: where it is."""
 
-    asked: Asked
+    number: int
     stages: list[list[TrialSpec]]
     stage: int = 0
 
@@ -63,7 +64,7 @@ class Suggestions:
         """One more suggestion, or the next stage of one; False where enough are open."""
         if self._settle(dispatcher):
             return True
-        if len(self.open) >= dispatcher.slots or not (self.study.has_waiting or self._wants_more):
+        if len(self.open) >= dispatcher.slots or self._told + len(self.open) >= self.search.suggestions:
             return False
         suggestion = self._ask()
         self.open.append(suggestion)
@@ -73,12 +74,7 @@ class Suggestions:
     def is_over(self, dispatcher: Dispatcher) -> bool:
         """Whether every suggestion is told."""
         self._settle(dispatcher)
-        return not (self.open or self.study.has_waiting or self._wants_more)
-
-    @property
-    def _wants_more(self) -> bool:
-        new = sum(not suggestion.asked.on_way for suggestion in self.open)
-        return self.study.n_told + new < self.search.suggestions
+        return not self.open and self._told >= self.search.suggestions
 
     # -- asking ------------------------------------------------------------------------------------------------------
 
@@ -86,7 +82,7 @@ class Suggestions:
         for _ in range(MOST_REFUSED):
             asked = self.study.ask()
             try:
-                return Suggestion(asked=asked, stages=self._stages(asked))
+                return Suggestion(number=asked.number, stages=self._stages(asked))
             except UserError as error:  # a combination that no trial can have, such as a rewind after the first prune
                 refusal = error
                 self.study.fail(asked.number, str(error))
@@ -96,7 +92,7 @@ class Suggestions:
         """The trials of a suggestion; with successive halving those up to a third, two thirds, ... of its levels."""
         sweep = replace(self.search.sweep, base={**self.search.sweep.base, **asked.point})
         whole = list(expand(sweep).trials)
-        if self.search.reduction is None or asked.on_way:
+        if self.search.reduction is None:
             return [whole]
         ticket = next(spec for spec in whole if not spec.is_dense)
         if ticket.schedule != "imp":
@@ -110,7 +106,7 @@ class Suggestions:
         new = [spec for spec in suggestion.trials if spec not in self.specs]
         for spec in new:
             self.specs[spec] = None
-            self.rank.setdefault(spec.name, suggestion.asked.number)
+            self.rank.setdefault(spec.name, suggestion.number)
             self.facts[spec.dataset, spec.split_seed] = self.facts_of(spec)
         plan = make_plan(self.specs, self.facts, POLICY)
         ledger = replace(
@@ -123,7 +119,7 @@ class Suggestions:
         dispatcher.extend(plan)
         self.board.planned = len(plan.trials)
         self.board.skipped += len(stock.done)
-        self.study.note(suggestion.asked.number, trials=[spec.name for spec in suggestion.trials])
+        self.study.note(suggestion.number, trials=[spec.name for spec in suggestion.trials])
         self._show()
 
     def rank_of(self, trial: PlannedTrial) -> int:
@@ -144,7 +140,7 @@ class Suggestions:
         return False
 
     def _goes_on(self, suggestion: Suggestion) -> bool:
-        number, records = suggestion.asked.number, {spec: self._record(spec) for spec in suggestion.trials}
+        number, records = suggestion.number, {spec: self._record(spec) for spec in suggestion.trials}
         lost = sorted(spec.name for spec, record in records.items() if record is None)
         if lost:
             self.study.fail(number, f"without a result: {', '.join(lost)}")
@@ -155,32 +151,22 @@ class Suggestions:
         if not last and self.study.is_worth_going_on(number, suggestion.stage, values["accuracy"]):
             return True
         if last:
-            self._ask_on_way(suggestion)
             self.study.tell(number, {name: values[name] for name in self.search.objectives})
         else:
             self.study.stop(number)
         return False
-
-    def _ask_on_way(self, suggestion: Suggestion) -> None:
-        """The less sparse levels of a chain are tickets of the search too, trained already: ask for them next."""
-        name, ticket = "target_sparsity_pct", next(spec for spec in suggestion.trials if not spec.is_dense)
-        axis = self.search.axes.get(name)
-        if ticket.schedule != "imp" or not isinstance(axis, Range) or suggestion.asked.on_way:
-            return
-        known = self.study.trained
-        for level in range(len(ticket.level_sparsities) - 1, 0, -1):
-            rung = _at_level(ticket, level)
-            target = rung.target_sparsity_pct
-            if target is not None and axis.low <= target <= axis.high and rung.name not in known:
-                self.study.ask_on_way(suggestion.asked.number, {**suggestion.asked.point, name: target})
 
     def _record(self, spec: TrialSpec) -> dict[str, Any] | None:
         store = self.ledger.store
         folder = store.find(store.trial(self.ledger.run, spec.name))
         return None if folder is None else json.loads(store.content(folder, RECORD))
 
+    @property
+    def _told(self) -> int:
+        return len(self.study.trials(TrialState.COMPLETE, TrialState.PRUNED))
+
     def _show(self) -> None:
-        self.board.suggestions = (self.study.n_told, self.search.suggestions)
+        self.board.suggestions = (self._told, self.search.suggestions)
 
 
 def objectives(search: Search, records: dict[TrialSpec, dict[str, Any]]) -> dict[str, float]:
