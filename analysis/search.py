@@ -34,7 +34,6 @@ SCHEMA = pa.schema(
         _field("suggestion", pa.int64(), "number", "the study's number of it"),
         _field("status", pa.string(), "name", f"one of {', '.join(STATUSES)}; stopped: by successive halving"),
         _field("reason", pa.string(), "text", "why it failed"),
-        _field("on_the_way_of", pa.int64(), "number", "the suggestion of which this is an earlier level; null: none"),
         _field("on_front", pa.bool_(), "true or false", "no other suggestion is better in every objective"),
         _field("n_seeds", pa.int64(), "seeds", "tickets that are done"),
         _field("objective_accuracy", pa.float64(), "fraction (0..1), or percentage points from dense",
