@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from analysis import schema
+from analysis.dense_accuracy import epochs_to_dense_accuracy
 from analysis.frames import Frames, to_frames, write_table
 from analysis.hypotheses import verdicts
 from analysis.pairs import group_name, ladder_name
@@ -25,7 +26,9 @@ from lth_trainable.store import FAILURE, RECORD, Damaged, Store
 RECORD_FORMAT = 1
 _RESULTS = (
     "sparsity_pct", "n_weights", "n_kept", "valid_accuracy", "best_valid_accuracy", "test_accuracy", "valid_loss",
-    "test_loss", "early_stop_epoch",
+    "test_loss", "balanced_accuracy", "chance_accuracy", "early_stop_epoch", "early_stop_iteration",
+    "early_stop_censored", "early_stop_valid_loss", "early_stop_valid_accuracy", "early_stop_test_accuracy",
+    "epochs_total", "flops_dense", "flops_sparse", "inference_flops_dense", "inference_flops_sparse",
 )  # fmt: skip
 _DATA = ("n_train", "n_valid", "n_test", "majority_class_accuracy")
 
@@ -67,10 +70,13 @@ def find_trials(store: Store, run: str, plan: RunPlan) -> dict[str, Found]:
 def tabulate(plan: RunPlan, found: Mapping[str, Found]) -> dict[str, pa.Table]:
     """The four tables, by name. Pure."""
     planned = {trial.name: trial for trial in plan.trials}
-    trials = schema.table("trials", [_trial_row(name, trial, planned.get(name)) for name, trial in found.items()])
+    rows = [_trial_row(name, trial, planned.get(name)) for name, trial in found.items()]
+    epochs = schema.table("epochs", _entries(found, "epochs", schema.EPOCHS.names))
+    sooner = epochs_to_dense_accuracy(rows, epochs)
+    trials = schema.table("trials", [row | more for row, more in zip(rows, sooner, strict=True)])
     return {
         "trials": trials,
-        "epochs": schema.table("epochs", _entries(found, "epochs", schema.EPOCHS.names)),
+        "epochs": epochs,
         "layers": schema.table("layers", map(_with_sparsity, _entries(found, "layers", schema.LAYERS.names))),
         "verdicts": schema.table("verdicts", verdicts(trials.to_pylist(), plan.rule)),
     }
@@ -131,11 +137,12 @@ def _trial_row(name: str, found: Found, planned: PlannedTrial | None) -> dict[st
 
 def _measured(record: Mapping[str, Any]) -> dict[str, Any]:
     result, data = record.get("result") or {}, record.get("data") or {}
-    collapsed = result.get("collapsed_layers")
+    collapsed, rows = result.get("collapsed_layers"), record.get("epochs")
     return {
         **{name: result.get(name) for name in _RESULTS},
         "n_collapsed_layers": None if collapsed is None else len(collapsed),
         **{name: record.get(name) for name in ("epochs_trained", "train_seconds")},
+        "seconds_total": None if rows is None else sum(row["seconds"] for row in rows),
         **{name: data.get(name) for name in _DATA},
         "data_digest": data.get("digest"),
     }

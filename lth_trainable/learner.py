@@ -7,14 +7,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from fastai.callback.core import Callback, CancelBatchException, CancelFitException, TrainEvalCallback
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
-from torch import nn
+from torch import Tensor, nn
 
 from lth_trainable.seeds import derive_seed
 from lth_trainable.spec import TrialSpec
@@ -148,7 +149,7 @@ class EpochLog(Callback):
         self._loss: Any = 0.0
         self._correct: Any = 0.0
         self._seen = 0
-        self._train_loss = math.nan
+        self._train_loss, self._iterations = math.nan, 0
         self._validation: tuple[float, float] = (math.nan, math.nan)
 
     def before_epoch(self) -> None:
@@ -168,7 +169,7 @@ class EpochLog(Callback):
             self._correct = self._correct + (self.learn.pred.argmax(1) == self.learn.yb[0]).sum()
 
     def after_train(self) -> None:
-        self._train_loss = float(self._loss) / self._seen
+        self._train_loss, self._iterations = float(self._loss) / self._seen, self.learn.n_iter
         if not math.isfinite(self._train_loss):
             self._end_of_epoch()
             raise CancelFitException
@@ -184,6 +185,7 @@ class EpochLog(Callback):
         row = {
             "epoch": clock.now,
             "step": (clock.now + 1) * clock.steps_per_epoch,
+            "iterations": self._iterations,
             "lr": self.learn.opt.hypers[-1]["lr"],
             "train_loss": _finite(self._train_loss),
             "valid_loss": _finite(valid_loss),
@@ -202,8 +204,8 @@ class EpochLog(Callback):
         self._loss, self._correct, self._seen = 0.0, 0.0, 0
 
 
-def make_learner(spec: TrialSpec, model: nn.Module, dls: DataLoaders, log: EpochLog) -> Learner:
-    """A Learner for the trial: its optimiser, clock and log, and none of fastai's console output."""
+def make_learner(spec: TrialSpec, model: nn.Module, dls: DataLoaders, log: EpochLog, *more: Callback) -> Learner:
+    """A Learner for the trial: its optimiser, clock, log and more callbacks, and none of fastai's console output."""
     return TrialLearner(
         dls,
         model,
@@ -213,21 +215,37 @@ def make_learner(spec: TrialSpec, model: nn.Module, dls: DataLoaders, log: Epoch
         wd_bn_bias=True,
         train_bn=False,
         default_cbs=False,
-        cbs=[TrainEvalCallback(), Clock(spec), log],
+        cbs=[TrainEvalCallback(), Clock(spec), log, *more],
     )
 
 
+class Measured(NamedTuple):
+    """Of all pictures of a loader: mean loss, accuracy (fraction), and the class that each is taken for, (n,)."""
+
+    loss: float
+    accuracy: float
+    predicted: Tensor
+
+
 @torch.no_grad()
-def measure(model: nn.Module, loader: Any, loss_func: Any) -> tuple[float, float]:
-    """Mean loss and accuracy over all pictures of a loader, as an epoch's validation has them; touches nothing else."""
-    training, loss, correct, seen = model.training, 0.0, 0.0, 0
+def measure(model: nn.Module, loader: Any, loss_func: Any) -> Measured:
+    """Loss and accuracy over all pictures of a loader, as an epoch's validation has them; touches nothing else."""
+    training, loss, correct, seen, predicted = model.training, 0.0, 0.0, 0, []
     model.eval()
     for x, y in loader:
-        predicted = model(x)
-        loss, seen = loss + loss_func(predicted, y) * len(y), seen + len(y)
-        correct = correct + (predicted.argmax(1) == y).sum()
+        output = model(x)
+        loss, seen = loss + loss_func(output, y) * len(y), seen + len(y)
+        predicted.append(output.argmax(1))
+        correct = correct + (predicted[-1] == y).sum()
     model.train(training)
-    return float(loss) / seen, float(correct) / seen
+    return Measured(float(loss) / seen, float(correct) / seen, torch.cat(predicted))
+
+
+def balanced_accuracy(y: Tensor, predicted: Tensor) -> float:
+    """Mean over the classes that occur in `y` of the part of their pictures that are recognised; both (n,)."""
+    labels, right = y.cpu().numpy(), (predicted == y).cpu().numpy()
+    n, hits = np.bincount(labels), np.bincount(labels, weights=right)
+    return float(np.mean(hits[n > 0] / n[n > 0]))
 
 
 def optimizer_of(spec: TrialSpec) -> Callable[..., OptimWrapper]:

@@ -17,7 +17,7 @@ _LABELS = {
     "batch_size": "bs", "optimizer": "", "lr": "lr", "momentum": "mom", "beta2": "beta2_", "eps": "eps",
     "weight_decay": "wd", "precision": "", "order_seed": "order", "split_seed": "split", "augment": "",
     "lr_policy": "lr_", "warmup_pct": "warm", "lr_drops": "drops", "lr_drop_factor": "drop", "rewind_optimizer": "opt_",
-    "output_prune_rate_pct": "pout",
+    "output_prune_rate_pct": "pout", "validate_every": "val",
 }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lth_trainable.flops import costs
 from lth_trainable.segments import Segment, rewind_key
 from lth_trainable.spec import TrialSpec, digest
 from lth_trainable.store import FORMAT, HISTORY, MANIFEST, MASKS, RECORD, WEIGHTS, Damaged, Sealed, Store, to_json
@@ -136,25 +137,44 @@ def _layers(spec: TrialSpec, history: Mapping[str, Any]) -> list[dict[str, Any]]
 
 
 def _result(spec: TrialSpec, history: Mapping[str, Any]) -> dict[str, Any]:
-    """The end of the trial, measured on the network as it is saved; nulls where it diverged."""
-    kept = _counts(spec, history)[-1]
-    n_weights, n_kept = sum(history["weights"][name]["n"] for name in kept), sum(kept.values())
-    result: dict[str, Any] = {
+    """What became of the trial; accuracies are null where it diverged, costs are those until then."""
+    counts = _counts(spec, history)
+    kept, weights, data = counts[-1], history["weights"], history["data"]
+    n_weights, n_kept = sum(weights[name]["n"] for name in kept), sum(kept.values())
+    return {
         "sparsity_pct": 100 * (n_weights - n_kept) / n_weights, "n_weights": n_weights, "n_kept": n_kept,
-        "collapsed_layers": [history["weights"][name]["layer"] for name, n in kept.items() if n == 0],
+        "collapsed_layers": [weights[name]["layer"] for name, n in kept.items() if n == 0],
+        "chance_accuracy": 1 / data["n_classes"],
+        **costs(weights, counts, history["rows"], batch_size=spec.batch_size, n_train=data["n_train"]),
+        **_at_the_end(history), **_at_early_stop(spec, history),
     }  # fmt: skip
-    names = (
-        "valid_loss", "valid_accuracy", "best_valid_accuracy", "test_loss", "test_accuracy", "early_stop_epoch",
-    )  # fmt: skip
+
+
+def _at_the_end(history: Mapping[str, Any]) -> dict[str, Any]:
+    """Measured on the network as it is saved."""
+    names = "valid_loss", "valid_accuracy", "test_loss", "test_accuracy", "balanced_accuracy"
     if history["diverged"] is not None:
-        return result | dict.fromkeys(names)
-    valid, test = history["evaluation"]["valid"], history["evaluation"]["test"]
-    best, early = None, None
-    if not spec.reset_end:  # there the rows are of the trained network, the result of the untrained one under its mask
-        last_level = [row for row in history["rows"] if row["level"] == history["rows"][-1]["level"]]
-        best = max(row["valid_accuracy"] for row in last_level)
-        early = min(last_level, key=lambda row: row["valid_loss"])["epoch"]
-    return result | dict(zip(names, (*valid, best, *test, early), strict=True))
+        return dict.fromkeys(names)
+    found = history["evaluation"]
+    return dict(zip(names, (*found["valid"], *found["test"], found["balanced_accuracy"]), strict=True))
+
+
+def _at_early_stop(spec: TrialSpec, history: Mapping[str, Any]) -> dict[str, Any]:
+    """At the best of the last level's validations; censored: that is the last one, so the loss was still falling."""
+    names = (
+        "best_valid_accuracy", "early_stop_epoch", "early_stop_iteration", "early_stop_censored",
+        "early_stop_valid_loss", "early_stop_valid_accuracy", "early_stop_test_accuracy",
+    )  # fmt: skip
+    if history["diverged"] is not None or spec.reset_end:  # there it would be the trained network's, not the result's
+        return dict.fromkeys(names)
+    best = history["early_stop"]
+    level = [row for row in history["rows"] if row["level"] == best["level"]]
+    is_last = best["iteration"] == sum(row["iterations"] for row in level)
+    values = (
+        max(row["valid_accuracy"] for row in level), best["epoch"], best["iteration"], is_last,
+        best["valid_loss"], best["valid_accuracy"], best["test_accuracy"],
+    )  # fmt: skip
+    return dict(zip(names, values, strict=True))
 
 
 def _metrics_digest(rows: Sequence[Mapping[str, Any]], result: Mapping[str, Any]) -> str:

@@ -202,6 +202,7 @@ def _training(spec: TrialSpec) -> tuple[tuple[str, Any], ...]:
     """What acts while training. Only a learning rate that moves knows the total number of epochs."""
     acts: dict[str, Any] = {name: getattr(spec, name) for name in _TRAIN_FIELDS}
     acts |= {name: getattr(spec, name) for name in ("augment",) if getattr(spec, name) != "none"}
+    acts |= {name: getattr(spec, name) for name in ("validate_every",) if getattr(spec, name) is not None}
     if spec.lr_policy != "constant":
         acts |= {name: getattr(spec, name) for name in _LR_FIELDS}
     return tuple(acts.items())

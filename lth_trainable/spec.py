@@ -104,6 +104,10 @@ class TrialSpec:
     output_prune_rate_pct: float | None = _help(
         None, "imp: rate of the output layer, the last that is pruned; None: that of all", noop=None
     )
+    validate_every: int | None = _help(
+        None, "iterations between validations, for a finer early stop; None: as each epoch ends", noop=None,
+        unit="iterations",
+    )  # fmt: skip
 
     notes: ClassVar[tuple[str, ...]] = ()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,11 +12,13 @@ from fastai.callback.core import Callback
 
 from lth_trainable.criteria import CRITERIA
 from lth_trainable.data import Dataset
+from lth_trainable.early_stop import make_early_stop
 from lth_trainable.errors import UserError
 from lth_trainable.execution import Execution, versions
+from lth_trainable.flops import weight_uses
 from lth_trainable.keep_mask import KeepMask
 from lth_trainable.layers import LAYER_TYPES, prunable_layers
-from lth_trainable.learner import EpochLog, Place, make_learner, measure, seed_torch
+from lth_trainable.learner import EpochLog, Place, balanced_accuracy, make_learner, measure, seed_torch
 from lth_trainable.loaders import resident_loaders
 from lth_trainable.models import MODELS
 from lth_trainable.pruner import Pruner, calibration
@@ -44,7 +47,8 @@ class Trial:
             data, batch_size=spec.batch_size, order_seed=order_seed, device=execution.device, augment=spec.augment
         )
         self.log = EpochLog(self._describe, on_epoch)
-        self.learn = make_learner(spec, self.model, self.dls, self.log)
+        self.early_stop = make_early_stop(spec, lambda: self.level)
+        self.learn = make_learner(spec, self.model, self.dls, self.log, self.early_stop)
         self.learn.create_opt()
         self.initial = Snapshot(self.model, self.learn.opt)
         self.keeper = self._make_keeper()
@@ -59,6 +63,11 @@ class Trial:
         """None before the fit of a schedule within it."""
         return self.keeper.pruner if isinstance(self.keeper.pruner, Pruner) else None
 
+    @property
+    def level(self) -> int:
+        """Prunes so far."""
+        return len(self.pruner.levels) if self.pruner is not None else 0
+
     def state(self, measured: bool) -> State:
         """The present state; measured: with loss and accuracy on the validation and the test part."""
         memory = Memory.of(self.pruner) if self.pruner is not None else Memory()
@@ -69,6 +78,7 @@ class Trial:
     def go_to(self, state: State, rewind_point: Snapshot | None) -> None:
         """Be where `state` was. rewind_point: what later resets within a fit return to, once that is past."""
         self.log.rows = [dict(row) for row in state.history["rows"]]
+        self.early_stop.load_state(state.history["early_stop"])
         if isinstance(self.keeper, SparsifyCallback):
             names = [layer.parameter_name for layer in prunable_layers(self.model, LAYER_TYPES[self.spec.layers])]
             first = {name: self.initial.tensors[name] for name in names}
@@ -129,9 +139,8 @@ class Trial:
         )  # fmt: skip
 
     def _describe(self) -> dict[str, Any]:
-        pruner = self.pruner
-        level, sparsity = (len(pruner.levels), pruner.sparsity_pct) if pruner is not None else (0, 0.0)
-        return {"level": level, "sparsity_pct": sparsity, "trained_by": self.spec.name}
+        sparsity = self.pruner.sparsity_pct if self.pruner is not None else 0.0
+        return {"level": self.level, "sparsity_pct": sparsity, "trained_by": self.spec.name}
 
     def _history(self, memory: Memory, measured: bool) -> dict[str, Any]:
         layers = prunable_layers(self.model, LAYER_TYPES["all"])
@@ -140,7 +149,7 @@ class Trial:
             "weights": {
                 layer.parameter_name: {
                     "layer": layer.name, "type": layer.type, "n": layer.weight.numel(),
-                    "shape": list(layer.weight.shape),
+                    "shape": list(layer.weight.shape), "uses": self._uses[layer.parameter_name],
                 }
                 for layer in layers
             },
@@ -148,6 +157,7 @@ class Trial:
             "counts": self.pruner.counts_by_level[1:] if self.pruner is not None else [],
             "asked": {name: str(value) for name, value in memory.asked.items()},
             "evaluation": self.evaluation() if measured and not self.log.diverged else None,
+            "early_stop": self.early_stop.state(),
             "diverged": self._reason(), "data": self._about_data(), "versions": versions(),
         }  # fmt: skip
 
@@ -158,9 +168,16 @@ class Trial:
             return []
 
     def evaluation(self) -> dict[str, Any]:
-        """Loss and accuracy of the present network on the validation and the test part."""
+        """Loss and accuracy of the present network on validation and test part; on the latter balanced accuracy too."""
         valid, test = (measure(self.model, self.dls[part], self.learn.loss_func) for part in (1, 2))
-        return {"valid": valid, "test": test}
+        return {
+            "valid": [valid.loss, valid.accuracy], "test": [test.loss, test.accuracy],
+            "balanced_accuracy": balanced_accuracy(self.dls[2].y, test.predicted),
+        }  # fmt: skip
+
+    @functools.cached_property
+    def _uses(self) -> dict[str, int]:
+        return weight_uses(self.model, self.dls.valid.one_batch()[0][:2])
 
     def _about_data(self) -> dict[str, Any]:
         data = self.data

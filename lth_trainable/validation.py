@@ -94,7 +94,7 @@ def _check_common(spec: TrialSpec) -> None:
     for name, valid_number, expected in _OPTIONAL:
         if getattr(spec, name) is not None:
             _number(spec, name, valid_number, expected)
-    for name, least in (("prune_steps", 1), ("rewind_step", 1), ("order_seed", 0)):
+    for name, least in (("prune_steps", 1), ("rewind_step", 1), ("order_seed", 0), ("validate_every", 1)):
         if getattr(spec, name) is not None:
             _integer(spec, name, least)
     if spec.order_seed == spec.seed:

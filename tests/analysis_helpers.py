@@ -80,7 +80,12 @@ def record(spec: TrialSpec, accuracy: float | None, changes: Mapping[str, Any] |
             "sparsity_pct": 100 * (1 - n_kept / n_weights), "n_weights": n_weights, "n_kept": n_kept,
             "collapsed_layers": [], "valid_accuracy": accuracy, "valid_loss": None if diverged else 0.1,
             "best_valid_accuracy": accuracy, "test_accuracy": accuracy, "test_loss": None if diverged else 0.12,
-            "early_stop_epoch": None if diverged else 15,
+            "early_stop_epoch": None if diverged else 15, "early_stop_iteration": None if diverged else 320,
+            "early_stop_censored": None if diverged else False, "early_stop_valid_loss": None if diverged else 0.09,
+            "early_stop_valid_accuracy": accuracy, "early_stop_test_accuracy": accuracy, "balanced_accuracy": accuracy,
+            "chance_accuracy": 0.1, "epochs_total": spec.epochs_alone(), "flops_dense": 3.0 * n_weights,
+            "flops_sparse": 3.0 * n_kept, "inference_flops_dense": 1.0 * n_weights,
+            "inference_flops_sparse": 1.0 * n_kept,
         },
         "train_seconds": 1.5, "epochs_trained": spec.epochs_alone(),
         "fingerprint": {"torch": "2.14.1", "device": "cpu: test", "threads": 1, "deterministic": True, "code": "0.1.0"},
@@ -138,7 +143,7 @@ def trial_rows(specs: Sequence[TrialSpec], accuracy: Accuracy, **changes: Any) -
 def _epoch(spec: TrialSpec, level: int, sparsity: float, accuracy: float | None) -> dict[str, Any]:
     loss = None if accuracy is None else 1 - accuracy
     return {
-        "level": level, "epoch": spec.epochs - 1, "step": 20 * spec.epochs, "lr": spec.lr, "train_loss": loss,
-        "valid_loss": loss, "valid_accuracy": accuracy, "sparsity_pct": 100 * sparsity, "seconds": 0.02,
-        "trained_by": spec.name,
+        "level": level, "epoch": spec.epochs - 1, "step": 20 * spec.epochs, "iterations": 20, "lr": spec.lr,
+        "train_loss": loss, "valid_loss": loss, "valid_accuracy": accuracy, "sparsity_pct": 100 * sparsity,
+        "seconds": 0.02, "trained_by": spec.name,
     }  # fmt: skip

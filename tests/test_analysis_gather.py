@@ -44,12 +44,26 @@ def test_one_row_a_trial_with_its_spec_and_result(tmp_path: Path) -> None:
         row, content = rows[spec.name], record(spec, ACCURACY(spec))
         assert {name: row[name] for name in schema.SPEC_FIELDS} == dataclasses.asdict(spec)
         assert (row["status"], row["reason"], row["key"]) == ("done", None, content["key"])
-        for name in ("test_accuracy", "n_kept", "sparsity_pct", "early_stop_epoch"):
-            assert row[name] == content["result"][name]
+        for name in set(content["result"]) - {"collapsed_layers"}:
+            assert row[name] == content["result"][name], name
+        assert row["seconds_total"] == pytest.approx(0.02 * len(content["epochs"]))
         assert row["state_rewind"] == (None if spec.is_dense else "b" * 64)
         assert (row["torch_version"], row["code_version"], row["device"]) == ("2.14.1", "0.1.0", "cpu: test")
         assert (row["n_train"], row["n_valid"], row["n_test"], row["threads"]) == (1150, 287, 360, 1)
         assert (row["epochs_trained"], row["n_collapsed_layers"]) == (spec.epochs_alone(), 0)
+
+
+def test_a_record_of_an_earlier_version_has_nulls_for_what_it_does_not_say(tmp_path: Path) -> None:
+    run = make_run(tmp_path, [*DENSE, *TICKETS], ACCURACY, skip=[TICKETS[0].name])
+    content = record(TICKETS[0], 0.9)
+    earlier = ("sparsity_pct", "n_weights", "n_kept", "collapsed_layers", "valid_accuracy", "test_accuracy")
+    result = {name: content["result"][name] for name in earlier}
+    rows = [{name: value for name, value in row.items() if name != "iterations"} for row in content["epochs"]]
+    seal(tmp_path, TICKETS[0], content | {"result": result, "epochs": rows})
+    row = by_name(analysis.gather(run).trials)[TICKETS[0].name]
+    assert (row["status"], row["test_accuracy"]) == ("done", 0.9)
+    for name in ("early_stop_iteration", "early_stop_censored", "balanced_accuracy", "flops_sparse", "epochs_total"):
+        assert row[name] is None, name
 
 
 def test_epochs_and_layers_have_a_row_an_entry(tmp_path: Path) -> None:

@@ -133,6 +133,7 @@ def test_mnist_lenet_has_the_papers_settings() -> None:
     for trial in expand(sweep).trials:
         assert (trial.lr, trial.momentum, trial.beta2, trial.eps, trial.weight_decay) == (1.2e-3, 0.9, 0.999, 1e-8, 0)
         assert (trial.batch_size, trial.epochs, trial.model) == (60, 55, "lenet_300_100")
+        assert trial.validate_every == 100
         assert 50_000 <= trial.epochs * Facts(digest="d", n_train=55_000).steps_of(trial) < 50_500
         assert trial.is_dense or (trial.rewind_epoch, trial.context, trial.retrain) == (0, "local", "weight_rewinding")
     space = expand(sweep)

@@ -42,6 +42,9 @@ SPECS: dict[str, dict[str, Any]] = {
     "dense": {"control": "dense", "epochs": 5, **CNN},
     "imp": {"target_sparsity_pct": 64, "epochs": 3, "rewind_epoch": 1, "lr_policy": "one_cycle", **CNN},
     "imp to an iteration": {"target_sparsity_pct": 64, "epochs": 3, "rewind_epoch": "7it", **CNN},
+    "imp, validated often": {
+        "target_sparsity_pct": 64, "epochs": 3, "rewind_epoch": "7it", "validate_every": 2, "lr": 0.05, **CNN,
+    },
     "imp, fresh optimiser": {"target_sparsity_pct": 64, "epochs": 3, "rewind_optimizer": "fresh", **CNN},
     "imp, global movement": {
         "target_sparsity_pct": 64, "epochs": 3, "context": "global", "criterion": "updating_movement", **CNN,

@@ -66,6 +66,7 @@ def test_a_key_knows_what_acts_and_nothing_else() -> None:
         ({"augment": "flip"}, "train"),
         ({"lr_policy": "cosine"}, "train"),
         ({"momentum": 0.8}, "train"),
+        ({"validate_every": 100}, "train"),
         ({"output_prune_rate_pct": 20}, "prune"),
         ({"rewind_epoch": 1}, "rewind"),
         ({"rewind_epoch": "5it"}, "rewind"),

@@ -72,6 +72,10 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
         {**ADAM, "target_sparsity_pct": 64, "rewind_epoch": "7it", "reset_end": True},
         {**ADAM, "epochs": 2, "target_sparsity_pct": 40, "rewind_epoch": 1},
     ],
+    "validated often": [
+        *levels({**ADAM, "lr": 0.05, "validate_every": 2}, RETRAINS[:3]),
+        {**ADAM, "lr": 0.05, "target_sparsity_pct": 64, "rewind_epoch": 1},
+    ],
     "criteria": [
         {**CNN, "target_sparsity_pct": s, "criterion": c, "context": context}
         for c in ("random", "updating_movement")

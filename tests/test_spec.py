@@ -101,7 +101,7 @@ def test_every_field_is_part_of_the_key_unless_it_is_dropped() -> None:
         "seed": 1, "order_seed": 5, "control": "dense", "target_sparsity_pct": 51, "granularity": "row",
         "context": "global", "criterion": "random", "schedule": "one_shot", "prune_steps": 4, "start_pct": 0.3,
         "end_pct": 0.9, "retrain": "none", "rewind_epoch": 1, "reset_end": True, "augment": "flip",
-        "lr_policy": "cosine",
+        "lr_policy": "cosine", "validate_every": 100,
     }  # fmt: skip
     elsewhere = {"lr_policy": "steps"}, {"schedule": "imp"}
     acts_elsewhere: dict[str, tuple[dict[str, Any], Any]] = {
