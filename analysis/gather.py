@@ -1,29 +1,36 @@
-"""A run's files -> its tables: trials, epochs, layers, verdicts, and the report made from them.
+"""A run's files -> its tables, and the report made from them.
 
 The plan says which trials there should be, the store which there are. A trial that is not finished, or whose files are
-damaged, is a row with its status and nulls; nothing is dropped and nothing becomes 0.
+damaged, is a row with its status and nulls; nothing is dropped and nothing becomes 0. Records that are as they were at
+the last gather are not read again: their rows come from its tables (`index.py`). Same records, same bytes, whichever
+way the tables came together.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from analysis import schema
+from analysis.columns import spec_columns
 from analysis.dense_accuracy import epochs_to_dense_accuracy
-from analysis.frames import Frames, to_frames, write_table
+from analysis.entries import ENTRIES, Entries
+from analysis.exclusions import EXCLUSIONS, Exclusions, check_trials, read_exclusions
+from analysis.frames import OPTIONAL, Frames, read_table, to_frames, write_table
+from analysis.geometry import geometry_tables
 from analysis.hypotheses import verdicts
+from analysis.index import Geometry, Known, Previous, mark_of, read_previous, write_index
 from analysis.pairs import group_name, ladder_name
-from analysis.plan import PlannedTrial, RunPlan, check_fields, find_run, read_plan
-from lth_trainable.errors import UserError
-from lth_trainable.store import FAILURE, RECORD, Damaged, Store
+from analysis.plan import PlannedTrial, RunPlan, find_run, read_plan, role_of
+from analysis.records import Files, Found, is_begun, list_trials, read_trials, trial_names
+from analysis.spans import arranged
+from lth_trainable.store import Store
 
-RECORD_FORMAT = 1
 _RESULTS = (
     "sparsity_pct", "n_weights", "n_kept", "valid_accuracy", "best_valid_accuracy", "test_accuracy", "valid_loss",
     "test_loss", "balanced_accuracy", "chance_accuracy", "early_stop_epoch", "early_stop_iteration",
@@ -31,105 +38,144 @@ _RESULTS = (
     "epochs_total", "flops_dense", "flops_sparse", "inference_flops_dense", "inference_flops_sparse",
 )  # fmt: skip
 _DATA = ("n_train", "n_valid", "n_test", "majority_class_accuracy")
+_VERSIONS = ("python", "torch", "fastai", "ray", "cuda", "cudnn", "driver")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
-    """What the store has of one trial: its record, or the status and the reason why there is none."""
+class Gathered:
+    """The tables of a run, by name, and what the next gather has to know. geometry: what is asked for from now on."""
 
-    record: Mapping[str, Any] = field(default_factory=dict)
-    status: str = "missing"
-    reason: str | None = None
+    tables: Mapping[str, pa.Table]
+    known: Mapping[str, Known]
+    geometry: Geometry
 
 
-def gather(path: str | os.PathLike[str]) -> Frames:
-    """Everything anew from the files of the run at `path`: Parquet, verdicts, `RUN/report.html`; returns the tables.
+def gather(path: str | os.PathLike[str], geometry: Geometry | None = None) -> Frames:
+    """From the files of the run at `path`: Parquet, verdicts, `RUN/report.html`; returns the tables.
 
-    Raises `UserError` where there is no run.
+    geometry: whether masks and weights are compared (overlaps, signs): "auto" where there is little to read, "all",
+    "none"; None: as last time, "auto" at first. Raises `UserError` where there is no run.
     """
     from analysis.report import report_html  # matplotlib and jinja2 take a second to import
 
     store, run = find_run(path)
     plan = read_plan(store, run)
-    tables = tabulate(plan, find_trials(store, run, plan))
-    for name, table in tables.items():
-        write_table(store, run, name, table)
-    frames = to_frames(tables)
+    gathered = collect(store, run, plan, geometry)
+    ours = {name: table for name, table in gathered.tables.items() if name not in OPTIONAL}
+    sums = {name: write_table(store, run, name, table) for name, table in ours.items()}
+    write_index(store, run, sums, gathered.known, gathered.geometry)
+    frames = to_frames(gathered.tables)
     store.write(f"{run}/report.html", report_html(frames, plan, run).encode())
     return frames
 
 
-def find_trials(store: Store, run: str, plan: RunPlan) -> dict[str, Found]:
-    """What the store has of each trial, by name: the planned ones in the plan's order, then any others that it has."""
+def collect(store: Store, run: str, plan: RunPlan, geometry: Geometry | None = None) -> Gathered:
+    """All tables, from what is new and what the last gather left; those of other commands as they are stored.
+
+    Nothing is written. Raises `UserError` for exclusions of trials that the run does not have.
+    """
+    previous, listed_at = read_previous(store, run), time.time_ns()
+    folders = list_trials(store, run)
+    names = trial_names(plan, folders)
+    excluded = read_exclusions(store, run)
+    check_trials(f"{run}/{EXCLUSIONS}", excluded, names)
+    marks = {name: mark_of(folders.get(name, {}), listed_at) for name in names}
+    trials = _read(store, run, plan, folders, names, marks, previous)
+    tables, known = _tabulate(run, plan, trials, marks, excluded, previous)
+    wish: Geometry = geometry or previous.geometry or "auto"
+    tables |= geometry_tables(store, run, tables, wish, previous.tables)
+    stored = {name: read_table(store, run, name) for name in OPTIONAL}
+    tables |= {name: schema.table(name, []) if table is None else table for name, table in stored.items()}
+    return Gathered(tables=tables, known=known, geometry=wish)
+
+
+def _read(
+    store: Store,
+    run: str,
+    plan: RunPlan,
+    folders: Mapping[str, Files],
+    names: Sequence[str],
+    marks: Mapping[str, str | None],
+    previous: Previous,
+) -> Iterator[tuple[str, Found | Known]]:
+    """What there is of each trial, in the order of names; only what the last gather did not read is read."""
     planned = {trial.name: trial for trial in plan.trials}
-    stored = store.folders(f"{run}/trials")
-    found = {name: _find(store, run, name, planned.get(name)) for name in dict.fromkeys([*planned, *stored])}
-    return {name: trial for name, trial in found.items() if name in planned or trial.status != "missing"}
+    known = {name: previous.trials[name] for name in names if _is_known(previous, planned.get(name), name, marks[name])}
+    new = [name for name in names if name not in known and is_begun(folders.get(name, {}))]
+    found = read_trials(store, run, new, planned)
+    waiting = set(new)
+    for name in names:
+        yield next(found) if name in waiting else (name, known.get(name, Found()))
 
 
-def tabulate(plan: RunPlan, found: Mapping[str, Found]) -> dict[str, pa.Table]:
-    """The four tables, by name. Pure."""
+def tabulate(run: str, plan: RunPlan, found: Mapping[str, Found]) -> dict[str, pa.Table]:
+    """The tables that records and plan alone give. Pure."""
+    return _tabulate(run, plan, found.items(), dict.fromkeys(found), {}, Previous())[0]
+
+
+def _tabulate(
+    run: str,
+    plan: RunPlan,
+    trials: Iterable[tuple[str, Found | Known]],
+    marks: Mapping[str, str | None],
+    excluded: Exclusions,
+    previous: Previous,
+) -> tuple[dict[str, pa.Table], dict[str, Known]]:
+    """Tables of records, and what is known of each trial that need not be read again. Trials come in their order."""
     planned = {trial.name: trial for trial in plan.trials}
-    rows = [_trial_row(name, trial, planned.get(name)) for name, trial in found.items()]
-    epochs = schema.table("epochs", _entries(found, "epochs", schema.EPOCHS.names))
-    sooner = epochs_to_dense_accuracy(rows, epochs)
-    trials = schema.table("trials", [row | more for row, more in zip(rows, sooner, strict=True)])
-    return {
-        "trials": trials,
-        "epochs": epochs,
-        "layers": schema.table("layers", map(_with_sparsity, _entries(found, "layers", schema.LAYERS.names))),
-        "verdicts": schema.table("verdicts", verdicts(trials.to_pylist(), plan.rule)),
-    }
+    before = {row["trial"]: row for row in previous.tables["trials"].to_pylist()} if previous.trials else {}
+    rows, entries, settled, order = [], Entries(run), {}, []
+    for name, trial in trials:
+        if isinstance(trial, Known):
+            row, settled[name] = before[name], trial
+        elif trial.status == "missing" and name not in planned:
+            continue
+        else:
+            row, mark = _trial_row(run, name, trial, planned.get(name)), marks[name]
+            if trial.record:
+                entries.add(name, trial.record)
+                if mark is not None:
+                    settled[name] = Known(mark=mark, key=row["key"], status=trial.status, reason=trial.reason)
+        rows.append({**row, **_by_the_run(row, trial, planned.get(name), excluded.get(name))})
+        order.append(((name,), int(isinstance(trial, Known))))
+    fresh = entries.tables()
+    tables = {name: arranged(order, ["trial"], fresh[name], previous.tables.get(name, fresh[name])) for name in ENTRIES}
+    sooner = epochs_to_dense_accuracy(rows, tables["epochs"])
+    tables["trials"] = schema.table("trials", [row | more for row, more in zip(rows, sooner, strict=True)])
+    judged = ({"run": run, **row} for row in verdicts(tables["trials"].to_pylist(), plan.rule))
+    tables["verdicts"] = schema.table("verdicts", judged)
+    return tables, settled
 
 
-def _find(store: Store, run: str, name: str, planned: PlannedTrial | None) -> Found:
-    path = store.trial(run, name)
-    try:
-        folder = store.find(path)
-        if folder is None:
-            return _unfinished(store, path)
-        record = json.loads(store.content(folder, RECORD))
-        _check_record(path, record, planned)
-    except Damaged as damage:
-        return Found(status="damaged", reason=damage.reason)
-    except UserError as error:  # of a newer version: not comparable, but no reason to lose the other trials
-        return Found(status="damaged", reason=str(error))
-    except (ValueError, KeyError, TypeError) as error:
-        return Found(status="damaged", reason=f"{RECORD} is unreadable ({type(error).__name__}: {error})")
-    return Found(record=record, status=record["status"], reason=record["reason"])
+def _is_known(previous: Previous, planned: PlannedTrial | None, name: str, mark: str | None) -> bool:
+    """Whether the last gather read this very record, and it is the one that the plan asks for."""
+    known = previous.trials.get(name)
+    if known is None or mark is None or known.mark != mark:
+        return False
+    return planned is None or planned.key in (None, known.key)
 
 
-def _unfinished(store: Store, path: str) -> Found:
-    if not store.exists(f"{path}/{FAILURE}"):
-        return Found()
-    try:
-        return Found(status="failed", reason=str(json.loads(store.read(f"{path}/{FAILURE}"))["reason"]))
-    except (ValueError, KeyError, TypeError):
-        return Found(status="failed", reason=f"{FAILURE} is unreadable")
+def _by_the_run(
+    row: schema.Row, trial: Found | Known, planned: PlannedTrial | None, exclusion: Mapping[str, str] | None
+) -> dict[str, Any]:
+    """What a row says that is not in the trial's record: what the plan and the person say of it."""
+    status, reason = ("excluded", exclusion["reason"]) if exclusion else (trial.status, trial.reason)
+    role = planned.role if planned else role_of(row) if row["control"] else None
+    return {"role": role, "parent": planned.parent if planned else None, "status": status, "reason": reason}
 
 
-def _check_record(path: str, record: Mapping[str, Any], planned: PlannedTrial | None) -> None:
-    """Raises `Damaged` for a record that is not this trial's, `UserError` for one of a newer version."""
-    if record["format"] != RECORD_FORMAT:
-        raise Damaged(path, f"{RECORD} has format {record['format']!r}; this version reads {RECORD_FORMAT}")
-    if planned is not None and planned.key is not None and record["key"] != planned.key:
-        raise Damaged(path, f"{RECORD} has the key {record['key'][:12]}..., the plan {planned.key[:12]}...")
-    check_fields(f"{path}/{RECORD}", record["spec"])
-
-
-def _trial_row(name: str, found: Found, planned: PlannedTrial | None) -> dict[str, Any]:
+def _trial_row(run: str, name: str, found: Found, planned: PlannedTrial | None) -> dict[str, Any]:
     """A row of trials.parquet; what the trial does not have is left out, so null."""
     record = found.record
     spec = record.get("spec") or (planned.spec if planned else None)
     group = group_name(name)
     return {
+        "run": run,
         "trial": name,
         "key": record.get("key") or (planned.key if planned else None),
         "group": group,
         "ladder": ladder_name(group),
-        **(schema.spec_columns(spec) if spec else dict.fromkeys(schema.SPEC_FIELDS)),
-        "status": found.status,
-        "reason": found.reason,
+        **(spec_columns(spec) if spec else dict.fromkeys(schema.SPEC_FIELDS)),
         **_measured(record),
         **_provenance(record),
     }
@@ -154,19 +200,8 @@ def _provenance(record: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **{f"state_{which}": states.get(which) for which in ("initial", "rewind", "final")},
         **{f"sha256_{what}": sums.get(what) for what in ("weights", "masks", "metrics")},
-        **{f"{what}_version": versions.get(what) for what in ("python", "torch", "fastai", "ray")},
+        **{f"{what}_version": versions.get(what) for what in _VERSIONS},
         "code_version": fingerprint.get("code"),
+        "code_sha256": versions.get("source"),
         **{name: fingerprint.get(name) for name in ("device", "threads", "deterministic")},
     }
-
-
-def _entries(found: Mapping[str, Found], part: str, columns: Iterable[str]) -> Iterable[dict[str, Any]]:
-    """The entries of each record's list `part`, with the trial's name; what the schema does not know is left out."""
-    known = set(columns)
-    for name, trial in found.items():
-        for entry in trial.record.get(part, ()):
-            yield {"trial": name, **{key: value for key, value in entry.items() if key in known}}
-
-
-def _with_sparsity(layer: Mapping[str, Any]) -> dict[str, Any]:
-    return {**layer, "sparsity_pct": 100 * (1 - layer["n_kept"] / layer["n_weights"])}

@@ -8,7 +8,7 @@ from the same formulas as those of one layer.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,9 +109,19 @@ def overlap(a: Mapping[str, Mask], b: Mapping[str, Mask]) -> Overlaps:
     for name, mask in [*a.items(), *b.items()]:
         if mask.dtype != np.bool_:
             raise bad_value(f"mask of {name}", str(mask.dtype), "a Boolean array", "True is kept")
-    nested = all(not np.any(a[name] & ~b[name]) for name in a) or all(not np.any(b[name] & ~a[name]) for name in a)
-    layers = {name: _layer_overlap(a[name], b[name], nested) for name in a}
-    return Overlaps(layers=layers, overall=_total_overlap(layers.values(), nested))
+    count = np.count_nonzero
+    return overlap_of_counts(
+        {name: (a[name].size, int(count(a[name])), int(count(b[name])), int(count(a[name] & b[name]))) for name in a}
+    )
+
+
+def overlap_of_counts(layers: Mapping[str, Sequence[int]]) -> Overlaps:
+    """As `overlap`, from the counts of each layer: its weights, those that a keeps, that b keeps, that both keep."""
+    nested = all(k1 == both for _, k1, _, both in layers.values()) or all(
+        k2 == both for _, _, k2, both in layers.values()
+    )
+    found = {name: _layer_overlap(*counts, nested=nested) for name, counts in layers.items()}
+    return Overlaps(layers=found, overall=_total_overlap(found.values(), nested))
 
 
 def sign_agreement(a: Mapping[str, Weights], b: Mapping[str, Weights], mask: Mapping[str, Mask]) -> SignAgreements:
@@ -131,13 +141,12 @@ def sign_agreement(a: Mapping[str, Weights], b: Mapping[str, Weights], mask: Map
     return SignAgreements(layers=layers, overall=total)
 
 
-def _layer_overlap(a: Mask, b: Mask, nested: bool) -> Overlap:
-    n, k1, k2 = a.size, int(np.count_nonzero(a)), int(np.count_nonzero(b))
+def _layer_overlap(n: int, k1: int, k2: int, both: int, *, nested: bool) -> Overlap:
     return Overlap(
         n=n,
         kept_a=k1,
         kept_b=k2,
-        both=int(np.count_nonzero(a & b)),
+        both=both,
         expected=k1 * k2 / n if n else 0.0,
         variance=k1 * k2 * (n - k1) * (n - k2) / (n * n * (n - 1)) if n > 1 else 0.0,
         nested=nested,

@@ -22,9 +22,12 @@ from typing import IO, Any
 from jinja2 import Environment, StrictUndefined
 
 from analysis.answer import KEEPING_UP, answer_sentence
-from analysis.frames import Frames, as_rows, to_frames, write_table
-from analysis.gather import Found, find_trials, tabulate
+from analysis.exclusions import EXCLUSIONS
+from analysis.frames import OPTIONAL, Frames, as_rows, to_frames, write_table
+from analysis.gather import collect
+from analysis.index import write_index
 from analysis.plan import RunPlan, find_run, read_plan
+from analysis.records import Found, read_trials
 from analysis.report import report_html
 from analysis.schema import Row
 from analysis.words import signed
@@ -63,18 +66,21 @@ def pack(path: str | os.PathLike[str], out: str | Path | None = None, tickets: S
     store, run = find_run(path)
     target = _target(run, out)
     plan = read_plan(store, run)
-    found = find_trials(store, run, plan)
-    tables = tabulate(plan, found)
-    frames = to_frames(tables)
+    planned = {trial.name: trial for trial in plan.trials}
+    gathered = collect(store, run, plan)
+    frames = to_frames(gathered.tables)
     choice = choose(as_rows(frames.trials), as_rows(frames.verdicts), tickets)
     try:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".pack-") as folder:
             staged = Store(folder)
-            for name, table in tables.items():
-                write_table(staged, run, name, table)
-            staged.write(f"{run}/{PLAN}", store.read(f"{run}/{PLAN}"))
+            stored = {name: t for name, t in gathered.tables.items() if name not in OPTIONAL or t.num_rows}
+            sums = {name: write_table(staged, run, name, table) for name, table in stored.items()}
+            write_index(staged, run, sums, {}, gathered.geometry)  # masks that stay behind are not compared again
+            for name in (PLAN, EXCLUSIONS):
+                if store.exists(f"{run}/{name}"):
+                    staged.write(f"{run}/{name}", store.read(f"{run}/{name}"))
             staged.write(f"{run}/report.html", report_html(frames, plan, run).encode())
-            for name, trial in found.items():
+            for name, trial in read_trials(store, run, frames.trials["trial"].tolist(), planned):
                 _stage_record(staged, store.trial(run, name), trial)
             for name in choice.trials:
                 _stage_ticket(store, run, name, Path(folder, run, "tickets"))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.schema import SPEC_FIELDS
+from analysis.schema import ROLES, SPEC_FIELDS
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.store import PLAN, Store, open_run
 
@@ -37,11 +37,16 @@ class Rule:
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedTrial:
-    """A trial that the run is to have: its name, its key and its canonical spec."""
+    """A trial that the run is to have: its name, its key, its canonical spec.
+
+    role: one of `schema.ROLES`; parent: name of the ticket whose branch it is.
+    """
 
     name: str
     key: str | None
     spec: Mapping[str, Any]
+    role: str
+    parent: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +94,11 @@ def read_plan(store: Store, run: str) -> RunPlan:
         ) from error
 
 
+def role_of(spec: Mapping[str, Any]) -> str:
+    """What a trial is for, as far as its spec tells: plans of earlier versions do not say more."""
+    return {"none": "ticket", "dense": "dense"}.get(spec["control"], "control")
+
+
 def check_fields(where: str, spec: Mapping[str, Any]) -> Mapping[str, Any]:
     """`spec` itself. Raises `UserError` for a field that this version does not know: two groups could look like one."""
     unknown = sorted(set(spec) - set(SPEC_FIELDS))
@@ -99,7 +109,10 @@ def check_fields(where: str, spec: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _planned(entry: Mapping[str, Any]) -> PlannedTrial:
     spec = check_fields(f"{PLAN}, trial {entry['name']}", entry["spec"])
-    return PlannedTrial(name=entry["name"], key=entry.get("key"), spec=spec)
+    role = entry.get("role") or role_of(spec)
+    if role not in ROLES:
+        raise bad_value(f"{PLAN}, trial {entry['name']}, role", role, f"one of {', '.join(ROLES)}")
+    return PlannedTrial(name=entry["name"], key=entry.get("key"), spec=spec, role=role, parent=entry.get("parent"))
 
 
 def _is_run(store: Store, run: str) -> bool:

@@ -8,66 +8,31 @@ parts of the fit, 0..1. A value that does not exist is null, never 0.
 from __future__ import annotations
 
 import dataclasses
-import functools
-import json
-import types
-import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
 
+from analysis.columns import BOOL as _BOOL
+from analysis.columns import FLOAT as _FLOAT
+from analysis.columns import INT as _INT
+from analysis.columns import TEXT as _TEXT
+from analysis.columns import column as _field
+from analysis.columns import spec_fields
+from analysis.columns import table_schema as _schema
+from analysis.geometry_schema import BARRIERS, OVERLAPS, SIGNS
 from lth_trainable.spec import TrialSpec
 
-FORMAT = "1"
 SPEC_FIELDS = tuple(field.name for field in dataclasses.fields(TrialSpec))
-STATUSES = ("done", "diverged", "failed", "missing", "damaged")
+STATUSES = ("done", "diverged", "failed", "missing", "damaged", "excluded")
+ROLES = ("ticket", "dense", "control", "baseline")
 VERDICTS = ("beats dense", "matches dense", "falls short", "undecided")
-
-_ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
-_TEXT, _INT, _FLOAT, _BOOL = pa.string(), pa.int64(), pa.float64(), pa.bool_()
-_SPEC_UNITS = {
-    "start_pct": "part of the fit (0..1)", "end_pct": "part of the fit (0..1)", "epochs": "epochs",
-    "rewind_epoch": "epoch", "batch_size": "pictures", "prune_steps": "prunes",
-}  # fmt: skip
-_UNIT_OF_TYPE = {_TEXT: "name", _INT: "number", _FLOAT: "number", _BOOL: "true or false"}
 
 Row = Mapping[str, Any]
 
 
-def spec_fields(spec: type = TrialSpec) -> list[pa.Field]:
-    """One Arrow field per field of the spec dataclass: type from its annotation, description from its "help".
-
-    `X | None` is X, nullable. An annotation that is no plain str, int, float or bool becomes a string of JSON. The unit
-    is the field's own "unit" where it has one, else per cent for `*_pct`.
-    """
-    hints = typing.get_type_hints(spec)
-    return [
-        _field(f.name, _arrow_type(hints[f.name]), _spec_unit(f, hints[f.name]), f"spec.{f.name}", _spec_help(f))
-        for f in dataclasses.fields(spec)
-    ]
-
-
-def spec_columns(spec: Mapping[str, Any], of: type = TrialSpec) -> dict[str, Any]:
-    """A canonical spec as columns: a field that it leaves out is at its no-op value; JSON where the type is not plain.
-
-    Fields that this version does not know are left out too; `gather` refuses them before.
-    """
-    columns = {}
-    for f in dataclasses.fields(of):
-        value = spec.get(f.name, f.metadata.get("noop"))
-        as_json = _spec_types(of)[f.name] == _TEXT and value is not None and not isinstance(value, str)
-        columns[f.name] = json.dumps(value, sort_keys=True) if as_json else value
-    return columns
-
-
-@functools.cache
-def _spec_types(spec: type) -> dict[str, pa.DataType]:
-    return {field.name: field.type for field in spec_fields(spec)}
-
-
 def table(name: str, rows: Iterable[Row]) -> pa.Table:
-    """Rows as the table `name` ("trials", "epochs", "layers", "verdicts"); a column that a row lacks is null there.
+    """Rows as the table `name` of `TABLES`; a column that a row lacks is null there.
 
     No rows give an empty table with all columns. Raises `KeyError` for a column that the schema does not have, so
     that nothing is dropped silently, and `pyarrow.ArrowInvalid` for a value of another type.
@@ -79,44 +44,22 @@ def table(name: str, rows: Iterable[Row]) -> pa.Table:
     return pa.Table.from_pylist(listed, schema=schema)
 
 
-def _field(name: str, kind: pa.DataType, unit: str, source: str, description: str, nullable: bool = True) -> pa.Field:
-    return pa.field(name, kind, nullable, {"unit": unit, "source": source, "description": description})
-
-
-def _arrow_type(annotation: Any) -> pa.DataType:
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        options = [a for a in typing.get_args(annotation) if a is not types.NoneType]
-        annotation = options[0] if len(options) == 1 else None
-    return _ARROW.get(annotation, _TEXT)
-
-
-def _spec_unit(field: dataclasses.Field[Any], annotation: Any) -> str:
-    if "unit" in field.metadata:
-        return str(field.metadata["unit"])
-    if field.name in _SPEC_UNITS:
-        return _SPEC_UNITS[field.name]
-    return "per cent (0..100)" if field.name.endswith("_pct") else _UNIT_OF_TYPE[_arrow_type(annotation)]
-
-
-def _spec_help(field: dataclasses.Field[Any]) -> str:
-    return str(field.metadata.get("help", "")) or field.name.replace("_", " ")
-
-
-def _schema(name: str, about: str, fields: Sequence[pa.Field]) -> pa.Schema:
-    return pa.schema(fields, metadata={"table": name, "rows": about, "format": FORMAT})
-
-
+_RUN = _field("run", _TEXT, "name", "folder of the run", "name of the run", nullable=False)
 _TRIAL = _field("trial", _TEXT, "name", "plan.json: name", "name of the trial", nullable=False)
 _RESULT = "record.json: result"
 
 TRIALS = _schema("trials", "one row a trial, planned or stored", [
-    _TRIAL,
+    _RUN, _TRIAL,
     _field("key", _TEXT, "SHA-256 (hex)", "plan.json: key", "identity: spec, data and plugged-in code"),
     _field("group", _TEXT, "name", "computed from trial", "the trial's name without its seeds"),
     _field("ladder", _TEXT, "name", "computed from trial", "the group's name without its target sparsity"),
+    _field("role", _TEXT, "name", "plan.json: role", f"one of {', '.join(ROLES)}; where the plan does not say, from "
+           "the trial's control"),
+    _field("parent", _TEXT, "name", "plan.json: parent", "ticket that this trial is a branch of; null for others"),
     *spec_fields(),
     _field("status", _TEXT, "name", "computed", f"one of {', '.join(STATUSES)}", nullable=False),
-    _field("reason", _TEXT, "text", "record.json, failure.json or the store", "why it is not done"),
+    _field("reason", _TEXT, "text", "record.json, failure.json, exclusions.json or the store",
+           "why it is not done"),
     _field("sparsity_pct", _FLOAT, "per cent (0..100)", f"{_RESULT}.sparsity_pct", "prunable weights that are zero, "
            "measured from the mask in force at the end"),
     _field("n_weights", _INT, "weights", f"{_RESULT}.n_weights", "prunable weights"),
@@ -179,7 +122,12 @@ TRIALS = _schema("trials", "one row a trial, planned or stored", [
     _field("torch_version", _TEXT, "version", "record.json: versions.torch", "torch that trained it"),
     _field("fastai_version", _TEXT, "version", "record.json: versions.fastai", "fastai that trained it"),
     _field("ray_version", _TEXT, "version", "record.json: versions.ray", "Ray that ran it; null where none did"),
+    _field("cuda_version", _TEXT, "version", "record.json: versions.cuda", "CUDA of torch; null on a CPU"),
+    _field("cudnn_version", _TEXT, "version", "record.json: versions.cudnn", "cuDNN that trained it; null on a CPU"),
+    _field("driver_version", _TEXT, "version", "record.json: versions.driver", "the GPU's driver; null on a CPU"),
     _field("code_version", _TEXT, "version", "record.json: fingerprint.code", "version of this project"),
+    _field("code_sha256", _TEXT, "SHA-256 (hex)", "record.json: versions.source", "source files of the package "
+           "lth_trainable that trained it"),
     _field("device", _TEXT, "text", "record.json: fingerprint.device", "device that trained it"),
     _field("threads", _INT, "threads", "record.json: fingerprint.threads", "CPU threads of the training"),
     _field("deterministic", _BOOL, "true or false", "record.json: fingerprint.deterministic",
@@ -187,7 +135,7 @@ TRIALS = _schema("trials", "one row a trial, planned or stored", [
 ])  # fmt: skip
 
 EPOCHS = _schema("epochs", "one row a trial, level and epoch; inherited epochs are rows too", [
-    _TRIAL,
+    _RUN, _TRIAL,
     _field("level", _INT, "number", "record.json: epochs.level", "prunes before this epoch; 0: dense"),
     _field("epoch", _INT, "epoch", "record.json: epochs.epoch", "position on the learning-rate and data-order clock"),
     _field("step", _INT, "steps", "record.json: epochs.step", "optimiser steps on that clock at the end of the epoch"),
@@ -204,7 +152,7 @@ EPOCHS = _schema("epochs", "one row a trial, level and epoch; inherited epochs a
 ])  # fmt: skip
 
 LAYERS = _schema("layers", "one row a trial, level and prunable layer", [
-    _TRIAL,
+    _RUN, _TRIAL,
     _field("level", _INT, "number", "record.json: layers.level", "prunes so far; 0: dense"),
     _field("layer", _TEXT, "name", "record.json: layers.layer", "parameter of the model"),
     _field("type", _TEXT, "name", "record.json: layers.type", "type of the layer"),
@@ -213,8 +161,30 @@ LAYERS = _schema("layers", "one row a trial, level and prunable layer", [
     _field("sparsity_pct", _FLOAT, "per cent (0..100)", "computed", "100 (1 - n_kept / n_weights)"),
 ])  # fmt: skip
 
+LEVELS = _schema("levels", "one row a trial and level: its mask, and its training up to the next prune", [
+    _RUN, _TRIAL,
+    _field("level", _INT, "number", "record.json: layers.level", "prunes so far; 0: dense", nullable=False),
+    _field("n_weights", _INT, "weights", "record.json: layers.n_weights", "prunable weights"),
+    _field("n_kept", _INT, "weights", "record.json: layers.n_kept", "prunable weights that the mask keeps"),
+    _field("sparsity_pct", _FLOAT, "per cent (0..100)", "computed", "100 (1 - n_kept / n_weights)"),
+    _field("n_collapsed_layers", _INT, "layers", "computed", "layers without a weight left"),
+    _field("n_epochs", _INT, "epochs", "record.json: epochs", "epochs of this level; 0: the next prune came first"),
+    _field("n_own_epochs", _INT, "epochs", "record.json: epochs.trained_by", "those of them that this trial trained"),
+    _field("seconds", _FLOAT, "seconds", "record.json: epochs.seconds", "wall time of the level's epochs, whoever "
+           "trained them"),
+    _field("last_epoch", _INT, "epoch", "record.json: epochs.epoch", "its last epoch, on the learning-rate clock"),
+    _field("train_loss", _FLOAT, "nats", "record.json: epochs.train_loss", "of its last epoch"),
+    _field("valid_loss", _FLOAT, "nats", "record.json: epochs.valid_loss", "after its last epoch"),
+    _field("valid_accuracy", _FLOAT, "fraction (0..1)", "record.json: epochs.valid_accuracy", "after its last epoch"),
+    _field("best_valid_accuracy", _FLOAT, "fraction (0..1)", "computed", "best of its epochs"),
+    _field("early_stop_epoch", _INT, "epoch", "computed", "its first epoch with the least validation loss"),
+    _field("early_stop_valid_loss", _FLOAT, "nats", "computed", "validation loss after that epoch"),
+    _field("early_stop_valid_accuracy", _FLOAT, "fraction (0..1)", "computed", "validation accuracy after that epoch"),
+])  # fmt: skip
+
 _TESTS = "analysis.hypotheses"
 VERDICT_ROWS = _schema("verdicts", "one row a group of tickets and dense baseline", [
+    _RUN,
     _field("group", _TEXT, "name", "computed from trial", "tickets that differ in seeds only", nullable=False),
     _field("ladder", _TEXT, "name", "computed from trial", "groups that differ in their target sparsity only"),
     _field("dataset", _TEXT, "name", "spec.dataset", "data set"),
@@ -263,4 +233,7 @@ VERDICT_ROWS = _schema("verdicts", "one row a group of tickets and dense baselin
     _field("why", _TEXT, "text", _TESTS, "the reason in words", nullable=False),
 ])  # fmt: skip
 
-TABLES: dict[str, pa.Schema] = {"trials": TRIALS, "epochs": EPOCHS, "layers": LAYERS, "verdicts": VERDICT_ROWS}
+TABLES: dict[str, pa.Schema] = {
+    "trials": TRIALS, "epochs": EPOCHS, "levels": LEVELS, "layers": LAYERS, "overlaps": OVERLAPS, "signs": SIGNS,
+    "barriers": BARRIERS, "verdicts": VERDICT_ROWS,
+}  # fmt: skip

@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.answer import answer_sentence
-from analysis.frames import Frames, as_rows
+from analysis.frames import OPTIONAL, Frames, as_rows
+from analysis.geometry import left_out
 from analysis.schema import STATUSES, TABLES, Row
 from analysis.words import common_label, dense_label, short_labels, signed
 
@@ -56,6 +57,11 @@ def show(console: Console, frames: Frames, run: str) -> None:
         if row["status"] not in ("done", "missing"):
             reason = f": {row['reason']}" if row["reason"] else ""
             console.print(Text(f"  {row['status']}: {row['trial']}{reason}", style="yellow"), soft_wrap=True)
+    for name, work in left_out(frames).items():
+        size = f"{work.rows:,.0f} rows from {work.bytes / 1e9:.1f} GB"
+        console.print(
+            f"{name} is left empty, being {size}: --geometry all", style="dim", soft_wrap=True, highlight=False
+        )
     for what, path in paths(run).items():
         console.print(Text(f"{what}  {path}"), soft_wrap=True)
 
@@ -75,7 +81,8 @@ def counts_by_status(frames: Frames) -> dict[str, int]:
 
 def paths(run: str) -> dict[str, str]:
     """The files that `gather` writes, as a person would type them."""
-    return {"report": f"{run}/report.html", "tables": f"{run}/analysis/{{{','.join(TABLES)}}}.parquet"}
+    tables = ",".join(name for name in TABLES if name not in OPTIONAL)
+    return {"report": f"{run}/report.html", "tables": f"{run}/analysis/{{{tables}}}.parquet"}
 
 
 def seeds(row: Row) -> str:

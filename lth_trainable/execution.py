@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from lth_trainable.errors import UserError
+from lth_trainable.lineage import gpu_versions, source_sha256
 
 _NO_ROOM = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
@@ -98,9 +99,10 @@ def fingerprint(execution: Execution) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
+    """Versions of what a result depends on; "source" is the SHA-256 of the package's files."""
     names = ("lottery-sweep", "torch", "fastai", "ray", "numpy", "safetensors")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+    known = {"python": platform.python_version(), **{name: version(name) for name in names}}
+    return {**known, **gpu_versions(), "source": source_sha256()}
 
 
 def _device_model(device: torch.device) -> str:

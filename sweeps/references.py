@@ -6,28 +6,25 @@ import hashlib
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any
 
 from pyarrow import fs
 
 from lth_trainable.errors import UserError, bad_value
+from lth_trainable.listing import each, listing
 from lth_trainable.segments import rewind_key
 from lth_trainable.spec import TrialSpec, spec_from_dict
 from lth_trainable.store import FORMAT, MANIFEST, PLAN, STATES, Damaged, Store
 from sweeps.plan import KEEP_STATES, Facts, Plan, PlannedTrial, make_plan
 
-READERS = 16  # files read at a time: an object store answers slowly, but many at once
 CHUNK = 4 << 20  # bytes of a file in memory
 _STATE = re.compile(
     rf"{STATES}/[0-9a-f]{{64}}/[0-9a-f]{{12}}(-passing-[0-9a-f]+)?"
 )  # anything else below states/ is left alone
 _KEY = re.compile(rf"{STATES}/[0-9a-f]{{64}}")
-Item = TypeVar("Item")
-Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,28 +229,11 @@ def take_inventory(store: Store) -> Inventory:
     return Inventory(states=states, keys=keys, trials=trials, bytes=sizes)
 
 
-def listing(store: Store, path: str) -> list[fs.FileInfo]:
-    """All that is below `path`. A listing overtaken by a writer is taken again, folder by folder."""
-    full = f"{store.root}/{path}".rstrip("/")
-    try:
-        return list(store.fs.get_file_info(fs.FileSelector(full, recursive=True, allow_not_found=True)))
-    except FileNotFoundError:
-        folders = store.folders(path)
-        here = store.fs.get_file_info([f"{full}/{name}" for name in (*store.sizes(path), *folders)])
-        found = [info for info in here if info.type != fs.FileType.NotFound]
-        return found + [info for name in folders for info in listing(store, f"{path}/{name}".lstrip("/"))]
-
-
 def files_below(store: Store, folder: str) -> dict[str, fs.FileInfo]:
     """Files of a folder by name, without those of folders in it."""
     full = f"{store.root}/{folder}"
     infos = (info for info in listing(store, folder) if info.type == fs.FileType.File)
     return {info.base_name: info for info in infos if info.path == f"{full}/{info.base_name}"}
-
-
-def each(function: Callable[[Item], Answer], items: Iterable[Item]) -> list[Answer]:
-    with ThreadPoolExecutor(READERS) as pool:
-        return list(pool.map(function, items))
 
 
 # -- whether it is whole ---------------------------------------------------------------------------------------------

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis.plan import find_run
+from lth_trainable.listing import each, listing
 from lth_trainable.spec import spec_from_dict
 from lth_trainable.store import FAILURE, MANIFEST, PLAN, STATES, Store, damage_by_size, fingerprint_mark
 from sweeps.lock import is_alive, read_driver
 from sweeps.plan import Plan, PlannedTrial, needed_by, work_left
-from sweeps.references import each, listing, plans_of, read_manifest, read_plan
+from sweeps.references import plans_of, read_manifest, read_plan
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from analysis.gather import Found, tabulate
+from analysis.gather import tabulate
 from analysis.plan import Rule, RunPlan
+from analysis.records import Found
 from lth_trainable.spec import TrialSpec
 from lth_trainable.store import RECORD, Store, to_json
 
@@ -136,7 +137,8 @@ def paired(dense_pct: float, differences_pp: Mapping[float | None, Sequence[floa
 def trial_rows(specs: Sequence[TrialSpec], accuracy: Accuracy, **changes: Any) -> list[dict[str, Any]]:
     """Rows of trials.parquet for these trials, all finished; without files."""
     found = {spec.name: Found(record=record(spec, accuracy(spec)), status="done") for spec in specs}
-    rows = tabulate(RunPlan(recipe="", claim="", commands=(), versions={}, rule=Rule(), trials=()), found)["trials"]
+    no_plan = RunPlan(recipe="", claim="", commands=(), versions={}, rule=Rule(), trials=())
+    rows = tabulate("run", no_plan, found)["trials"]
     return [row | changes for row in rows.to_pylist()]
 
 

@@ -17,6 +17,12 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "runs")
 
 
+@pytest.fixture
+def without_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gather without drawing the report, which follows from the tables and takes longer than they do."""
+    monkeypatch.setattr("analysis.report.report_html", lambda *_: "")
+
+
 @pytest.fixture(scope="session")
 def data_archives() -> Path:
     """Folder of the real archives (`mnist_png.tgz`, ...), skipped with a reason where none is given."""

@@ -26,9 +26,8 @@ def test_it_gathers_and_prints_table_answer_and_paths(tmp_path: Path) -> None:
     assert "matches dense" in done.stdout
     assert "The sparsest tickets shown to match the dense network keep 13 % of the weights" in done.stdout
     assert f"{run}/report.html" in done.stdout
-    assert sorted(path.name for path in run.glob("analysis/*")) == [
-        "epochs.parquet", "layers.parquet", "trials.parquet", "verdicts.parquet",
-    ]  # fmt: skip
+    tables = ["epochs", "layers", "levels", "overlaps", "signs", "trials", "verdicts"]
+    assert sorted(path.stem for path in run.glob("analysis/*.parquet")) == tables
     assert (run / "report.html").exists()
 
 
@@ -38,7 +37,7 @@ def test_json_is_one_object_and_nothing_else(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     content = json.loads(done.stdout)
     assert content["run"] == str(run)
-    assert content["trials"] == {"done": 34, "diverged": 0, "failed": 0, "missing": 1, "damaged": 0}
+    assert content["trials"] == {"done": 34, "diverged": 0, "failed": 0, "missing": 1, "damaged": 0, "excluded": 0}
     assert len(content["verdicts"]) == 6
     assert content["verdicts"][-1]["why"] == "needs at least 5 seeds, has 4; 1 planned seed lacks a finished pair"
     assert content["verdicts"][0]["rewind_epoch"] == 0

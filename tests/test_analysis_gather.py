@@ -16,6 +16,7 @@ from pyarrow import parquet
 
 import analysis
 from analysis import schema
+from analysis.frames import OPTIONAL
 from lth_trainable.errors import UserError
 from lth_trainable.spec import TrialSpec
 from lth_trainable.store import MANIFEST, RECORD, to_json
@@ -23,6 +24,7 @@ from tests.analysis_helpers import dense, digits_like, drops, ladder, make_run, 
 
 ACCURACY = drops({None: 0.96, 64: 0.955, 87.04: 0.95, 92.22: 0.94})
 TICKETS, DENSE = ladder(64, 87.04), dense()
+WRITTEN = {name: table for name, table in schema.TABLES.items() if name not in OPTIONAL}
 
 
 def by_name(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
@@ -82,7 +84,7 @@ def test_every_reader_sees_the_same(tmp_path: Path) -> None:
     run = make_run(tmp_path, [*DENSE, *TICKETS], ACCURACY, skip=[TICKETS[0].name])
     frames = analysis.gather(run)
     pd.testing.assert_frame_equal(analysis.load(run).trials, frames.trials)
-    for name, expected in schema.TABLES.items():
+    for name, expected in WRITTEN.items():
         path = run / "analysis" / f"{name}.parquet"
         rows = parquet.read_table(path).to_pylist()
         assert rows == analysis.as_rows(getattr(frames, name))
@@ -113,7 +115,7 @@ def test_gathering_again_gives_the_same_bytes(tmp_path: Path) -> None:
         return {path.name: path.read_bytes() for path in [*run.glob("analysis/*"), run / "report.html"]}
 
     first = contents()
-    assert set(first) == {"trials.parquet", "epochs.parquet", "layers.parquet", "verdicts.parquet", "report.html"}
+    assert set(first) == {*(f"{name}.parquet" for name in WRITTEN), "index.json", "report.html"}
     assert contents() == first
 
 
@@ -223,7 +225,7 @@ def test_no_finished_trial_gives_valid_tables(tmp_path: Path) -> None:
     assert set(frames.trials.status) == {"missing"}
     assert frames.trials.test_accuracy.isna().all()
     assert set(frames.verdicts.verdict) == {"undecided"}
-    for name, expected in schema.TABLES.items():
+    for name, expected in WRITTEN.items():
         assert parquet.read_schema(run / "analysis" / f"{name}.parquet").equals(expected, check_metadata=True)
     assert pl.read_parquet(run / "analysis" / "epochs.parquet").is_empty()
     assert "no finished tickets yet" in (run / "report.html").read_text()
@@ -231,7 +233,7 @@ def test_no_finished_trial_gives_valid_tables(tmp_path: Path) -> None:
 
 def test_an_empty_plan_gives_empty_tables(tmp_path: Path) -> None:
     frames = analysis.gather(make_run(tmp_path, [], ACCURACY))
-    assert [len(getattr(frames, name)) for name in schema.TABLES] == [0, 0, 0, 0]
+    assert [len(getattr(frames, name)) for name in schema.TABLES] == [0] * 8
     assert analysis.answer(frames.verdicts).startswith("No answer yet")
 
 

@@ -11,10 +11,11 @@ import pytest
 from pyarrow import fs
 
 from lth_trainable.data import load_dataset
+from lth_trainable.listing import listing
 from lth_trainable.run import Keep, run_trial
 from lth_trainable.spec import TrialSpec
 from lth_trainable.store import MANIFEST, PLAN, STATES, Store, load_trial, to_json
-from sweeps import references, storage
+from sweeps import storage
 from sweeps.plan import Facts, Plan, make_plan
 from sweeps.storage import main
 
@@ -305,7 +306,7 @@ def test_a_storage_by_uri_and_listings_that_are_overtaken(
     store: Store, junk: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep(store, "a", [OTHER])
-    whole = {(info.path, info.size) for info in references.listing(store, "")}
+    whole = {(info.path, info.size) for info in listing(store, "")}
     selector = fs.FileSelector
 
     def overtaken(base: str, recursive: bool = False, **more: Any) -> Any:
@@ -314,5 +315,5 @@ def test_a_storage_by_uri_and_listings_that_are_overtaken(
         return selector(base, recursive=recursive, **more)
 
     monkeypatch.setattr(fs, "FileSelector", overtaken)
-    assert {(info.path, info.size) for info in references.listing(store, "")} == whole
+    assert {(info.path, info.size) for info in listing(store, "")} == whole
     assert [g["path"] for g in tell(capsys, "gc", f"file://{store.root}")["gone"]] == [junk]

@@ -1,0 +1,44 @@
+"""Rows that belong together, put in another order without touching what they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+Key = tuple[str, ...]
+
+
+def spans(table: pa.Table, *keys: str) -> dict[Key, tuple[int, int]]:
+    """Where the rows of each value of the columns `keys` are: the first, and one past the last.
+
+    The rows of a value must be next to each other, and the columns without nulls.
+    """
+    if not table.num_rows:
+        return {}
+    starts = np.ones(table.num_rows, bool)
+    starts[1:] = False
+    for key in keys:
+        column = table[key]
+        starts[1:] |= pc.not_equal(column.slice(1), column.slice(0, table.num_rows - 1)).to_numpy()
+    first = np.flatnonzero(starts)
+    values = zip(*(table[key].take(pa.array(first)).to_pylist() for key in keys), strict=True)
+    return dict(zip(values, zip(first.tolist(), [*first[1:].tolist(), table.num_rows], strict=True), strict=True))
+
+
+def arranged(order: Iterable[tuple[Key, int]], keys: Sequence[str], *sources: pa.Table) -> pa.Table:
+    """Rows of several tables in one order: for each key, those of the table whose number stands beside it, if any."""
+    places = [spans(source, *keys) for source in sources]
+    pieces: list[tuple[int, int, int]] = []
+    for key, which in order:
+        if key not in places[which]:
+            continue
+        start, end = places[which][key]
+        if pieces and pieces[-1][0] == which and pieces[-1][2] == start:
+            pieces[-1] = (which, pieces[-1][1], end)
+        else:
+            pieces.append((which, start, end))
+    slices = [sources[which].slice(start, end - start) for which, start, end in pieces]
+    return pa.concat_tables(slices or [sources[0].slice(0, 0)])
