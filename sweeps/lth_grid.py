@@ -66,13 +66,13 @@ def run(options: Options, sweep: Sweep, arguments: Sequence[str]) -> int:
     resources.check(here=options.cluster is None and options.address is None)
     budget = Budget(hours=options.max_hours, epochs=options.max_epochs)
     budget.check()
-    space = expand(sweep)
+    space = expand(sweep, options.data_root)
     if place is Place.SUBMIT:
         return submit(options, arguments)
     store, name = _open(options, sweep)
     facts = _facts(space, options)
     ledger = Ledger(
-        store=store, run=name, plan=make_plan(space.trials, facts, options.keep_states), facts=facts
+        store=store, run=name, plan=make_plan(space.trials, facts, options.keep_states), facts=facts, roles=space.roles
     )  # fmt: skip
     job = Job(console=console(), options=options, resources=resources, ledger=ledger)
     for note in space.notes:
