@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lth_trainable.errors import UserError, bad_value
+from lth_trainable.errors import UserError
 from lth_trainable.spec import TrialSpec
 from lth_trainable.validation import DENSE_RESTARTS
 
@@ -24,11 +24,12 @@ def dense(ticket: TrialSpec, data_root: Path | None = None) -> TrialSpec:
 
 
 def dense_to_first_prune(ticket: TrialSpec, data_root: Path | None = None) -> TrialSpec:
-    """The dense network for as long as until the first prune within a fit, as the fasterai tutorial has it."""
-    epochs = next((prune.epoch for prune in ticket.prunes), 0)
-    if not epochs:
-        raise bad_value("baseline", "dense_to_first_prune", "a schedule within one fit that begins dense")
-    return replace(ticket, control="dense", epochs=epochs)
+    """The dense network for as long as until the first prune within a fit, as the fasterai tutorial has it.
+
+    For T epochs where that comes after T (imp, omp), or where the fit begins with it.
+    """
+    first = next((prune.epoch for prune in ticket.prunes), 0)
+    return replace(ticket, control="dense", epochs=first or ticket.epochs)
 
 
 def dense_restarts(ticket: TrialSpec, data_root: Path | None = None) -> TrialSpec:

@@ -173,12 +173,17 @@ def _strand(node: Node, way: str, facts: Mapping[int, Mapping[str, Any]]) -> Str
         telling = [
             t for t in _telling([facts[id(c)] for c in parting], without=("target_sparsity_pct",)) if t != "mode"
         ]
-        stops.append((at, tuple(_strand(c, _in_words(facts[id(c)], telling), facts) for c in parting)))
+        stops.append((at, tuple(_strand(c, _way(facts[id(c)], telling), facts) for c in parting)))
         if on is None:
             pruned = next((stop for stop, _ in stops if stop.level), None)
             mode = _in_words(facts[id(pruned)], ["mode"]) if pruned and not _starts_over(facts[id(pruned)]) else ""
             return Strand(way=way, mode=mode, stops=tuple(stops))
         at = on
+
+
+def _way(facts: Mapping[str, Any], telling: Sequence[str]) -> str:
+    """What tells a branch; a control is told also where no branch is beside it."""
+    return _in_words(facts, ["control", *telling] if facts["control"] in CONTROLS else telling)
 
 
 # -- words -------------------------------------------------------------------------------------------------------------
