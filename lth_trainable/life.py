@@ -45,6 +45,7 @@ class Life:
         self.chain = segments(spec, trial.data.digest, trial.steps_per_epoch)
         self.identity = Identity(spec=spec, key=spec.key(trial.data.digest), chain=self.chain, mark=states.mark)
         self.rewind_key = rewind_key(spec, self.chain)
+        self.referred_to = self.identity.state_keys
         self.rewind_point: Snapshot | None = trial.initial if self.rewind_key == self.chain[0].key else None
         self.marks = dict(keep.marks)
         if spec.rewind_step is not None and self.rewind_key is not None:
@@ -58,9 +59,8 @@ class Life:
         self.states.look()
         self._seal_initial()
         if can_record(self.states.store, self.identity):
-            damaged = [
-                key for key in self._referred_to if self.states.has(key, False) and not self.states.is_sound(key)
-            ]
+            there = {key for key in self.referred_to.values() if self.states.has(key, False)}
+            damaged = [key for key in there if not self.states.is_sound(key)]
             if not damaged:
                 return
             self._seal_initial()
@@ -114,7 +114,7 @@ class Life:
     def _is_past_rewind_point(self, index: int, epoch: int) -> bool:
         """Whether training that goes on from here would not come by the rewind point any more, yet needs it."""
         spec = self.trial.spec
-        if not spec.rewinds:
+        if self.rewind_key is None:
             return False
         step = spec.rewind_step or (spec.rewind_epoch or 0) * self.trial.steps_per_epoch
         return self.chain[index].level > 0 or epoch * self.trial.steps_per_epoch > step
@@ -130,7 +130,7 @@ class Life:
     def _make_rewind_point(self) -> None:
         """Train the dense network anew as far as the rewind point: a later state is stored, the point is not."""
         spec, trial = self.trial.spec, self.trial
-        first = 1 + next(i for i, s in enumerate(self.chain) if s.kind == "prune")
+        first = 1 + next(i for i, s in enumerate(self.chain) if s.level)
         for index, epoch in self._deepest_first(first):
             state = self.states.load(self.chain[index].key_at(epoch), trial.initial)
             if state is not None and not self._is_past_rewind_point(index, epoch):
@@ -154,19 +154,22 @@ class Life:
                 start = epoch if number == index else segment.start
                 if start < segment.end:
                     self._train(segment, start, segment.end)
-            elif segment.kind == "prune":
+            elif segment.kind in ("prune", "restart"):
                 self.trial.prune(segment)
+            elif segment.kind == "control":
+                self.trial.control(self.rewind_point)
             elif segment.kind in ("rewind", "reset_end"):
                 self.trial.rewind(self.rewind_point if self.trial.spec.rewinds else None)
 
     def _train(self, segment: Segment, start: int, end: int, stop: bool = False) -> None:
         spec, level = self.trial.spec, segment.level
-        is_last = level > 0 and spec.retrain == "fine_tuning"
+        starts_over = spec.starts_over and segment is self.chain[-1]
+        is_last = level > 0 and spec.retrain == "fine_tuning" and not starts_over
         place = Place(level=level if spec.order_is_new else 0, lr_is_last=is_last)
         more: list[Callback] = [_AtBoundaries(self, segment)]
         if level == 0:
             more += self._at_steps(spec.rewind_step if stop else None)
-        elif spec.rewind_step is not None and start == segment.start:
+        elif spec.rewind_step is not None and start == segment.start and not starts_over:
             place = replace(place, skip=spec.rewind_step % self.trial.steps_per_epoch)
         self.trial.fit(start, end, place, *more)
 
@@ -201,11 +204,12 @@ class Life:
         self._seal(key, measured=False)
 
     def _seal_initial(self) -> None:
-        if self.states.find(self.chain[0].key, complete=False) is None:
-            self.states.seal(self.chain[0].key, self.trial.state(False), complete=False)
+        key = self.referred_to["initial"]
+        if self.states.find(key, complete=False) is None:
+            self.states.seal(key, self.trial.initial_state(), complete=False)
 
     def _seal(self, key: str, measured: bool) -> None:
-        if self.keep.resumable or key in self._referred_to:
+        if self.keep.resumable or key in self.referred_to.values():
             self.states.seal(key, self.trial.state(measured), complete=self.keep.resumable)
             self.sealed_at = time.monotonic()
             self._forget_passing()
@@ -216,11 +220,6 @@ class Life:
         self.sealed_at = time.monotonic()
         self._forget_passing()
         self.passing = paths
-
-    @property
-    def _referred_to(self) -> set[str]:
-        """Keys of the states that the trial's record refers to."""
-        return {self.chain[0].key, self.chain[-1].key, *([self.rewind_key] if self.rewind_key else [])}
 
     def _end(self) -> None:
         """Store the state in which the trial ends, measured; what was stored for its own sake goes."""

@@ -1,32 +1,36 @@
 """The networks, by name. A builder is `f(shape, n_classes) -> nn.Module`; `shape` is (channels, height, width).
 
-Builders import torch when called, so that the names can be checked without it. They draw their initial weights from
-torch's global stream, which the caller seeds.
+One that takes `width_pct` too (per cent, 100: the network's own) can be made narrower. Builders import torch when
+called, so that the names can be checked without it. They draw their initial weights from torch's global stream, which
+the caller seeds.
 """
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from lth_trainable.errors import UserError
+from lth_trainable.registry import lookup
 
 if TYPE_CHECKING:
     from torch import nn
 
-Builder = Callable[[tuple[int, int, int], int], "nn.Module"]
+Builder = Callable[..., "nn.Module"]
 
 
-def lenet_300_100(shape: tuple[int, int, int], n_classes: int) -> nn.Module:
+def lenet_300_100(shape: tuple[int, int, int], n_classes: int, width_pct: float = 100.0) -> nn.Module:
     """Two hidden layers of 300 and 100, ReLU, Gaussian Glorot weights, zero biases (arXiv 1803.03635, sec. 2, app. G).
 
     Biases are zero here; the paper does not say.
     """
     from torch import nn
 
-    sizes = [math.prod(shape), 300, 100, n_classes]
+    sizes = [math.prod(shape), *narrowed((300, 100), width_pct), n_classes]
     layers: list[nn.Module] = [nn.Flatten()]
     for n_in, n_out in itertools.pairwise(sizes):
         linear = nn.Linear(n_in, n_out)
@@ -36,13 +40,59 @@ def lenet_300_100(shape: tuple[int, int, int], n_classes: int) -> nn.Module:
     return nn.Sequential(*layers[:-1])
 
 
-def resnet18(shape: tuple[int, int, int], n_classes: int) -> nn.Module:
-    """torchvision's ResNet-18 (He et al., arXiv 1512.03385), untrained; pictures must have three channels."""
+def resnet18(shape: tuple[int, int, int], n_classes: int, width_pct: float = 100.0) -> nn.Module:
+    """torchvision's ResNet-18 (He et al., arXiv 1512.03385), untrained; pictures must have three channels.
+
+    Narrower, it has its blocks, names and initial weights with fewer channels.
+    """
     from torchvision.models import resnet18 as build
 
     if shape[0] != 3:
         raise UserError(f"resnet18: found pictures of {shape[0]} channel(s); expected 3; choose another --model")
-    return build(num_classes=n_classes)
+    return build(num_classes=n_classes) if width_pct == 100 else _narrow_resnet18(n_classes, width_pct)
+
+
+def _narrow_resnet18(n_classes: int, width_pct: float) -> nn.Module:
+    """torchvision writes the widths down in its class; these are its blocks on other widths."""
+    from torch import nn
+    from torchvision.models.resnet import BasicBlock, conv1x1
+
+    stem, *widths = narrowed((64, 64, 128, 256, 512), width_pct)
+    parts: dict[str, nn.Module] = {
+        "conv1": nn.Conv2d(3, stem, 7, stride=2, padding=3, bias=False), "bn1": nn.BatchNorm2d(stem),
+        "relu": nn.ReLU(inplace=True), "maxpool": nn.MaxPool2d(3, stride=2, padding=1),
+    }  # fmt: skip
+    for number, (n_in, n_out) in enumerate(itertools.pairwise((stem, *widths)), 1):
+        down = nn.Sequential(conv1x1(n_in, n_out, 2), nn.BatchNorm2d(n_out)) if number > 1 else None
+        first = BasicBlock(n_in, n_out, 1 if down is None else 2, down)
+        parts[f"layer{number}"] = nn.Sequential(first, BasicBlock(n_out, n_out))
+    parts |= {"avgpool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "fc": nn.Linear(widths[-1], n_classes)}
+    network = nn.Sequential(OrderedDict(parts))
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return network
+
+
+def narrowed(sizes: Sequence[int], width_pct: float) -> list[int]:
+    """Each size times the width, to the nearest whole number and at least 1."""
+    return [max(1, math.floor(size * width_pct / 100 + 0.5)) for size in sizes]
 
 
 MODELS: dict[str, Builder] = {"lenet_300_100": lenet_300_100, "resnet18": resnet18}
+
+
+def build(name: str, shape: tuple[int, int, int], n_classes: int, width_pct: float | None = None) -> nn.Module:
+    """The network of this name, or of the user's function that it names, untrained. width_pct: None, its own.
+
+    Raises `UserError` for a width of a network that takes none.
+    """
+    builder: Callable[..., nn.Module] = lookup("model", name, MODELS)
+    if width_pct is None:
+        return builder(shape, n_classes)
+    if "width_pct" not in inspect.signature(builder).parameters:
+        raise UserError(
+            f"width_pct: found {width_pct:g} for the network {name}, which takes none; expected a builder "
+            "f(shape, n_classes, width_pct=100.0), such as that of lenet_300_100"
+        )
+    return builder(shape, n_classes, width_pct=width_pct)

@@ -17,7 +17,7 @@ _LABELS = {
     "batch_size": "bs", "optimizer": "", "lr": "lr", "momentum": "mom", "beta2": "beta2_", "eps": "eps",
     "weight_decay": "wd", "precision": "", "order_seed": "order", "split_seed": "split", "augment": "",
     "lr_policy": "lr_", "warmup_pct": "warm", "lr_drops": "drops", "lr_drop_factor": "drop", "rewind_optimizer": "opt_",
-    "output_prune_rate_pct": "pout", "validate_every": "val",
+    "output_prune_rate_pct": "pout", "validate_every": "val", "width_pct": "w",
 }  # fmt: skip
 
 
@@ -32,6 +32,7 @@ def trial_name(spec: TrialSpec) -> str:
             parts.append(f"r{spec.rewind_epoch}")
         if spec.rewind_step is not None:
             parts.append(f"r{spec.rewind_step}it")
+        parts += [spec.control] if spec.control != "none" else []
     usual = _defaults(spec)
     parts += [
         f"{label}{_safe(getattr(spec, name))}" for name, label in _LABELS.items() if getattr(spec, name) != usual[name]

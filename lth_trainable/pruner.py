@@ -154,12 +154,21 @@ class Pruner(MaskedLayers):
                 name = layer.parameter_name
                 masks |= self._masks({name: self._scores(index, inputs)}, {name: asked[name]}, growing)
         self.asked = asked
-        self.put(masks)
+        self._put(masks)
         if reads_previous(self.criterion):
             self.previous = {layer.parameter_name: layer.weight.detach().clone() for layer in self.layers}
+
+    def exchange(self, masks: dict[str, Mask]) -> None:
+        """Put other masks in the place of the last level's, and apply them; what those removed is not brought back."""
+        self.levels.pop()
+        self.counts_by_level.pop()
+        self._put(masks)
+
+    def _put(self, masks: dict[str, Mask]) -> None:
+        self.put(masks)
         if self.collapsed:
             names = ", ".join(self.collapsed)
-            warnings.warn(f"no weight is left in {names} at {self.sparsity_pct:.2f} %", stacklevel=2)
+            warnings.warn(f"no weight is left in {names} at {self.sparsity_pct:.2f} %", stacklevel=3)
 
     def _masks(
         self, scores: Mapping[str, Scores], sparsity: Fraction | Mapping[str, Fraction], growing: bool

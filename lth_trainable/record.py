@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lth_trainable.flops import costs
-from lth_trainable.segments import Segment, rewind_key
+from lth_trainable.segments import Segment, recorded_keys
 from lth_trainable.spec import TrialSpec, digest
 from lth_trainable.store import FORMAT, HISTORY, MANIFEST, MASKS, RECORD, WEIGHTS, Damaged, Sealed, Store, to_json
 
@@ -30,6 +30,11 @@ class Identity:
     key: str
     chain: tuple[Segment, ...]
     mark: Mapping[str, Any]
+
+    @property
+    def state_keys(self) -> dict[str, str]:
+        """Keys of the states that its record refers to: initial, final, rewind."""
+        return recorded_keys(self.spec, self.chain)
 
 
 def can_record(store: Store, trial: Identity) -> bool:
@@ -97,7 +102,7 @@ def _seal(store: Store, path: str, files: Mapping[str, bytes], about: Mapping[st
 
 
 def _sources(store: Store, trial: Identity) -> tuple[dict[str, Sealed], dict[str, Any]] | None:
-    found = {which: store.find(store.state(key, trial.mark)) for which, key in _state_keys(trial).items()}
+    found = {which: store.find(store.state(key, trial.mark)) for which, key in trial.state_keys.items()}
     folders = {which: folder for which, folder in found.items() if folder is not None}
     final = folders.get("final")
     if final is None or "initial" not in folders or HISTORY not in final.manifest["files"]:
@@ -106,12 +111,6 @@ def _sources(store: Store, trial: Identity) -> tuple[dict[str, Sealed], dict[str
     if history.get("diverged"):  # perhaps before it came to its rewind point
         return folders, history
     return (folders, history) if history.get("evaluation") and len(folders) == len(found) else None
-
-
-def _state_keys(trial: Identity) -> dict[str, str]:
-    keys = {"initial": trial.chain[0].key, "final": trial.chain[-1].key}
-    rewind = rewind_key(trial.spec, trial.chain)
-    return keys if rewind is None else {**keys, "rewind": rewind}
 
 
 def _pruned(spec: TrialSpec, history: Mapping[str, Any]) -> list[str]:

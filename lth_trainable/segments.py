@@ -1,4 +1,4 @@
-"""A spec as segments: initialise, train, prune, rewind, each ending in a state with a key. Pure; no torch.
+"""A spec as segments: initialise, train, prune, rewind, control, each ending in a state with a key. Pure; no torch.
 
 A state key is a hash of the parent's key, the effective range of epochs, and only what acts in the segment, so two
 trials share training up to a boundary iff their keys are equal there. `docs/design.md` has the table of what enters a
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -23,7 +23,8 @@ from lth_trainable.spec import TrialSpec, digest
 class Segment:
     """One step of a trial's life.
 
-    kind: "init", "train", "prune", "rewind" or "reset_end". level: prune events so far, this one included.
+    kind: "init", "train", "prune", "restart" (an all-ones mask where the ticket prunes), "rewind", "control" (for the
+    ticket's last rewind, or its reset_end) or "reset_end". level: prune events so far, this one included.
     start, end: the epochs [start, end) trained, as positions on the LR and data-order clock; start == end where nothing
     trains. A level that is rewound to an iteration starts within epoch `start`. sparsity: the exact fraction in force
     after the segment; output_sparsity: that of the output layer, where it has its own. key: the state it ends in.
@@ -52,7 +53,8 @@ def segments(spec: TrialSpec, data_digest: str, steps_per_epoch: int | None = No
     """The whole life of a trial, in order.
 
     Levels: init, train to k, train to T, then per level prune, rewind to k, train to T. Within a fit: init, train to
-    the first prune (cut at k), then per event prune, rewind, train to the next. Dense: init, train.
+    the first prune (cut at k), then per event prune, rewind, train to the next. Dense: init, train. A control is its
+    ticket up to the last prune, and then has "control" for "rewind"; of a supermask, for "reset_end".
 
     steps_per_epoch: needed where a spec rewinds to an iteration. Raises `UserError` where that comes too late.
     """
@@ -64,18 +66,33 @@ def segments(spec: TrialSpec, data_digest: str, steps_per_epoch: int | None = No
         _within_fit(chain, spec)
     else:
         chain.train_to(spec.epochs)
-    if spec.reset_end:
+    if spec.reset_end and spec.control == "none":
         chain.event("reset_end", at=spec.epochs, rewind=_whither(spec))
+    elif spec.reset_end:
+        chain.event("control", at=spec.epochs, name=spec.control, to=_whither(spec))
     return tuple(chain.segments)
 
 
-def rewind_key(spec: TrialSpec, chain: Iterable[Segment]) -> str | None:
-    """Key of the state that a trial's rewinds return to; None where it has none."""
-    if not spec.rewinds:
+def rewind_key(spec: TrialSpec, chain: Sequence[Segment]) -> str | None:
+    """Key of the state that a trial's rewinds return to, those of its ticket included; None where it has none."""
+    returns = {"rewind", "reset_end"} if spec.starts_over else {"rewind", "reset_end", "control"}
+    within_fit = spec.family == "fit"  # there the last reset comes even where a new initialisation follows it
+    if not spec.rewinds or not (within_fit or any(segment.kind in returns for segment in chain)):
         return None
     if spec.rewind_step is not None:
         return _on_line(_trunk(chain).line, f"{spec.rewind_step}it")
     return state_at(chain, spec.rewind_epoch or 0)
+
+
+def recorded_keys(spec: TrialSpec, chain: Sequence[Segment]) -> dict[str, str]:
+    """Keys of the states that a trial's record refers to: initial, final, and rewind where its end was rewound to it.
+
+    The initial state of a control that starts over is its new initialisation, one for all such controls of a network.
+    """
+    if spec.starts_over:
+        return {"initial": _event("control-init", chain[0].key, ()), "final": chain[-1].key}
+    rewind = rewind_key(spec, chain)
+    return {"initial": chain[0].key, "final": chain[-1].key, **({"rewind": rewind} if rewind is not None else {})}
 
 
 def state_at(chain: Iterable[Segment], epoch: int) -> str:
@@ -100,10 +117,21 @@ def _levels(chain: _Chain, spec: TrialSpec, steps_per_epoch: int | None) -> None
     if spec.rewind_epoch:
         chain.train_to(k)
     chain.train_to(spec.epochs)
-    for sparsity, output in zip(spec.level_sparsities, spec.output_sparsities, strict=True):
+    levels = list(zip(spec.level_sparsities, spec.output_sparsities, strict=True))
+    for level, (sparsity, output) in enumerate(levels, 1):
         chain.prune(sparsity, output)
-        chain.event("rewind", at=k, mode=spec.retrain, to=_whither(spec), optimizer=spec.rewind_optimizer)
+        if spec.acts_at_prune and level == len(levels):
+            _control(chain, spec, k)
+        else:
+            chain.event("rewind", at=k, mode=spec.retrain, to=_whither(spec), optimizer=spec.rewind_optimizer)
         chain.train_to(spec.epochs)
+
+
+def _control(chain: _Chain, spec: TrialSpec, k: int) -> None:
+    if spec.starts_over:  # what the ticket is rewound to does not act any more
+        chain.event("control", at=0, name=spec.control, order="level" if spec.order_is_new else "dense")
+    else:
+        chain.event("control", at=k, name=spec.control, to=_whither(spec), optimizer=spec.rewind_optimizer)
 
 
 def _within_fit(chain: _Chain, spec: TrialSpec) -> None:
@@ -114,7 +142,10 @@ def _within_fit(chain: _Chain, spec: TrialSpec) -> None:
     for event in events:
         chain.train_to(event.epoch)
         chain.prune(event.sparsity)
-        if spec.retrain == "tutorial":
+        if spec.acts_at_prune and event is events[-1]:
+            to = None if spec.starts_over else _whither(spec)
+            chain.event("control", at=event.epoch, name=spec.control, within="fit", to=to)
+        elif spec.retrain == "tutorial":
             chain.event("rewind", at=event.epoch, mode="tutorial", to=_whither(spec))
     chain.train_to(spec.epochs)
 
@@ -137,10 +168,11 @@ class _Chain:
         self.training = _training(spec)
 
     def root(self) -> None:
-        code: dict[str, Any] = {f"{name}_code": self.code[name] for name in ("dataset", "model") if name in self.code}
+        more: dict[str, Any] = {f"{name}_code": self.code[name] for name in ("dataset", "model") if name in self.code}
+        more |= {"width_pct": self.spec.width_pct} if self.spec.width_pct is not None else {}
         self.event(
             "init", data=self.data_digest, split_seed=self.spec.split_seed, model=self.spec.model, seed=self.spec.seed,
-            precision=self.spec.precision, **code,
+            precision=self.spec.precision, **more,
         )  # fmt: skip
 
     def train_to(self, epoch: int) -> None:
@@ -152,6 +184,9 @@ class _Chain:
 
     def prune(self, sparsity: Fraction, output: Fraction | None = None) -> None:
         self.level, self.sparsity, self.output = self.level + 1, sparsity, output
+        if self.spec.restarts:
+            self.event("restart")
+            return
         self.event(
             "prune", sparsity=str(sparsity), output=None if output is None else str(output),
             criterion=self.spec.criterion, granularity=self.spec.granularity, context=self.spec.context,

@@ -145,6 +145,8 @@ class SparsifyCallback(Callback):
         self._fitting = False
         if self.reset_end and self.rewind_point is not None:  # a fit may be stopped before it comes to its rewind epoch
             self._reset()
+            if self._pruner.in_force is not None:
+                self.on_ticket()
         assert self.keeper is not None
         self.keeper.pruner, self.keeper.owner = MaskedLayers(self._pruner.layers, self._pruner.in_force), None
         self._show_sparsity(False)
@@ -276,6 +278,11 @@ class SparsifyCallback(Callback):
         if self.lth:
             self._say(f"Resetting Weights to their epoch {self.rewind_epoch} values")
             self._reset()
+        if self._epoch == max(self._plan) and not self.reset_end:
+            self.on_ticket()
+
+    def on_ticket(self) -> None:
+        """For subclasses: the last mask is found, and what returns under it has returned."""
 
     def _reset(self) -> None:
         assert self.rewind_point is not None

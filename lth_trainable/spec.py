@@ -11,10 +11,11 @@ import functools
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from typing import Any, ClassVar
 
+from lth_trainable.controls import CONTROLS
 from lth_trainable.criteria import CRITERIA
 from lth_trainable.data import DATASETS
 from lth_trainable.errors import UserError
@@ -27,7 +28,8 @@ from lth_trainable.registry import code_digest, lookup
 from lth_trainable.schedules import SCHEDULES, Prune, Schedule, ScheduleRule, exact
 from lth_trainable.validation import (
     AUGMENTS,
-    CONTROLS,
+    DENSE_RESTARTS,
+    KINDS,
     LAYERS,
     OPTIMIZERS,
     PRECISIONS,
@@ -71,7 +73,7 @@ class TrialSpec:
     epochs: int = _help(20, "epochs a level (imp, omp), or of the whole fit (other schedules, dense)")
     seed: int = _help(0, "the replicate: initialisation, data order and everything else random")
     order_seed: int | None = _help(None, "data order of another seed; None: the trial's own")
-    control: str = _choice("none", CONTROLS, "none: a ticket; dense: the baseline it is compared with")
+    control: str = _choice("none", KINDS, "none: a ticket; dense: the baseline; else a network it must beat")
     target_sparsity_pct: float | None = _help(50.0, "weights to remove, per cent (0 to 100)")
     granularity: str | None = _choice("weight", GRANULARITIES, "what is removed together")
     context: str | None = _choice(
@@ -108,6 +110,7 @@ class TrialSpec:
         None, "iterations between validations, for a finer early stop; None: as each epoch ends", noop=None,
         unit="iterations",
     )  # fmt: skip
+    width_pct: float | None = _help(None, "dense: width of the hidden layers; None: the network's own", noop=None)
 
     notes: ClassVar[tuple[str, ...]] = ()
 
@@ -119,6 +122,26 @@ class TrialSpec:
     @property
     def is_dense(self) -> bool:
         return self.control == "dense"
+
+    @property
+    def parent(self) -> str | None:
+        """Name of the ticket whose branch this trial is: of a control, or dense with restarts; None for all others."""
+        return None if self.control in ("none", "dense") else replace(self, control="none").name
+
+    @property
+    def starts_over(self) -> bool:
+        """Whether the last level trains a new initialisation, from step 0."""
+        return self.control in CONTROLS and CONTROLS[self.control].starts_over
+
+    @property
+    def acts_at_prune(self) -> bool:
+        """Whether this is a control that acts at its last prune; one of a supermask acts at the end."""
+        return self.control in CONTROLS and not self.reset_end
+
+    @property
+    def restarts(self) -> bool:
+        """Whether nothing is pruned where the ticket is: its rewinds under an all-ones mask."""
+        return self.control == DENSE_RESTARTS
 
     @property
     def family(self) -> str:
@@ -137,15 +160,16 @@ class TrialSpec:
         if self.schedule is None:
             return ()
         if self.schedule == "imp":
-            return _rungs(self.prune_rate_pct, self.n_levels)
+            rungs = _rungs(self.prune_rate_pct, self.n_levels)
+            return (Fraction(0),) * len(rungs) if self.restarts else rungs
         if self.schedule == "omp":
-            return (fraction(self.target_sparsity_pct),)
+            return (Fraction(0) if self.restarts else fraction(self.target_sparsity_pct),)
         return tuple(prune.sparsity for prune in self.prunes)
 
     @property
     def output_sparsities(self) -> tuple[Fraction | None, ...]:
         """Exact sparsity of the output layer at each level, None where it has no rate of its own."""
-        if self.output_prune_rate_pct is None:
+        if self.output_prune_rate_pct is None or self.restarts:
             return (None,) * len(self.level_sparsities)
         return _rungs(self.output_prune_rate_pct, self.n_levels)
 
@@ -159,7 +183,8 @@ class TrialSpec:
         """Prune events of a within-fit schedule; empty for the other families."""
         if self.family != "fit":
             return ()
-        return self.make_schedule().prunes(self.epochs, fraction(self.target_sparsity_pct))
+        events = self.make_schedule().prunes(self.epochs, fraction(self.target_sparsity_pct))
+        return tuple(Prune(event.epoch, Fraction(0)) for event in events) if self.restarts else events
 
     def make_schedule(self) -> Schedule:
         """The `Schedule` of a within-fit trial."""
@@ -188,11 +213,13 @@ class TrialSpec:
     def epochs_alone(self, steps_per_epoch: int | None = None) -> int:
         """Epochs that this trial trains when nothing is shared: T + L (T - k) for levels, else the fit's epochs.
 
-        The epoch in which a rewind iteration lies counts as one. Without `steps_per_epoch` it is taken as the first.
+        A control that starts over trains its last level for T. The epoch in which a rewind iteration lies counts as
+        one. Without `steps_per_epoch` it is taken as the first.
         """
         if self.family != "levels":
             return self.epochs
-        return self.epochs + len(self.level_sparsities) * (self.epochs - self.retrained_from(steps_per_epoch))
+        k = self.retrained_from(steps_per_epoch)
+        return self.epochs + len(self.level_sparsities) * (self.epochs - k) + (k if self.starts_over else 0)
 
     def lr_course(self, steps_per_epoch: int) -> LrCourse:
         """Learning rate and momentum of every step of a level, or of the whole fit."""

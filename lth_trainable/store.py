@@ -328,8 +328,7 @@ def _load(store: Store, path: str, which: str) -> nn.Module:
     import torch
     from safetensors.torch import load
 
-    from lth_trainable.models import MODELS
-    from lth_trainable.registry import lookup
+    from lth_trainable.models import build
 
     folder = store.find(path)
     if folder is None:
@@ -343,7 +342,7 @@ def _load(store: Store, path: str, which: str) -> nn.Module:
     weights = load(store.content(state, WEIGHTS))
     spec = spec_from_dict(record["spec"])
     with torch.random.fork_rng():
-        model = lookup("model", spec.model, MODELS)(tuple(record["data"]["shape"]), record["data"]["n_classes"])
+        model = build(spec.model, tuple(record["data"]["shape"]), record["data"]["n_classes"], spec.width_pct)
     model.load_state_dict(weights)
     levels = load_masks(store, folder)
     for parameter, mask in levels.get(max(levels, default=0), {}).items():

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lth_trainable.controls import shuffled
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.layers import bare
 from lth_trainable.masks import Mask
@@ -119,12 +120,9 @@ def recompute_batchnorm(model: nn.Module, loader: Iterable[Any]) -> nn.Module:
 
 def random_like(masks: Mapping[str, Mask], seed: int) -> dict[str, Mask]:
     """Random masks, Boolean, each of the shape and with exactly the count of the mask of its name."""
-    drawn = {}
-    for index, (name, mask) in enumerate(masks.items()):
-        flat = np.zeros(mask.size, bool)
-        flat[generator(seed, "supermask", index).permutation(mask.size)[: np.count_nonzero(mask)]] = True
-        drawn[name] = flat.reshape(mask.shape)
-    return drawn
+    return {
+        name: shuffled(mask, generator(seed, "supermask", index)) for index, (name, mask) in enumerate(masks.items())
+    }
 
 
 def signed_constants(model: nn.Module, masked: MaskedLayers, initial: Mapping[str, Tensor]) -> nn.Module:

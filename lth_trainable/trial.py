@@ -5,11 +5,14 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import torch
 from fastai.callback.core import Callback
+from torch import nn
 
+from lth_trainable.controls import CONTROLS, draws
 from lth_trainable.criteria import CRITERIA
 from lth_trainable.data import Dataset
 from lth_trainable.early_stop import make_early_stop
@@ -20,7 +23,7 @@ from lth_trainable.keep_mask import KeepMask
 from lth_trainable.layers import LAYER_TYPES, prunable_layers
 from lth_trainable.learner import EpochLog, Place, balanced_accuracy, make_learner, measure, seed_torch
 from lth_trainable.loaders import resident_loaders
-from lth_trainable.models import MODELS
+from lth_trainable.models import build
 from lth_trainable.pruner import Pruner, calibration
 from lth_trainable.registry import lookup
 from lth_trainable.rewind import Snapshot
@@ -29,6 +32,7 @@ from lth_trainable.segments import Segment
 from lth_trainable.sparsify import SparsifyCallback
 from lth_trainable.spec import TrialSpec
 from lth_trainable.states import Memory, State
+from lth_trainable.targets import Target
 
 OnEpoch = Callable[[list[dict[str, Any]]], None]
 
@@ -39,9 +43,7 @@ class Trial:
     def __init__(self, spec: TrialSpec, data: Dataset, execution: Execution, on_epoch: OnEpoch | None) -> None:
         self.spec, self.data, self.execution = spec, data, execution
         self.started = time.perf_counter()
-        seed_torch(derive_seed(spec.seed, "init"), torch.device(execution.device))
-        model = lookup("model", spec.model, MODELS)(data.shape, len(data.classes))
-        self.model = model.to(execution.device)
+        self.model = self._new_model("init")
         order_seed = spec.seed if spec.order_seed is None else spec.order_seed
         self.dls = resident_loaders(
             data, batch_size=spec.batch_size, order_seed=order_seed, device=execution.device, augment=spec.augment
@@ -67,6 +69,11 @@ class Trial:
     def level(self) -> int:
         """Prunes so far."""
         return len(self.pruner.levels) if self.pruner is not None else 0
+
+    def initial_state(self) -> State:
+        """The weights that the record calls initial: a control that starts over has an initialisation of its own."""
+        snapshot = self._new_initialisation() if self.spec.starts_over else self.initial
+        return State(snapshot=snapshot, memory=Memory(), history=self._history(Memory(), measured=False))
 
     def state(self, measured: bool) -> State:
         """The present state; measured: with loss and accuracy on the validation and the test part."""
@@ -112,13 +119,52 @@ class Trial:
 
     def rewind(self, to: Snapshot | None) -> None:
         """After a prune: return to a snapshot; without one go on from the pruned weights. The mask stays in force."""
+        self._return_to(to)
+        if self.pruner is not None:
+            self.pruner.apply()
+
+    def control(self, rewind_point: Snapshot | None) -> None:
+        """In place of the ticket's last rewind: the control's start weights under its mask.
+
+        Within a fit the optimiser, as all else, runs on.
+        """
+        pruner, control = self.pruner, CONTROLS[self.spec.control]
+        assert pruner is not None and pruner.in_force is not None
+        if control.starts_over:
+            self._new_initialisation().restore(self.model)
+            if self.spec.family == "levels":
+                self.learn.opt.clear_state()
+        elif self.spec.family == "levels":
+            self._return_to(rewind_point)
+        else:
+            assert rewind_point is not None
+            rewind_point.restore(self.model)
+        draw = draws(self.spec.seed, len(pruner.levels))
+        masks = {layer.parameter_name: pruner.in_force[layer.parameter_name] for layer in pruner.layers}
+        pruner.exchange(control.masks(masks, pruner.axes, draw))
+        for index, layer in enumerate(pruner.layers if control.weights is not None else ()):
+            assert control.weights is not None
+            start = layer.weight.detach().cpu().numpy()
+            found = control.weights(start, pruner.in_force[layer.parameter_name], draw(index))
+            layer.weight.data.copy_(torch.from_numpy(found))
+
+    def _return_to(self, to: Snapshot | None) -> None:
+        """To weights and optimiser of a snapshot, or of what they are; a fresh optimiser where one is asked for."""
         retrain, optimizer = self.spec.retrain, self.learn.opt
         if to is not None:
             to.restore(self.model, None if self.spec.rewind_optimizer == "fresh" else optimizer)
         if retrain == "lr_rewinding" or self.spec.rewind_optimizer == "fresh":
             optimizer.clear_state()
-        if self.pruner is not None:
-            self.pruner.apply()
+
+    def _new_model(self, purpose: str) -> nn.Module:
+        device = torch.device(self.execution.device)
+        seed_torch(derive_seed(self.spec.seed, purpose), device)
+        shape, n_classes = self.data.shape, len(self.data.classes)
+        return build(self.spec.model, shape, n_classes, self.spec.width_pct).to(device)
+
+    def _new_initialisation(self) -> Snapshot:
+        """Every tensor of another network of the trial's seed."""
+        return Snapshot(self._new_model("control-init"))
 
     def _make_keeper(self) -> KeepMask | SparsifyCallback:
         spec = self.spec
@@ -132,7 +178,8 @@ class Trial:
                 prunable_layers(self.model, layer_type), criterion, granularity=granularity, context=context, seed=seed
             ))  # fmt: skip
         assert spec.target_sparsity_pct is not None
-        return SparsifyCallback(
+        make = SparsifyCallback if spec.control == "none" else functools.partial(ControlledCallback, self)
+        return make(
             spec.target_sparsity_pct, granularity, context, criterion, spec.make_schedule(),
             lth=spec.retrain == "tutorial", rewind_epoch=spec.rewind_epoch or 0, reset_end=spec.reset_end,
             layer_type=layer_type, verbose=False, seed=seed,
@@ -192,3 +239,18 @@ class Trial:
             return None
         row = self.log.rows[-1]
         return f"the loss was not finite at level {row['level']}, epoch {row['epoch']}"
+
+
+class ControlledCallback(SparsifyCallback):
+    """The callback of a control of a ticket that is pruned within one fit, or of the dense network with its resets."""
+
+    def __init__(self, trial: Trial, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.trial = trial
+
+    def _prune(self, sparsity: Target) -> None:
+        super()._prune(Fraction(0) if self.trial.spec.restarts else sparsity)
+
+    def on_ticket(self) -> None:
+        if not self.trial.spec.restarts:
+            self.trial.control(self.rewind_point)

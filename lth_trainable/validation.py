@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from lth_trainable.controls import CONTROLS
 from lth_trainable.criteria import CRITERIA
 from lth_trainable.data import DATASETS
 from lth_trainable.errors import bad_value, unknown_name
@@ -21,7 +23,8 @@ from lth_trainable.registry import lookup
 if TYPE_CHECKING:
     from lth_trainable.spec import TrialSpec
 
-CONTROLS = ("none", "dense")
+DENSE_RESTARTS = "dense_restarts"
+KINDS = ("none", "dense", DENSE_RESTARTS, *CONTROLS)
 LAYERS = ("auto", "conv", "linear", "all")
 OPTIMIZERS = ("adam", "sgd")
 PRECISIONS = ("fp32",)
@@ -47,15 +50,20 @@ def normalise(spec: TrialSpec) -> None:
     _check_lr_policy(spec)
     _read_rewind_epoch(spec)
     if spec.control == "dense":
-        _drop(spec, *_SPARSE_FIELDS)
-        _set(spec, "reset_end", False)
+        _make_dense(spec)
         return
+    if spec.width_pct is not None:
+        raise bad_value("width_pct", spec.width_pct, f"None with control {spec.control}", "it is of dense networks")
     check_sparsity("sparsity", spec.target_sparsity_pct)
     _number(spec, "target_sparsity_pct", lambda v: 0 < v < 100, "per cent")
     lookup("criterion", str(spec.criterion), CRITERIA)
     _check_choice(spec, "granularity", GRANULARITIES)
     _check_choice(spec, "context", CONTEXTS)
     (_check_levels if spec.family == "levels" else _check_fit)(spec)
+    if spec.control == DENSE_RESTARTS:
+        _check_restarts(spec)
+    elif spec.control != "none":
+        _check_control(spec)
 
 
 def check_sparsity(where: str, value: Any) -> None:
@@ -77,7 +85,7 @@ def _check_common(spec: TrialSpec) -> None:
     lookup("dataset", spec.dataset, DATASETS)
     lookup("model", spec.model, MODELS)
     for name, valid in (
-        ("layers", LAYERS), ("optimizer", OPTIMIZERS), ("precision", PRECISIONS), ("control", CONTROLS),
+        ("layers", LAYERS), ("optimizer", OPTIMIZERS), ("precision", PRECISIONS), ("control", KINDS),
         ("augment", AUGMENTS), ("lr_policy", LR_POLICIES),
     ):  # fmt: skip
         _check_choice(spec, name, valid)
@@ -103,6 +111,45 @@ def _check_common(spec: TrialSpec) -> None:
         _check_choice(spec, "rewind_optimizer", REWIND_OPTIMIZERS)
     if spec.output_prune_rate_pct is not None:
         check_sparsity("output_prune_rate", spec.output_prune_rate_pct)
+    if spec.width_pct is not None:
+        _number(spec, "width_pct", lambda v: 0 < v < 100, "per cent of the network's own width, less than 100")
+
+
+def _make_dense(spec: TrialSpec) -> None:
+    _set(spec, "control", "dense")
+    _drop(spec, *_SPARSE_FIELDS)
+    _set(spec, "reset_end", False)
+
+
+def _check_restarts(spec: TrialSpec) -> None:
+    """Rewinds under an all-ones mask that bring back all that was there make the dense run, which is what this is."""
+    if spec.reset_end:
+        raise bad_value("control", spec.control, "a ticket that is trained", "a supermask trains nothing after its end")
+    brings_all_back = spec.rewind_optimizer is None or spec.rewind_epoch == 0
+    if spec.retrain == "none" or (spec.retrain == "weight_rewinding" and brings_all_back):
+        why = "nothing is rewound" if spec.retrain == "none" else "everything that a rewind brings back was there"
+        note = f"dense_restarts of {spec.schedule} is the dense network of T epochs, and is taken as that: {why}"
+        _make_dense(spec)
+        _set(spec, "notes", (*spec.notes, note))
+
+
+def _check_control(spec: TrialSpec) -> None:
+    control = CONTROLS[spec.control]
+    if not (control.of_supermasks if spec.reset_end else control.of_tickets):
+        valid = [name for name, c in CONTROLS.items() if (c.of_supermasks if spec.reset_end else c.of_tickets)]
+        kind = "a supermask (reset_end)" if spec.reset_end else "a ticket that is trained"
+        raise bad_value("control", spec.control, f"{' or '.join(valid)} for {kind}")
+    if not control.starts_over and not spec.rewinds:
+        others = " or ".join(name for name, c in CONTROLS.items() if c.starts_over)
+        raise bad_value(
+            "control", spec.control, "a ticket that is rewound (retrain weight_rewinding or tutorial)",
+            f"with retrain {spec.retrain} it starts from weights that are zero outside its own mask; take {others}",
+        )  # fmt: skip
+    if any(after.sparsity < before.sparsity for before, after in itertools.pairwise(spec.prunes)):
+        raise bad_value(
+            "control", spec.control, "a schedule whose sparsity does not fall",
+            f"{spec.schedule} ends with weights that came back, so its last mask is not a ticket's",
+        )  # fmt: skip
 
 
 def _check_lr_policy(spec: TrialSpec) -> None:

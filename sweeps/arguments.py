@@ -11,15 +11,17 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from lth_trainable.controls import CONTROLS
 from lth_trainable.errors import bad_value
 from lth_trainable.spec import TrialSpec
+from sweeps.baselines import BASELINES
 from sweeps.logs import LOGGERS
 from sweeps.recipes import RECIPES, Sweep, find_recipe
 from sweeps.space import seed_values
 
 FLAG_OF = {"target_sparsity_pct": "sparsity", "prune_rate_pct": "prune_rate", "criterion": "criteria"}
-NO_AXIS = ("seed", "control", "rewind_step")  # seeds have flags of their own; dense baselines belong to every sweep;
-# an iteration to rewind to is a value of --rewind-epoch
+# Seeds, controls and baselines have flags of their own; an iteration to rewind to is a value of --rewind-epoch.
+NO_AXIS = ("seed", "control", "width_pct", "rewind_step")
 FIRST = (
     "target_sparsity_pct", "schedule", "rewind_epoch", "prune_rate_pct", "prune_steps", "start_pct", "end_pct",
     "retrain", "reset_end", "criterion", "granularity", "context", "layers",
@@ -71,6 +73,14 @@ class Options(RunOptions):
     recipe: Annotated[
         tyro.conf.Positional[str], tyro.conf.arg(help=f"experiment: {', '.join(RECIPES)}", metavar="RECIPE")
     ] = "digits"
+    controls: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(help=f"networks that tickets must beat: all, none, {', '.join(CONTROLS)}", metavar="NAME ..."),
+    ] = ()
+    baselines: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(help=f"what tickets are compared with: all, none, {', '.join(BASELINES)}", metavar="NAME ..."),
+    ] = ()
     keep_states: Annotated[
         Literal["needed", "levels", "none"],
         tyro.conf.arg(help="which training states are stored: those that share work, all levels', or none"),
@@ -95,14 +105,16 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Options, Sweep]:
     )
     sweep = find_recipe(arguments.recipe)
     given = {name: getattr(arguments.axes, flag) for name, flag in flags().items()}
-    for name, values in {**given, "seed": arguments.seed, "log": arguments.log}.items():
+    branches = {name: getattr(arguments, name) for name in ("controls", "baselines")}
+    for name, values in {**given, **branches, "seed": arguments.seed, "log": arguments.log}.items():
         flag = "--" + FLAG_OF.get(name, name).replace("_", "-")
         if flag in argv and not values:
             raise bad_value(flag, "", "at least one value")
     axes = {**sweep.axes, **{name: values for name, values in given.items() if values}}
     base = {name: value for name, value in sweep.base.items() if name not in axes}
     seeds = seed_values(arguments.seeds, arguments.seed, sweep.seeds)
-    return arguments, replace(sweep, base=base, axes=axes, seeds=seeds)
+    asked = {name: values for name, values in branches.items() if values}
+    return arguments, replace(sweep, base=base, axes=axes, seeds=seeds, **asked)
 
 
 def flags() -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from lth_trainable.store import (
     fingerprint_mark,
     to_json,
 )
+from sweeps.branches import TICKET, role_of
 from sweeps.plan import Facts, Plan, PlannedTrial
 from sweeps.recipes import Sweep
 from sweeps.references import read_plan
@@ -47,12 +48,13 @@ class Stock:
 
 @dataclass(frozen=True, kw_only=True)
 class Ledger:
-    """The trials of one command in one run. facts: of their data, by (dataset, split seed)."""
+    """The trials of one command in one run. facts: of their data, by (dataset, split seed). roles: by name of trial."""
 
     store: Store
     run: str
     plan: Plan
     facts: Mapping[tuple[str, int], Facts]
+    roles: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def path(self) -> str:
@@ -178,7 +180,10 @@ class Ledger:
         for trial in self.plan.trials:
             facts = self.facts[trial.spec.dataset, trial.spec.split_seed]
             data = {"digest": facts.digest, "n_train": facts.n_train}
-            known[trial.name] = {"name": trial.name, "key": trial.key, "spec": trial.spec.canonical(), "data": data}
+            known[trial.name] = {
+                "name": trial.name, "key": trial.key, "spec": trial.spec.canonical(), "data": data,
+                "role": self._role(trial, known.get(trial.name)), "parent": trial.spec.parent,
+            }  # fmt: skip
         commands = plan.get("commands", [])
         commands += [list(command)] if list(command) not in commands else []
         content = {
@@ -186,6 +191,11 @@ class Ledger:
             "keep_states": self.plan.policy, "versions": driver_versions(), "trials": list(known.values()),
         }  # fmt: skip
         self.store.write(f"{self.run}/{PLAN}", to_json(content))
+
+    def _role(self, trial: PlannedTrial, before: Mapping[str, Any] | None) -> str:
+        """What the trial is in the run: a ticket of any command stays one where another takes it as a baseline."""
+        was = before.get("role", role_of(trial.spec)) if before is not None else None
+        return TICKET if was == TICKET else self.roles.get(trial.name, role_of(trial.spec))
 
     def other_trials(self) -> list[dict[str, Any]]:
         """Entries of the run's plan that this command does not name: earlier cohorts, or values left out this time."""

@@ -67,13 +67,13 @@ def run(options: Options, sweep: Sweep, arguments: Sequence[str]) -> int:
     budget = Budget(hours=options.max_hours, epochs=options.max_epochs)
     budget.check()
     check_loggers(options.log, here=place is not Place.SUBMIT)
-    space = expand(sweep)
+    space = expand(sweep, options.data_root)
     if place is Place.SUBMIT:
         return submit(options, "sweeps.lth_grid", arguments)
     store, name = open_run(options, sweep.name)
     facts = {of: facts_of(*of, options.data_root) for of in {(spec.dataset, spec.split_seed) for spec in space.trials}}
     ledger = Ledger(
-        store=store, run=name, plan=make_plan(space.trials, facts, options.keep_states), facts=facts
+        store=store, run=name, plan=make_plan(space.trials, facts, options.keep_states), facts=facts, roles=space.roles
     )  # fmt: skip
     job = Job(console=console(), options=options, resources=resources, ledger=ledger)
     for note in space.notes:

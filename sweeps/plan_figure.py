@@ -130,7 +130,7 @@ def _draw_strand(axis: Any, tree: Tree, placed: Placed, states: States, per_poin
     ends: list[tuple[int, str]] = []
     for node, _ in strand.stops:
         _draw_bar(axis, tree, node, y, states, per_point)
-        names = dict.fromkeys(_dot_label(node, trial.spec.is_dense) for trial in node.trials)
+        names = dict.fromkeys(_dot_label(node) for _ in node.trials)
         ends += [(node.above + node.epochs, ", ".join(names))] if names else []
     for at, _ in ends:
         axis.plot([at], [y], marker="o", markersize=DOT_PT, color=_THEME.text, markeredgecolor=_THEME.background,
@@ -146,8 +146,9 @@ def _draw_strand(axis: Any, tree: Tree, placed: Placed, states: States, per_poin
     axis.text(last.above + last.epochs + 7 * per_point, y, strand.label, fontsize=8, va="center", color=_THEME.muted)
 
 
-def _dot_label(node: Node, is_dense: bool) -> str:
-    return "dense" if is_dense else f"{percents(node.parts[-1][0].sparsity)} %"
+def _dot_label(node: Node) -> str:
+    sparsity = node.parts[-1][0].sparsity
+    return f"{percents(sparsity)} %" if sparsity else "dense"
 
 
 def _draw_bar(axis: Any, tree: Tree, node: Node, y: float, states: States, per_point: float) -> None:

@@ -3,8 +3,9 @@
     python -m sweeps.recipe show RECIPE [--json]
     python -m sweeps.recipe diff A B [--json]
 
-A recipe is a name of `python -m sweeps.lth_grid --list`, or `package.module:function`. Nothing is trained and no data
-are read. Exit code: 0, or 2 for bad input; `diff` says with words, not with its code, whether there are differences.
+A recipe is a name of `python -m sweeps.lth_grid --list`, or `package.module:function`. Nothing is trained, and data are
+read for the baseline small_dense alone, whose width depends on the pictures. Exit code: 0, or 2 for bad input; `diff`
+says with words, not with its code, whether there are differences.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import tyro
 from lth_trainable.errors import UserError
 from lth_trainable.registry import lookup
 from lth_trainable.spec import TrialSpec
+from sweeps.branches import BASELINE, CONTROL, DENSE, TICKET
 from sweeps.recipes import RECIPES, Sweep, find_recipe
 from sweeps.showing import console, say, table_of
 from sweeps.space import expand
@@ -100,8 +102,8 @@ def diff(options: Diff) -> int:
 def rows_of(sweep: Sweep) -> Rows:
     """Every field by (what it is of, name), JSON-ready; None where it is absent or does not act.
 
-    Of the sweep: its own fields, with an entry for each of `base` and `axes`. Of its tickets and of its dense trials:
-    the values that each spec field takes among them, in order, and how many trials and epochs there are.
+    Of the sweep: its own fields, with an entry for each of `base` and `axes`. Of its tickets, dense trials, controls
+    and other baselines: the values that each spec field takes among them, and how many trials and epochs there are.
     """
     rows: Rows = {}
     for field in fields(sweep):
@@ -110,11 +112,11 @@ def rows_of(sweep: Sweep) -> Rows:
             rows |= {("sweep", f"{field.name}.{key}"): _plain(value[key]) for key in sorted(value)}
         else:
             rows["sweep", field.name] = _plain(value)
-    trials = expand(sweep).trials
-    for of, members in (
-        ("tickets", [trial for trial in trials if not trial.is_dense]),
-        ("dense", [trial for trial in trials if trial.is_dense]),
-    ):
+    space = expand(sweep)
+    for of, role in (("tickets", TICKET), ("dense", DENSE), ("controls", CONTROL), ("baselines", BASELINE)):
+        members = [trial for trial in space.trials if space.roles[trial.name] == role]
+        if not members:
+            continue
         rows[of, "trials"] = len(members)
         rows[of, "epochs asked for"] = sum(trial.epochs_alone() for trial in members)
         rows |= {(of, f.name): _values(members, f.name) for f in fields(TrialSpec) if f.name not in FREE}

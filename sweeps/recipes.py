@@ -9,19 +9,8 @@ from typing import Any
 
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.registry import lookup
-from lth_trainable.spec import TrialSpec
 
 Axes = Mapping[str, tuple[Any, ...]]
-
-
-def dense_as_long(ticket: TrialSpec) -> tuple[int, ...]:
-    """Epochs of the dense baselines of a ticket: one, trained as long as a level (imp, omp) or as the whole fit."""
-    return (ticket.epochs,)
-
-
-def dense_as_long_and_to_first_prune(ticket: TrialSpec) -> tuple[int, ...]:
-    """The dense network for the whole fit, and, as the tutorial has it, only as long as until the first prune."""
-    return (ticket.epochs, *(prune.epoch for prune in ticket.prunes[:1] if prune.epoch))
 
 
 def every_point(point: Mapping[str, Any], axes: Axes) -> bool:
@@ -40,9 +29,10 @@ class Sweep:
     """An experiment: axes whose product gives the tickets, seeds, and what they are compared with, fixed beforehand.
 
     base: spec fields that differ from the defaults. axes: spec field -> values. selects: which points of the product
-    become tickets, given the point and the axes. seeds: replicates. baselines: epochs of the dense trials that belong
-    to a ticket. endpoint: column of trials.parquet that decides. margin_pp: of matching, in percentage points. alpha:
-    level of each test.
+    become tickets, given the point and the axes. seeds: replicates. controls: of `controls.CONTROLS`, by name.
+    baselines: of `baselines.BASELINES`, by name; the dense network of a ticket's own epochs always belongs to it.
+    endpoint: column of trials.parquet that decides. margin_pp: of matching, in percentage points. alpha: level of each
+    test.
     """
 
     name: str
@@ -51,7 +41,8 @@ class Sweep:
     axes: Axes
     selects: Callable[[Mapping[str, Any], Axes], bool] = every_point
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    baselines: Callable[[TrialSpec], tuple[int, ...]] = dense_as_long
+    controls: tuple[str, ...] = ()
+    baselines: tuple[str, ...] = ("dense",)
     endpoint: str = "test_accuracy"
     margin_pp: float = 0.5
     alpha: float = 0.05
@@ -84,7 +75,7 @@ def digits_tutorial() -> Sweep:
         claim="Do the tutorial's tickets, pruned and reset within one fit, beat the dense network?",
         base={"schedule": "iterative", "start_pct": 0.25},
         axes={"target_sparsity_pct": (50.0, 80.0, 90.0, 95.0), "rewind_epoch": (0, 1)},
-        baselines=dense_as_long_and_to_first_prune,
+        baselines=("dense", "dense_to_first_prune"),
         margin_pp=1.0,
     )
 
@@ -113,7 +104,7 @@ def pets_tutorial() -> Sweep:
         },
         axes={"target_sparsity_pct": (50.0, 80.0, 90.0), "rewind_epoch": (0, 1), "reset_end": (False, True)},
         selects=supermasks_once,
-        baselines=dense_as_long_and_to_first_prune,
+        baselines=("dense", "dense_to_first_prune"),
     )  # fmt: skip
 
 
@@ -124,8 +115,8 @@ def mnist_lenet() -> Sweep:
     by layer 20 % a round and 10 % of the output layer, rewinding to initialisation, read at rounds 3, 7, 9, 15, 18 and
     20: 51.3, 21.1, 13.5, 3.6, 1.9 and 1.2 % of the weights. 55 epochs of 917 steps are 50,435 iterations, their 50,000.
     Validated every 100 iterations. Differs from the paper: biases begin at zero; judged by the last epoch on the 10,000
-    test pictures, not at the early stop; no random reinitialisation. The margin is 0.2 pp, as in arXiv 1912.05671: the
-    paper's own differences are about 0.3 pp.
+    test pictures, not at the early stop; random reinitialisation only where it is asked for (--controls reinit). The
+    margin is 0.2 pp, as in arXiv 1912.05671: the paper's own differences are about 0.3 pp.
     30 tickets and 5 dense trials, 21,725 epochs, of which 5,775 are distinct and trained.
     Cost: 1.4 seconds an epoch on one core, a third of a second of it for validation within the epoch, so 65 minutes on
     two cores; 112 MB of states.

@@ -15,7 +15,7 @@ from pyarrow import fs
 
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.listing import each, listing
-from lth_trainable.segments import rewind_key
+from lth_trainable.segments import recorded_keys, rewind_key
 from lth_trainable.spec import TrialSpec, spec_from_dict
 from lth_trainable.store import FORMAT, MANIFEST, PLAN, STATES, Damaged, Store
 from sweeps.plan import KEEP_STATES, Facts, Plan, PlannedTrial, make_plan
@@ -138,7 +138,7 @@ def kept_keys(plan: Plan, trial: PlannedTrial, recorded: bool) -> set[str]:
 
     One that is not recorded may also have a state at any epoch, stored lest a kill cost it much.
     """
-    keys = {*plan.keep(trial), *plan.rewind_steps(trial).values(), trial.chain[0].key, trial.chain[-1].key}
+    keys = {*plan.keep(trial), *plan.rewind_steps(trial).values(), *recorded_keys(trial.spec, trial.chain).values()}
     rewound = rewind_key(trial.spec, trial.chain)
     if rewound is not None:
         keys.add(rewound)

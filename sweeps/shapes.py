@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from lth_trainable.controls import CONTROLS
 from lth_trainable.spec import TrialSpec
 from sweeps.plan import Node, Plan, PlannedTrial, Work
 
@@ -27,6 +28,7 @@ _WORDS = {
     "prune_rate_pct": "{} % a level", "order_seed": "data order {}", "split_seed": "split {}",
     "prune_steps": "{} steps", "lr_policy": "{} learning rate", "rewind_optimizer": "{} optimiser",
     "lr_drops": "drops at {}", "output_prune_rate_pct": "output layer {} % a level", "layers": "{} layers",
+    "width_pct": "{} % wide",
 }  # fmt: skip
 # Values that go without saying, here as in names of trials
 _USUAL = {name: getattr(TrialSpec(), name) for name in ("control", "criterion", "granularity", "context", "layers")}
@@ -46,6 +48,14 @@ class Strand:
     @property
     def label(self) -> str:
         return " · ".join(text for text in (self.way, self.mode) if text)
+
+    @property
+    def parents(self) -> tuple[str | None, ...]:
+        """Names of the tickets of which this strand is a control; empty where it is anything else or more."""
+        if len(self.stops) > 1 or self.stops[0][1]:
+            return ()
+        specs = [trial.spec for trial in self.stops[0][0].trials]
+        return tuple(spec.parent for spec in specs) if all(spec.control in CONTROLS for spec in specs) else ()
 
     def nodes(self) -> list[Node]:
         return [n for node, sides in self.stops for n in (node, *(m for side in sides for m in side.nodes()))]
@@ -112,7 +122,7 @@ def trees(plan: Plan, most: int = MOST_TREES) -> tuple[list[Tree], int]:
     for root, found in by_root.items():
         trials = {tuple(facts.items()): trial for trial, facts in found}
         shapes[frozenset(trials)].append(trials)
-        titles.setdefault(frozenset(trials), _in_words(common[root], ["dataset", "model", *telling]))
+        titles.setdefault(frozenset(trials), _in_words(common[root], ["dataset", "model", *telling, "width_pct"]))
     shown = [_tree(titles[shape], group) for shape, group in list(shapes.items())[:most]]
     return shown, max(0, len(shapes) - most)
 
@@ -147,24 +157,33 @@ def _labels(trials: Sequence[PlannedTrial]) -> dict[str, str]:
 
 
 def _strand(node: Node, way: str, facts: Mapping[int, Mapping[str, Any]]) -> Strand:
-    """The strand that begins with a node: along its training line, or from level to level while there is one way."""
+    """The strand that begins with a node: along its training line, or from level to level of the tickets.
+
+    Controls part from it at the level that they are controls of.
+    """
     stops, at = list[tuple[Node, tuple[Strand, ...]]](), node
     while True:
         line = at.parts[-1][0].line
         on = next((child for child in at.children if child.parts[0][0].line == line), None)
-        if on is None and len(at.children) == 1 and at.level:
-            on = at.children[0]
+        if on is None and at.level:
+            ways = [child for child in at.children if facts[id(child)]["control"] not in CONTROLS] or at.children
+            on = ways[0] if len(ways) == 1 else None
         parting = [child for child in at.children if child is not on]
         # the sparsity is at the strand's stops, and its mode is told apart from its way
         telling = [
             t for t in _telling([facts[id(c)] for c in parting], without=("target_sparsity_pct",)) if t != "mode"
         ]
-        stops.append((at, tuple(_strand(c, _in_words(facts[id(c)], telling), facts) for c in parting)))
+        stops.append((at, tuple(_strand(c, _way(facts[id(c)], telling), facts) for c in parting)))
         if on is None:
             pruned = next((stop for stop, _ in stops if stop.level), None)
-            mode = _in_words(facts[id(pruned)], ["mode"]) if pruned else ""
+            mode = _in_words(facts[id(pruned)], ["mode"]) if pruned and not _starts_over(facts[id(pruned)]) else ""
             return Strand(way=way, mode=mode, stops=tuple(stops))
         at = on
+
+
+def _way(facts: Mapping[str, Any], telling: Sequence[str]) -> str:
+    """What tells a branch; a control is told also where no branch is beside it."""
+    return _in_words(facts, ["control", *telling] if facts["control"] in CONTROLS else telling)
 
 
 # -- words -------------------------------------------------------------------------------------------------------------
@@ -177,6 +196,12 @@ def _facts(spec: TrialSpec) -> dict[str, Any]:
     facts.pop("rewind_epoch")
     retrain = facts.pop("retrain")
     return facts | {"mode": f"rewind to {k}" if k is not None else _MODES[retrain]}
+
+
+def _starts_over(facts: Mapping[str, Any]) -> bool:
+    """Whether all trials of a branch end in a new initialisation, for which no rewind is told."""
+    control = CONTROLS.get(facts["control"])
+    return control is not None and control.starts_over
 
 
 def _merged(many: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

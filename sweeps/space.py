@@ -1,24 +1,30 @@
-"""Axes -> uniquely named TrialSpecs: the product of all axes for the tickets, then their dense baselines, by seed."""
+"""Axes -> uniquely named TrialSpecs: the product of all axes for the tickets, their controls and baselines, by seed."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.spec import TrialSpec
 from lth_trainable.validation import check_sparsity
+from sweeps.branches import baselines_of, controls_of, role_of
 from sweeps.recipes import Sweep
 
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """Trials in the order in which they are started, and what a person should know about how they came about."""
+    """Trials in the order in which they are started, and what a person should know about how they came about.
+
+    roles: "ticket", "dense", "control" or "baseline", by name of the trial.
+    """
 
     trials: tuple[TrialSpec, ...]
     notes: tuple[str, ...]
+    roles: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def epochs(self) -> int:
@@ -26,10 +32,11 @@ class Space:
         return sum(spec.epochs_alone() for spec in self.trials)
 
 
-def expand(sweep: Sweep) -> Space:
+def expand(sweep: Sweep, data_root: Path | None = None) -> Space:
     """All trials of a sweep, seeds in order and within a seed the longest first, so that one cut short stays paired.
 
-    A field that does not act under a schedule (the rewind epoch of agp) does not multiply trials. Raises `UserError`.
+    A field that does not act under a schedule (the rewind epoch of agp) does not multiply trials. data_root: folder of
+    data sets that read files; only `small_dense` looks at it, whose width depends on the pictures. Raises `UserError`.
     """
     _check_seeds(sweep.seeds)
     _check_repeats(sweep.axes)
@@ -43,11 +50,17 @@ def expand(sweep: Sweep) -> Space:
     if len(set(tickets)) < len(tickets):
         notes.append("equal trials are counted once: values that do not act under a schedule, or lead to the same rung")
     notes += [f"{name} acts in no trial of this sweep" for name in sweep.axes if _is_idle(name, tickets)]
-    trials = list(dict.fromkeys([*_baselines(sweep, tickets), *tickets]))
+    baselines = baselines_of(tickets, sweep.baselines, data_root)
+    controls = controls_of(tickets, sweep.controls)
+    told = [note for trial in baselines.trials for note in trial.notes]
+    notes += dict.fromkeys([*controls.notes, *baselines.notes, *told])
+    trials = list(dict.fromkeys([*baselines.trials, *tickets, *controls.trials]))
     order = {seed: i for i, seed in enumerate(sweep.seeds)}
     trials.sort(key=lambda spec: (order[spec.seed], -spec.epochs_alone()))
     _check_names(trials)
-    return Space(trials=tuple(trials), notes=tuple(notes))
+    of_product = set(tickets)
+    roles = {spec.name: role_of(spec, is_ticket=spec in of_product) for spec in trials}
+    return Space(trials=tuple(trials), notes=tuple(notes), roles=roles)
 
 
 def seed_values(count: int | None, values: tuple[int, ...], default: tuple[int, ...]) -> tuple[int, ...]:
@@ -68,10 +81,6 @@ def _product(axes: Mapping[str, tuple[Any, ...]]) -> list[dict[str, Any]]:
 def _is_idle(name: str, tickets: list[TrialSpec]) -> bool:
     names = ("rewind_epoch", "rewind_step") if name == "rewind_epoch" else (name,)
     return name != "order_seed" and all(getattr(ticket, n) is None for ticket in tickets for n in names)
-
-
-def _baselines(sweep: Sweep, tickets: list[TrialSpec]) -> list[TrialSpec]:
-    return [replace(ticket, control="dense", epochs=epochs) for ticket in tickets for epochs in sweep.baselines(ticket)]
 
 
 def _check_seeds(seeds: tuple[int, ...]) -> None:

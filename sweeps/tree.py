@@ -12,7 +12,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from sweeps.plan import Node, Plan, Work
+from sweeps.plan import Node, Plan, PlannedTrial, Work
 from sweeps.progress import duration
 from sweeps.shapes import DONE, NOT_REWOUND, STORED, TO_TRAIN, States, Strand, Tree, factor, percents, trees
 from sweeps.showing import human_bytes
@@ -113,17 +113,29 @@ def _cells(tree: Tree, states: States, row: _Row, names: bool) -> list[Text]:
     count = states.count(tree, row.nodes)
     mark, style = _MARKS[next(iter(count)) if len(count) == 1 else ""]
     trials = [trial for node in row.nodes for trial in node.trials]
-    ends = Text(", ".join(tree.labels[trial.name] for trial in trials))
     return [
         Text.assemble(
             (row.guide, "dim"), (mark, style), " ", (row.text, "dim" if row.folded else ""),
             no_wrap=True, overflow="ellipsis",
         ),
         Text(f"{sum(node.epochs for node in row.nodes):,}"),
-        Text(_plural(len(trials), "trial"), style="dim") if row.folded and trials else ends,
+        _ends(tree, trials, row.folded),
         Text(_counted(count, "" if row.folded else " seeds"), style="yellow"),
         Text(", ".join(trial.name for trial in trials) if names and not row.folded else "", style="dim"),
     ]  # fmt: skip
+
+
+def _ends(tree: Tree, trials: Sequence[PlannedTrial], folded: bool) -> Text:
+    """What ends in a line: labels of two trials at most, or of the ticket whose controls all of them are."""
+    labels = [tree.labels[trial.name] for trial in trials]
+    parents = {trial.spec.parent for trial in trials}
+    ticket = parents.pop() if folded and len(parents) == 1 else None
+    if ticket is not None:
+        return Text(f"controls of {tree.labels.get(ticket, ticket)}", style="dim")
+    if folded:
+        return Text(_plural(len(trials), "trial") if trials else "", style="dim")
+    more = f", {len(labels) - 1} more" if len(labels) > 2 else ""
+    return Text(", ".join(labels[: 1 if more else 2]) + more)
 
 
 def _few_rows(tree: Tree, most: int) -> list[_Row]:
@@ -149,15 +161,28 @@ def _rows(strand: Strand, first: str, rest: str, most_stops: int, most_sides: in
             yield _Row(guide=guide, text=text, nodes=tuple(inside), folded=True)
             continue
         yield _Row(guide=guide, text=_what(node, strand if node is pruned else None), nodes=(node,))
-        groups = _shortened(sides, most_sides, keep_last=False)
-        for place, some in enumerate(groups):
+        groups = _shortened(_families(sides), most_sides, keep_last=False)
+        for place, families in enumerate(groups):
             closes = place == len(groups) - 1 and node is strand.stops[-1][0]
             joint, below = (rest + "└─", rest + "  ") if closes else (rest + "├─", rest + "│ ")
-            if len(some) > 1:
-                nodes = tuple(inner for side in some for inner in side.nodes())
+            some = [side for family in families for side in family]
+            nodes = tuple(inner for side in some for inner in side.nodes())
+            if len(families) > 1:
                 yield _Row(guide=joint, text=f"… {len(some)} more branches", nodes=nodes, folded=True)
+            elif len(some) > 1:
+                names = [trial.spec.control for node in nodes for trial in node.trials]
+                text = ", ".join(dict.fromkeys(names)).replace("_", " ")
+                yield _Row(guide=joint, text=text, nodes=nodes, folded=True)
             else:
                 yield from _rows(some[0], joint, below, most_stops, most_sides)
+
+
+def _families(sides: Sequence[Strand]) -> list[list[Strand]]:
+    """Strands that end here, the controls of one ticket together; all others alone."""
+    families: dict[object, list[Strand]] = {}
+    for side in sides:
+        families.setdefault(side.parents or id(side), []).append(side)
+    return list(families.values())
 
 
 def _shortened(items: Sequence[T], most: int, keep_last: bool = True) -> list[Sequence[T]]:
@@ -182,7 +207,10 @@ def _what(node: Node, strand: Strand | None) -> str:
     if not reached:
         return ", ".join(words) or f"on to epoch {end}"
     levels = f" ({len(reached)} levels)" if len(reached) > 3 else ""
-    words.append(f"prune → {' → '.join([reached[0], '…', reached[-1]] if levels else reached)} %{levels}")
+    if not node.parts[-1][0].sparsity:
+        words.append(f"restart{f' {len(reached)} times' * (len(reached) > 1)}, nothing pruned")
+    else:
+        words.append(f"prune → {' → '.join([reached[0], '…', reached[-1]] if levels else reached)} %{levels}")
     if strand is None:
         return ", ".join(words)
     words += [strand.mode] if strand.mode else []

@@ -35,6 +35,11 @@ def square_root(start: float, end: float, pos: float) -> float:
     return start + (end - start) * float(pos) ** 0.5
 
 
+def there_and_back(start: float, end: float, pos: float) -> float:
+    """A schedule of one's own whose sparsity falls again."""
+    return start + (end - start) * (1 - abs(2 * float(pos) - 1))
+
+
 def keep_outer(w: Weights) -> Tensor:
     """A criterion of one's own."""
     return w.now.abs() + w.initial.abs()

@@ -17,7 +17,7 @@ from lth_trainable.layers import prunable_layers
 from lth_trainable.pruner import Pruner
 from lth_trainable.run import run_trial
 from lth_trainable.spec import TrialSpec
-from lth_trainable.store import Store
+from lth_trainable.store import Store, load_masks, load_trial
 from tests.test_sparsify import callback, learner, masked
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -49,6 +49,25 @@ def test_a_trial_on_the_gpu_repeats_itself(tmp_path: Path) -> None:
     spec = TrialSpec(target_sparsity_pct=64, epochs=3, rewind_epoch=1)
     first, second = (run_trial(spec, Store(tmp_path), run, Execution(device="cuda")) for run in ("a", "b"))
     assert first["sha256"] == second["sha256"] and first["fingerprint"]["device"].startswith("cuda: ")
+
+
+@pytest.mark.parametrize("control", ["random_mask", "random_sparse"])
+def test_what_chance_draws_is_the_same_on_every_device(control: str, tmp_path: Path) -> None:
+    """Masks of these controls depend on counts alone, and a new initialisation is drawn on the CPU."""
+    spec, run = TrialSpec(target_sparsity_pct=64, epochs=2, rewind_epoch=1, control=control), "r"
+    records = [
+        run_trial(spec, Store(tmp_path / device), run, Execution(device=device, deterministic=True))
+        for device in ("cpu", "cuda")
+    ]
+    masks, initial = [], []
+    for record, device in zip(records, ("cpu", "cuda"), strict=True):
+        store = Store(tmp_path / device)
+        folder = store.find(store.trial(run, spec.name))
+        assert folder is not None and record["status"] == "done"
+        masks.append(load_masks(store, folder)[2])
+        initial.append(load_trial(tmp_path / device / run / "trials" / spec.name, "initial").state_dict())
+    assert all((masks[0][name] == masks[1][name]).all() for name in masks[0])
+    assert all(torch.equal(initial[0][name], initial[1][name]) for name in initial[0])
 
 
 def test_fp16_with_scaler_on_a_gpu() -> None:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 
 import analysis
-from lth_trainable.run import run_trial
+from lth_trainable.run import Keep, run_trial
 from lth_trainable.spec import TrialSpec
 from lth_trainable.store import Store
 from sweeps.lth_grid import main
@@ -359,6 +360,30 @@ def _title(pid: str) -> str:
         return Path(f"/proc/{pid}/cmdline").read_text()
     except OSError:
         return ""
+
+
+@pytest.mark.slow
+def test_a_sweep_with_all_controls_and_baselines(tmp_path: Path) -> None:
+    arguments = ["--epochs", "2", "--sparsity", "40", "64", "--rewind-epoch", "1", "--seeds", "2",
+                 "--controls", "all", "--baselines", "all"]  # fmt: skip
+    code, summary, out, err = grid(tmp_path, *arguments)
+    assert code == 0 and "Traceback" not in out + err, out + err
+    assert summary["planned"] == summary["done"] == 42 and summary["epochs_trained"] == summary["epochs_distinct"]
+    entries = json.loads((tmp_path / "digits" / "plan.json").read_text())["trials"]
+    roles = {entry["name"]: entry["role"] for entry in entries}
+    assert Counter(roles.values()) == {"ticket": 4, "control": 16, "baseline": 16, "dense": 6}
+    assert {entry["parent"] for entry in entries if entry["role"] == "control"} == {
+        name for name, role in roles.items() if role == "ticket"
+    }
+    frames = analysis.load(tmp_path / "digits")
+    assert set(frames.trials.status) == {"done"} and len(frames.trials) == 42
+    assert not frames.verdicts.group.str.contains("reinit|random|shuffle|-w").any()
+    alone = Store(tmp_path / "alone")
+    for name, sums in hashes(tmp_path).items():
+        spec = json.loads((tmp_path / "digits" / "trials" / name / "record.json").read_text())["spec"]
+        assert run_trial(TrialSpec(**spec), alone, keep=Keep(states={}, resumable=False))["sha256"] == sums
+    code, again, _, _ = grid(tmp_path, *arguments)
+    assert code == 0 and (again["skipped"], again["epochs_trained"]) == (42, 0)
 
 
 def test_the_plain_line_says_how_far_it_is() -> None:

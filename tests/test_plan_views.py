@@ -206,6 +206,44 @@ def test_an_empty_plan_has_a_view() -> None:
     assert "to train" in tree_of(planned([]))[-1]
 
 
+def branched(**changes: object) -> Plan:
+    return planned(expand(replace(RECIPES["digits"](), seeds=(0, 1), **changes)).trials)  # type: ignore[arg-type]
+
+
+def test_controls_part_from_their_tickets_ladder_which_goes_on() -> None:
+    axes = {"target_sparsity_pct": (64.0, 87.04), "rewind_epoch": (0,)}
+    lines = tree_of(branched(axes=axes, controls=("all",)))
+    assert [re.split(r" {2,}", line.strip()) for line in lines[2:9]] == [
+        ["● dense to epoch 20", "20", "dense"],
+        ["└─● prune → 40 %, rewind to 0, retrain to 20", "20"],
+        ["├─● random mask, layerwise shuffle, reinit, random sparse", "80", "controls of 64 %"],
+        ["● prune → 64 %", "20", "64 %"],
+        ["● prune → 78.4 %", "20"],
+        ["├─● random mask, layerwise shuffle, reinit, random sparse", "80", "controls of 87.04 %"],
+        ["● prune → 87.04 %", "20", "87.04 %"],
+    ]
+
+
+def test_a_control_alone_is_a_branch_that_says_what_it_is() -> None:
+    axes = {"target_sparsity_pct": (64.0,), "rewind_epoch": (0, 1)}
+    text = "\n".join(tree_of(branched(axes=axes, controls=("reinit",))))
+    assert "reinit: prune → 64 %, retrain to 20" in text, "a new initialisation is rewound to nothing"
+    assert "64 % · reinit · rewind 1" in text
+
+
+def test_restarts_and_narrow_networks_are_told_as_what_they_are() -> None:
+    axes = {"target_sparsity_pct": (64.0,), "retrain": ("lr_rewinding",)}
+    text = "\n".join(tree_of(branched(axes=axes, baselines=("dense_restarts", "small_dense"))))
+    assert "dense restarts: restart 2 times, nothing pruned, LR rewinding, retrain to 20" in text
+    assert "digits · lenet_300_100 · dense · 50.84 % wide · seeds 0, 1, each: 1 trial, 20 epochs" in text
+
+
+def test_many_trials_that_end_in_one_node_are_counted() -> None:
+    axes = {"target_sparsity_pct": (64.0,), "rewind_epoch": (0,), "reset_end": (False, True)}
+    text = "\n".join(tree_of(branched(axes=axes, controls=("layerwise_shuffle", "sign_shuffle"))))
+    assert re.search(r"prune → 64 % +20  64 %.*, 3 more\n", text)
+
+
 # -- the figures -------------------------------------------------------------------------------------------------------
 
 
@@ -280,6 +318,14 @@ def test_lines_to_branches_do_not_cross() -> None:
         start = placed.strand.stops[0][0].above
         for between in layout[placed.parted_from + 1 : placed.row]:  # all that the line down passes by
             assert between.strand.stops[0][0].above >= start
+
+
+def test_each_control_is_drawn(tmp_path: Path) -> None:
+    axes = {"target_sparsity_pct": (64.0,), "rewind_epoch": (0,)}
+    found = drawn(branched(axes=axes, controls=("all",), baselines=("small_dense",)), tmp_path / "plan.svg")
+    labels = ["random mask · rewind to 0", "layerwise shuffle · rewind to 0", "reinit", "random sparse"]
+    assert [text for text in found if text in labels] == labels and found.count("64 %") == 5
+    assert any(text.startswith("digits · lenet_300_100 · dense · 50.84 % wide") for text in found)
 
 
 @pytest.mark.parametrize("suffix", ["pdf", "PNG"])

@@ -22,7 +22,7 @@ from lth_trainable.store import Store
 from sweeps.arguments import parse
 from sweeps.plan import Facts, make_plan
 from sweeps.recipe import main
-from sweeps.recipes import RECIPES, Sweep, dense_as_long, find_recipe
+from sweeps.recipes import RECIPES, Sweep, find_recipe
 from sweeps.space import expand
 
 LENET = {"1.weight": 300 * 784, "3.weight": 100 * 300, "5.weight": 10 * 100}
@@ -40,7 +40,7 @@ def distinct_epochs(name: str, n_train: int) -> int:
 
 def mine() -> Sweep:
     """A recipe of one's own."""
-    return replace(find_recipe("digits"), name="mine", seeds=(0,), baselines=lambda ticket: (ticket.epochs,))
+    return replace(find_recipe("digits"), name="mine", seeds=(0,), selects=lambda point, axes: True)
 
 
 def no_sweep() -> str:
@@ -186,7 +186,7 @@ def test_diff_lists_fields_of_sweep_and_trials_with_defaults_resolved(capsys: py
     assert found["tickets", "schedule"] == ("imp", "iterative") and found["dense", "epochs"] == (20, [5, 20])
     assert found["tickets", "start_pct"] == (None, 0.25) and found["tickets", "end_pct"] == (None, 1.0)
     assert found["sweep", "axes.reset_end"] == (None, [False, True])
-    assert found["sweep", "baselines"] == (dense_as_long.__name__, "dense_as_long_and_to_first_prune")
+    assert found["sweep", "baselines"] == (["dense"], ["dense", "dense_to_first_prune"])
     assert found["sweep", "margin_pp"] == (1.0, 0.5) and found["tickets", "trials"] == (48, 45)
     assert ("sweep", "endpoint") not in found and ("tickets", "optimizer") not in found
     assert differing("digits", "digits", capsys) == {}
@@ -196,10 +196,10 @@ def test_diff_names_functions_of_ones_own_by_their_place(capsys: pytest.CaptureF
     name = f"{__name__}:mine"
     found = differing("digits", name, capsys)
     assert set(found) == {
-        ("sweep", "name"), ("sweep", "seeds"), ("sweep", "baselines"), ("tickets", "trials"), ("dense", "trials"),
+        ("sweep", "name"), ("sweep", "seeds"), ("sweep", "selects"), ("tickets", "trials"), ("dense", "trials"),
         ("tickets", "epochs asked for"), ("dense", "epochs asked for"),
     }  # fmt: skip
-    assert found["sweep", "baselines"][1].startswith(f"{__name__}:mine.<locals>.<lambda> in line ")
+    assert found["sweep", "selects"][1].startswith(f"{__name__}:mine.<locals>.<lambda> in line ")
 
 
 def test_the_table_of_diff_and_show(capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,6 +56,24 @@ SPECS: dict[str, dict[str, Any]] = {
     "one_shot": {"schedule": "one_shot", "target_sparsity_pct": 70, "epochs": 4, "reset_end": True, **CNN},
     "agp": {"schedule": "agp", "target_sparsity_pct": 70, "epochs": 8, "criterion": "updating_movement", **CNN},
     "dsd": {"schedule": "dsd", "target_sparsity_pct": 70, "epochs": 8, **CNN},
+    "random_mask": {
+        "control": "random_mask", "target_sparsity_pct": 64, "epochs": 3, "rewind_epoch": 1, "lr_policy": "one_cycle",
+        **CNN,
+    },
+    "reinit of a ticket at an iteration": {
+        "control": "reinit", "target_sparsity_pct": 64, "epochs": 3, "rewind_epoch": "7it", **CNN,
+    },
+    "iterative, layerwise_shuffle": {
+        "control": "layerwise_shuffle", "schedule": "iterative", "target_sparsity_pct": 70, "epochs": 8,
+        "rewind_epoch": 1, **CNN,
+    },
+    "one_shot, sign_shuffle": {
+        "control": "sign_shuffle", "schedule": "one_shot", "target_sparsity_pct": 70, "epochs": 4, "reset_end": True,
+        **CNN,
+    },
+    "dense_restarts": {
+        "control": "dense_restarts", "target_sparsity_pct": 64, "epochs": 3, "retrain": "lr_rewinding", **CNN,
+    },
 }  # fmt: skip
 TICKET = SPECS["imp"]
 
@@ -133,7 +151,8 @@ def test_a_killed_trial_goes_on_with_the_same_bytes(name: str, store: Store) -> 
     assert record["epochs_trained"] == whole["epochs_trained"] - trained, "only what was not stored is trained"
     assert passing(store) == []
     held = {path.parent.name for path in Path(store.root, STATES).glob("*/*")}
-    assert held == {path.name for path in Path(store.root, STATES).iterdir()} == set(record["states"].values())
+    needed = {*record["states"].values(), *filter(None, [rewind_key(spec, chain_of(spec))])}
+    assert held == {path.name for path in Path(store.root, STATES).iterdir()} == needed
 
 
 @pytest.mark.parametrize("epoch", range(1, 8))

@@ -53,6 +53,15 @@ def within_fit(base: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def controlled(ticket: dict[str, Any], *controls: str) -> list[dict[str, Any]]:
+    """A ticket with these controls, all that there are unless told."""
+    names = controls or ("random_mask", "layerwise_shuffle", "reinit", "random_sparse")
+    return [ticket, *({**ticket, "control": control} for control in names)]
+
+
+LADDER: dict[str, Any] = {**ADAM, "target_sparsity_pct": 64}
+ONE_SHOT: dict[str, Any] = {**ADAM, "epochs": 6, "schedule": "one_shot", "target_sparsity_pct": 70}
+NEW = ("reinit", "random_sparse")
 GRIDS: dict[str, list[dict[str, Any]]] = {
     "adam, augmented": levels(ADAM),
     "sgd": levels(SGD, RETRAINS[::2]),
@@ -87,6 +96,36 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
         *within_fit(SGD)[1:4],
         {**SGD, "epochs": 6, "target_sparsity_pct": 40, "rewind_epoch": "3it"},
         {**SGD, "epochs": 6, "target_sparsity_pct": 40, "rewind_epoch": "7it"},
+    ],
+    "controls of levels": [
+        {**ADAM, "control": "dense"},
+        *controlled({**LADDER, "rewind_epoch": 1}),
+        *controlled({**LADDER, "rewind_epoch": "7it"}),
+        *controlled({**LADDER, "rewind_epoch": 1, "rewind_optimizer": "fresh"}, "random_mask", "reinit"),
+        *controlled({**LADDER, "retrain": "lr_rewinding"}, *NEW),
+        *controlled({**LADDER, "retrain": "fine_tuning", "lr_policy": "cosine"}, *NEW),
+    ],
+    "controls of omp, global, by filters": [
+        *controlled({**SGD, "schedule": "omp", "target_sparsity_pct": 64, "context": "global", "lr_policy": "cosine"}),
+        *controlled({**SGD, "target_sparsity_pct": 40, "granularity": "filter", "rewind_epoch": 1}),
+        *controlled({**SGD, "target_sparsity_pct": 40, "granularity": "filter", "context": "global"}, "random_mask"),
+    ],
+    "controls within a fit": [
+        *controlled({**ADAM, "epochs": 6, "schedule": "iterative", "target_sparsity_pct": 70, "rewind_epoch": 1}),
+        *controlled({**ONE_SHOT, "rewind_epoch": 0}),
+        *controlled({**ONE_SHOT, "schedule": "agp"}, *NEW),
+    ],
+    "controls of supermasks": [
+        *controlled({**LADDER, "rewind_epoch": 1, "reset_end": True}, "layerwise_shuffle", "sign_shuffle"),
+        *controlled({**ONE_SHOT, "reset_end": True}, "layerwise_shuffle", "sign_shuffle"),
+        *controlled({**ONE_SHOT, "retrain": "none", "rewind_epoch": 1, "reset_end": True}, "sign_shuffle"),
+    ],
+    "dense with restarts, narrow": [
+        *controlled({**LADDER, "rewind_epoch": 1, "rewind_optimizer": "fresh"}, "dense_restarts"),
+        *controlled({**LADDER, "retrain": "lr_rewinding", "lr_policy": "cosine"}, "dense_restarts"),
+        *controlled({**LADDER, "retrain": "fine_tuning"}, "dense_restarts"),
+        *controlled({**ONE_SHOT, "schedule": "iterative", "rewind_epoch": 1}, "dense_restarts"),
+        *({"batch_size": 230, "epochs": epochs, "control": "dense", "width_pct": 20} for epochs in (2, 3)),
     ],
 }  # fmt: skip
 

@@ -1,0 +1,298 @@
+"""What is asked for by name beside the tickets: controls, baselines, and the width of a small dense network."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+
+from analysis.pairs import compare
+from lth_trainable.controls import CONTROLS
+from lth_trainable.data import load_dataset
+from lth_trainable.errors import UserError
+from lth_trainable.layers import prunable_layers
+from lth_trainable.models import _narrow_resnet18, build
+from lth_trainable.run import run_trial
+from lth_trainable.spec import TrialSpec
+from lth_trainable.store import PLAN, Store, load_masks, load_trial
+from sweeps.arguments import parse
+from sweeps.baselines import BASELINES
+from sweeps.branches import role_of
+from sweeps.ledger import Ledger
+from sweeps.plan import make_plan
+from sweeps.recipe import rows_of
+from sweeps.recipes import Sweep, find_recipe
+from sweeps.space import Space, expand
+from sweeps.widths import STEPS, nearest_width, weights_kept
+from tests.analysis_helpers import trial_rows
+from tests.plan_helpers import FACTS
+
+OF_TICKETS = [name for name, control in CONTROLS.items() if control.of_tickets]
+
+
+def sweep(**changes: Any) -> Sweep:
+    return replace(find_recipe("digits"), **{"seeds": (0, 1), **changes})
+
+
+def trials_of(space: Space, role: str) -> list[TrialSpec]:
+    return [spec for spec in space.trials if space.roles[spec.name] == role]
+
+
+def here(ticket: TrialSpec, data_root: Path | None) -> TrialSpec:
+    """A baseline of one's own."""
+    return replace(ticket, control="dense", lr=0.1)
+
+
+# -- by name ---------------------------------------------------------------------------------------------------------
+
+
+def test_all_of_them() -> None:
+    space = expand(sweep(controls=("all",), baselines=("all",)))
+    assert Counter(space.roles.values()) == {
+        "ticket": 2 * 6, "control": 2 * 6 * 4, "baseline": 2 * (6 + 3 + 3 + 3), "dense": 2 * (1 + 6),
+    }  # fmt: skip
+    assert len(space.trials) == len(space.roles) == len(set(space.trials))
+    tickets = {spec.name for spec in trials_of(space, "ticket")}
+    assert {spec.name for spec in expand(sweep()).trials} <= set(space.roles)
+    for spec in space.trials:
+        wanted = replace(spec, control="none").name if space.roles[spec.name] == "control" else None
+        assert spec.parent == wanted and (wanted is None or wanted in tickets)
+    assert Counter(spec.control for spec in trials_of(space, "control")) == dict.fromkeys(OF_TICKETS, 12)
+    kinds = Counter((s.schedule, s.retrain, s.width_pct is None) for s in trials_of(space, "baseline"))
+    assert kinds == {
+        ("omp", "weight_rewinding", True): 12, ("imp", "lr_rewinding", True): 6, ("imp", "fine_tuning", True): 6,
+        (None, None, False): 6,
+    }  # fmt: skip
+    budgets = {spec.epochs_alone() for spec in trials_of(space, "ticket")}
+    assert {spec.epochs for spec in trials_of(space, "dense")} == {20} | budgets
+    assert [spec.seed for spec in space.trials] == sorted(spec.seed for spec in space.trials)
+
+
+def test_names_give_what_they_name_and_the_dense_baseline_always() -> None:
+    space = expand(sweep(controls=("reinit",), baselines=("omp", f"{__name__}:here")))
+    assert {spec.control for spec in trials_of(space, "control")} == {"reinit"}
+    assert {spec.schedule for spec in trials_of(space, "baseline")} == {"omp"}
+    assert {(spec.lr, spec.epochs) for spec in trials_of(space, "dense")} == {(1.2e-3, 20), (0.1, 20)}
+    assert space.notes == () and set(expand(sweep(controls=("none",), baselines=("none",))).trials) == set(
+        expand(sweep()).trials
+    )
+
+
+def test_a_ticket_of_the_axes_is_no_baseline() -> None:
+    axes = {"target_sparsity_pct": (64.0,), "retrain": ("weight_rewinding", "lr_rewinding")}
+    space = expand(sweep(axes=axes, baselines=("lr_rewinding", "fine_tuning")))
+    assert {spec.retrain for spec in trials_of(space, "ticket")} == {"weight_rewinding", "lr_rewinding"}
+    assert {spec.retrain for spec in trials_of(space, "baseline")} == {"fine_tuning"}
+
+
+def test_what_only_some_tickets_have_is_made_for_those_and_told() -> None:
+    axes = {"target_sparsity_pct": (64.0,), "retrain": ("weight_rewinding", "lr_rewinding")}
+    space = expand(sweep(axes=axes, controls=("random_mask", "reinit")))
+    assert Counter(spec.control for spec in trials_of(space, "control")) == {"random_mask": 2, "reinit": 4}
+    assert len(space.notes) == 1 and "random_mask goes without 2 of 4 tickets" in space.notes[0]
+    assert "take reinit or random_sparse" in space.notes[0]
+    [note] = expand(sweep(axes=axes, controls=("all",))).notes
+    some = "random_mask for 2 only, layerwise_shuffle for 2 only"
+    assert note == f"controls all, of 4 tickets: {some}, sign_shuffle for none"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"controls": ("shuffle",)}, "did you mean"),
+        ({"controls": ("tests.plugins:tiny_cnn",)}, "expected one of"),
+        ({"baselines": ("large_dense",)}, "did you mean small_dense"),
+        ({"controls": ("all", "reinit")}, "all alone"),
+        ({"baselines": ("none", "omp")}, "none alone"),
+        ({"controls": ("sign_shuffle",)}, "no ticket of this sweep has it; .* for a ticket that is trained"),
+        (
+            {"base": {"model": "tests.plugins:tiny_cnn"}, "baselines": ("small_dense",)},
+            "takes none; expected a builder",
+        ),
+    ],
+)
+def test_names_that_give_nothing_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        expand(sweep(**changes))
+
+
+def test_tickets_within_a_fit_and_supermasks() -> None:
+    base = {"schedule": "iterative", "start_pct": 0.25}
+    axes = {"target_sparsity_pct": (80.0,), "rewind_epoch": (1,), "reset_end": (False, True)}
+    space = expand(sweep(base=base, axes=axes, controls=("all",), baselines=("all",), seeds=(0,)))
+    found = {(spec.control, spec.reset_end) for spec in trials_of(space, "control")}
+    assert found == {(name, False) for name in OF_TICKETS} | {(n, True) for n in ("layerwise_shuffle", "sign_shuffle")}
+    baselines = {(s.control, s.schedule, s.retrain, s.rewind_epoch) for s in trials_of(space, "baseline")}
+    assert baselines == {
+        ("dense_restarts", "iterative", "tutorial", 1), ("none", "omp", "weight_rewinding", 1),
+        ("none", "omp", "lr_rewinding", None), ("none", "omp", "fine_tuning", None), ("dense", None, None, None),
+    }  # fmt: skip
+    assert {spec.epochs for spec in trials_of(space, "dense")} == {20, 5}
+    restarts = next(spec for spec in space.trials if spec.control == "dense_restarts")
+    assert role_of(restarts) == "baseline" and restarts.parent in {s.name for s in trials_of(space, "ticket")}
+
+
+def test_a_gradual_ticket_has_one_shot_baselines_rewound_to_0() -> None:
+    space = expand(sweep(base={"schedule": "agp"}, axes={"target_sparsity_pct": (80.0,)}, baselines=("omp",)))
+    assert {(s.schedule, s.rewind_epoch) for s in trials_of(space, "baseline")} == {("omp", 0)}
+
+
+def test_dense_stretched_has_the_learning_rates_course_over_the_whole_budget() -> None:
+    space = expand(sweep(base={"lr_policy": "cosine"}, baselines=("dense_stretched",), seeds=(0,)))
+    for ticket in trials_of(space, "ticket"):
+        stretched = next(s for s in space.trials if s.is_dense and s.epochs == ticket.epochs_alone())
+        assert stretched.lr_course(20).total_steps == 20 * ticket.epochs_alone()
+
+
+def test_the_command_line_overrides_the_recipe() -> None:
+    assert parse(["digits_tutorial"])[1].baselines == ("dense", "dense_to_first_prune")
+    _, found = parse(["digits_tutorial", "--controls", "reinit", "random_mask", "--baselines", "omp"])
+    assert (found.controls, found.baselines) == (("reinit", "random_mask"), ("omp",))
+    assert parse(["digits", "--controls", "none"])[1].controls == ("none",)
+    with pytest.raises(UserError, match="--controls"):
+        parse(["digits", "--controls"])
+
+
+def test_the_command_line_names_them_all(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    out = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "--controls" in out and "--baselines" in out and "--width-pct" not in out
+    assert all(name in out for name in (*CONTROLS, *BASELINES))
+
+
+def test_a_recipe_is_shown_with_its_controls_and_baselines() -> None:
+    rows = rows_of(sweep(controls=("reinit",), baselines=("omp",)))
+    assert rows["sweep", "controls"] == ["reinit"] and rows["sweep", "baselines"] == ["omp"]
+    assert (rows["tickets", "trials"], rows["controls", "trials"], rows["baselines", "trials"]) == (12, 12, 12)
+    assert rows["controls", "epochs asked for"] == rows["tickets", "epochs asked for"] + 6  # k = 1: one epoch each more
+    assert ("controls", "trials") not in rows_of(sweep())
+
+
+# -- in the plan of a run --------------------------------------------------------------------------------------------
+
+
+def entries(store: Store) -> dict[str, tuple[str, str | None]]:
+    found = json.loads(store.read(f"r/{PLAN}"))["trials"]
+    return {entry["name"]: (entry["role"], entry["parent"]) for entry in found}
+
+
+def write(store: Store, found: Sweep, roles: bool = True) -> Space:
+    space = expand(found)
+    more = {"roles": space.roles} if roles else {}
+    Ledger(store=store, run="r", plan=make_plan(space.trials, FACTS), facts=FACTS, **more).write_plan(found, ["it"])
+    return space
+
+
+def test_the_plan_of_a_run_says_what_each_trial_is_and_whose(store: Store) -> None:
+    space = write(store, sweep(controls=("all",), baselines=("all",)))
+    assert entries(store) == {spec.name: (space.roles[spec.name], spec.parent) for spec in space.trials}
+
+
+def test_a_ticket_stays_one_where_another_command_takes_it_as_a_baseline(store: Store) -> None:
+    axes = {"target_sparsity_pct": (64.0,), "rewind_epoch": (0,)}
+    name = "digits-lenet_300_100-imp-s64-retrain_lr_rewinding-seed0"
+    write(store, sweep(axes=axes, baselines=("lr_rewinding",)))
+    assert entries(store)[name] == ("baseline", None)
+    write(store, sweep(axes={**axes, "retrain": ("lr_rewinding",)}))
+    assert entries(store)[name] == ("ticket", None)
+    write(store, sweep(axes=axes, baselines=("lr_rewinding",)))
+    assert entries(store)[name] == ("ticket", None)
+
+
+def test_comparisons_with_the_dense_baseline_are_what_they_were() -> None:
+    """Neither controls nor a small dense network are taken for tickets or for the dense baseline of their seed."""
+    plain, more = (expand(sweep(seeds=(0, 1, 2, 3, 4), **asked)) for asked in ({}, {"controls": ("all",)}))
+    small = expand(sweep(seeds=(0, 1, 2, 3, 4), controls=("all",), baselines=("small_dense",)))
+
+    def accuracy(spec: TrialSpec) -> float:
+        wrong = spec.control not in ("none", "dense") or spec.width_pct is not None
+        return 0.1 if wrong else 0.9 + 0.01 * spec.seed + 0.005 * spec.is_dense
+
+    def rows(space: Space) -> Any:
+        found = compare(trial_rows(space.trials, accuracy), "test_accuracy")
+        return sorted((c.group.name, c.baseline, c.seeds, c.tickets, c.dense, c.n_unpaired) for c in found)
+
+    assert rows(plain) == rows(more) == rows(small) and len(rows(plain)) == 6
+
+
+# -- small dense -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", [40, 64, 87.04, 98.99])
+def test_the_width_is_the_one_with_the_nearest_count(target: float, store: Store) -> None:
+    ticket = TrialSpec(target_sparsity_pct=target, epochs=1)
+    width = nearest_width(ticket)
+    sizes = lambda step: [max(1, int(n * step / 10_000 + 0.5)) for n in (300, 100)]  # noqa: E731
+    found = {step: 64 * h + h * o + o * 10 for step in STEPS for h, o in [sizes(step)]}
+    nearest = min(abs(n - width.n_kept) for n in found.values())
+    assert abs(width.n_weights - width.n_kept) == nearest and found[round(width.pct * 100)] == width.n_weights
+    assert width.pct * 100 == min(step for step, n in found.items() if n == width.n_weights), "the least of them"
+    record = run_trial(ticket, store, "r")
+    assert record["result"]["n_kept"] == width.n_kept, "what the ticket keeps indeed"
+    small = run_trial(replace(ticket, control="dense", width_pct=width.pct), store, "r")
+    assert small["result"]["n_weights"] == small["result"]["n_kept"] == width.n_weights, "the count is in its record"
+    model = load_trial(f"{store.root}/r/trials/{small['trial']}")
+    assert sum(layer.weight.numel() for layer in prunable_layers(model)) == width.n_weights
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"output_prune_rate_pct": 10, "target_sparsity_pct": 64}, {"context": "global", "target_sparsity_pct": 64},
+        {"granularity": "row", "schedule": "omp", "target_sparsity_pct": 77.7},
+    ],
+)  # fmt: skip
+def test_the_count_is_that_of_the_tickets_mask(fields: dict[str, Any], store: Store) -> None:
+    ticket = TrialSpec(epochs=1, **fields)
+    data = load_dataset("digits")
+    model = build(ticket.model, data.shape, len(data.classes))
+    record = run_trial(ticket, store, "r")
+    assert weights_kept(prunable_layers(model), ticket) == record["result"]["n_kept"]
+    folder = store.find(store.trial("r", ticket.name))
+    assert folder is not None and max(load_masks(store, folder)) == len(ticket.level_sparsities)
+
+
+def test_the_achieved_count_is_told() -> None:
+    space = expand(sweep(baselines=("small_dense",), seeds=(0,)))
+    assert len([s for s in space.trials if s.width_pct]) == 3, "rewind epochs share it"
+    assert space.notes[0] == "small_dense of 64 %: width 50.84 %, 18,105 weights for 18,072 kept"
+
+
+def test_width_is_in_every_key_and_in_the_name() -> None:
+    dense, narrow = TrialSpec(control="dense"), TrialSpec(control="dense", width_pct=23.5)
+    assert narrow.name == "digits-lenet_300_100-dense-w23.5-seed0" and narrow.key("d") != dense.key("d")
+    plan = make_plan([dense, narrow], FACTS)
+    assert len(plan.roots) == 2 and plan.epochs_distinct == 40
+    assert role_of(narrow) == "baseline" and role_of(dense) == "dense"
+
+
+def test_resnet18_of_another_width_is_the_same_network() -> None:
+    """At 100 per cent its tensors, names and answers are torchvision's; narrower, it has its initial scales."""
+    theirs, ours = torchvision.models.resnet18(num_classes=2).eval(), _narrow_resnet18(2, 100.0).eval()
+    assert {n: t.shape for n, t in ours.state_dict().items()} == {n: t.shape for n, t in theirs.state_dict().items()}
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(ours(x), theirs(x))
+    torch.manual_seed(0)
+    narrow = build("resnet18", (3, 64, 64), 2, 50.0)
+    assert narrow(x).shape == (2, 2)
+    convolutions = [layer.weight for layer in prunable_layers(narrow)]
+    assert len(convolutions) == 20 and convolutions[-1].shape == (256, 256, 3, 3)
+    for weight in convolutions[1:]:
+        fan_out = weight.shape[0] * weight.shape[2] * weight.shape[3]
+        assert float(weight.detach().std()) == pytest.approx((2 / fan_out) ** 0.5, rel=0.1)
+
+
+def test_half_the_width_is_about_a_quarter_of_the_weights() -> None:
+    counts = [
+        sum(layer.weight.numel() for layer in prunable_layers(build("resnet18", (3, 64, 64), 2, width)))
+        for width in (None, 50.0)
+    ]
+    assert counts[0] == 11_166_912 and 0.249 < counts[1] / counts[0] < 0.252
