@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -89,7 +92,7 @@ def fingerprint(execution: Execution) -> dict[str, Any]:
     """
     check_device(execution)
     return {
-        "code": version("lottery-sweep"),
+        "code": versions()["lottery-sweep"],
         "torch": torch.__version__,
         "device": _device_model(torch.device(execution.device)),
         "threads": execution.threads,
@@ -97,10 +100,11 @@ def fingerprint(execution: Execution) -> dict[str, Any]:
     }
 
 
-def versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
+@functools.cache
+def versions() -> Mapping[str, str]:
+    """Versions of what a result depends on; looking a package up takes a millisecond, so once a process."""
     names = ("lottery-sweep", "torch", "fastai", "ray", "numpy", "safetensors")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+    return MappingProxyType({"python": platform.python_version(), **{name: version(name) for name in names}})
 
 
 def _device_model(device: torch.device) -> str:

@@ -148,7 +148,7 @@ class Trial:
             "counts": self.pruner.counts_by_level[1:] if self.pruner is not None else [],
             "asked": {name: str(value) for name, value in memory.asked.items()},
             "evaluation": self.evaluation() if measured and not self.log.diverged else None,
-            "diverged": self._reason(), "data": self._about_data(), "versions": versions(),
+            "diverged": self._reason(), "data": self._about_data(), "versions": dict(versions()),
         }  # fmt: skip
 
     def _selected(self, layers: str) -> list[str]:
