@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -90,7 +93,7 @@ def fingerprint(execution: Execution) -> dict[str, Any]:
     """
     check_device(execution)
     return {
-        "code": version("lottery-sweep"),
+        "code": versions()["lottery-sweep"],
         "torch": torch.__version__,
         "device": _device_model(torch.device(execution.device)),
         "threads": execution.threads,
@@ -98,11 +101,12 @@ def fingerprint(execution: Execution) -> dict[str, Any]:
     }
 
 
-def versions() -> dict[str, str]:
-    """Versions of what a result depends on; "source" is the SHA-256 of the package's files."""
+@functools.cache
+def versions() -> Mapping[str, str]:
+    """Versions of what a result depends on, looked up once a process; "source": SHA-256 of the package's files."""
     names = ("lottery-sweep", "torch", "fastai", "ray", "numpy", "safetensors")
     known = {"python": platform.python_version(), **{name: version(name) for name in names}}
-    return {**known, **gpu_versions(), "source": source_sha256()}
+    return MappingProxyType({**known, **gpu_versions(), "source": source_sha256()})
 
 
 def _device_model(device: torch.device) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from fastai.callback.core import Callback, CancelFitException
@@ -56,7 +56,9 @@ class Life:
 
     def live(self) -> None:
         """Train what is left, if anything is."""
-        self.states.look()
+        rewinds = {self.rewind_key} if self.rewind_key is not None else set()
+        epochs = {key for *_, key in self._epochs(len(self.chain))}
+        self.states.look({*self.referred_to.values(), *rewinds, *epochs})
         self._seal_initial()
         if can_record(self.states.store, self.identity):
             there = {key for key in self.referred_to.values() if self.states.has(key, False)}
@@ -101,15 +103,15 @@ class Life:
         self.untold.append(key)
 
     def _deepest_first(self, before: int) -> list[tuple[int, int]]:
-        """Segments and epochs of training whose state is listed, the deepest first."""
-        known = self.states.known
-        return [
-            (index, epoch)
-            for index in range(before - 1, 0, -1)
-            if self.chain[index].kind == "train"
-            for epoch in range(self.chain[index].end, self.chain[index].start, -1)
-            if self.chain[index].key_at(epoch) in known
-        ]
+        """Segments and epochs of training of whose state there is something, the deepest first."""
+        return [(index, epoch) for index, epoch, key in self._epochs(before) if key in self.states.known]
+
+    def _epochs(self, before: int) -> Iterator[tuple[int, int, str]]:
+        """Segment, epoch and key of every state that training comes to, the deepest first."""
+        for index in range(before - 1, 0, -1):
+            segment = self.chain[index]
+            for epoch in range(segment.end, segment.start, -1):
+                yield index, epoch, segment.key_at(epoch)
 
     def _is_past_rewind_point(self, index: int, epoch: int) -> bool:
         """Whether training that goes on from here would not come by the rewind point any more, yet needs it."""

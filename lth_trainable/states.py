@@ -19,7 +19,7 @@ import contextlib
 import json
 import os
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -88,9 +88,9 @@ class States:
         self.set_aside: list[str] = []
         self.token = uuid.uuid4().hex[:8]
 
-    def look(self) -> None:
-        """List what is there, once: `has` answers from it."""
-        self.known = set(self.store.folders(STATES))
+    def look(self, keys: Collection[str]) -> None:
+        """See which of these keys there is something of, once: `has` answers from it."""
+        self.known = self.store.present(STATES, keys)
 
     def has(self, key: str, complete: bool = True) -> bool:
         """Whether the state is stored whole."""

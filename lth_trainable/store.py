@@ -14,7 +14,7 @@ import contextlib
 import hashlib
 import json
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -193,6 +193,17 @@ class Store:
     def folders(self, path: str) -> list[str]:
         """Names of the folders below `path`, sorted; empty where there is no `path`."""
         return sorted(i.base_name for i in self._list(path) if i.type == fs.FileType.Directory)
+
+    def present(self, path: str, names: Collection[str]) -> set[str]:
+        """Those of `names` that are folders below `path`.
+
+        Each is looked up, so that a trial's cost does not grow with what other trials have stored; an object store
+        answers slowly, and lists a thousand at a time.
+        """
+        if not isinstance(self.fs, fs.LocalFileSystem):
+            return set(names).intersection(self.folders(path))
+        infos = self.fs.get_file_info([self._full(f"{path}/{name}") for name in names])
+        return {info.base_name for info in infos if info.type == fs.FileType.Directory}
 
     # -- single files ------------------------------------------------------------------------------------------------
 

@@ -22,21 +22,24 @@ REPORT_SECONDS = 1.0  # between progress reports of a trial
 def train(config: dict[str, Any]) -> None:
     """Run the trial of `config`; Ray gets progress, states and manifest, the store the rest.
 
-    config: {spec, storage, run, execution, keep, marks, resumable, log}; see `run.Keep`. log: whether reports carry all
-    that is to be logged. A trial that raises leaves `failure.json` in its folder and fails in Ray, which may try again.
+    config: {trial, storage, task}; task is JSON of {spec, run, execution, keep, marks, resumable, end, log}: see
+    `run.Keep`; end is the key of the last trained state; log: whether reports carry all that is to be logged. A trial
+    that raises leaves `failure.json` in its folder and fails in Ray, which may try again.
     """
     from lth_trainable.execution import Execution, fingerprint  # torch loads in the workers, not in the driver
     from lth_trainable.run import Keep, run_trial
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
-    spec = spec_from_dict(config["spec"])
-    store, run, execution = Store(config["storage"]), config["run"], Execution(**config["execution"])
+    task = json.loads(config["task"])
+    data_root = task["execution"].get("data_root")
+    execution = Execution(**{**task["execution"], "data_root": data_root and Path(data_root)})
+    spec, store, run = spec_from_dict(task["spec"]), Store(config["storage"]), task["run"]
     path = store.trial(run, spec.name)
     store.delete(f"{path}/{FAILURE}")
-    progress = _Progress(config["log"])
+    progress = _Progress(task["end"], task["log"])
     keep = Keep(
-        states=config["keep"], marks={int(step): key for step, key in config["marks"].items()},
-        resumable=config["resumable"],
+        states=task["keep"], marks={int(step): key for step, key in task["marks"].items()},
+        resumable=task["resumable"],
     )  # fmt: skip
     try:
         progress.mark = json.dumps(fingerprint(execution))
@@ -50,18 +53,24 @@ def train(config: dict[str, Any]) -> None:
             tune.report({"status": "failed", "epochs_done": progress.epochs, **progress.news()})
             return
         raise
-    final = {"epochs_done": record["epochs_trained"], "status": record["status"], **record["result"]}
+    told = {name: record["result"][name] for name in ("sparsity_pct", "test_accuracy")}
     progress.rows = record["epochs"]
+    news = progress.news(record["result"])
+    final = {"epochs_done": record["epochs_trained"], "status": record["status"], **told, **news}
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, MANIFEST).write_bytes(store.read(f"{path}/{MANIFEST}"))
-        tune.report({**final, **progress.news(record["result"])}, checkpoint=tune.Checkpoint.from_directory(folder))
+        tune.report(final, checkpoint=tune.Checkpoint.from_directory(folder))
 
 
 class _Progress:
-    """Tells Ray of stored states at once, since trials wait for them, and of epochs at most once a second."""
+    """Tells Ray of stored states at once, since trials wait for them, and of epochs at most once a second.
 
-    def __init__(self, logged: bool) -> None:
-        self.mark, self.epochs, self.last = "{}", 0, time.monotonic()
+    end: key of the last trained state, which is told with the result: that follows at once. logged: whether reports
+    carry all that is to be logged.
+    """
+
+    def __init__(self, end: str, logged: bool) -> None:
+        self.end, self.mark, self.epochs, self.last = end, "{}", 0, time.monotonic()
         self.logged, self.told = logged, 0
         self.rows: list[dict[str, Any]] = []
         self.stored: list[str] = []
@@ -75,7 +84,8 @@ class _Progress:
 
     def state(self, key: str) -> None:
         self.stored.append(key)
-        self._report()
+        if key != self.end:
+            self._report()
 
     def damage(self, report: str) -> None:
         self.damaged.append(report)

@@ -205,7 +205,7 @@ class Trial:
             "asked": {name: str(value) for name, value in memory.asked.items()},
             "evaluation": self.evaluation() if measured and not self.log.diverged else None,
             "early_stop": self.early_stop.state(),
-            "diverged": self._reason(), "data": self._about_data(), "versions": versions(),
+            "diverged": self._reason(), "data": self._about_data(), "versions": dict(versions()),
         }  # fmt: skip
 
     def _selected(self, layers: str) -> list[str]:

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lth_trainable.spec import TrialSpec
+from lth_trainable.spec import TrialSpec, spec_from_dict
 from lth_trainable.store import Store
 from sweeps.logs import Logger, Place, brief, make_logger
 
@@ -288,7 +288,7 @@ NO_LOGS = Logs()
 
 
 def _spec(trial: Any) -> TrialSpec:
-    return TrialSpec(**trial.config["spec"])
+    return spec_from_dict(json.loads(trial.config["task"])["spec"])
 
 
 def _say(text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import logging
 import os
 import signal
@@ -16,7 +17,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lth_trainable.errors import bad_value
-from lth_trainable.spec import TrialSpec
 from sweeps.arguments import RunOptions
 from sweeps.budget import Budget
 from sweeps.dispatch import Dispatcher
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 RETRIES = 2
 WATCH_SECONDS = 2.0
-_LOCAL = {"RAY_AUTH_MODE": "disabled"}  # a local Ray needs no token, and asks for one loudly; a cluster may have one
+LOCAL = {"RAY_AUTH_MODE": "disabled"}  # a local Ray needs no token, and asks for one loudly; a cluster may have one
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the new console output prints a box even when told to be quiet
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -122,7 +122,7 @@ def launch(
     are not in the plan yet. logs: who is told of it, while they are `running`.
     """
     if cluster is None:
-        os.environ.update({name: os.environ.get(name, value) for name, value in (QUIET | _LOCAL).items()})
+        os.environ.update({name: os.environ.get(name, value) for name, value in (QUIET | LOCAL).items()})
     import ray
 
     from sweeps.searcher import PlanSearcher
@@ -186,7 +186,7 @@ def _fit(
                     failure_config=tune.FailureConfig(max_failures=RETRIES),
                 ),
             )
-            return {_name_in(result): _last_line(result.error) for result in tuner.fit() if result.error}
+            return {_trial_name(result): _last_line(result.error) for result in tuner.fit() if result.error}
         except KeyboardInterrupt:
             return None
 
@@ -204,10 +204,15 @@ class Config:
     log: bool = False
 
     def of(self, plan: Plan, trial: PlannedTrial) -> dict[str, Any]:
+        """The task as text: Tune copies, flattens and writes down a trial's config with every result."""
+        task = {
+            "spec": trial.spec.canonical(), "run": self.ledger.run, "execution": dict(self.execution),
+            "keep": plan.keep(trial), "marks": plan.rewind_steps(trial), "resumable": plan.policy != "none",
+            "end": trial.end.key, "log": self.log,
+        }  # fmt: skip
         return {
-            "spec": trial.spec.canonical(), "storage": self.ledger.store.place, "run": self.ledger.run,
-            "execution": dict(self.execution), "keep": plan.keep(trial), "marks": plan.rewind_steps(trial),
-            "resumable": plan.policy != "none", "shared": self.marker, "log": self.log,
+            "trial": trial.name, "storage": self.ledger.store.place, "shared": self.marker,
+            "task": json.dumps(task, default=str),
         }  # fmt: skip
 
 
@@ -254,11 +259,8 @@ def _watcher(board: Board) -> Any:
 
 
 def _trial_name(trial: Any) -> str:
-    return TrialSpec(**trial.config["spec"]).name
-
-
-def _name_in(result: Any) -> str:
-    return TrialSpec(**result.config["spec"]).name
+    """Of a trial, or of a result, of Tune's."""
+    return str(trial.config["trial"])
 
 
 def _last_line(error: BaseException) -> str:

@@ -88,11 +88,11 @@ def run(options: Options, sweep: Sweep, arguments: Sequence[str]) -> int:
             if place is Place.CONNECT:
                 job = replace(job, cluster=sharing.enter_context(job.connected()))
             outcome = train(job, sweep, ["python", "-m", "sweeps.lth_grid", *arguments], board, budget, logs)
-        verdicts = _conclude(job)
+        done, verdicts = _conclude(job)
     for note in logs.notes:
         job.say(f"note: {note}", "yellow")
     summary = {
-        "run": ledger.path, "planned": board.planned, "done": len(ledger.take_stock(repair=False).done),
+        "run": ledger.path, "planned": board.planned, "done": done,
         "failed": len(outcome.failures), "skipped": board.skipped, "shared": board.shared,
         "epochs_requested": ledger.plan.epochs_requested, "epochs_distinct": ledger.plan.epochs_distinct,
         "epochs_trained": outcome.epochs, "stopped_by": outcome.stopped_by,
@@ -252,13 +252,14 @@ def facts_of(dataset: str, split_seed: int, data_root: Path | None) -> Facts:
     return Facts(digest=data.digest, n_train=len(data.train))
 
 
-def _conclude(job: Job) -> list[dict[str, Any]]:
-    """Gather, test, print the verdicts; returns them as JSON-ready rows."""
+def _conclude(job: Job) -> tuple[int, list[dict[str, Any]]]:
+    """Gather, test, print the verdicts; returns how many trials are done, and the verdicts as JSON-ready rows."""
     import analysis
 
     frames = analysis.gather(job.ledger.path)
     analysis.show(job.console, frames, job.ledger.path)
-    return analysis.as_rows(frames.verdicts)
+    ours = frames.trials[frames.trials.trial.isin([trial.name for trial in job.ledger.plan.trials])]
+    return int(ours.status.isin(("done", "diverged")).sum()), analysis.as_rows(frames.verdicts)
 
 
 def _todo_line(board: Board, ledger: Ledger, missing: int) -> str:

@@ -111,10 +111,12 @@ def test_neither_is_tried_again(device: str, model: str, tmp_path: Path, monkeyp
     reports: list[dict[str, Any]] = []
     monkeypatch.setattr(trainable.tune, "report", lambda metrics, **_: reports.append(metrics))
     spec = TrialSpec(model=model, **SMALL)
-    trainable.train({  # returns, where an exception would have Ray try again
-        "spec": spec.canonical(), "storage": str(tmp_path), "run": "run", "execution": {"device": device}, "keep": {},
-        "marks": {}, "resumable": True,
-    })  # fmt: skip
+    task = {
+        "spec": spec.canonical(), "run": "run", "execution": {"device": device}, "keep": {}, "marks": {},
+        "resumable": True, "end": "", "log": False,
+    }  # fmt: skip
+    # returns, where an exception would have Ray try again
+    trainable.train({"storage": str(tmp_path), "task": json.dumps(task)})
     assert [report["status"] for report in reports] == ["failed"]
     failure = json.loads((tmp_path / "run" / "trials" / spec.name / FAILURE).read_text())
     assert "--gpus-per-trial" in failure["reason"]

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from pyarrow import fs
 
 from lth_trainable.errors import UserError
 from lth_trainable.store import MANIFEST, Damaged, Store, open_run
@@ -138,3 +139,14 @@ def test_the_path_of_a_run_gives_its_storage(tmp_path: Path) -> None:
     assert (store.root, run) == (str(tmp_path), "digits")
     assert open_run("digits")[0].root == str(Path.cwd())
     assert open_run("runs/digits/")[1] == "digits"
+
+
+@pytest.mark.parametrize("local", [True, False], ids=["a look at each", "one listing"])
+def test_which_of_some_folders_are_there(store: Store, local: bool) -> None:
+    for name in ("a", "b", "c"):
+        store.write(f"states/{name}/file", b"")
+    store.write("states/d", b"a file")
+    if not local:
+        store.fs = fs.SubTreeFileSystem("/", fs.LocalFileSystem())
+    assert store.present("states", ["a", "c", "d", "e"]) == {"a", "c"}
+    assert store.present("nowhere", ["a"]) == store.present("states", []) == set()

@@ -1,0 +1,66 @@
+"""What Tune is told of a trial, without Ray: its reports are caught."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lth_trainable import trainable
+from lth_trainable.data import load_dataset
+from lth_trainable.spec import TrialSpec
+from lth_trainable.store import MANIFEST, Store
+from sweeps.launch import Config
+from sweeps.ledger import Ledger
+from sweeps.plan import Facts, Plan, make_plan
+
+FIELDS = {"epochs": 1, "rewind_epoch": 0, "prune_rate_pct": 40.0}
+
+
+@pytest.fixture
+def plan() -> Plan:
+    data = load_dataset("digits")
+    specs = [TrialSpec(target_sparsity_pct=target, **FIELDS) for target in (40.0, 64.0)]
+    return make_plan(specs, {("digits", 0): Facts(digest=data.digest, n_train=len(data.train))})
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    reports: list[dict[str, Any]] = []
+
+    def report(metrics: dict[str, Any], checkpoint: Any = None) -> None:
+        files = {p.name: p.read_bytes() for p in Path(checkpoint.path).iterdir()} if checkpoint is not None else None
+        reports.append({**metrics, "checkpoint": files})
+
+    monkeypatch.setattr(trainable.tune, "report", report)
+    monkeypatch.setattr(trainable, "REPORT_SECONDS", math.inf)
+    return reports
+
+
+def test_a_state_that_others_wait_for_is_told_at_once_and_the_last_one_with_the_result(
+    plan: Plan, store: Store, told: list[dict[str, Any]]
+) -> None:
+    deep = plan.trials[1]
+    config = Config(ledger=Ledger(store=store, run="run", plan=plan, facts={}), execution={}).of(plan, deep)
+    trainable.train(config)
+    level, end = (node.key for node in deep.end.path())
+    assert [report["stored"] for report in told] == [[level], [end]]
+    assert [report.get("status") for report in told] == [None, "done"]
+    assert [report["epochs_done"] for report in told] == [2, 3]
+    manifest = (Path(store.root) / "run" / "trials" / deep.name / MANIFEST).read_bytes()
+    assert [report["checkpoint"] for report in told] == [None, {MANIFEST: manifest}]
+
+
+def test_a_trial_and_its_result_are_a_few_plain_values_to_tune(
+    plan: Plan, store: Store, told: list[dict[str, Any]]
+) -> None:
+    """It copies, flattens and writes down all of them for each result, and keeps them of every trial of a sweep."""
+    ledger = Ledger(store=store, run="run", plan=plan, facts={})
+    config = Config(ledger=ledger, execution={"threads": 1, "data_root": Path("data")}).of(plan, plan.trials[0])
+    assert {type(value) for value in config.values()} <= {str, type(None)}
+    assert json.loads(config["task"])["spec"] == plan.trials[0].spec.canonical()
+    trainable.train(config)
+    assert len(told[-1]) < 10
