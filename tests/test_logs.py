@@ -24,6 +24,8 @@ from lth_trainable.store import Store
 from lth_trainable.trainable import train
 from sweeps import logs
 from sweeps.feed import Feed, Logs
+from sweeps.launch import Config
+from sweeps.ledger import Ledger
 from sweeps.logs import LOGGERS, Logger, Place, make_logger
 from sweeps.lth_grid import main
 from sweeps.plan import Facts, make_plan
@@ -117,10 +119,8 @@ def reports(monkeypatch: pytest.MonkeyPatch, store: Store, spec: TrialSpec, log:
     monkeypatch.setattr(lth_trainable.trainable.tune, "report", lambda metrics, checkpoint=None: found.append(metrics))
     plan = make_plan([spec], {("digits", 0): Facts(digest="0", n_train=1150)}, "levels")
     [trial] = plan.trials
-    train({
-        "spec": spec.canonical(), "storage": store.root, "run": "r", "execution": {}, "keep": plan.keep(trial),
-        "marks": {}, "resumable": True, "log": log,
-    })  # fmt: skip
+    ledger = Ledger(store=store, run="r", plan=plan, facts={})
+    train(Config(ledger=ledger, execution={}, log=log).of(plan, trial))
     return found
 
 
