@@ -42,7 +42,7 @@ class Sweep:
     base: spec fields that differ from the defaults. axes: spec field -> values. selects: which points of the product
     become tickets, given the point and the axes. seeds: replicates. baselines: epochs of the dense trials that belong
     to a ticket. endpoint: column of trials.parquet that decides. margin_pp: of matching, in percentage points. alpha:
-    level of each test.
+    level of each test. looks: numbers of seeds at which it is judged, increasing; empty: once, with all its seeds.
     """
 
     name: str
@@ -55,6 +55,7 @@ class Sweep:
     endpoint: str = "test_accuracy"
     margin_pp: float = 0.5
     alpha: float = 0.05
+    looks: tuple[int, ...] = ()
 
 
 def digits() -> Sweep:
