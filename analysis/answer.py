@@ -11,9 +11,26 @@ from analysis.words import percent, pretty, short_labels, signed
 KEEPING_UP = ("beats dense", "matches dense")
 
 
+def headlines(verdicts: Sequence[Row]) -> list[Row]:
+    """The matching and the beating answer of each group and dense baseline as one row, in the order of the matching.
+
+    It is the matching row with one word as its verdict: "beats dense", else "matches dense", "falls short" (shown not
+    to match), or "undecided".
+    """
+    beating = {(row["group"], row["baseline"]): row for row in verdicts if row["claim"] == "beats"}
+    return [_headline(row, beating[row["group"], row["baseline"]]) for row in verdicts if row["claim"] == "matches"]
+
+
+def _headline(matching: Row, beating: Row) -> Row:
+    if beating["verdict"] == "yes":
+        return {**matching, "verdict": "beats dense", "why": beating["why"]}
+    words = {"yes": "matches dense", "no": "falls short", "undecided": "undecided"}
+    return {**matching, "verdict": words[matching["verdict"]]}
+
+
 def answer_sentence(verdicts: Sequence[Row]) -> str:
     """One sentence over the primary comparisons; a clause for each setting (data set, model, dense baseline)."""
-    primary = [row for row in verdicts if row["primary"]]
+    primary = [row for row in headlines(verdicts) if row["primary"]]
     if not primary:
         return "No answer yet: the run has no tickets to compare with a dense network."
     settings: dict[str, list[Row]] = {}
@@ -54,21 +71,21 @@ def _share(count: int, rows: Sequence[Row], one: str, several: str) -> str:
 
 def _kept_up(good: Sequence[Row], rows: Sequence[Row]) -> str:
     """The sparsest ticket that keeps up; among equals the one with the best mean."""
-    best = max(good, key=lambda row: (row["target_sparsity_pct"], row["difference_pp"]))
+    best = max(good, key=lambda row: (row["target_sparsity_pct"], row["effect"]))
     label = short_labels([row["ladder"] for row in rows])[best["ladder"]]
-    interval = f"95 % interval {signed(best['ci_low_pp'])} to {signed(best['ci_high_pp'])}"
+    interval = f"95 % interval {signed(best['ci_low'])} to {signed(best['ci_high'])}"
     verb = "beat" if best["verdict"] == "beats dense" else "match"
     kept = percent(100 - best["sparsity_pct"])
     return (
         f"the sparsest tickets shown to {verb} the dense network keep {kept} % of the weights "
-        f"({label}: {signed(best['difference_pp'])} pp, {interval}, {best['n_pairs']} seeds)"
+        f"({label}: {signed(best['effect'])} pp, {interval}, {best['n_pairs']} seeds)"
     )
 
 
 def _nearest(rows: Sequence[Row]) -> str:
-    best = max((row for row in rows if row["difference_pp"] is not None), key=lambda row: row["difference_pp"])
+    best = max((row for row in rows if row["effect"] is not None), key=lambda row: row["effect"])
     label = short_labels([row["ladder"] for row in rows])[best["ladder"]]
-    kept, difference = percent(100 - best["sparsity_pct"]), signed(best["difference_pp"])
+    kept, difference = percent(100 - best["sparsity_pct"]), signed(best["effect"])
     return (
         "no ticket is shown to match the dense network; the nearest ones "
         f"({label}, {kept} % of the weights) differ by {difference} pp"

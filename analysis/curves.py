@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from analysis.answer import setting
+from analysis.answer import headlines, setting
 from analysis.frames import Frames, as_rows
 from analysis.schema import Row
 from analysis.stats import t_interval
@@ -54,7 +54,7 @@ class Panel:
 
 def panels(frames: Frames) -> list[Panel]:
     """One panel per data set, model and primary dense baseline, in the order of the verdicts; none without tickets."""
-    verdicts = as_rows(frames.verdicts)
+    verdicts = headlines(as_rows(frames.verdicts))
     if not verdicts:
         return []
     levels = _levels(as_rows(frames.trials), verdicts[0]["endpoint"])

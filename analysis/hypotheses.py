@@ -1,198 +1,250 @@
-"""The claims of a run, one function each, and the verdict that follows from them.
+"""The claims that a run can make, one function each.
 
-Common to all: the unit of replication is the seed; a difference is ticket minus dense of one seed in percentage points
-of the endpoint; endpoint, margin and alpha are the plan's, fixed before the first trial; the deciding test is the
-one-sided paired t test (the exact sign-flip test where all differences are equal). No claim is tested on fewer than
-`MIN_PAIRS` pairs: at 4 the sign-flip test could not get below 1/16. Primary comparisons (tickets against the dense
-network of equal epochs) and secondary ones (other budgets) are separate families of tests.
+Common to all: the unit of replication is the seed; a difference is ticket minus baseline of one seed; endpoint, margin
+and alpha are the plan's, fixed before the first trial; the deciding test of a part is the one-sided paired t test (the
+exact sign-flip test where all differences are equal, the sign test where values are censored), and no claim is tested
+on fewer than `MIN_PAIRS` pairs. A claim is answered yes where it is shown, no where its reverse is shown, undecided
+where neither is. Answers hold at alpha over their family: all questions of one claim against one kind of baseline.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from analysis import stats
-from analysis.pairs import Comparison, Group, compare, ladder_key
+from analysis.baselines import DENSE_KINDS, SMALL_DENSE, Baseline, Candidate, find_candidates
+from analysis.evidence import Evidence, Question
+from analysis.families import Answer, by_holm, by_ladder
+from analysis.looks import looks_taken
+from analysis.pairs import values_of
+from analysis.parts import Parts
 from analysis.plan import Rule
 from analysis.schema import Row
-from analysis.words import Finding, why
+from analysis.verdict_rows import ladder_row, row_of
 
-MIN_PAIRS = 5
-_PART_SIZE = {"test_accuracy": "n_test", "valid_accuracy": "n_valid", "best_valid_accuracy": "n_valid"}
+REINIT, SIGN_SHUFFLE = "reinit", "sign_shuffle"
+RANDOM_MASKS = ("layerwise_shuffle", "random_mask")  # of a supermask the first that there is: equal layer densities
+SEVERAL = "several"  # the baseline of a conjunction over different ones
+NO_RATES = "the run has one learning rate, and the claim is about several"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Claim:
-    """What became of one claim on one comparison.
+def matching(evidence: Evidence) -> list[Answer]:
+    """ "Matches": the accuracy of the ticket is at most the margin below that of the dense network.
 
-    p: one-sided, unadjusted; None below 2 pairs. decisive: the p that is held against alpha, adjusted where the claim's
-    family is. holds: True shown; False tested, not shown; None not tested. stopped_at: target sparsity (per cent) of
-    the less sparse rung at which a fixed sequence ended before this one.
+    Unit: percentage points of the endpoint, mean over seeds. Pairing: ticket and dense network of one seed. Test:
+    one-sided paired t, H0: mean difference <= -margin (non-inferiority); against it: more than the margin below.
+    Alpha: one-sided, over all ladders. Correction: a fixed sequence down each ladder, from the least sparse rung on;
+    Holm across ladders; against it Holm over all comparisons. Primary against the dense network of as many epochs as
+    the ticket (one level, or the whole fit); each other budget is a family of its own. Source: Frankle & Carbin, arXiv
+    1803.03635, section 1 (commensurate accuracy); Piaggio et al. 2012, JAMA 308(24).
     """
+    parts = Parts(evidence.rule)
+    return by_ladder(
+        [_single("matches", c, b, parts.matches(c, b)) for c, b in _against(evidence, DENSE_KINDS)], evidence
+    )  # fmt: skip
 
-    p: float | None
-    decisive: float | None
-    holds: bool | None
-    stopped_at: float | None = None
 
+def beats_dense(evidence: Evidence) -> list[Answer]:
+    """ "Beats": the accuracy of the ticket is above that of the dense network.
 
-def matches(ladder: Sequence[Comparison], rule: Rule) -> list[Claim]:
-    """ "Matches dense": the mean difference is above -margin (non-inferiority).
-
-    Test: one-sided paired t at alpha. Correction: none needed; the rungs of one ladder and one baseline, given from the
-    least sparse to the sparsest, are a fixed sequence, which ends at the first rung that is not shown to match or has
-    too few pairs. Alpha holds for each ladder. Source: Frankle & Carbin, arXiv 1803.03635, section 1 (commensurate
-    accuracy); Piaggio et al. 2012, JAMA 308(24), for non-inferiority; Maurer, Hothorn & Lehmacher 1995.
+    Unit, pairing: as for `matching`. Test: one-sided paired t, H0: mean difference <= 0; against it: below 0. Alpha:
+    one-sided, over the family. Correction: Holm over all comparisons. Baselines: the dense network at T epochs
+    (primary); at the total budget of all levels, with a stretched schedule and with the ticket's restarts under an
+    all-ones mask; of other budgets. Source: Frankle & Carbin, arXiv 1803.03635, section 1 (tickets that exceed the
+    original network).
     """
-    p_values = [_p(c, lambda d: stats.non_inferiority(d, rule.margin_pp)) for c in ladder]
-    tested = [p if c.n_pairs >= MIN_PAIRS else None for c, p in zip(ladder, p_values, strict=True)]
-    decisions = stats.fixed_sequence(tested, rule.alpha)
-    stop = next((i for i, decision in enumerate(decisions) if not decision), len(ladder))
-    return [
-        Claim(
-            p=p,
-            decisive=None if decision is None else p,
-            holds=decision,
-            stopped_at=_target(ladder[stop]) if i > stop else None,
+    parts = Parts(evidence.rule)
+    return by_holm([_single("beats", c, b, parts.beats(c, b)) for c, b in _against(evidence, DENSE_KINDS)], evidence)
+
+
+def beats_controls(evidence: Evidence) -> list[Answer]:
+    """ "Beats a control": the accuracy of the ticket is above that of its control.
+
+    Controls: a random mask over all layers, the mask shuffled within layers, a new initialisation, both; a small dense
+    network of as many weights. Unit, test, alpha: as for `beats_dense`. Pairing: ticket and control of one seed.
+    Correction: Holm over all tickets, each control a family of its own. Source: Frankle & Carbin, arXiv 1803.03635,
+    section 2 (reinitialisation); Su et al., arXiv 2009.11094 (shuffled masks).
+    """
+    parts = Parts(evidence.rule)
+    found = [(c, b) for c in evidence.candidates for b in (*c.controls, *c.of(SMALL_DENSE))]
+    return by_holm([_single("beats", c, b, parts.beats(c, b)) for c, b in found], evidence)
+
+
+def faster(evidence: Evidence) -> list[Answer]:
+    """ "Faster": the ticket's validation loss is least after fewer iterations, since the last prune, than dense.
+
+    Unit: iterations. Pairing: as for `matching`. Test: one-sided paired t, H0: mean difference >= 0; against it: above
+    0. Where a validation loss still fell as the training ended the early stop is censored, and the exact sign test
+    decides: pairs that are earlier for certain, of all pairs. Alpha: one-sided. Correction: Holm over all tickets.
+    Source: Frankle & Carbin, arXiv 1803.03635, section 2 (early stop at the minimum of the validation loss).
+    """
+    parts = Parts(evidence.rule)
+    return by_holm([_single("faster", c, c.dense, parts.faster(c)) for c in _trained(evidence)], evidence)
+
+
+def winning(evidence: Evidence) -> list[Answer]:
+    """ "Winning": matches dense at early stop, and learns not later, and beats its reinitialisation at early stop.
+
+    Unit: percentage points of test accuracy at early stop; iterations. Pairing: as for `matching`. Test: each part
+    one-sided paired t: non-inferior by the margin; earlier than one validation interval after the dense network (what
+    an early stop can tell apart); above 0. Alpha: every part at alpha, no correction (intersection-union: the largest p
+    is that of the conjunction); against it the least p of the parts times three. Correction: Holm over all tickets.
+    Source: Frankle & Carbin, arXiv 1803.03635, section 1 (the hypothesis: commensurate accuracy, commensurate training
+    time) and section 2 (random reinitialisation).
+    """
+    parts = Parts(evidence.rule)
+    questions = [
+        Question(
+            claim="winning", candidate=c, kind="dense", baseline=c.dense.name, baseline_group=c.dense.group,
+            parts=(
+                parts.matches_at_early_stop(c), parts.not_later(c), parts.beats_at_early_stop(c, _one(c, REINIT)),
+            ),
         )
-        for i, (p, decision) in enumerate(zip(p_values, decisions, strict=True))
-    ]
+        for c in _trained(evidence)
+    ]  # fmt: skip
+    return by_holm(questions, evidence)
 
 
-def beats(family: Sequence[Comparison], rule: Rule) -> list[Claim]:
-    """ "Beats dense": the mean difference is above 0 (superiority).
+def jackpot(evidence: Evidence) -> list[Answer]:
+    """ "Jackpot": beats reinitialisation by more than the margin whatever its learning rate, and more.
 
-    Test: one-sided paired t at alpha. Correction: Holm over all comparisons of the family (all primary ones of the run,
-    or all secondary ones); those with too few pairs count in it, so that an unfinished sweep is not judged more mildly.
-    Source: Frankle & Carbin, arXiv 1803.03635, section 1 (tickets that exceed the original network); Holm 1979.
+    Parts: beats the reinitialisation at each learning rate of the run by more than the margin; beats the small dense
+    network; matches the dense network of its own learning rate; matches the dense network of the best one, chosen by
+    mean validation accuracy. Unit: percentage points of the endpoint. Pairing: by seed. Test: one-sided paired t for
+    each part. Alpha: every part at alpha, no correction; against it the least p times the number of parts. Correction:
+    Holm over all tickets. Needs a run with several learning rates. Source: Ma et al., arXiv 2107.00166, section 3 (with
+    a margin of 0.5 pp on CIFAR-10).
     """
-    return _holm_claims(family, [_p(c, stats.superiority) for c in family], rule)
+    return by_holm(_ma_questions("jackpot", evidence, Parts.matches), evidence)
 
 
-def falls_short(family: Sequence[Comparison], rule: Rule) -> list[Claim]:
-    """ "Falls short": the mean difference is below -margin, the reverse of matching.
+def secondary_prize(evidence: Evidence) -> list[Answer]:
+    """ "Secondary prize": all of `jackpot` but the last, which it fails: below the dense network of the best rate.
 
-    Test: one-sided paired t at alpha. Correction: Holm over all comparisons of the family, as for `beats`. Source: the
-    reverse of `matches`; Holm 1979.
+    Unit, pairing, test, alpha, correction, source: as for `jackpot`; the last part is that the ticket falls short of
+    the dense network of the best learning rate by more than the margin.
     """
-    return _holm_claims(family, [_p(c, lambda d: stats.inferiority(d, rule.margin_pp)) for c in family], rule)
+    return by_holm(_ma_questions("secondary_prize", evidence, Parts.falls_short), evidence)
+
+
+def supermask(evidence: Evidence) -> list[Answer]:
+    """ "Supermask": an untrained network under its mask beats chance in every sense.
+
+    Parts: beats a random mask of equal layer densities, its own weights with shuffled signs, the majority class, and
+    chance. Unit: percentage points of the endpoint. Pairing: by seed; with the constants of its data set for the
+    last two. Test: one-sided paired t, H0: mean difference <= 0. Alpha: every part at alpha, no correction; against it
+    the least p times four. Correction: Holm over all supermasks. Source: Zhou et al., arXiv 1905.01067, section 5.
+    """
+    parts = Parts(evidence.rule)
+    questions = [
+        Question(
+            claim="supermask", candidate=c, kind=SEVERAL, baseline=SEVERAL,
+            parts=(
+                parts.beats(c, _one(c, *RANDOM_MASKS)), parts.beats(c, _one(c, SIGN_SHUFFLE)),
+                parts.beats_constant(c, "majority_class_accuracy", "the majority class"),
+                parts.beats_constant(c, "chance_accuracy", "chance"),
+            ),
+        )
+        for c in evidence.candidates
+        if c.group.spec["reset_end"]
+    ]  # fmt: skip
+    return by_holm(questions, evidence)
+
+
+def largest_matching_sparsity(answers: Sequence[Answer], evidence: Evidence) -> list[dict[str, Any]]:
+    """Of each ladder the sparsest rung down to which all tickets are shown to match, as rows of the table.
+
+    Unit: target sparsity, per cent. Pairing, test, alpha, correction: those of the primary answers of `matching`, from
+    which it follows without a test of its own: the fixed sequence makes it a lower bound at 1 - alpha, for all ladders
+    of the run at once. Yes where a rung matches, no where already the first is shown to fall short. Source: Maurer,
+    Hothorn & Lehmacher 1995; Westfall & Krishen 2001, J. Statist. Plann. Inference 99.
+    """
+    ladders: dict[str, list[Answer]] = defaultdict(list)
+    for answer in answers:
+        if answer.question.claim == "matches" and answer.question.primary:
+            ladders[answer.question.candidate.group.ladder].append(answer)
+    return [ladder_row(rungs, evidence) for rungs in ladders.values()]
+
+
+CLAIMS: tuple[Callable[[Evidence], list[Answer]], ...] = (
+    matching, beats_dense, beats_controls, faster, winning, jackpot, secondary_prize, supermask,
+)  # fmt: skip
 
 
 def verdicts(trials: Iterable[Row], rule: Rule) -> list[dict[str, Any]]:
-    """Rows of verdicts.parquet from rows of trials.parquet (None for null): primary comparisons first.
+    """Rows of verdicts.parquet from rows of trials.parquet (None for null): claim by claim, primary comparisons first.
 
-    Each comparison gets one word: "beats dense", else "matches dense", else "falls short", else "undecided"; `why` says
-    it in a sentence.
+    In a run with a plan of looks only the seeds of the last complete look count (of the first, while none is complete:
+    their numbers are given, and nothing is judged).
     """
     rows = list(trials)
-    comparisons = compare(rows, rule.endpoint)
+    taken = looks_taken(rows, rule.looks)
+    if rule.looks:
+        rows = [
+            row for row in rows if row["seed"] is not None and row["seed"] < (taken or rule.looks)[-1 if taken else 0]
+        ]
+    evidence = Evidence(candidates=find_candidates(rows), rule=rule, taken=taken)
+    answers = [answer for claim in CLAIMS for answer in _primary_first(claim(evidence))]
     return [
-        row for primary in (True, False) for row in _family_rows([c for c in comparisons if c.primary is primary], rule)
+        *(row_of(answer, evidence) for answer in answers),
+        *largest_matching_sparsity(answers, evidence),
     ]
 
 
-def _family_rows(family: Sequence[Comparison], rule: Rule) -> list[dict[str, Any]]:
-    matching = _by_ladder(family, rule)
-    return [
-        _row(comparison, rule, claims, len(family))
-        for comparison, *claims in zip(family, matching, beats(family, rule), falls_short(family, rule), strict=True)
-    ]
-
-
-def _by_ladder(family: Sequence[Comparison], rule: Rule) -> list[Claim]:
-    """The matching claims of a family, each ladder with each of its baselines a sequence of its own."""
-    ladders: dict[tuple[Any, ...], list[int]] = defaultdict(list)
-    for index, comparison in enumerate(family):
-        ladders[(ladder_key(comparison.group), comparison.baseline)].append(index)
-    claims: dict[int, Claim] = {}
-    for indices in ladders.values():
-        claims |= dict(zip(indices, matches([family[i] for i in indices], rule), strict=True))
-    return [claims[index] for index in range(len(family))]
-
-
-def _holm_claims(family: Sequence[Comparison], p_values: Sequence[float | None], rule: Rule) -> list[Claim]:
-    tested = [p if c.n_pairs >= MIN_PAIRS else None for c, p in zip(family, p_values, strict=True)]
-    adjusted = stats.holm([1.0 if p is None else p for p in tested])
-    return [
-        Claim(p=p, decisive=None, holds=None) if test is None else Claim(p=p, decisive=holm, holds=holm <= rule.alpha)
-        for p, test, holm in zip(p_values, tested, adjusted, strict=True)
-    ]
-
-
-def _p(comparison: Comparison, test: Any) -> float | None:
-    return test(comparison.differences_pp).p if comparison.n_pairs >= 2 else None
-
-
-def _row(comparison: Comparison, rule: Rule, claims: Sequence[Claim], family_size: int) -> dict[str, Any]:
-    match, beat, short = claims
-    numbers = _numbers(comparison, rule)
-    verdict = _verdict(match, beat, short)
-    finding = Finding(
-        verdict=verdict, n_pairs=comparison.n_pairs, min_pairs=MIN_PAIRS, n_unpaired=comparison.n_unpaired,
-        family_size=family_size, p_matches=match.decisive, p_beats_holm=beat.decisive,
-        p_falls_short_holm=short.decisive, stopped_at=match.stopped_at, baseline=comparison.baseline,
-        has_baseline=comparison.baseline_group is not None, difference_pp=numbers["difference_pp"],
-        sd_pp=numbers["sd_pp"], test=numbers["test"], margin_pp=rule.margin_pp, alpha=rule.alpha,
+def _single(claim: str, candidate: Candidate, baseline: Baseline, part: Any) -> Question:
+    return Question(
+        claim=claim, candidate=candidate, parts=(part,), kind=baseline.kind, baseline=baseline.name,
+        baseline_group=baseline.group,
     )  # fmt: skip
-    return {
-        **_identity(comparison), **numbers,
-        "endpoint": rule.endpoint, "margin_pp": rule.margin_pp, "alpha": rule.alpha,
-        "p_matches": match.p, "p_beats": beat.p, "p_beats_holm": beat.decisive,
-        "p_falls_short": short.p, "p_falls_short_holm": short.decisive,
-        "matches": match.holds, "beats": beat.holds, "verdict": verdict, "why": why(finding),
-    }  # fmt: skip
 
 
-def _verdict(match: Claim, beat: Claim, short: Claim) -> str:
-    if beat.holds:
-        return "beats dense"
-    if match.holds:
-        return "matches dense"
-    return "falls short" if short.holds else "undecided"
+def _primary_first(answers: Sequence[Answer]) -> list[Answer]:
+    return sorted(answers, key=lambda answer: not answer.question.primary)
 
 
-def _identity(comparison: Comparison) -> dict[str, Any]:
-    group, spec = comparison.group, comparison.group.spec
-    named = ("dataset", "model", "schedule", "rewind_epoch", "epochs", "target_sparsity_pct")
-    return {
-        "group": group.name, "ladder": group.ladder, **{name: spec[name] for name in named},
-        "baseline": comparison.baseline, "baseline_group": comparison.baseline_group, "primary": comparison.primary,
-        "n_pairs": comparison.n_pairs, "n_unpaired": comparison.n_unpaired,
-        "sparsity_pct": _mean([row["sparsity_pct"] for row in _done(group)]),
-    }  # fmt: skip
+def _against(evidence: Evidence, kinds: Iterable[str]) -> list[tuple[Candidate, Baseline]]:
+    return [(c, b) for c in evidence.candidates for b in c.of(*kinds)]
 
 
-def _numbers(comparison: Comparison, rule: Rule) -> dict[str, Any]:
-    """Descriptive numbers of the pairs; null where there are too few of them."""
-    d, enough = comparison.differences_pp, comparison.n_pairs >= 2
-    interval = stats.t_interval(d)
-    sizes = {row[_PART_SIZE[rule.endpoint]] for row in _done(comparison.group)} - {None}
-    return {
-        "mean_ticket": _mean(comparison.tickets),
-        "mean_dense": _mean(comparison.dense),
-        "difference_pp": _mean(d),
-        "ci_low_pp": interval.low if interval else None,
-        "ci_high_pp": interval.high if interval else None,
-        "sd_pp": stats.standard_deviation(d) if enough else None,
-        "hedges_g": stats.hedges_g(d),
-        "test": stats.superiority(d).test if enough else None,
-        "p_sign_flip": stats.sign_flip_p(d, -rule.margin_pp) if enough else None,
-        "p_beats_sign_flip": stats.sign_flip_p(d) if enough else None,
-        "resolution_pp": 100 / min(sizes) if sizes else None,
-    }
+def _trained(evidence: Evidence) -> list[Candidate]:
+    """Supermasks end untrained, and have no early stop."""
+    return [c for c in evidence.candidates if not c.group.spec["reset_end"]]
 
 
-def _done(group: Group) -> list[Row]:
-    return [row for row in group.members if row["status"] == "done"]
+def _one(candidate: Candidate, *kinds: str) -> Baseline:
+    """The first of these kinds that there is, else an empty one of the first kind."""
+    found = [baseline for kind in kinds for baseline in candidate.of(kind)]
+    return found[0] if found else Baseline(name=kinds[0], kind=kinds[0], group=None)
 
 
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [float(value) for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+def _ma_questions(claim: str, evidence: Evidence, last: Callable[..., Any]) -> list[Question]:
+    parts, found = Parts(evidence.rule), []
+    for siblings in _by_rate(_trained(evidence)):
+        best = max(siblings, key=_validated)
+        for c in siblings:
+            reinits = [parts.beats(c, _one(s, REINIT), by=evidence.rule.margin_pp) for s in siblings]
+            own, small = parts.matches(c, c.dense), parts.beats(c, _one(c, SMALL_DENSE))
+            found.append(
+                Question(
+                    claim=claim, candidate=c, kind=SEVERAL, baseline=SEVERAL,
+                    parts=(*reinits, small, own, last(parts, c, best.dense)),
+                    lacks=NO_RATES if len(siblings) == 1 else None,
+                )
+            )  # fmt: skip
+    return found
 
 
-def _target(comparison: Comparison) -> float:
-    return float(comparison.group.spec["target_sparsity_pct"])
+def _by_rate(candidates: Iterable[Candidate]) -> list[list[Candidate]]:
+    """Candidates that are equal but for the learning rate."""
+    found: dict[tuple[Any, ...], list[Candidate]] = defaultdict(list)
+    for c in candidates:
+        found[values_of(c.group.spec, [name for name in c.group.spec if name != "lr"])].append(c)
+    return list(found.values())
+
+
+def _validated(candidate: Candidate) -> float:
+    """Mean validation accuracy of the dense network: the test part has no say in which learning rate is the best."""
+    done = [row for row in candidate.dense.rows if row["status"] == "done"]
+    known = [row["valid_accuracy"] for row in done if row["valid_accuracy"] is not None]
+    return sum(known) / len(known) if known else -1.0

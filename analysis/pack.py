@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from jinja2 import Environment, StrictUndefined
 
-from analysis.answer import KEEPING_UP, answer_sentence
+from analysis.answer import KEEPING_UP, answer_sentence, headlines
 from analysis.exclusions import EXCLUSIONS
 from analysis.frames import OPTIONAL, Frames, as_rows, to_frames, write_table
 from analysis.gather import collect
@@ -118,21 +118,21 @@ def choose(trials: Sequence[Row], verdicts: Sequence[Row], wanted: Sequence[str]
 
 def _best(done: Sequence[Row], verdicts: Sequence[Row]) -> Choice:
     """One ticket a seed of the sparsest group that keeps up with dense, or of the one with the best difference."""
-    compared = [row for row in verdicts if row["primary"] and row["n_pairs"]]
+    compared = [row for row in headlines(verdicts) if row["primary"] and row["n_pairs"]]
     good = [row for row in compared if row["verdict"] in KEEPING_UP]
     if not compared:
         return Choice(trials=(), why="no ticket has a finished dense trial to be compared with; --tickets names others")
     if good:
-        row = max(good, key=lambda row: (row["sparsity_pct"], row["difference_pp"]))
+        row = max(good, key=lambda row: (row["sparsity_pct"], row["effect"]))
         why = f"the sparsest tickets of the verdict '{row['verdict']}'"
     else:
-        row = max(compared, key=lambda row: (row["difference_pp"], row["sparsity_pct"]))
+        row = max(compared, key=lambda row: (row["effect"], row["sparsity_pct"]))
         why = "no tickets were shown to match the dense network, and these have the best mean difference from it"
     by_seed: dict[int, str] = {}
     for trial in done:
         if trial["group"] == row["group"]:
             by_seed.setdefault(trial["seed"], trial["trial"])
-    numbers = f"{row['sparsity_pct']:.2f} % of the weights removed, {signed(row['difference_pp'])} pp"
+    numbers = f"{row['sparsity_pct']:.2f} % of the weights removed, {signed(row['effect'])} pp"
     return Choice(trials=tuple(by_seed.values()), why=f"{why} ({row['group']}: {numbers}), one of each seed")
 
 

@@ -1,7 +1,7 @@
-"""Which tickets are compared with which dense trials: groups, ladders, baselines, pairs. Pure functions of rows.
+"""Groups, ladders and pairs of trials. Pure functions of rows.
 
 A *group* is the tickets that are equal in every spec field but their seeds; a *ladder* the groups that are equal also
-but for the target sparsity. A ticket is paired with the dense trial of its seed, the replicate.
+but for the target sparsity. A ticket is paired with the trial of its seed, the replicate, on the other side.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from analysis.schema import SPEC_FIELDS, Row
-from analysis.stats import Values, paired_differences_pp
+from analysis.stats import Values
 
 SEEDS = ("seed", "order_seed")
-# What may differ between a ticket and its baseline although it stands in both specs: the replicate, what makes the one
-# a ticket, and the budget, which is a comparison of its own.
-FREE_OF_BASELINE = (*SEEDS, "control", "epochs", "layers", "reset_end")
+CENSORED = {"early_stop_iteration": "early_stop_censored"}  # column -> column that says that it is a lower bound only
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,32 +30,63 @@ class Group:
     spec: Row
     members: tuple[Row, ...]
 
+    @property
+    def done(self) -> list[Row]:
+        return [row for row in self.members if row["status"] == "done"]
+
+    @property
+    def target(self) -> float:
+        """Per cent of the weights that were to be removed."""
+        return float(self.spec["target_sparsity_pct"])
+
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """A group against the dense trials of one number of epochs.
+class Pairs:
+    """Values of both sides, seed by seed. `broken`: why each other seed of the group forms no pair.
 
-    `tickets` and `dense` are endpoint fractions of the pairs, in the order of `seeds`; `n_unpaired` counts the group's
-    seeds that form no pair. `baseline_group` is None where the run has no such dense trials.
+    A value that is censored, such as the early stop of a network whose validation loss still fell as its training
+    ended, is the least that it can be: `tickets_censored` and `others_censored` say so.
     """
 
-    group: Group
-    baseline: str
-    baseline_group: str | None
-    primary: bool
-    seeds: tuple[int, ...]
-    tickets: tuple[float, ...]
-    dense: tuple[float, ...]
-    n_unpaired: int
+    seeds: tuple[int, ...] = ()
+    tickets: tuple[float, ...] = ()
+    others: tuple[float, ...] = ()
+    tickets_censored: tuple[bool, ...] = ()
+    others_censored: tuple[bool, ...] = ()
+    broken: Mapping[int, str] = field(default_factory=dict)
 
     @property
-    def differences_pp(self) -> Values:
-        """Ticket minus dense, percentage points, in the order of `seeds`."""
-        return paired_differences_pp(self.tickets, self.dense)
-
-    @property
-    def n_pairs(self) -> int:
+    def n(self) -> int:
         return len(self.seeds)
+
+    @property
+    def differences(self) -> Values:
+        """Ticket minus other side, in the order of `seeds`; bounds where a side is censored."""
+        return np.asarray(self.tickets, dtype=np.float64) - np.asarray(self.others, dtype=np.float64)
+
+    @property
+    def n_censored(self) -> int:
+        """Pairs of which a side or both are censored."""
+        return sum(a or b for a, b in zip(self.tickets_censored, self.others_censored, strict=True))
+
+    def before(self, seed: int) -> Pairs:
+        """The pairs of lower seeds alone."""
+        kept = [i for i, s in enumerate(self.seeds) if s < seed]
+        columns = ("seeds", "tickets", "others", "tickets_censored", "others_censored")
+        cut: dict[str, Any] = {name: tuple(getattr(self, name)[i] for i in kept) for name in columns}
+        return Pairs(**cut, broken={s: reason for s, reason in self.broken.items() if s < seed})
+
+    @property
+    def why_broken(self) -> str | None:
+        """The reasons with their seeds, such as "ticket diverged (seed 3); no dense trial (seeds 5, 6)"."""
+        by_reason: dict[str, list[int]] = defaultdict(list)
+        for seed, reason in sorted(self.broken.items()):
+            by_reason[reason].append(seed)
+        listed = [
+            f"{reason} (seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))})"
+            for reason, seeds in by_reason.items()
+        ]
+        return "; ".join(listed) or None
 
 
 def group_name(trial: str) -> str:
@@ -70,37 +101,16 @@ def ladder_name(group: str) -> str:
     return "-".join(part for i, part in enumerate(parts) if i != 3 or not re.fullmatch(r"s[\d.]+", part))
 
 
-def compare(trials: Iterable[Row], endpoint: str) -> list[Comparison]:
-    """Every group of tickets against every baseline that it may be compared with.
-
-    A baseline is the dense trials that equal the group in every spec field that acts in a dense trial (data, model,
-    optimisation, precision), whatever their number of epochs. The one with the group's own number of epochs is the
-    primary one and always listed, without pairs where the run has no such trials, so that no group is left out.
-    Groups come ladder by ladder, in order of first appearance, the least sparse first.
-    """
-    rows = list(trials)
-    dense = [row for row in rows if row["control"] == "dense"]
-    fields = _acting_fields(dense)
-    by_setting: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
-    for row in dense:
-        by_setting[_values(row, fields)].append(row)
-    return [
-        comparison
-        for group in find_groups(rows)
-        for comparison in _against(group, by_setting.get(_values(group.spec, fields), []), endpoint)
-    ]
-
-
 def find_groups(trials: Iterable[Row]) -> list[Group]:
     """The groups of tickets, ladder by ladder in order of first appearance, the least sparse first."""
     shared = [name for name in SPEC_FIELDS if name not in SEEDS]
     members: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in trials:
         if row["control"] == "none":
-            members[_values(row, shared)].append(row)
+            members[values_of(row, shared)].append(row)
     groups = [_group(rows, shared) for rows in members.values()]
     ladders = {ladder: i for i, ladder in enumerate(dict.fromkeys(ladder_key(group) for group in groups))}
-    return sorted(groups, key=lambda group: (ladders[ladder_key(group)], group.spec["target_sparsity_pct"]))
+    return sorted(groups, key=lambda group: (ladders[ladder_key(group)], group.target))
 
 
 def ladder_key(group: Group) -> tuple[Any, ...]:
@@ -108,41 +118,35 @@ def ladder_key(group: Group) -> tuple[Any, ...]:
     return tuple(value for name, value in group.spec.items() if name != "target_sparsity_pct")
 
 
+def pair_up(
+    tickets: Iterable[Row], others: Iterable[Row], column: str, other: str, other_column: str | None = None
+) -> Pairs:
+    """Pairs by seed of `column`, against `other_column` of the rows `others` (None: the same).
+
+    A pair is broken where a trial of either side is not done or has no such value, or the two saw different data.
+    Trials of one seed (several order seeds) share their initialisation, so they are one replicate: their mean.
+    other: name of the other side, for the reasons.
+    """
+    ours, theirs = _by_seed(tickets), _by_seed(others)
+    columns = column, other_column or column
+    broken = {seed: _break(ours[seed], theirs.get(seed, ()), columns, other) for seed in sorted(ours)}
+    whole = [seed for seed, reason in broken.items() if reason is None]
+    x, y = [_mean(ours[seed], columns[0]) for seed in whole], [_mean(theirs[seed], columns[1]) for seed in whole]
+    return Pairs(
+        seeds=tuple(whole), tickets=tuple(value for value, _ in x), others=tuple(value for value, _ in y),
+        tickets_censored=tuple(censored for _, censored in x), others_censored=tuple(censored for _, censored in y),
+        broken={seed: reason for seed, reason in broken.items() if reason is not None},
+    )  # fmt: skip
+
+
+def values_of(row: Row, names: Iterable[str]) -> tuple[Any, ...]:
+    return tuple(row.get(name) for name in names)
+
+
 def _group(rows: Sequence[Row], shared: Sequence[str]) -> Group:
     name = group_name(rows[0]["trial"])
     return Group(
         name=name, ladder=ladder_name(name), spec={field: rows[0][field] for field in shared}, members=tuple(rows)
-    )
-
-
-def _acting_fields(dense: Sequence[Row]) -> list[str]:
-    """Spec fields that act in a dense trial, so must agree: those that are not null in every one of them."""
-    return [
-        name for name in SPEC_FIELDS
-        if name not in FREE_OF_BASELINE and any(row[name] is not None for row in dense)
-    ]  # fmt: skip
-
-
-def _against(group: Group, dense: Sequence[Row], endpoint: str) -> list[Comparison]:
-    by_epochs: dict[int, list[Row]] = {group.spec["epochs"]: []}
-    for row in dense:
-        by_epochs.setdefault(row["epochs"], []).append(row)
-    return [_comparison(group, epochs, rows, endpoint) for epochs, rows in by_epochs.items()]
-
-
-def _comparison(group: Group, epochs: int, dense: Sequence[Row], endpoint: str) -> Comparison:
-    tickets, baselines = _by_seed(group.members), _by_seed(dense)
-    pairs = {seed: _pair(tickets[seed], baselines.get(seed, ()), endpoint) for seed in sorted(tickets)}
-    whole = {seed: pair for seed, pair in pairs.items() if pair is not None}
-    return Comparison(
-        group=group,
-        baseline=f"dense-e{epochs}",
-        baseline_group=group_name(dense[0]["trial"]) if dense else None,
-        primary=epochs == group.spec["epochs"],
-        seeds=tuple(whole),
-        tickets=tuple(ticket for ticket, _ in whole.values()),
-        dense=tuple(baseline for _, baseline in whole.values()),
-        n_unpaired=len(pairs) - len(whole),
     )
 
 
@@ -153,22 +157,21 @@ def _by_seed(rows: Iterable[Row]) -> Mapping[int, Sequence[Row]]:
     return found
 
 
-def _pair(tickets: Sequence[Row], dense: Sequence[Row], endpoint: str) -> tuple[float, float] | None:
-    """Endpoints of one seed, None for a broken pair: a trial of either side that is not done, or other data.
-
-    Trials of one seed (several order seeds) share their initialisation, so they are one replicate: their mean.
-    """
-    both = [*tickets, *dense]
-    if not dense or any(row["status"] != "done" or row[endpoint] is None for row in both):
-        return None
-    if len({row["data_digest"] for row in both}) > 1:
-        return None
-    return _mean(tickets, endpoint), _mean(dense, endpoint)
-
-
-def _mean(rows: Sequence[Row], column: str) -> float:
-    return float(sum(row[column] for row in rows)) / len(rows)
+def _break(ours: Sequence[Row], theirs: Sequence[Row], columns: tuple[str, str], other: str) -> str | None:
+    """Why the trials of one seed form no pair, None where they do."""
+    for side, rows in (("ticket", ours), (other, theirs)):
+        for row in rows:
+            if row["status"] != "done":
+                return f"{side} {row['status']}"
+    if not theirs:
+        return f"no {other} trial"
+    for rows, name in zip((ours, theirs), columns, strict=True):
+        if any(row.get(name) is None for row in rows):
+            return f"no {name}"
+    return "other data" if len({row["data_digest"] for row in (*ours, *theirs)}) > 1 else None
 
 
-def _values(row: Row, names: Iterable[str]) -> tuple[Any, ...]:
-    return tuple(row[name] for name in names)
+def _mean(rows: Sequence[Row], column: str) -> tuple[float, bool]:
+    """Mean of the column, and whether any of the values is censored."""
+    flag = CENSORED.get(column)
+    return float(sum(row[column] for row in rows)) / len(rows), any(bool(row.get(flag)) for row in rows if flag)

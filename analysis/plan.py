@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,15 @@ ENDPOINTS = ("test_accuracy", "valid_accuracy", "best_valid_accuracy")
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """How a run is judged. `endpoint`: a column of trials; `margin_pp`: percentage points; `alpha`: one-sided level."""
+    """How a run is judged. `endpoint`: a column of trials; `margin_pp`: percentage points; `alpha`: one-sided level.
+
+    looks: numbers of seeds at which a group-sequential run is judged; empty where it is judged once.
+    """
 
     endpoint: str = "test_accuracy"
     margin_pp: float = 0.5
     alpha: float = 0.05
+    looks: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.endpoint not in ENDPOINTS:
@@ -33,6 +38,8 @@ class Rule:
             raise bad_value("margin_pp", self.margin_pp, "percentage points, more than 0 and less than 100")
         if not _is_number(self.alpha) or not 0 < self.alpha < 0.5:
             raise bad_value("alpha", self.alpha, "a probability, more than 0 and less than 0.5")
+        if not all(isinstance(n, int) and n > before for before, n in pairwise((1, *self.looks))):
+            raise bad_value("looks", list(self.looks), "increasing numbers of seeds, 2 or more, such as 5, 8, 12")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +89,7 @@ def read_plan(store: Store, run: str) -> RunPlan:
             claim=content.get("claim") or QUESTION,
             commands=tuple(tuple(command) for command in content["commands"]),
             versions=dict(content["versions"]),
-            rule=Rule(endpoint=content["endpoint"], margin_pp=content["margin_pp"], alpha=content["alpha"]),
+            rule=_rule(content),
             trials=tuple(_planned(entry) for entry in content["trials"]),
         )
     except UserError:
@@ -97,6 +104,13 @@ def read_plan(store: Store, run: str) -> RunPlan:
 def role_of(spec: Mapping[str, Any]) -> str:
     """What a trial is for, as far as its spec tells: plans of earlier versions do not say more."""
     return {"none": "ticket", "dense": "dense"}.get(spec["control"], "control")
+
+
+def _rule(content: Mapping[str, Any]) -> Rule:
+    return Rule(
+        endpoint=content["endpoint"], margin_pp=content["margin_pp"], alpha=content["alpha"],
+        looks=tuple(content.get("looks", ())),
+    )  # fmt: skip
 
 
 def check_fields(where: str, spec: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from scipy import special
 
 from lth_trainable.errors import bad_value
@@ -55,21 +56,32 @@ def seeds_needed(
     return enough
 
 
-def pairs_needed(sd: float, delta: float, alpha: float, power: float = 0.8) -> float:
-    """Pairs at which a one-sided paired test at `alpha` finds a mean `delta` beyond its bound, as a quick figure.
+def seeds_needed_by_sign(
+    share: float, alpha: float, power: float = 0.8, at_most: int = 10_000, at_least: int = 2
+) -> int | None:
+    """The fewest seeds at which an exact one-sided sign test has the `power`, of which each speaks for it with `share`.
 
-    (z(1-alpha) + z(power))^2 (sd / delta)^2, which is 6.2 (sd / delta)^2 at 5 % and 80 %; `sd` is that of the
-    differences. By the normal approximation, so one or two pairs too few. Infinite for delta 0.
+    P(Bin(n, share) >= c), c the least count with P(Bin(n, 1/2) >= c) <= alpha. The power of a discrete test goes up and
+    down with n, so this is the first n that has it; None where none up to `at_most` has. Raises `UserError` for a share
+    that is no probability.
     """
-    if delta == 0:
-        return math.inf
-    return float(special.ndtri(1 - alpha) + special.ndtri(power)) ** 2 * (sd / delta) ** 2
+    if not 0 <= share <= 1:
+        raise bad_value("share", share, "a part of the pairs, 0 to 1")
+    _check(0.0, 0.0, alpha)
+    if share <= 0.5:
+        return None
+    for n in range(at_least, at_most + 1):
+        counts = np.arange(n // 2, n + 1)
+        enough = counts[special.bdtrc(counts - 1, n, 0.5) <= alpha]
+        if len(enough) and special.bdtrc(enough[0] - 1, n, share) >= power:
+            return n
+    return None
 
 
 def _power(n: int, delta: float, sd: float, alpha: float) -> float:
     if sd == 0:
         return float(delta > 0 and 2.0**-n <= alpha)
-    from scipy.stats import nct  # here, since it costs half a second to load, which a verdict has no need of
+    from scipy.stats import nct  # here, since it costs half a second to load: for what is undecided alone
 
     critical, shift = float(special.stdtrit(n - 1, 1 - alpha)), delta * math.sqrt(n) / sd
     if shift < -40 or shift > 10 * (1 + critical):  # 0 or 1 to rounding, where the series of scipy may not converge

@@ -12,10 +12,10 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from analysis.answer import answer_sentence
+from analysis.answer import answer_sentence, headlines
+from analysis.evidence import MIN_PAIRS
 from analysis.figures import accuracy_figure, to_svg
 from analysis.frames import Frames, as_rows
-from analysis.hypotheses import MIN_PAIRS
 from analysis.plan import RunPlan
 from analysis.schema import Row
 from analysis.terminal import counts_by_status, difference, seeds, status_line
@@ -28,7 +28,8 @@ NOTHING = "–"
 def report_html(frames: Frames, plan: RunPlan, run: str) -> str:
     """The page. The same tables and plan give the same text: it carries no date of its own."""
     verdicts, trials = as_rows(frames.verdicts), as_rows(frames.trials)
-    primary = [row for row in verdicts if row["primary"]]
+    compared = headlines(verdicts)
+    primary = [row for row in compared if row["primary"]]
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files("analysis").joinpath(TEMPLATE).read_text(encoding="utf-8"))
     return template.render(
@@ -38,11 +39,11 @@ def report_html(frames: Frames, plan: RunPlan, run: str) -> str:
         answer=answer_sentence(verdicts),
         setting=common_label([row["ladder"] for row in primary]),
         endpoint=plan.rule.endpoint.replace("_", " "),
-        resolution=_resolution(verdicts),
+        resolution=_resolution(primary),
         min_pairs=MIN_PAIRS,
         figures={theme: inline_svg(to_svg(accuracy_figure(frames, theme)), theme) for theme in ("light", "dark")},
         primary=_verdict_view(primary),
-        secondary=_verdict_view([row for row in verdicts if not row["primary"]]),
+        secondary=_verdict_view([row for row in compared if not row["primary"]]),
         status=status_line(frames),
         counts=counts_by_status(frames),
         trials=[_trial_view(row) for row in trials],
@@ -76,7 +77,7 @@ def _verdict_view(rows: Sequence[Row]) -> list[dict[str, Any]]:
             "tickets": labels[row["ladder"]], "against": dense_label(row["baseline"]).removeprefix("dense, "),
             "sparsity": f"{row['target_sparsity_pct']:g}", "seeds": seeds(row),
             "left": _text(row["sparsity_pct"], lambda value: percent(100 - value)),
-            "ticket": _text(row["mean_ticket"], _accuracy), "dense": _text(row["mean_dense"], _accuracy),
+            "ticket": _text(row["mean_ticket"], _accuracy), "dense": _text(row["mean_baseline"], _accuracy),
             "difference": difference(row), "g": _text(row["hedges_g"], signed),
             "verdict": row["verdict"], "kind": row["verdict"].split()[0], "why": _tied(row["why"]),
             "group": row["group"],
@@ -107,7 +108,7 @@ def _machines(trials: Sequence[Row]) -> list[tuple[str, int]]:
 
 
 def _resolution(verdicts: Sequence[Row]) -> str | None:
-    known = [row["resolution_pp"] for row in verdicts if row["resolution_pp"] is not None]
+    known = [row["resolution"] for row in verdicts if row["resolution"] is not None]
     return f"{max(known):.2g} pp" if known else None
 
 

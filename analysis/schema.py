@@ -26,7 +26,10 @@ from lth_trainable.spec import TrialSpec
 SPEC_FIELDS = tuple(field.name for field in dataclasses.fields(TrialSpec))
 STATUSES = ("done", "diverged", "failed", "missing", "damaged", "excluded")
 ROLES = ("ticket", "dense", "control", "baseline")
-VERDICTS = ("beats dense", "matches dense", "falls short", "undecided")
+VERDICTS = ("yes", "no", "undecided")
+CLAIMS = (
+    "matches", "beats", "faster", "winning", "jackpot", "secondary_prize", "supermask", "largest_matching_sparsity",
+)  # fmt: skip
 
 Row = Mapping[str, Any]
 
@@ -183,7 +186,8 @@ LEVELS = _schema("levels", "one row a trial and level: its mask, and its trainin
 ])  # fmt: skip
 
 _TESTS = "analysis.hypotheses"
-VERDICT_ROWS = _schema("verdicts", "one row a group of tickets and dense baseline", [
+_UNIT = "that of the column unit"
+VERDICT_ROWS = _schema("verdicts", "one row a group of tickets, claim and baseline or control", [
     _RUN,
     _field("group", _TEXT, "name", "computed from trial", "tickets that differ in seeds only", nullable=False),
     _field("ladder", _TEXT, "name", "computed from trial", "groups that differ in their target sparsity only"),
@@ -194,42 +198,49 @@ VERDICT_ROWS = _schema("verdicts", "one row a group of tickets and dense baselin
     _field("epochs", _INT, "epochs", "spec.epochs", "epochs a level, or of the whole fit"),
     _field("target_sparsity_pct", _FLOAT, "per cent (0..100)", "spec.target_sparsity_pct", "sparsity asked for"),
     _field("sparsity_pct", _FLOAT, "per cent (0..100)", _RESULT, "measured sparsity, mean of the finished tickets"),
-    _field("baseline", _TEXT, "name", "computed", "dense-e and the baseline's epochs", nullable=False),
-    _field("baseline_group", _TEXT, "name", "computed from trial", "group of the dense trials; null: none planned"),
-    _field("primary", _BOOL, "true or false", "computed", "the baseline has the tickets' own number of epochs"),
-    _field("endpoint", _TEXT, "name", "plan.json: endpoint", "column of trials that is compared; fixed beforehand"),
-    _field("n_pairs", _INT, "pairs", "computed", "seeds with a finished ticket and a finished dense trial"),
-    _field("n_unpaired", _INT, "seeds", "computed", "seeds of the group that form no pair: ticket or dense trial is "
-           "missing, failed, diverged or damaged"),
-    _field("mean_ticket", _FLOAT, "fraction (0..1)", "computed", "mean endpoint of the paired tickets"),
-    _field("mean_dense", _FLOAT, "fraction (0..1)", "computed", "mean endpoint of the paired dense trials"),
-    _field("difference_pp", _FLOAT, "percentage points", "computed", "mean difference, ticket minus dense"),
-    _field("ci_low_pp", _FLOAT, "percentage points", "analysis.stats.t_interval",
-           "lower end of its two-sided 95 % t-interval"),
-    _field("ci_high_pp", _FLOAT, "percentage points", "analysis.stats.t_interval",
-           "upper end of its two-sided 95 % t-interval"),
-    _field("sd_pp", _FLOAT, "percentage points", "computed", "standard deviation (n - 1) of the differences"),
+    _field("claim", _TEXT, "name", _TESTS, f"one of {', '.join(CLAIMS)}", nullable=False),
+    _field("kind", _TEXT, "name", "analysis.baselines", "what it is compared with: dense (as many epochs), "
+           "dense_stretched (those of all levels), dense_other, dense_restarts, small_dense, a control, or several"),
+    _field("baseline", _TEXT, "name", "computed", "the kind; of plain dense networks dense-e and their epochs",
+           nullable=False),
+    _field("baseline_group", _TEXT, "name", "computed from trial", "group of the baseline's trials; null: none, or "
+           "several"),
+    _field("primary", _BOOL, "true or false", "computed", "against dense networks of the tickets' own epochs"),
+    _field("endpoint", _TEXT, "name", "plan.json: endpoint, or the claim's own", "column of trials that is compared"),
+    _field("n_pairs", _INT, "pairs", "computed", "seeds with finished trials on both sides"),
+    _field("n_unpaired", _INT, "seeds", "computed", "seeds of the group that form no pair"),
+    _field("unpaired", _TEXT, "text", "computed", "why, with their seeds: trials missing, failed, diverged, damaged or "
+           "excluded, other data, no such value"),
+    _field("n_censored", _INT, "pairs", "computed", "pairs of which a value is a lower bound only"),
+    _field("mean_ticket", _FLOAT, "that of the endpoint", "computed", "mean of the paired tickets"),
+    _field("mean_baseline", _FLOAT, "that of the endpoint", "computed", "mean of the trials that they are paired with"),
+    _field("effect", _FLOAT, _UNIT, "computed", "mean difference, ticket minus baseline; null where pairs are "
+           "censored. Of largest_matching_sparsity the target sparsity"),
+    _field("unit", _TEXT, "name", "computed", "percentage points, iterations or per cent"),
+    _field("ci_low", _FLOAT, _UNIT, "analysis.stats.t_interval", "lower end of its two-sided 95 % t-interval"),
+    _field("ci_high", _FLOAT, _UNIT, "analysis.stats.t_interval", "upper end of its two-sided 95 % t-interval"),
+    _field("sd", _FLOAT, _UNIT, "computed", "standard deviation (n - 1) of the differences"),
     _field("hedges_g", _FLOAT, "number", "analysis.stats.hedges_g", "effect size g_z of the paired differences"),
+    _field("bound", _FLOAT, _UNIT, _TESTS, "what the mean difference is held against"),
+    _field("resolution", _FLOAT, _UNIT, "computed", "least difference of one trial: a picture of the endpoint's part, "
+           "or a validation interval"),
     _field("margin_pp", _FLOAT, "percentage points", "plan.json: margin_pp", "how much worse still counts as matching"),
-    _field("alpha", _FLOAT, "probability", "plan.json: alpha", "one-sided level of each test"),
-    _field("test", _TEXT, "name", _TESTS, "the deciding test: paired t, or sign flip where all differences are equal"),
-    _field("p_matches", _FLOAT, "probability", f"{_TESTS}.matches",
-           "non-inferiority at the margin; given also for rungs that the fixed sequence did not reach"),
-    _field("p_beats", _FLOAT, "probability", f"{_TESTS}.beats", "superiority, unadjusted"),
-    _field("p_beats_holm", _FLOAT, "probability", f"{_TESTS}.beats", "the same, Holm-adjusted; null: not tested"),
-    _field("p_falls_short", _FLOAT, "probability", f"{_TESTS}.falls_short", "worse than the margin, unadjusted"),
-    _field("p_falls_short_holm", _FLOAT, "probability", f"{_TESTS}.falls_short",
-           "the same, Holm-adjusted; null: not tested"),
-    _field("p_sign_flip", _FLOAT, "probability", "analysis.stats.sign_flip_p",
-           "the sign-flip test of p_matches' claim"),
-    _field("p_beats_sign_flip", _FLOAT, "probability", "analysis.stats.sign_flip_p",
-           "the sign-flip test of p_beats' claim"),
-    _field("resolution_pp", _FLOAT, "percentage points", "computed", "one picture of the endpoint's part: 100 / n"),
-    _field("matches", _BOOL, "true or false", f"{_TESTS}.matches",
-           "true: shown to match; false: tested and not shown; null: not tested"),
-    _field("beats", _BOOL, "true or false", f"{_TESTS}.beats",
-           "true: shown to beat; false: tested and not shown; null: not tested"),
-    _field("verdict", _TEXT, "name", _TESTS, f"one of {', '.join(VERDICTS)}", nullable=False),
+    _field("alpha", _FLOAT, "probability", "plan.json: alpha", "one-sided level of each family"),
+    _field("test", _TEXT, "name", _TESTS, "the deciding test: paired t; sign flip where all differences are equal; "
+           "sign test where pairs are censored"),
+    _field("correction", _TEXT, "text", "analysis.families", "how p becomes p_decisive"),
+    _field("look", _INT, "seeds", "plan.json: looks", "seeds of the last look taken; null: no plan of looks"),
+    _field("p", _FLOAT, "probability", _TESTS, "one-sided p of the claim, of all pairs, before looks and correction"),
+    _field("p_decisive", _FLOAT, "probability", "analysis.families",
+           "the same after looks and correction, held against alpha; null: not tested"),
+    _field("p_against", _FLOAT, "probability", _TESTS, "one-sided p of the reverse of the claim"),
+    _field("p_against_decisive", _FLOAT, "probability", "analysis.families",
+           "the same after looks and correction; null: not tested"),
+    _field("p_sign_flip", _FLOAT, "probability", "analysis.stats.sign_flip_p", "the sign-flip test of p's claim"),
+    _field("verdict", _TEXT, "name", _TESTS, f"one of {', '.join(VERDICTS)}: shown, its reverse shown, or neither",
+           nullable=False),
+    _field("seeds_needed", _INT, "seeds", "analysis.power", "seeds in all that would decide it at 80 % power; null: "
+           "decided, not known, or more than 1,000"),
     _field("why", _TEXT, "text", _TESTS, "the reason in words", nullable=False),
 ])  # fmt: skip
 

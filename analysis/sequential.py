@@ -4,10 +4,16 @@ Seeds are added in planned looks, such as 5, 8, 12, 16 and 24. At each, the nomi
 is held against a level of its own; the first p at or below its level is a rejection, and more seeds are not needed. The
 looks and the spending are fixed before the first one. There is no rule for futility: one may stop without a rejection
 at any look, for any reason, and that only lowers the chance of a false rejection.
+
+For several hypotheses at once the p values of the looks become one *sequential p* (Liu & Anderson 2008): the smallest
+alpha whose plan would have rejected by now. It is a p value like any other, so Holm and the ladders take it as they
+are; together that is the graphical procedure of Maurer & Bretz 2013 (Statistics in Biopharmaceutical Research 5,
+p. 311).
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +22,7 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, special
+from scipy import interpolate, optimize, special
 
 from lth_trainable.errors import bad_value
 
@@ -24,6 +30,8 @@ FloatArray: TypeAlias = npt.NDArray[np.float64]
 
 REACH = 8.5  # standard deviations that an integral covers on either side: what lies beyond is below 1e-16
 NEGLIGIBLE = 1e-12  # a look that may spend less than this rejects nothing
+FIRST_LOOK, GROWTH, APART = 5, 1.5, 1.25  # pairs; ratio of looks; least ratio of the last to the one before
+LEAST_ALPHA, MOST_ALPHA, KNOTS = 1e-7, 0.4999, 48  # between these a sequential p is found, else it is the end
 _POINTS, _WEIGHTS = np.polynomial.legendre.leggauss(16)  # a panel one standard deviation wide: exact to rounding
 
 
@@ -100,6 +108,56 @@ def plan(looks: Sequence[int], alpha: float, spending: str = "obrien_fleming") -
         levels=(_first_level(spent[0]), *(min(float(special.ndtr(-b)), alpha) for b in z[1:])),
         spent=tuple(spent),
     )
+
+
+def planned_looks(most: int) -> tuple[int, ...]:
+    """Numbers of seeds of the looks of a plan up to `most`: 5, then half as many more each time: 5, 8, 12, 18, 27, ...
+
+    A look closer than a quarter to the last is left out: few, late looks are the honest ones. Raises `UserError` for
+    fewer than 5 seeds, at which nothing is decided.
+    """
+    if most < FIRST_LOOK:
+        raise bad_value("max-seeds", most, f"at least {FIRST_LOOK}", "below that nothing is decided")
+    looks, n = [], FIRST_LOOK
+    while APART * n <= most:
+        looks.append(n)
+        n = math.ceil(GROWTH * n)
+    return (*looks, most)
+
+
+def sequential_p(looks: Sequence[int], p_values: Sequence[float], spending: str = "obrien_fleming") -> float:
+    """The smallest alpha at which the plan of `looks` has rejected at one of those taken, whose p values these are.
+
+    Never larger after a further look. It is found between 1e-7 and 0.4999 on a curve through 48 plans; below, it is
+    1e-7, and above, 1. P(sequential p <= alpha) is that of the plan at alpha: see `plan` for few pairs. Raises
+    `UserError` for more p values than looks, or none. Liu & Anderson 2008, J. Am. Stat. Assoc. 103, p. 1621; Jennison &
+    Turnbull 2000, section 9.5 (the least repeated p value).
+    """
+    if not 0 < len(p_values) <= len(looks):
+        raise bad_value("p_values", len(p_values), f"1 to {len(looks)}, one for each look taken")
+    curves = _curves(tuple(looks), spending)
+    return min(curve(p) for curve, p in zip(curves, p_values, strict=False))
+
+
+@functools.cache
+def _curves(looks: tuple[int, ...], spending: str) -> tuple[Callable[[float], float], ...]:
+    """For each look the alpha whose plan has a given level there."""
+    alphas = np.geomspace(LEAST_ALPHA, MOST_ALPHA, KNOTS)
+    levels = np.array([plan(looks, float(alpha), spending).levels for alpha in alphas])
+    return tuple(_curve(levels[:, k], alphas) for k in range(len(looks)))
+
+
+def _curve(levels: FloatArray, alphas: FloatArray) -> Callable[[float], float]:
+    spends = levels > 0
+    known, at = levels[spends], alphas[spends]
+    between = interpolate.PchipInterpolator(np.log(known), np.log(at)) if len(known) > 1 else None
+
+    def alpha(p: float) -> float:
+        if between is None or p > known[-1]:
+            return 1.0
+        return float(at[0]) if p <= known[0] else math.exp(between(math.log(p)))
+
+    return alpha
 
 
 def obrien_fleming(t: float, alpha: float) -> float:

@@ -2,7 +2,8 @@
 
 A *difference* is ticket minus dense of one seed, in percentage points (pp); any other unit works alike, as long as
 bounds and margins come in the same one. All tests are one-sided. The paired t test decides; the sign-flip test stands
-beside it, and replaces it where all differences are equal and t is undefined.
+beside it, and replaces it where all differences are equal and t is undefined. Where values are censored the sign test
+decides.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from scipy import special
 
 Values = npt.NDArray[np.float64]
 
-EXACT_LIMIT = 20  # pairs up to which all 2^n sign flips are counted
+EXACT_LIMIT = 30  # pairs up to which all 2^n sign flips are counted
 MONTE_CARLO_FLIPS = 100_000  # standard error of p = 0.05: 0.0007
+PAIRED_T, SIGN_FLIP, SIGN_TEST = "paired t", "sign flip", "sign test"
 RELATIVE_TIE = 1e-12  # sums and spreads closer than this, relative to the data, are equal: rounding of double sums
 
 
@@ -33,20 +35,10 @@ class Interval:
 
 @dataclass(frozen=True, kw_only=True)
 class PValue:
-    """One-sided p, and the test that gave it: "paired t", or "sign flip" where t is degenerate."""
+    """One-sided p, and the test that gave it: PAIRED_T, SIGN_FLIP where t is degenerate, SIGN_TEST where censored."""
 
     p: float
     test: str
-
-
-def paired_differences_pp(tickets: Sequence[float], dense: Sequence[float]) -> Values:
-    """Ticket minus dense for each pair, in percentage points; both inputs are fractions (0..1) in the order of seeds.
-
-    Raises `ValueError` where the two are not equally long.
-    """
-    if len(tickets) != len(dense):
-        raise ValueError(f"{len(tickets)} tickets and {len(dense)} dense trials do not form pairs")
-    return 100 * (np.asarray(tickets, dtype=np.float64) - np.asarray(dense, dtype=np.float64))
 
 
 def t_interval(values: Sequence[float] | Values, confidence: float = 0.95) -> Interval | None:
@@ -88,9 +80,9 @@ def superiority(differences: Sequence[float] | Values, bound: float = 0.0) -> PV
     if len(d) < 2:
         raise ValueError(f"a paired t test needs at least 2 pairs, found {len(d)}")
     if is_constant(d):
-        return PValue(p=sign_flip_p(d, bound), test="sign flip")
+        return PValue(p=sign_flip_p(d, bound), test=SIGN_FLIP)
     t = (float(d.mean()) - bound) * math.sqrt(len(d)) / float(d.std(ddof=1))
-    return PValue(p=float(special.stdtr(len(d) - 1, -t)), test="paired t")
+    return PValue(p=float(special.stdtr(len(d) - 1, -t)), test=PAIRED_T)
 
 
 def non_inferiority(differences: Sequence[float] | Values, margin: float) -> PValue:
@@ -106,7 +98,7 @@ def inferiority(differences: Sequence[float] | Values, margin: float) -> PValue:
 def sign_flip_p(differences: Sequence[float] | Values, bound: float = 0.0, seed: int = 0) -> float:
     """One-sided sign-flip (permutation) p for mean difference > `bound`: the part of flips with as large a sum.
 
-    Exact over all 2^n flips for n <= 20, so never below 2^-n; beyond that (1 + hits) / (1 + draws) over 100,000 draws
+    Exact over all 2^n flips for n <= 30, so never below 2^-n; beyond that (1 + hits) / (1 + draws) over 100,000 draws
     of a generator seeded by `seed` (Phipson & Smyth 2010, section 2, doi 10.2202/1544-6115.1585). Sums that are equal
     up to rounding count as equal. Raises `ValueError` without differences.
     """
@@ -115,9 +107,20 @@ def sign_flip_p(differences: Sequence[float] | Values, bound: float = 0.0, seed:
         raise ValueError("a sign-flip test needs at least 1 pair, found 0")
     least = float(d.sum()) - RELATIVE_TIE * max(1.0, float(np.abs(d).sum()))
     if len(d) <= EXACT_LIMIT:
-        return _flips_of_at_least(d, least) / 2 ** len(d)
+        return _flips_reaching(d, least) / 2 ** len(d)
     hits = _random_flip_hits(d, least, seed)
     return (1 + hits) / (1 + MONTE_CARLO_FLIPS)
+
+
+def sign_test_p(n_for: int, n: int) -> float:
+    """P(at least `n_for` of `n` pairs speak for it | each does with probability 1/2): the exact sign test.
+
+    A pair that speaks for neither side, or of which that cannot be known, counts in `n` alone, which is conservative.
+    Conover 1999, Practical Nonparametric Statistics, section 3.4. Raises `ValueError` without pairs.
+    """
+    if n < 1:
+        raise ValueError(f"a sign test needs at least 1 pair, found {n}")
+    return float(special.bdtrc(n_for - 1, n, 0.5)) if n_for > 0 else 1.0
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -163,11 +166,14 @@ def hedges_g(differences: Sequence[float] | Values) -> float | None:
     return math.exp(log_j) * float(d.mean()) / float(d.std(ddof=1))
 
 
-def _flips_of_at_least(d: Values, least: float) -> int:
-    """How many of the 2^n flips have a sum of at least `least`: sums of one half of `d` against those of the other."""
-    left, right = (_all_flipped_sums(half) for half in np.array_split(d, 2))
-    right.sort()
-    return int(len(left) * len(right) - np.searchsorted(right, least - left).sum())
+def _flips_reaching(d: Values, least: float) -> int:
+    """How many of the 2^n choices of signs give a sum of at least `least`: each of one half against the other, sorted.
+
+    2^(n/2) sums in place of 2^n.
+    """
+    half = len(d) // 2
+    one, other = _all_flipped_sums(d[:half]), np.sort(_all_flipped_sums(d[half:]))
+    return int(one.size * other.size - np.searchsorted(other, least - one, side="left").sum())
 
 
 def _all_flipped_sums(d: Values) -> Values:

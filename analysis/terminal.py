@@ -9,19 +9,24 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis.answer import answer_sentence
+from analysis.answer import answer_sentence, headlines
+from analysis.baselines import DENSE_KINDS
 from analysis.frames import OPTIONAL, Frames, as_rows
 from analysis.geometry import left_out
 from analysis.schema import STATUSES, TABLES, Row
-from analysis.words import common_label, dense_label, short_labels, signed
+from analysis.verdict_rows import LADDER_CLAIM
+from analysis.words import claim_label, common_label, dense_label, short_labels, signed
 
 WIDTH, GAP, LEAST_VERDICT = 100, 2, 18  # columns: of the whole table, between two, of the last
-STYLES = {"beats dense": "bold green", "matches dense": "green", "falls short": "red", "undecided": "yellow"}
+STYLES = {
+    "beats dense": "bold green", "matches dense": "green", "falls short": "red", "undecided": "yellow",
+    "yes": "green", "no": "red",
+}  # fmt: skip
 
 
 def verdict_table(verdicts: pd.DataFrame) -> Table:
     """The verdicts as a table that fits 100 columns, primary comparisons first, in the order of the frame."""
-    rows = sorted(as_rows(verdicts), key=lambda row: not row["primary"])
+    rows = headlines(as_rows(verdicts))
     columns = _columns(rows)
     table = Table(title=_title(rows), title_justify="left", title_style="bold", box=None, padding=(0, GAP, 0, 0))
     widths = {heading: max(map(len, [heading, *cells])) for heading, cells in columns.items()}
@@ -43,11 +48,32 @@ def answer(verdicts: pd.DataFrame) -> str:
     return answer_sentence(as_rows(verdicts))
 
 
+def claims_table(verdicts: pd.DataFrame) -> Table:
+    """The other claims of the run, as far as it has trials for them: a line for each ladder, its rungs by answer."""
+    every = as_rows(verdicts)
+    lines: dict[str, dict[str, list[Row]]] = {}
+    for row in filter(_is_other, every):
+        lines.setdefault(claim_label(row), {}).setdefault(row["ladder"], []).append(row)
+    labels = short_labels([row["ladder"] for row in every])
+    table = Table(title="other claims", title_justify="left", title_style="bold", box=None, padding=(0, GAP, 0, 0))
+    several = any(len(ladders) > 1 for ladders in lines.values())
+    for heading in ("claim", *(["tickets"] if several else []), "answer, by sparsity"):
+        table.add_column(heading)
+    for claim, ladders in lines.items():
+        for i, (ladder, rows) in enumerate(ladders.items()):
+            table.add_row("" if i else claim, *([labels[ladder]] if several else []), _answers(rows))
+    return table
+
+
 def show(console: Console, frames: Frames, run: str) -> None:
-    """Print the verdict table, the answer, the trials that are not done, and the paths below `run`."""
+    """Print the verdicts, other claims, the answer, the trials that are not done, and the paths below `run`."""
     if len(frames.verdicts):
         console.print()
         console.print(verdict_table(frames.verdicts))
+        others = claims_table(frames.verdicts)
+        if others.row_count:
+            console.print()
+            console.print(others)
     console.print()
     console.print(answer(frames.verdicts), soft_wrap=not console.is_terminal, highlight=False)
     trials = as_rows(frames.trials)
@@ -92,11 +118,11 @@ def seeds(row: Row) -> str:
 
 def difference(row: Row) -> str:
     """Mean difference with its interval, pp: "+0.33 [−0.04, +0.71]"."""
-    if row["difference_pp"] is None:
+    if row["effect"] is None:
         return "–"
-    if row["ci_low_pp"] is None:
-        return signed(row["difference_pp"])
-    return f"{signed(row['difference_pp'])} [{signed(row['ci_low_pp'])}, {signed(row['ci_high_pp'])}]"
+    if row["ci_low"] is None:
+        return signed(row["effect"])
+    return f"{signed(row['effect'])} [{signed(row['ci_low'])}, {signed(row['ci_high'])}]"
 
 
 def _columns(rows: Sequence[Row]) -> dict[str, list[str]]:
@@ -117,13 +143,33 @@ def _columns(rows: Sequence[Row]) -> dict[str, list[str]]:
 def _title(rows: Sequence[Row]) -> str:
     if not rows:
         return "no comparisons"
-    shared = common_label([row["ladder"] for row in rows])
-    return (
-        f"{shared}: {rows[0]['endpoint'].replace('_', ' ')}, tickets minus dense (margin {rows[0]['margin_pp']:g} pp)"
-    )
+    shared, first = common_label([row["ladder"] for row in rows]), rows[0]
+    finest = [row["resolution"] for row in rows if row["resolution"] is not None]
+    margin = f"margin {first['margin_pp']:g} pp" + (f", one picture {max(finest):.2g}" if finest else "")
+    return f"{shared}: {first['endpoint'].replace('_', ' ')}, tickets minus dense ({margin})"
 
 
 def _verdict(row: Row) -> Text:
     """The word; for what is undecided, the reason too: the others' reason is in the interval beside it."""
     text = Text(row["verdict"], style=STYLES[row["verdict"]])
     return text.append(f": {row['why']}", style="not bold") if row["verdict"] == "undecided" else text
+
+
+def _is_other(row: Row) -> bool:
+    """Neither in the table above nor without trials; the end of a ladder is in the sentence below."""
+    headline = row["claim"] in ("matches", "beats") and row["kind"] in DENSE_KINDS
+    return not headline and row["claim"] != LADDER_CLAIM and bool(row["n_pairs"] or row["n_unpaired"])
+
+
+def _answers(rows: Sequence[Row]) -> Text:
+    """Such as "yes 64 %   no 92.22 %   undecided 87.04, 90 % (about 14, 21 seeds)"."""
+    text = Text()
+    for verdict in ("yes", "no", "undecided"):
+        found = [row for row in rows if row["verdict"] == verdict]
+        if found:
+            text.append("   " if text else "").append(verdict, style=STYLES[verdict])
+            text.append(f" {', '.join(format(row['target_sparsity_pct'], 'g') for row in found)} %")
+        needed = [str(row["seeds_needed"] or "?") for row in found]
+        if any(row["seeds_needed"] for row in found):
+            text.append(f" (about {', '.join(needed)} seeds)")
+    return text

@@ -2,83 +2,90 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-from analysis.power import pairs_needed
-
-MOST_SEEDS = 1000  # beyond this, a number of seeds is no plan
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
-    """What `why` needs to know of one comparison. p values are the decisive ones, None where not tested."""
+class Reason:
+    """What `why` needs to know of one answer.
+
+    p: the decisive one, for the claim or, where that is refuted, against it; correction: how it was adjusted, "" if it
+    was not. said: the parts that the sentence names. reached: p is small enough but for the adjustment. needed: seeds
+    that would decide, None where that is no number. first_look: of a plan of looks of which none is complete.
+    """
 
     verdict: str
+    said: tuple[str, ...]
+    conjunction: bool
     n_pairs: int
     min_pairs: int
     n_unpaired: int
-    family_size: int
-    p_matches: float | None
-    p_beats_holm: float | None
-    p_falls_short_holm: float | None
-    stopped_at: float | None
-    has_baseline: bool
-    baseline: str
-    difference_pp: float | None
-    sd_pp: float | None
+    n_censored: int
+    p: float | None
+    correction: str
     test: str | None
-    margin_pp: float
-    alpha: float
+    reached: bool
+    missing: str | None = None
+    stopped_at: float | None = None
+    first_look: int | None = None
+    needed: int | None = None
 
 
-def why(finding: Finding) -> str:
+def why(reason: Reason) -> str:
     """One clause, no full stop: what decided, or what is missing."""
-    margin = f"{finding.margin_pp:g} pp"
-    holm = f"Holm over {finding.family_size}"
-    if finding.verdict == "beats dense":
-        text = f"better than dense ({_p(finding.p_beats_holm)}, {holm})"
-    elif finding.verdict == "matches dense":
-        text = f"at most {margin} below dense ({_p(finding.p_matches)})"
-    elif finding.verdict == "falls short":
-        text = f"more than {margin} below dense ({_p(finding.p_falls_short_holm)}, {holm})"
-    else:
-        return _undecided(finding)
-    return text + _degenerate(finding)
+    if reason.verdict == "undecided":
+        return _undecided(reason)
+    return f"{', '.join(reason.said)} ({_p(reason)}){_test_note(reason)}"
 
 
-def _undecided(finding: Finding) -> str:
-    if not finding.has_baseline:
-        return f"the run has no dense baseline of {finding.baseline.removeprefix('dense-e')} epochs"
-    if finding.n_pairs < finding.min_pairs:
-        lack = f"{_count(finding.n_unpaired, 'planned seed')} lack{'s' * (finding.n_unpaired == 1)} a finished pair"
-        broken = f"; {lack}" if finding.n_unpaired else ""
-        return f"needs at least {finding.min_pairs} seeds, has {finding.n_pairs}{broken}"
-    if finding.stopped_at is not None:
-        return f"the ladder stopped at {finding.stopped_at:g} %"
-    return _seeds_needed(finding) + _degenerate(finding)
+def ladder_reason(last: float | None, beyond: tuple[float, str] | None) -> str:
+    """Why a ladder ends where it does. last: the sparsest rung that matches; beyond: the next one and its verdict.
 
-
-def _seeds_needed(finding: Finding) -> str:
-    """Seeds for 80 % power, as a quick figure.
-
-    The bound that decides first is -margin on either side: whatever shows "beats" has shown "matches" with fewer seeds.
+    Rungs are targets in per cent; None where no rung matches, or none is left.
     """
-    assert finding.difference_pp is not None
-    assert finding.sd_pp is not None
-    delta = finding.difference_pp + finding.margin_pp
-    alpha = finding.alpha if delta > 0 else finding.alpha / finding.family_size
-    floor = math.ceil(math.log2(1 / alpha)) if finding.sd_pp == 0 else finding.n_pairs + 1
-    needed = max(pairs_needed(finding.sd_pp, delta, alpha), floor)
-    if needed > MOST_SEEDS:
-        return f"the difference is too close to the margin: more than {MOST_SEEDS:,} seeds would be needed"
-    return f"about {math.ceil(needed)} seeds would decide at 80 % power"
+    words = {"no": "falls short", "undecided": "is undecided"}
+    first = "no rung is shown to match" if last is None else f"matches down to {last:g} %"
+    if beyond is None:
+        return f"{first}, the sparsest rung"
+    return f"{first}; {beyond[0]:g} % {words[beyond[1]]}"
 
 
-def _degenerate(finding: Finding) -> str:
-    return "; all differences are equal, so the sign-flip test decides" if finding.test == "sign flip" else ""
+def _undecided(reason: Reason) -> str:
+    if reason.missing is not None:
+        return f"not tested: {reason.missing}"
+    if reason.first_look is not None:
+        return f"the first look is at {reason.first_look} seeds, and its trials are not complete"
+    if reason.n_pairs < reason.min_pairs:
+        lack = f"{_count(reason.n_unpaired, 'planned seed')} lack{'s' * (reason.n_unpaired == 1)} a finished pair"
+        broken = f"; {lack}" if reason.n_unpaired else ""
+        return f"needs at least {reason.min_pairs} seeds, has {reason.n_pairs}{broken}"
+    if reason.stopped_at is not None:
+        return f"the ladder stopped at {reason.stopped_at:g} %"
+    return _open(reason) + _seeds(reason) + _test_note(reason)
+
+
+def _open(reason: Reason) -> str:
+    """What a conjunction still has to show; or that the adjustment alone stands between the claim and its answer."""
+    if reason.conjunction:
+        return f"not shown: {', '.join(reason.said)}; "
+    return f"not after {reason.correction}; " if reason.reached and reason.correction else ""
+
+
+def _seeds(reason: Reason) -> str:
+    if reason.needed is None:
+        return "too close to the bound: more than 1,000 seeds needed"
+    return f"about {reason.needed} seeds would decide at 80 % power"
+
+
+def _test_note(reason: Reason) -> str:
+    if reason.test == "sign flip":
+        return "; all differences are equal, so the sign-flip test decides"
+    if reason.test == "sign test":
+        return f"; {reason.n_censored} of {reason.n_pairs} pairs are censored, so the sign test decides"
+    return ""
 
 
 def short_labels(names: Sequence[str]) -> dict[str, str]:
@@ -104,8 +111,24 @@ def common_label(names: Sequence[str]) -> str:
 
 
 def dense_label(baseline: str) -> str:
-    """`dense-e20` -> "dense, 20 epochs"."""
-    return f"dense, {baseline.removeprefix('dense-e')} epochs"
+    """`dense-e20` -> "dense, 20 epochs"; `dense_restarts` -> "dense with restarts"."""
+    if baseline.startswith("dense-e"):
+        return f"dense, {baseline.removeprefix('dense-e')} epochs"
+    return control_label(baseline)
+
+
+def control_label(baseline: str) -> str:
+    """A baseline in running words: `dense-e20` -> "dense", `random_mask` -> "random mask", `reinit` -> itself."""
+    if baseline.startswith("dense-e"):
+        return "dense"
+    return _CONTROLS.get(baseline, baseline.replace("_", " "))
+
+
+def claim_label(row: Mapping[str, Any]) -> str:
+    """What a row claims, in words: "beats random mask", "faster than dense", "winning", "secondary prize"."""
+    if row["claim"] in ("matches", "beats"):
+        return f"{row['claim']} {dense_label(row['baseline'])}"
+    return {"faster": "faster than dense", "supermask": "a supermask"}.get(row["claim"], row["claim"].replace("_", " "))
 
 
 def percent(value: float) -> str:
@@ -118,6 +141,10 @@ def signed(value: float) -> str:
     return f"{value:+.2f}".replace("-", "\u2212") if round(value, 2) else "0.00"
 
 
+_CONTROLS = {
+    "dense_restarts": "dense with restarts", "small_dense": "small dense", "layerwise_shuffle": "shuffled mask",
+    "random_sparse": "random sparse network", "sign_shuffle": "shuffled signs", "reinit": "reinitialisation",
+}  # fmt: skip
 _PRETTY = {
     "imp": "IMP", "omp": "OMP", "one_shot": "one shot", "agp": "AGP", "dsd": "DSD",
     "supermask_True": "supermask", "retrain_none": "no rewinding", "lenet_300_100": "LeNet-300-100",
@@ -149,9 +176,10 @@ def _pretty_part(part: str) -> str:
     return part.replace("_", " ")
 
 
-def _p(value: float | None) -> str:
-    assert value is not None
-    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+def _p(reason: Reason) -> str:
+    assert reason.p is not None
+    text = "p < 0.001" if reason.p < 0.001 else f"p = {reason.p:.3f}"
+    return f"{text}, {reason.correction}" if reason.correction else text
 
 
 def _count(n: int, noun: str) -> str:

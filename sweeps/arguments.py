@@ -85,6 +85,10 @@ class Options(RunOptions):
         Literal["needed", "levels", "none"],
         tyro.conf.arg(help="which training states are stored: those that share work, all levels', or none"),
     ] = "needed"
+    until_decided: Annotated[
+        bool, tyro.conf.arg(help="add seeds, in looks planned beforehand, until every matching question is decided")
+    ] = False
+    max_seeds: Annotated[int | None, tyro.conf.arg(help="--until-decided: seeds of the last look", metavar="N")] = None
     dry_run: Annotated[bool, tyro.conf.arg(help="show the plan, its epochs and the time, and train nothing")] = False
     plan_figure: Annotated[Path | None, tyro.conf.arg(help="draw the plan: .svg, .pdf or .png", metavar="FILE")] = None
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 RETRIES = 2
 WATCH_SECONDS = 2.0
 LOCAL = {"RAY_AUTH_MODE": "disabled"}  # a local Ray needs no token, and asks for one loudly; a cluster may have one
+_shutting_down: list[threading.Thread] = []
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the new console output prints a box even when told to be quiet
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -138,7 +139,8 @@ def launch(
             errors = _fit(searcher, config, resources, board, cluster, logs)
     finally:
         gc.collect()  # a handle of Ray's that is collected after the shutdown takes this process with it
-        threading.Thread(target=ray.shutdown).start()  # takes a second, in which the results can be gathered
+        _shutting_down.append(threading.Thread(target=ray.shutdown))
+        _shutting_down[-1].start()  # takes a second, in which the results can be gathered
     failed = dict.fromkeys(board.failed, "") | (errors or {})
     is_over = dispatcher.over and (source is None or source.is_over(dispatcher))
     interrupted = errors is None or (not is_over and not searcher.stopped_by)
@@ -146,6 +148,12 @@ def launch(
         epochs=board.epochs, failures={name: ledger.failure(name) or reason for name, reason in failed.items()},
         interrupted=interrupted, stopped_by=searcher.stopped_by, damaged=tuple(board.damaged),
     )  # fmt: skip
+
+
+def wait_for_shutdown() -> None:
+    """Until no earlier launch of this process holds a Ray: a new one would get it in its last moments."""
+    while _shutting_down:
+        _shutting_down.pop().join()
 
 
 def _fit(

@@ -169,12 +169,14 @@ class Ledger:
     def write_plan(self, sweep: Sweep, command: Sequence[str]) -> None:
         """Add this command and its trials to the run's plan. Raises `UserError` where the verdict's terms change."""
         plan = self._planned() or {"format": FORMAT, "commands": [], "trials": []}
-        terms = {"endpoint": sweep.endpoint, "margin_pp": sweep.margin_pp, "alpha": sweep.alpha}
+        terms: dict[str, Any] = {"endpoint": sweep.endpoint, "margin_pp": sweep.margin_pp, "alpha": sweep.alpha}
+        terms["looks"] = list(sweep.looks)
+        fixed = {"looks": [], **plan} if plan["trials"] else plan
         for name, value in terms.items():
-            if plan.get(name, value) != value:
+            if fixed.get(name, value) != value:
                 raise UserError(
-                    f"{self.path}: its {name} was fixed as {plan[name]!r} before the first trial; found {value!r}; "
-                    "choose another --name"
+                    f"{self.path}, {name}: found {value!r}; expected {fixed[name]!r}, as it was fixed before the first "
+                    "trial; choose another --name"
                 )
         known = {entry["name"]: entry for entry in plan["trials"]}
         for trial in self.plan.trials:

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -39,6 +39,10 @@ from sweeps.recipes import RECIPES, Sweep
 from sweeps.showing import console, table_of
 from sweeps.space import expand
 from sweeps.submit import Place, place_of, submit
+from sweeps.until_decided import Round, look_by_look, looks_note, with_looks
+
+if TYPE_CHECKING:
+    from analysis.frames import Frames
 
 OK, FAILED, BAD_INPUT, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -60,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(options: Options, sweep: Sweep, arguments: Sequence[str]) -> int:
     """Train what is missing of the sweep, then gather and test; or show what that would be."""
     started = time.monotonic()
+    sweep = with_looks(options, sweep)
     resources = Resources.of(options)
     shows = bool(options.dry_run or options.plan_figure)
     place = Place.LOCAL if shows else place_of(options)
@@ -76,29 +81,19 @@ def run(options: Options, sweep: Sweep, arguments: Sequence[str]) -> int:
         store=store, run=name, plan=make_plan(space.trials, facts, options.keep_states), facts=facts, roles=space.roles
     )  # fmt: skip
     job = Job(console=console(), options=options, resources=resources, ledger=ledger)
-    for note in space.notes:
+    for note in (*space.notes, *looks_note(sweep)):
         job.say(f"note: {note}")
     if shows:
         return show_plan(job, options)
     ledger.check_writable()
-    board = Board(planned=len(space.trials))
-    with contextlib.ExitStack() as watched:
-        with RunLock(store, name, board.now), contextlib.ExitStack() as sharing:
-            logs = watched.enter_context(Logs.open(options.log, store, name).running())
-            if place is Place.CONNECT:
-                job = replace(job, cluster=sharing.enter_context(job.connected()))
-            outcome = train(job, sweep, ["python", "-m", "sweeps.lth_grid", *arguments], board, budget, logs)
-        done, verdicts = _conclude(job)
-    for note in logs.notes:
-        job.say(f"note: {note}", "yellow")
-    summary = {
-        "run": ledger.path, "planned": board.planned, "done": done,
-        "failed": len(outcome.failures), "skipped": board.skipped, "shared": board.shared,
-        "epochs_requested": ledger.plan.epochs_requested, "epochs_distinct": ledger.plan.epochs_distinct,
-        "epochs_trained": outcome.epochs, "stopped_by": outcome.stopped_by,
-        "wall_s": round(time.monotonic() - started, 2), "verdicts": verdicts,
-    }  # fmt: skip
-    return finish(job, summary, outcome)
+    command = ["python", "-m", "sweeps.lth_grid", *arguments]
+
+    def once(job: Job, sweep: Sweep, budget: Budget) -> Round:
+        return _train_and_judge(job, sweep, command, budget, place)
+
+    done = look_by_look(job, sweep, budget, once) if sweep.looks else once(job, sweep, budget)
+    _show(job, done.frames)
+    return finish(job, {**done.summary, "wall_s": round(time.monotonic() - started, 2)}, done.outcome)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,14 +247,35 @@ def facts_of(dataset: str, split_seed: int, data_root: Path | None) -> Facts:
     return Facts(digest=data.digest, n_train=len(data.train))
 
 
-def _conclude(job: Job) -> tuple[int, list[dict[str, Any]]]:
-    """Gather, test, print the verdicts; returns how many trials are done, and the verdicts as JSON-ready rows."""
+def _train_and_judge(job: Job, sweep: Sweep, command: list[str], budget: Budget, place: Place) -> Round:
+    """Train what is missing of these trials, then gather and test."""
     import analysis
 
-    frames = analysis.gather(job.ledger.path)
+    ledger, board = job.ledger, Board(planned=len(job.ledger.plan.trials))
+    with contextlib.ExitStack() as watched:
+        with RunLock(ledger.store, ledger.run, board.now), contextlib.ExitStack() as sharing:
+            logs = watched.enter_context(Logs.open(job.options.log, ledger.store, ledger.run).running())
+            if place is Place.CONNECT:
+                job = replace(job, cluster=sharing.enter_context(job.connected()))
+            outcome = train(job, sweep, command, board, budget, logs)
+        frames = analysis.gather(ledger.path)
+    for note in logs.notes:
+        job.say(f"note: {note}", "yellow")
+    ours = frames.trials[frames.trials.trial.isin([trial.name for trial in ledger.plan.trials])]
+    summary = {
+        "run": ledger.path, "planned": board.planned, "done": int(ours.status.isin(("done", "diverged")).sum()),
+        "failed": len(outcome.failures), "skipped": board.skipped, "shared": board.shared,
+        "epochs_requested": ledger.plan.epochs_requested, "epochs_distinct": ledger.plan.epochs_distinct,
+        "epochs_trained": outcome.epochs, "stopped_by": outcome.stopped_by,
+        "verdicts": analysis.as_rows(frames.verdicts),
+    }  # fmt: skip
+    return Round(summary=summary, outcome=outcome, frames=frames)
+
+
+def _show(job: Job, frames: Frames) -> None:
+    import analysis
+
     analysis.show(job.console, frames, job.ledger.path)
-    ours = frames.trials[frames.trials.trial.isin([trial.name for trial in job.ledger.plan.trials])]
-    return int(ours.status.isin(("done", "diverged")).sum()), analysis.as_rows(frames.verdicts)
 
 
 def _todo_line(board: Board, ledger: Ledger, missing: int) -> str:

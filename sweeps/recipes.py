@@ -32,7 +32,7 @@ class Sweep:
     become tickets, given the point and the axes. seeds: replicates. controls: of `controls.CONTROLS`, by name.
     baselines: of `baselines.BASELINES`, by name; the dense network of a ticket's own epochs always belongs to it.
     endpoint: column of trials.parquet that decides. margin_pp: of matching, in percentage points. alpha: level of each
-    test.
+    test. looks: numbers of seeds at which it is judged, increasing; empty: once, with all its seeds.
     """
 
     name: str
@@ -46,6 +46,7 @@ class Sweep:
     endpoint: str = "test_accuracy"
     margin_pp: float = 0.5
     alpha: float = 0.05
+    looks: tuple[int, ...] = ()
 
 
 def digits() -> Sweep:

@@ -142,6 +142,36 @@ def trial_rows(specs: Sequence[TrialSpec], accuracy: Accuracy, **changes: Any) -
     return [row | changes for row in rows.to_pylist()]
 
 
+def control_rows(rows: Sequence[Mapping[str, Any]], control: str, ahead_pp: Sequence[float]) -> list[dict[str, Any]]:
+    """A control of every ticket among `rows`, which is ahead of it by this much, in pp by seed."""
+    found = []
+    for row in rows:
+        if row["control"] == "none":
+            parts = row["trial"].split("-")
+            accuracy = row["test_accuracy"] - ahead_pp[row["seed"]] / 100
+            changes = {"trial": "-".join([*parts[:-1], control, parts[-1]]), "control": control}
+            found.append(row | changes | {"test_accuracy": accuracy, "early_stop_test_accuracy": accuracy})
+    return found
+
+
+def without_early_stop(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The rows as of a version that did not record it."""
+    names = ("early_stop_iteration", "early_stop_censored", "early_stop_test_accuracy")
+    return [{**row, **dict.fromkeys(names)} for row in rows]
+
+
+def with_early_stop(
+    rows: Sequence[Mapping[str, Any]], ticket: Sequence[int], dense: Sequence[int], last: int = 400
+) -> list[dict[str, Any]]:
+    """The rows with early stops, in iterations by seed; one at `last` is censored. Accuracy there is the last one."""
+    found = []
+    for row in rows:
+        iteration = (dense if row["control"] == "dense" else ticket)[row["seed"]]
+        at_stop = {"early_stop_iteration": iteration, "early_stop_censored": iteration >= last}
+        found.append({**row, **at_stop, "early_stop_test_accuracy": row["test_accuracy"]})
+    return found
+
+
 def _epoch(spec: TrialSpec, level: int, sparsity: float, accuracy: float | None) -> dict[str, Any]:
     loss = None if accuracy is None else 1 - accuracy
     return {

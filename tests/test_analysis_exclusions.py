@@ -39,13 +39,14 @@ def test_excluding_and_taking_back_on_the_command_line(run: Path, capsys: pytest
         assert (rows[name]["status"], rows[name]["reason"]) == ("excluded", "a broken disk")
         assert rows[name]["test_accuracy"] is not None, "what was measured stays to be seen"
         assert name in set(frames.epochs.trial)
-    (verdict,) = analysis.as_rows(frames.verdicts)
+    verdict = analysis.as_rows(frames.verdicts)[0]
     assert (verdict["n_pairs"], verdict["n_unpaired"]) == (4, 2)
+    assert "ticket excluded (seed" in verdict["unpaired"] and "dense excluded (seed" in verdict["unpaired"]
     report = (run / "report.html").read_text()
     assert "status-excluded" in report and "a broken disk" in report
     assert main([str(run), "--include", TICKET, BASELINE]) == 0
     assert "12 trials: 12 done" in capsys.readouterr().out
-    (verdict,) = analysis.as_rows(analysis.load(run).verdicts)
+    verdict = analysis.as_rows(analysis.load(run).verdicts)[0]
     assert (verdict["n_pairs"], verdict["n_unpaired"]) == (6, 0)
     assert {path: path.read_bytes() for path in records} == records
 

@@ -10,7 +10,7 @@ from scipy import integrate
 from scipy import stats as scipy_stats
 
 from analysis import stats
-from analysis.power import pairs_needed, power, seeds_needed
+from analysis.power import power, seeds_needed, seeds_needed_by_sign
 from lth_trainable.errors import UserError
 
 
@@ -63,6 +63,11 @@ def test_seeds_for_the_tutorials_data() -> None:
     assert (seeds_needed(0.5, 1.2, 0.05), seeds_needed(1.0, 1.2, 0.05)) == (38, 11)
 
 
+def quick_figure(ratio: float, alpha: float, wanted: float) -> float:
+    """(z(1-alpha) + z(power))^2 (sd / delta)^2: the normal approximation."""
+    return float(scipy_stats.norm.isf(alpha) + scipy_stats.norm.ppf(wanted)) ** 2 * ratio**2
+
+
 @pytest.mark.parametrize("ratio", [5.0, 10.0, 30.0])
 @pytest.mark.parametrize(("alpha", "wanted"), [(0.05, 0.8), (0.025, 0.9)])
 def test_many_seeds_approach_the_quick_figure(ratio: float, alpha: float, wanted: float) -> None:
@@ -70,7 +75,7 @@ def test_many_seeds_approach_the_quick_figure(ratio: float, alpha: float, wanted
     n = seeds_needed(1.0, ratio, alpha, wanted)
     assert n is not None
     more = float(scipy_stats.norm.isf(alpha)) ** 2 / 2
-    assert 0 <= n - pairs_needed(ratio, 1.0, alpha, wanted) - more < 1.1  # rounded up; 0.1 for higher orders
+    assert 0 <= n - quick_figure(ratio, alpha, wanted) - more < 1.1  # rounded up; 0.1 for higher orders
     assert n == pytest.approx((6.2 if alpha == 0.05 else 10.5) * ratio**2, rel=0.02 + 2.5 / n)
 
 
@@ -116,14 +121,27 @@ def test_a_search_that_makes_no_sense_is_refused() -> None:
         seeds_needed(0.5, 1.0, 0.05, at_most=4, at_least=5)
 
 
-def test_pairs_needed_is_the_quick_figure() -> None:
-    assert pairs_needed(1.2, 0.5, 0.05) == pytest.approx(6.2 * (1.2 / 0.5) ** 2, rel=0.01)
-    assert pairs_needed(1.0, 0.0, 0.05) == math.inf
+def test_the_sign_test_needs_the_first_number_that_has_the_power() -> None:
+    """Critical counts and power from scipy's binomial, number by number."""
+    for share in (0.7, 0.8, 0.95, 1.0):
+        n = seeds_needed_by_sign(share, 0.05, at_least=5)
+        assert n is not None
+        for m in range(5, n + 1):
+            critical = int(scipy_stats.binom.isf(0.05, m, 0.5)) + 1
+            assert (scipy_stats.binom.sf(critical - 1, m, share) >= 0.8) == (m == n)
+    assert seeds_needed_by_sign(1.0, 0.05) == 5
+    assert seeds_needed_by_sign(0.5, 0.05) is None
+    assert seeds_needed_by_sign(0.55, 0.05, at_most=100) is None
+    with pytest.raises(UserError, match="share: found"):
+        seeds_needed_by_sign(80, 0.05)
 
 
-def test_pairs_needed_reach_their_power() -> None:
-    """Simulated power of the t test at the number of pairs of the quick figure: 80 %, less 2 for the approximation."""
-    n, trials = math.ceil(pairs_needed(1.0, 0.4, 0.05)), 2000
-    rng = np.random.default_rng(8)
-    power = np.mean([stats.superiority(rng.normal(0.4, 1, n)).p <= 0.05 for _ in range(trials)])
-    assert abs(power - 0.79) < 0.01 + 4 * math.sqrt(0.8 * 0.2 / trials)
+def test_seeds_needed_reach_their_power() -> None:
+    """Simulated power of the t test at the number of seeds that it is said to need, and not at a tenth fewer."""
+    n, trials = seeds_needed(0.4, 1.0, 0.05), 2000
+    assert n is not None
+    d = np.random.default_rng(8).normal(0.4, 1, (trials, n))
+    found = float(np.mean([stats.superiority(row).p <= 0.05 for row in d]))
+    noise = 4 * math.sqrt(0.8 * 0.2 / trials)
+    assert abs(found - power(n, 0.4, 1.0, 0.05)) < noise
+    assert power(n, 0.4, 1.0, 0.05) >= 0.8 > power(n - 1, 0.4, 1.0, 0.05)

@@ -8,6 +8,7 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,14 +16,30 @@ from matplotlib.image import imread
 from rich.console import Console
 
 import analysis
-from analysis import curves, layout, words
+from analysis import curves, layout, schema, words
 from analysis.figures import accuracy_figure, to_png, to_svg
+from analysis.frames import to_frames
+from analysis.hypotheses import verdicts
+from analysis.plan import Rule
 from analysis.report import inline_svg
-from analysis.terminal import status_line
+from analysis.terminal import claims_table, status_line
 from lth_trainable.errors import UserError
-from tests.analysis_helpers import Accuracy, dense, digits_like, drops, ladder, make_run
+from tests.analysis_helpers import (
+    Accuracy,
+    control_rows,
+    dense,
+    digits_like,
+    drops,
+    ladder,
+    make_run,
+    paired,
+    trial_rows,
+    with_early_stop,
+    without_early_stop,
+)
 
 DIGITS = drops({None: 0.965, 64: 0.964, 87.04: 0.966, 92.22: 0.948})
+EMPTY = {name: schema.table(name, []) for name in schema.TABLES if name != "verdicts"}
 ITERATIVE = {"schedule": "iterative", "start_pct": 0.25}
 
 
@@ -248,6 +265,42 @@ def test_long_names_wrap(tmp_path: Path) -> None:
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 100
     rows = [line for line in text.splitlines() if line.startswith(("column, global, updating magnitude", "increase"))]
     assert len(rows) == 2
+
+
+def other_claims(rows: list[dict[str, Any]]) -> list[str]:
+    """The lines of the table of other claims, without headings."""
+    verdict_rows = verdicts(rows, Rule(margin_pp=1.0))
+    frame = to_frames({"verdicts": schema.table("verdicts", verdict_rows), **EMPTY}).verdicts
+    console = Console(width=100, file=io.StringIO(), color_system=None)
+    console.print(claims_table(frame))
+    assert isinstance(console.file, io.StringIO)
+    return [line.rstrip() for line in console.file.getvalue().splitlines()[2:]]
+
+
+def test_other_claims_are_a_line_each_and_only_those_with_trials() -> None:
+    rows = trial_rows([*dense(), *ladder(50, 80, schedule="omp")], paired(95.0, {50: [0.1] * 5, 80: [0, 1, 0, 1, 0]}))
+    assert other_claims(without_early_stop(rows)) == []
+    rows = with_early_stop(rows, [100, 120, 100, 140, 80], [200, 180, 220, 200, 200])
+    rows += control_rows(rows, "random_mask", [1.5, 1.8, 1.6, 1.9, 1.7])
+    rows += control_rows(
+        [row for row in rows if row["target_sparsity_pct"] == 80], "reinit", [0.9, -0.4, 0.5, -0.2, 0.6]
+    )
+    lines = other_claims(rows)
+    assert lines[:3] == [
+        "beats random mask       yes 50, 80 %", "beats reinitialisation  undecided 80 % (about 26 seeds)",
+        "faster than dense       yes 50, 80 %",
+    ]  # fmt: skip
+    assert re.fullmatch(r"winning                 undecided 80 % \(about \d+ seeds\)", lines[3])
+    assert len(lines) == 4
+
+
+def test_other_claims_name_the_ladder_where_there_are_several() -> None:
+    rows = trial_rows([*dense(), *(t for k in (0, 1) for t in ladder(50, rewind_epoch=k))], lambda spec: 0.9)
+    rows = without_early_stop(rows)
+    lines = other_claims(rows + control_rows(rows, "reinit", [1.5, 1.8, 1.6, 1.9, 1.7]))
+    assert lines == [
+        "beats reinitialisation  rewind epoch 0  yes 64 %", "                        rewind epoch 1  yes 64 %",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def test_units_follow_the_names(name: str) -> None:
         assert (unit == "per cent (0..100)") == (field.name.endswith("_pct") and field.name not in fit_parts)
         assert (unit == "percentage points") == field.name.endswith("_pp")
         is_accuracy = field.name.endswith("accuracy") and not field.name.startswith("epochs_to_")
-        assert (unit == "fraction (0..1)") == (is_accuracy or field.name.startswith("mean_"))
+        assert (unit == "fraction (0..1)") == is_accuracy
 
 
 def test_spec_columns_have_the_specs_types_and_help() -> None:

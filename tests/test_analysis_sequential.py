@@ -12,7 +12,7 @@ from scipy import integrate, special
 from scipy import stats as scipy_stats
 
 from analysis import stats
-from analysis.sequential import SPENDING, SequentialPlan, boundaries, plan
+from analysis.sequential import SPENDING, SequentialPlan, boundaries, plan, planned_looks, sequential_p
 from lth_trainable.errors import UserError
 
 LOOKS = (5, 8, 12, 16, 24)
@@ -198,3 +198,49 @@ def test_other_mistakes_are_refused() -> None:
     for alpha in (0.0, 0.5, 5):
         with pytest.raises(UserError, match="alpha: found"):
             plan(LOOKS, alpha)
+
+
+@pytest.mark.parametrize(
+    ("most", "looks"),
+    [(5, (5,)), (6, (6,)), (7, (5, 7)), (10, (5, 8, 10)), (20, (5, 8, 12, 20)), (36, (5, 8, 12, 18, 27, 36))],
+)
+def test_looks_start_at_five_and_grow_by_half(most: int, looks: tuple[int, ...]) -> None:
+    assert planned_looks(most) == looks
+
+
+def test_fewer_than_five_seeds_are_no_plan() -> None:
+    with pytest.raises(UserError, match="max-seeds: found 4; expected at least 5"):
+        planned_looks(4)
+
+
+@pytest.mark.parametrize("looks", [LOOKS, (5, 8, 12, 20), (6,)], ids=str)
+@pytest.mark.parametrize("alpha", [0.05, 0.0123, 0.05 / 6])
+def test_the_sequential_p_of_a_level_is_its_alpha(looks: tuple[int, ...], alpha: float) -> None:
+    """At each look: p just at the level of the plan at `alpha` has the sequential p `alpha`, to five digits."""
+    for k, level in enumerate(plan(looks, alpha).levels):
+        assert sequential_p(looks, [1.0] * k + [level]) == pytest.approx(alpha, rel=1e-5)
+
+
+def test_levels_grow_with_alpha_so_that_the_smallest_alpha_exists() -> None:
+    """The condition under which sequential p values go into Holm and graphs (Maurer & Bretz 2013, section 3)."""
+    for looks in (LOOKS, (5, 8, 10), (5, 8, 12, 18, 27, 36)):
+        levels = np.array([plan(looks, float(alpha)).levels for alpha in np.geomspace(1e-6, 0.4, 25)])
+        assert (np.diff(levels, axis=0) >= 0).all()
+
+
+def test_the_sequential_p_never_grows_and_rejects_when_the_plan_does() -> None:
+    plans = [plan(LOOKS, alpha) for alpha in (0.05, 0.01)]
+    for row in t_test_p(LOOKS, 300, effect=0.6, seed=4).tolist():
+        found = [sequential_p(LOOKS, row[:k]) for k in range(1, len(LOOKS) + 1)]
+        assert all(late <= early for early, late in pairwise(found))
+        for planned in plans:
+            assert (found[-1] <= planned.alpha) == (planned.rejected_at(row) is not None)
+
+
+def test_the_ends_of_the_sequential_p() -> None:
+    assert sequential_p(LOOKS, [0.6]) == 1.0
+    assert sequential_p((5,), [1e-12]) == 1e-7
+    assert sequential_p((2, 4, 1000), [1e-300]) == 1.0, "a look with nothing to spend rejects at no alpha"
+    for wrong in ([], [0.1] * 6):
+        with pytest.raises(UserError, match="p_values: found"):
+            sequential_p(LOOKS, wrong)

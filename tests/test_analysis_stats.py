@@ -70,13 +70,23 @@ def test_sign_flip_floor_is_two_to_the_minus_n(n: int) -> None:
     assert stats.sign_flip_p(np.linspace(1, 2, n)) == 2.0**-n
 
 
-def test_sign_flip_beyond_twenty_pairs_is_a_seeded_estimate() -> None:
-    """Against the exact distribution, counted by convolution: of whole numbers, 2^26 flips have few different sums."""
-    d = np.random.default_rng(0).integers(-4, 6, 26)
+def convolved(d: np.ndarray) -> float:
+    """Exact sign-flip p of whole numbers by convolution: 2^n flips of them have few different sums."""
     sums = np.ones(1)
     for value in np.abs(d):
         sums = np.convolve(sums, [0.5, *[0] * (2 * value - 1), 0.5] if value else [1])
-    exact = sums[np.arange(-np.abs(d).sum(), np.abs(d).sum() + 1) >= d.sum()].sum()
+    return float(sums[np.arange(-np.abs(d).sum(), np.abs(d).sum() + 1) >= d.sum()].sum())
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 12, 21, 30])
+def test_sign_flip_counts_all_flips_up_to_thirty_pairs(n: int) -> None:
+    d = np.random.default_rng(n).integers(-4, 6, n)
+    assert stats.sign_flip_p(d) == pytest.approx(convolved(d), **TIGHT)
+
+
+def test_sign_flip_beyond_thirty_pairs_is_a_seeded_estimate() -> None:
+    d = np.random.default_rng(0).integers(-4, 6, 36)
+    exact = convolved(d)
     found = stats.sign_flip_p(d)
     assert 0.01 < exact < 0.5
     assert abs(found - exact) < 4 * math.sqrt(exact * (1 - exact) / 100_000)
@@ -122,15 +132,17 @@ def test_hedges_g_is_unbiased() -> None:
     assert abs(g.mean() - 1) < 4 * g.std() / math.sqrt(len(g))
 
 
-def test_differences_are_percentage_points() -> None:
-    assert stats.paired_differences_pp([0.97, 0.95], [0.96, 0.96]) == pytest.approx([1.0, -1.0])
-    with pytest.raises(ValueError, match="do not form pairs"):
-        stats.paired_differences_pp([0.9], [0.9, 0.8])
-
-
 def test_too_few_values() -> None:
     assert stats.t_interval([1.0]) is None
     with pytest.raises(ValueError, match="at least 2 pairs"):
         stats.superiority([1.0])
-    with pytest.raises(ValueError, match="at least 1 pair"):
-        stats.sign_flip_p([])
+    for test in (lambda: stats.sign_flip_p([]), lambda: stats.sign_test_p(0, 0)):
+        with pytest.raises(ValueError, match="at least 1 pair"):
+            test()
+
+
+@pytest.mark.parametrize("n", [1, 5, 8, 30])
+def test_the_sign_test_is_scipys_binomial_test(n: int) -> None:
+    for n_for in range(n + 1):
+        expected = scipy_stats.binomtest(n_for, n, 0.5, alternative="greater").pvalue
+        assert stats.sign_test_p(n_for, n) == pytest.approx(expected, **TIGHT)

@@ -62,7 +62,7 @@ def test_a_sweep_ends_with_everything_done(swept: Any) -> None:
     assert summary["epochs_requested"] == 2 * (2 + 4 + 6)
     assert summary["epochs_trained"] == summary["epochs_distinct"] == 2 * (2 + 2 + 2), "what is shared is trained once"
     assert summary["run"] == str(storage / "digits") and summary["wall_s"] > 0
-    assert [v["verdict"] for v in summary["verdicts"]] == ["undecided", "undecided"]
+    assert [v["verdict"] for v in summary["verdicts"] if v["claim"] == "matches"] == ["undecided", "undecided"]
     frames = analysis.load(storage / "digits")
     assert len(frames.trials) == 6 and len(frames.epochs) == 24
     assert (storage / "digits" / "report.html").exists()
