@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from analysis.exclusions import read_exclusions
 from analysis.pairs import group_name
 from analysis.plan import RunPlan
 from lth_trainable.errors import UserError, bad_value, unknown_name
@@ -80,7 +81,7 @@ def choose(store: Store, run: str, plan: RunPlan, names: Sequence[str], seeds: i
     tickets. A dense trial that is named is looked at from every point that tickets of its seed are rewound to. Raises
     `UserError` for unknown names, named trials that are not finished or have no such point, and where nothing is left.
     """
-    trials = _Trials(store, run, [spec_from_dict(trial.spec) for trial in plan.trials])
+    trials = _Trials(store, run, [spec_from_dict(trial.spec) for trial in plan.trials], read_exclusions(store, run))
     tickets, dense = trials.named(names) if names else (trials.first(seeds), [])
     found = [target for ticket in tickets for target in trials.from_the_point_of(ticket)]
     found += [target for trial in dense for target in trials.from_all_points(trial)]
@@ -111,15 +112,15 @@ def why_not(spec: TrialSpec) -> str | None:
 class _Trials:
     """The planned trials of a run; records are read as they are asked for."""
 
-    def __init__(self, store: Store, run: str, specs: Iterable[TrialSpec]) -> None:
-        self.store, self.run = store, run
+    def __init__(self, store: Store, run: str, specs: Iterable[TrialSpec], excluded: Collection[str]) -> None:
+        self.store, self.run, self.excluded = store, run, excluded
         self.specs = {spec.name: spec for spec in specs}
         self.found: dict[str, Finished | None] = {}
         self.left_out: Counter[str] = Counter()  # tickets by reason
 
     def finished(self, spec: TrialSpec | None) -> Finished | None:
-        """None for a trial that is not finished, or diverged."""
-        if spec is None:
+        """None for a trial that is not finished, diverged or is excluded."""
+        if spec is None or spec.name in self.excluded:
             return None
         if spec.name not in self.found:
             self.found[spec.name] = self._read(spec)
@@ -139,7 +140,7 @@ class _Trials:
             reason = why_not(spec)
             trial = None if reason else self.finished(spec)
             if trial is None:
-                self.left_out[reason or "not finished"] += 1
+                self.left_out[reason or "not finished, or excluded"] += 1
             else:
                 chosen[group_name(spec.name)].append(trial)
         return [trial for trials in chosen.values() for trial in trials]
@@ -156,7 +157,7 @@ class _Trials:
             trials = [trial for spec in members if (trial := self._usable(spec)) is not None]
             if not trials:
                 advice = "python -m sweeps.status says why"
-                raise bad_value(f"TRIAL {name}", "no finished trial", "at least one", advice)
+                raise bad_value(f"TRIAL {name}", "none that is finished and not excluded", "at least one", advice)
             found |= {trial.name: trial for trial in trials}
         both = list(found.values())
         return [t for t in both if not t.spec.is_dense], [t for t in both if t.spec.is_dense]

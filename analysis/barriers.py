@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from analysis import barrier_rows
+from analysis import barrier_rows, schema
 from analysis.barrier_targets import Target
 from analysis.frames import write_table
 from analysis.plan import RunPlan
@@ -221,8 +221,7 @@ def write_barriers(store: Store, run: str, plan: RunPlan) -> None:
     current = [rows for rows in lines if (rows[0]["trial"], rows[0]["key"]) in keys]
     columns = ("rewound_to_step", "order_seed_a", "order_seed_b", "n_points", "device")
     current.sort(key=lambda rows: (order[rows[0]["trial"]], *(rows[0][name] for name in columns)))
-    table = barrier_rows.table(row for rows in current for row in rows)
-    write_table(store, run, barrier_rows.TABLE, table)
+    write_table(store, run, "barriers", schema.table("barriers", (row for rows in current for row in rows)))
 
 
 def is_sealed(store: Store, path: str) -> bool:

@@ -57,7 +57,7 @@ class Start:
 
 @dataclass(frozen=True, kw_only=True)
 class Copy:
-    """A trained copy: every tensor, and loss and accuracy by part ("valid", "test"); both empty where it diverged."""
+    """A trained copy: every tensor, and what a trial's end is measured by; both empty where it diverged."""
 
     tensors: Tensors
     evaluation: Mapping[str, Any]
@@ -111,8 +111,7 @@ def train_copy(start: Start, order_seed: int) -> Copy:
     trial.fit(epoch, start.spec.epochs, Place(skip=skip))
     if trial.log.diverged:
         return Copy(tensors={}, evaluation={})
-    evaluation = {part: list(values) for part, values in trial.evaluation().items()}
-    return Copy(tensors=Snapshot(trial.model).tensors, evaluation=evaluation)
+    return Copy(tensors=Snapshot(trial.model).tensors, evaluation=trial.evaluation())
 
 
 def errors_between(start: Start, a: Tensors, b: Tensors, n_points: int) -> Curves:
@@ -137,7 +136,7 @@ def errors_between(start: Start, a: Tensors, b: Tensors, n_points: int) -> Curve
         if batchnorms(model):
             networks["recomputed"] = recompute_batchnorm(model, gathering)
         for part, loader in parts.items():
-            errors = {norm: 100 * (1 - measure(network, loader, loss)[1]) for norm, network in networks.items()}
+            errors = {norm: 100 * (1 - measure(network, loader, loss).accuracy) for norm, network in networks.items()}
             for norm in BATCH_NORMS:
                 curves[part, norm].append(errors.get(norm, errors["raw"]))
     return {key: tuple(errors) for key, errors in curves.items()}
@@ -168,7 +167,8 @@ def unpack_tensors(content: bytes) -> dict[str, Tensor]:
 
 def _network(spec: TrialSpec, seed: int, data: Dataset, execution: Execution) -> Trial:
     """The trial's network and training, all that is random drawn from `seed`; nothing is pruned in it."""
-    return Trial(replace(spec, control="dense", seed=seed, order_seed=None), data, execution, None)
+    dense = replace(spec, control="dense", seed=seed, order_seed=None, validate_every=None)
+    return Trial(dense, data, execution, None)
 
 
 def _point(store: Store, path: str, mark: Mapping[str, Any], origin: Trial, step: int) -> Snapshot:

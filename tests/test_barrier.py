@@ -1,8 +1,7 @@
-"""Copies of a ticket, the straight line between them, and `python -m analysis barrier`: exact where it is exact."""
+"""`python -m analysis barrier`: what it chooses, costs, stores and says."""
 
 from __future__ import annotations
 
-import copy
 import json
 import shutil
 import subprocess
@@ -12,176 +11,31 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from pyarrow import parquet
-from torch import nn
 
+import analysis
 import lth_trainable.instability as instability
-import lth_trainable.learner
 from analysis.__main__ import main
-from analysis.barrier_rows import BARRIERS, barrier_of
+from analysis.barrier_rows import barrier_of
 from analysis.barrier_terminal import barrier_table, stable_sentences
 from analysis.barriers import Settings
-from lth_trainable.data import load_dataset
-from lth_trainable.errors import UserError
-from lth_trainable.execution import Execution, fingerprint
-from lth_trainable.instability import Copy, Start, alphas, between, errors_between, start_at, train_copy
-from lth_trainable.learner import measure
-from lth_trainable.loaders import ResidentLoader
-from lth_trainable.run import run_trial
-from lth_trainable.spec import TrialSpec
-from lth_trainable.store import Store, load_masks, load_trial, to_json
-from tests.analysis_helpers import plan
+from analysis.schema import TABLES
+from lth_trainable.instability import Copy, Start, alphas, train_copy
+from tests.barrier_helpers import DENSE, OTHERS, TICKETS, train_run
 
 ROOT = Path(__file__).parent.parent
-BASE: dict[str, Any] = {
-    "model": "tests.plugins:tiny_cnn", "batch_size": 230, "epochs": 3, "augment": "flip_shift", "lr": 0.02,
-    "lr_policy": "one_cycle", "target_sparsity_pct": 64.0,
-}  # fmt: skip
-STEPS = 5  # in an epoch of 1,150 pictures
-TICKETS = {
-    "0": TrialSpec(**BASE, rewind_epoch=0), "1": TrialSpec(**BASE, rewind_epoch=1),
-    "7it": TrialSpec(**BASE, rewind_epoch="7it"),  # type: ignore[arg-type]
-    "fresh": TrialSpec(**BASE, rewind_epoch=1, rewind_optimizer="fresh"),
-}  # fmt: skip
-DENSE = TrialSpec(**BASE, control="dense")
-OTHERS = {
-    "supermask": TrialSpec(**BASE, reset_end=True), "fit": TrialSpec(**BASE, schedule="one_shot"),
-    "lr_rewinding": TrialSpec(**BASE, retrain="lr_rewinding"), "missing": TrialSpec(**BASE, rewind_epoch=0, seed=1),
-}  # fmt: skip
-SPECS = [DENSE, *TICKETS.values(), *OTHERS.values()]
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with BatchNorm and dropout, of all but one of its trials, without barriers."""
-    storage = tmp_path_factory.mktemp("trained")
-    for spec in SPECS:
-        if spec not in (OTHERS["missing"], OTHERS["lr_rewinding"], OTHERS["fit"]):
-            run_trial(spec, Store(storage), "run")
-    digest = load_dataset("digits").digest
-    trials = [{"name": s.name, "key": s.key(digest), "spec": s.canonical()} for s in SPECS]
-    Store(storage).write("run/plan.json", to_json(plan(SPECS, trials=trials)))
-    return storage / "run"
+    return train_run(tmp_path_factory.mktemp("trained"))
 
 
 @pytest.fixture
 def run(trained: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained.parent, tmp_path / "runs")) / "run"
-
-
-def start_of(run: Path, which: str, spec: TrialSpec | None = None) -> Start:
-    """The start of a ticket, or of the dense network from the ticket's point."""
-    store, ticket = Store(run.parent), TICKETS[which]
-    folder = store.find(store.trial("run", ticket.name))
-    assert folder is not None
-    levels = load_masks(store, folder)
-    rewound_to = f"{ticket.rewind_step}it" if ticket.rewind_step else str(ticket.rewind_epoch)
-    return start_at(
-        spec or ticket, load_dataset("digits"), Execution(), store=store, state=folder.manifest["states"]["rewind"],
-        mark=fingerprint(Execution()), rewound_to=rewound_to, masks={} if spec else levels[max(levels)],
-    )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def pair(trained: Path) -> tuple[Start, Copy, Copy]:
-    start = start_of(trained, "1")
-    return start, train_copy(start, 1001), train_copy(start, 1002)
-
-
-# -- copies ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("which", TICKETS)
-def test_a_copy_with_the_tickets_own_seed_is_the_ticket_bit_for_bit(trained: Path, which: str) -> None:
-    ticket = load_trial(trained / "trials" / TICKETS[which].name).state_dict()
-    found = train_copy(start_of(trained, which), TICKETS[which].seed).tensors
-    assert set(ticket) <= set(found)
-    assert all(torch.equal(found[name], tensor) for name, tensor in ticket.items())
-
-
-@pytest.mark.parametrize("which", ["0", "1", "7it"])
-def test_a_dense_copy_with_its_own_seed_is_the_dense_trial(trained: Path, which: str) -> None:
-    dense = load_trial(trained / "trials" / DENSE.name).state_dict()
-    found = train_copy(start_of(trained, which, DENSE), 0).tensors
-    assert all(torch.equal(found[name], tensor) for name, tensor in dense.items())
-
-
-def test_a_copy_repeats_and_another_order_seed_gives_another(pair: tuple[Start, Copy, Copy]) -> None:
-    start, a, b = pair
-    again = train_copy(start, 1001)
-    assert all(torch.equal(again.tensors[name], tensor) for name, tensor in a.tensors.items())
-    assert again.evaluation == a.evaluation
-    assert any(not torch.equal(b.tensors[name], tensor) for name, tensor in a.tensors.items())
-
-
-def test_dropout_is_of_the_order_seed_too(pair: tuple[Start, Copy, Copy], monkeypatch: pytest.MonkeyPatch) -> None:
-    streams: dict[int, set[int]] = {}
-    for seed in (1001, 1002):
-        seen = streams.setdefault(seed, set())
-        monkeypatch.setattr(lth_trainable.learner, "seed_torch", lambda value, _, seen=seen: seen.add(value))
-        train_copy(pair[0], seed)
-    assert len(streams[1001]) == len(streams[1002]) == 2 * STEPS
-    assert not streams[1001] & streams[1002]
-
-
-# -- the line --------------------------------------------------------------------------------------------------------
-
-
-def test_the_ends_of_the_line_are_the_copies(pair: tuple[Start, Copy, Copy]) -> None:
-    start, a, b = pair
-    curves = errors_between(start, a.tensors, b.tensors, 3)
-    train = ResidentLoader(start.origin.dls.train.dataset, 1024)
-    for index, found in ((0, a), (-1, b)):
-        assert curves["test", "raw"][index] == 100 * (1 - found.evaluation["test"][1])
-        network = copy.deepcopy(start.origin.model)
-        network.load_state_dict(found.tensors)
-        assert curves["train", "raw"][index] == 100 * (1 - measure(network, train, nn.CrossEntropyLoss())[1])
-
-
-def test_equal_copies_have_no_barrier_anywhere(pair: tuple[Start, Copy, Copy]) -> None:
-    start, a, _ = pair
-    for errors in errors_between(start, a.tensors, a.tensors, 5).values():
-        assert len(set(errors)) == 1
-        assert barrier_of(errors, alphas(5))["barrier_pp"] == 0
-
-
-def test_the_line_is_exact_at_its_ends_and_halfway(pair: tuple[Start, Copy, Copy]) -> None:
-    _, a, b = pair
-    for alpha, expected in ((0.0, a), (1.0, b)):
-        found = between(a.tensors, b.tensors, alpha)
-        assert all(torch.equal(found[name], tensor) for name, tensor in expected.tensors.items())
-    name = "1.running_mean"
-    middle = (a.tensors[name].double() + b.tensors[name].double()) / 2
-    torch.testing.assert_close(between(a.tensors, b.tensors, 0.5)[name].double(), middle, rtol=1e-6, atol=0)
-
-
-def test_what_the_mask_removes_is_zero_on_all_the_line(pair: tuple[Start, Copy, Copy]) -> None:
-    start, a, b = pair
-    for alpha in alphas(30):
-        found = between(a.tensors, b.tensors, alpha)
-        for name, mask in start.masks.items():
-            assert np.count_nonzero(found[name].numpy()[~mask]) == 0
-            assert np.count_nonzero(found[name].numpy()[mask]) > 0.9 * mask.sum()
-
-
-def test_recomputed_statistics_are_those_of_a_pass_over_the_training_data(pair: tuple[Start, Copy, Copy]) -> None:
-    start, a, b = pair
-    network = copy.deepcopy(start.origin.model)
-    network.load_state_dict(a.tensors)
-    for module in network.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-    batches = ResidentLoader(start.origin.dls.train.dataset, 230, order_seed=0)
-    torch.optim.swa_utils.update_bn(batches, network)  # torch's own pass, all of the network in training mode
-    assert not torch.equal(network[1].running_mean, a.tensors["1.running_mean"])
-    wanted = 100 * (1 - measure(network, start.origin.dls[2], nn.CrossEntropyLoss())[1])
-    assert errors_between(start, a.tensors, b.tensors, 3)["test", "recomputed"][0] == wanted
-
-
-# -- the command -----------------------------------------------------------------------------------------------------
 
 
 def barrier(run: Path, *arguments: str) -> int:
@@ -239,7 +93,7 @@ def test_the_run_is_measured_stored_and_not_trained_twice(
 def test_rows_say_what_they_are_of(run: Path) -> None:
     assert barrier(run, TICKETS["7it"].name, "--points", "5") == 0
     table = parquet.read_table(run / "analysis" / "barriers.parquet")
-    assert table.schema.equals(BARRIERS, check_metadata=True)
+    assert table.schema.equals(TABLES["barriers"], check_metadata=True)
     rows = table.to_pylist()
     assert [(r["trial"], r["part"], r["batch_norm"]) for r in rows] == [
         (spec.name, part, kind)
@@ -257,6 +111,7 @@ def test_rows_say_what_they_are_of(run: Path) -> None:
         assert row["stable"] == (row["barrier_pp"] < 2)
     assert [r["sparsity_pct"] > 60 for r in rows] == [False] * 4 + [True] * 4
     assert {r["baseline_group"] for r in rows} == {rows[0]["group"]}
+    assert len(analysis.gather(run).barriers) == len(analysis.load(run).barriers) == 8, "gathering leaves them alone"
 
 
 def test_json_is_one_object_and_nothing_else(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -330,7 +185,7 @@ def test_a_diverged_copy_is_a_row_without_errors(
         ([OTHERS["supermask"].name], "a supermask is not trained"),
         ([OTHERS["fit"].name], "one_shot prunes within one fit"),
         ([OTHERS["lr_rewinding"].name], "lr_rewinding rewinds no weights"),
-        ([OTHERS["missing"].name], "found 'no finished trial'"),
+        ([OTHERS["missing"].name], "found 'none that is finished and not excluded'"),
         (["--order-seeds", "1", "1"], "error: order-seeds: found [1, 1]"),
         (["--order-seeds", "1"], "error: order-seeds: found [1]"),
         (["--points", "2"], "error: points: found 2"),
@@ -355,20 +210,21 @@ def test_a_device_that_is_not_there_is_named_with_the_way_out(
     assert "--device cpu" in capsys.readouterr().err
 
 
+def test_excluded_trials_are_left_out(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    excluded = [ticket.name for which, ticket in TICKETS.items() if which != "1"]
+    assert main([str(run), "--exclude", *excluded, "--reason", "the disk was full"]) == 0
+    capsys.readouterr()
+    assert barrier(run, "--dry-run") == 0
+    out = capsys.readouterr().out
+    assert "note: 4 trials left out: not finished, or excluded" in out, "three of them, and one that is missing"
+    assert "1 ticket and 1 point of dense networks" in out
+    assert barrier(run, excluded[0]) == 2
+
+
 def test_a_run_whose_states_are_gone_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(run.parent / "states")
     assert barrier(run, TICKETS["1"].name) == 2
     assert "found no such state; expected the trial's rewind weights; rerun" in capsys.readouterr().err
-
-
-def test_a_run_that_kept_weights_alone_starts_from_initialisation_only(tmp_path: Path) -> None:
-    from lth_trainable.life import Keep
-
-    for spec in (TICKETS["0"], TICKETS["1"]):
-        run_trial(spec, Store(tmp_path), "run", keep=Keep(states={}, resumable=False))
-    assert not train_copy(start_of(tmp_path / "run", "0"), 1001).diverged
-    with pytest.raises(UserError, match="--keep-states none"):
-        start_of(tmp_path / "run", "1")
 
 
 def test_other_data_or_code_than_the_trial_was_trained_with_is_refused(
