@@ -13,11 +13,11 @@ STABLE_PP = 2.0  # a network with a lower barrier is stable to SGD noise (arXiv 
 DONE, DIVERGED = "done", "diverged"
 
 
-def about(run: str, target: Target, step: int, pair: tuple[int, int], device: str) -> dict[str, Any]:
-    """What all rows of one line have in common. step: updates before the start."""
+def about(target: Target, step: int, pair: tuple[int, int], device: str) -> dict[str, Any]:
+    """What all rows of one line have in common but the run. step: updates before the start."""
     group = group_name(target.trial.name)
     return {
-        "run": run, "trial": target.trial.name, "group": group,
+        "trial": target.trial.name, "group": group,
         "ladder": None if target.is_dense else ladder_name(group),
         "baseline_group": None if target.dense is None else group_name(target.dense),
         "key": target.trial.record["key"], "seed": target.trial.spec.seed,

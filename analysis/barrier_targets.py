@@ -164,8 +164,9 @@ class _Trials:
 
     def from_the_point_of(self, ticket: Finished) -> list[Target]:
         """The dense trial of the ticket's seed, where it is finished, and the ticket."""
-        dense = self.finished(self.dense_of(ticket.spec))
-        target = Target(trial=ticket, ticket=ticket, dense=dense.name if dense else None)
+        planned = self.dense_of(ticket.spec)
+        target = Target(trial=ticket, ticket=ticket, dense=planned.name if planned else None)
+        dense = self.finished(planned)
         return [replace(target, trial=dense), target] if dense else [target]
 
     def from_all_points(self, dense: Finished) -> list[Target]:

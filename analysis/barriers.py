@@ -156,10 +156,13 @@ class Job:
         )  # fmt: skip
 
     def _line(self, pair: Pair) -> list[Row]:
-        stored = read(self.store, self.line_path(pair), ROWS)
-        return json.loads(stored) if stored is not None else self._new_line(pair)
+        path = self.line_path(pair)
+        rows = read_line(self.store, self.run, path)
+        if not rows:
+            self._make_line(path, pair)
+        return rows or read_line(self.store, self.run, path)
 
-    def _new_line(self, pair: Pair) -> list[Row]:
+    def _make_line(self, path: str, pair: Pair) -> None:
         from lth_trainable.instability import BATCH_NORMS, PARTS, alphas, errors_between
 
         a, b = (self._copy(seed) for seed in pair)
@@ -167,11 +170,10 @@ class Job:
         curves: dict[tuple[str, str], Any] = dict.fromkeys(itertools.product(PARTS, BATCH_NORMS))
         if not (a.diverged or b.diverged):
             curves = dict(errors_between(self.start, a.tensors, b.tensors, points))
-        common = barrier_rows.about(self.run, self.target, self.start.step, pair, self.mark["device"])
+        common = barrier_rows.about(self.target, self.start.step, pair, self.mark["device"])
         rows = barrier_rows.line_rows(common, alphas(points), curves)
         about = {"kind": "line", "trial": self.target.trial.name, "copies": [self.copy_path(seed) for seed in pair]}
-        self.store.seal(self.line_path(pair), {ROWS: to_json(rows)}, about)
-        return list(rows)
+        self.store.seal(path, {ROWS: to_json(rows)}, about)
 
     def _copy(self, order_seed: int) -> Copy:
         from lth_trainable.instability import Copy, pack_tensors, train_copy, unpack_tensors
@@ -217,11 +219,17 @@ def write_barriers(store: Store, run: str, plan: RunPlan) -> None:
     order = {trial.name: number for number, trial in enumerate(plan.trials)}
     keys = {(trial.name, trial.key) for trial in plan.trials}
     paths = (f"{run}/barriers/lines/{name}" for name in store.folders(f"{run}/barriers/lines"))
-    lines = [json.loads(content) for path in paths if (content := read(store, path, ROWS)) is not None]
-    current = [rows for rows in lines if (rows[0]["trial"], rows[0]["key"]) in keys]
+    lines = [read_line(store, run, path) for path in paths]
+    current = [rows for rows in lines if rows and (rows[0]["trial"], rows[0]["key"]) in keys]
     columns = ("rewound_to_step", "order_seed_a", "order_seed_b", "n_points", "device")
     current.sort(key=lambda rows: (order[rows[0]["trial"]], *(rows[0][name] for name in columns)))
     write_table(store, run, "barriers", schema.table("barriers", (row for rows in current for row in rows)))
+
+
+def read_line(store: Store, run: str, path: str) -> list[Row]:
+    """The rows of a line; none where it is missing or damaged."""
+    content = read(store, path, ROWS)
+    return [{"run": run, **row} for row in json.loads(content)] if content is not None else []
 
 
 def is_sealed(store: Store, path: str) -> bool:
