@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
+
 from analysis.columns import BOOL, FLOAT, INT, TEXT, column, table_schema
 
-PART = "part (0..1)"
+PART, PER_CENT = "part (0..1)", "per cent (0..100)"
 _RUN = column("run", TEXT, "name", "folder of the run", "name of the run", nullable=False)
 _LAYER = column("layer", TEXT, "name", "record.json: layers.layer", "parameter of the model; null: all layers at once")
 
@@ -40,19 +42,40 @@ SIGNS = table_schema("signs", "one row a trial, pair of its weights in time, and
            "n_agree / (n_agree + n_disagree); 0.5 by chance; null: no weight has signs"),
 ])  # fmt: skip
 
-BARRIERS = table_schema("barriers", "one row a ticket, pair of data orders, part of the data and kind of statistics", [
+_FLOATS = pa.list_(pa.field("element", FLOAT))  # named as it comes back from a file
+
+BARRIERS = table_schema("barriers", "one row a network, pair of order seeds, part of the data and kind of statistics", [
     _RUN,
-    column("trial", TEXT, "name", "plan.json: name", "ticket that was trained on in two data orders", nullable=False),
-    column("order_seed_a", INT, "number", "computed", "seed of the one data order"),
-    column("order_seed_b", INT, "number", "computed", "seed of the other"),
-    column("part", TEXT, "name", "computed", "part of the data: train or test", nullable=False),
-    column("batch_norm", TEXT, "name", "computed",
-           "running statistics on the path: raw (interpolated too) or recomputed", nullable=False),
-    column("n_points", INT, "points", "computed", "networks on the path, ends included"),
-    column("error_a_pct", FLOAT, "per cent (0..100)", "computed", "error of the one end"),
-    column("error_b_pct", FLOAT, "per cent (0..100)", "computed", "error of the other end"),
-    column("error_max_pct", FLOAT, "per cent (0..100)", "computed", "largest error on the path"),
-    column("at_max", FLOAT, PART, "computed", "where on the path that is: 0 is a, 1 is b"),
+    column("trial", TEXT, "name", "plan.json: name", "ticket or dense trial that copies were trained of",
+           nullable=False),
+    column("group", TEXT, "name", "computed from trial", "the trial's name without its seeds", nullable=False),
+    column("ladder", TEXT, "name", "computed from trial", "the group's name without its target sparsity; null: dense"),
+    column("baseline_group", TEXT, "name", "computed", "group of the dense trial of its seed; null: none"),
+    column("key", TEXT, "SHA-256 (hex)", "record.json: key", "identity of the trial"),
+    column("seed", INT, "number", "spec.seed", "the replicate"),
+    column("sparsity_pct", FLOAT, PER_CENT, "record.json: result.sparsity_pct", "measured; 0: dense"),
+    column("target_sparsity_pct", FLOAT, PER_CENT, "spec.target_sparsity_pct", "sparsity asked for; null: dense"),
+    column("rewound_to", TEXT, "epoch, or iteration and it", "spec.rewind_epoch, spec.rewind_step",
+           "where the copies set out, such as 1 or 500it", nullable=False),
+    column("rewound_to_step", INT, "updates", "computed", "updates before that point"),
+    column("epochs", INT, "epochs", "computed", "epochs that each copy was trained; a part of one counts"),
+    column("order_seed_a", INT, "number", "analysis.barriers", "seed of the one copy's SGD noise: order of the data, "
+           "augmentation, dropout", nullable=False),
+    column("order_seed_b", INT, "number", "analysis.barriers", "seed of the other's", nullable=False),
+    column("part", TEXT, "name", "analysis.barriers", "part of the data: train or test", nullable=False),
+    column("batch_norm", TEXT, "name", "analysis.barriers", "running statistics on the line: raw (interpolated as all "
+           "else) or recomputed (on training data); equal without BatchNorm", nullable=False),
+    column("n_points", INT, "points", "analysis.barriers", "networks on the line, ends included", nullable=False),
+    column("status", TEXT, "name", "analysis.barriers", "done, or diverged: a copy's loss was not finite",
+           nullable=False),
+    column("error_a_pct", FLOAT, PER_CENT, "analysis.barriers", "error of the one copy"),
+    column("error_b_pct", FLOAT, PER_CENT, "analysis.barriers", "error of the other"),
+    column("error_max_pct", FLOAT, PER_CENT, "computed", "largest error on the line"),
+    column("at_max", FLOAT, PART, "computed", "where that is: 0 at a, 1 at b; the first where several"),
     column("barrier_pp", FLOAT, "percentage points", "computed",
            "error_max_pct minus the mean of error_a_pct and error_b_pct (arXiv 1912.05671, section 2)"),
+    column("stable", BOOL, "true or false", "computed", "barrier_pp is below 2"),
+    column("alphas", _FLOATS, PART, "analysis.barriers", "places on the line: (1 - alpha) a + alpha b"),
+    column("errors_pct", _FLOATS, PER_CENT, "analysis.barriers", "error at each of them"),
+    column("device", TEXT, "text", "analysis.barriers", "device that trained the copies"),
 ])  # fmt: skip

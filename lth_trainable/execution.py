@@ -37,6 +37,13 @@ class Execution:
     deterministic: bool = False
 
 
+def execution_like(mark: Mapping[str, Any], data_root: Path | None) -> Execution:
+    """What trains here as the trials of the fingerprint `mark` were trained, as far as this machine is like theirs."""
+    device = mark["device"].partition(":")[0]
+    deterministic = mark["deterministic"] and device != "cpu"
+    return Execution(data_root=data_root, device=device, threads=mark["threads"], deterministic=deterministic)
+
+
 def prepare(execution: Execution) -> None:
     """Set this process up for trials of this execution. Raises `UserError` where it has no such device."""
     check_device(execution)

@@ -160,7 +160,7 @@ def supermask_report(
         _under(model, initial, random_like(masked.in_force, seed)),
         signed_constants(model, masked, initial),
     ]
-    has_batchnorm = bool(_batchnorms(raw[0]))
+    has_batchnorm = bool(batchnorms(raw[0]))
     networks = raw + (_recomputed(raw, dls.train, seed) if has_batchnorm else [])
     outcome = _judge(networks, dls.valid)
     parts = [correct / outcome.n for correct in outcome.correct]
@@ -210,7 +210,7 @@ def _checked(answers: Tensor, y: Tensor) -> Tensor:
 def _recomputed(models: Sequence[nn.Module], loader: Iterable[Any], seed: int = 0) -> list[nn.Module]:
     """Copies whose BatchNorm statistics are gathered on one pass over the data for all of them."""
     copies = [copy.deepcopy(model) for model in models]
-    norms = [norm for model in copies for norm in _batchnorms(model)]
+    norms = [norm for model in copies for norm in batchnorms(model)]
     if not norms:
         return copies
     momenta = [norm.momentum for norm in norms]
@@ -233,7 +233,7 @@ def _recomputed(models: Sequence[nn.Module], loader: Iterable[Any], seed: int = 
     return copies
 
 
-def _batchnorms(model: nn.Module) -> list[_BatchNorm]:
+def batchnorms(model: nn.Module) -> list[_BatchNorm]:
     """The BatchNorm layers that keep running statistics."""
     return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
 

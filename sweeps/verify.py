@@ -109,16 +109,11 @@ def _retrain(record: dict[str, Any], data_root: Path | None) -> dict[str, Any]:
     import warnings
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
-    from lth_trainable.execution import Execution
+    from lth_trainable.execution import execution_like
     from lth_trainable.run import run_trial
     from lth_trainable.store import Store
 
-    mark = record["fingerprint"]
-    device = mark["device"].partition(":")[0]
-    execution = Execution(
-        data_root=data_root, device=device, threads=mark["threads"],
-        deterministic=mark["deterministic"] and device != "cpu",
-    )  # fmt: skip
+    execution = execution_like(record["fingerprint"], data_root)
     with tempfile.TemporaryDirectory() as folder:
         again = run_trial(spec_from_dict(record["spec"]), Store(folder), "verify", execution)
     return {"fingerprint": again["fingerprint"], "sha256": again["sha256"]}

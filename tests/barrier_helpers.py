@@ -1,0 +1,55 @@
+"""A small run whose tickets are rewound to all kinds of points, for the tests of barriers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lth_trainable.data import load_dataset
+from lth_trainable.execution import Execution, fingerprint
+from lth_trainable.instability import Start, start_at
+from lth_trainable.run import run_trial
+from lth_trainable.spec import TrialSpec
+from lth_trainable.store import Store, load_masks, to_json
+from tests.analysis_helpers import plan
+
+BASE: dict[str, Any] = {
+    "model": "tests.plugins:tiny_cnn", "batch_size": 230, "epochs": 3, "augment": "flip_shift", "lr": 0.02,
+    "lr_policy": "one_cycle", "target_sparsity_pct": 64.0,
+}  # fmt: skip
+STEPS = 5  # in an epoch of 1,150 pictures
+TICKETS = {
+    "0": TrialSpec(**BASE, rewind_epoch=0), "1": TrialSpec(**BASE, rewind_epoch=1),
+    "7it": TrialSpec(**BASE, rewind_epoch="7it"),  # type: ignore[arg-type]
+    "fresh": TrialSpec(**BASE, rewind_epoch=1, rewind_optimizer="fresh"),
+}  # fmt: skip
+DENSE = TrialSpec(**BASE, control="dense")
+OTHERS = {
+    "supermask": TrialSpec(**BASE, reset_end=True), "fit": TrialSpec(**BASE, schedule="one_shot"),
+    "lr_rewinding": TrialSpec(**BASE, retrain="lr_rewinding"), "missing": TrialSpec(**BASE, rewind_epoch=0, seed=1),
+}  # fmt: skip
+SPECS = [DENSE, *TICKETS.values(), *OTHERS.values()]
+
+
+def train_run(storage: Path) -> Path:
+    """A run with BatchNorm and dropout, trained but for three of its trials; returns its folder."""
+    for spec in SPECS:
+        if spec not in (OTHERS["missing"], OTHERS["lr_rewinding"], OTHERS["fit"]):
+            run_trial(spec, Store(storage), "run")
+    digest = load_dataset("digits").digest
+    trials = [{"name": s.name, "key": s.key(digest), "spec": s.canonical()} for s in SPECS]
+    Store(storage).write("run/plan.json", to_json(plan(SPECS, trials=trials)))
+    return storage / "run"
+
+
+def start_of(run: Path, which: str, spec: TrialSpec | None = None) -> Start:
+    """The start of a ticket, or of the dense network from the ticket's point."""
+    store, ticket = Store(run.parent), TICKETS[which]
+    folder = store.find(store.trial("run", ticket.name))
+    assert folder is not None
+    levels = load_masks(store, folder)
+    rewound_to = f"{ticket.rewind_step}it" if ticket.rewind_step else str(ticket.rewind_epoch)
+    return start_at(
+        spec or ticket, load_dataset("digits"), Execution(), store=store, state=folder.manifest["states"]["rewind"],
+        mark=fingerprint(Execution()), rewound_to=rewound_to, masks={} if spec else levels[max(levels)],
+    )  # fmt: skip
