@@ -40,6 +40,7 @@ class Command:
 
 COMMANDS: dict[str, Command] = {
     "pack": Command(module="analysis.pack_command", text="put a run into one file for a colleague"),
+    "export": Command(module="analysis.export_command", text="write tickets as folders that need torch alone"),
 }
 
 
