@@ -134,7 +134,8 @@ def _check_restarts(spec: TrialSpec) -> None:
     brings_all_back = spec.rewind_optimizer is None or spec.rewind_epoch == 0
     if spec.retrain == "none" or (spec.retrain == "weight_rewinding" and brings_all_back):
         why = "nothing is rewound" if spec.retrain == "none" else "everything that a rewind brings back was there"
-        note = f"dense_restarts of {spec.schedule or 'an imported ticket'} is the dense network of T epochs, and is taken as that: {why}"
+        whose = spec.schedule or "an imported ticket"
+        note = f"dense_restarts of {whose} is the dense network of T epochs, and is taken as that: {why}"
         _make_dense(spec)
         _set(spec, "notes", (*spec.notes, note))
 
