@@ -1,77 +1,102 @@
-"""Opens the tickets that lie beside it; needs torch, numpy and safetensors, and torchvision for a resnet18.
+"""Opens exported tickets with torch alone: the folder that this file is in, or a folder beside it.
 
-    model = load_model("NAME.safetensors")               # as trained; or "initial", "rewind"
-    network().load_state_dict(masked_weights("NAME.safetensors", "initial"))    # a network of your own code
+    model = load_model()                                        # as trained; load_model("NAME", "rewind")
+    network().load_state_dict(masked_weights("NAME", "initial"))    # a network of your own code
+    masks("NAME"), dense_weights("NAME", "rewind"), provenance("NAME")
 
-`python -m analysis pack` puts a copy of this file into each archive: it imports nothing of its project.
+`python -m analysis export` and `pack` put a copy of it beside what they write: it imports nothing of its project.
 """
 
-import itertools
 import json
-import math
+from collections import OrderedDict
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
-import numpy
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
+HERE = Path(__file__).resolve().parent
 
-def load_model(path: Any, part: str = "final") -> nn.Module:
+
+def load_model(folder: Any = HERE, part: str = "final") -> nn.Module:
     """The network in evaluation mode, with its "initial", "rewind" or "final" weights under the final mask."""
-    state, name = masked_weights(path, part), provenance(path)["spec"]["model"]
+    state, name = masked_weights(folder, part), provenance(folder)["spec"]["model"]
     if name not in BUILDERS:
-        raise ValueError(f"{path}: the network {name} is not known here; build it, then load masked_weights(path)")
+        raise ValueError(f"{folder}: the network {name} is not known here; build it, then load masked_weights(folder)")
     model = BUILDERS[name](state)
     model.load_state_dict(state)
     return model.eval()
 
 
-def masked_weights(path: Any, part: str = "final") -> dict[str, Tensor]:
-    """The same as a state_dict."""
-    with safe_open(str(path), framework="pt") as file:
-        names = [name for name in file.keys() if name.startswith(f"{part}/")]  # noqa: SIM118
-        state = {name.removeprefix(f"{part}/"): file.get_tensor(name) for name in names}
-    if not state:
-        raise ValueError(f"{path}: found no {part} weights; expected initial, final or, in a ticket, rewind")
-    for name, mask in masks(path).items():
-        state[name] *= mask
-    return state
+def masked_weights(folder: Any = HERE, part: str = "final") -> dict[str, Tensor]:
+    """The same as a state_dict: dense, with zeros."""
+    return _tensors(folder, part)
 
 
-def masks(path: Any) -> dict[str, Tensor]:
-    """Boolean tensors by parameter name, True where the weight is kept."""
-    found = {}
-    with safe_open(str(path), framework="pt") as file:
-        for name, shape in _about(file)["shapes"].items():
-            bits = numpy.unpackbits(file.get_tensor(f"mask/{name}").numpy(), count=math.prod(shape))
-            found[name] = torch.from_numpy(bits.reshape(shape).astype(bool))
-    return found
+def dense_weights(folder: Any = HERE, part: str = "initial") -> dict[str, Tensor]:
+    """The "initial" or "rewind" weights as a state_dict, as they were before the mask."""
+    return _tensors(folder, f"dense/{part}" if Path(folder, "dense").is_dir() else part)
 
 
-def provenance(path: Any) -> dict[str, Any]:
+def masks(folder: Any = HERE) -> dict[str, Tensor]:
+    """Boolean tensors by parameter name, True where the weight is kept; none of a dense network."""
+    return _tensors(folder, "masks")
+
+
+def provenance(folder: Any = HERE) -> dict[str, Any]:
     """Where a ticket comes from: trial, spec, data, result, versions, fingerprint, SHA-256."""
-    with safe_open(str(path), framework="pt") as file:
-        return _about(file)["provenance"]
+    return json.loads(Path(folder, "ticket.json").read_text(encoding="utf-8"))["provenance"]
 
 
-def _about(file: Any) -> dict[str, Any]:
-    return json.loads(file.metadata()["ticket"])
+def _tensors(folder: Any, name: str) -> dict[str, Tensor]:
+    path = Path(folder, f"{name}.pt")
+    if not path.is_file():
+        there = sorted(other.relative_to(folder).as_posix() for other in Path(folder).rglob("*.pt"))
+        raise ValueError(f"{folder}: found no {name}.pt; it has {', '.join(there) or 'no weights: name a ticket'}")
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+# -- networks, of the shapes that the weights have ---------------------------------------------------------------------
 
 
 def _lenet_300_100(state: dict[str, Tensor]) -> nn.Module:
     weights = [tensor for name, tensor in sorted(state.items()) if name.endswith(".weight")]
-    sizes = [weights[0].shape[1], *(len(weight) for weight in weights)]
     layers: list[nn.Module] = [nn.Flatten()]
-    for n_in, n_out in itertools.pairwise(sizes):
+    for n_in, n_out in pairwise([weights[0].shape[1], *(len(weight) for weight in weights)]):
         layers += [nn.Linear(n_in, n_out), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
 
-def _resnet18(state: dict[str, Tensor]) -> nn.Module:
-    from torchvision.models import resnet18
+class _Block(nn.Module):
+    def __init__(self, n_in: int, n_out: int, stride: int, down: bool) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(n_in, n_out, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(n_out)
+        self.conv2 = nn.Conv2d(n_out, n_out, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(n_out)
+        shortcut = nn.Conv2d(n_in, n_out, 1, stride=stride, bias=False)
+        self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(n_out)) if down else nn.Identity()
 
-    return resnet18(num_classes=len(state["fc.bias"]))
+    def forward(self, x: Tensor) -> Tensor:
+        inner = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
+        return torch.relu(inner + self.downsample(x))
+
+
+def _resnet18(state: dict[str, Tensor]) -> nn.Module:
+    """He et al., arXiv 1512.03385, with torchvision's names."""
+    n_classes, n_features = state["fc.weight"].shape
+    n_in = len(state["bn1.weight"])
+    parts: dict[str, nn.Module] = {
+        "conv1": nn.Conv2d(3, n_in, 7, stride=2, padding=3, bias=False), "bn1": nn.BatchNorm2d(n_in),
+        "relu": nn.ReLU(), "maxpool": nn.MaxPool2d(3, stride=2, padding=1),
+    }  # fmt: skip
+    for layer in range(1, 5):
+        n_out, first = len(state[f"layer{layer}.0.bn1.weight"]), layer == 1
+        blocks = _Block(n_in, n_out, 1 if first else 2, not first), _Block(n_out, n_out, 1, False)
+        parts[f"layer{layer}"], n_in = nn.Sequential(*blocks), n_out
+    parts |= {"avgpool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "fc": nn.Linear(n_features, n_classes)}
+    return nn.Sequential(OrderedDict(parts))
 
 
 BUILDERS = {"lenet_300_100": _lenet_300_100, "resnet18": _resnet18}

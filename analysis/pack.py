@@ -8,21 +8,21 @@ same bytes: files in order of their names, no times, no owners.
 from __future__ import annotations
 
 import gzip
-import json
 import os
 import tarfile
 import tempfile
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from jinja2 import Environment, StrictUndefined
 
 from analysis.answer import KEEPING_UP, answer_sentence, headlines
 from analysis.exclusions import EXCLUSIONS
+from analysis.export import read_ticket, write_loader, write_ticket
 from analysis.frames import OPTIONAL, Frames, as_rows, to_frames, write_table
 from analysis.gather import collect
 from analysis.index import write_index
@@ -32,9 +32,9 @@ from analysis.report import report_html
 from analysis.schema import Row
 from analysis.words import signed
 from lth_trainable.errors import UserError, bad_value, unknown_name
-from lth_trainable.store import FAILURE, PLAN, RECORD, WEIGHTS, Damaged, Sealed, Store, load_masks, to_json
+from lth_trainable.store import FAILURE, PLAN, RECORD, Damaged, Store, to_json
 
-LOADER, README = "load_ticket.py", "pack_readme.txt.jinja"
+README = "pack_readme.txt.jinja"
 ENDING = ".tar.gz"
 COMPRESSION = 6  # of gzip; weights are noise, which more of it does not make smaller
 BEST, ALL, NONE = "best", "all", "none"
@@ -85,7 +85,7 @@ def pack(path: str | os.PathLike[str], out: str | Path | None = None, tickets: S
             for name in choice.trials:
                 _stage_ticket(store, run, name, Path(folder, run, "tickets"))
             if choice.trials:
-                staged.write(f"{run}/tickets/{LOADER}", files("analysis").joinpath(LOADER).read_bytes())
+                write_loader(Path(folder, run, "tickets"))
             staged.write(f"{run}/README.txt", readme(plan, frames, run, choice).encode())
             size = _write_archive(Path(folder, run), target)
     except OSError as error:
@@ -149,41 +149,12 @@ def _stage_record(staged: Store, path: str, trial: Found) -> None:
 
 
 def _stage_ticket(store: Store, run: str, name: str, folder: Path) -> None:
-    from safetensors.torch import load  # torch takes a second, and a run without tickets needs none
-
-    from lth_trainable.ticket import Ticket, save_ticket
-
     try:
-        trial = store.find(store.trial(run, name))
-        if trial is None:
-            raise Damaged(name, "it is no longer there")
-        record = json.loads(store.content(trial, RECORD))
-        levels = load_masks(store, trial)
-        weights = {which: load(_weights(store, trial, which)) for which in trial.manifest["states"]}
+        write_ticket(read_ticket(store, run, name), folder / name, formats=("pt",))
     except Damaged as damage:
         raise UserError(
             f"ticket {name}: its weights cannot be read ({damage}); rerun the sweep's command, or --tickets none"
         ) from damage
-    ticket = Ticket(
-        masks=levels.get(max(levels, default=0), {}), initial=weights["initial"], final=weights["final"],
-        rewind=weights.get("rewind", {}), provenance=_provenance(record),
-    )  # fmt: skip
-    folder.mkdir(exist_ok=True)
-    save_ticket(ticket, folder / f"{name}.safetensors")
-
-
-def _weights(store: Store, trial: Sealed, which: str) -> bytes:
-    path = trial.manifest["states"][which]
-    state = store.find(path)
-    if state is None:
-        raise Damaged(path, f"the {which} weights are missing")
-    return store.content(state, WEIGHTS)
-
-
-def _provenance(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the record what says where a ticket comes from; its epochs and layers are in the tables."""
-    parts = ("trial", "key", "spec", "data", "result", "states", "fingerprint", "versions", "sha256")
-    return {part: record[part] for part in parts}
 
 
 def readme(plan: RunPlan, frames: Frames, run: str, choice: Choice) -> str:

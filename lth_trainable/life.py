@@ -158,6 +158,8 @@ class Life:
                     self._train(segment, start, segment.end)
             elif segment.kind in ("prune", "restart"):
                 self.trial.prune(segment)
+            elif segment.kind == "given":
+                self.trial.take_mask(segment)
             elif segment.kind == "control":
                 self.trial.control(self.rewind_point)
             elif segment.kind in ("rewind", "reset_end"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, Any
 
+from lth_trainable.given import GIVEN_FIELDS
 from lth_trainable.lr_policies import LR_POLICIES
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ _LABELS = {
     "batch_size": "bs", "optimizer": "", "lr": "lr", "momentum": "mom", "beta2": "beta2_", "eps": "eps",
     "weight_decay": "wd", "precision": "", "order_seed": "order", "split_seed": "split", "augment": "",
     "lr_policy": "lr_", "warmup_pct": "warm", "lr_drops": "drops", "lr_drop_factor": "drop", "rewind_optimizer": "opt_",
-    "output_prune_rate_pct": "pout", "validate_every": "val", "width_pct": "w",
+    "output_prune_rate_pct": "pout", "validate_every": "val", "width_pct": "w", "ticket": "t",
 }  # fmt: skip
 
 
@@ -27,7 +28,7 @@ def trial_name(spec: TrialSpec) -> str:
     if spec.is_dense:
         parts.append("dense")
     else:
-        parts += [_safe(spec.schedule), f"s{spec.target_sparsity_pct:g}"]
+        parts += [_safe(spec.schedule or "ticket"), f"s{spec.target_sparsity_pct:g}"]
         if spec.rewind_epoch is not None:
             parts.append(f"r{spec.rewind_epoch}")
         if spec.rewind_step is not None:
@@ -35,7 +36,7 @@ def trial_name(spec: TrialSpec) -> str:
         parts += [spec.control] if spec.control != "none" else []
     usual = _defaults(spec)
     parts += [
-        f"{label}{_safe(getattr(spec, name))}" for name, label in _LABELS.items() if getattr(spec, name) != usual[name]
+        f"{label}{_safe(_value(spec, name))}" for name, label in _LABELS.items() if getattr(spec, name) != usual[name]
     ]
     return "-".join([*parts, f"seed{spec.seed}"])
 
@@ -49,7 +50,7 @@ def _defaults(spec: TrialSpec) -> dict[str, Any]:
     defaults |= {"warmup_pct": policy.warmup_pct, "lr_drops": policy.drops, "lr_drop_factor": policy.drop_factor}
     if spec.schedule is None:
         sparse = ("granularity", "context", "criterion", "prune_rate_pct", "prune_steps", "retrain")
-        return defaults | dict.fromkeys(sparse)
+        return defaults | (dict.fromkeys(sparse) if spec.is_dense else GIVEN_FIELDS)
     rule, within_fit = spec.rule, spec.family == "fit"
     return defaults | {
         "start_pct": rule.start_pct if within_fit else None,
@@ -58,6 +59,10 @@ def _defaults(spec: TrialSpec) -> dict[str, Any]:
         "prune_steps": defaults["prune_steps"] if spec.schedule == "iterative" else None,
         "retrain": "weight_rewinding" if not within_fit else "tutorial" if rule.stepwise else "none",
     }
+
+
+def _value(spec: TrialSpec, name: str) -> Any:
+    return spec.given.short if name == "ticket" and spec.given is not None else getattr(spec, name)
 
 
 def _safe(value: Any) -> str:

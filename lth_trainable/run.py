@@ -15,6 +15,7 @@ from fastai.callback.core import Callback, CancelFitException
 
 from lth_trainable.data import load_dataset
 from lth_trainable.execution import Execution, fingerprint, is_no_room, no_room, prepare, release
+from lth_trainable.imported import find_imported
 from lth_trainable.life import NOTHING_MORE, Keep, Life, OnState
 from lth_trainable.record import record_trial
 from lth_trainable.spec import TrialSpec
@@ -65,7 +66,8 @@ def _run(
 ) -> dict[str, Any]:
     prepare(execution)
     data = load_dataset(spec.dataset, execution.data_root, spec.split_seed)
-    trial = Trial(spec, data, execution, on_epoch)
+    imported = find_imported(store, spec.given.digest) if spec.given is not None and spec.starts_from_given else None
+    trial = Trial(spec, data, execution, on_epoch, imported)
     life = Life(trial, States(store, fingerprint(execution)), keep, on_state)
     life.live()
     for report in life.states.set_aside:

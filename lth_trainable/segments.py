@@ -23,8 +23,9 @@ from lth_trainable.spec import TrialSpec, digest
 class Segment:
     """One step of a trial's life.
 
-    kind: "init", "train", "prune", "restart" (an all-ones mask where the ticket prunes), "rewind", "control" (for the
-    ticket's last rewind, or its reset_end) or "reset_end". level: prune events so far, this one included.
+    kind: "init", "train", "prune", "given" (for a prune: the mask of an imported ticket), "restart" (an all-ones mask
+    where the ticket prunes), "rewind", "control" (for the ticket's last rewind, or its reset_end) or "reset_end".
+    level: prune events so far, this one included.
     start, end: the epochs [start, end) trained, as positions on the LR and data-order clock; start == end where nothing
     trains. A level that is rewound to an iteration starts within epoch `start`. sparsity: the exact fraction in force
     after the segment; output_sparsity: that of the output layer, where it has its own. key: the state it ends in.
@@ -53,8 +54,9 @@ def segments(spec: TrialSpec, data_digest: str, steps_per_epoch: int | None = No
     """The whole life of a trial, in order.
 
     Levels: init, train to k, train to T, then per level prune, rewind to k, train to T. Within a fit: init, train to
-    the first prune (cut at k), then per event prune, rewind, train to the next. Dense: init, train. A control is its
-    ticket up to the last prune, and then has "control" for "rewind"; of a supermask, for "reset_end".
+    the first prune (cut at k), then per event prune, rewind, train to the next. Dense: init, train. An imported ticket:
+    init with its weights, given, rewind to those, train. A control is its ticket up to the last prune, and then has
+    "control" for "rewind"; of a supermask, for "reset_end".
 
     steps_per_epoch: needed where a spec rewinds to an iteration. Raises `UserError` where that comes too late.
     """
@@ -64,6 +66,8 @@ def segments(spec: TrialSpec, data_digest: str, steps_per_epoch: int | None = No
         _levels(chain, spec, steps_per_epoch)
     elif spec.family == "fit":
         _within_fit(chain, spec)
+    elif spec.family == "given":
+        _given(chain, spec)
     else:
         chain.train_to(spec.epochs)
     if spec.reset_end and spec.control == "none":
@@ -150,6 +154,15 @@ def _within_fit(chain: _Chain, spec: TrialSpec) -> None:
     chain.train_to(spec.epochs)
 
 
+def _given(chain: _Chain, spec: TrialSpec) -> None:
+    chain.take()
+    if spec.acts_at_prune:
+        _control(chain, spec, spec.start_epoch)
+    else:
+        chain.event("rewind", at=spec.start_epoch, mode=spec.retrain, to=_whither(spec), optimizer=None)
+    chain.train_to(spec.epochs)
+
+
 def _whither(spec: TrialSpec) -> int | str | None:
     return f"{spec.rewind_step}it" if spec.rewind_step is not None else spec.rewind_epoch
 
@@ -161,7 +174,7 @@ class _Chain:
         self.spec, self.data_digest = spec, data_digest
         self.code = spec.code_digests()
         self.segments: list[Segment] = []
-        self.level, self.position, self.sparsity = 0, 0, Fraction(0)
+        self.level, self.position, self.sparsity = 0, spec.start_epoch, Fraction(0)
         self.output: Fraction | None = None
         self.base = ""  # key of the last state not reached by training
         self.line: str | None = None  # of the training since then
@@ -170,6 +183,7 @@ class _Chain:
     def root(self) -> None:
         more: dict[str, Any] = {f"{name}_code": self.code[name] for name in ("dataset", "model") if name in self.code}
         more |= {"width_pct": self.spec.width_pct} if self.spec.width_pct is not None else {}
+        more |= {"ticket": self.spec.ticket} if self.spec.starts_from_given else {}
         self.event(
             "init", data=self.data_digest, split_seed=self.spec.split_seed, model=self.spec.model, seed=self.spec.seed,
             precision=self.spec.precision, **more,
@@ -192,6 +206,11 @@ class _Chain:
             criterion=self.spec.criterion, granularity=self.spec.granularity, context=self.spec.context,
             layers=self.spec.layers, code=self.code.get("criterion"),
         )  # fmt: skip
+
+    def take(self) -> None:
+        """The mask of the imported ticket, in place of the first prune."""
+        self.level, self.sparsity = 1, self.spec.level_sparsities[0]
+        self.event("given", ticket=self.spec.ticket, layers=self.spec.layers)
 
     def event(self, kind: str, at: int | None = None, **acts: Any) -> None:
         """A segment without training; `at` moves the clock (a rewind)."""

@@ -19,6 +19,7 @@ from lth_trainable.controls import CONTROLS
 from lth_trainable.criteria import CRITERIA
 from lth_trainable.data import DATASETS
 from lth_trainable.errors import UserError
+from lth_trainable.given import TicketId, parse_ticket
 from lth_trainable.granularity import GRANULARITIES
 from lth_trainable.lr_policies import LR_POLICIES, LrCourse, parse_drops
 from lth_trainable.masks import CONTEXTS
@@ -111,6 +112,10 @@ class TrialSpec:
         unit="iterations",
     )  # fmt: skip
     width_pct: float | None = _help(None, "dense: width of the hidden layers; None: the network's own", noop=None)
+    ticket: str | None = _help(
+        None, "imported ticket, by its digest: its weights are given, so that the seed is that of the data order alone",
+        noop=None,
+    )  # fmt: skip
 
     notes: ClassVar[tuple[str, ...]] = ()
 
@@ -145,8 +150,27 @@ class TrialSpec:
 
     @property
     def family(self) -> str:
-        """ "levels" (one fit a level), "fit" (prunes within one fit) or "dense"."""
-        return "dense" if self.schedule is None else self.rule.family
+        """ "levels" (one fit a level), "fit" (prunes within one fit), "given" (an imported ticket) or "dense"."""
+        if self.schedule is None:
+            return "dense" if self.is_dense else "given"
+        return self.rule.family
+
+    @property
+    def given(self) -> TicketId | None:
+        """The imported ticket of this trial, or beside it."""
+        return None if self.ticket is None else parse_ticket(self.ticket)
+
+    @property
+    def starts_from_given(self) -> bool:
+        """Whether its initial weights are the imported ones. A dense network needs those outside the mask too."""
+        if self.given is None:
+            return False
+        return not self.is_dense or (not self.given.masked and self.width_pct is None)
+
+    @property
+    def start_epoch(self) -> int:
+        """Epoch of the initial weights, on the clock of learning rate and data order."""
+        return self.given.epoch if self.given is not None and self.starts_from_given else 0
 
     @property
     def rule(self) -> ScheduleRule:
@@ -157,12 +181,12 @@ class TrialSpec:
     @property
     def level_sparsities(self) -> tuple[Fraction, ...]:
         """Exact sparsity (fraction) in force at each level 1, 2, ...; empty for a dense trial."""
-        if self.schedule is None:
+        if self.is_dense:
             return ()
         if self.schedule == "imp":
             rungs = _rungs(self.prune_rate_pct, self.n_levels)
             return (Fraction(0),) * len(rungs) if self.restarts else rungs
-        if self.schedule == "omp":
+        if self.schedule in ("omp", None):
             return (Fraction(0) if self.restarts else fraction(self.target_sparsity_pct),)
         return tuple(prune.sparsity for prune in self.prunes)
 
@@ -217,7 +241,7 @@ class TrialSpec:
         one. Without `steps_per_epoch` it is taken as the first.
         """
         if self.family != "levels":
-            return self.epochs
+            return self.epochs - (0 if self.starts_over else self.start_epoch)
         k = self.retrained_from(steps_per_epoch)
         return self.epochs + len(self.level_sparsities) * (self.epochs - k) + (k if self.starts_over else 0)
 

@@ -292,6 +292,12 @@ def open_run(path: str | Path) -> tuple[Store, str]:
     return Store(storage or "."), name
 
 
+def open_trial(path: str | Path) -> tuple[Store, str, str]:
+    """The store and the names of run and trial for the path or URI of a trial, such as `runs/digits/trials/NAME`."""
+    run_path, name = _split(str(path), "/trials/")
+    return *open_run(run_path), name
+
+
 def _split(path: str, at: str) -> tuple[str, str]:
     """What is before and after the last `at`; what a URI says of its connection stays with the former."""
     place, mark, connection = path.partition("?") if "://" in path else (path, "", "")
@@ -327,8 +333,7 @@ def load_trial(path: str | Path, which: str = "final") -> nn.Module:
     path: the trial's folder, such as `runs/digits/trials/digits-lenet_300_100-imp-s64-r0-seed0`.
     which: "final", "initial" or "rewind" weights. Raises `UserError` where there is no such trial.
     """
-    run_path, name = _split(str(path), "/trials/")
-    store, run = open_run(run_path)
+    store, run, name = open_trial(path)
     try:
         return _load(store, store.trial(run, name) if name else str(path), which)
     except Damaged as damage:

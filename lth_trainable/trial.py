@@ -16,9 +16,11 @@ from lth_trainable.controls import CONTROLS, draws
 from lth_trainable.criteria import CRITERIA
 from lth_trainable.data import Dataset
 from lth_trainable.early_stop import make_early_stop
-from lth_trainable.errors import UserError
+from lth_trainable.errors import UserError, bad_value
 from lth_trainable.execution import Execution, versions
 from lth_trainable.flops import weight_uses
+from lth_trainable.given import SHORT
+from lth_trainable.imported import Imported
 from lth_trainable.keep_mask import KeepMask
 from lth_trainable.layers import LAYER_TYPES, prunable_layers
 from lth_trainable.learner import EpochLog, Place, balanced_accuracy, make_learner, measure, seed_torch
@@ -35,15 +37,25 @@ from lth_trainable.states import Memory, State
 from lth_trainable.targets import Target
 
 OnEpoch = Callable[[list[dict[str, Any]]], None]
+SAME_SPARSITY = Fraction(1, 10_000)  # a spec has the sparsity of a given mask in per cent, with two decimals
 
 
 class Trial:
-    """The network of one trial with its learner, and what can be done to them."""
+    """The network of one trial with its learner, and what can be done to them. imported: where it starts from that."""
 
-    def __init__(self, spec: TrialSpec, data: Dataset, execution: Execution, on_epoch: OnEpoch | None) -> None:
-        self.spec, self.data, self.execution = spec, data, execution
+    def __init__(
+        self,
+        spec: TrialSpec,
+        data: Dataset,
+        execution: Execution,
+        on_epoch: OnEpoch | None,
+        imported: Imported | None = None,
+    ) -> None:
+        self.spec, self.data, self.execution, self.imported = spec, data, execution, imported
         self.started = time.perf_counter()
         self.model = self._new_model("init")
+        if imported is not None:
+            imported.start(self.model)
         order_seed = spec.seed if spec.order_seed is None else spec.order_seed
         self.dls = resident_loaders(
             data, batch_size=spec.batch_size, order_seed=order_seed, device=execution.device, augment=spec.augment
@@ -117,6 +129,18 @@ class Trial:
             target[pruner.layers[-1].parameter_name] = segment.output_sparsity
         pruner.prune(target, self.model, calibration(self.dls))
 
+    def take_mask(self, segment: Segment) -> None:
+        """In place of a prune: the imported mask. Raises `UserError` where its sparsity is not that of the spec."""
+        pruner, imported = self.pruner, self.imported
+        assert pruner is not None and imported is not None
+        found = imported.sparsity(list(pruner.counts))
+        if abs(found - segment.sparsity) > SAME_SPARSITY:
+            raise bad_value(
+                f"ticket {imported.digest[:SHORT]}, sparsity", round(float(100 * segment.sparsity), 4),
+                f"{float(100 * found):.4f} %, as its mask has in layers {self.spec.layers}",
+            )  # fmt: skip
+        pruner.put({name: imported.masks[name] for name in pruner.counts})
+
     def rewind(self, to: Snapshot | None) -> None:
         """After a prune: return to a snapshot; without one go on from the pruned weights. The mask stays in force."""
         self._return_to(to)
@@ -132,9 +156,9 @@ class Trial:
         assert pruner is not None and pruner.in_force is not None
         if control.starts_over:
             self._new_initialisation().restore(self.model)
-            if self.spec.family == "levels":
+            if self.spec.family != "fit":
                 self.learn.opt.clear_state()
-        elif self.spec.family == "levels":
+        elif self.spec.family != "fit":
             self._return_to(rewind_point)
         else:
             assert rewind_point is not None
@@ -169,7 +193,7 @@ class Trial:
     def _make_keeper(self) -> KeepMask | SparsifyCallback:
         spec = self.spec
         layer_type, seed = LAYER_TYPES[spec.layers], derive_seed(spec.seed, "criterion")
-        if spec.is_dense:
+        if spec.family in ("dense", "given"):  # no score is ever asked for
             return KeepMask(Pruner(prunable_layers(self.model, layer_type), CRITERIA["large_final"]))
         criterion = lookup("criterion", str(spec.criterion), CRITERIA)
         granularity, context = str(spec.granularity), str(spec.context)

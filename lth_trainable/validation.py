@@ -14,6 +14,7 @@ from lth_trainable.controls import CONTROLS
 from lth_trainable.criteria import CRITERIA
 from lth_trainable.data import DATASETS
 from lth_trainable.errors import bad_value, unknown_name
+from lth_trainable.given import GIVEN_FIELDS, parse_ticket
 from lth_trainable.granularity import GRANULARITIES
 from lth_trainable.lr_policies import LR_POLICIES, parse_drops
 from lth_trainable.masks import CONTEXTS
@@ -49,6 +50,8 @@ def normalise(spec: TrialSpec) -> None:
     _check_common(spec)
     _check_lr_policy(spec)
     _read_rewind_epoch(spec)
+    if spec.ticket is not None:
+        _check_ticket(spec)
     if spec.control == "dense":
         _make_dense(spec)
         return
@@ -56,10 +59,13 @@ def normalise(spec: TrialSpec) -> None:
         raise bad_value("width_pct", spec.width_pct, f"None with control {spec.control}", "it is of dense networks")
     check_sparsity("sparsity", spec.target_sparsity_pct)
     _number(spec, "target_sparsity_pct", lambda v: 0 < v < 100, "per cent")
-    lookup("criterion", str(spec.criterion), CRITERIA)
-    _check_choice(spec, "granularity", GRANULARITIES)
-    _check_choice(spec, "context", CONTEXTS)
-    (_check_levels if spec.family == "levels" else _check_fit)(spec)
+    if spec.ticket is not None:
+        _make_given(spec)
+    else:
+        lookup("criterion", str(spec.criterion), CRITERIA)
+        _check_choice(spec, "granularity", GRANULARITIES)
+        _check_choice(spec, "context", CONTEXTS)
+        (_check_levels if spec.family == "levels" else _check_fit)(spec)
     if spec.control == DENSE_RESTARTS:
         _check_restarts(spec)
     elif spec.control != "none":
@@ -128,7 +134,8 @@ def _check_restarts(spec: TrialSpec) -> None:
     brings_all_back = spec.rewind_optimizer is None or spec.rewind_epoch == 0
     if spec.retrain == "none" or (spec.retrain == "weight_rewinding" and brings_all_back):
         why = "nothing is rewound" if spec.retrain == "none" else "everything that a rewind brings back was there"
-        note = f"dense_restarts of {spec.schedule} is the dense network of T epochs, and is taken as that: {why}"
+        whose = spec.schedule or "an imported ticket"
+        note = f"dense_restarts of {whose} is the dense network of T epochs, and is taken as that: {why}"
         _make_dense(spec)
         _set(spec, "notes", (*spec.notes, note))
 
@@ -144,6 +151,11 @@ def _check_control(spec: TrialSpec) -> None:
         raise bad_value(
             "control", spec.control, "a ticket that is rewound (retrain weight_rewinding or tutorial)",
             f"with retrain {spec.retrain} it starts from weights that are zero outside its own mask; take {others}",
+        )  # fmt: skip
+    if spec.given is not None and spec.given.masked and not control.starts_over:
+        raise bad_value(
+            "control", spec.control, "a ticket whose file has the weights outside its mask too",
+            "the control keeps weights that are zero there; take reinit or random_sparse",
         )  # fmt: skip
     if any(after.sparsity < before.sparsity for before, after in itertools.pairwise(spec.prunes)):
         raise bad_value(
@@ -177,6 +189,30 @@ def _read_rewind_epoch(spec: TrialSpec) -> None:
             _set(spec, "rewind_epoch", int(number))
     elif spec.rewind_step is not None:
         _set(spec, "rewind_epoch", None)
+
+
+def _check_ticket(spec: TrialSpec) -> None:
+    given = parse_ticket(str(spec.ticket))
+    if given.epoch >= spec.epochs:
+        raise bad_value(
+            "ticket", str(spec.ticket), f"weights of an epoch before the last ({spec.epochs})",
+            "training starts at their epoch, and none would be left; --rewind-epoch 0 trains all of them",
+        )  # fmt: skip
+
+
+def _make_given(spec: TrialSpec) -> None:
+    """The mask and the weights are the imported ticket's, so nothing of how a ticket is found acts."""
+    for name, valid, why in (
+        ("schedule", (None, "imp"), "its mask is given"),  # imp: the field's default
+        ("retrain", ("weight_rewinding", "auto"), "it is trained from the weights that are given"),
+        ("reset_end", (False,), "it is trained"),
+        ("rewind_step", (None,), "it starts at an epoch"),
+    ):
+        if getattr(spec, name) not in valid:
+            raise bad_value(name, getattr(spec, name), f"{valid[0]} with an imported ticket", why)
+    for name, value in GIVEN_FIELDS.items():
+        _set(spec, name, value)
+    _set(spec, "rewind_epoch", parse_ticket(str(spec.ticket)).epoch)
 
 
 def _check_levels(spec: TrialSpec) -> None:

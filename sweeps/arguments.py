@@ -15,13 +15,15 @@ from lth_trainable.controls import CONTROLS
 from lth_trainable.errors import bad_value
 from lth_trainable.spec import TrialSpec
 from sweeps.baselines import BASELINES
+from sweeps.importing import without_own_tickets
 from sweeps.logs import LOGGERS
 from sweeps.recipes import RECIPES, Sweep, find_recipe
 from sweeps.space import seed_values
 
 FLAG_OF = {"target_sparsity_pct": "sparsity", "prune_rate_pct": "prune_rate", "criterion": "criteria"}
-# Seeds, controls and baselines have flags of their own; an iteration to rewind to is a value of --rewind-epoch.
-NO_AXIS = ("seed", "control", "width_pct", "rewind_step")
+# Seeds, controls, baselines and imported tickets have flags of their own; an iteration to rewind to is a value of
+# --rewind-epoch.
+NO_AXIS = ("seed", "control", "width_pct", "rewind_step", "ticket")
 FIRST = (
     "target_sparsity_pct", "schedule", "rewind_epoch", "prune_rate_pct", "prune_steps", "start_pct", "end_pct",
     "retrain", "reset_end", "criterion", "granularity", "context", "layers",
@@ -89,6 +91,13 @@ class Options(RunOptions):
         bool, tyro.conf.arg(help="add seeds, in looks planned beforehand, until every matching question is decided")
     ] = False
     max_seeds: Annotated[int | None, tyro.conf.arg(help="--until-decided: seeds of the last look", metavar="N")] = None
+    import_ticket: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(help="tickets from elsewhere, in place of the recipe's own: docs/tickets.md", metavar="FILE ..."),
+    ] = ()
+    import_masks: Annotated[
+        tuple[Path, ...], tyro.conf.arg(help="masks of these tickets, where in other files", metavar="FILE ...")
+    ] = ()
     dry_run: Annotated[bool, tyro.conf.arg(help="show the plan, its epochs and the time, and train nothing")] = False
     plan_figure: Annotated[Path | None, tyro.conf.arg(help="draw the plan: .svg, .pdf or .png", metavar="FILE")] = None
 
@@ -109,6 +118,8 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Options, Sweep]:
     )
     sweep = find_recipe(arguments.recipe)
     given = {name: getattr(arguments.axes, flag) for name, flag in flags().items()}
+    if arguments.import_ticket:
+        sweep = without_own_tickets(sweep, given, flags())
     branches = {name: getattr(arguments, name) for name in ("controls", "baselines")}
     for name, values in {**given, **branches, "seed": arguments.seed, "log": arguments.log}.items():
         flag = "--" + FLAG_OF.get(name, name).replace("_", "-")

@@ -45,6 +45,8 @@ def dense_stretched(ticket: TrialSpec, data_root: Path | None = None) -> TrialSp
 
     A rewind to an iteration is counted as one to initialisation, so that the dense network trains no less.
     """
+    if ticket.ticket is not None:
+        raise UserError("baseline dense_stretched: found an imported ticket; the epochs of its chain are not known")
     return replace(_trained("dense_stretched", ticket), control="dense", epochs=ticket.epochs_alone())
 
 

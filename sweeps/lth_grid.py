@@ -29,6 +29,7 @@ from sweeps.cluster import Cluster
 from sweeps.dispatch import Dispatcher
 from sweeps.estimate import estimate
 from sweeps.feed import Logs
+from sweeps.importing import Files, import_tickets
 from sweeps.launch import Outcome, Resources, launch
 from sweeps.ledger import Ledger, Stock, check_place
 from sweeps.lock import RunLock
@@ -43,6 +44,7 @@ from sweeps.until_decided import Round, look_by_look, looks_note, with_looks
 
 if TYPE_CHECKING:
     from analysis.frames import Frames
+    from lth_trainable.imported import Imported
 
 OK, FAILED, BAD_INPUT, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -72,6 +74,7 @@ def run(options: Options, sweep: Sweep, arguments: Sequence[str]) -> int:
     budget = Budget(hours=options.max_hours, epochs=options.max_epochs)
     budget.check()
     check_loggers(options.log, here=place is not Place.SUBMIT)
+    sweep, imported, told = _imports(options, sweep, place)
     space = expand(sweep, options.data_root)
     if place is Place.SUBMIT:
         return submit(options, "sweeps.lth_grid", arguments)
@@ -80,8 +83,8 @@ def run(options: Options, sweep: Sweep, arguments: Sequence[str]) -> int:
     ledger = Ledger(
         store=store, run=name, plan=make_plan(space.trials, facts, options.keep_states), facts=facts, roles=space.roles
     )  # fmt: skip
-    job = Job(console=console(), options=options, resources=resources, ledger=ledger)
-    for note in (*space.notes, *looks_note(sweep)):
+    job = Job(console=console(), options=options, resources=resources, ledger=ledger, imported=imported)
+    for note in (*told, *space.notes, *looks_note(sweep)):
         job.say(f"note: {note}")
     if shows:
         return show_plan(job, options)
@@ -98,13 +101,14 @@ def run(options: Options, sweep: Sweep, arguments: Sequence[str]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What the parts of a command share."""
+    """What the parts of a command share. imported: tickets that its trials start from."""
 
     console: Console
     options: RunOptions
     resources: Resources
     ledger: Ledger
     cluster: Cluster | None = None
+    imported: tuple[Imported, ...] = ()
 
     def connected(self) -> contextlib.AbstractContextManager[Cluster]:
         """The cluster that the options name, with room for these trials and the storage that all its nodes share."""
@@ -131,12 +135,23 @@ class Job:
         return mark, *self.ledger.stored(mark, repair)
 
 
+def _imports(options: Options, sweep: Sweep, place: Place) -> tuple[Sweep, tuple[Imported, ...], tuple[str, ...]]:
+    """The sweep with the tickets that the command imports, if it does, and what is to be told of them."""
+    files = Files(tickets=options.import_ticket, masks=options.import_masks)
+    if files.tickets and place is not Place.SUBMIT:
+        return import_tickets(sweep, files, open_run(options, sweep.name)[0], options.data_root)
+    files.check()
+    return sweep, (), ()
+
+
 def train(job: Job, sweep: Sweep, command: list[str], board: Board, budget: Budget, logs: Logs) -> Outcome:
     """Record what is covered already and train the rest."""
     ledger, options = job.ledger, job.options
     stock = ledger.take_stock(repair=True)
     skipped = set(stock.done) | (set() if options.retry_failed else set(stock.failed))
     ledger.write_plan(sweep, command)  # before states are counted on: it is what keeps them from being freed
+    for ticket in job.imported:
+        ticket.seal(ledger.store)
     mark, stored, damaged = job.stored(len(ledger.plan.trials) - len(skipped), repair=True)
     for report in (*stock.reports, *damaged):
         job.say(f"note: {report}", "yellow")

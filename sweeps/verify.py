@@ -7,6 +7,7 @@ Exit code: 0 when all are identical, 1 when one differs or cannot be compared, 2
 
 from __future__ import annotations
 
+import functools
 import json
 import multiprocessing
 import sys
@@ -55,7 +56,7 @@ def verify(options: Options) -> int:
         raise bad_value("trials", options.trials, "at least 1")
     records = pick(options.run, options.trials)
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
-        found = list(pool.map(_retrain, records, [options.data_root] * len(records)))
+        found = list(pool.map(functools.partial(_retrain, run=options.run, data_root=options.data_root), records))
     rows = [compare(record, again) for record, again in zip(records, found, strict=True)]
     to = console()
     to.print(_table(rows))
@@ -104,18 +105,21 @@ def compare(record: dict[str, Any], again: dict[str, Any]) -> dict[str, Any]:
     return {"trial": record["trial"], **epochs, **parts, "identical": all(parts.values()), "why": why}
 
 
-def _retrain(record: dict[str, Any], data_root: Path | None) -> dict[str, Any]:
-    """The trial's fingerprint and hashes, trained alone in this process from nothing."""
+def _retrain(record: dict[str, Any], run: str, data_root: Path | None) -> dict[str, Any]:
+    """The trial's fingerprint and hashes, trained alone in this process from nothing, or from its imported ticket."""
     import warnings
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
     from lth_trainable.execution import execution_like
+    from lth_trainable.imported import find_imported
     from lth_trainable.run import run_trial
     from lth_trainable.store import Store
 
-    execution = execution_like(record["fingerprint"], data_root)
+    spec, execution = spec_from_dict(record["spec"]), execution_like(record["fingerprint"], data_root)
     with tempfile.TemporaryDirectory() as folder:
-        again = run_trial(spec_from_dict(record["spec"]), Store(folder), "verify", execution)
+        if spec.given is not None and spec.starts_from_given:
+            find_imported(open_run(run)[0], spec.given.digest).seal(Store(folder))
+        again = run_trial(spec, Store(folder), "verify", execution)
     return {"fingerprint": again["fingerprint"], "sha256": again["sha256"]}
 
 
