@@ -151,6 +151,7 @@ _PRETTY = {
 }  # fmt: skip
 _PATTERNS = (
     (re.compile(r"r(\d+)"), "rewind epoch {}"),
+    (re.compile(r"r(\d+)it"), "rewind iteration {}"),
     (re.compile(r"s([\d.]+)"), "{} %"),
     (re.compile(r"e(\d+)"), "{} epochs"),
     (re.compile(r"p([\d.]+)"), "{} % a level"),
