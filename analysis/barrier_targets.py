@@ -35,8 +35,8 @@ class Finished:
 class Target:
     """A network that copies are trained of.
 
-    trial: the ticket, or the dense trial beside it. ticket: the one whose rewind point is the start of both. dense:
-    name of the dense trial of its seed; None where the run has none.
+    trial: the ticket (or control), or the dense trial beside it. ticket: the one whose point is the start of both.
+    dense: name of the dense trial of its seed; None where the run has none.
     """
 
     trial: Finished
@@ -51,17 +51,22 @@ class Target:
     def rewound_to(self) -> str:
         """The epoch or iteration of the start, such as "1" or "500it"."""
         spec = self.ticket.spec
+        if spec.starts_over:
+            return "0"
         return f"{spec.rewind_step}it" if spec.rewind_step is not None else str(spec.rewind_epoch)
 
     @property
     def state(self) -> str:
         """Where the start is stored."""
-        return str(self.ticket.folder.manifest["states"]["rewind"])
+        states = self.ticket.folder.manifest["states"]
+        return str(states["initial" if self.ticket.spec.starts_over else "rewind"])
 
     @property
     def epochs(self) -> int:
         """Epochs that a copy is trained; the one in which an iteration lies counts as one."""
         spec = self.ticket.spec
+        if spec.starts_over:
+            return spec.epochs
         steps = -(-self.ticket.record["data"]["n_train"] // spec.batch_size)
         return spec.epochs - spec.retrained_from(steps)
 
@@ -78,8 +83,9 @@ def choose(store: Store, run: str, plan: RunPlan, names: Sequence[str], seeds: i
     """The tickets to look at, and with each the dense trial of its seed from the same point.
 
     names: trials and groups of them (all that are finished); none: the first `seeds` finished trials of each group of
-    tickets. A dense trial that is named is looked at from every point that tickets of its seed are rewound to. Raises
-    `UserError` for unknown names, named trials that are not finished or have no such point, and where nothing is left.
+    tickets, without controls. A dense trial that is named is looked at from every point that tickets of its seed are
+    rewound to. Raises `UserError` for unknown names, named trials that are not finished or have no such point, and
+    where nothing is left.
     """
     trials = _Trials(store, run, [spec_from_dict(trial.spec) for trial in plan.trials], read_exclusions(store, run))
     tickets, dense = trials.named(names) if names else (trials.first(seeds), [])
@@ -88,7 +94,9 @@ def choose(store: Store, run: str, plan: RunPlan, names: Sequence[str], seeds: i
     if not found:
         reasons = "; ".join(trials.notes()) or "none is finished"
         raise UserError(f"{run}: found no ticket to look at ({reasons}); expected finished tickets of imp or omp")
-    targets = {(target.trial.name, target.rewound_to): target for target in reversed(found)}
+    targets: dict[tuple[str, str], Target] = {}
+    for target in found:  # tickets of several sparsities bring the same dense network from the same point
+        targets.setdefault((target.trial.name, target.rewound_to), target)
     order = {seed: number for number, seed in enumerate(dict.fromkeys(spec.seed for spec in trials.specs.values()))}
     by_seed = sorted(targets.values(), key=lambda t: (order[t.trial.spec.seed], not t.is_dense))
     return Choice(targets=tuple(by_seed), notes=() if names else trials.notes())
@@ -98,13 +106,13 @@ def why_not(spec: TrialSpec) -> str | None:
     """Why a trial has no point from which its ticket alone is trained, in a clause; None where it has one."""
     if spec.is_dense:
         return None
-    if spec.control != "none":
-        return f"control {spec.control} is no ticket"
+    if spec.restarts:
+        return "dense_restarts is the dense network"
     if spec.reset_end:
         return "a supermask is not trained"
     if spec.family == "fit":
         return f"{spec.schedule} prunes within one fit, where optimiser and learning rate run on through a reset"
-    if spec.retrain != "weight_rewinding":
+    if spec.retrain != "weight_rewinding" and not spec.starts_over:
         return f"{spec.retrain} rewinds no weights"
     return None
 
@@ -135,7 +143,7 @@ class _Trials:
         """The first finished trials of each group of tickets."""
         chosen: dict[str, list[Finished]] = defaultdict(list)
         for spec in self.specs.values():
-            if spec.is_dense or len(chosen[group_name(spec.name)]) == seeds:
+            if spec.control != "none" or len(chosen[group_name(spec.name)]) == seeds:
                 continue
             reason = why_not(spec)
             trial = None if reason else self.finished(spec)
@@ -163,15 +171,15 @@ class _Trials:
         return [t for t in both if not t.spec.is_dense], [t for t in both if t.spec.is_dense]
 
     def from_the_point_of(self, ticket: Finished) -> list[Target]:
-        """The dense trial of the ticket's seed, where it is finished, and the ticket."""
+        """The dense trial of the ticket's seed, where it is finished, and the ticket; a new initialisation alone."""
         planned = self.dense_of(ticket.spec)
         target = Target(trial=ticket, ticket=ticket, dense=planned.name if planned else None)
-        dense = self.finished(planned)
+        dense = None if ticket.spec.starts_over else self.finished(planned)
         return [replace(target, trial=dense), target] if dense else [target]
 
     def from_all_points(self, dense: Finished) -> list[Target]:
         """The dense trial from wherever tickets beside it are rewound to. Raises `UserError` where there is none."""
-        tickets = [spec for spec in self.specs.values() if not spec.is_dense and why_not(spec) is None]
+        tickets = [spec for spec in self.specs.values() if spec.control == "none" and why_not(spec) is None]
         beside = [self.finished(spec) for spec in tickets if self.dense_of(spec) == dense.spec]
         targets = [Target(trial=dense, ticket=ticket, dense=dense.name) for ticket in beside if ticket is not None]
         if not targets:

@@ -119,18 +119,13 @@ def stable_sentences(rows: Sequence[Row]) -> list[str]:
 
 def shared_label(found: Sequence[Network]) -> str:
     """Data set, model and whatever else all ladders share."""
-    return common_label([_course(network.ladder) for network in found])
+    return common_label([network.ladder for network in found])
 
 
 def ladder_labels(found: Sequence[Network]) -> dict[str, str]:
-    """Ladders in the words that tell them apart, the rewind point always: "rewind epoch 1"."""
-    courses = short_labels([_course(network.ladder) for network in found])
-    several = len(courses) > 1
-    return {
-        network.ladder: f"{courses[_course(network.ladder)]}, rewind {network.point}" if several
-        else f"rewind {network.point}"
-        for network in found
-    }  # fmt: skip
+    """Ladders in the words that tell them apart, such as "rewind epoch 1"; of a single one the point."""
+    labels = short_labels([network.ladder for network in found])
+    return labels if len(labels) > 1 else {network.ladder: f"rewind {network.point}" for network in found}
 
 
 def has_batch_norm(rows: Iterable[Row]) -> bool:
@@ -178,7 +173,7 @@ def _from_where(points: Sequence[Network], kind: str) -> str:
         stable_from = network.point
     if stable_from is not None:
         return f"from {stable_from} on"
-    places = [network.point for network in looked_at]
+    places = list(dict.fromkeys(network.point for network in looked_at))
     return f"not at {places[0]}" if len(places) == 1 else f"at none of {', '.join(places)}"
 
 

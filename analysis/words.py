@@ -153,6 +153,7 @@ _PRETTY = {
 _PATTERNS = (
     (re.compile(r"r(\d+)"), "rewind epoch {}"),
     (re.compile(r"t([0-9a-f]{12}(\.e\d+)?)"), "{}"),
+    (re.compile(r"r(\d+)it"), "rewind iteration {}"),
     (re.compile(r"s([\d.]+)"), "{} %"),
     (re.compile(r"e(\d+)"), "{} epochs"),
     (re.compile(r"p([\d.]+)"), "{} % a level"),

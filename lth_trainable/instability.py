@@ -41,9 +41,9 @@ Curves = dict[tuple[str, str], tuple[float, ...]]  # errors, per cent, by part a
 class Start:
     """Where copies of a network set out.
 
-    spec: of the trial. origin: its network and data; its weights are scratch. point: every tensor and the optimiser's
-    state at the rewind point. masks: of the ticket, by parameter name; empty for the dense network. step: updates
-    before the point.
+    spec: of the trial. origin: its network and data; its weights are scratch. point: every tensor there, and after the
+    first update the optimiser's state. masks: of the ticket, by parameter name; empty for the dense network. step:
+    updates before the point.
     """
 
     spec: TrialSpec
@@ -83,7 +83,7 @@ def start_at(
     rewound_to: its epoch or iteration, such as "1" or "500it". Raises `UserError` where the state is not stored, is
     damaged, or holds too little to train on from.
     """
-    origin = _network(spec, spec.seed, data, execution)
+    origin = Trial(spec, data, execution, None)
     step = step_of(rewound_to, origin.steps_per_epoch)
     point = _point(store, state, mark, origin, step)
     return Start(spec=spec, data=data, execution=execution, origin=origin, point=point, masks=masks, step=step)
@@ -101,8 +101,9 @@ def train_copy(start: Start, order_seed: int) -> Copy:
     Learning rate, momentum and the numbers of the epochs are those of the trial. With the trial's own seed (and no
     order seed apart) the copy is the trial itself, bit for bit.
     """
-    trial = _network(start.spec, order_seed, start.data, start.execution)
-    is_fresh = start.spec.rewind_optimizer == "fresh"
+    spec = replace(start.spec, control="dense", seed=order_seed, order_seed=None, validate_every=None)
+    trial = Trial(spec, start.data, start.execution, None)
+    is_fresh = start.step == 0 or start.spec.rewind_optimizer == "fresh"
     start.point.restore(trial.model, None if is_fresh else trial.learn.opt)
     if start.masks:
         assert trial.pruner is not None
@@ -165,12 +166,6 @@ def unpack_tensors(content: bytes) -> dict[str, Tensor]:
     return load(content)
 
 
-def _network(spec: TrialSpec, seed: int, data: Dataset, execution: Execution) -> Trial:
-    """The trial's network and training, all that is random drawn from `seed`; nothing is pruned in it."""
-    dense = replace(spec, control="dense", seed=seed, order_seed=None, validate_every=None)
-    return Trial(dense, data, execution, None)
-
-
 def _point(store: Store, path: str, mark: Mapping[str, Any], origin: Trial, step: int) -> Snapshot:
     try:
         folder = store.find(path)
@@ -180,7 +175,8 @@ def _point(store: Store, path: str, mark: Mapping[str, Any], origin: Trial, step
     except Damaged as damage:
         raise UserError(f"{damage}; {_AGAIN}") from damage
     if step == 0:  # of an initialisation the store has the weights alone; there is no more to it
-        return origin.initial.replaced({**origin.initial.tensors, **load(content[WEIGHTS])})
+        initial = origin.initial_state().snapshot
+        return initial.replaced({**initial.tensors, **load(content[WEIGHTS])})
     state = States(store, mark).load(folder.manifest["key"], origin.initial)
     if state is None:
         raise UserError(

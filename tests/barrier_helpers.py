@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from analysis.barrier_targets import choose
+from analysis.barriers import Job, Settings
+from analysis.plan import find_run, read_plan
 from lth_trainable.data import load_dataset
-from lth_trainable.execution import Execution, fingerprint
-from lth_trainable.instability import Start, start_at
+from lth_trainable.instability import Start
 from lth_trainable.run import run_trial
 from lth_trainable.spec import TrialSpec
-from lth_trainable.store import Store, load_masks, to_json
+from lth_trainable.store import Store, to_json
 from tests.analysis_helpers import plan
 
 BASE: dict[str, Any] = {
@@ -28,7 +30,8 @@ OTHERS = {
     "supermask": TrialSpec(**BASE, reset_end=True), "fit": TrialSpec(**BASE, schedule="one_shot"),
     "lr_rewinding": TrialSpec(**BASE, retrain="lr_rewinding"), "missing": TrialSpec(**BASE, rewind_epoch=0, seed=1),
 }  # fmt: skip
-SPECS = [DENSE, *TICKETS.values(), *OTHERS.values()]
+CONTROLS = {name: TrialSpec(**BASE, rewind_epoch=1, control=name) for name in ("random_mask", "reinit")}
+SPECS = [DENSE, *TICKETS.values(), *CONTROLS.values(), *OTHERS.values()]
 
 
 def train_run(storage: Path) -> Path:
@@ -36,20 +39,19 @@ def train_run(storage: Path) -> Path:
     for spec in SPECS:
         if spec not in (OTHERS["missing"], OTHERS["lr_rewinding"], OTHERS["fit"]):
             run_trial(spec, Store(storage), "run")
+    return write_plan(storage)
+
+
+def write_plan(storage: Path) -> Path:
     digest = load_dataset("digits").digest
     trials = [{"name": s.name, "key": s.key(digest), "spec": s.canonical()} for s in SPECS]
     Store(storage).write("run/plan.json", to_json(plan(SPECS, trials=trials)))
     return storage / "run"
 
 
-def start_of(run: Path, which: str, spec: TrialSpec | None = None) -> Start:
-    """The start of a ticket, or of the dense network from the ticket's point."""
-    store, ticket = Store(run.parent), TICKETS[which]
-    folder = store.find(store.trial("run", ticket.name))
-    assert folder is not None
-    levels = load_masks(store, folder)
-    rewound_to = f"{ticket.rewind_step}it" if ticket.rewind_step else str(ticket.rewind_epoch)
-    return start_at(
-        spec or ticket, load_dataset("digits"), Execution(), store=store, state=folder.manifest["states"]["rewind"],
-        mark=fingerprint(Execution()), rewound_to=rewound_to, masks={} if spec else levels[max(levels)],
-    )  # fmt: skip
+def start_of(run: Path, which: str, dense: bool = False) -> Start:
+    """The start of a ticket or control, or of the dense network beside it."""
+    store, name = find_run(run)
+    choice = choose(store, name, read_plan(store, name), [(TICKETS | CONTROLS)[which].name], 1)
+    (target,) = [target for target in choice.targets if target.is_dense == dense]
+    return Job(store, name, target, Settings()).start

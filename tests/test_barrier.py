@@ -23,7 +23,7 @@ from analysis.barrier_terminal import barrier_table, stable_sentences
 from analysis.barriers import Settings
 from analysis.schema import TABLES
 from lth_trainable.instability import Copy, Start, alphas, train_copy
-from tests.barrier_helpers import DENSE, OTHERS, TICKETS, train_run
+from tests.barrier_helpers import CONTROLS, DENSE, OTHERS, TICKETS, train_run
 
 ROOT = Path(__file__).parent.parent
 
@@ -112,6 +112,14 @@ def test_rows_say_what_they_are_of(run: Path) -> None:
     assert [r["sparsity_pct"] > 60 for r in rows] == [False] * 4 + [True] * 4
     assert {r["baseline_group"] for r in rows} == {rows[0]["group"]}
     assert len(analysis.gather(run).barriers) == len(analysis.load(run).barriers) == 8, "gathering leaves them alone"
+
+
+def test_controls_are_looked_at_when_they_are_named(run: Path) -> None:
+    assert barrier(run, *(spec.name for spec in CONTROLS.values()), "--points", "3") == 0
+    found = {row["trial"]: (row["rewound_to"], row["epochs"]) for row in rows_of(run)}
+    assert found == {
+        DENSE.name: ("1", 2), CONTROLS["random_mask"].name: ("1", 2), CONTROLS["reinit"].name: ("0", 3),
+    }, "a new initialisation starts at step 0, and no dense network of the run started from it"  # fmt: skip
 
 
 def test_json_is_one_object_and_nothing_else(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

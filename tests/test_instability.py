@@ -19,7 +19,7 @@ from lth_trainable.life import Keep
 from lth_trainable.loaders import ResidentLoader
 from lth_trainable.run import run_trial
 from lth_trainable.store import Store, load_trial
-from tests.barrier_helpers import DENSE, STEPS, TICKETS, start_of, train_run
+from tests.barrier_helpers import CONTROLS, DENSE, STEPS, TICKETS, start_of, train_run, write_plan
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +36,11 @@ def pair(trained: Path) -> tuple[Start, Copy, Copy]:
 # -- copies ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("which", TICKETS)
-def test_a_copy_with_the_tickets_own_seed_is_the_ticket_bit_for_bit(trained: Path, which: str) -> None:
-    ticket = load_trial(trained / "trials" / TICKETS[which].name).state_dict()
-    found = train_copy(start_of(trained, which), TICKETS[which].seed).tensors
+@pytest.mark.parametrize("which", [*TICKETS, *CONTROLS])
+def test_a_copy_with_the_trials_own_seed_is_the_trial_bit_for_bit(trained: Path, which: str) -> None:
+    spec = (TICKETS | CONTROLS)[which]
+    ticket = load_trial(trained / "trials" / spec.name).state_dict()
+    found = train_copy(start_of(trained, which), spec.seed).tensors
     assert set(ticket) <= set(found)
     assert all(torch.equal(found[name], tensor) for name, tensor in ticket.items())
 
@@ -47,7 +48,7 @@ def test_a_copy_with_the_tickets_own_seed_is_the_ticket_bit_for_bit(trained: Pat
 @pytest.mark.parametrize("which", ["0", "1", "7it"])
 def test_a_dense_copy_with_its_own_seed_is_the_dense_trial(trained: Path, which: str) -> None:
     dense = load_trial(trained / "trials" / DENSE.name).state_dict()
-    found = train_copy(start_of(trained, which, DENSE), 0).tensors
+    found = train_copy(start_of(trained, which, dense=True), 0).tensors
     assert all(torch.equal(found[name], tensor) for name, tensor in dense.items())
 
 
@@ -126,6 +127,7 @@ def test_recomputed_statistics_are_those_of_a_pass_over_the_training_data(pair: 
 def test_a_run_that_kept_weights_alone_starts_from_initialisation_only(tmp_path: Path) -> None:
     for spec in (TICKETS["0"], TICKETS["1"]):
         run_trial(spec, Store(tmp_path), "run", keep=Keep(states={}, resumable=False))
+    write_plan(tmp_path)
     assert not train_copy(start_of(tmp_path / "run", "0"), 1001).diverged
     with pytest.raises(UserError, match="--keep-states none"):
         start_of(tmp_path / "run", "1")
