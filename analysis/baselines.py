@@ -6,7 +6,7 @@ A *candidate* is a group with everything that the run has to compare it with. Pu
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,9 +63,12 @@ def find_candidates(trials: Iterable[Row]) -> list[Candidate]:
     """Every group of tickets with its baselines, ladder by ladder, the least sparse first.
 
     Dense trials are a baseline of a group that equals them in every spec field that acts in a dense trial (data, model,
-    optimisation, precision). A control, or `dense_restarts`, equals its ticket in every field but `control`.
+    optimisation, precision); those as long as the total budget of other groups belong to these alone. A control, or
+    `dense_restarts`, equals its ticket in every field but `control`.
     """
     rows = list(trials)
+    groups = find_groups(rows)
+    budgets = {_total_epochs(group) for group in groups}
     dense = [row for row in rows if row["control"] == "dense"]
     fields = _acting_fields(dense)
     by_setting = _gather(dense, fields)
@@ -74,11 +77,11 @@ def find_candidates(trials: Iterable[Row]) -> list[Candidate]:
         Candidate(
             group=group,
             baselines=(
-                *_dense(group, by_setting.get(values_of(group.spec, fields), [])),
+                *_dense(group, by_setting.get(values_of(group.spec, fields), []), budgets),
                 *_branches(branches.get(values_of(group.spec, _SHARED), [])),
             ),
         )
-        for group in find_groups(rows)
+        for group in groups
     ]
 
 
@@ -100,13 +103,18 @@ def _acting_fields(dense: Sequence[Row]) -> list[str]:
     ]  # fmt: skip
 
 
-def _dense(group: Group, rows: Sequence[Row]) -> list[Baseline]:
+def _total_epochs(group: Group) -> int | None:
+    """Epochs of all levels of one of its tickets; None where none is on record."""
+    return next((row["epochs_total"] for row in group.done if row.get("epochs_total") is not None), None)
+
+
+def _dense(group: Group, rows: Sequence[Row], budgets: Collection[int | None]) -> list[Baseline]:
     by_epochs: dict[int, list[Row]] = {group.spec["epochs"]: []}
     for row in rows:
         if row.get("width_pct") is None:
             by_epochs.setdefault(row["epochs"], []).append(row)
-    total = next((row["epochs_total"] for row in group.done if row.get("epochs_total") is not None), None)
-    kinds = {total: "dense_stretched", group.spec["epochs"]: "dense"}
+    kinds = {_total_epochs(group): "dense_stretched", group.spec["epochs"]: "dense"}
+    by_epochs = {epochs: trials for epochs, trials in by_epochs.items() if epochs in kinds or epochs not in budgets}
     found = [
         _baseline(f"dense-e{epochs}", kinds.get(epochs, "dense_other"), trials) for epochs, trials in by_epochs.items()
     ]

@@ -185,7 +185,7 @@ def verdicts(trials: Iterable[Row], rule: Rule) -> list[dict[str, Any]]:
             row for row in rows if row["seed"] is not None and row["seed"] < (taken or rule.looks)[-1 if taken else 0]
         ]
     evidence = Evidence(candidates=find_candidates(rows), rule=rule, taken=taken)
-    answers = [answer for claim in CLAIMS for answer in _primary_first(claim(evidence))]
+    answers = [answer for claim in CLAIMS for answer in _by_kind(claim(evidence))]
     return [
         *(row_of(answer, evidence) for answer in answers),
         *largest_matching_sparsity(answers, evidence),
@@ -199,8 +199,10 @@ def _single(claim: str, candidate: Candidate, baseline: Baseline, part: Any) -> 
     )  # fmt: skip
 
 
-def _primary_first(answers: Sequence[Answer]) -> list[Answer]:
-    return sorted(answers, key=lambda answer: not answer.question.primary)
+def _by_kind(answers: Sequence[Answer]) -> list[Answer]:
+    """The primary ones first, then dense networks of other budgets, then the rest, kind by kind."""
+    kinds = [*DENSE_KINDS, *dict.fromkeys(answer.question.kind for answer in answers)]
+    return sorted(answers, key=lambda answer: kinds.index(answer.question.kind))
 
 
 def _against(evidence: Evidence, kinds: Iterable[str]) -> list[tuple[Candidate, Baseline]]:

@@ -128,12 +128,12 @@ def difference(row: Row) -> str:
 def _columns(rows: Sequence[Row]) -> dict[str, list[str]]:
     """Cells by heading, without the verdict; the baseline only where there are several, a repeated ladder left out."""
     labels = short_labels([row["ladder"] for row in rows])
-    keys = [(row["ladder"], row["baseline"]) for row in rows]
-    several = len({baseline for _, baseline in keys}) > 1
+    keys = [(row["ladder"], row["kind"]) for row in rows]
+    several = len({kind for _, kind in keys}) > 1
     columns = {
         "tickets": ["" if before == key else labels[key[0]] for before, key in zip([None, *keys], keys, strict=False)],
         "sparsity": [f"{row['target_sparsity_pct']:g} %" for row in rows],
-        "dense of": [dense_label(baseline).removeprefix("dense, ") for _, baseline in keys],
+        "dense of": [_budget(row) for row in rows],
         "seeds": [seeds(row) for row in rows],
         "difference, pp (95 %)": [difference(row) for row in rows],
     }
@@ -152,7 +152,17 @@ def _title(rows: Sequence[Row]) -> str:
 def _verdict(row: Row) -> Text:
     """The word; for what is undecided, the reason too: the others' reason is in the interval beside it."""
     text = Text(row["verdict"], style=STYLES[row["verdict"]])
-    return text.append(f": {row['why']}", style="not bold") if row["verdict"] == "undecided" else text
+    if row["verdict"] != "undecided":
+        return text
+    return text.append(f": {row['why'].replace(' at 80 % power', '')}", style="not bold")
+
+
+def _budget(row: Row) -> str:
+    """Of a dense baseline: "20 epochs", "120 epochs, stretched", "restarts"."""
+    if row["kind"] == "dense_restarts":
+        return "restarts"
+    stretched = ", stretched" if row["kind"] == "dense_stretched" else ""
+    return dense_label(row["baseline"]).removeprefix("dense, ") + stretched
 
 
 def _is_other(row: Row) -> bool:

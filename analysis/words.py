@@ -76,7 +76,7 @@ def _open(reason: Reason) -> str:
 
 def _seeds(reason: Reason) -> str:
     if reason.needed is None:
-        return "too close to the bound: more than 1,000 seeds needed"
+        return "too close to the bound, more than 1,000 seeds needed"
     return f"about {reason.needed} seeds would decide at 80 % power"
 
 
@@ -84,7 +84,8 @@ def _test_note(reason: Reason) -> str:
     if reason.test == "sign flip":
         return "; all differences are equal, so the sign-flip test decides"
     if reason.test == "sign test":
-        return f"; {reason.n_censored} of {reason.n_pairs} pairs are censored, so the sign test decides"
+        are = "is" if reason.n_censored == 1 else "are"
+        return f"; {reason.n_censored} of {reason.n_pairs} pairs {are} censored, so the sign test decides"
     return ""
 
 

@@ -217,7 +217,7 @@ def test_seeds_that_would_decide(differences: list[float]) -> None:
 
 def test_no_number_of_seeds_is_promised_on_the_margin() -> None:
     (row,) = of(judge({50: [-1.5, -0.5, -1.2, -0.8, -1.0]}), "matches")
-    assert row["why"] == "too close to the bound: more than 1,000 seeds needed"
+    assert row["why"] == "too close to the bound, more than 1,000 seeds needed"
     assert row["seeds_needed"] is None
 
 

@@ -74,6 +74,15 @@ def test_every_number_of_dense_epochs_is_a_baseline_and_the_tickets_own_comes_fi
     ]  # fmt: skip
 
 
+def test_a_dense_network_of_the_budget_of_other_tickets_is_theirs_alone() -> None:
+    specs = [*dense(), *dense(epochs=5), *dense(epochs=60), *dense(epochs=120), *ladder(64, 87.04)]
+    rows = trial_rows(specs, lambda spec: 0.9)
+    for row in rows:
+        row["epochs_total"] = {64.0: 60, 87.04: 120}.get(row["target_sparsity_pct"], row["epochs"])
+    for candidate, total in zip(find_candidates(rows), (60, 120), strict=True):
+        assert [name for name, _, _ in named(candidate)] == ["dense-e20", "dense-e5", f"dense-e{total}"]
+
+
 def test_within_one_fit_the_total_budget_is_the_tickets_own() -> None:
     rows = trial_rows([*dense(), *ladder(50, schedule="iterative")], lambda spec: 0.9)
     for row in rows:
