@@ -62,9 +62,9 @@ class Trial:
         """None before the fit of a schedule within it."""
         return self.keeper.pruner if isinstance(self.keeper.pruner, Pruner) else None
 
-    def initial_state(self) -> State:
-        """The weights that the record calls initial: a control that starts over has an initialisation of its own."""
-        snapshot = self._new_initialisation() if self.spec.starts_over else self.initial
+    def initial_state(self, anew: bool) -> State:
+        """The initialised network; anew: the one with which a control starts over."""
+        snapshot = self._new_initialisation() if anew else self.initial
         return State(snapshot=snapshot, memory=Memory(), history=self._history(Memory(), measured=False))
 
     def state(self, measured: bool) -> State:
