@@ -1,7 +1,7 @@
 """Controls: networks that a ticket must beat, made from its mask and start weights by chance. Pure; numpy alone.
 
-Every control keeps the ticket's counts exactly and leaves its arguments as they are. `draw(*where)` is the stream of
-numpy at (seed, "control", level, *where); so a control is a function of its seed, not of the worker that trains it.
+Counts are the ticket's, and arguments stay as they are. `draw(*where)` is numpy's stream at (seed, "control", level,
+*where): a control is a function of its seed, not of the worker that trains it.
 """
 
 from __future__ import annotations

@@ -175,7 +175,7 @@ def _point(store: Store, path: str, mark: Mapping[str, Any], origin: Trial, step
     except Damaged as damage:
         raise UserError(f"{damage}; {_AGAIN}") from damage
     if step == 0:  # of an initialisation the store has the weights alone; there is no more to it
-        initial = origin.initial_state().snapshot
+        initial = origin.initial_state(anew=origin.spec.starts_over).snapshot
         return initial.replaced({**initial.tensors, **load(content[WEIGHTS])})
     state = States(store, mark).load(folder.manifest["key"], origin.initial)
     if state is None:

@@ -208,9 +208,10 @@ class Life:
         self._seal(key, measured=False)
 
     def _seal_initial(self) -> None:
-        key = self.referred_to["initial"]
-        if self.states.find(key, complete=False) is None:
-            self.states.seal(key, self.trial.initial_state(), complete=False)
+        """Store the initial weights; a control that starts over also its ticket's, for trials that end on the way."""
+        for key in {self.chain[0].key, self.referred_to["initial"]}:
+            if self.states.find(key, complete=False) is None:
+                self.states.seal(key, self.trial.initial_state(anew=key != self.chain[0].key), complete=False)
 
     def _seal(self, key: str, measured: bool) -> None:
         if self.keep.resumable or key in self.referred_to.values():

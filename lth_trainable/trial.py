@@ -82,9 +82,9 @@ class Trial:
         """Prunes so far."""
         return len(self.pruner.levels) if self.pruner is not None else 0
 
-    def initial_state(self) -> State:
-        """The weights that the record calls initial: a control that starts over has an initialisation of its own."""
-        snapshot = self._new_initialisation() if self.spec.starts_over else self.initial
+    def initial_state(self, anew: bool) -> State:
+        """The initialised network; anew: the one with which a control starts over."""
+        snapshot = self._new_initialisation() if anew else self.initial
         return State(snapshot=snapshot, memory=Memory(), history=self._history(Memory(), measured=False))
 
     def state(self, measured: bool) -> State:

@@ -138,7 +138,8 @@ def kept_keys(plan: Plan, trial: PlannedTrial, recorded: bool) -> set[str]:
 
     One that is not recorded may also have a state at any epoch, stored lest a kill cost it much.
     """
-    keys = {*plan.keep(trial), *plan.rewind_steps(trial).values(), *recorded_keys(trial.spec, trial.chain).values()}
+    keys = {*plan.keep(trial), *plan.rewind_steps(trial).values(), trial.chain[0].key}
+    keys |= set(recorded_keys(trial.spec, trial.chain).values())
     rewound = rewind_key(trial.spec, trial.chain)
     if rewound is not None:
         keys.add(rewound)

@@ -12,7 +12,8 @@ import pytest
 import torch
 import torchvision
 
-from analysis.pairs import compare
+from analysis.hypotheses import verdicts
+from analysis.plan import Rule
 from lth_trainable.controls import CONTROLS
 from lth_trainable.data import load_dataset
 from lth_trainable.errors import UserError
@@ -216,8 +217,9 @@ def test_comparisons_with_the_dense_baseline_are_what_they_were() -> None:
         return 0.1 if wrong else 0.9 + 0.01 * spec.seed + 0.005 * spec.is_dense
 
     def rows(space: Space) -> Any:
-        found = compare(trial_rows(space.trials, accuracy), "test_accuracy")
-        return sorted((c.group.name, c.baseline, c.seeds, c.tickets, c.dense, c.n_unpaired) for c in found)
+        found = verdicts(trial_rows(space.trials, accuracy), Rule(endpoint="test_accuracy", margin_pp=1.0, alpha=0.05))
+        matching = [row for row in found if row["claim"] == "matches" and row["primary"]]
+        return sorted((r["group"], r["baseline"], r["n_pairs"], r["n_unpaired"], r["effect"]) for r in matching)
 
     assert rows(plain) == rows(more) == rows(small) and len(rows(plain)) == 6
 

@@ -15,7 +15,8 @@ from lth_trainable.controls import CONTROLS, draws
 from lth_trainable.data import load_dataset
 from lth_trainable.errors import UserError
 from lth_trainable.models import build
-from lth_trainable.run import run_trial
+from lth_trainable.record import Identity, can_record
+from lth_trainable.run import Keep, run_trial
 from lth_trainable.seeds import derive_seed
 from lth_trainable.segments import Segment, recorded_keys, rewind_key, segments
 from lth_trainable.spec import TrialSpec, spec_from_dict
@@ -23,6 +24,7 @@ from lth_trainable.store import Store, load_masks, load_trial
 from sweeps.plan import work_left
 from tests.plan_helpers import planned
 from tests.test_rewinds import BASE, COLUMNS, differing, watched
+from tests.test_sharing import plan_of
 
 TICKETS: dict[str, dict[str, Any]] = {
     "imp, epoch 5": {"target_sparsity_pct": 64, "rewind_epoch": 5},
@@ -240,7 +242,9 @@ def masks_of(store: Store, record: dict[str, Any]) -> dict[int, dict[str, Any]]:
 
 @pytest.mark.parametrize("fields", [{"rewind_epoch": 1}, {"granularity": "filter"}, {"context": "global"}])
 def test_the_record_has_the_controls_masks_in_place_of_the_tickets_last(fields: dict[str, Any], store: Store) -> None:
-    ticket = masks_of(store, record_of(store, **fields))
+    made = record_of(store, **fields)
+    ticket = masks_of(store, made)
+    ticket[2] = {row["layer"]: ticket[2][row["layer"]] for row in made["layers"] if row["level"] == 2}  # in their order
     axes = dict.fromkeys(ticket[2], (1, 2, 3) if "granularity" in fields else ())
     for name in ("random_mask", "layerwise_shuffle", "reinit", "random_sparse"):
         record = record_of(store, control=name, **fields)
@@ -254,6 +258,15 @@ def test_the_record_has_the_controls_masks_in_place_of_the_tickets_last(fields: 
         assert record["result"]["n_kept"] == sum(kept.values())
         assert record["epochs"][-1]["sparsity_pct"] == record["result"]["sparsity_pct"]
         assert [row["level"] for row in record["epochs"]][-1] == 2 and record["status"] == "done"
+
+
+def test_a_control_that_starts_over_leaves_what_the_dense_network_is_recorded_from(store: Store) -> None:
+    dense, reinit = (TrialSpec(**{**CNN, "rewind_epoch": 1, "control": control}) for control in ("dense", "reinit"))
+    plan = plan_of([dense, reinit])
+    first, second = (next(t for t in plan.trials if t.spec == spec) for spec in (dense, reinit))
+    record = run_trial(reinit, store, "r", keep=Keep(states=plan.keep(second)))
+    identity = Identity(spec=dense, key=first.key, chain=first.chain, mark=record["fingerprint"])
+    assert can_record(store, identity)
 
 
 def test_initial_weights_of_a_reinitialised_network_are_its_own(store: Store) -> None:

@@ -151,7 +151,7 @@ def test_a_killed_trial_goes_on_with_the_same_bytes(name: str, store: Store) -> 
     assert record["epochs_trained"] == whole["epochs_trained"] - trained, "only what was not stored is trained"
     assert passing(store) == []
     held = {path.parent.name for path in Path(store.root, STATES).glob("*/*")}
-    needed = {*record["states"].values(), *filter(None, [rewind_key(spec, chain_of(spec))])}
+    needed = {chain_of(spec)[0].key, *record["states"].values(), *filter(None, [rewind_key(spec, chain_of(spec))])}
     assert held == {path.name for path in Path(store.root, STATES).iterdir()} == needed
 
 
