@@ -200,10 +200,10 @@ class Config:
 
 def _recorder(ledger: Ledger, board: Board) -> Callable[[PlannedTrial, Mapping[str, Any]], bool]:
     def record(trial: PlannedTrial, mark: Mapping[str, Any]) -> bool:
-        made = ledger.record(trial, mark)
-        if made is not None:
-            board.share(trial.name, {**made["result"], "status": made["status"]})
-        return made is not None
+        result = ledger.record(trial, mark)
+        if result is not None:
+            board.share(trial.name, result)
+        return result is not None
 
     return record
 

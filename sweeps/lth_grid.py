@@ -33,6 +33,7 @@ from sweeps.lock import RunLock
 from sweeps.plan import Facts, as_json, make_plan, work_left
 from sweeps.progress import Board
 from sweeps.recipes import RECIPES, Sweep
+from sweeps.references import each
 from sweeps.showing import console, table_of
 from sweeps.space import Space, expand
 from sweeps.submit import Place, place_of, submit
@@ -138,11 +139,10 @@ def train(job: Job, sweep: Sweep, command: list[str], board: Board, budget: Budg
         job.say(f"note: {report}", "yellow")
     board.skipped = len(stock.done)
     covered = [t for t in ledger.plan.trials if t.name not in skipped and t.is_end_of_node and t.end.key in stored]
-    for trial in covered:
-        record = ledger.record(trial, mark)
-        if record is not None:
+    for trial, result in zip(covered, each(lambda trial: ledger.record(trial, mark), covered), strict=True):
+        if result is not None:
             skipped.add(trial.name)
-            board.share(trial.name, {**record["result"], "status": record["status"]})
+            board.share(trial.name, result)
     _note_fingerprints(job, stock, mark)
     work = work_left(ledger.plan, skipped, stored)
     board.epochs_planned = work.epochs
