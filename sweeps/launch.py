@@ -226,11 +226,12 @@ class Config:
 
 def _recorder(ledger: Ledger, board: Board, logs: Logs) -> Callable[[PlannedTrial, Mapping[str, Any]], bool]:
     def record(trial: PlannedTrial, mark: Mapping[str, Any]) -> bool:
-        made = ledger.record(trial, mark)
-        if made is not None:
-            board.share(trial.name, {**made["result"], "status": made["status"]})
-            logs.recorded(trial.spec, made)
-        return made is not None
+        result = ledger.record(trial, mark)
+        if result is not None:
+            board.share(trial.name, result)
+            if logs:
+                logs.recorded(trial.spec, ledger.read_record(trial.name))
+        return result is not None
 
     return record
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from lth_trainable.errors import UserError, bad_value
+from lth_trainable.listing import each
 from lth_trainable.record import Identity, record_trial
 from lth_trainable.store import (
     FAILURE,
     FORMAT,
     PLAN,
+    RECORD,
     STATES,
     WEIGHTS,
     Damaged,
@@ -30,6 +32,8 @@ from sweeps.references import read_plan
 
 RESERVED = (STATES,)
 READ_THROUGH = 2 << 30  # bytes of states up to which a restart checks every SHA-256 rather than every size
+
+Found = Sealed | Damaged | None  # a folder, what is wrong with it, or that there is none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,78 +83,68 @@ class Ledger:
 
         Raises `UserError` where a finished trial has this name but another identity.
         """
+        paths = [self.store.trial(self.run, trial.name) for trial in self.plan.trials]
+        read = each(lambda path: self._read(self._find(path)), paths)
+        referred = list(dict.fromkeys(state for folder in read for state in _states_of(folder)))
+        states = dict(zip(referred, each(self._read_weights, referred), strict=True))
+        damages = [state for state in states.values() if isinstance(state, Damaged)]
+        reports = [self._report(damage, repair, STATES) for damage in damages]
         done: dict[str, Sealed] = {}
-        failed: dict[str, str] = {}
-        reports: list[str] = []
-        states: dict[str, bool] = {}
-        for trial in self.plan.trials:
-            path = self.store.trial(self.run, trial.name)
-            try:
-                folder = self._whole(path, states, repair, reports)
-            except Damaged as damage:
-                reports.append(self._report(damage, repair, self.run))
-                continue
-            if folder is None:
-                reason = self.failure(trial.name)
-                if reason is not None:
-                    failed[trial.name] = reason
-                continue
-            if folder.manifest["key"] != trial.key:
+        missing: list[str] = []
+        for trial, path, folder in zip(self.plan.trials, paths, read, strict=True):
+            gone = next((state for state in _states_of(folder) if not isinstance(states[state], Sealed)), None)
+            found = folder if gone is None else Damaged(path, f"its weights {gone} are missing")
+            if isinstance(found, Damaged):
+                reports.append(self._report(found, repair, self.run))
+            elif found is None:
+                missing.append(trial.name)
+            elif found.manifest["key"] != trial.key:
                 raise UserError(
                     f"{self.path}/trials/{trial.name}: found a finished trial of this name whose spec, data or"
                     " plugged-in code is another; expected the same; choose another --name for this sweep"
                 )
-            done[trial.name] = folder
+            else:
+                done[trial.name] = found
+        reasons = zip(missing, each(self.failure, missing), strict=True)
+        failed = {name: reason for name, reason in reasons if reason is not None}
         return Stock(done=done, failed=failed, reports=tuple(reports))
 
     def stored(self, mark: Mapping[str, Any], repair: bool) -> tuple[set[str], list[str]]:
         """Keys of the states that can be gone on from under this fingerprint, and reports on damaged ones."""
-        listed, reports = set(self.store.folders(STATES)), []
-        wanted = {segment.key for trial in self.plan.trials for segment in trial.chain}
-        found: dict[str, Sealed] = {}
-        for key in listed - {"quarantine"}:
-            path = self.store.state(key, mark)
-            try:
-                folder = self.store.find(path) if key in wanted else None
-            except Damaged as damage:
-                reports.append(self._report(damage, repair, STATES))
-                listed.discard(key)
-                continue
-            if folder is not None and folder.manifest.get("complete"):
-                found[key] = folder
-            elif key in wanted:
-                listed.discard(key)
-        if sum(_bytes(folder) for folder in found.values()) <= READ_THROUGH:
-            for folder in found.values():
-                for name in folder.manifest["files"]:
-                    try:
-                        self.store.content(folder, name)
-                    except Damaged as damage:
-                        reports.append(self._report(damage, repair, STATES))
-                        listed.discard(folder.manifest["key"])
-                        break
-        return listed, reports
+        listed = set(self.store.folders(STATES))
+        wanted = listed.intersection(segment.key for trial in self.plan.trials for segment in trial.chain)
+        found = each(lambda key: self._find(self.store.state(key, mark)), sorted(wanted))
+        whole = [folder for folder in found if isinstance(folder, Sealed) and folder.manifest.get("complete")]
+        damages = [folder for folder in found if isinstance(folder, Damaged)]
+        if sum(map(_bytes, whole)) <= READ_THROUGH:
+            read = each(self._read, whole)
+            whole = [folder for folder in read if isinstance(folder, Sealed)]
+            damages += [folder for folder in read if isinstance(folder, Damaged)]
+        reports = [self._report(damage, repair, STATES) for damage in damages]
+        return (listed - wanted) | {folder.manifest["key"] for folder in whole}, reports
 
-    def _whole(self, path: str, states: dict[str, bool], repair: bool, reports: list[str]) -> Sealed | None:
-        """The trial's folder, its record and masks read and its states looked up. Raises `Damaged`."""
-        folder = self.store.find(path)
-        if folder is None:
-            return None
-        for name in folder.manifest["files"]:
-            self.store.content(folder, name)
-        for state in folder.manifest.get("states", {}).values():
-            if state not in states:
-                try:
-                    found = self.store.find(state)
-                    states[state] = found is not None
-                    if found is not None and found.manifest["files"][WEIGHTS]["size"] <= READ_THROUGH // 1000:
-                        self.store.content(found, WEIGHTS)
-                except Damaged as damage:
-                    states[state] = False
-                    reports.append(self._report(damage, repair, STATES))
-            if not states[state]:
-                raise Damaged(path, f"its weights {state} are missing")
+    def _find(self, path: str) -> Found:
+        try:
+            return self.store.find(path)
+        except Damaged as damage:
+            return damage
+
+    def _read(self, folder: Found, names: Collection[str] | None = None) -> Found:
+        """The folder once these of its files, or all of them, are read; or what is wrong with it."""
+        if not isinstance(folder, Sealed):
+            return folder
+        try:
+            for name in folder.manifest["files"] if names is None else names:
+                self.store.content(folder, name)
+        except Damaged as damage:
+            return damage
         return folder
+
+    def _read_weights(self, path: str) -> Found:
+        """A state that a trial refers to, its weights read where that is quickly done."""
+        folder = self._find(path)
+        is_small = isinstance(folder, Sealed) and folder.manifest["files"][WEIGHTS]["size"] <= READ_THROUGH // 1000
+        return self._read(folder, (WEIGHTS,) if is_small else ())
 
     def _report(self, damage: Damaged, repair: bool, whose: str) -> str:
         aside = f"; set aside in {self.store.quarantine(damage, whose)}" if repair else ""
@@ -159,12 +153,24 @@ class Ledger:
     # -- what is written ---------------------------------------------------------------------------------------------
 
     def record(self, trial: PlannedTrial, mark: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Record a trial whose every epoch is in the states already; None where something is missing."""
+        """Record a trial whose every epoch is in the states already; returns its result and status.
+
+        None where something is missing.
+        """
         identity = Identity(spec=trial.spec, key=trial.key, chain=trial.chain, mark=mark)
         try:
-            return record_trial(self.store, self.run, identity)
+            record = record_trial(self.store, self.run, identity)
         except Damaged:  # the trial goes to a worker, which sets the state aside and trains it again
             return None
+        return None if record is None else {**record["result"], "status": record["status"]}
+
+    def read_record(self, name: str) -> dict[str, Any]:
+        """The record of a trial that is recorded. Raises `Damaged`."""
+        folder = self.store.find(self.store.trial(self.run, name))
+        if folder is None:
+            raise Damaged(self.store.trial(self.run, name), "there is no manifest")
+        record: dict[str, Any] = json.loads(self.store.content(folder, RECORD))
+        return record
 
     def write_plan(self, sweep: Sweep, command: Sequence[str]) -> None:
         """Add this command and its trials to the run's plan. Raises `UserError` where the verdict's terms change."""
@@ -232,6 +238,11 @@ def check_place(storage: str, run: str) -> Store:
 def driver_versions() -> dict[str, str]:
     """Versions of the packages that matter, without importing them."""
     return {name: version(name) for name in ("lottery-sweep", "torch", "fastai", "ray", "numpy", "scipy")}
+
+
+def _states_of(folder: Found) -> Collection[str]:
+    """Paths of the states that a trial's folder refers to."""
+    return folder.manifest.get("states", {}).values() if isinstance(folder, Sealed) else ()
 
 
 def _bytes(folder: Sealed) -> int:

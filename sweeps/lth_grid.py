@@ -22,6 +22,7 @@ from rich.console import Console
 
 from lth_trainable.data import load_dataset
 from lth_trainable.errors import UserError, bad_value
+from lth_trainable.listing import each
 from lth_trainable.store import STATES, Store, fingerprint_mark
 from sweeps.arguments import Options, RunOptions, parse
 from sweeps.budget import Budget
@@ -157,12 +158,12 @@ def train(job: Job, sweep: Sweep, command: list[str], board: Board, budget: Budg
         job.say(f"note: {report}", "yellow")
     board.skipped = len(stock.done)
     covered = [t for t in ledger.plan.trials if t.name not in skipped and t.is_end_of_node and t.end.key in stored]
-    for trial in covered:
-        record = ledger.record(trial, mark)
-        if record is not None:
+    for trial, result in zip(covered, each(lambda trial: ledger.record(trial, mark), covered), strict=True):
+        if result is not None:
             skipped.add(trial.name)
-            board.share(trial.name, {**record["result"], "status": record["status"]})
-            logs.recorded(trial.spec, record)
+            board.share(trial.name, result)
+            if logs:
+                logs.recorded(trial.spec, ledger.read_record(trial.name))
     _note_fingerprints(job, stock, mark)
     work = work_left(ledger.plan, skipped, stored)
     board.epochs_planned = work.epochs

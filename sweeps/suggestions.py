@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -10,7 +9,7 @@ from typing import Any
 
 from lth_trainable.errors import UserError
 from lth_trainable.spec import TrialSpec
-from lth_trainable.store import RECORD
+from lth_trainable.store import Damaged
 from sweeps.axes import Range
 from sweeps.dispatch import Dispatcher
 from sweeps.ledger import Ledger
@@ -175,9 +174,10 @@ class Suggestions:
                 self.study.ask_on_way(suggestion.asked.number, {**suggestion.asked.point, name: target})
 
     def _record(self, spec: TrialSpec) -> dict[str, Any] | None:
-        store = self.ledger.store
-        folder = store.find(store.trial(self.ledger.run, spec.name))
-        return None if folder is None else json.loads(store.content(folder, RECORD))
+        try:
+            return self.ledger.read_record(spec.name)
+        except Damaged:
+            return None
 
     def _show(self) -> None:
         self.board.suggestions = (self.study.n_told, self.search.suggestions)
