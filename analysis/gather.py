@@ -8,6 +8,8 @@ way the tables came together.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -60,12 +62,13 @@ def gather(path: str | os.PathLike[str], geometry: Geometry | None = None) -> Fr
 
     store, run = find_run(path)
     plan = read_plan(store, run)
-    gathered = collect(store, run, plan, geometry)
-    ours = {name: table for name, table in gathered.tables.items() if name not in OPTIONAL}
-    sums = {name: write_table(store, run, name, table) for name, table in ours.items()}
-    write_index(store, run, sums, gathered.known, gathered.geometry)
-    frames = to_frames(gathered.tables)
-    store.write(f"{run}/report.html", report_html(frames, plan, run).encode())
+    with _collector_at_rest():
+        gathered = collect(store, run, plan, geometry)
+        ours = {name: table for name, table in gathered.tables.items() if name not in OPTIONAL}
+        sums = {name: write_table(store, run, name, table) for name, table in ours.items()}
+        write_index(store, run, sums, gathered.known, gathered.geometry)
+        frames = to_frames(gathered.tables)
+        store.write(f"{run}/report.html", report_html(frames, plan, run).encode())
     return frames
 
 
@@ -87,6 +90,18 @@ def collect(store: Store, run: str, plan: RunPlan, geometry: Geometry | None = N
     stored = {name: read_table(store, run, name) for name in OPTIONAL}
     tables |= {name: schema.table(name, []) if table is None else table for name, table in stored.items()}
     return Gathered(tables=tables, known=known, geometry=wish)
+
+
+@contextlib.contextmanager
+def _collector_at_rest() -> Iterator[None]:
+    """Records and rows are trees, which need no garbage collector; it takes a fifth of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _read(

@@ -37,9 +37,9 @@ RUN = "synthetic"
 REWINDS = (0, 1, 2, 3, 4)
 TARGET_SECONDS, TARGET_BYTES = 30.0, 2 << 30
 GATHER = """
-import sys, analysis
+import sys, time, analysis
 analysis.gather(sys.argv[1], sys.argv[2])
-print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+print(time.process_time(), *(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
 
 
@@ -167,11 +167,12 @@ def digest_of(rng: np.random.Generator) -> str:
 
 
 def gather(storage: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Gather in a new process: seconds from its start to its end, and its peak memory (Linux)."""
+    """Gather in a new process: seconds from its start to its end, those of CPU time, and its peak memory (Linux)."""
     started = time.perf_counter()
     command = [sys.executable, "-c", GATHER, str(storage / RUN), options.geometry]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return {"seconds": round(time.perf_counter() - started, 2), "peak_bytes": 1024 * int(done.stdout)}
+    seconds, (cpu, peak) = time.perf_counter() - started, done.stdout.split()
+    return {"seconds": round(seconds, 2), "cpu_s": round(float(cpu), 2), "peak_bytes": 1024 * int(peak)}
 
 
 def tables_of(storage: Path) -> dict[str, tuple[int, str]]:

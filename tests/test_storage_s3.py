@@ -13,11 +13,14 @@ from typing import Any
 import pytest
 
 import analysis
-from lth_trainable.store import Store, load_trial, open_run
+from analysis import frames, index, records
+from lth_trainable.store import RECORD as RECORD_FILE
+from lth_trainable.store import Store, load_trial, open_run, to_json
 from sweeps.feed import Logs
 from sweeps.lth_grid import main
 from sweeps.searches import find_search
 from sweeps.study import Study
+from tests.analysis_helpers import ladder, plan, record
 from tests.test_logs import RECORD, ROWS, SPEC, check_curves, curves
 
 boto3 = pytest.importorskip("boto3", reason="for the test extra")
@@ -94,9 +97,9 @@ def test_an_endpoint_in_the_uri_stays_with_every_path_made_from_it(server: str) 
     summary = sweep(storage, "--seeds", "1")
     run = f"s3://{BUCKET}/uri/runs/digits?{connection}"
     assert (summary["run"], summary["done"]) == (run, 2)
-    frames = analysis.load(run)
-    assert len(frames.trials) == 2
-    name = frames.trials.trial[0]
+    trials = analysis.load(run).trials
+    assert len(trials) == 2
+    name = trials.trial[0]
     assert load_trial(f"s3://{BUCKET}/uri/runs/digits/trials/{name}?{connection}") is not None
     store = Store(storage)
     assert (store.at("a/b"), store.root) == (f"s3://{BUCKET}/uri/runs/a/b?{connection}", f"{BUCKET}/uri/runs")
@@ -104,14 +107,36 @@ def test_an_endpoint_in_the_uri_stays_with_every_path_made_from_it(server: str) 
 
 def test_what_loggers_leave_is_copied_to_the_bucket(server: str, tmp_path: Path) -> None:
     store = Store(f"s3://{BUCKET}/logs?endpoint_override={server}&scheme=http")
-    for record in ({**RECORD, "epochs": ROWS[:3]}, RECORD):  # the second replaces the first
+    for content in ({**RECORD, "epochs": ROWS[:3]}, RECORD):  # the second replaces the first
         with Logs.open(["tensorboard"], store, "r").running() as told_of:
-            told_of.recorded(SPEC, record)
+            told_of.recorded(SPEC, content)
         assert told_of.notes == []
     folder = f"r/tensorboard/{SPEC.name}"
     for name in store.sizes(folder):
         (tmp_path / name).write_bytes(store.read(f"{folder}/{name}"))
     check_curves(curves(tmp_path), RECORD)
+
+
+@pytest.mark.usefixtures("without_report")
+def test_gathering_reads_only_what_is_new_and_writes_parts(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = f"s3://{BUCKET}/gather?endpoint_override={server}&scheme=http"
+    store, specs = Store(storage), ladder(64, seeds=3)
+    store.write("run/plan.json", to_json(plan(specs)))
+    read: list[str] = []
+    real = records.read_trial
+    monkeypatch.setattr(records, "read_trial", lambda *given: (read.append(given[2]), real(*given))[1])
+    monkeypatch.setattr(index, "SETTLED_NS", -(10**15))  # objects cannot be made to look old
+    for number, (spec, part_rows) in enumerate(zip(specs, (1_000_000, 7, 1_000_000), strict=True), 1):
+        content = record(spec, 0.9)
+        store.seal(f"run/trials/{spec.name}", {RECORD_FILE: to_json(content)}, {"key": content["key"], "states": {}})
+        monkeypatch.setattr(frames, "PART_ROWS", part_rows)
+        read.clear()
+        gathered = analysis.gather(store.at("run"))
+        assert read == [spec.name]
+        assert (gathered.trials.status == "done").sum() == number
+        assert analysis.as_rows(analysis.load(store.at("run")).layers) == analysis.as_rows(gathered.layers)
+        layers = list(objects(server, "gather/run/analysis/layers"))
+        assert len(layers) == (3 if part_rows == 7 else 1) and len(gathered.layers) == 9 * number
 
 
 @pytest.mark.parametrize(
