@@ -27,6 +27,7 @@ from sweeps.recipes import RECIPES, Sweep
 from sweeps.references import read_runs
 from sweeps.space import expand
 from sweeps.verify import main as verify
+from tests.analysis_helpers import around, dense, ladder, make_run
 from tests.import_helpers import DIGEST, read, write_half, write_masked
 
 PLAIN_SGD = {"optimizer": "sgd", "lr": 0.1, "momentum": 0.0}  # an optimiser without a state that a file would lack
@@ -191,8 +192,8 @@ def test_controls_and_baselines_are_those_that_the_file_has_weights_for(half_tic
         axes = {"ticket": (str(ticket.id()),), **point}
         space = expand(Sweep(name="a", claim="?", axes=axes, seeds=(0,), controls=("all",), baselines=("all",)))
         assert {spec.control for spec in space.trials} == {"none", "dense", *controls}
-        dense = [spec for spec in space.trials if spec.is_dense]
-        assert sorted((spec.width_pct is None, spec.starts_from_given) for spec in dense) == [
+        of_dense = [spec for spec in space.trials if spec.is_dense]
+        assert sorted((spec.width_pct is None, spec.starts_from_given) for spec in of_dense) == [
             (False, False), (True, ticket is half_ticket),
         ], "the network of its own width, and small_dense"  # fmt: skip
         left_out = next(note for note in space.notes if note.startswith("baselines all"))
@@ -208,6 +209,21 @@ def test_every_recipe_takes_an_import(half_ticket: Imported) -> None:
         ticket = {"ticket": (DIGEST,), "target_sparsity_pct": (50.0,), "layers": ("auto",)}
         trials = expand(replace(sweep, axes={**sweep.axes, **ticket})).trials
         assert len(trials) == 2 * len(sweep.seeds), "a ticket and its dense network on each seed"
+
+
+def test_in_one_run_every_ticket_is_compared_with_the_dense_network_of_its_own(tmp_path: Path) -> None:
+    mine, masked = {"ticket": DIGEST}, {"ticket": f"{'1b' * 32}-masked-e2"}
+    fields: tuple[dict[str, Any], ...] = ({}, mine, masked)
+    specs = [spec for more in fields for spec in (*dense(**more), *ladder(64.0, **more))]
+    frames = analysis.gather(make_run(tmp_path, specs, around(0.95)))
+    compared = frames.verdicts[frames.verdicts["claim"] == "matches"].set_index("group")["baseline_group"].to_dict()
+    assert compared == {
+        "digits-lenet_300_100-imp-s64-r0": "digits-lenet_300_100-dense",
+        "digits-lenet_300_100-ticket-s64-r0-t0a0a0a0a": "digits-lenet_300_100-dense-t0a0a0a0a",
+        "digits-lenet_300_100-ticket-s64-r2-t1b1b1b1b.e2": "digits-lenet_300_100-dense-t1b1b1b1b.e2",
+    }
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "imported, rewind epoch 2, 1b1b1b1b.e2" in report
 
 
 @pytest.mark.slow
