@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from lth_trainable.errors import UserError
@@ -195,9 +195,21 @@ def test_a_level_0_of_another_start_is_left_alone(tmp_path: Path) -> None:
     weights = weights_of(lenet())
     level = write_open_lth(tmp_path, "ep0_it0", weights, half(weights))
     other = level.parent / "level_0" / "main" / "model_ep0_it0.pth"
-    torch.save({name: tensor + 1 for name, tensor in weights.items()}, other)
-    found = read(level)
-    assert found.masked and "its level_0 has other weights" in found.told[0]
+    for content in ({name: tensor + 1 for name, tensor in weights.items()}, weights | {"1.weight": torch.ones(3, 5)}):
+        torch.save(content, other)
+        found = read(level)
+        assert found.masked and "its level_0 has other weights" in found.told[0]
+
+
+def test_tied_weights_are_stored_and_found_again(store: Store, tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
+    model[2].weight = model[0].weight
+    weights = model.state_dict()
+    weights["0.weight"][::2] = 0
+    torch.save(weights, tmp_path / "tied.pt")
+    found = fit_ticket(read_foreign(tmp_path / "tied.pt"), model)
+    found.seal(store)
+    assert list(found.masks) == ["0.weight"] and find_imported(store, found.digest).digest == found.digest
 
 
 # -- what does not fit -------------------------------------------------------------------------------------------------
