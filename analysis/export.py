@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 FORMAT = "lottery-ticket folder 1"
 ABOUT, LOADER, DENSE = "ticket.json", "load_ticket.py", "dense"
 PARTS = ("initial", "rewind", "final")  # also those of `lth_trainable.ticket`, which imports torch
+MANY = 20  # trials of a run, too many to be listed in an error
 
 Tensors = Mapping[str, "Tensor"]
 
@@ -91,17 +92,20 @@ def _trial_at(text: str) -> tuple[Store, str, str] | None:
     if "/trials/" not in path:
         return None
     store, run, name = open_trial(path)
-    return (store, run, name) if "/" not in name and store.exists(f"{store.trial(run, name)}/{MANIFEST}") else None
+    return (store, run, name) if "/" not in name and _is_finished(store, run, name) else None
 
 
 def _known(store: Store, run: str, name: str) -> str:
-    names = [name for name in store.folders(f"{run}/trials") if store.exists(f"{store.trial(run, name)}/{MANIFEST}")]
-    if name not in names:
-        where = f"TRIAL of {store.at(run)}"
-        if len(names) < 20:
-            raise unknown_name(where, name, names)
-        raise bad_value(where, name, f"a finished trial, such as {names[0]}", "python -m sweeps.status RUN lists them")
-    return name
+    if _is_finished(store, run, name):
+        return name
+    where, names = f"TRIAL of {store.at(run)}", store.folders(f"{run}/trials")
+    if len(names) < MANY:
+        raise unknown_name(where, name, [name for name in names if _is_finished(store, run, name)])
+    raise bad_value(where, name, "the name of a finished trial", "python -m sweeps.status RUN lists them")
+
+
+def _is_finished(store: Store, run: str, name: str) -> bool:
+    return store.exists(f"{store.trial(run, name)}/{MANIFEST}")
 
 
 def _check_named(run: str | None) -> None:

@@ -147,13 +147,13 @@ _CONTROLS = {
     "random_sparse": "random sparse network", "sign_shuffle": "shuffled signs", "reinit": "reinitialisation",
 }  # fmt: skip
 _PRETTY = {
-    "ticket": "imported ticket",
+    "ticket": "imported",
     "imp": "IMP", "omp": "OMP", "one_shot": "one shot", "agp": "AGP", "dsd": "DSD",
     "supermask_True": "supermask", "retrain_none": "no rewinding", "lenet_300_100": "LeNet-300-100",
 }  # fmt: skip
 _PATTERNS = (
     (re.compile(r"r(\d+)"), "rewind epoch {}"),
-    (re.compile(r"t([0-9a-f]{12}(\.e\d+)?)"), "{}"),
+    (re.compile(r"t([0-9a-f]{8}(\.e\d+)?)"), "{}"),
     (re.compile(r"r(\d+)it"), "rewind iteration {}"),
     (re.compile(r"s([\d.]+)"), "{} %"),
     (re.compile(r"e(\d+)"), "{} epochs"),

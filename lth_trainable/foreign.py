@@ -220,7 +220,10 @@ def _read_open_lth(folder: Path) -> Foreign:
 
 def _agree(whole: Tensors, weights: Tensors, masks: Tensors) -> bool:
     """Whether the weights are the whole ones, where a mask does not remove them."""
-    return whole.keys() == weights.keys() and all(
-        torch.equal(whole[name] * masks[name] if name in masks else whole[name], weight)
-        for name, weight in weights.items()
-    )
+    if _shapes(whole) != _shapes(weights) or not _shapes(masks).items() <= _shapes(weights).items():
+        return False
+    return all(torch.equal(whole[name] * masks.get(name, 1), weight) for name, weight in weights.items())
+
+
+def _shapes(tensors: Tensors) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}

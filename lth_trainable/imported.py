@@ -36,9 +36,10 @@ LENGTH = 64  # of a whole digest
 class Imported:
     """A ticket in the names, shapes and types of the network that it was fitted to.
 
-    weights: a whole `state_dict`, its start weights, also outside the mask where they are known. masks: Boolean arrays,
-    True where kept, of every weight that could be pruned. epoch: of the weights, as far as their file says. source:
-    the name of that file. told: what a person should know of how it was read.
+    weights: a whole `state_dict` on the CPU, each tensor in memory of its own: the start weights, also outside the mask
+    where they are known. masks: Boolean arrays, True where kept, of every weight that could be pruned. epoch: of the
+    weights, as far as their file says. source: the name of that file. told: what a person should know of how it was
+    read.
     """
 
     weights: Mapping[str, Tensor]
@@ -52,7 +53,7 @@ class Imported:
         """SHA-256 (hex) over names, types, shapes and bytes of weights and masks."""
         sha = hashlib.sha256()
         for name, tensor in sorted(self.weights.items()):
-            array = tensor.detach().cpu().contiguous().numpy()
+            array = tensor.numpy()
             _feed(sha, "weight", name, array.dtype.newbyteorder("<").str, array.shape, array.tobytes())
         for name, mask in sorted(self.masks.items()):
             _feed(sha, "mask", name, "|b1", mask.shape, pack(mask).tobytes())
@@ -90,7 +91,7 @@ class Imported:
             return
         shapes = {name: list(mask.shape) for name, mask in self.masks.items()}
         files = {
-            WEIGHTS: save_tensors({name: t.detach().cpu().contiguous() for name, t in self.weights.items()}),
+            WEIGHTS: save_tensors(dict(self.weights)),
             MASKS: save_arrays({name: pack(mask) for name, mask in self.masks.items()}),
             ABOUT: to_json({"shapes": shapes, "epoch": self.epoch, "source": self.source}),
         }

@@ -14,7 +14,7 @@ from lth_trainable.controls import CONTROLS
 from lth_trainable.criteria import CRITERIA
 from lth_trainable.data import DATASETS
 from lth_trainable.errors import bad_value, unknown_name
-from lth_trainable.given import GIVEN_FIELDS, parse_ticket
+from lth_trainable.given import check_ticket, make_given
 from lth_trainable.granularity import GRANULARITIES
 from lth_trainable.lr_policies import LR_POLICIES, parse_drops
 from lth_trainable.masks import CONTEXTS
@@ -51,7 +51,7 @@ def normalise(spec: TrialSpec) -> None:
     _check_lr_policy(spec)
     _read_rewind_epoch(spec)
     if spec.ticket is not None:
-        _check_ticket(spec)
+        check_ticket(spec)
     if spec.control == "dense":
         _make_dense(spec)
         return
@@ -60,7 +60,7 @@ def normalise(spec: TrialSpec) -> None:
     check_sparsity("sparsity", spec.target_sparsity_pct)
     _number(spec, "target_sparsity_pct", lambda v: 0 < v < 100, "per cent")
     if spec.ticket is not None:
-        _make_given(spec)
+        make_given(spec)
     else:
         lookup("criterion", str(spec.criterion), CRITERIA)
         _check_choice(spec, "granularity", GRANULARITIES)
@@ -189,30 +189,6 @@ def _read_rewind_epoch(spec: TrialSpec) -> None:
             _set(spec, "rewind_epoch", int(number))
     elif spec.rewind_step is not None:
         _set(spec, "rewind_epoch", None)
-
-
-def _check_ticket(spec: TrialSpec) -> None:
-    given = parse_ticket(str(spec.ticket))
-    if given.epoch >= spec.epochs:
-        raise bad_value(
-            "ticket", str(spec.ticket), f"weights of an epoch before the last ({spec.epochs})",
-            "training starts at their epoch, and none would be left; --rewind-epoch 0 trains all of them",
-        )  # fmt: skip
-
-
-def _make_given(spec: TrialSpec) -> None:
-    """The mask and the weights are the imported ticket's, so nothing of how a ticket is found acts."""
-    for name, valid, why in (
-        ("schedule", (None, "imp"), "its mask is given"),  # imp: the field's default
-        ("retrain", ("weight_rewinding", "auto"), "it is trained from the weights that are given"),
-        ("reset_end", (False,), "it is trained"),
-        ("rewind_step", (None,), "it starts at an epoch"),
-    ):
-        if getattr(spec, name) not in valid:
-            raise bad_value(name, getattr(spec, name), f"{valid[0]} with an imported ticket", why)
-    for name, value in GIVEN_FIELDS.items():
-        _set(spec, name, value)
-    _set(spec, "rewind_epoch", parse_ticket(str(spec.ticket)).epoch)
 
 
 def _check_levels(spec: TrialSpec) -> None:

@@ -112,11 +112,12 @@ def _read(text: str, masks: Path | None, model: nn.Module, store: Store) -> Impo
     from lth_trainable.foreign import read_foreign
     from lth_trainable.imported import find_imported
 
-    if not Path(text).exists() and _DIGEST.fullmatch(text):
+    path = Path(text).expanduser()
+    if not path.exists() and _DIGEST.fullmatch(text):
         ticket = find_imported(store, text)
         ticket.start(model)
         return ticket
-    return fit_ticket(read_foreign(Path(text).expanduser(), masks), model)
+    return fit_ticket(read_foreign(path, None if masks is None else masks.expanduser()), model)
 
 
 def _network(sweep: Sweep, data_root: Path | None) -> nn.Module:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from analysis.__main__ import main
 from analysis.export import export, write_loader, write_ticket
 from analysis.load_ticket import BUILDERS, load_model
 from lth_trainable.data import load_dataset
-from lth_trainable.models import MODELS
+from lth_trainable.models import MODELS, build
 from lth_trainable.run import run_trial
 from lth_trainable.spec import TrialSpec
 from lth_trainable.store import Store, load_trial, to_json
@@ -162,13 +163,14 @@ def test_weights_that_are_gone_are_named(trained: Path, tmp_path: Path, capsys: 
 
 
 def test_a_resnet_opens_too_and_a_stranger_is_refused(tmp_path: Path) -> None:
-    network = MODELS["resnet18"]((3, 64, 64), 2).eval()
-    x, state = torch.randn(2, 3, 64, 64), network.state_dict()
-    for name in ("resnet18", "mine:network"):
-        about = {"spec": {"model": name}}
+    x = torch.randn(2, 3, 64, 64)
+    for folder, name, width in (("resnet18", "resnet18", None), ("narrow", "resnet18", 25.0)):
+        network = build(name, (3, 64, 64), 2, width).eval()
+        state, about = network.state_dict(), {"spec": {"model": name}}
         ticket = Ticket(masks={}, initial=state, rewind={}, final=state, provenance=about)
-        write_ticket(ticket, tmp_path / name.replace(":", "."), formats=("pt",))
-    assert torch.equal(load_model(tmp_path / "resnet18")(x), network(x))
+        write_ticket(ticket, tmp_path / folder, formats=("pt",))
+        assert torch.equal(load_model(tmp_path / folder)(x), network(x))
+    write_ticket(replace(ticket, provenance={"spec": {"model": "mine:network"}}), tmp_path / "mine.network")
     with pytest.raises(ValueError, match="mine:network is not known here"):
         load_model(tmp_path / "mine.network")
     with pytest.raises(ValueError, match=r"found no rewind.pt; it has final.pt, initial.pt, masks.pt"):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from lth_trainable.errors import UserError
@@ -55,11 +55,11 @@ def test_nothing_of_how_a_ticket_is_found_acts_in_a_given_one() -> None:
     spec = TrialSpec(**GIVEN, seed=3)
     assert spec == TrialSpec(**GIVEN, seed=3, prune_rate_pct=20.0, criterion="movement", granularity="filter")
     assert (spec.schedule, spec.criterion, spec.prune_rate_pct, spec.retrain) == (None, None, None, "weight_rewinding")
-    assert spec.name == "digits-lenet_300_100-ticket-s87.04-r0-t0a0a0a0a0a0a-seed3"
+    assert spec.name == "digits-lenet_300_100-ticket-s87.04-r0-t0a0a0a0a-seed3"
     assert spec.epochs_alone() == 20 and replace(spec, ticket=f"{DIGEST}-e5").epochs_alone() == 15
     assert spec_from_dict(spec.canonical()) == spec
     dense = replace(spec, control="dense")
-    assert dense.name == "digits-lenet_300_100-dense-t0a0a0a0a0a0a-seed3"
+    assert dense.name == "digits-lenet_300_100-dense-t0a0a0a0a-seed3"
     assert dense.starts_from_given and not replace(dense, ticket=f"{DIGEST}-masked").starts_from_given
 
 
@@ -195,9 +195,21 @@ def test_a_level_0_of_another_start_is_left_alone(tmp_path: Path) -> None:
     weights = weights_of(lenet())
     level = write_open_lth(tmp_path, "ep0_it0", weights, half(weights))
     other = level.parent / "level_0" / "main" / "model_ep0_it0.pth"
-    torch.save({name: tensor + 1 for name, tensor in weights.items()}, other)
-    found = read(level)
-    assert found.masked and "its level_0 has other weights" in found.told[0]
+    for content in ({name: tensor + 1 for name, tensor in weights.items()}, weights | {"1.weight": torch.ones(3, 5)}):
+        torch.save(content, other)
+        found = read(level)
+        assert found.masked and "its level_0 has other weights" in found.told[0]
+
+
+def test_tied_weights_are_stored_and_found_again(store: Store, tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
+    model[2].weight = model[0].weight
+    weights = model.state_dict()
+    weights["0.weight"][::2] = 0
+    torch.save(weights, tmp_path / "tied.pt")
+    found = fit_ticket(read_foreign(tmp_path / "tied.pt"), model)
+    found.seal(store)
+    assert list(found.masks) == ["0.weight"] and find_imported(store, found.digest).digest == found.digest
 
 
 # -- what does not fit -------------------------------------------------------------------------------------------------
@@ -305,7 +317,7 @@ def test_the_store_has_it_by_its_digest_and_reads_it_whole_or_not(half_ticket: I
     with pytest.raises(UserError, match=r"found none in .*import its file again"):
         find_imported(store, half_ticket.digest)
     half_ticket.seal(store)
-    for digest in (half_ticket.digest, half_ticket.digest[:12]):
+    for digest in (half_ticket.digest, half_ticket.digest[:8]):
         found = find_imported(store, digest)
         assert found.digest == half_ticket.digest and found.source == "half.pt"
     folder = Path(store.root, store.state(half_ticket.digest, {}))

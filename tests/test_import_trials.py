@@ -12,6 +12,7 @@ import torch
 import analysis
 from analysis.export import export
 from lth_trainable.data import load_dataset
+from lth_trainable.errors import UserError
 from lth_trainable.imported import Imported
 from lth_trainable.life import Keep
 from lth_trainable.run import run_trial
@@ -26,6 +27,7 @@ from sweeps.recipes import RECIPES, Sweep
 from sweeps.references import read_runs
 from sweeps.space import expand
 from sweeps.verify import main as verify
+from tests.analysis_helpers import around, dense, ladder, make_run
 from tests.import_helpers import DIGEST, read, write_half, write_masked
 
 PLAIN_SGD = {"optimizer": "sgd", "lr": 0.1, "momentum": 0.0}  # an optimiser without a state that a file would lack
@@ -66,6 +68,20 @@ def test_an_exported_ticket_trains_to_the_same_bytes_and_so_does_its_dense_netwo
     assert order["sha256"]["weights"] != records["none"]["sha256"]["weights"], "another seed is another order"
     (back,) = export([f"{elsewhere.root}/alone/trials/{replace(spec, control='none').name}"], tmp_path / "back")
     assert read(back.path).digest == found.digest, "what is imported is exported as it came"
+
+
+def test_controls_of_an_exported_ticket_of_one_level_train_to_the_same_bytes(store: Store, tmp_path: Path) -> None:
+    """Of one level: a control's chance is that of its seed and level."""
+    home = TrialSpec(target_sparsity_pct=40.0, epochs=2, seed=4)
+    run_trial(home, store, "home")
+    (exported,) = export([f"{store.root}/home/trials/{home.name}"], tmp_path)
+    found = read(exported.path)
+    found.seal(store)
+    spec = replace(home, ticket=str(found.id()), schedule=None, retrain="auto")
+    for control in ("random_mask", "layerwise_shuffle", "reinit", "random_sparse"):
+        ours, theirs = (run_trial(replace(ticket, control=control), store) for ticket in (spec, home))
+        assert ours["sha256"]["weights"] == theirs["sha256"]["weights"], control
+        assert ours["result"]["n_kept"] == theirs["result"]["n_kept"]
 
 
 def test_an_imported_ticket_goes_on_from_the_middle(half_ticket: Imported, store: Store, tmp_path: Path) -> None:
@@ -166,12 +182,48 @@ def test_bad_input_is_one_line_and_exit_2(
     assert out == "" and err.count("\n") == 1 and message in err
 
 
+def test_controls_and_baselines_are_those_that_the_file_has_weights_for(half_ticket: Imported, tmp_path: Path) -> None:
+    masked = write_masked(tmp_path / "masked.pt")
+    point = {"target_sparsity_pct": (50.0,), "layers": ("auto",)}
+    for ticket, controls in (
+        (half_ticket, {"random_mask", "layerwise_shuffle", "reinit", "random_sparse"}),
+        (masked, {"reinit", "random_sparse"}),
+    ):
+        axes = {"ticket": (str(ticket.id()),), **point}
+        space = expand(Sweep(name="a", claim="?", axes=axes, seeds=(0,), controls=("all",), baselines=("all",)))
+        assert {spec.control for spec in space.trials} == {"none", "dense", *controls}
+        of_dense = [spec for spec in space.trials if spec.is_dense]
+        assert sorted((spec.width_pct is None, spec.starts_from_given) for spec in of_dense) == [
+            (False, False), (True, ticket is half_ticket),
+        ], "the network of its own width, and small_dense"  # fmt: skip
+        left_out = next(note for note in space.notes if note.startswith("baselines all"))
+        for name in ("dense_stretched", "omp", "lr_rewinding", "fine_tuning"):
+            assert f"{name} for none" in left_out
+    with pytest.raises(UserError, match=r"controls random_mask: .*whose file has the weights outside its mask too"):
+        expand(Sweep(name="a", claim="?", axes={"ticket": (str(masked.id()),), **point}, controls=("random_mask",)))
+
+
 def test_every_recipe_takes_an_import(half_ticket: Imported) -> None:
     for recipe in RECIPES.values():
         sweep = without_own_tickets(recipe(), {}, {})
         ticket = {"ticket": (DIGEST,), "target_sparsity_pct": (50.0,), "layers": ("auto",)}
         trials = expand(replace(sweep, axes={**sweep.axes, **ticket})).trials
         assert len(trials) == 2 * len(sweep.seeds), "a ticket and its dense network on each seed"
+
+
+def test_in_one_run_every_ticket_is_compared_with_the_dense_network_of_its_own(tmp_path: Path) -> None:
+    mine, masked = {"ticket": DIGEST}, {"ticket": f"{'1b' * 32}-masked-e2"}
+    fields: tuple[dict[str, Any], ...] = ({}, mine, masked)
+    specs = [spec for more in fields for spec in (*dense(**more), *ladder(64.0, **more))]
+    frames = analysis.gather(make_run(tmp_path, specs, around(0.95)))
+    compared = frames.verdicts[frames.verdicts["claim"] == "matches"].set_index("group")["baseline_group"].to_dict()
+    assert compared == {
+        "digits-lenet_300_100-imp-s64-r0": "digits-lenet_300_100-dense",
+        "digits-lenet_300_100-ticket-s64-r0-t0a0a0a0a": "digits-lenet_300_100-dense-t0a0a0a0a",
+        "digits-lenet_300_100-ticket-s64-r2-t1b1b1b1b.e2": "digits-lenet_300_100-dense-t1b1b1b1b.e2",
+    }
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "imported, rewind epoch 2, 1b1b1b1b.e2" in report
 
 
 @pytest.mark.slow
@@ -183,6 +235,6 @@ def test_an_imported_ticket_goes_through_a_sweep_to_a_verdict(half_ticket: Impor
     assert set(frames.trials["status"]) == {"done"} and set(frames.trials["ticket"]) == {half_ticket.digest}
     assert frames.verdicts["n_pairs"].tolist() == [5]
     (tmp_path / "half.pt").unlink()
-    assert main([*common, "--import-ticket", half_ticket.digest[:12], "--seeds", "6"]) == 0
+    assert main([*common, "--import-ticket", half_ticket.digest[:8], "--seeds", "6"]) == 0
     assert len(analysis.load(f"{storage}/digits_import").trials) == 12
     assert verify([f"{storage}/digits_import", "--trials", "2"]) == 0
