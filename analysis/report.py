@@ -112,10 +112,16 @@ def _claim_view(rows: Sequence[Row]) -> list[dict[str, Any]]:
             "claim": label if i == 0 else "", "tickets": labels[row["ladder"]], "seeds": seeds(row),
             "sparsity": "" if row["claim"] == LADDER_CLAIM else f"{row['target_sparsity_pct']:g}",
             "effect": _effect(row), "g": _text(row["hedges_g"], signed), "verdict": row["verdict"],
-            "p": _text(row["p_decisive"], lambda p: "< 0.001" if p < 0.001 else f"{p:.3f}"), "why": _tied(row["why"]),
+            "p": _text(_p_of(row), lambda p: "< 0.001" if p < 0.001 else f"{p:.3f}"), "why": _tied(row["why"]),
         }
         for label, members in by_claim.items() for i, row in enumerate(members)
     ]  # fmt: skip
+
+
+def _p_of(row: Row) -> float | None:
+    """The decisive one: against the claim where that is refuted."""
+    p: float | None = row["p_against_decisive" if row["verdict"] == "no" else "p_decisive"]
+    return p
 
 
 def _effect(row: Row) -> str:
