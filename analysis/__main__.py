@@ -41,6 +41,7 @@ class Command:
 COMMANDS: dict[str, Command] = {
     "pack": Command(module="analysis.pack_command", text="put a run into one file for a colleague"),
     "barrier": Command(module="analysis.barrier_command", text="measure whether tickets are stable to SGD noise"),
+    "figures": Command(module="analysis.figures_command", text="write figures for a paper: pdf, svg or png"),
     "export": Command(module="analysis.export_command", text="write tickets as folders that need torch alone"),
 }
 

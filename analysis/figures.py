@@ -8,7 +8,7 @@ of every colour vision can tell apart; each curve also carries its label.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from analysis.answer import KEEPING_UP
-from analysis.curves import Curve, Panel, panels
+from analysis.curves import Control, Curve, Panel, panels
 from analysis.frames import Frames
 from analysis.layout import decades, extent, remaining, spread, ticks
 from analysis.words import percent
@@ -64,9 +64,10 @@ THEMES = {
 
 _DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1)))  # of curves beyond the palette
 _FROM_DENSE = (0, (3, 2))
+_CONTROL = (0, (1, 1.5))
 STYLE = {
     "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans", "Verdana"], "font.size": 9,
-    "svg.fonttype": "none", "svg.hashsalt": "lottery-sweep", "axes.unicode_minus": True,
+    "svg.fonttype": "none", "svg.hashsalt": "lottery-sweep", "pdf.fonttype": 42, "axes.unicode_minus": True,
 }  # fmt: skip
 
 
@@ -74,8 +75,8 @@ def accuracy_figure(frames: Frames, theme: str = "light") -> Figure:
     """Endpoint (per cent) against weights remaining (per cent, log): one curve a ladder, one panel a dense baseline.
 
     Bars and band are two-sided 95 % t-intervals of the means over all finished seeds; the verdicts, which pair by seed,
-    are in the markers: filled matches or beats dense, open undecided, a cross falls short. A run without finished
-    tickets gives a figure that says so. Raises `UserError` for an unknown theme.
+    are in the markers: filled matches or beats dense, open undecided, a cross falls short. Controls are dotted. A run
+    without finished tickets gives a figure that says so. Raises `UserError` for an unknown theme.
     """
     if theme not in THEMES:
         raise unknown_name("theme", theme, THEMES)
@@ -103,6 +104,14 @@ def to_png(figure: Figure, dpi: int = 200) -> bytes:
     return _saved(figure, "png", dpi=dpi, metadata={"Software": None})
 
 
+def to_pdf(figure: Figure) -> bytes:
+    """PDF with its fonts embedded as TrueType; the same figure gives the same bytes (no dates)."""
+    return _saved(figure, "pdf", transparent=True, metadata={"CreationDate": None, "Creator": None, "Producer": None})
+
+
+WRITERS: dict[str, Callable[[Figure], bytes]] = {"pdf": to_pdf, "svg": to_svg, "png": to_png}
+
+
 def _arrange(figure: Figure, shown: Sequence[Panel], count: int) -> None:
     """Margins in inches, the right one as wide as the longest label (5.6 pt a character of 9 pt, plus its line)."""
     width, height = PANEL_SIZE[0], PANEL_SIZE[1] * count
@@ -117,6 +126,7 @@ def _texts(panel: Panel) -> list[str]:
     return [
         panel.dense_label, _margin_label(panel), *(label for label, _ in panel.others),
         *(curve.label for curve in panel.curves),
+        *(control.label for curve in panel.curves for control in curve.controls),
     ]  # fmt: skip
 
 
@@ -136,7 +146,9 @@ def _draw(axis: Any, panel: Panel, theme: Theme) -> None:
     labels = _draw_dense(axis, panel, theme)
     start = panel.dense.mean if panel.dense else None
     for index, curve in enumerate(panel.curves):
-        labels.append(_draw_curve(axis, curve, _look(index, len(panel.curves), panel, theme), start, theme))
+        look = _look(index, len(panel.curves), panel, theme)
+        labels.append(_draw_curve(axis, curve, look, start, theme))
+        labels += [_draw_control(axis, control, look) for control in curve.controls]
     _limits(axis, panel)
     _place(axis, labels)
     _key(axis, panel, theme)
@@ -184,6 +196,14 @@ def _draw_curve(axis: Any, curve: Curve, look: Look, start: float | None, theme:
             axis.vlines(at, point.level.low, point.level.high, color=look.colour, linewidth=1.1, zorder=3)
         axis.plot([at], [point.level.mean], color=look.colour, zorder=4, **_marker(point.verdict, look.colour, theme))
     return y[-1], curve.label, look.colour, x[-1]
+
+
+def _draw_control(axis: Any, control: Control, look: Look) -> Label:
+    """A thin dotted line in the colour of its tickets, without intervals: the claims compare it with them, paired."""
+    x = [at * look.shift for at, _ in control.points]
+    y = [level.mean for _, level in control.points]
+    axis.plot(x, y, color=look.colour, linewidth=0.9, linestyle=_CONTROL, alpha=0.75, marker=".", markersize=3.5)
+    return y[-1], control.label, look.colour, x[-1]
 
 
 def _marker(verdict: str, colour: str, theme: Theme) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def gather(path: str | os.PathLike[str], geometry: Geometry | None = None) -> Fr
     geometry: whether masks and weights are compared (overlaps, signs): "auto" where there is little to read, "all",
     "none"; None: as last time, "auto" at first. Raises `UserError` where there is no run.
     """
-    from analysis.report import report_html  # matplotlib and jinja2 take a second to import
+    from analysis.report import write_report  # matplotlib and jinja2 take a second to import
 
     store, run = find_run(path)
     plan = read_plan(store, run)
@@ -68,7 +68,7 @@ def gather(path: str | os.PathLike[str], geometry: Geometry | None = None) -> Fr
         sums = {name: write_table(store, run, name, table) for name, table in ours.items()}
         write_index(store, run, sums, gathered.known, gathered.geometry)
         frames = to_frames(gathered.tables)
-        store.write(f"{run}/report.html", report_html(frames, plan, run).encode())
+        write_report(store, run, frames, plan)
     return frames
 
 

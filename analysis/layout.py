@@ -29,6 +29,7 @@ def extent(panel: Panel) -> tuple[float, float]:
     levels = [point.level for curve in panel.curves for point in curve.points]
     levels += [level for _, level in panel.others] + ([panel.dense] if panel.dense else [])
     ends = [value for level in levels for value in (level.mean, level.low, level.high) if value is not None]
+    ends += [level.mean for curve in panel.curves for control in curve.controls for _, level in control.points]
     if panel.dense:
         ends.append(panel.dense.mean - panel.margin_pp)
     return max(0.0, min(ends)), min(100.0, max(ends))

@@ -23,6 +23,7 @@ from jinja2 import Environment, StrictUndefined
 from analysis.answer import KEEPING_UP, answer_sentence, headlines
 from analysis.exclusions import EXCLUSIONS
 from analysis.export import read_ticket, write_loader, write_ticket
+from analysis.figure_set import read_suggestions
 from analysis.frames import OPTIONAL, Frames, as_rows, to_frames, write_table
 from analysis.gather import collect
 from analysis.index import write_index
@@ -79,7 +80,8 @@ def pack(path: str | os.PathLike[str], out: str | Path | None = None, tickets: S
             for name in (PLAN, EXCLUSIONS):
                 if store.exists(f"{run}/{name}"):
                     staged.write(f"{run}/{name}", store.read(f"{run}/{name}"))
-            staged.write(f"{run}/report.html", report_html(frames, plan, run).encode())
+            page = report_html(frames, plan, run, read_suggestions(store, run))
+            staged.write(f"{run}/report.html", page.encode())
             for name, trial in read_trials(store, run, frames.trials["trial"].tolist(), planned):
                 _stage_record(staged, store.trial(run, name), trial)
             for name in choice.trials:

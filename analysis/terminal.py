@@ -52,7 +52,7 @@ def claims_table(verdicts: pd.DataFrame) -> Table:
     """The other claims of the run, as far as it has trials for them: a line for each ladder, its rungs by answer."""
     every = as_rows(verdicts)
     lines: dict[str, dict[str, list[Row]]] = {}
-    for row in filter(_is_other, every):
+    for row in filter(is_other_claim, every):
         lines.setdefault(claim_label(row), {}).setdefault(row["ladder"], []).append(row)
     labels = short_labels([row["ladder"] for row in every])
     table = Table(title="other claims", title_justify="left", title_style="bold", box=None, padding=(0, GAP, 0, 0))
@@ -165,7 +165,7 @@ def _budget(row: Row) -> str:
     return dense_label(row["baseline"]).removeprefix("dense, ") + stretched
 
 
-def _is_other(row: Row) -> bool:
+def is_other_claim(row: Row) -> bool:
     """Neither in the table above nor without trials; the end of a ladder is in the sentence below."""
     headline = row["claim"] in ("matches", "beats") and row["kind"] in DENSE_KINDS
     return not headline and row["claim"] != LADDER_CLAIM and bool(row["n_pairs"] or row["n_unpaired"])

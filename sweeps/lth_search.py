@@ -22,6 +22,7 @@ from typing import Any
 
 import analysis
 from analysis.frames import write_table
+from analysis.plan import read_plan
 from analysis.search import STATUSES, SUGGESTIONS, measured, pareto_figure, suggestion_table, to_bytes
 from lth_trainable.errors import UserError
 from lth_trainable.spec import TrialSpec
@@ -145,11 +146,14 @@ def _search(
 
 def _conclude(job: Job, study: Any, search: Search) -> list[dict[str, Any]]:
     """Gather; write what was suggested, and its figure; show the best."""
+    from analysis.report import write_report  # matplotlib and jinja2 take a second to import
+
     store, run = job.ledger.store, job.ledger.run
     frames = analysis.gather(job.ledger.path)
     trials = {row["trial"]: row for row in analysis.as_rows(frames.trials)}
     rows = [row for trial in study.trials() if (row := _row(trial, study.front, trials)) is not None]
     write_table(store, run, SUGGESTIONS, suggestion_table(rows))
+    write_report(store, run, frames, read_plan(store, run))  # now with the front
     for kind in ("svg", "png"):
         store.write(f"{run}/analysis/pareto.{kind}", to_bytes(pareto_figure(rows), kind))
     _show(job, rows, search, study.place)
