@@ -41,6 +41,7 @@ class Command:
 COMMANDS: dict[str, Command] = {
     "pack": Command(module="analysis.pack_command", text="put a run into one file for a colleague"),
     "barrier": Command(module="analysis.barrier_command", text="measure whether tickets are stable to SGD noise"),
+    "compare": Command(module="analysis.compare_command", text="compare two runs: recipes, criteria or code versions"),
     "export": Command(module="analysis.export_command", text="write tickets as folders that need torch alone"),
 }
 
