@@ -24,6 +24,7 @@ PROVENANCE = (
     "cuda_version", "cudnn_version", "driver_version", "device", "threads", "deterministic",
 )  # fmt: skip
 HIGHER, LOWER, OPEN, UNTESTED = "B higher", "B lower", "undecided", "not tested"
+SAME = "the same"  # every trial that both have finished has the same metrics, byte for byte
 _MATCHED = (*SEEDS, "target_sparsity_pct", "control")  # never free: replicate, what is compared at, the kind
 
 Key = tuple[Any, ...]
@@ -217,13 +218,15 @@ def _tested(family: Sequence[Comparison]) -> list[Comparison]:
     """Holm over the family. A group with too few pairs counts in it with p = 1, as unfinished runs are not favoured."""
     p = [found.p if found.p is not None and found.n_pairs >= MIN_PAIRS else None for found in family]
     adjusted = holm([1.0 if value is None else value for value in p])
-    return [
-        found if value is None else replace(found, p_holm=p_holm, result=_result(found, p_holm))
-        for found, value, p_holm in zip(family, p, adjusted, strict=True)
-    ]
+    decisive = [None if value is None else p_holm for value, p_holm in zip(p, adjusted, strict=True)]
+    return [replace(found, p_holm=p, result=_result(found, p)) for found, p in zip(family, decisive, strict=True)]
 
 
-def _result(found: Comparison, p_holm: float) -> str:
+def _result(found: Comparison, p_holm: float | None) -> str:
+    if found.n_both and found.n_same_metrics == found.n_both:
+        return SAME
+    if p_holm is None:
+        return UNTESTED
     if p_holm > ALPHA:
         return OPEN
     return HIGHER if found.effect is not None and found.effect > 0 else LOWER

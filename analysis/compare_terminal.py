@@ -8,11 +8,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis.compare import ALPHA, HIGHER, LOWER, OPEN, UNTESTED, Compared, Comparison, Difference
+from analysis.compare import ALPHA, HIGHER, LOWER, OPEN, SAME, UNTESTED, Compared, Comparison, Difference
 from analysis.evidence import MIN_PAIRS
 from analysis.words import common_label, short_labels, signed
 
-STYLES = {HIGHER: "green", LOWER: "red", OPEN: "yellow", UNTESTED: "yellow"}
+STYLES = {HIGHER: "green", LOWER: "red", SAME: "green", OPEN: "yellow", UNTESTED: "yellow"}
 SHOWN_VALUES, DIGEST = 4, 12  # values of a field; characters of a SHA-256
 
 
@@ -45,7 +45,7 @@ def comparison_table(found: Compared) -> Table:
     title = f"{common_label([row.ladder for row in found.comparisons])}: {endpoint}, B minus A (alpha {ALPHA:g}, Holm)"
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0), pad_edge=False)
     right = ("sparsity", "seeds", "g", "p")
-    for heading in ("trials", "sparsity", "seeds", "difference, pp (95 %)", "g", "p", "same bytes", "result"):
+    for heading in ("trials", "sparsity", "seeds", "difference, pp (95 %)", "g", "p", "same\nbytes", "result"):
         table.add_column(heading, justify="right" if heading in right else "left", no_wrap=heading != "trials")
     before = None
     for row in found.comparisons:

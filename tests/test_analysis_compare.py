@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from scipy import stats as reference
 
 from analysis import gather
 from analysis.__main__ import main
-from analysis.compare import ALPHA, HIGHER, LOWER, OPEN, UNTESTED, Compared, compare, free_fields
+from analysis.compare import ALPHA, HIGHER, LOWER, OPEN, SAME, UNTESTED, Compared, compare, free_fields
 from analysis.compare_terminal import show_comparison
 from analysis.stats import hedges_g, holm, two_sided, two_sided_flip_p
 from lth_trainable.spec import TrialSpec
@@ -27,7 +28,8 @@ TARGETS = (64, 87.04)
 
 def trials(mean: float = 0.96, seeds: int = 6, **fields: Any) -> list[dict[str, Any]]:
     """Dense networks and two rungs; the fields are those of the tickets."""
-    return trial_rows([*dense(seeds), *ladder(*TARGETS, seeds=seeds, **fields)], around(mean))
+    rows = trial_rows([*dense(seeds), *ladder(*TARGETS, seeds=seeds, **fields)], around(mean))
+    return [row | {"sha256_metrics": sha256(f"{row['trial']} {mean}".encode()).hexdigest()} for row in rows]
 
 
 def one(found: Compared, target: float | None = 64) -> Any:
@@ -79,12 +81,12 @@ def test_holm_goes_over_the_tickets_and_stands_between_p_and_the_result() -> Non
     d = np.array([0.1, 0.2, 0.6, 0.5, -0.05, 0.4]) / 100
     a = trials()
     b = [row | {ENDPOINT: row[ENDPOINT] + (d[row["seed"]] if row["control"] == "none" else 0)} for row in a]
-    b = [row | {"criterion": "movement"} if row["control"] == "none" else row for row in b]
+    b = [row | {"criterion": "movement", "sha256_metrics": "4" * 64} if row["control"] == "none" else row for row in b]
     p = float(reference.ttest_1samp(d, 0).pvalue)
     assert ALPHA / 2 < p < ALPHA
     rows = compare(a, b, ENDPOINT).comparisons
     assert [row.p_holm for row in rows] == pytest.approx([2 * p, 2 * p, 1.0])
-    assert [row.result for row in rows] == [OPEN, OPEN, OPEN]
+    assert [row.result for row in rows] == [OPEN, OPEN, SAME]
     alone = [row for row in b if row["target_sparsity_pct"] != 87.04]
     assert one(compare(a, alone, ENDPOINT)).result == HIGHER
 
@@ -152,7 +154,13 @@ def test_versions_and_equal_bytes_answer_for_two_versions_of_the_code() -> None:
     found = compare(a, b, ENDPOINT)
     assert found.free == () and [version.column for version in found.versions] == ["code_sha256"]
     assert [(row.n_same_metrics, row.n_both) for row in found.comparisons] == [(5, 6), (6, 6), (6, 6)]
-    assert (one(found).effect, one(found).p, one(found).result) == (0, 1, OPEN)
+    assert [row.result for row in found.comparisons] == [OPEN, SAME, SAME]
+    assert (one(found).effect, one(found).p) == (0, 1)
+
+
+def test_trials_whose_metrics_were_not_recorded_are_never_the_same() -> None:
+    rows = [row | {"sha256_metrics": None} for row in trials()]
+    assert [(row.n_both, row.result) for row in compare(rows, rows, ENDPOINT).comparisons] == [(0, OPEN)] * 3
 
 
 def test_the_terminal_shows_all_of_it_in_100_columns() -> None:
@@ -163,7 +171,7 @@ def test_the_terminal_shows_all_of_it_in_100_columns() -> None:
     text = console.export_text()
     for part in (
         "A  runs/a", "spec: criterion: A large_final, B movement", "versions: torch_version: A 2.14.1, B 3.0", LOWER,
-        "digits, LeNet-300-100: test accuracy, B minus A", "5 of 6", "same bytes in 17 of 17 trials",
+        "digits, LeNet-300-100: test accuracy, B minus A", "5 of 6", "same bytes in 0 of 17 trials",
         "1 seed of digits-lenet_300_100-imp-s64-r0 unpaired: B failed (seed 2)",
         "not compared: digits-lenet_300_100-imp-s92.22-r0 of A, 5 trials: none such in B",
     ):  # fmt: skip
