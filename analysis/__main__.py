@@ -42,6 +42,7 @@ COMMANDS: dict[str, Command] = {
     "pack": Command(module="analysis.pack_command", text="put a run into one file for a colleague"),
     "barrier": Command(module="analysis.barrier_command", text="measure whether tickets are stable to SGD noise"),
     "figures": Command(module="analysis.figures_command", text="write figures for a paper: pdf, svg or png"),
+    "compare": Command(module="analysis.compare_command", text="compare two runs: recipes, criteria or code versions"),
     "export": Command(module="analysis.export_command", text="write tickets as folders that need torch alone"),
 }
 

@@ -119,17 +119,22 @@ def ladder_key(group: Group) -> tuple[Any, ...]:
 
 
 def pair_up(
-    tickets: Iterable[Row], others: Iterable[Row], column: str, other: str, other_column: str | None = None
+    tickets: Iterable[Row],
+    others: Iterable[Row],
+    column: str,
+    other: str,
+    other_column: str | None = None,
+    ticket: str = "ticket",
 ) -> Pairs:
     """Pairs by seed of `column`, against `other_column` of the rows `others` (None: the same).
 
     A pair is broken where a trial of either side is not done or has no such value, or the two saw different data.
     Trials of one seed (several order seeds) share their initialisation, so they are one replicate: their mean.
-    other: name of the other side, for the reasons.
+    ticket, other: names of the two sides, for the reasons.
     """
     ours, theirs = _by_seed(tickets), _by_seed(others)
     columns = column, other_column or column
-    broken = {seed: _break(ours[seed], theirs.get(seed, ()), columns, other) for seed in sorted(ours)}
+    broken = {seed: _break(ours[seed], theirs.get(seed, ()), columns, (ticket, other)) for seed in sorted(ours)}
     whole = [seed for seed, reason in broken.items() if reason is None]
     x, y = [_mean(ours[seed], columns[0]) for seed in whole], [_mean(theirs[seed], columns[1]) for seed in whole]
     return Pairs(
@@ -157,14 +162,14 @@ def _by_seed(rows: Iterable[Row]) -> Mapping[int, Sequence[Row]]:
     return found
 
 
-def _break(ours: Sequence[Row], theirs: Sequence[Row], columns: tuple[str, str], other: str) -> str | None:
+def _break(ours: Sequence[Row], theirs: Sequence[Row], columns: tuple[str, str], sides: tuple[str, str]) -> str | None:
     """Why the trials of one seed form no pair, None where they do."""
-    for side, rows in (("ticket", ours), (other, theirs)):
+    for side, rows in zip(sides, (ours, theirs), strict=True):
         for row in rows:
             if row["status"] != "done":
                 return f"{side} {row['status']}"
     if not theirs:
-        return f"no {other} trial"
+        return f"no {sides[1]} trial"
     for rows, name in zip((ours, theirs), columns, strict=True):
         if any(row.get(name) is None for row in rows):
             return f"no {name}"

@@ -95,6 +95,19 @@ def inferiority(differences: Sequence[float] | Values, margin: float) -> PValue:
     return superiority(-np.asarray(differences, dtype=np.float64), margin)
 
 
+def two_sided(differences: Sequence[float] | Values) -> PValue:
+    """H0: mean difference = 0, against either side: twice the smaller `superiority` p, at most 1. Errors as there."""
+    d = np.asarray(differences, dtype=np.float64)
+    more, less = superiority(d), superiority(-d)
+    return PValue(p=min(1.0, 2 * min(more.p, less.p)), test=more.test)
+
+
+def two_sided_flip_p(differences: Sequence[float] | Values) -> float:
+    """The sign-flip p for either side: the part of flips with a sum as far from 0, their sums being symmetric."""
+    d = np.asarray(differences, dtype=np.float64)
+    return min(1.0, 2 * min(sign_flip_p(d), sign_flip_p(-d)))
+
+
 def sign_flip_p(differences: Sequence[float] | Values, bound: float = 0.0, seed: int = 0) -> float:
     """One-sided sign-flip (permutation) p for mean difference > `bound`: the part of flips with as large a sum.
 

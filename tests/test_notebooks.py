@@ -1,19 +1,27 @@
-"""The notebook runs from top to bottom and says what the tutorial says; the code of the callback's page runs."""
+"""The notebooks run from top to bottom and say what they should; the code of the callback's page runs."""
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
+from base64 import b64decode
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from PIL import Image, ImageColor
+
+import analysis
+from analysis.figures import THEMES
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK, PAGE = ROOT / "notebooks" / "lottery_tickets.ipynb", ROOT / "docs" / "callback.md"
+ANALYSIS, SMALL_RUN = ROOT / "notebooks" / "sweep_analysis.ipynb", ROOT / "tests" / "data" / "digits_small"
 SECONDS = 300  # for one cell, on a busy machine; the whole takes a tenth of it
 TUTORIAL = (
     "Pruning of weight until a sparsity of 50%",
@@ -45,8 +53,9 @@ def code_cells(notebook: Any) -> list[Any]:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def test_the_notebook_is_kept_without_outputs() -> None:
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+@pytest.mark.parametrize("path", [NOTEBOOK, ANALYSIS], ids=lambda path: path.stem)
+def test_the_notebook_is_kept_without_outputs(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     assert all(not cell.outputs and cell.execution_count is None for cell in code_cells(notebook))
 
@@ -63,6 +72,23 @@ def test_the_notebook_runs_and_prints_the_tutorials_lines(tmp_path: Path, kernel
     assert [line for line in TUTORIAL if line not in lines] == []
     assert lines.count("Final Sparsity: 50.00%") == 3
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 3
+
+
+def test_the_analysis_runs_on_tables_alone(tmp_path: Path, kernel: str) -> None:
+    shutil.copytree(SMALL_RUN, tmp_path / "runs" / "digits")  # where the notebook looks, and no trials beside it
+    notebook = nbformat.read(ANALYSIS, as_version=4)
+    place = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(notebook, timeout=SECONDS, kernel_name=kernel, resources=place).execute()
+    frames = analysis.load(SMALL_RUN)
+    outputs = {cell.id: cell.outputs for cell in code_cells(notebook)}
+    figure = Image.open(BytesIO(b64decode(outputs["accuracy"][0]["data"]["image/png"]))).convert("RGB")
+    colours = {colour for _, colour in figure.getcolors(figure.width * figure.height)}
+    assert ImageColor.getrgb(THEMES["light"].series[0]) in colours, "the curve of the only ladder"
+    assert analysis.answer(frames.verdicts) in outputs["headline"][0].text
+    assert "image/png" in outputs["cost-figure"][-1]["data"]
+    rows = {name: outputs[name][-1]["data"]["text/html"].count("<tr") for name in ("verdicts", "layers", "overlap")}
+    tested = int((frames.verdicts["n_pairs"] > 0).sum())
+    assert rows == {"verdicts": tested + 1, "layers": 6 + 2, "overlap": 3 * 4 + 2}  # headings are one row or two
 
 
 def test_the_code_of_the_callbacks_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
