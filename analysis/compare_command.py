@@ -39,7 +39,9 @@ def main(arguments: Sequence[str]) -> int:
     options = tyro.cli(Options, prog="python -m analysis compare", args=arguments)
     found = compare_runs(options.run_a, options.run_b)
     if options.json:
-        print(json.dumps({"run_a": options.run_a, "run_b": options.run_b, **dataclasses.asdict(found)}))
+        print(
+            json.dumps({"run_a": options.run_a, "run_b": options.run_b, **dataclasses.asdict(found)}, allow_nan=False)
+        )
     else:
         show_comparison(Console(), found, options.run_a, options.run_b)
     return 0
