@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from analysis.curves import Ladder, ladders
-from analysis.figure_parts import MOST_PANELS, canvas, dress, theme_of
+from analysis.figure_parts import LEFT, MOST_PANELS, canvas, dress, theme_of
 from analysis.figures import STYLE, Theme
 from analysis.frames import Frames
 from analysis.words import percent
 
 CELL, WIDEST, FAINT = 0.24, 0.92, 0.06  # inches high; of a column's width; opacity of the emptiest cell
-LABELS = 1.0  # inches beside each panel for the names of layers
+MOST_ROOM = 1.9  # inches beside a panel for the names of its layers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,15 +71,17 @@ def layers_figure(frames: Frames, theme: str = "light") -> Figure | None:
     with mpl.rc_context(STYLE):
         figure, axes = canvas(len(shown), CELL * max(len(strip.layers) for strip in shown), [], colours)
         for axis, strip in zip(axes, shown, strict=True):
-            _make_room(axis)
+            _make_room(axis, max(map(len, strip.layers)))
             dress(axis, strip.label, "weights remaining in all (%)", "", colours)
             _draw(axis, strip, least, colours)
     return figure
 
 
-def _make_room(axis: Any) -> None:
+def _make_room(axis: Any, letters: int) -> None:
+    """Narrower on the left, by what the longest name needs beyond the margin."""
     box, width = axis.get_position(), axis.figure.get_figwidth()
-    extra = (LABELS - 0.55) / width
+    room = min(MOST_ROOM, 0.2 + letters * 5.6 / 72)
+    extra = max(0.0, room - LEFT + 0.1) / width
     axis.set_position((box.x0 + extra, box.y0, box.width - extra, box.height))
 
 

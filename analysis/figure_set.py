@@ -11,6 +11,7 @@ from analysis.barrier_figure import barrier_figure
 from analysis.figure_early_stop import early_stop_figure
 from analysis.figure_layers import layers_figure
 from analysis.figure_overlap import overlap_figure
+from analysis.figure_parts import MOST_PANELS
 from analysis.figure_training import training_figure
 from analysis.figures import accuracy_figure
 from analysis.frames import Frames, as_rows, read_table
@@ -51,7 +52,10 @@ def drawn(material: Material, theme: str) -> Iterator[tuple[str, Drawing, Figure
 
 
 def _barriers(material: Material, theme: str) -> Figure | None:
-    rows = as_rows(material.frames.barriers)
+    columns = ("alphas", "errors_pct")  # of pandas' arrays, which do not compare as lists do
+    rows = [
+        {**row, **{c: list(row[c]) for c in columns if row[c] is not None}} for row in as_rows(material.frames.barriers)
+    ]
     return barrier_figure(rows, theme) if rows else None
 
 
@@ -73,7 +77,8 @@ FIGURES: dict[str, Drawing] = {
     ),
     "training": Drawing(
         title="Training",
-        caption="Validation accuracy by epoch of the last level: mean over seeds and 95 % t-interval.",
+        caption="Validation accuracy by epoch of the last level: mean over seeds and 95 % t-interval; "
+        f"the first {MOST_PANELS} ladders at most.",
         draw=lambda material, theme: training_figure(material.frames, theme),
     ),
     "early_stop": Drawing(
@@ -84,7 +89,8 @@ FIGURES: dict[str, Drawing] = {
     ),
     "layers": Drawing(
         title="Sparsity by layer",
-        caption="Weights of each layer that remain, per cent, mean over seeds; the first layer on top.",
+        caption="Weights of each layer that remain, per cent, mean over seeds; the first layer on top, "
+        f"the first {MOST_PANELS} ladders at most.",
         draw=lambda material, theme: layers_figure(material.frames, theme),
     ),
     "overlap": Drawing(

@@ -83,7 +83,7 @@ def accuracy_figure(frames: Frames, theme: str = "light") -> Figure:
     colours, shown = THEMES[theme], [panel for panel in panels(frames) if panel.curves]
     with mpl.rc_context(STYLE):
         count = max(1, len(shown))
-        figure = Figure(figsize=(PANEL_SIZE[0], PANEL_SIZE[1] * count), facecolor=colours.background)
+        figure = Figure(figsize=(PANEL_SIZE[0], _height(shown) * count), facecolor=colours.background)
         FigureCanvasAgg(figure)
         axes = figure.subplots(count, 1, squeeze=False)[:, 0]
         _arrange(figure, shown, count)
@@ -114,12 +114,18 @@ WRITERS: dict[str, Callable[[Figure], bytes]] = {"pdf": to_pdf, "svg": to_svg, "
 
 def _arrange(figure: Figure, shown: Sequence[Panel], count: int) -> None:
     """Margins in inches, the right one as wide as the longest label (5.6 pt a character of 9 pt, plus its line)."""
-    width, height = PANEL_SIZE[0], PANEL_SIZE[1] * count
+    width, height = PANEL_SIZE[0], _height(shown) * count
     longest = max((len(text) for panel in shown for text in _texts(panel)), default=0)
     right = min(0.4 * width, 0.25 + longest * 5.6 / 72)
     figure.subplots_adjust(
         left=0.62 / width, right=1 - right / width, bottom=1.0 / height, top=1 - 0.42 / height, hspace=0.42
     )
+
+
+def _height(shown: Sequence[Panel]) -> float:
+    """Inches of a panel: more than usual where its labels need it, one below the other."""
+    most = max((len(_texts(panel)) for panel in shown), default=0)
+    return max(PANEL_SIZE[1], 1.42 + most * LABEL_GAP_PT / 72)
 
 
 def _texts(panel: Panel) -> list[str]:

@@ -124,6 +124,23 @@ def test_controls_are_curves_of_their_tickets() -> None:
         assert level.mean == pytest.approx(point.level.mean - 2)
 
 
+def test_a_run_of_a_search_has_its_front(frames: Frames) -> None:
+    rows = [
+        {
+            "suggestion": i,
+            "status": "done",
+            "on_front": i == 1,
+            "valid_accuracy": 0.9 + i / 100,
+            "sparsity_pct": 80.0 + i,
+        }
+        for i in range(2)
+    ]
+    assert [name for name, *_ in drawn(Material(frames=frames, suggestions=rows), "light")][:2] == [
+        "accuracy",
+        "pareto",
+    ]
+
+
 def test_savings_are_sums_of_the_tables(tmp_path: Path) -> None:
     specs = dense(2)
     frames = analysis.gather(make_run(tmp_path, specs, ACCURACY))
