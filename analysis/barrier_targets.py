@@ -174,7 +174,8 @@ class _Trials:
         """The dense trial of the ticket's seed, where it is finished, and the ticket; a new initialisation alone."""
         planned = self.dense_of(ticket.spec)
         target = Target(trial=ticket, ticket=ticket, dense=planned.name if planned else None)
-        dense = None if ticket.spec.starts_over else self.finished(planned)
+        is_elsewhere = ticket.spec.starts_over or (ticket.spec.given is not None and ticket.spec.given.masked)
+        dense = None if is_elsewhere else self.finished(planned)  # it began with other weights
         return [replace(target, trial=dense), target] if dense else [target]
 
     def from_all_points(self, dense: Finished) -> list[Target]:

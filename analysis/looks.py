@@ -9,13 +9,15 @@ from analysis.schema import Row
 
 
 def looks_taken(trials: Iterable[Row], looks: Sequence[int]) -> tuple[int, ...]:
-    """The looks whose seeds have all been tried: planned, and no trial of them missing.
+    """The looks whose seeds have all been tried: planned, and no ticket or dense trial of them missing.
 
-    A look of n seeds is that of seeds 0 to n - 1; trials: rows of trials.parquet.
+    A look of n seeds is that of seeds 0 to n - 1; trials: rows of trials.parquet. The question of the looks is that of
+    tickets and dense networks: controls and baselines, which a later command may leave out, do not hold it up.
     """
     status: dict[int, set[str]] = defaultdict(set)
     for row in trials:
-        status[row["seed"]].add(row["status"])
+        if row.get("role") not in ("control", "baseline"):
+            status[row["seed"]].add(row["status"])
     tried = next((n for n in range(max(looks, default=0)) if not status[n] or "missing" in status[n]), None)
     return tuple(n for n in looks if tried is None or n <= tried)
 

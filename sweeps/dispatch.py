@@ -29,6 +29,7 @@ class Dispatcher:
     ) -> None:
         self.slots, self.rank_of = max(1, slots), rank_of
         self.done, self.stored = set(done), set(stored)
+        self.stopped: set[str] = set()  # trials that are over for this command alone
         self.running: dict[str, list[Node]] = {}
         self._lay_out(plan)
 

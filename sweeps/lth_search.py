@@ -84,7 +84,7 @@ def run(options: SearchOptions, search: Search, arguments: Sequence[str]) -> int
         job.say(f"note: {note}", "yellow")
     done = _told(rows)
     summary = {
-        "run": ledger.path, "suggestions": search.suggestions, "planned": search.suggestions, "done": done,
+        "run": ledger.path, "suggestions": search.suggestions, "planned": max(search.suggestions, done), "done": done,
         "by_status": {status: sum(row["status"] == status for row in rows) for status in STATUSES},
         "front": [_plain(row, search) for row in rows if row["on_front"]], "trials": board.planned,
         "failed": len(outcome.failures), "epochs_trained": outcome.epochs, "stopped_by": outcome.stopped_by,
@@ -220,6 +220,8 @@ def confirm(best: Sequence[Mapping[str, Any]], search: Search) -> str:
     row, flag_of = best[-1], flags()
     values = {"target_sparsity_pct": row["target_sparsity_pct"]}
     values |= {name: row[name] for name in {**search.sweep.base, **search.axes} if row.get(name) is not None}
+    if row.get("rewind_step") is not None:
+        values["rewind_epoch"] = f"{row['rewind_step']}it"
     first = max(search.sweep.seeds) + 1
     words = [word for name, value in values.items() for word in (f"--{flag_of[name].replace('_', '-')}", _cell(value))]
     seeds = [str(seed) for seed in range(first, first + 8)]

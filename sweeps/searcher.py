@@ -79,6 +79,7 @@ class PlanSearcher(Searcher):
             return
         if not error and result.get("status") != "failed":
             self.board.stop(trial.name)  # by the budget: it goes on another time
+            self.dispatcher.stopped.add(trial.name)
         else:
             self.board.fail(trial.name)
         self.dispatcher.finished(trial.name, whole=False)

@@ -12,10 +12,11 @@ from lth_trainable.registry import lookup
 from lth_trainable.validation import check_sparsity
 from sweeps.axes import Axis, Choice, Range, check_axes
 from sweeps.recipes import RECIPES, Sweep, digits, every_point, find_recipe
+from sweeps.space import check_seeds
 
 MOST, LEAST = "max", "min"
 OBJECTIVES = {"accuracy": MOST, "sparsity": MOST, "epochs": LEAST}
-SCORES = ("mean", "paired")
+COMPARED_WITH = ("dense", "dense_to_first_prune")  # baselines that a search can have
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +46,20 @@ class Search:
             "base": {name: str(value) for name, value in sorted(self.sweep.base.items())},
             "axes": {name: str(axis) for name, axis in sorted(self.axes.items())},
             "seeds": list(self.sweep.seeds), "objectives": list(self.objectives), "score": self.score,
-            "reduction": self.reduction, "sampler_seed": self.sampler_seed,
+            "reduction": self.reduction, "rungs": self.rungs, "sampler_seed": self.sampler_seed,
         }  # fmt: skip
 
     def check(self) -> Search:
         """This search with single values fixed and its sparsities above the floor. Raises `UserError`."""
         if self.suggestions < 1:
             raise bad_value("suggestions", self.suggestions, "at least 1")
+        check_seeds(self.sweep.seeds)
+        more = [*self.sweep.controls, *(name for name in self.sweep.baselines if name not in COMPARED_WITH)]
+        if more:
+            raise bad_value(
+                "search", ", ".join(more), f"no controls, and of baselines {' and '.join(COMPARED_WITH)}",
+                "train the others beside what the search has found: python -m sweeps.lth_grid",
+            )  # fmt: skip
         if self.reduction is not None:
             if self.reduction < 2:
                 raise bad_value("asha", self.reduction, "a reduction factor of at least 2, such as 3")
@@ -122,7 +130,12 @@ def find_search(name: str) -> Search:
         sweep = find_recipe(name)
         return Search(sweep=replace(sweep, name=f"{name}_search", axes={}, selects=every_point))
     make = lookup("search", name, {**SEARCHES, **RECIPES})
-    found = make()
+    try:
+        found = make()
+    except UserError:
+        raise
+    except Exception as error:  # whatever a user's function raises is a mistake in that function
+        raise UserError(f"search: {name!r} cannot be made: {type(error).__name__}: {error}") from error
     if not isinstance(found, Search):
         raise bad_value("search", name, "a function that returns a Search", f"it returns {type(found).__name__}")
     return found

@@ -38,7 +38,7 @@ def expand(sweep: Sweep, data_root: Path | None = None) -> Space:
     A field that does not act under a schedule (the rewind epoch of agp) does not multiply trials. data_root: folder of
     data sets that read files; only `small_dense` looks at it, whose width depends on the pictures. Raises `UserError`.
     """
-    _check_seeds(sweep.seeds)
+    check_seeds(sweep.seeds)
     _check_repeats(sweep.axes)
     for value in sweep.axes.get("target_sparsity_pct", ()):
         check_sparsity("sparsity", value)
@@ -83,7 +83,8 @@ def _is_idle(name: str, tickets: list[TrialSpec]) -> bool:
     return name != "order_seed" and all(getattr(ticket, n) is None for ticket in tickets for n in names)
 
 
-def _check_seeds(seeds: tuple[int, ...]) -> None:
+def check_seeds(seeds: tuple[int, ...]) -> None:
+    """Raise `UserError` where there is no seed, or one twice."""
     if not seeds:
         raise bad_value("seed", [], "at least one seed")
     repeated = sorted({seed for seed in seeds if seeds.count(seed) > 1})

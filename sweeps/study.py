@@ -29,7 +29,7 @@ from sweeps.searches import OBJECTIVES, Search
 
 STUDY = "study.db"
 STARTUP = 8  # suggestions drawn at random, before the sampler learns
-TERMS, ON_WAY = "terms", "on_the_way_of"
+TERMS, ON_WAY, AGAIN = "terms", "on_the_way_of", "again"  # attributes of the study, and of its trials
 _DIRECTION = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
 
 
@@ -133,8 +133,9 @@ class Study:
 
     @property
     def n_told(self) -> int:
-        """Suggestions with objectives, or stopped; those on the way of others are no effort, and not counted."""
-        return sum(ON_WAY not in t.user_attrs for t in self.trials(TrialState.COMPLETE, TrialState.PRUNED))
+        """Suggestions that are over: told, stopped, or failed and not asked again. Not those on the way of others."""
+        ended = [t for t in self.trials(TrialState.COMPLETE, TrialState.PRUNED) if ON_WAY not in t.user_attrs]
+        return len(ended) + len(self._failed)
 
     @property
     def has_waiting(self) -> bool:
@@ -147,11 +148,17 @@ class Study:
 
     def ask_again(self) -> int:
         """Queue the suggestions whose trials failed; returns how many."""
-        before = {trial.user_attrs.get("again") for trial in self.trials()}
-        failed = [t for t in self.trials(TrialState.FAIL) if "trials" in t.user_attrs and t.number not in before]
+        failed = self._failed
         for trial in failed:
-            self._study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
+            self._study.enqueue_trial(trial.params, user_attrs={AGAIN: trial.number})
         return len(failed)
+
+    @property
+    def _failed(self) -> list[FrozenTrial]:
+        """Those whose trials failed, not asked again; what was drawn but is no trial is none of them."""
+        again = {trial.user_attrs.get(AGAIN) for trial in self.trials()}
+        failed = [t for t in self.trials(TrialState.FAIL) if "trials" in t.user_attrs and ON_WAY not in t.user_attrs]
+        return [trial for trial in failed if trial.number not in again]
 
     def close(self) -> None:
         self._storage.remove_session()

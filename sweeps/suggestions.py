@@ -133,7 +133,8 @@ class Suggestions:
 
     def _settle(self, dispatcher: Dispatcher) -> bool:
         """Tell of suggestions whose trials are over; whether one of them goes on to its next stage."""
-        for suggestion in [s for s in self.open if all(spec.name in dispatcher.done for spec in s.trials)]:
+        over = dispatcher.done - dispatcher.stopped
+        for suggestion in [s for s in self.open if all(spec.name in over for spec in s.trials)]:
             if self._goes_on(suggestion):
                 suggestion.stage += 1
                 self._plan(suggestion, dispatcher)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.store import PLAN
 from sweeps.arguments import Options
+from sweeps.branches import TICKET, role_of
 from sweeps.budget import Budget
 from sweeps.launch import Outcome, wait_for_shutdown
 from sweeps.plan import make_plan
@@ -128,8 +129,9 @@ def _first(job: Job, sweep: Sweep) -> int:
     from analysis.plan import read_plan
 
     planned = read_plan(store, run)
-    before = {group_name(t.name) for t in planned.trials if t.spec["control"] == "none"}
-    found = {group_name(t.name) for t in job.ledger.plan.trials if t.spec.control == "none"}
+    before = {group_name(t.name) for t in planned.trials if t.role == TICKET}
+    roles = {t.name: job.ledger.roles.get(t.name, role_of(t.spec)) for t in job.ledger.plan.trials}
+    found = {group_name(name) for name, role in roles.items() if role == TICKET}
     if planned.rule.looks and before != found:
         other = sorted(before ^ found)[0]
         raise UserError(

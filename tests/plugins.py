@@ -54,3 +54,8 @@ def gone_logger(place: Place) -> Logger:
             raise ConnectionError("the server is gone")
 
     return Logger(callback=Gone(), watch="nowhere")
+
+
+def no_search() -> None:
+    """A search that cannot be made."""
+    raise RuntimeError("no idea")

@@ -204,13 +204,34 @@ def test_a_trial_that_fails_fails_its_suggestion_and_no_other(done: Lab, tmp_pat
     assert lab.work()
     assert lab.told[0][1] == "FAIL"
     assert name in lab.study.trials()[0].user_attrs["reason"]
-    assert lab.study.n_told == TINY.suggestions
-    whole = Lab(tmp_path, replace(TINY, suggestions=TINY.suggestions + 1))
+    assert lab.study.n_told == TINY.suggestions, "one that failed is over too, or a search of failures would not end"
+    whole = Lab(tmp_path, TINY)
     assert whole.study.ask_again() == 1
     assert whole.study.ask_again() == 0
     whole.source.retry = True
     assert whole.work()
     assert ("COMPLETE", lab.told[0][2]) in [trial[1:3] for trial in whole.told]
+
+
+def test_a_search_in_which_every_trial_fails_comes_to_an_end(done: Lab, tmp_path: Path) -> None:
+    names = {name for trial in done.study.trials() for name in trial.user_attrs["trials"]}
+    lab = Lab(tmp_path, TINY, broken=tuple(names))
+    lab.source.search = replace(TINY, axes={"schedule": Choice(values=("omp",))})
+    assert lab.work(most=100)
+    assert lab.study.n_told == TINY.suggestions
+
+
+def test_a_suggestion_that_the_budget_ends_is_gone_on_with(done: Lab, tmp_path: Path) -> None:
+    first = Lab(tmp_path, TINY)
+    config: Any = first.searcher.suggest("t")
+    first.searcher.stopped_by = "--max-epochs"
+    first.searcher.on_trial_complete("t", {"epochs_done": 1, "stored": [], "fingerprint": "{}"})  # ended by a limit
+    assert config["trial"].name in first.dispatcher.stopped
+    assert first.searcher.suggest("u") == PlanSearcher.FINISHED
+    assert [trial.state for trial in first.study.trials()] == [TrialState.RUNNING]
+    second = Lab(tmp_path, TINY)
+    assert second.work()
+    assert second.told == done.told
 
 
 def test_a_point_that_is_no_trial_is_failed_and_another_is_asked_for(tmp_path: Path) -> None:
@@ -299,7 +320,8 @@ def test_the_command_line_makes_a_search() -> None:
     [
         (["--floor", "99"], "floor"), (["--floor", "0.9"], "did you mean 90"), (["--asha"], "one objective"),
         (["nonsense"], "expected one of"), (["digits"], "no axis"), (["--suggestions", "0"], "suggestions"),
-        (["--lr"], "at least one value"), (["--seed", "1", "1", "--max-epochs", "0"], "max-epochs"),
+        (["--lr"], "at least one value"), (["--seed", "1", "1"], "each seed once"),
+        (["tests.plugins:no_search"], "cannot be made"), (["--max-epochs", "0"], "max-epochs"),
     ],
 )  # fmt: skip
 def test_mistakes_end_with_one_line_and_code_2(
