@@ -43,7 +43,7 @@ def main() -> None:
         if "tune" in options.parts:
             found["tune"] = tune(Path(folder), options.trials, options.repeats)
         if {"covered", "restart"} & set(options.parts):
-            found |= covered_and_restarted(Path(folder, "ladders"), options.seeds, options.parts)
+            found |= ten_thousand(Path(folder, "ladders"), options.seeds, options.parts)
         if "dispatch" in options.parts:
             found["dispatch"] = dispatch()
     print(json.dumps(found, indent=1))
@@ -98,35 +98,38 @@ def side(trials: int, seconds: float, figures: dict[str, Any]) -> dict[str, Any]
 # -- ten thousand trials -----------------------------------------------------------------------------------------------
 
 
-def covered_and_restarted(storage: Path, seeds: int, parts: list[str]) -> dict[str, Any]:
+def ten_thousand(storage: Path, seeds: int, parts: list[str]) -> dict[str, Any]:
     """One run trains, another of the same storage is recorded from its states; then everything is done already."""
     trials = seeds * TRIALS_A_SEED
-    first = grid("ladders", storage, "trained", seeds)
-    second = grid("ladders", storage, "covered", seeds)
-    assert (first["code"], second["code"], second["calls"]["record"]) == (0, 0, trials), (first, second)
-    assert "launch" not in second["calls"]
-    rate = trials / second["seconds"]["record"]
-    found: dict[str, Any] = {}
-    found["covered"] = {
+    trained = grid("ladders", storage, "trained", seeds)
+    covered = grid("ladders", storage, "covered", seeds)
+    assert (trained["code"], covered["code"], covered["calls"]["record"]) == (0, 0, trials), (trained, covered)
+    assert "launch" not in covered["calls"]
+    rate = trials / covered["seconds"]["record"]
+    found = {"covered": {
         "trials": trials, "records_a_second": round(rate), "target": RECORDS_A_SECOND,
-        "meets_target": rate >= RECORDS_A_SECOND, "trained": steps(first), "covered": steps(second),
-    }  # fmt: skip
+        "meets_target": rate >= RECORDS_A_SECOND, "trained": steps(trained), "covered": steps(covered),
+    }}  # fmt: skip
     if "restart" in parts:
-        again = grid("ladders", storage, "covered", seeds)
-        assert again["code"] == 0 and not {"record", "launch"} & set(again["calls"])
-        run_path = str(storage / "covered")
-        seconds = {
-            "restart": again["seconds"]["command"],
-            "status": run(["-m", "sweeps.status", run_path, "--json"])["command_s"],
-            "du": run(["-m", "sweeps.storage", "du", str(storage), "--json"])["command_s"],
-        }
-        rss = max(figures["driver_rss_mb"] for figures in (first, second, again))
-        found["restart"] = {
-            "trials": trials, "seconds": rounded(seconds), "target_s": SECONDS,
-            "meets_target": max(seconds.values()) <= SECONDS, "restarted": steps(again),
-            "driver_rss_mb": round(rss), "target_rss_mb": RSS_MB, "meets_target_rss": rss < RSS_MB,
-        }  # fmt: skip
+        found["restart"] = restart(storage, seeds, [trained, covered])
     return {part: found[part] for part in found if part in parts}
+
+
+def restart(storage: Path, seeds: int, before: list[dict[str, Any]]) -> dict[str, Any]:
+    """The covered run's command again, and the listings. driver_rss_mb: the most of all commands so far."""
+    again = grid("ladders", storage, "covered", seeds)
+    assert again["code"] == 0 and not {"record", "launch"} & set(again["calls"]), again
+    seconds = {
+        "restart": again["command_s"],
+        "status": run(["-m", "sweeps.status", str(storage / "covered"), "--json"])["command_s"],
+        "du": run(["-m", "sweeps.storage", "du", str(storage), "--json"])["command_s"],
+    }
+    rss = max(figures["driver_rss_mb"] for figures in (*before, again))
+    return {
+        "trials": seeds * TRIALS_A_SEED, "seconds": rounded(seconds), "target_s": SECONDS,
+        "meets_target": max(seconds.values()) <= SECONDS, "restarted": steps(again),
+        "driver_rss_mb": round(rss), "target_rss_mb": RSS_MB, "meets_target_rss": rss < RSS_MB,
+    }  # fmt: skip
 
 
 def steps(figures: dict[str, Any]) -> dict[str, Any]:

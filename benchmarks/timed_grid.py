@@ -12,8 +12,8 @@ import functools
 import json
 import resource
 import sys
+import threading
 import time
-from collections import Counter
 from typing import Any
 
 STARTED = time.perf_counter()
@@ -30,33 +30,37 @@ STEPS = {
 
 def main() -> int:
     """Run the command with the clocks on; returns its exit code."""
-    seconds: Counter[str] = Counter()
-    calls: Counter[str] = Counter()
-    for step, (owner, name) in STEPS.items():
-        setattr(owner, name, timed(getattr(owner, name), step, seconds, calls))
+    clocks = {step: Clock(owner, name) for step, (owner, name) in STEPS.items()}
     code = lth_grid.main(sys.argv[1:])
-    seconds["command"] = time.perf_counter() - STARTED  # type: ignore[assignment]
+    seconds = {step: clock.seconds for step, clock in clocks.items() if clock.calls}
     used = resource.getrusage(resource.RUSAGE_SELF)
     print(json.dumps({
-        "code": code, "seconds": seconds, "calls": calls, "driver_cpu_s": used.ru_utime + used.ru_stime,
-        "driver_rss_mb": used.ru_maxrss / 1024,
+        "code": code, "seconds": {**seconds, "command": time.perf_counter() - STARTED},
+        "calls": {step: clocks[step].calls for step in seconds},
+        "driver_cpu_s": used.ru_utime + used.ru_stime, "driver_rss_mb": used.ru_maxrss / 1024,
     }), flush=True)  # fmt: skip
     return code
 
 
-def timed(function: Any, step: str, seconds: Any, calls: Any) -> Any:
-    """The function, its wall seconds and calls added up under `step`."""
+class Clock:
+    """Runs while a function is at work, in whatever number of threads."""
 
-    @functools.wraps(function)
-    def with_clock(*arguments: Any, **named: Any) -> Any:
-        started = time.perf_counter()
+    def __init__(self, owner: Any, name: str) -> None:
+        self.seconds, self.calls, self.at_work, self.since = 0.0, 0, 0, 0.0
+        self.function, self.lock = getattr(owner, name), threading.Lock()
+        setattr(owner, name, functools.wraps(self.function)(lambda *args, **named: self.timed(*args, **named)))
+
+    def timed(self, *args: Any, **named: Any) -> Any:
+        with self.lock:
+            self.since = self.since if self.at_work else time.perf_counter()
+            self.at_work += 1
         try:
-            return function(*arguments, **named)
+            return self.function(*args, **named)
         finally:
-            seconds[step] += time.perf_counter() - started
-            calls[step] += 1
-
-    return with_clock
+            with self.lock:
+                self.at_work -= 1
+                self.calls += 1
+                self.seconds += 0.0 if self.at_work else time.perf_counter() - self.since
 
 
 if __name__ == "__main__":
