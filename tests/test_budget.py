@@ -211,6 +211,7 @@ def is_paired(trials: dict[str, Any]) -> bool:
     return all(f"digits-lenet_300_100-dense-e6-seed{record['spec']['seed']}" in trials for record in trials.values())
 
 
+@pytest.mark.slow
 def test_a_sweep_stopped_twice_by_its_epochs_trains_nothing_twice(tmp_path: Path) -> None:
     code, first, said = sweep(tmp_path, *SMALL, "--max-epochs", "5")
     assert (code, first["stopped_by"], first["failed"]) == (3, "--max-epochs", 0), said

@@ -102,6 +102,7 @@ def head() -> Iterator[dict[str, str]]:
 # -- jobs ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_command_is_submitted_and_streams_and_returns_the_jobs_exit_code(
     head: dict[str, str], tmp_path: Path
 ) -> None:

@@ -103,6 +103,7 @@ def test_files_are_plain_state_dicts_equal_in_both_formats(trained: Path, tmp_pa
     assert about["spec"] == TICKET.canonical() and about["states"] == recorded["states"]
 
 
+@pytest.mark.slow
 def test_the_same_trial_gives_the_same_bytes_wherever_and_whenever(trained: Path, tmp_path: Path) -> None:
     (first,) = export([str(trained), TICKET.name], tmp_path / "a")
     moved = shutil.copytree(trained.parent, tmp_path / "moved") / "run"

@@ -230,6 +230,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_find_the_same_masks(tmp_path: Path) -> None:
     import socket
 
