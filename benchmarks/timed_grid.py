@@ -18,13 +18,14 @@ from typing import Any
 
 STARTED = time.perf_counter()
 
+import analysis  # noqa: E402
 from sweeps import lth_grid  # noqa: E402
 from sweeps.ledger import Ledger  # noqa: E402
 
 STEPS = {
     "expand": (lth_grid, "expand"), "plan": (lth_grid, "make_plan"), "take_stock": (Ledger, "take_stock"),
     "write_plan": (Ledger, "write_plan"), "stored": (Ledger, "stored"), "record": (Ledger, "record"),
-    "launch": (lth_grid, "launch"), "gather": (lth_grid, "_conclude"),
+    "launch": (lth_grid, "launch"), "gather": (analysis, "gather"),
 }  # fmt: skip
 
 
