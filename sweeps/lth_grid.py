@@ -12,30 +12,24 @@ import contextlib
 import json
 import sys
 import time
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
-from lth_trainable.data import load_dataset
-from lth_trainable.errors import UserError, bad_value
 from lth_trainable.listing import each
-from lth_trainable.store import STATES, Store, fingerprint_mark
-from sweeps.arguments import Options, RunOptions, parse
+from lth_trainable.store import fingerprint_mark
+from sweeps.arguments import Options, parse
 from sweeps.budget import Budget
-from sweeps.cluster import Cluster
 from sweeps.dispatch import Dispatcher
 from sweeps.estimate import estimate
 from sweeps.feed import Logs
 from sweeps.importing import Files, import_tickets
+from sweeps.job import OK, Job, exit_code_of, facts_of, finish, open_run
 from sweeps.launch import Outcome, Resources, launch
-from sweeps.ledger import Ledger, Stock, check_place
+from sweeps.ledger import Ledger, Stock
 from sweeps.lock import RunLock
 from sweeps.logs import check_loggers
-from sweeps.plan import Facts, as_json, make_plan, work_left
+from sweeps.plan import as_json, make_plan, work_left
 from sweeps.progress import Board
 from sweeps.recipes import RECIPES, Sweep
 from sweeps.showing import console, table_of
@@ -47,21 +41,15 @@ if TYPE_CHECKING:
     from analysis.frames import Frames
     from lth_trainable.imported import Imported
 
-OK, FAILED, BAD_INPUT, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
-    try:
+
+    def command() -> int:
         options, sweep = parse(argv)
         return show_recipes(options) if options.list else run(options, sweep, sys.argv[1:] if argv is None else argv)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
-    except KeyboardInterrupt:
-        print("interrupted; what is finished stays: the same command goes on", file=sys.stderr)
-        return INTERRUPTED
+
+    return exit_code_of(command)
 
 
 def run(options: Options, sweep: Sweep, arguments: Sequence[str]) -> int:
@@ -98,42 +86,6 @@ def run(options: Options, sweep: Sweep, arguments: Sequence[str]) -> int:
     done = look_by_look(job, sweep, budget, once) if sweep.looks else once(job, sweep, budget)
     _show(job, done.frames)
     return finish(job, {**done.summary, "wall_s": round(time.monotonic() - started, 2)}, done.outcome)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """What the parts of a command share. imported: tickets that its trials start from."""
-
-    console: Console
-    options: RunOptions
-    resources: Resources
-    ledger: Ledger
-    cluster: Cluster | None = None
-    imported: tuple[Imported, ...] = ()
-
-    def connected(self) -> contextlib.AbstractContextManager[Cluster]:
-        """The cluster that the options name, with room for these trials and the storage that all its nodes share."""
-        cluster = Cluster.connect(self.options.address or "auto", self.resources, self.say)
-        cluster.check_room()
-        return cluster.sharing(self.ledger.store, self.ledger.run)
-
-    def say(self, text: str, style: str = "") -> None:
-        """One paragraph, wrapped by the terminal alone: a log keeps whole lines, and names keep their brackets."""
-        self.console.print(text, style=style, soft_wrap=True, markup=False)
-
-    def stored(self, missing: int, repair: bool) -> tuple[Mapping[str, Any], set[str], list[str]]:
-        """Fingerprint of trials where they run, keys of states they can go on from, and reports on damaged ones."""
-        if not missing or not self.ledger.store.exists(STATES):
-            return {}, set(), []
-        if self.cluster is not None:
-            mark = self.cluster.mark()
-            return mark, *self.ledger.stored(mark, repair)
-        if self.options.cluster or self.options.address:
-            self.say("note: what is stored is shown for this machine's fingerprint, not for the cluster's", "yellow")
-        from lth_trainable.execution import Execution, fingerprint  # torch takes a second: only where states are read
-
-        mark = fingerprint(Execution(**self.resources.execution()))
-        return mark, *self.ledger.stored(mark, repair)
 
 
 def _imports(options: Options, sweep: Sweep, place: Place) -> tuple[Sweep, tuple[Imported, ...], tuple[str, ...]]:
@@ -243,26 +195,6 @@ def show_plan(job: Job, options: Options) -> int:
     return OK
 
 
-def open_run(options: RunOptions, default: str) -> tuple[Store, str]:
-    """The store and the run's name. Raises `UserError` for a storage that cannot be read."""
-    name = options.name or default
-    try:
-        store = check_place(options.storage, name)
-        store.exists(name)
-    except UserError:
-        raise
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise bad_value("storage", options.storage, "a folder, or s3:// or gs:// with access to it", reason) from error
-    return store, name
-
-
-def facts_of(dataset: str, split_seed: int, data_root: Path | None) -> Facts:
-    """What a plan must know of a data set, which is read for it."""
-    data = load_dataset(dataset, data_root, split_seed)
-    return Facts(digest=data.digest, n_train=len(data.train))
-
-
 def _train_and_judge(job: Job, sweep: Sweep, command: list[str], budget: Budget, place: Place) -> Round:
     """Train what is missing of these trials, then gather and test."""
     import analysis
@@ -301,24 +233,6 @@ def _todo_line(board: Board, ledger: Ledger, missing: int) -> str:
     parts.append(f"{missing} to go, {board.epochs_planned:,} epochs to train")
     shared = f"; sharing saves {saved:,} of {ledger.plan.epochs_requested:,}" if saved else ""
     return f"{board.planned} trials: {', '.join(parts)}{shared}  ->  {ledger.path}"
-
-
-def finish(job: Job, summary: dict[str, Any], outcome: Outcome) -> int:
-    for name, reason in sorted(outcome.failures.items()):
-        job.say(f"failed: {name}: {reason}", "red")
-    if outcome.failures:
-        job.say("the same command with --retry-failed tries them again", "yellow")
-    if outcome.stopped_by:
-        job.say(f"stopped by {outcome.stopped_by}; what is trained stays: the same command goes on", "yellow")
-    if outcome.interrupted:
-        job.say("interrupted; what is finished stays: the same command goes on", "yellow")
-    if job.options.json:
-        print(json.dumps(summary), flush=True)
-    if outcome.interrupted:
-        return INTERRUPTED
-    if summary["done"] == summary["planned"]:
-        return OK
-    return STOPPED if outcome.stopped_by and not outcome.failures else FAILED
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import json
 import shlex
 import sys
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -23,17 +22,16 @@ from typing import Any
 import analysis
 from analysis.frames import write_table
 from analysis.plan import read_plan
-from analysis.search import STATUSES, SUGGESTIONS, measured, pareto_figure, suggestion_table, to_bytes
-from lth_trainable.errors import UserError
+from analysis.search import STATUSES, SUGGESTIONS, measured, pareto_figure, suggestion_table
 from lth_trainable.spec import TrialSpec
 from sweeps.budget import Budget
 from sweeps.dispatch import Dispatcher
 from sweeps.feed import Logs
+from sweeps.job import FAILED, OK, Job, exit_code_of, facts_of, finish, open_run
 from sweeps.launch import Outcome, Resources, launch
 from sweeps.ledger import Ledger
 from sweeps.lock import RunLock
 from sweeps.logs import check_loggers
-from sweeps.lth_grid import BAD_INPUT, FAILED, INTERRUPTED, OK, Job, facts_of, finish, open_run
 from sweeps.plan import Facts, make_plan
 from sweeps.progress import Board
 from sweeps.search_arguments import SearchOptions, parse
@@ -46,16 +44,12 @@ SHOWN = 12  # suggestions in the table
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
-    try:
+
+    def command() -> int:
         options, search = parse(argv)
         return show_searches(options) if options.list else run(options, search, sys.argv[1:] if argv is None else argv)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
-    except KeyboardInterrupt:
-        print("interrupted; what is finished stays: the same command goes on", file=sys.stderr)
-        return INTERRUPTED
+
+    return exit_code_of(command)
 
 
 def run(options: SearchOptions, search: Search, arguments: Sequence[str]) -> int:
@@ -146,7 +140,8 @@ def _search(
 
 def _conclude(job: Job, study: Any, search: Search) -> list[dict[str, Any]]:
     """Gather; write what was suggested, and its figure; show the best."""
-    from analysis.report import write_report  # matplotlib and jinja2 take a second to import
+    from analysis.figures import WRITERS  # matplotlib and jinja2 take a second to import
+    from analysis.report import write_report
 
     store, run = job.ledger.store, job.ledger.run
     frames = analysis.gather(job.ledger.path)
@@ -155,7 +150,7 @@ def _conclude(job: Job, study: Any, search: Search) -> list[dict[str, Any]]:
     write_table(store, run, SUGGESTIONS, suggestion_table(rows))
     write_report(store, run, frames, read_plan(store, run))  # now with the front
     for kind in ("svg", "png"):
-        store.write(f"{run}/analysis/pareto.{kind}", to_bytes(pareto_figure(rows), kind))
+        store.write(f"{run}/analysis/pareto.{kind}", WRITERS[kind](pareto_figure(rows)))
     _show(job, rows, search, study.place)
     return rows
 

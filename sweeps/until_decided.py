@@ -23,7 +23,7 @@ from sweeps.space import expand
 if TYPE_CHECKING:
     from analysis.frames import Frames
     from analysis.schema import Row
-    from sweeps.lth_grid import Job
+    from sweeps.job import Job
 
 
 @dataclass(frozen=True, kw_only=True)

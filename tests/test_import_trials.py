@@ -20,8 +20,9 @@ from lth_trainable.segments import segments
 from lth_trainable.spec import TrialSpec
 from lth_trainable.store import Store
 from sweeps.importing import Files, import_tickets, without_own_tickets
+from sweeps.job import facts_of
 from sweeps.ledger import Ledger
-from sweeps.lth_grid import facts_of, main
+from sweeps.lth_grid import main
 from sweeps.plan import make_plan
 from sweeps.recipes import RECIPES, Sweep
 from sweeps.references import read_runs
