@@ -8,9 +8,11 @@ import inspect
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lth_trainable.errors import UserError, bad_value, unknown_name
+
+Made = TypeVar("Made")
 
 
 def lookup(where: str, name: str, registry: Mapping[str, Any]) -> Any:
@@ -23,6 +25,20 @@ def lookup(where: str, name: str, registry: Mapping[str, Any]) -> Any:
     if ":" in name:
         return _plugged_in(where, name)
     raise unknown_name(where, name, registry)
+
+
+def make(where: str, name: str, registry: Mapping[str, Any], kind: type[Made]) -> Made:
+    """What the function of this name, found as by `lookup`, returns. Raises `UserError` where that is no `kind`."""
+    function = lookup(where, name, registry)
+    try:
+        made = function()
+    except UserError:
+        raise
+    except Exception as error:  # whatever a user's function raises is a mistake in that function
+        raise UserError(f"{where}: {name!r} cannot be made: {type(error).__name__}: {error}") from error
+    if not isinstance(made, kind):
+        raise bad_value(where, name, f"a function that returns a {kind.__name__}", f"it returns {type(made).__name__}")
+    return made
 
 
 def code_digest(name: str) -> str | None:

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from lth_trainable.errors import UserError, bad_value
-from lth_trainable.registry import lookup
+from lth_trainable.registry import make
 
 Axes = Mapping[str, tuple[Any, ...]]
 
@@ -142,13 +141,4 @@ RECIPES: dict[str, Callable[[], Sweep]] = {
 
 def find_recipe(name: str) -> Sweep:
     """The sweep of a recipe, or of a function that `package.module:function` names. Raises `UserError`."""
-    recipe: Callable[[], Sweep] = lookup("recipe", name, RECIPES)
-    try:
-        sweep = recipe()
-    except UserError:
-        raise
-    except Exception as error:  # whatever a user's function raises is a mistake in that function
-        raise UserError(f"recipe: {name!r} cannot be made: {type(error).__name__}: {error}") from error
-    if not isinstance(sweep, Sweep):
-        raise bad_value("recipe", name, "a function that returns a Sweep", f"it returns {type(sweep).__name__}")
-    return sweep
+    return make("recipe", name, RECIPES, Sweep)

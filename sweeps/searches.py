@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from lth_trainable.errors import UserError, bad_value
-from lth_trainable.registry import lookup
+from lth_trainable.registry import make
 from lth_trainable.validation import check_sparsity
 from sweeps.axes import Axis, Choice, Range, check_axes
 from sweeps.recipes import RECIPES, Sweep, digits, every_point, find_recipe
@@ -129,13 +129,4 @@ def find_search(name: str) -> Search:
     if name in RECIPES:
         sweep = find_recipe(name)
         return Search(sweep=replace(sweep, name=f"{name}_search", axes={}, selects=every_point))
-    make = lookup("search", name, {**SEARCHES, **RECIPES})
-    try:
-        found = make()
-    except UserError:
-        raise
-    except Exception as error:  # whatever a user's function raises is a mistake in that function
-        raise UserError(f"search: {name!r} cannot be made: {type(error).__name__}: {error}") from error
-    if not isinstance(found, Search):
-        raise bad_value("search", name, "a function that returns a Search", f"it returns {type(found).__name__}")
-    return found
+    return make("search", name, {**SEARCHES, **RECIPES}, Search)
