@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.barrier_rows import DONE, STABLE_PP
 from analysis.barrier_terminal import RAW, RECOMPUTED, Network, has_batch_norm, ladder_labels, networks, shared_label
-from analysis.figures import STYLE, THEMES, Theme
+from analysis.figures import STYLE, THEMES, Theme, frame
 from analysis.schema import Row
 
 PARTS = ("test", "train")
@@ -102,13 +102,7 @@ def _dress(axis: Any, title: str, theme: Theme) -> None:
     low, high = max(low - spare, 0.0), max(high + spare, LEAST_SPAN)
     axis.set_ylim(low - 0.02 * (high - low), high)
     axis.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
-    axis.grid(axis="y", color=theme.grid, linewidth=0.7)
-    axis.set_axisbelow(True)
-    axis.tick_params(colors=theme.text, length=3, width=0.8)
-    for side in ("top", "right"):
-        axis.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axis.spines[side].set_color(theme.muted)
+    frame(axis, theme)
 
 
 def _key(figure: Figure, palette: dict[str, str], both: bool, theme: Theme, height: float) -> None:

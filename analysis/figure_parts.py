@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.figures import THEMES, Theme
+from analysis.figures import THEMES, Theme, frame
 from analysis.layout import ticks
 from analysis.words import percent
 from lth_trainable.errors import unknown_name
@@ -63,13 +63,7 @@ def dress(axis: Any, title: str, x: str, y: str, theme: Theme) -> None:
     axis.set_title(title, loc="left", color=theme.text, fontsize=9.5, fontweight="bold", pad=7)
     axis.set_xlabel(x, color=theme.text)
     axis.set_ylabel(y, color=theme.text)
-    axis.grid(axis="y", color=theme.grid, linewidth=0.7)
-    axis.set_axisbelow(True)
-    axis.tick_params(colors=theme.text, length=3, width=0.8)
-    for side in ("top", "right"):
-        axis.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axis.spines[side].set_color(theme.muted)
+    frame(axis, theme)
 
 
 def remaining_axis(axis: Any, values: Iterable[float]) -> None:

@@ -67,7 +67,7 @@ FIGURES: dict[str, Drawing] = {
     "accuracy": Drawing(
         title="Accuracy against weights remaining",
         caption="Mean over seeds; bars and band are two-sided 95 % t-intervals of the mean, over all finished seeds. "
-        "Dotted lines are controls of the tickets of their colour.",
+        "Dotted lines, where there are any, are controls of the tickets of their colour.",
         draw=lambda material, theme: accuracy_figure(material.frames, theme),
     ),
     "pareto": Drawing(

@@ -224,6 +224,11 @@ def _dress(axis: Any, panel: Panel, theme: Theme) -> None:
     axis.set_title(panel.title, loc="left", color=theme.text, fontsize=10.5, fontweight="bold", pad=9)
     axis.set_xlabel("weights remaining (%, log scale)", color=theme.text)
     axis.set_ylabel(f"{panel.endpoint.replace('_', ' ')} (%)", color=theme.text)
+    frame(axis, theme)
+
+
+def frame(axis: Any, theme: Theme) -> None:
+    """Ticks, spines and faint lines across, as in every figure."""
     axis.grid(axis="y", color=theme.grid, linewidth=0.7)
     axis.set_axisbelow(True)
     axis.tick_params(colors=theme.text, length=3, width=0.8)

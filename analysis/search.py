@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
@@ -12,7 +11,7 @@ import pyarrow as pa
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from analysis.figures import STYLE, THEMES, Theme
+from analysis.figures import STYLE, THEMES, Theme, frame
 from analysis.layout import ticks
 from analysis.schema import Row, spec_fields
 from analysis.words import percent
@@ -98,15 +97,6 @@ def pareto_figure(rows: Sequence[Row], theme: str = "light") -> Figure:
     return figure
 
 
-def to_bytes(figure: Figure, kind: str) -> bytes:
-    """The figure as svg, png or pdf; the same figure gives the same bytes."""
-    buffer = io.BytesIO()
-    metadata = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}, "pdf": {"CreationDate": None}}
-    with mpl.rc_context(STYLE):
-        figure.savefig(buffer, format=kind, dpi=200, metadata=metadata[kind])
-    return buffer.getvalue()
-
-
 def _points(axis: Any, rows: Sequence[Row], colour: str, label: str, hollow: bool) -> None:
     axis.plot(
         [*map(_remaining, rows)], [*map(_accuracy, rows)], linestyle="none", marker="o", markersize=5.5,
@@ -127,10 +117,4 @@ def _dress(axis: Any, theme: Theme) -> None:
     axis.set_title("accuracy against weights remaining", loc="left", color=theme.text, fontsize=10.5, fontweight="bold")
     axis.set_xlabel("weights remaining (%, log scale)", color=theme.text)
     axis.set_ylabel("validation accuracy (%), mean over seeds", color=theme.text)
-    axis.grid(axis="y", color=theme.grid, linewidth=0.7)
-    axis.set_axisbelow(True)
-    axis.tick_params(colors=theme.text, length=3, width=0.8)
-    for side in ("top", "right"):
-        axis.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axis.spines[side].set_color(theme.muted)
+    frame(axis, theme)
