@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lth_trainable.data import load_dataset
 from lth_trainable.errors import UserError
 from lth_trainable.spec import TrialSpec
 from lth_trainable.validation import DENSE_RESTARTS
@@ -43,11 +44,15 @@ def dense_restarts(ticket: TrialSpec, data_root: Path | None = None) -> TrialSpe
 def dense_stretched(ticket: TrialSpec, data_root: Path | None = None) -> TrialSpec:
     """The dense network for all epochs of the ticket's chain in one course of the learning rate.
 
-    A rewind to an iteration is counted as one to initialisation, so that the dense network trains no less.
+    The epoch in which a rewind to an iteration lies counts as a whole one, as it does in the record.
     """
     if ticket.ticket is not None:
         raise UserError("baseline dense_stretched: found an imported ticket; the epochs of its chain are not known")
-    return replace(_trained("dense_stretched", ticket), control="dense", epochs=ticket.epochs_alone())
+    steps = None
+    if ticket.rewind_step is not None:
+        n_train = len(load_dataset(ticket.dataset, data_root, ticket.split_seed).train)
+        steps = -(-n_train // ticket.batch_size)
+    return replace(_trained("dense_stretched", ticket), control="dense", epochs=ticket.epochs_alone(steps))
 
 
 def small_dense(ticket: TrialSpec, data_root: Path | None = None) -> TrialSpec:

@@ -144,6 +144,12 @@ def test_a_gradual_ticket_has_one_shot_baselines_rewound_to_0() -> None:
     assert {(s.schedule, s.rewind_epoch) for s in trials_of(space, "baseline")} == {("omp", 0)}
 
 
+def test_dense_stretched_of_a_rewind_to_an_iteration_has_the_epochs_that_the_ticket_records(store: Store) -> None:
+    ticket = TrialSpec(epochs=3, target_sparsity_pct=64, rewind_epoch="30it")  # type: ignore[arg-type]
+    record = run_trial(ticket, store)
+    assert BASELINES["dense_stretched"](ticket, None).epochs == record["result"]["epochs_total"] == 3 + 2 * 2
+
+
 def test_dense_stretched_has_the_learning_rates_course_over_the_whole_budget() -> None:
     space = expand(sweep(base={"lr_policy": "cosine"}, baselines=("dense_stretched",), seeds=(0,)))
     for ticket in trials_of(space, "ticket"):
