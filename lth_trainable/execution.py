@@ -16,9 +16,10 @@ from typing import Any
 
 import torch
 
-from lth_trainable.errors import UserError
+from lth_trainable.errors import UserError, bad_value
 from lth_trainable.lineage import gpu_versions, source_sha256
 
+STEPS = ("captured", "eager")
 _NO_ROOM = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
 
@@ -28,13 +29,19 @@ class Execution:
 
     data_root: folder of data sets that read files. device: a torch device. threads: CPU threads of one trial;
     results are equal bit for bit only for an equal number. deterministic: only kernels with reproducible bytes; on a
-    CPU they all are.
+    CPU they all are. step: how a GPU makes a training step, "captured" as one graph or "eager", kernel by kernel; the
+    bytes are the same.
     """
 
     data_root: Path | None = None
     device: str = "cpu"
     threads: int = 1
     deterministic: bool = False
+    step: str = "captured"
+
+    def __post_init__(self) -> None:
+        if self.step not in STEPS:
+            raise bad_value("step", self.step, " or ".join(STEPS))
 
 
 def execution_like(mark: Mapping[str, Any], data_root: Path | None) -> Execution:

@@ -17,6 +17,7 @@ from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
 from torch import Tensor, nn
 
+from lth_trainable.fast_step import CapturedSteps, RateOnDevice
 from lth_trainable.seeds import derive_seed
 from lth_trainable.spec import TrialSpec
 
@@ -45,11 +46,21 @@ class TrialLearner(Learner):
             known[event_name] = [c for c in callbacks if event_name == "after_fit" or hasattr(type(c), event_name)]
         return known[event_name]
 
+    captured_steps: CapturedSteps | None = None
+
     def one_batch(self, i: int, b: tuple[Any, ...]) -> None:
         """As fastai's, without moving the batch: resident data are where the model is."""
         self.iter = i
         self._split(b)
         self._with_events(self._do_one_batch, "batch", CancelBatchException)
+
+    def _do_one_batch(self) -> None:
+        if not (self.training and self.captured_steps is not None and self.captured_steps.take()):
+            self.eager_step()
+
+    def eager_step(self) -> None:
+        """fastai's own step of the present batch."""
+        super()._do_one_batch()
 
     def add_cb(self, cb: Any) -> TrialLearner:
         self.__dict__.pop("_known_listeners", None)
@@ -210,7 +221,7 @@ def make_learner(spec: TrialSpec, model: nn.Module, dls: DataLoaders, log: Epoch
         dls,
         model,
         loss_func=nn.CrossEntropyLoss(),
-        opt_func=optimizer_of(spec),
+        opt_func=optimizer_of(spec, dls.device),
         lr=spec.lr,
         wd_bn_bias=True,
         train_bn=False,
@@ -248,17 +259,20 @@ def balanced_accuracy(y: Tensor, predicted: Tensor) -> float:
     return float(np.mean(hits[n > 0] / n[n > 0]))
 
 
-def optimizer_of(spec: TrialSpec) -> Callable[..., OptimWrapper]:
+def optimizer_of(spec: TrialSpec, device: torch.device) -> Callable[..., OptimWrapper]:
     """PyTorch's fused optimiser with the trial's settings: fastai's defaults (0.99, 1e-5, 0.01) are not the papers'."""
+    on_gpu = device.type == "cuda"
+    wrapper = RateOnDevice if on_gpu else OptimWrapper
     if spec.optimizer == "adam":
         settings: dict[str, Any] = {
             "betas": (spec.momentum, spec.beta2),
             "eps": spec.eps,
             "weight_decay": spec.weight_decay,
+            "capturable": on_gpu,
         }
-        return partial(OptimWrapper, opt=partial(torch.optim.AdamW, fused=True, **settings))
+        return partial(wrapper, opt=partial(torch.optim.AdamW, fused=True, **settings))
     settings = {"momentum": spec.momentum, "weight_decay": spec.weight_decay}
-    return partial(OptimWrapper, opt=partial(torch.optim.SGD, fused=True, **settings))
+    return partial(wrapper, opt=partial(torch.optim.SGD, fused=True, **settings))
 
 
 def _finite(value: float) -> float | None:

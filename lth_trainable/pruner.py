@@ -67,22 +67,23 @@ class MaskedLayers:
     def apply(self) -> None:
         """Set every masked weight to zero."""
         if self.in_force is not None:
-            torch._foreach_mul_([layer.weight for layer in self.layers], self._as_factors())
+            torch._foreach_mul_([layer.weight for layer in self.layers], self.factors())
 
     @torch.no_grad()
     def apply_to_gradients(self) -> None:
         """Set the gradient of every masked weight to zero, so that no norm counts it."""
         if self.in_force is not None:
-            for layer, factor in zip(self.layers, self._as_factors(), strict=True):
+            for layer, factor in zip(self.layers, self.factors(), strict=True):
                 if layer.weight.grad is not None:
                     layer.weight.grad.mul_(factor)
 
-    def _as_factors(self) -> list[Tensor]:
-        """The mask in force as ones and zeros like the weights, made again when the model has moved."""
+    def factors(self) -> list[Tensor]:
+        """The mask in force as ones and zeros like the weights, made again when the model has moved; none, if none."""
+        if self.in_force is None:
+            return []
         weights = [layer.weight for layer in self.layers]
         stale = any(f.device != w.device or f.dtype != w.dtype for f, w in zip(self._factors, weights, strict=False))
         if stale or not self._factors:
-            assert self.in_force is not None
             self._factors = [
                 torch.empty_like(w, requires_grad=False).copy_(torch.from_numpy(self.in_force[layer.parameter_name]))
                 for layer, w in zip(self.layers, weights, strict=True)

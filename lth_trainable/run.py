@@ -33,18 +33,18 @@ def run_trial(
     *,
     keep: Keep = NOTHING_MORE,
     on_state: OnState | None = None,
-    on_damage: OnState | None = None,
+    on_note: OnState | None = None,
 ) -> dict[str, Any]:
     """Train what is missing of the trial, seal it in the store under `run`, and return its record.
 
     on_epoch: is told of the trial's rows so far, inherited ones included, as each epoch ends; on_state: of the key of
-    each state stored on the way; on_damage: of each damaged state set aside. A loss that is not finite gives a record
-    of status "diverged". Raises `UserError` for what cannot run, a device without room for it included. GPU memory is
-    free again afterwards, the data's apart.
+    each state stored on the way; on_note: of each damaged state set aside, and of a step that no CUDA graph can hold. A
+    loss that is not finite gives a record of status "diverged". Raises `UserError` for what cannot run, a device
+    without room for it included. GPU memory is free again afterwards, the data's apart.
     """
     execution = execution or Execution()
     try:
-        return _run(spec, store, run, execution, on_epoch, keep, on_state, on_damage)
+        return _run(spec, store, run, execution, on_epoch, keep, on_state, on_note)
     except Exception as error:
         if not is_no_room(error):
             raise
@@ -62,7 +62,7 @@ def _run(
     on_epoch: OnEpoch | None,
     keep: Keep,
     on_state: OnState | None,
-    on_damage: OnState | None,
+    on_note: OnState | None,
 ) -> dict[str, Any]:
     prepare(execution)
     data = load_dataset(spec.dataset, execution.data_root, spec.split_seed)
@@ -70,9 +70,9 @@ def _run(
     trial = Trial(spec, data, execution, on_epoch, imported)
     life = Life(trial, States(store, fingerprint(execution)), keep, on_state)
     life.live()
-    for report in life.states.set_aside:
-        if on_damage is not None:
-            on_damage(report)
+    for note in (*(f"damaged, trained again: {report}" for report in life.states.set_aside), *trial.notes):
+        if on_note is not None:
+            on_note(note)
     record = record_trial(
         store, run, life.identity, seconds=time.perf_counter() - trial.started, epochs_trained=trial.log.trained
     )

@@ -44,7 +44,7 @@ def train(config: dict[str, Any]) -> None:
     try:
         progress.mark = json.dumps(fingerprint(execution))
         record = run_trial(
-            spec, store, run, execution, progress.epoch, keep=keep, on_state=progress.state, on_damage=progress.damage
+            spec, store, run, execution, progress.epoch, keep=keep, on_state=progress.state, on_note=progress.note
         )
     except Exception as error:
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
@@ -74,7 +74,7 @@ class _Progress:
         self.logged, self.told = logged, 0
         self.rows: list[dict[str, Any]] = []
         self.stored: list[str] = []
-        self.damaged: list[str] = []
+        self.notes: list[str] = []
 
     def epoch(self, rows: list[dict[str, Any]]) -> None:
         self.epochs += 1
@@ -87,14 +87,14 @@ class _Progress:
         if key != self.end:
             self._report()
 
-    def damage(self, report: str) -> None:
-        self.damaged.append(report)
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
     def news(self, result: dict[str, Any] | None = None) -> dict[str, Any]:
         """What has not been reported yet. result: of the trial, once it has ended."""
         # the fingerprint as text: Tune flattens nested results
-        news = {"stored": self.stored, "fingerprint": self.mark, "damaged": self.damaged}
-        self.stored, self.damaged = [], []
+        news = {"stored": self.stored, "fingerprint": self.mark, "notes": self.notes}
+        self.stored, self.notes = [], []
         if self.logged:  # every epoch, however rarely is reported
             log = {"first": self.told, "rows": self.rows[self.told :], "result": result}
             news["log"], self.told = json.dumps(log), len(self.rows)

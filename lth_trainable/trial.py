@@ -18,6 +18,7 @@ from lth_trainable.data import Dataset
 from lth_trainable.early_stop import make_early_stop
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.execution import Execution, versions
+from lth_trainable.fast_step import CapturedSteps
 from lth_trainable.flops import weight_uses
 from lth_trainable.given import SHORT
 from lth_trainable.imported import Imported
@@ -62,11 +63,22 @@ class Trial:
         )
         self.log = EpochLog(self._describe, on_epoch)
         self.early_stop = make_early_stop(spec, lambda: self.level)
-        self.learn = make_learner(spec, self.model, self.dls, self.log, self.early_stop)
+        captures = self.dls.device.type == "cuda" and execution.step == "captured"
+        self.captured = CapturedSteps() if captures else None
+        more = [self.captured] if self.captured is not None else []
+        self.learn = make_learner(spec, self.model, self.dls, self.log, self.early_stop, *more)
         self.learn.create_opt()
         self.initial = Snapshot(self.model, self.learn.opt)
         self.keeper = self._make_keeper()
         self.learn.add_cb(self.keeper)
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be told of the way it was trained."""
+        refusal = self.captured.refusal if self.captured is not None else None
+        if refusal is None:
+            return []
+        return [f"a step of {self.spec.model} cannot be captured as a CUDA graph, and is made eagerly: {refusal}"]
 
     @property
     def steps_per_epoch(self) -> int:

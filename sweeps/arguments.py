@@ -55,6 +55,10 @@ class RunOptions:
         tyro.conf.arg(help="run on a running cluster: http://head:8265 submits, auto connects", metavar="ADDRESS"),
     ] = None
     deterministic: Annotated[bool, tyro.conf.arg(help="on a GPU: only kernels that repeat their bytes")] = False
+    step: Annotated[
+        Literal["captured", "eager"],
+        tyro.conf.arg(help="on a GPU: a training step as one CUDA graph, or kernel by kernel; the bytes are the same"),
+    ] = "captured"
     max_hours: Annotated[
         float | None, tyro.conf.arg(help="stop after so many hours; the command goes on", metavar="H")
     ] = None

@@ -39,6 +39,7 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the store has the results; no second copy in CSV and TensorBoard
     "TUNE_RESULT_BUFFER_LENGTH": "1",
+    "TUNE_MAX_PENDING_TRIALS_PG": "10000",  # else workers start one after another; the searcher offers what fits
 }
 
 
@@ -47,20 +48,22 @@ class Resources:
     """What a trial gets and how many run at once.
 
     cpus: CPU cores (and threads) of a trial, 1 or more. gpus: 0, a part of one GPU, or 1. max_concurrent: trials at a
-    time; None for as many as fit. deterministic: only kernels with reproducible bytes, on a GPU too.
+    time; None for as many as fit. deterministic: only kernels with reproducible bytes, on a GPU too. step: how a GPU
+    makes a training step (see `Execution`).
     """
 
     cpus: int = 1
     gpus: float = 0
     max_concurrent: int | None = None
     deterministic: bool = False
+    step: str = "captured"
 
     @classmethod
     def of(cls, options: RunOptions) -> Resources:
         """What the command line asks for."""
         return cls(
             cpus=options.cpus_per_trial, gpus=options.gpus_per_trial, max_concurrent=options.max_concurrent,
-            deterministic=options.deterministic,
+            deterministic=options.deterministic, step=options.step,
         )  # fmt: skip
 
     def check(self, here: bool = True) -> None:
@@ -82,7 +85,7 @@ class Resources:
     def execution(self) -> dict[str, Any]:
         """The part of `Execution` that follows from it."""
         device = "cuda" if self.gpus else "cpu"
-        return {"threads": self.cpus, "device": device, "deterministic": self.deterministic}
+        return {"threads": self.cpus, "device": device, "deterministic": self.deterministic, "step": self.step}
 
     def slots(self) -> int:
         """Trials that fit on this machine at once."""
@@ -96,14 +99,14 @@ class Resources:
 class Outcome:
     """What a launch did. epochs: trained by it, unfinished trials included. failures: reason by trial name.
 
-    stopped_by: the limit that ended it early. damaged: reports of workers on states that they set aside.
+    stopped_by: the limit that ended it early. notes: what workers tell of, each once.
     """
 
     epochs: int
     failures: Mapping[str, str]
     interrupted: bool
     stopped_by: str | None = None
-    damaged: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def launch(
@@ -146,7 +149,7 @@ def launch(
     interrupted = errors is None or (not is_over and not searcher.stopped_by)
     return Outcome(
         epochs=board.epochs, failures={name: ledger.failure(name) or reason for name, reason in failed.items()},
-        interrupted=interrupted, stopped_by=searcher.stopped_by, damaged=tuple(board.damaged),
+        interrupted=interrupted, stopped_by=searcher.stopped_by, notes=tuple(dict.fromkeys(board.notes)),
     )  # fmt: skip
 
 
@@ -262,7 +265,7 @@ def _watcher(board: Board) -> Any:
 
         def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **_: Any) -> None:
             board.epoch(_trial_name(trial), result.get("epochs_done", 0), result.get("level", 0))
-            board.damaged += result.get("damaged", ())
+            board.notes += result.get("notes", ())
 
     return Watcher()
 

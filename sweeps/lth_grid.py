@@ -131,8 +131,8 @@ def train(job: Job, sweep: Sweep, command: list[str], board: Board, budget: Budg
     if not dispatcher.over:
         execution = {"data_root": options.data_root.resolve() if options.data_root else None}
         outcome = launch(ledger, dispatcher, job.resources, execution, board, budget, job.cluster, logs=logs)
-    for report in outcome.damaged:
-        job.say(f"note: damaged, trained again: {report}", "yellow")
+    for note in outcome.notes:
+        job.say(f"note: {note}", "yellow")
     left = {name: reason for name, reason in stock.failed.items() if name in skipped}
     return replace(outcome, failures={**left, **outcome.failures})
 

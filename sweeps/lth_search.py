@@ -131,8 +131,8 @@ def _search(
     if not source.is_over(dispatcher):
         execution = {"data_root": options.data_root.resolve() if options.data_root else None}
         outcome = launch(ledger, dispatcher, job.resources, execution, board, budget, job.cluster, source, logs)
-    for report in (*source.notes, *outcome.damaged):
-        job.say(f"note: damaged, trained again: {report}", "yellow")
+    for note in (*(f"damaged, trained again: {report}" for report in source.notes), *outcome.notes):
+        job.say(f"note: {note}", "yellow")
     rows = _conclude(job, study, search)
     study.close()
     return outcome, rows

@@ -42,7 +42,7 @@ class Board:
     epochs_before: int = 0
     epochs_of_stopped: int = 0
     levels: dict[str, int] = field(default_factory=dict)
-    damaged: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     cluster: str | None = None
     suggestions: tuple[int, int] | None = None
 

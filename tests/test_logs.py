@@ -156,7 +156,7 @@ def test_tensorboard_has_the_whole_curve_and_the_spec(store: Store) -> None:
     assert told_of.notes == [] and told_of.watch == [f"tensorboard --logdir {folder.parent}"]
     parameters = str([event for event in events(folder) if "hparams" in str(event)])
     assert "target_sparsity_pct" in parameters and "large_final" in parameters
-    for private in ("storage", "stored", "fingerprint", "damaged", "execution"):
+    for private in ("storage", "stored", "fingerprint", "notes", "execution"):
         assert private not in parameters
 
 
