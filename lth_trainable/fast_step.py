@@ -54,7 +54,7 @@ class CapturedSteps(Callback):
     def before_train(self) -> None:
         held = self._tensors()
         if len(held) != len(self._held) or any(a is not b for a, b in zip(held, self._held, strict=True)):
-            self._graphs, self._held = {}, held
+            self._graphs, self._held, self._pool = {}, held, None  # PyTorch takes no pool again that lost its graphs
         if not self.learn.opt.opt.state:
             self._seen.clear()
         others = [cb for cb in self.learn.cbs if not isinstance(cb, KeepMask)]
