@@ -214,9 +214,9 @@ class Config:
     def of(self, plan: Plan, trial: PlannedTrial) -> dict[str, Any]:
         """The task as text: Tune copies, flattens and writes down a trial's config with every result."""
         task = {
-            "spec": trial.spec.canonical(), "run": self.ledger.run, "execution": dict(self.execution),
-            "keep": plan.keep(trial), "marks": plan.rewind_steps(trial), "resumable": plan.policy != "none",
-            "end": trial.end.key, "log": self.log,
+            "spec": trial.spec.canonical(), "key": trial.key, "run": self.ledger.run,
+            "execution": dict(self.execution), "keep": plan.keep(trial), "marks": plan.rewind_steps(trial),
+            "resumable": plan.policy != "none", "end": trial.end.key, "log": self.log,
         }  # fmt: skip
         return {
             "trial": trial.name, "storage": self.ledger.store.place, "shared": self.marker,
