@@ -78,10 +78,10 @@ def run(options: SearchOptions, search: Search, arguments: Sequence[str]) -> int
         outcome, rows = _search(job, search, command, board, budget, logs)
     for note in logs.notes:
         job.say(f"note: {note}", "yellow")
-    done = _told(rows)
+    done, asked = _told(rows), [row["status"] for row in rows if row["on_the_way_of"] is None]
     summary = {
         "run": ledger.path, "suggestions": search.suggestions, "planned": max(search.suggestions, done), "done": done,
-        "by_status": {status: sum(row["status"] == status for row in rows) for status in STATUSES},
+        "by_status": {status: asked.count(status) for status in STATUSES},
         "front": [_plain(row, search) for row in rows if row["on_front"]], "trials": board.planned,
         "failed": len(outcome.failures), "epochs_trained": outcome.epochs, "stopped_by": outcome.stopped_by,
         "wall_s": round(time.monotonic() - started, 2),
