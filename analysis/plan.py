@@ -97,7 +97,8 @@ def read_plan(store: Store, run: str) -> RunPlan:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         problem = f"no entry {error}" if isinstance(error, KeyError) else str(error)
         raise UserError(
-            f"{run}/{PLAN}: not readable as a plan ({problem}); expected what a sweep writes there"
+            f"{run}/{PLAN}: not readable as a plan ({problem}); expected what a sweep writes there; restore it, or "
+            "delete it and type the run's commands again: finished trials stay"
         ) from error
 
 

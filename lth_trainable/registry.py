@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
-import sys
 from collections.abc import Mapping
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 from lth_trainable.errors import UserError, bad_value, unknown_name
 
 Made = TypeVar("Made")
+
+_sources: dict[str, tuple[ModuleSpec | None, str | None]] = {}  # module -> its import, SHA-256 of what was imported
 
 
 def lookup(where: str, name: str, registry: Mapping[str, Any]) -> Any:
@@ -44,14 +47,27 @@ def make(where: str, name: str, registry: Mapping[str, Any], kind: type[Made]) -
 def code_digest(name: str) -> str | None:
     """SHA-256 of the module that a plugged-in `package.module:function` lives in; None for a name of our own.
 
-    It enters the keys of the trials that use the plug-in, so that an edited plug-in makes new trials.
+    It enters the keys of the trials that use the plug-in, so that an edited plug-in makes new trials: in the next
+    process, since this one goes on with what it has imported.
     """
     if ":" not in name:
         return None
-    source = inspect.getsourcefile(sys.modules.get(name.split(":")[0]) or importlib.import_module(name.split(":")[0]))
-    if source is None:
+    module = _imported(name.partition(":")[0])
+    sha = _sources[module.__name__][1]
+    if sha is None:
         raise UserError(f"{name}: no Python source found for this plug-in, so its trials could not be told apart")
-    return hashlib.sha256(Path(source).read_bytes()).hexdigest()
+    return sha
+
+
+def _imported(name: str) -> ModuleType:
+    """The module `name`; the SHA-256 of its source is noted as it is imported, since the file may be edited later."""
+    module = importlib.import_module(name)
+    noted = _sources.get(module.__name__)
+    if noted is None or noted[0] is not module.__spec__:  # a reload makes another one
+        source = inspect.getsourcefile(module)
+        sha = None if source is None else hashlib.sha256(Path(source).read_bytes()).hexdigest()
+        _sources[module.__name__] = (module.__spec__, sha)
+    return module
 
 
 def _plugged_in(where: str, name: str) -> Any:
@@ -59,7 +75,7 @@ def _plugged_in(where: str, name: str) -> Any:
     if not all(part.isidentifier() for part in (*module.split("."), attribute)):
         raise bad_value(where, name, "package.module:function")
     try:
-        loaded = importlib.import_module(module)
+        loaded = _imported(module)
     except Exception as error:  # whatever a user's module raises is a mistake in that module
         raise UserError(f"{where}: cannot import the module of {name!r}: {type(error).__name__}: {error}") from error
     if not callable(getattr(loaded, attribute, None)):

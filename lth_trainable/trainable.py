@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import socket
 import tempfile
 import time
 import traceback
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
+from lth_trainable.data import load_dataset
 from lth_trainable.errors import UserError
-from lth_trainable.spec import spec_from_dict
+from lth_trainable.spec import TrialSpec, spec_from_dict
 from lth_trainable.store import FAILURE, MANIFEST, Store, to_json
+
+if TYPE_CHECKING:
+    from lth_trainable.execution import Execution
 
 REPORT_SECONDS = 1.0  # between progress reports of a trial
 
@@ -22,9 +27,9 @@ REPORT_SECONDS = 1.0  # between progress reports of a trial
 def train(config: dict[str, Any]) -> None:
     """Run the trial of `config`; Ray gets progress, states and manifest, the store the rest.
 
-    config: {trial, storage, task}; task is JSON of {spec, run, execution, keep, marks, resumable, end, log}: see
-    `run.Keep`; end is the key of the last trained state; log: whether reports carry all that is to be logged. A trial
-    that raises leaves `failure.json` in its folder and fails in Ray, which may try again.
+    config: {trial, storage, task}; task is JSON of {spec, key, run, execution, keep, marks, resumable, end, log}: see
+    `run.Keep`; key is the trial's, end that of the last trained state; log: whether reports carry all that is to be
+    logged. A trial that raises leaves `failure.json` in its folder and fails in Ray, which may try again.
     """
     from lth_trainable.execution import Execution, fingerprint  # torch loads in the workers, not in the driver
     from lth_trainable.run import Keep, run_trial
@@ -43,6 +48,7 @@ def train(config: dict[str, Any]) -> None:
     )  # fmt: skip
     try:
         progress.mark = json.dumps(fingerprint(execution))
+        _check_same(spec, task["key"], execution)
         record = run_trial(
             spec, store, run, execution, progress.epoch, keep=keep, on_state=progress.state, on_note=progress.note
         )
@@ -60,6 +66,17 @@ def train(config: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, MANIFEST).write_bytes(store.read(f"{path}/{MANIFEST}"))
         tune.report(final, checkpoint=tune.Checkpoint.from_directory(folder))
+
+
+def _check_same(spec: TrialSpec, key: str, execution: Execution) -> None:
+    """Refuse to train another trial than the planned one: a node, or a later worker, may read other files."""
+    data = load_dataset(spec.dataset, execution.data_root, spec.split_seed)
+    if spec.key(data.digest) != key:
+        what = "data or plugged-in code" if spec.code_digests() else "data"
+        raise UserError(
+            f"{spec.name}: found other {what} on {socket.gethostname()} than the command has planned with; expected "
+            "the same on every node for as long as the command runs; see to that, then --retry-failed"
+        )
 
 
 class _Progress:

@@ -24,6 +24,7 @@ SHARED = ".shared"  # a folder of the run, there while a driver is at work
 BOOTSTRAP = "~/ray_bootstrap_config.yaml"  # what `ray up` leaves on the head that it starts
 GROWING = "RAY_USAGE_STATS_KUBERAY_IN_USE"  # set by KubeRay in its containers
 CONNECT_SECONDS = 2.0
+REACH_SECONDS = 10.0  # for a head to take a connection
 ANSWER_SECONDS = 120.0  # for a node to read and write a marker
 NOTE_SECONDS = 30.0  # between notes while a node is awaited
 
@@ -48,8 +49,9 @@ class Cluster:
         for name in ("ray", "ray.tune", "ray.data"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         try:
+            _check_answers(address)
             ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             raise UserError(
                 f"address: no Ray cluster answers at {address} ({_first_line(error)}); start one with "
                 "`ray start --head`, or leave the flag away for a Ray on this machine"
@@ -172,6 +174,16 @@ class Cluster:
             bundle = {"CPU": self.resources.cpus, **({"GPU": self.resources.gpus} if self.resources.gpus else {})}
             request_resources(bundles=[bundle] * trials)
         return trials
+
+
+def _check_answers(address: str) -> None:
+    """Raise `OSError` or `ValueError` where nothing listens at `address`: Ray itself would try for minutes."""
+    from ray._private.services import canonicalize_bootstrap_address
+
+    found = None if "://" in address else canonicalize_bootstrap_address(address)
+    if found is not None:
+        host, _, port = found.rpartition(":")
+        socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
 
 
 def fitting(node: Mapping[str, float], resources: Resources) -> int:

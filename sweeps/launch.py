@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lth_trainable.errors import bad_value
+from lth_trainable.errors import UserError, bad_value
 from sweeps.arguments import RunOptions
 from sweeps.budget import Budget
 from sweeps.dispatch import Dispatcher
@@ -217,9 +217,9 @@ class Config:
     def of(self, plan: Plan, trial: PlannedTrial) -> dict[str, Any]:
         """The task as text: Tune copies, flattens and writes down a trial's config with every result."""
         task = {
-            "spec": trial.spec.canonical(), "run": self.ledger.run, "execution": dict(self.execution),
-            "keep": plan.keep(trial), "marks": plan.rewind_steps(trial), "resumable": plan.policy != "none",
-            "end": trial.end.key, "log": self.log,
+            "spec": trial.spec.canonical(), "key": trial.key, "run": self.ledger.run,
+            "execution": dict(self.execution), "keep": plan.keep(trial), "marks": plan.rewind_steps(trial),
+            "resumable": plan.policy != "none", "end": trial.end.key, "log": self.log,
         }  # fmt: skip
         return {
             "trial": trial.name, "storage": self.ledger.store.place, "shared": self.marker,
@@ -248,10 +248,22 @@ def _trainable(cluster: Cluster | None) -> Callable[[dict[str, Any]], None]:
 
 
 def _start_ray(ray: Any) -> None:
-    ray.init(
-        address="local",  # whatever else Ray runs on this machine
-        include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL, configure_logging=True,
-    )  # fmt: skip
+    """A Ray of this process's own. Its processes have half a minute to start, which a busy machine may take twice."""
+    for is_last in (False, True):
+        try:
+            ray.init(
+                address="local",  # whatever else Ray runs on this machine
+                include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL, configure_logging=True,
+            )  # fmt: skip
+            return
+        except Exception as error:  # Ray has no class for it
+            ray.shutdown()
+            if is_last:
+                reason = f"{type(error).__name__}: {error}".splitlines()[0]
+                raise UserError(
+                    f"ray: found no Ray that starts on this machine ({reason}); expected one within half a minute; end "
+                    "what else keeps the machine busy or fills its memory or /tmp, then type the same command"
+                ) from error
 
 
 def _watcher(board: Board) -> Any:

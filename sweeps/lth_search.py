@@ -24,6 +24,7 @@ from analysis.frames import write_table
 from analysis.plan import read_plan
 from analysis.search import STATUSES, SUGGESTIONS, measured, pareto_figure, suggestion_table
 from lth_trainable.spec import TrialSpec
+from sweeps.arguments import RunOptions
 from sweeps.budget import Budget
 from sweeps.dispatch import Dispatcher
 from sweeps.feed import Logs
@@ -34,6 +35,7 @@ from sweeps.lock import RunLock
 from sweeps.logs import check_loggers
 from sweeps.plan import Facts, make_plan
 from sweeps.progress import Board
+from sweeps.recipes import digits
 from sweeps.search_arguments import SearchOptions, parse
 from sweeps.searches import SEARCHES, Search
 from sweeps.showing import console, table_of
@@ -76,10 +78,10 @@ def run(options: SearchOptions, search: Search, arguments: Sequence[str]) -> int
         outcome, rows = _search(job, search, command, board, budget, logs)
     for note in logs.notes:
         job.say(f"note: {note}", "yellow")
-    done = _told(rows)
+    done, asked = _told(rows), [row["status"] for row in rows if row["on_the_way_of"] is None]
     summary = {
         "run": ledger.path, "suggestions": search.suggestions, "planned": max(search.suggestions, done), "done": done,
-        "by_status": {status: sum(row["status"] == status for row in rows) for status in STATUSES},
+        "by_status": {status: asked.count(status) for status in STATUSES},
         "front": [_plain(row, search) for row in rows if row["on_front"]], "trials": board.planned,
         "failed": len(outcome.failures), "epochs_trained": outcome.epochs, "stopped_by": outcome.stopped_by,
         "wall_s": round(time.monotonic() - started, 2),
@@ -194,7 +196,8 @@ def _show(job: Job, rows: Sequence[Mapping[str, Any]], search: Search, study: st
         job.say(f"\nof {_told(rows)} suggestions{levels}, {kind} (mean of {seeds} seeds, chosen on validation):")
         job.console.print(table)
         job.say(
-            f"\nchosen among many on these seeds, so optimistic: confirm on others, such as\n  {confirm(best, search)}"
+            "\nchosen among many on these seeds, so optimistic: confirm on others, such as\n"
+            f"  {confirm(best, search, job.options)}"
         )
     else:
         job.say("no suggestion is done yet", "yellow")
@@ -208,19 +211,33 @@ def _told(rows: Sequence[Mapping[str, Any]]) -> int:
     return sum(row["status"] in ("done", "stopped") and row["on_the_way_of"] is None for row in rows)
 
 
-def confirm(best: Sequence[Mapping[str, Any]], search: Search) -> str:
-    """The command that trains the sparsest of the best on seeds that the search has not seen, eight of them."""
+def confirm(best: Sequence[Mapping[str, Any]], search: Search, options: RunOptions) -> str:
+    """The command that trains the sparsest of the best on seeds that the search has not seen, eight of them.
+
+    From the same data, in the same storage, with the same resources a trial.
+    """
     from sweeps.arguments import flags
 
     row, flag_of = best[-1], flags()
     values = {"target_sparsity_pct": row["target_sparsity_pct"]}
-    values |= {name: row[name] for name in {**search.sweep.base, **search.axes} if row.get(name) is not None}
+    named = {**digits().axes, **search.sweep.base, **search.axes}  # the first would all be trained where none is said
+    values |= {name: row[name] for name in named if row.get(name) is not None}
     if row.get("rewind_step") is not None:
         values["rewind_epoch"] = f"{row['rewind_step']}it"
     first = max(search.sweep.seeds) + 1
     words = [word for name, value in values.items() for word in (f"--{flag_of[name].replace('_', '-')}", _cell(value))]
     seeds = [str(seed) for seed in range(first, first + 8)]
-    return shlex.join(["python", "-m", "sweeps.lth_grid", "--name", "confirm", *words, "--seed", *seeds])
+    command = ["python", "-m", "sweeps.lth_grid", "--name", "confirm", *words, "--seed", *seeds, *_where(options)]
+    return shlex.join(command)
+
+
+def _where(options: RunOptions) -> list[str]:
+    """The flags of where and how trials run, where they are off their defaults."""
+    plain, words = RunOptions(), list[str]()
+    for name in ("data_root", "storage", "cpus_per_trial", "gpus_per_trial", "max_concurrent", "cluster"):
+        if getattr(options, name) != getattr(plain, name):
+            words += [f"--{name.replace('_', '-')}", _cell(getattr(options, name))]
+    return words + ["--deterministic"] * options.deterministic
 
 
 def _distinct(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -16,6 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+BAR = 40  # columns
 PLAIN_SECONDS = 5.0
 SETTLING_SECONDS = 3.0
 NEWEST = 8
@@ -183,11 +184,12 @@ def view(board: Board) -> RenderableType:
     rate = _pace(board) if board.rate is None else f"{board.rate:.0f} epochs/s"
     left = "" if board.eta is None else f"  ·  {duration(board.eta)} left"
     bar = Table.grid(padding=(0, 2))
+    bar.add_column(max_width=BAR)
+    bar.add_column(no_wrap=True)  # on a narrow terminal the bar gives way, so that the view keeps its height
     bar.add_row(
         ProgressBar(
             total=max(board.suggestions[1] if board.suggestions else board.epochs_planned, 1),
             completed=board.suggestions[0] if board.suggestions else board.epochs,
-            width=40,
             complete_style="cyan",
             finished_style="green",
         ),

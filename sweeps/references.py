@@ -78,7 +78,7 @@ def read_plan(store: Store, run: str) -> dict[str, Any]:
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(
             f"{run}/{PLAN}: not readable as a plan ({error}); expected what a sweep writes there; restore it, or "
-            "remove the run's folder"
+            "delete it and type the run's commands again: finished trials stay"
         ) from error
     _policy_of(f"{run}/{PLAN}", content)
     return content

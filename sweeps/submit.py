@@ -26,6 +26,7 @@ from typing import Any
 
 from lth_trainable.errors import UserError, bad_value
 from sweeps.arguments import RunOptions
+from sweeps.launcher_file import check_launcher_file
 from sweeps.logs import PASSED_ON
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -85,7 +86,8 @@ def submit(options: RunOptions, command: str, arguments: Sequence[str]) -> int:
             return run_job(address, command, arguments)
     finally:
         print(
-            f"the cluster stays up (idle workers go by themselves); tear it down with: ray down {options.cluster}",
+            "what is up of the cluster stays up (idle workers go by themselves); tear it down with: "
+            f"ray down {options.cluster}",
             file=sys.stderr,
         )
 
@@ -103,9 +105,8 @@ def check_submittable(options: RunOptions) -> None:
             "storage", options.storage, "an absolute path that all nodes share, or s3:// or gs://",
             "a job has a working directory of its own, which goes with it",
         )  # fmt: skip
-    if options.cluster is not None and not options.address and not options.cluster.is_file():
-        expected = "a launcher file of Ray's, such as cluster.yaml"
-        raise bad_value("cluster", str(options.cluster), expected, "there is no such file")
+    if options.cluster is not None and not options.address:
+        check_launcher_file(options.cluster)
 
 
 def _is_installed(package: str) -> bool:
@@ -230,15 +231,18 @@ def _exit_code(client: Any, job: str) -> int:
 @contextlib.contextmanager
 def brought_up(file: Path) -> Iterator[str]:
     """Start the cluster of a launcher file, or leave it as it runs; gives the address of its job server."""
+    import click
     from ray.autoscaler.sdk import create_or_update_cluster
 
     print(f"bringing up the cluster of {file}", file=sys.stderr, flush=True)
+    logging.getLogger("ray.autoscaler").setLevel(logging.CRITICAL)  # tracebacks; to a person the launcher speaks itself
     try:
         create_or_update_cluster(str(file), no_restart=True)  # a head that is up goes on with what it does
-    except SystemExit as error:  # how the launcher ends on what it has told of
+    except (SystemExit, click.ClickException) as error:  # how the launcher ends on what it has told of
         raise UserError(f"cluster: {file} could not be brought up; see above") from error
     except Exception as error:
-        raise UserError(f"cluster: {file} could not be brought up ({type(error).__name__}: {error})") from error
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UserError(f"cluster: {file} could not be brought up ({reason})") from error
     port = _free_port()
     with _tunnel(file, port) as tunnel:
         _wait_for(port, tunnel, file)

@@ -19,9 +19,11 @@ from typing import Any
 import pytest
 import yaml
 
+from lth_trainable.errors import UserError
 from sweeps.arguments import Options
-from sweeps.cluster import GROWING, fitting
+from sweeps.cluster import GROWING, Cluster, fitting
 from sweeps.launch import Resources
+from sweeps.launcher_file import check_launcher_file
 from sweeps.lth_grid import main
 from sweeps.progress import Board, line
 from sweeps.submit import Place, check_submittable, place_of, without
@@ -428,6 +430,47 @@ def test_what_cannot_be_submitted_exits_with_2(
     assert main([*SMALL, *arguments]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", "it is no YAML: while parsing"),
+        ("", "None is not of type 'object'"),
+        ("cluster_name: a\n", "'provider' is a required property"),
+        ("cluster_name: a\nprovider: {type: aws}\nmax_worker: 3\n", "('max_worker' was unexpected)"),
+        (
+            "cluster_name: a\nprovider: {type: aws}\navailable_node_types: {head: {node_config: {}, resources: 3}}\n",
+            "available_node_types.head.resources: 3 is not of type 'object'",
+        ),
+    ],
+)
+def test_a_launcher_file_with_a_slip_is_one_line_before_anything_is_brought_up(
+    text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("ray._private.utils.read_ray_address", lambda: None)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("sweeps.submit.brought_up", lambda *_: pytest.fail("it would cost money"))
+    (tmp_path / "mine.yaml").write_text(text)
+    assert main([*SMALL, "--storage", str(tmp_path), "--cluster", str(tmp_path / "mine.yaml")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: cluster: found") and message in error and error.count("\n") == 1
+
+
+def test_the_launcher_files_of_repository_and_docs_are_accepted(tmp_path: Path) -> None:
+    check_launcher_file(Path(FILE))
+    (tmp_path / "lab.yaml").write_text(
+        (ROOT / "docs" / "clusters.md").read_text().split("```yaml\n")[1].split("```")[0]
+    )
+    check_launcher_file(tmp_path / "lab.yaml")
+
+
+def test_a_head_that_does_not_answer_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray tries for minutes, and tells of each attempt."""
+    monkeypatch.setattr("ray.init", lambda **_: pytest.fail("it would try for minutes"))
+    (port,) = free_ports(1)
+    with pytest.raises(UserError, match=f"no Ray cluster answers at 127.0.0.1:{port} .*refused"):
+        Cluster.connect(f"127.0.0.1:{port}", Resources(), print)
 
 
 def test_without_the_extra_a_cluster_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

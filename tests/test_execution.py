@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from lth_trainable import trainable
-from lth_trainable.data import Dataset, Part, digits
+from lth_trainable.data import Dataset, Part, digits, load_dataset
 from lth_trainable.errors import UserError
 from lth_trainable.execution import Execution, check_device, fingerprint, is_no_room, release
 from lth_trainable.loaders import _copies, resident_loaders
@@ -112,8 +112,8 @@ def test_neither_is_tried_again(device: str, model: str, tmp_path: Path, monkeyp
     monkeypatch.setattr(trainable.tune, "report", lambda metrics, **_: reports.append(metrics))
     spec = TrialSpec(model=model, **SMALL)
     task = {
-        "spec": spec.canonical(), "run": "run", "execution": {"device": device}, "keep": {}, "marks": {},
-        "resumable": True, "end": "", "log": False,
+        "spec": spec.canonical(), "key": spec.key(load_dataset("digits").digest), "run": "run",
+        "execution": {"device": device}, "keep": {}, "marks": {}, "resumable": True, "end": "", "log": False,
     }  # fmt: skip
     # returns, where an exception would have Ray try again
     trainable.train({"storage": str(tmp_path), "task": json.dumps(task)})

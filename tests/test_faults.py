@@ -12,9 +12,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+from lth_trainable.errors import UserError
+from sweeps.launch import _start_ray
 
 ROOT = Path(__file__).parent.parent
 ARGUMENTS = ["digits", "--epochs", "20", "--sparsity", "64", "87.04", "--rewind-epoch", "0", "1", "--seeds", "3"]
@@ -71,6 +75,27 @@ def until(condition: Any, process: subprocess.Popen[str]) -> bool:
         assert time.monotonic() < deadline, "the sweep makes no progress"
         time.sleep(0.02)
     return True
+
+
+def test_a_ray_that_does_not_start_at_once_is_started_again_and_then_told_of() -> None:
+    """On a busy machine its processes may take longer than the half minute that Ray has for them."""
+    began: list[dict[str, Any]] = []
+
+    def init(**options: Any) -> None:
+        began.append(options)
+        if len(began) != slow:
+            raise Exception("The current node timed out during startup.\nand more")
+
+    ray = SimpleNamespace(init=init, shutdown=lambda: None)
+    slow = 2
+    _start_ray(ray)
+    assert len(began) == 2 and began[0]["address"] == "local"
+    slow = 0
+    with pytest.raises(
+        UserError, match=r"no Ray that starts on this machine \(Exception: The current node .*startup.\)"
+    ):
+        _start_ray(ray)
+    assert len(began) == 4
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -26,17 +27,20 @@ from lth_trainable.record import Identity, record_trial
 from lth_trainable.run import Keep, run_trial
 from lth_trainable.spec import TrialSpec
 from lth_trainable.store import Store, finished_trials
+from sweeps.arguments import RunOptions
+from sweeps.arguments import parse as parse_sweep
 from sweeps.axes import Choice, Range
 from sweeps.budget import Budget
 from sweeps.dispatch import Dispatcher
 from sweeps.ledger import Ledger
-from sweeps.lth_search import main
+from sweeps.lth_search import confirm, main
 from sweeps.plan import Facts, PlannedTrial, make_plan
 from sweeps.progress import Board
 from sweeps.recipes import digits
 from sweeps.search_arguments import parse
 from sweeps.searcher import PlanSearcher
 from sweeps.searches import Search, find_search
+from sweeps.space import expand
 from sweeps.study import ON_WAY, Study
 from sweeps.suggestions import Suggestions, objectives
 
@@ -136,6 +140,21 @@ def test_a_search_trains_every_suggestion_on_all_seeds_and_tells_its_objectives(
         assert set(trial.params) == {"target_sparsity_pct", "schedule", "rewind_epoch"} | (
             {"prune_rate_pct"} if trial.params["schedule"] == "imp" else set()
         )
+
+
+def test_the_command_that_confirms_trains_what_was_found_where_the_search_did() -> None:
+    given = "--storage /a/b --data-root /data --gpus-per-trial 0.25 --deterministic --sparsity 50..90 --lr 1e-3..1e-2"
+    options, search = parse(["pets_tutorial", *given.split(), "--seeds", "2"])
+    found = asdict(TrialSpec(**{**search.sweep.base, "target_sparsity_pct": 90.0, "lr": 0.002}))
+    words = shlex.split(confirm([found], search, options))[3:]
+    again, sweep = parse_sweep(words)
+    assert (again.storage, again.data_root, again.gpus_per_trial) == ("/a/b", Path("/data"), 0.25)
+    assert again.deterministic and sweep.seeds == (2, 3, 4, 5, 6, 7, 8, 9)
+    tickets = [spec for spec in expand(sweep).trials if spec.control == "none"]
+    assert tickets == [
+        TrialSpec(**{**search.sweep.base, "target_sparsity_pct": 90.0, "lr": 0.002, "seed": s}) for s in sweep.seeds
+    ]
+    assert "--storage" not in confirm([found], search, RunOptions())
 
 
 def test_less_sparse_levels_of_a_chain_are_suggestions_that_train_nothing(done: Lab) -> None:
@@ -350,7 +369,8 @@ def test_a_search_through_ray_survives_kill_9_and_ends_with_its_front(tmp_path: 
     assert summary["by_status"] == {"done": 6, "stopped": 0, "failed": 0, "open": 0}
     assert all(path.read_bytes() == content for path, content in before.items())
     table = pq.read_table(tmp_path / "digits_search" / "analysis" / "suggestions.parquet").to_pylist()
-    assert [row["suggestion"] for row in table] == list(range(6))
+    assert [row["suggestion"] for row in table] == list(range(len(table)))
+    assert sum(row["on_the_way_of"] is None for row in table) == 6 < len(table)
     assert [row["suggestion"] for row in table if row["on_front"]] == [row["suggestion"] for row in summary["front"]]
     assert all(row["n_seeds"] == 2 for row in table)
     assert (tmp_path / "digits_search" / "analysis" / "pareto.svg").read_bytes().startswith(b"<?xml")

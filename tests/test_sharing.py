@@ -163,6 +163,22 @@ def test_shared_or_alone_the_bytes_are_equal_and_everything_is_trained_once(grid
         assert sum(record["epochs_trained"] for record in shared.values()) == plan.epochs_distinct
 
 
+def test_a_plug_in_that_is_edited_meanwhile_has_nothing_trained_again(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trial's process goes on with what it has imported, and so do the keys of what it trains."""
+    file = tmp_path / "plug_in_of_sharing.py"
+    file.write_text("from tests.plugins import tiny_cnn\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    base = {**ADAM, "model": "plug_in_of_sharing:tiny_cnn", "epochs": 1}
+    specs = [TrialSpec(**{**base, "target_sparsity_pct": s}) for s in (40, 64)]
+    plan, epochs = plan_of(specs), 0
+    for trial in plan.trials:
+        epochs += run_trial(trial.spec, store, keep=Keep(states=plan.keep(trial)))["epochs_trained"]
+        file.write_text("from tests.plugins import tiny_cnn  # edited\n")
+    assert epochs == plan.epochs_distinct == 3
+
+
 def test_every_field_of_the_rows_is_what_the_trial_would_have_written_alone(store: Store, tmp_path: Path) -> None:
     specs = [TrialSpec(**{**ADAM, "target_sparsity_pct": s, "rewind_epoch": 1}) for s in (64, 40)]
     for name, record in in_one_store(specs, store).items():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 
 from lth_trainable.errors import UserError
+from lth_trainable.models import MODELS
+from lth_trainable.registry import lookup
 from lth_trainable.spec import TrialSpec, spec_from_dict
 from lth_trainable.validation import check_sparsity
 
@@ -127,6 +130,21 @@ def test_the_data_and_plugged_in_code_are_part_of_the_key() -> None:
     plugged = TrialSpec(model="tests.plugins:tiny_cnn")
     assert list(plugged.code_digests()) == ["model"]
     assert plugged.name == "digits-tests.plugins.tiny_cnn-imp-s64-r0-seed0"
+
+
+def test_a_plug_in_is_known_by_the_code_that_was_imported_whatever_becomes_of_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "edited_plug_in.py"
+    file.write_text("from tests.plugins import tiny_cnn\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    spec = TrialSpec(model="edited_plug_in:tiny_cnn")
+    lookup("model", spec.model, MODELS)
+    code = spec.code_digests()
+    file.write_text("from tests.plugins import tiny_cnn  # edited\n")
+    assert spec.code_digests() == code
+    importlib.reload(sys.modules["edited_plug_in"])
+    assert spec.code_digests() != code
 
 
 def test_a_schedule_of_ones_own_is_a_gradual_one() -> None:

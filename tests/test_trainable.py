@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from lth_trainable import trainable
 from lth_trainable.data import load_dataset
 from lth_trainable.spec import TrialSpec
-from lth_trainable.store import MANIFEST, Store
+from lth_trainable.store import FAILURE, MANIFEST, Store
 from sweeps.launch import Config
 from sweeps.ledger import Ledger
 from sweeps.plan import Facts, Plan, make_plan
@@ -64,3 +65,13 @@ def test_a_trial_and_its_result_are_a_few_plain_values_to_tune(
     assert json.loads(config["task"])["spec"] == plan.trials[0].spec.canonical()
     trainable.train(config)
     assert len(told[-1]) < 10
+
+
+def test_other_data_or_code_than_planned_is_refused(plan: Plan, store: Store, told: list[dict[str, Any]]) -> None:
+    """As on a node with another folder of data, or in a worker that came after a plug-in was edited."""
+    trial = replace(plan.trials[0], key="of other data")
+    trainable.train(Config(ledger=Ledger(store=store, run="run", plan=plan, facts={}), execution={}).of(plan, trial))
+    assert [report["status"] for report in told] == ["failed"]
+    failure = json.loads(store.read(f"run/trials/{trial.name}/{FAILURE}"))["reason"]
+    assert "found other data on" in failure and "--retry-failed" in failure
+    assert not store.exists("states")
