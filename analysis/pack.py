@@ -20,7 +20,7 @@ from typing import IO
 
 from jinja2 import Environment, StrictUndefined
 
-from analysis.answer import KEEPING_UP, answer_sentence, headlines
+from analysis.answer import KEEPING_UP, answer_sentence, of_tickets
 from analysis.exclusions import EXCLUSIONS
 from analysis.export import read_ticket, write_loader, write_ticket
 from analysis.figure_set import read_suggestions
@@ -120,7 +120,7 @@ def choose(trials: Sequence[Row], verdicts: Sequence[Row], wanted: Sequence[str]
 
 def _best(done: Sequence[Row], verdicts: Sequence[Row]) -> Choice:
     """One ticket a seed of the sparsest group that keeps up with dense, or of the one with the best difference."""
-    compared = [row for row in headlines(verdicts) if row["primary"] and row["n_pairs"]]
+    compared = [row for row in of_tickets(verdicts) if row["n_pairs"]]
     good = [row for row in compared if row["verdict"] in KEEPING_UP]
     if not compared:
         return Choice(trials=(), why="no ticket has a finished dense trial to be compared with; --tickets names others")

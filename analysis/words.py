@@ -145,11 +145,13 @@ def signed(value: float) -> str:
 _CONTROLS = {
     "dense_restarts": "dense with restarts", "small_dense": "small dense", "layerwise_shuffle": "shuffled mask",
     "random_sparse": "random sparse network", "sign_shuffle": "shuffled signs", "reinit": "reinitialisation",
+    "omp": "OMP", "lr_rewinding": "LR rewinding", "fine_tuning": "fine-tuning",
 }  # fmt: skip
 _PRETTY = {
     "ticket": "imported",
     "imp": "IMP", "omp": "OMP", "one_shot": "one shot", "agp": "AGP", "dsd": "DSD",
-    "supermask_True": "supermask", "retrain_none": "no rewinding", "lenet_300_100": "LeNet-300-100",
+    "supermask_True": "supermask", "retrain_none": "no rewinding", "retrain_lr_rewinding": "LR rewinding",
+    "retrain_fine_tuning": "fine-tuning", "lenet_300_100": "LeNet-300-100",
 }  # fmt: skip
 _PATTERNS = (
     (re.compile(r"r(\d+)"), "rewind epoch {}"),

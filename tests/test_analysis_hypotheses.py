@@ -564,3 +564,14 @@ def test_the_next_look() -> None:
     decided = verdicts(trials({50: [0.1, 0.12, 0.09, 0.11, 0.1]}), Rule(margin_pp=1.0, looks=looks))
     assert all(settled(decided).values())
     assert next_look(decided, looks) is None
+
+
+def test_a_baseline_takes_no_dense_network_away_from_a_ticket() -> None:
+    """One that is as long as the whole budget of a baseline is still of another budget for the tickets."""
+    omp = ladder(50, schedule="omp")
+    rows = trial_rows([*dense(), *dense(epochs=40), *ladder(64)], lambda spec: 0.9)
+    assert omp[0].epochs_alone() == 40
+    alone = [row for row in verdicts(rows, RULE) if row["kind"] == "dense_other"]
+    beside = verdicts([*rows, *trial_rows(omp, lambda spec: 0.9, role="baseline")], RULE)
+    assert [row for row in beside if row["kind"] == "dense_other"] == alone != []
+    assert [row["role"] for row in beside if row["kind"] == "dense_stretched"] == ["baseline"] * 2
