@@ -162,10 +162,11 @@ def largest_matching_sparsity(answers: Sequence[Answer], evidence: Evidence) -> 
     of the run at once. Yes where a rung matches, no where already the first is shown to fall short. Source: Maurer,
     Hothorn & Lehmacher 1995; Westfall & Krishen 2001, J. Statist. Plann. Inference 99.
     """
-    ladders: dict[str, list[Answer]] = defaultdict(list)
+    ladders: dict[tuple[str, str], list[Answer]] = defaultdict(list)
     for answer in sorted(answers, key=_is_baseline):
         if answer.question.claim == "matches" and answer.question.primary:
-            ladders[answer.question.candidate.group.ladder].append(answer)
+            group = answer.question.candidate.group
+            ladders[group.role, group.ladder].append(answer)
     return [ladder_row(rungs, evidence) for rungs in ladders.values()]
 
 

@@ -29,9 +29,9 @@ def narrow_table(
     """
     widths = {heading: max(map(len, [heading, *cells])) for heading, cells in columns.items()}
     parts: list[RenderableType] = [Text(title, style="bold")]
-    before: tuple[str, str] | None = None
+    before: tuple[str, str, str] | None = None
     for i, row in enumerate(rows):
-        place = row["ladder"], row["kind"]
+        place = row["ladder"], row["kind"], row["role"]
         if place != before:
             role = "baseline " if row["role"] == "baseline" else ""
             against = _AGAINST.get(row["kind"], ", against other dense networks")

@@ -159,8 +159,8 @@ def _section(row: Row) -> tuple[str, bool]:
 def _columns(rows: Sequence[Row]) -> dict[str, list[str]]:
     """Cells by heading, without the verdict; the baseline only where there are several, a repeated ladder left out."""
     labels = short_labels([row["ladder"] for row in rows])
-    keys = [(row["ladder"], row["kind"]) for row in rows]  # a ladder is of one role
-    several = len({kind for _, kind in keys}) > 1
+    keys = [(row["ladder"], row["kind"], row["role"]) for row in rows]
+    several = len({row["kind"] for row in rows}) > 1
     columns = {
         "tickets": ["" if before == key else labels[key[0]] for before, key in zip([None, *keys], keys, strict=False)],
         "sparsity": [f"{row['target_sparsity_pct']:g} %" for row in rows],

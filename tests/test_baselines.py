@@ -283,6 +283,18 @@ def test_tickets_are_held_against_each_method() -> None:
     assert not [row for row in rows if row["role"] == "baseline" and row["kind"] in METHODS]
 
 
+def test_rungs_of_tickets_and_of_baselines_in_one_ladder_are_two_sequences() -> None:
+    """Targets of imp snap up to a rung, those of omp do not: its baseline has rungs of its own in the ladder."""
+    axes = {"schedule": ("imp", "omp"), "rewind_epoch": (0,), "target_sparsity_pct": (50.0, 80.0)}
+    rows = judged(("omp",), **axes)
+    omp = [row for row in rows if row["ladder"] == "digits-lenet_300_100-omp-r0"]
+    largest = [row for row in omp if row["claim"] == "largest_matching_sparsity"]
+    assert [row["role"] for row in largest] == ["ticket", "baseline"]
+    targets = {row["role"]: row["target_sparsity_pct"] for row in omp if row["claim"] == "matches"}
+    assert targets == {"ticket": 80.0, "baseline": 87.04}
+    assert [row for row in rows if row["role"] == "ticket" and row["kind"] not in METHODS] == judged(**axes)
+
+
 def test_what_is_a_ticket_of_the_run_is_no_baseline() -> None:
     both = {"retrain": ("weight_rewinding", "lr_rewinding")}
     rows = judged(("lr_rewinding", "omp"), rewind_epoch=(0,), **both)
