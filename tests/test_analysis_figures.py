@@ -16,11 +16,14 @@ import pytest
 import analysis
 from analysis import curves
 from analysis.__main__ import main
+from analysis.figure_controls import controls_figure
 from analysis.figure_early_stop import stops
 from analysis.figure_layers import strips
-from analysis.figure_overlap import overlap_figure, overlap_series
+from analysis.figure_overlap import _both, overlap_figure, overlap_series
+from analysis.figure_parts import MOST_PANELS
 from analysis.figure_set import Material, drawn
-from analysis.figure_training import courses, training_figure
+from analysis.figure_training import _palette, courses, training_figure
+from analysis.figures import THEMES, accuracy_figure
 from analysis.frames import Frames, as_rows, to_frames
 from analysis.hypotheses import verdicts
 from analysis.plan import Rule
@@ -122,6 +125,75 @@ def test_controls_are_curves_of_their_tickets() -> None:
     for (at, level), point in zip(control.points, curve.points, strict=True):
         assert at == pytest.approx(point.remaining_pct)
         assert level.mean == pytest.approx(point.level.mean - 2)
+
+
+@pytest.fixture(scope="module")
+def large() -> Frames:
+    """Nine rungs, nine ladders, four controls of each ticket, eight dense networks of other budgets."""
+    targets = (20, 36, 50, 64, 75, 80, 87.04, 92.22, 95)
+    tickets = [t for k in range(9) for t in ladder(*targets, seeds=2, schedule="omp", rewind_epoch=k)]
+    every = [*dense(2), *(d for e in range(21, 29) for d in dense(2, epochs=e)), *tickets]
+    rows = trial_rows(every, lambda spec: 0.9 - (spec.target_sparsity_pct or 0) / 300)
+    controls = [
+        row | {"role": "control", "parent": row["trial"].replace(f"-{name}", ""), "group": row["trial"][:-6]}
+        for i, name in enumerate(("random_mask", "layerwise_shuffle", "reinit", "random_sparse"))
+        for row in control_rows(rows, name, [2.0 + i] * 2)
+    ]
+    judged = table("verdicts", verdicts([*rows, *controls], Rule()))
+    empty = {name: table(name, []) for name in TABLES if name not in ("trials", "verdicts")}
+    return to_frames({"trials": table("trials", [*rows, *controls]), "verdicts": judged, **empty})
+
+
+def test_a_large_grid_has_a_figure_that_fits_a_page(large: Frames) -> None:
+    figure = accuracy_figure(large)
+    _, height = figure.get_size_inches()
+    assert height <= 6, "of a printed page, with room for its caption"
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert min(box.y0 for box in boxes) >= 0 and max(box.y1 for box in boxes) <= figure.bbox.height
+    assert max(box.x1 for box in boxes) <= figure.bbox.width
+    words = [text.get_text() for text in figure.axes[0].texts]
+    assert "dense, 8 other budgets" in words and "random mask" not in words
+    looks = {
+        (line.get_color(), str(line.get_linestyle())) for line in figure.axes[0].lines if line.get_linewidth() == 1.6
+    }
+    assert len(looks) == 9, "ladders are told apart by colour and dashes"
+
+
+def test_controls_of_a_large_grid_have_a_figure_of_their_own(large: Frames, frames: Frames) -> None:
+    figure = controls_figure(large)
+    assert figure is not None and len(figure.axes) == MOST_PANELS
+    (key,) = figure.legends
+    assert [text.get_text() for text in key.get_texts()] == [
+        "tickets", "random mask", "shuffled mask", "reinitialisation", "random sparse network", "dense",
+    ]  # fmt: skip
+    assert controls_figure(frames) is None, "none has any, or they are in the figure of accuracy"
+
+
+def test_sparsities_beyond_the_palette_have_colours_of_their_own(large: Frames) -> None:
+    shown = curves.ladders(large)[:1]
+    palette = _palette(shown, THEMES["light"])
+    assert len(palette) == len(set(palette.values())) == 9
+    few = [dataclasses.replace(shown[0], rungs=shown[0].rungs[:3])]
+    assert list(_palette(few, THEMES["dark"]).values()) == list(THEMES["dark"].series[:3])
+
+
+def test_a_curve_goes_from_many_weights_to_few(large: Frames) -> None:
+    """Whatever the order of the verdicts: a ladder may have rungs of tickets and rungs of baselines."""
+    mixed = dataclasses.replace(large, verdicts=large.verdicts.iloc[::-1])
+    for ladder_ in curves.ladders(mixed):
+        left = [rung.remaining_pct for rung in ladder_.rungs]
+        assert left == sorted(left, reverse=True)
+    for curve in curves.panels(mixed)[0].curves:
+        left = [point.remaining_pct for point in curve.points]
+        assert left == sorted(left, reverse=True)
+
+
+def test_labels_of_overlaps_say_common_words_once() -> None:
+    assert _both(["IMP, rewind epoch 0", "IMP, rewind epoch 1"]) == "IMP, rewind epoch 0 and 1"
+    assert _both(["rewind epoch 0", "rewind iteration 50"]) == "rewind epoch 0 and iteration 50"
+    assert _both(["movement", "large final"]) == "movement and large final"
+    assert _both(["rewind epoch 0"]) == "rewind epoch 0"
 
 
 def test_a_run_of_a_search_has_its_front(frames: Frames) -> None:

@@ -142,6 +142,12 @@ def test_labels_keep_their_distance_and_their_order() -> None:
     assert np.mean(layout.spread([10.0, 10.0], 12.0)) == 10
 
 
+def test_labels_stay_within_the_axis() -> None:
+    wanted = [99.0, 98.0, 100.0, 1.0, 0.0]
+    assert layout.spread(wanted, 12.0, (0.0, 100.0)) == pytest.approx([88.0, 76.0, 100.0, 12.0, 0.0])
+    assert layout.spread([5.0] * 4, 10.0, (0.0, 30.0)) == pytest.approx([0.0, 10.0, 20.0, 30.0]), "just enough room"
+
+
 def test_labels_do_not_overlap_in_the_drawn_figure(tmp_path: Path) -> None:
     figure = accuracy_figure(analysis.gather(tutorial(tmp_path)))
     figure.canvas.draw()
