@@ -111,7 +111,7 @@ def _claim_view(rows: Sequence[Row]) -> list[dict[str, Any]]:
     by_claim = {label: [row for row in rows if claim_label(row) == label] for label in map(claim_label, rows)}
     return [
         {
-            "claim": label if i == 0 else "", "tickets": labels[row["ladder"]], "seeds": seeds(row),
+            "claim": label, "again": i > 0, "tickets": labels[row["ladder"]], "seeds": seeds(row),
             "sparsity": "" if row["claim"] == LADDER_CLAIM else f"{row['target_sparsity_pct']:g}",
             "effect": _effect(row), "g": _text(row["hedges_g"], signed), "verdict": row["verdict"],
             "p": _text(_p_of(row), lambda p: "< 0.001" if p < 0.001 else f"{p:.3f}"), "why": _tied(row["why"]),

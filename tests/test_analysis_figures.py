@@ -26,7 +26,8 @@ from analysis.figure_training import _palette, courses, training_figure
 from analysis.figures import THEMES, accuracy_figure
 from analysis.frames import Frames, as_rows, to_frames
 from analysis.hypotheses import verdicts
-from analysis.plan import Rule
+from analysis.plan import Rule, RunPlan
+from analysis.report import report_html
 from analysis.savings import savings
 from analysis.schema import TABLES, table
 from lth_trainable.spec import TrialSpec
@@ -257,9 +258,6 @@ def test_the_commands_mistakes_are_one_line(run: Path, tmp_path: Path, capsys: p
 @pytest.mark.parametrize(("scheme", "dark"), [(1, False), (0, True)])
 def test_a_browser_shows_the_figures_without_complaint(run: Path, tmp_path: Path, scheme: int, dark: bool) -> None:
     """A copy of the page with a script that measures each figure, opened from the disk."""
-    browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if browser is None:
-        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
     measure = """<script>document.title = JSON.stringify([getComputedStyle(document.body).backgroundColor,
         ...[...document.querySelectorAll("figure")].map(figure => {
         const box = figure.querySelector("svg").getBoundingClientRect();
@@ -267,18 +265,52 @@ def test_a_browser_shows_the_figures_without_complaint(run: Path, tmp_path: Path
         return [figure.id, Math.round(box.width), Math.round(box.height),
                 lines.filter(line => /^rgb/.test(line.stroke) || /^rgb/.test(line.fill)).length];
     })])</script></body>"""
-    page = tmp_path / "page.html"
-    page.write_text((run / "report.html").read_text().replace("</body>", measure))
+    title, said = opened(tmp_path, (run / "report.html").read_text().replace("</body>", measure), 1200, scheme)
+    background, *figures = json.loads(title)
+    assert background == ("rgb(22, 24, 28)" if dark else "rgb(255, 255, 255)")
+    assert [name for name, *_ in figures] == [f"figure-{name}" for name in SHOWN]
+    assert all(width > 600 and height > 100 and lines > 10 for _, width, height, lines in figures)
+    assert "CONSOLE" not in said
+
+
+@pytest.mark.parametrize(("media", "width"), [("screen", 420), ("screen", 1200), ("print", 718)])
+def test_nothing_runs_off_the_page(large: Frames, tmp_path: Path, media: str, width: int) -> None:
+    """At the width of a telephone, a window, and A4 with its margins: there with the rules for paper in force."""
+    no_plan = RunPlan(recipe="digits", claim="?", commands=(), versions={}, rule=Rule(), trials=())
+    page = report_html(large, no_plan, "run")
+    measure = """<script>document.title = JSON.stringify([innerWidth, document.documentElement.scrollWidth,
+        ...[...document.querySelectorAll("table")].map(table => Math.ceil(table.getBoundingClientRect().right))
+    ])</script></body>"""
+    if media == "print":
+        page = page.replace("@media print", "@media all").replace("@media screen", "@media not all")
+    title, _ = opened(tmp_path, page.replace("</body>", measure), width, 1)
+    at, wide, *tables = json.loads(title)
+    assert wide <= at, "the page does not scroll sideways"
+    assert len(tables) > 2 and (width == 420 or max(tables) <= at), "tables may, within their frame, where it is narrow"
+
+
+def opened(folder: Path, page: str, width: int, scheme: int) -> tuple[str, str]:
+    """The title of the page in a browser, and what that had to say; skips where there is none."""
+    browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if browser is None:
+        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
+    (folder / "page.html").write_text(page)
     command = [
         browser, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0",
-        f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1200,2000",
-        f"--blink-settings=preferredColorScheme={scheme}", "--dump-dom", page.as_uri(),
+        f"--user-data-dir={folder / 'profile'}", f"--window-size={width},2000",
+        f"--blink-settings=preferredColorScheme={scheme}", "--dump-dom", (folder / "page.html").as_uri(),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     found = re.search(r"<title>(.*?)</title>", done.stdout)
     assert found is not None
-    background, *figures = json.loads(found[1])
-    assert background == ("rgb(22, 24, 28)" if dark else "rgb(255, 255, 255)")
-    assert [name for name, *_ in figures] == [f"figure-{name}" for name in SHOWN]
-    assert all(width > 600 and height > 100 and lines > 10 for _, width, height, lines in figures)
-    assert "CONSOLE" not in done.stderr
+    return found[1], done.stderr
+
+
+def test_every_link_of_the_report_has_its_place(run: Path) -> None:
+    html = (run / "report.html").read_text()
+    links = re.findall(r'<a href="#([^"]+)">', html)
+    assert (
+        {"verdicts", "claims", "about-training", "trials", "repeat"}
+        <= set(links)
+        <= set(re.findall(r'id="([^"]+)"', html))
+    )
