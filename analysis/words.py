@@ -75,6 +75,8 @@ def _open(reason: Reason) -> str:
 
 
 def _seeds(reason: Reason) -> str:
+    if reason.needed is None and reason.n_censored:
+        return "more seeds alone would hardly decide"
     if reason.needed is None:
         return "too close to the bound, more than 1,000 seeds needed"
     return f"about {reason.needed} seeds would decide at 80 % power"
@@ -85,7 +87,8 @@ def _test_note(reason: Reason) -> str:
         return "; all differences are equal, so the sign-flip test decides"
     if reason.test == "sign test":
         are = "is" if reason.n_censored == 1 else "are"
-        return f"; {reason.n_censored} of {reason.n_pairs} pairs {are} censored, so the sign test decides"
+        still = f"{reason.n_censored} of {reason.n_pairs} pairs {are} censored, the loss still falling at the end"
+        return f"; {still}, so the sign test decides"
     return ""
 
 

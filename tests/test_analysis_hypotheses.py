@@ -291,7 +291,10 @@ def test_a_censored_early_stop_is_never_taken_as_its_last_iteration() -> None:
     (row,) = of(verdicts(with_early_stop(trials({50: SAME}), early, ends), RULE), "faster")
     assert (row["verdict"], row["test"], row["p"], row["n_censored"]) == ("yes", "sign test", 1 / 32, 5)
     assert (row["effect"], row["ci_low"], row["sd"], row["hedges_g"], row["p_sign_flip"]) == (None,) * 5
-    assert row["why"] == "earlier than dense (p = 0.031); 5 of 5 pairs are censored, so the sign test decides"
+    censored = "5 of 5 pairs are censored, the loss still falling at the end, so the sign test decides"
+    assert row["why"] == f"earlier than dense (p = 0.031); {censored}"
+    (row,) = of(verdicts(with_early_stop(trials({50: SAME}), ends, ends), RULE), "faster")
+    assert row["why"] == f"more seeds alone would hardly decide; {censored}", "not: too close to the bound"
     (row,) = of(verdicts(with_early_stop(trials({50: SAME}), ends, ends), RULE), "faster")
     assert (row["verdict"], row["p"], row["p_against"]) == ("undecided", 1.0, 1.0), "later than both, but by how much?"
     (row,) = of(verdicts(with_early_stop(trials({50: SAME}), ends, early), RULE), "faster")
