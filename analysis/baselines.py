@@ -29,13 +29,14 @@ class Baseline:
     kind: "dense" (as many epochs as the group), "dense_stretched" (as many as all its levels together), "dense_other"
     (any other number), "dense_restarts", "small_dense", one of `METHODS`, or the name of a control. name: the kind,
     with the number of epochs for plain dense networks: "dense-e20". group: name of the trials without their seeds; None
-    where there are none.
+    where there are none. said: what a sentence calls it, None: what follows from its name.
     """
 
     name: str
     kind: str
     group: str | None
     rows: tuple[Row, ...] = ()
+    said: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

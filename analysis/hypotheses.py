@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from analysis.baselines import DENSE_KINDS, SMALL_DENSE, Baseline, Candidate, find_candidates
@@ -23,6 +24,7 @@ from analysis.parts import Parts
 from analysis.plan import Rule
 from analysis.schema import Row
 from analysis.verdict_rows import ladder_row, row_of
+from analysis.words import control_label
 
 REINIT, SIGN_SHUFFLE = "reinit", "sign_shuffle"
 RANDOM_MASKS = ("layerwise_shuffle", "random_mask")  # of a supermask the first that there is: equal layer densities
@@ -230,19 +232,29 @@ def _one(candidate: Candidate, *kinds: str) -> Baseline:
 
 def _ma_questions(claim: str, evidence: Evidence, last: Callable[..., Any]) -> list[Question]:
     parts, found = Parts(evidence.rule), []
+    margin, again = evidence.rule.margin_pp, control_label(REINIT)
     for siblings in _by_rate(_trained(evidence)):
         best = max(siblings, key=_validated)
         for c in siblings:
-            reinits = [parts.beats(c, _one(s, REINIT), by=evidence.rule.margin_pp) for s in siblings]
+            reinits = [
+                parts.beats(c, _named(_one(s, REINIT), f"{again} at learning rate", s, siblings), by=margin)
+                for s in siblings
+            ]
+            top = _named(best.dense, "dense of the best learning rate,", best, siblings)
             own, small = parts.matches(c, c.dense), parts.beats(c, _one(c, SMALL_DENSE))
             found.append(
                 Question(
                     claim=claim, candidate=c, kind=SEVERAL, baseline=SEVERAL,
-                    parts=(*reinits, small, own, last(parts, c, best.dense)),
+                    parts=(*reinits, small, own, last(parts, c, top)),
                     lacks=NO_RATES if len(siblings) == 1 else None,
                 )
             )  # fmt: skip
     return found
+
+
+def _named(baseline: Baseline, words: str, of: Candidate, siblings: Sequence[Candidate]) -> Baseline:
+    """Its learning rate in the sentence that names it, where the run has several."""
+    return replace(baseline, said=f"{words} {of.group.spec['lr']:g}") if len(siblings) > 1 else baseline
 
 
 def _by_rate(candidates: Iterable[Candidate]) -> list[list[Candidate]]:

@@ -165,6 +165,7 @@ _PATTERNS = (
     (re.compile(r"p([\d.]+)"), "{} % a level"),
     (re.compile(r"lr([\d.e]+)"), "learning rate {}"),
     (re.compile(r"bs(\d+)"), "batch {}"),
+    (re.compile(r"val(\d+)"), "validated every {}"),
     (re.compile(r"steps(\d+)"), "{} steps"),
     (re.compile(r"start([\d.]+)"), "start {}"),
     (re.compile(r"end([\d.]+)"), "end {}"),

@@ -423,6 +423,16 @@ def prizes(rows: Rows) -> dict[str, str]:
     return {row["claim"]: row["verdict"] for row in found if "lr0.001" in row["group"] and row["kind"] == "several"}
 
 
+def test_the_parts_of_a_jackpot_say_their_learning_rates() -> None:
+    def why(**differences: Sequence[float]) -> str:
+        rows = of(verdicts(two_rates(**differences), RULE), "jackpot", "several")
+        return next(row["why"] for row in rows if "lr0.001" in row["group"])
+
+    for rate in ("0.001", "0.01"):
+        assert f"more than 1 pp above reinitialisation at learning rate {rate}" in why()
+    assert "more than 1 pp below dense of the best learning rate, 0.01" in why(best=BELOW)
+
+
 def test_a_jackpot_holds_at_every_learning_rate() -> None:
     assert prizes(two_rates()) == {"jackpot": "yes", "secondary_prize": "no"}
 
