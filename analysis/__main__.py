@@ -18,13 +18,12 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
 from analysis.exclusions import change_exclusions
 from analysis.frames import Frames, as_rows
 from analysis.gather import gather
 from analysis.index import Geometry
-from analysis.terminal import answer, counts_by_status, paths, show
+from analysis.terminal import answer, counts_by_status, paths, plain_console, show
 from lth_trainable.errors import UserError
 
 OK, BAD_INPUT = 0, 2
@@ -91,7 +90,7 @@ def _gather(arguments: Sequence[str]) -> int:
     if options.json:
         print(json.dumps(summary(frames, run), allow_nan=False))
     else:
-        show(Console(), frames, run)
+        show(plain_console(), frames, run)
     return OK
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from analysis.pairs import TICKET
 from analysis.schema import Row
 from analysis.words import percent, pretty, short_labels, signed
 
@@ -21,6 +22,11 @@ def headlines(verdicts: Sequence[Row]) -> list[Row]:
     return [_headline(row, beating[row["group"], row["baseline"]]) for row in verdicts if row["claim"] == "matches"]
 
 
+def of_tickets(verdicts: Sequence[Row]) -> list[Row]:
+    """The headlines that answer the run's question: primary, and of tickets, not of baselines."""
+    return [row for row in headlines(verdicts) if row["primary"] and row["role"] == TICKET]
+
+
 def _headline(matching: Row, beating: Row) -> Row:
     if beating["verdict"] == "yes":
         return {**matching, "verdict": "beats dense", "why": beating["why"]}
@@ -29,8 +35,8 @@ def _headline(matching: Row, beating: Row) -> Row:
 
 
 def answer_sentence(verdicts: Sequence[Row]) -> str:
-    """One sentence over the primary comparisons; a clause for each setting (data set, model, dense baseline)."""
-    primary = [row for row in headlines(verdicts) if row["primary"]]
+    """One sentence over the tickets' primary comparisons; a clause for each setting (data, model, dense baseline)."""
+    primary = of_tickets(verdicts)
     if not primary:
         return "No answer yet: the run has no tickets to compare with a dense network."
     settings: dict[str, list[Row]] = {}

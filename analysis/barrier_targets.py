@@ -8,14 +8,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from analysis.exclusions import read_exclusions
+from analysis.exclusions import read_exclusions, unknown_trial
 from analysis.pairs import group_name
 from analysis.plan import RunPlan
-from lth_trainable.errors import UserError, bad_value, unknown_name
+from lth_trainable.errors import UserError, bad_value
 from lth_trainable.spec import TrialSpec, spec_from_dict
 from lth_trainable.store import RECORD, Damaged, Sealed, Store
-
-SHOWN = 20  # valid names in a message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,8 +158,7 @@ class _Trials:
             members = [spec for spec in self.specs.values() if name in (spec.name, group_name(spec.name))]
             if not members:
                 valid = {value for spec in self.specs.values() for value in (spec.name, group_name(spec.name))}
-                near = valid if len(valid) <= SHOWN else {group_name(name) for name in self.specs}
-                raise unknown_name("TRIAL", name, near)
+                raise unknown_trial("TRIAL", name, valid, "a trial of the run, or a group: a name without its seed")
             trials = [trial for spec in members if (trial := self._usable(spec)) is not None]
             if not trials:
                 advice = "python -m sweeps.status says why"

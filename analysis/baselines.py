@@ -10,7 +10,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.pairs import SEEDS, Group, find_groups, group_name, values_of
+from analysis.methods import METHODS, methods_of
+from analysis.pairs import BASELINE, SEEDS, TICKET, Group, find_groups, group_name, values_of
 from analysis.schema import SPEC_FIELDS, Row
 
 # What may differ between a ticket and a dense network although it stands in both specs: the replicate, what makes the
@@ -26,15 +27,16 @@ class Baseline:
     """Trials that a group is compared with.
 
     kind: "dense" (as many epochs as the group), "dense_stretched" (as many as all its levels together), "dense_other"
-    (any other number), "dense_restarts", "small_dense", or the name of a control. name: the kind, with the number of
-    epochs for plain dense networks: "dense-e20". group: name of the trials without their seeds; None where there are
-    none.
+    (any other number), "dense_restarts", "small_dense", one of `METHODS`, or the name of a control. name: the kind,
+    with the number of epochs for plain dense networks: "dense-e20". group: name of the trials without their seeds; None
+    where there are none. said: what a sentence calls it, None: what follows from its name.
     """
 
     name: str
     kind: str
     group: str | None
     rows: tuple[Row, ...] = ()
+    said: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,20 +57,21 @@ class Candidate:
 
     @property
     def controls(self) -> list[Baseline]:
-        """What is no dense network of full width and is not trained as one."""
-        return [baseline for baseline in self.baselines if baseline.kind not in (*DENSE_KINDS, SMALL_DENSE)]
+        """What is a branch of the ticket, and neither dense nor a ticket by another method."""
+        return [baseline for baseline in self.baselines if baseline.kind not in (*DENSE_KINDS, SMALL_DENSE, *METHODS)]
 
 
 def find_candidates(trials: Iterable[Row]) -> list[Candidate]:
-    """Every group of tickets with its baselines, ladder by ladder, the least sparse first.
+    """Every group with its baselines, ladder by ladder, the least sparse first.
 
     Dense trials are a baseline of a group that equals them in every spec field that acts in a dense trial (data, model,
-    optimisation, precision); those as long as the total budget of other groups belong to these alone. A control, or
-    `dense_restarts`, equals its ticket in every field but `control`.
+    optimisation, precision); those as long as the total budget of other groups belong to these alone, though no
+    baseline takes one away from a ticket. A control, or `dense_restarts`, equals its ticket in every field but
+    `control`.
     """
     rows = list(trials)
     groups = find_groups(rows)
-    budgets = {_total_epochs(group) for group in groups}
+    budgets = {role: {_total_epochs(group) for group in groups if group.role in (role, TICKET)} for role in _ROLES}
     dense = [row for row in rows if row["control"] == "dense"]
     fields = _acting_fields(dense)
     by_setting = _gather(dense, fields)
@@ -77,14 +80,16 @@ def find_candidates(trials: Iterable[Row]) -> list[Candidate]:
         Candidate(
             group=group,
             baselines=(
-                *_dense(group, by_setting.get(values_of(group.spec, fields), []), budgets),
+                *_dense(group, by_setting.get(values_of(group.spec, fields), []), budgets[group.role]),
                 *_branches(branches.get(values_of(group.spec, _SHARED), [])),
+                *(_baseline(name, name, other.members) for name, other in methods_of(group, groups)),
             ),
         )
         for group in groups
     ]
 
 
+_ROLES = (TICKET, BASELINE)
 _SHARED = [name for name in SPEC_FIELDS if name not in (*SEEDS, "control")]
 
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from analysis.evidence import MIN_PAIRS
-from analysis.pairs import SEEDS, Pairs, group_name, ladder_name, pair_up, values_of
+from analysis.pairs import BASELINE, SEEDS, Pairs, group_name, ladder_name, pair_up, values_of
 from analysis.schema import SPEC_FIELDS, Row
 from analysis.stats import hedges_g, holm, standard_deviation, t_interval, two_sided, two_sided_flip_p
 
 ALPHA = 0.05  # two-sided, after Holm: that of the 95 % intervals
-KINDS = {"tickets": "none", "dense": "dense"}  # kind of groups -> control of their trials
+TICKETS, BASELINES, DENSE = KINDS = ("tickets", "baselines", "dense")  # of groups: a family each
 PROVENANCE = (
     "data_digest", "code_version", "code_sha256", "python_version", "torch_version", "fastai_version", "ray_version",
     "cuda_version", "cudnn_version", "driver_version", "device", "threads", "deterministic",
@@ -95,7 +95,8 @@ class Compared:
 
 
 def compare(a: Iterable[Row], b: Iterable[Row], endpoint: str) -> Compared:
-    """Trials of run A against those of run B by the column `endpoint`, a fraction: tickets, and dense networks.
+    """Trials of run A against those of run B by the column `endpoint`, a fraction: tickets, baselines that are tickets
+    of another method, and dense networks.
 
     Controls are compared with their tickets within a run, not here.
     """
@@ -103,9 +104,9 @@ def compare(a: Iterable[Row], b: Iterable[Row], endpoint: str) -> Compared:
     free: dict[str, Difference] = {}
     comparisons: list[Comparison] = []
     unmatched: list[Unmatched] = []
-    for kind, control in KINDS.items():
-        ours = [row for row in rows_a if row["control"] == control]
-        theirs = [row for row in rows_b if row["control"] == control]
+    parts_a, parts_b = _parts(rows_a, rows_b), _parts(rows_b, rows_a)
+    for kind in KINDS:
+        ours, theirs = parts_a[kind], parts_b[kind]
         differ = free_fields(ours, theirs)
         free = {difference.column: difference for difference in differ} | free
         matches, alone = _match(kind, ours, theirs, [difference.column for difference in differ])
@@ -115,6 +116,20 @@ def compare(a: Iterable[Row], b: Iterable[Row], endpoint: str) -> Compared:
         endpoint=endpoint, free=tuple(free.values()), versions=_differences(rows_a, rows_b, PROVENANCE),
         comparisons=tuple(comparisons), unmatched=tuple(unmatched),
     )  # fmt: skip
+
+
+def _parts(rows: Iterable[Row], other: Iterable[Row]) -> dict[str, list[Row]]:
+    """The rows of a run by kind. What is a baseline here and a ticket of the other run is compared as a ticket."""
+    shared = [name for name in SPEC_FIELDS if name not in SEEDS]
+    asked = {values_of(row, shared) for row in other if row["control"] == "none" and row.get("role") != BASELINE}
+    found: dict[str, list[Row]] = {kind: [] for kind in KINDS}
+    for row in rows:
+        if row["control"] == "none":
+            apart = row.get("role") == BASELINE and values_of(row, shared) not in asked
+            found[BASELINES if apart else TICKETS].append(row)
+        elif row["control"] == "dense":
+            found[DENSE].append(row)
+    return found
 
 
 def free_fields(a: Sequence[Row], b: Sequence[Row]) -> list[Difference]:

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
 from analysis.compare import Compared, compare
 from analysis.compare_terminal import show_comparison
 from analysis.frames import as_rows, load
 from analysis.plan import find_run, read_plan
+from analysis.terminal import plain_console
 from lth_trainable.errors import UserError
 
 
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
             json.dumps({"run_a": options.run_a, "run_b": options.run_b, **dataclasses.asdict(found)}, allow_nan=False)
         )
     else:
-        show_comparison(Console(), found, options.run_a, options.run_b)
+        show_comparison(plain_console(), found, options.run_a, options.run_b)
     return 0
 
 

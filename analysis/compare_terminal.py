@@ -14,6 +14,7 @@ from analysis.words import common_label, short_labels, signed
 
 STYLES = {HIGHER: "green", LOWER: "red", SAME: "green", OPEN: "yellow", UNTESTED: "yellow"}
 SHOWN_VALUES, DIGEST = 4, 12  # values of a field; characters of a SHA-256
+SHOWN_UNMATCHED = 12  # groups without a partner
 
 
 def show_comparison(console: Console, found: Compared, path_a: str, path_b: str) -> None:
@@ -33,13 +34,16 @@ def show_comparison(console: Console, found: Compared, path_a: str, path_b: str)
         if row.unpaired:
             count = f"{row.n_unpaired} seed{'s' * (row.n_unpaired != 1)}"
             _line(console, f"  {count} of {row.group_a} unpaired: {row.unpaired}", style="yellow")
-    for left in found.unmatched:
+    for left in found.unmatched[:SHOWN_UNMATCHED]:
         trials = f"{left.n_trials} trial{'s' * (left.n_trials != 1)}"
         _line(console, f"  not compared: {left.group} of {left.run}, {trials}: {left.why}", style="yellow")
+    more = len(found.unmatched) - SHOWN_UNMATCHED
+    if more > 0:
+        _line(console, f"  not compared: {more:,} more groups, which --json lists", style="yellow")
 
 
 def comparison_table(found: Compared) -> Table:
-    """A line for each pair of groups. p is two-sided, after Holm over the tickets, and over the dense networks."""
+    """A line for each pair of groups. p is two-sided, after Holm over the groups of its kind."""
     labels = short_labels([row.ladder for row in found.comparisons])
     endpoint = found.endpoint.replace("_", " ")
     title = f"{common_label([row.ladder for row in found.comparisons])}: {endpoint}, B minus A (alpha {ALPHA:g}, Holm)"

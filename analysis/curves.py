@@ -98,7 +98,7 @@ def ladders(frames: Frames) -> list[Ladder]:
     primary = [row for row in headlines(as_rows(frames.verdicts)) if row["primary"]]
     found = []
     for ladder, label in ladder_labels(frames).items():
-        rows = [row for row in primary if row["ladder"] == ladder and row["sparsity_pct"] is not None]
+        rows = [row for row in _in_order(primary) if row["ladder"] == ladder and row["sparsity_pct"] is not None]
         rungs = tuple(Rung(group=row["group"], remaining_pct=100 - row["sparsity_pct"]) for row in rows)
         if rungs:
             found.append(Ladder(label=label, dense_group=rows[0]["baseline_group"], rungs=rungs))
@@ -108,6 +108,11 @@ def ladders(frames: Frames) -> list[Ladder]:
 def ladder_labels(frames: Frames) -> dict[str, str]:
     """Ladders with a primary comparison -> short labels."""
     return short_labels([row["ladder"] for row in headlines(as_rows(frames.verdicts)) if row["primary"]])
+
+
+def _in_order(rows: Iterable[Row]) -> list[Row]:
+    """From the least sparse on: a ladder may have tickets and baselines among its rungs, which the verdicts part."""
+    return sorted(rows, key=lambda row: float(row["target_sparsity_pct"]))
 
 
 def _panel(
@@ -138,7 +143,7 @@ def _curves(
     primary: Sequence[Row], levels: Mapping[str, Level], controls: Mapping[str, Mapping[str, str]]
 ) -> Iterable[Curve]:
     for ladder, label in short_labels([row["ladder"] for row in primary]).items():
-        rows = [row for row in primary if row["ladder"] == ladder and row["group"] in levels]
+        rows = [row for row in _in_order(primary) if row["ladder"] == ladder and row["group"] in levels]
         points = tuple(
             Point(remaining_pct=100 - row["sparsity_pct"], level=levels[row["group"]], verdict=row["verdict"])
             for row in rows

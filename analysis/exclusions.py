@@ -65,7 +65,7 @@ def change_exclusions(
     excluded = read_exclusions(store, run)
     for name in include:
         if name not in excluded:
-            raise _unknown("--include", name, excluded, "an excluded trial")
+            raise unknown_trial("--include", name, excluded, "an excluded trial")
     check_trials("--exclude", exclude, trial_names(read_plan(store, run), list_trials(store, run)))
     when = datetime.now(UTC).isoformat(timespec="seconds")
     kept = {name: entry for name, entry in excluded.items() if name not in include}
@@ -77,10 +77,11 @@ def check_trials(where: str, names: Iterable[str], known: Collection[str]) -> No
     """Raise `UserError` for the first name that is no trial of the run, with names near it."""
     for name in names:
         if name not in known:
-            raise _unknown(where, name, known, "a trial of the run")
+            raise unknown_trial(where, name, known, "a trial of the run")
 
 
-def _unknown(where: str, name: str, known: Collection[str], expected: str) -> UserError:
+def unknown_trial(where: str, name: str, known: Collection[str], expected: str) -> UserError:
+    """What was found in place of the name of a trial, with a few names that are near it, or some where none is."""
     near = difflib.get_close_matches(name, sorted(known), n=NEAR, cutoff=0.5)
     names, word = (near, "near it") if near else (sorted(known)[:NEAR], "such as")
     return bad_value(where, name, expected, f"{word}: {', '.join(names)}" if names else "there is none")

@@ -23,8 +23,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analysis.exclusions import unknown_trial
 from analysis.plan import find_run
-from lth_trainable.errors import UserError, bad_value, unknown_name
+from lth_trainable.errors import UserError, bad_value
 from lth_trainable.store import MANIFEST, RECORD, WEIGHTS, Damaged, Sealed, Store, load_masks, open_trial, to_json
 
 if TYPE_CHECKING:
@@ -98,10 +99,9 @@ def _trial_at(text: str) -> tuple[Store, str, str] | None:
 def _known(store: Store, run: str, name: str) -> str:
     if _is_finished(store, run, name):
         return name
-    where, names = f"TRIAL of {store.at(run)}", store.folders(f"{run}/trials")
-    if len(names) < MANY:
-        raise unknown_name(where, name, [name for name in names if _is_finished(store, run, name)])
-    raise bad_value(where, name, "the name of a finished trial", "python -m sweeps.status RUN lists them")
+    names = store.folders(f"{run}/trials")
+    finished = [name for name in names if _is_finished(store, run, name)] if len(names) < MANY else names
+    raise unknown_trial(f"TRIAL of {store.at(run)}", name, finished, "the name of a finished trial")
 
 
 def _is_finished(store: Store, run: str, name: str) -> bool:

@@ -1,7 +1,8 @@
 """Many claims at once: from the p values of questions to answers that hold at alpha over their whole family.
 
-A *family* is all questions of one claim against baselines of one kind. A question that cannot be tested counts in its
-family with p = 1, so that an unfinished sweep is not judged more mildly than the finished one.
+A *family* is all questions of one claim against baselines of one kind: on tickets, or on baselines that are judged as
+tickets are. So to ask for baselines leaves the answers on tickets as they are. A question that cannot be tested counts
+in its family with p = 1, so that an unfinished sweep is not judged more mildly than the finished one.
 """
 
 from __future__ import annotations
@@ -70,12 +71,12 @@ _Rule = Callable[[Sequence[Question], Sequence[float | None], float], list[_Show
 
 
 def _answers(questions: Sequence[Question], evidence: Evidence, rule: _Rule) -> list[Answer]:
-    """Each kind of baseline is a family of its own; in the order of the questions."""
-    by_kind: dict[str, list[int]] = defaultdict(list)
+    """Each kind of baseline is a family of its own, for each role of a group; in the order of the questions."""
+    families: dict[tuple[str, str], list[int]] = defaultdict(list)
     for index, question in enumerate(questions):
-        by_kind[question.kind].append(index)
+        families[question.candidate.group.role, question.kind].append(index)
     found: dict[int, Answer] = {}
-    for indices in by_kind.values():
+    for indices in families.values():
         family = [questions[i] for i in indices]
         found |= dict(zip(indices, _family(family, evidence, rule), strict=True))
     return [found[index] for index in range(len(questions))]

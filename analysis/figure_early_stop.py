@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.curves import Ladder, Level, ladders, level_of
 from analysis.figure_parts import REMAINING, canvas, dress, line, remaining_axis, theme_of
-from analysis.figures import STYLE, Theme
+from analysis.figures import STYLE, Theme, colour_and_dashes
 from analysis.frames import Frames, as_rows
 from analysis.schema import Row
 
@@ -65,15 +65,19 @@ def early_stop_figure(frames: Frames, theme: str = "light") -> Figure | None:
     if not shown:
         return None
     with mpl.rc_context(STYLE):
-        key = [line(_colour(i, colours), ladder.label, marker="o", markersize=4.5) for i, ladder in enumerate(shown)]
+        looks = [colour_and_dashes(i, colours) for i in range(len(shown))]
+        key = [
+            line(colour, ladder.label, marker="o", markersize=4.5, linestyle=dashes)
+            for (colour, dashes), ladder in zip(looks, shown, strict=True)
+        ]
         if any(stop.n_censored for stop in found.values()):
             mark = {"linestyle": "none", "marker": "^", "markersize": 5.5, "markerfacecolor": "none"}
             key.append(line(colours.muted, "lower bound: censored seeds", **mark))
         figure, axes = canvas(2, HEIGHT, key, colours)
         dress(axes[0], "how soon", REMAINING, "early stop (iterations)", colours)
         dress(axes[1], "how well", REMAINING, "test accuracy at early stop (%)", colours)
-        for index, ladder in enumerate(shown):
-            _draw_ladder(axes, ladder, found, _colour(index, colours), colours)
+        for look, ladder in zip(looks, shown, strict=True):
+            _draw_ladder(axes, ladder, found, look, colours)
         values = [rung.remaining_pct for ladder in shown for rung in ladder.rungs if rung.group in found]
         for axis in axes:
             remaining_axis(axis, [100.0, *values])
@@ -81,14 +85,17 @@ def early_stop_figure(frames: Frames, theme: str = "light") -> Figure | None:
     return figure
 
 
-def _draw_ladder(axes: Sequence[Any], ladder: Ladder, found: Mapping[str, Stop], colour: str, theme: Theme) -> None:
+def _draw_ladder(
+    axes: Sequence[Any], ladder: Ladder, found: Mapping[str, Stop], look: tuple[str, Any], theme: Theme
+) -> None:
+    colour, dashes = look
     points = [(rung.remaining_pct, found[rung.group]) for rung in ladder.rungs if rung.group in found]
     if ladder.dense_group is not None and ladder.dense_group in found:
         points.insert(0, (100.0, found[ladder.dense_group]))
     x = [at for at, _ in points]
     levels = [stop.iteration for _, stop in points], [stop.accuracy for _, stop in points]
     for axis, column, is_time in zip(axes, levels, (True, False), strict=True):
-        axis.plot(x, [level.mean for level in column], color=colour, linewidth=1.4, zorder=2)
+        axis.plot(x, [level.mean for level in column], color=colour, linestyle=dashes, linewidth=1.4, zorder=2)
         for at, level, (_, stop) in zip(x, column, points, strict=True):
             if level.low is not None:
                 axis.vlines(at, level.low, level.high, color=colour, linewidth=1)
@@ -97,7 +104,3 @@ def _draw_ladder(axes: Sequence[Any], ladder: Ladder, found: Mapping[str, Stop],
                 [at], [level.mean], color=colour, linestyle="none", marker="^" if is_bound else "o",
                 markersize=6 if is_bound else 4.5, markerfacecolor=theme.background if is_bound else colour, zorder=3,
             )  # fmt: skip
-
-
-def _colour(index: int, theme: Theme) -> str:
-    return theme.series[index % len(theme.series)]

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from analysis.barrier_figure import barrier_figure
+from analysis.figure_controls import controls_figure
 from analysis.figure_early_stop import early_stop_figure
 from analysis.figure_layers import layers_figure
-from analysis.figure_overlap import overlap_figure
+from analysis.figure_overlap import MOST_SERIES, overlap_figure
 from analysis.figure_parts import MOST_PANELS
 from analysis.figure_training import training_figure
 from analysis.figures import accuracy_figure
@@ -70,6 +71,12 @@ FIGURES: dict[str, Drawing] = {
         "Dotted lines, where there are any, are controls of the tickets of their colour.",
         draw=lambda material, theme: accuracy_figure(material.frames, theme),
     ),
+    "controls": Drawing(
+        title="Controls",
+        caption="Tickets and their controls: means over seeds, 95 % t-intervals of the tickets and the dense network; "
+        f"the first {MOST_PANELS} ladders at most.",
+        draw=lambda material, theme: controls_figure(material.frames, theme),
+    ),
     "pareto": Drawing(
         title="What the search found",
         caption="Each point is a suggestion, its mean over seeds on the validation part; the line is the front.",
@@ -96,7 +103,8 @@ FIGURES: dict[str, Drawing] = {
     "overlap": Drawing(
         title="Overlap of masks",
         caption="Intersection over union of the final masks of tickets that differ in one thing. Faint dots are pairs, "
-        "lines their means; dotted is what chance gives for the same layer densities.",
+        "lines their means; dotted is what chance gives for the same layer densities. The first "
+        f"{MOST_SERIES} ladders, or pairs of them, at most.",
         draw=lambda material, theme: overlap_figure(material.frames, theme),
     ),
     "barriers": Drawing(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -17,6 +18,7 @@ from analysis.words import percent
 
 Course = Sequence[Level]  # per cent, by epoch since the last prune, the first one being epoch 1
 HEIGHT, BAND = 2.2, 0.13  # inches; opacity of an interval
+ORDERED = (0.25, 0.8)  # part of viridis that can be seen on white and on black
 
 
 def courses(frames: Frames) -> dict[str, Course]:
@@ -72,7 +74,10 @@ def _draw(axis: Any, course: Course, colour: str) -> None:
 
 
 def _palette(shown: Sequence[Ladder], theme: Theme) -> dict[str, str]:
-    """Weights remaining, as they are written -> colour, from many to few."""
+    """Weights remaining, as they are written -> colour, from many to few; of more than the theme's the ordered ones."""
     left = sorted({rung.remaining_pct for ladder in shown for rung in ladder.rungs}, reverse=True)
     written = list(dict.fromkeys(map(percent, left)))
-    return {text: theme.series[i % len(theme.series)] for i, text in enumerate(written)}
+    if len(written) <= len(theme.series):
+        return dict(zip(written, theme.series, strict=False))
+    places = [ORDERED[0] + (ORDERED[1] - ORDERED[0]) * i / (len(written) - 1) for i in range(len(written))]
+    return {text: to_hex(mpl.colormaps["viridis"](place)) for text, place in zip(written, places, strict=True)}

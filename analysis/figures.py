@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import matplotlib as mpl
@@ -27,6 +27,7 @@ from lth_trainable.errors import unknown_name
 
 LABEL_GAP_PT = 12.0  # between the middles of two labels of 9 pt
 DODGE, MOST_DODGE = 0.012, 0.045  # parts of the axis between curves at one sparsity, so that intervals stand apart
+MOST_LABELS, MOST_OTHERS = 22, 3  # beside a panel; dense networks of other budgets that have a label each
 PANEL_SIZE = (7.2, 4.2)  # inches: text width of a two-column page
 Label = tuple[float, str, str, float | None]  # y, text, colour, x of the point that it belongs to
 
@@ -75,12 +76,13 @@ def accuracy_figure(frames: Frames, theme: str = "light") -> Figure:
     """Endpoint (per cent) against weights remaining (per cent, log): one curve a ladder, one panel a dense baseline.
 
     Bars and band are two-sided 95 % t-intervals of the means over all finished seeds; the verdicts, which pair by seed,
-    are in the markers: filled matches or beats dense, open undecided, a cross falls short. Controls are dotted. A run
-    without finished tickets gives a figure that says so. Raises `UserError` for an unknown theme.
+    are in the markers: filled matches or beats dense, open undecided, a cross falls short. Controls are dotted, and
+    left to a figure of their own where they are too many. A run without finished tickets gives a figure that says so.
+    Raises `UserError` for an unknown theme.
     """
     if theme not in THEMES:
         raise unknown_name("theme", theme, THEMES)
-    colours, shown = THEMES[theme], [panel for panel in panels(frames) if panel.curves]
+    colours, shown = THEMES[theme], [_thinned(panel) for panel in panels(frames) if panel.curves]
     with mpl.rc_context(STYLE):
         count = max(1, len(shown))
         figure = Figure(figsize=(PANEL_SIZE[0], _height(shown) * count), facecolor=colours.background)
@@ -92,6 +94,17 @@ def accuracy_figure(frames: Frames, theme: str = "light") -> Figure:
         for axis, panel in zip(axes, shown, strict=False):
             _draw(axis, panel, colours)
     return figure
+
+
+def is_crowded(panel: Panel) -> bool:
+    """Too many labels for one panel: its controls are drawn by `figure_controls`."""
+    return len(_texts(panel)) > MOST_LABELS
+
+
+def _thinned(panel: Panel) -> Panel:
+    if not is_crowded(panel):
+        return panel
+    return replace(panel, curves=tuple(replace(curve, controls=()) for curve in panel.curves))
 
 
 def to_svg(figure: Figure) -> bytes:
@@ -130,10 +143,18 @@ def _height(shown: Sequence[Panel]) -> float:
 
 def _texts(panel: Panel) -> list[str]:
     return [
-        panel.dense_label, _margin_label(panel), *(label for label, _ in panel.others),
+        panel.dense_label, _margin_label(panel), *dict(_other_labels(panel)),
         *(curve.label for curve in panel.curves),
         *(control.label for curve in panel.curves for control in curve.controls),
     ]  # fmt: skip
+
+
+def _other_labels(panel: Panel) -> list[tuple[str, float]]:
+    """Dense networks of other budgets by label and height; many of them, such as those of all budgets, share one."""
+    if len(panel.others) <= MOST_OTHERS:
+        return [(label, level.mean) for label, level in panel.others]
+    heights = [level.mean for _, level in panel.others]
+    return [(f"dense, {len(panel.others)} other budgets", sum(heights) / len(heights))]
 
 
 def _margin_label(panel: Panel) -> str:
@@ -174,18 +195,24 @@ def _draw_dense(axis: Any, panel: Panel, theme: Theme) -> list[Label]:
             (mean, panel.dense_label, theme.text, None),
             (floor, _margin_label(panel), theme.muted, None),
         ]
-    for label, level in panel.others:
-        axis.axhline(level.mean, color=theme.muted, linewidth=1.1, linestyle=(0, (6, 3)))
-        labels.append((level.mean, label, theme.muted, None))
-    return labels
+    width = 1.1 if len(panel.others) <= MOST_OTHERS else 0.5
+    for _, level in panel.others:
+        axis.axhline(level.mean, color=theme.muted, linewidth=width, linestyle=(0, (6, 3)))
+    return [*labels, *((height, label, theme.muted, None) for label, height in _other_labels(panel))]
+
+
+def colour_and_dashes(index: int, theme: Theme) -> tuple[str, Any]:
+    """Of the curve of that number: colours of the palette, then the same with other dashes."""
+    return theme.series[index % len(theme.series)], _DASHES[index // len(theme.series) % len(_DASHES)]
 
 
 def _look(index: int, count: int, panel: Panel, theme: Theme) -> Look:
     """Colour and dashes of a curve, and the factor that moves it sideways on the log axis."""
     step = min(DODGE, MOST_DODGE / count)
+    colour, dashes = colour_and_dashes(index, theme)
     return Look(
-        colour=theme.series[index % len(theme.series)],
-        dashes=_DASHES[index // len(theme.series) % len(_DASHES)],
+        colour=colour,
+        dashes=dashes,
         shift=10 ** (((count - 1) / 2 - index) * step * decades(panel)),
     )
 
@@ -255,7 +282,7 @@ def _place(axis: Any, labels: Sequence[Label]) -> None:
     """Write the labels right of the axis, apart from each other, each tied to its point by a thin line."""
     height = axis.get_position().height * axis.figure.get_figheight() * 72
     low, high = axis.get_ylim()
-    heights = spread([(y - low) / (high - low) * height for y, *_ in labels], LABEL_GAP_PT)
+    heights = spread([(y - low) / (high - low) * height for y, *_ in labels], LABEL_GAP_PT, (0.0, height))
     transform = axis.get_yaxis_transform()
     for (y, text, colour, x), at in zip(labels, heights, strict=True):
         place = low + at / height * (high - low)

@@ -83,6 +83,12 @@ def _load(path: str | os.PathLike[str]) -> dict[str, pa.Table]:
             f"{os.fspath(path)}: found no {', '.join(f'analysis/{name}.parquet' for name in missing)}; "
             f"gather first: python -m analysis {os.fspath(path)}"
         )
+    for name, table in tables.items():
+        if table is not None and table.schema.names != TABLES[name].names:
+            raise UserError(
+                f"{os.fspath(path)}: analysis/{name}.parquet has other columns than those of this version; "
+                f"gather again: python -m analysis {os.fspath(path)}"
+            )
     return {name: TABLES[name].empty_table() if table is None else table for name, table in tables.items()}
 
 
@@ -103,9 +109,16 @@ def parquet_path(run: str, name: str) -> str:
 
 
 def read_table(store: Store, run: str, name: str) -> pa.Table | None:
-    """A table as it is stored; None where it is not."""
+    """A table as it is stored; None where it is not. Raises `UserError` where it cannot be read."""
     parts = read_bytes(store, run, name)
-    return to_table(parts) if parts else None
+    try:
+        return to_table(parts) if parts else None
+    except (pa.ArrowInvalid, OSError) as error:
+        again = f"python -m analysis {'barrier ' if name in OPTIONAL else ''}{store.at(run)}"
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{store.at(parquet_path(run, name))}: cannot be read ({reason}); remove it, and make it again: {again}"
+        ) from error
 
 
 def write_table(store: Store, run: str, name: str, table: pa.Table) -> str:

@@ -11,17 +11,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from analysis.baselines import DENSE_KINDS, SMALL_DENSE, Baseline, Candidate, find_candidates
 from analysis.evidence import Evidence, Question
 from analysis.families import Answer, by_holm, by_ladder
 from analysis.looks import looks_taken
-from analysis.pairs import values_of
+from analysis.methods import METHODS
+from analysis.pairs import BASELINE, values_of
 from analysis.parts import Parts
 from analysis.plan import Rule
 from analysis.schema import Row
 from analysis.verdict_rows import ladder_row, row_of
+from analysis.words import control_label
 
 REINIT, SIGN_SHUFFLE = "reinit", "sign_shuffle"
 RANDOM_MASKS = ("layerwise_shuffle", "random_mask")  # of a supermask the first that there is: equal layer densities
@@ -59,15 +62,16 @@ def beats_dense(evidence: Evidence) -> list[Answer]:
 
 
 def beats_controls(evidence: Evidence) -> list[Answer]:
-    """ "Beats a control": the accuracy of the ticket is above that of its control.
+    """ "Beats a control": the accuracy of the ticket is above that of its control, or of its baseline.
 
-    Controls: a random mask over all layers, the mask shuffled within layers, a new initialisation, both; a small dense
-    network of as many weights. Unit, test, alpha: as for `beats_dense`. Pairing: ticket and control of one seed.
-    Correction: Holm over all tickets, each control a family of its own. Source: Frankle & Carbin, arXiv 1803.03635,
-    section 2 (reinitialisation); Su et al., arXiv 2009.11094 (shuffled masks).
+    Controls: a random mask over all layers, the mask shuffled within layers, a new initialisation, both. Baselines: a
+    small dense network of as many weights; the ticket's sparsity by one-shot pruning, learning-rate rewinding or
+    fine-tuning. Unit, test, alpha: as for `beats_dense`. Pairing: ticket and control of one seed. Correction: Holm over
+    all tickets, each control or baseline a family of its own. Source: Frankle & Carbin, arXiv 1803.03635, section 2
+    (reinitialisation); Su et al., arXiv 2009.11094 (shuffled masks); Renda et al., arXiv 2003.02389 (the methods).
     """
     parts = Parts(evidence.rule)
-    found = [(c, b) for c in evidence.candidates for b in (*c.controls, *c.of(SMALL_DENSE))]
+    found = [(c, b) for c in evidence.candidates for b in (*c.controls, *c.of(SMALL_DENSE, *METHODS))]
     return by_holm([_single("beats", c, b, parts.beats(c, b)) for c, b in found], evidence)
 
 
@@ -160,10 +164,11 @@ def largest_matching_sparsity(answers: Sequence[Answer], evidence: Evidence) -> 
     of the run at once. Yes where a rung matches, no where already the first is shown to fall short. Source: Maurer,
     Hothorn & Lehmacher 1995; Westfall & Krishen 2001, J. Statist. Plann. Inference 99.
     """
-    ladders: dict[str, list[Answer]] = defaultdict(list)
-    for answer in answers:
+    ladders: dict[tuple[str, str], list[Answer]] = defaultdict(list)
+    for answer in sorted(answers, key=_is_baseline):
         if answer.question.claim == "matches" and answer.question.primary:
-            ladders[answer.question.candidate.group.ladder].append(answer)
+            group = answer.question.candidate.group
+            ladders[group.role, group.ladder].append(answer)
     return [ladder_row(rungs, evidence) for rungs in ladders.values()]
 
 
@@ -173,7 +178,8 @@ CLAIMS: tuple[Callable[[Evidence], list[Answer]], ...] = (
 
 
 def verdicts(trials: Iterable[Row], rule: Rule) -> list[dict[str, Any]]:
-    """Rows of verdicts.parquet from rows of trials.parquet (None for null): claim by claim, primary comparisons first.
+    """Rows of verdicts.parquet from rows of trials.parquet (None for null): claim by claim, tickets before baselines,
+    primary comparisons first.
 
     In a run with a plan of looks only the seeds of the last complete look count (of the first, while none is complete:
     their numbers are given, and nothing is judged).
@@ -200,9 +206,13 @@ def _single(claim: str, candidate: Candidate, baseline: Baseline, part: Any) -> 
 
 
 def _by_kind(answers: Sequence[Answer]) -> list[Answer]:
-    """The primary ones first, then dense networks of other budgets, then the rest, kind by kind."""
+    """Tickets before baselines; of each the primary ones first, then other dense networks, then the rest by kind."""
     kinds = [*DENSE_KINDS, *dict.fromkeys(answer.question.kind for answer in answers)]
-    return sorted(answers, key=lambda answer: kinds.index(answer.question.kind))
+    return sorted(answers, key=lambda answer: (_is_baseline(answer), kinds.index(answer.question.kind)))
+
+
+def _is_baseline(answer: Answer) -> bool:
+    return answer.question.candidate.group.role == BASELINE
 
 
 def _against(evidence: Evidence, kinds: Iterable[str]) -> list[tuple[Candidate, Baseline]]:
@@ -222,26 +232,36 @@ def _one(candidate: Candidate, *kinds: str) -> Baseline:
 
 def _ma_questions(claim: str, evidence: Evidence, last: Callable[..., Any]) -> list[Question]:
     parts, found = Parts(evidence.rule), []
+    margin, again = evidence.rule.margin_pp, control_label(REINIT)
     for siblings in _by_rate(_trained(evidence)):
         best = max(siblings, key=_validated)
         for c in siblings:
-            reinits = [parts.beats(c, _one(s, REINIT), by=evidence.rule.margin_pp) for s in siblings]
+            reinits = [
+                parts.beats(c, _named(_one(s, REINIT), f"{again} at learning rate", s, siblings), by=margin)
+                for s in siblings
+            ]
+            top = _named(best.dense, "dense of the best learning rate,", best, siblings)
             own, small = parts.matches(c, c.dense), parts.beats(c, _one(c, SMALL_DENSE))
             found.append(
                 Question(
                     claim=claim, candidate=c, kind=SEVERAL, baseline=SEVERAL,
-                    parts=(*reinits, small, own, last(parts, c, best.dense)),
+                    parts=(*reinits, small, own, last(parts, c, top)),
                     lacks=NO_RATES if len(siblings) == 1 else None,
                 )
             )  # fmt: skip
     return found
 
 
+def _named(baseline: Baseline, words: str, of: Candidate, siblings: Sequence[Candidate]) -> Baseline:
+    """Its learning rate in the sentence that names it, where the run has several."""
+    return replace(baseline, said=f"{words} {of.group.spec['lr']:g}") if len(siblings) > 1 else baseline
+
+
 def _by_rate(candidates: Iterable[Candidate]) -> list[list[Candidate]]:
-    """Candidates that are equal but for the learning rate."""
+    """Candidates that are equal but for the learning rate, tickets and baselines apart."""
     found: dict[tuple[Any, ...], list[Candidate]] = defaultdict(list)
     for c in candidates:
-        found[values_of(c.group.spec, [name for name in c.group.spec if name != "lr"])].append(c)
+        found[c.group.role, *values_of(c.group.spec, [name for name in c.group.spec if name != "lr"])].append(c)
     return list(found.values())
 
 

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Sequence
 from analysis.curves import Panel
 
 
-def spread(wanted: Sequence[float], gap: float) -> list[float]:
+def spread(wanted: Sequence[float], gap: float, within: tuple[float, float] = (-math.inf, math.inf)) -> list[float]:
     """Positions at least `gap` apart in the order of `wanted`, as near to it as that allows.
 
-    Least sum of squared moves, by pooling neighbours that would overlap; any unit of length.
+    Least sum of squared moves, by pooling neighbours that would overlap; any unit of length. What would then lie
+    outside of `within` is moved back in, with what it pushes; of more than there is room for the last are outside.
     """
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])
     blocks: list[list[float]] = []
@@ -20,7 +21,8 @@ def spread(wanted: Sequence[float], gap: float) -> list[float]:
         while len(blocks) > 1 and _mean(blocks[-2]) >= _mean(blocks[-1]):
             blocks[-2:] = [blocks[-2] + blocks[-1]]
     level = [_mean(block) for block in blocks for _ in block]
-    placed = {index: level[rank] + rank * gap for rank, index in enumerate(order)}
+    low, high = within[0], within[1] - (len(wanted) - 1) * gap  # of a position less its rank times the gap
+    placed = {index: max(low, min(high, level[rank])) + rank * gap for rank, index in enumerate(order)}
     return [placed[index] for index in range(len(wanted))]
 
 

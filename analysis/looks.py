@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+from analysis.pairs import TICKET
 from analysis.schema import Row
 
 
@@ -23,13 +24,14 @@ def looks_taken(trials: Iterable[Row], looks: Sequence[int]) -> tuple[int, ...]:
 
 
 def settled(verdicts: Iterable[Row]) -> dict[str, bool]:
-    """Of each ladder whether its primary matching question is decided, from rows of verdicts.parquet.
+    """Of each ladder of tickets whether its primary matching question is decided, from rows of verdicts.parquet.
 
     It is once every rung down to the first that falls short is shown to match: behind that one no rung can be.
+    Baselines are not waited for.
     """
     ladders: dict[str, list[str]] = defaultdict(list)
     for row in verdicts:
-        if row["claim"] == "matches" and row["primary"]:
+        if row["claim"] == "matches" and row["primary"] and row["role"] == TICKET:
             ladders[row["ladder"]].append(row["verdict"])
     return {ladder: next((v for v in rungs if v != "yes"), "no") == "no" for ladder, rungs in ladders.items()}
 

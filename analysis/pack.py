@@ -20,8 +20,8 @@ from typing import IO
 
 from jinja2 import Environment, StrictUndefined
 
-from analysis.answer import KEEPING_UP, answer_sentence, headlines
-from analysis.exclusions import EXCLUSIONS
+from analysis.answer import KEEPING_UP, answer_sentence, of_tickets
+from analysis.exclusions import EXCLUSIONS, unknown_trial
 from analysis.export import read_ticket, write_loader, write_ticket
 from analysis.figure_set import read_suggestions
 from analysis.frames import OPTIONAL, Frames, as_rows, to_frames, write_table
@@ -32,7 +32,7 @@ from analysis.records import Found, read_trials
 from analysis.report import report_html
 from analysis.schema import Row
 from analysis.words import signed
-from lth_trainable.errors import UserError, bad_value, unknown_name
+from lth_trainable.errors import UserError, bad_value
 from lth_trainable.store import FAILURE, PLAN, RECORD, Damaged, Store, to_json
 
 README = "pack_readme.txt.jinja"
@@ -113,14 +113,15 @@ def choose(trials: Sequence[Row], verdicts: Sequence[Row], wanted: Sequence[str]
             valid = {value for row in done for value in (row["trial"], row["group"])}
             if len(wanted) > 1 and name in (BEST, ALL, NONE):
                 raise bad_value("--tickets", name, "it by itself, or names of trials and groups")
-            raise unknown_name("--tickets", name, {BEST, ALL, NONE, *valid} if len(valid) < 20 else {BEST, ALL, NONE})
+            expected = f"{BEST}, {ALL}, {NONE}, or names of finished trials and groups"
+            raise unknown_trial("--tickets", name, {BEST, ALL, NONE, *valid}, expected)
         chosen |= dict.fromkeys(members)
     return Choice(trials=tuple(chosen), why=f"--tickets {' '.join(wanted)} was asked for")
 
 
 def _best(done: Sequence[Row], verdicts: Sequence[Row]) -> Choice:
     """One ticket a seed of the sparsest group that keeps up with dense, or of the one with the best difference."""
-    compared = [row for row in headlines(verdicts) if row["primary"] and row["n_pairs"]]
+    compared = [row for row in of_tickets(verdicts) if row["n_pairs"]]
     good = [row for row in compared if row["verdict"] in KEEPING_UP]
     if not compared:
         return Choice(trials=(), why="no ticket has a finished dense trial to be compared with; --tickets names others")

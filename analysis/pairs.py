@@ -18,17 +18,22 @@ from analysis.schema import SPEC_FIELDS, Row
 from analysis.stats import Values
 
 SEEDS = ("seed", "order_seed")
+TICKET, BASELINE = "ticket", "baseline"  # roles of a group
 CENSORED = {"early_stop_iteration": "early_stop_censored"}  # column -> column that says that it is a lower bound only
 
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Tickets that differ in their seeds only. `spec`: the fields that they share, seeds left out."""
+    """Tickets that differ in their seeds only. `spec`: the fields that they share, seeds left out.
+
+    role: TICKET, or BASELINE where none of them was asked for but as a baseline: tickets of another method.
+    """
 
     name: str
     ladder: str
     spec: Row
     members: tuple[Row, ...]
+    role: str = TICKET
 
     @property
     def done(self) -> list[Row]:
@@ -151,8 +156,9 @@ def values_of(row: Row, names: Iterable[str]) -> tuple[Any, ...]:
 def _group(rows: Sequence[Row], shared: Sequence[str]) -> Group:
     name = group_name(rows[0]["trial"])
     return Group(
-        name=name, ladder=ladder_name(name), spec={field: rows[0][field] for field in shared}, members=tuple(rows)
-    )
+        name=name, ladder=ladder_name(name), spec={field: rows[0][field] for field in shared}, members=tuple(rows),
+        role=BASELINE if all(row.get("role") == BASELINE for row in rows) else TICKET,
+    )  # fmt: skip
 
 
 def _by_seed(rows: Iterable[Row]) -> Mapping[int, Sequence[Row]]:

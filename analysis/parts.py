@@ -30,7 +30,7 @@ class Parts:
 
     def falls_short(self, candidate: Candidate, baseline: Baseline) -> Part:
         """Below by more than the margin: the reverse of `matches`."""
-        margin, name = self.rule.margin_pp, control_label(baseline.name)
+        margin, name = self.rule.margin_pp, _called(baseline)
         return self._accuracy(
             candidate, baseline, self.rule.endpoint, bound=-margin, sign=-1,
             words=(f"more than {margin:g} pp below {name}", f"at most {margin:g} pp below {name}"),
@@ -66,14 +66,14 @@ class Parts:
         )  # fmt: skip
 
     def _non_inferior(self, candidate: Candidate, baseline: Baseline, endpoint: str) -> Part:
-        margin, name = self.rule.margin_pp, control_label(baseline.name) + _where(endpoint)
+        margin, name = self.rule.margin_pp, _called(baseline) + _where(endpoint)
         return self._accuracy(
             candidate, baseline, endpoint, bound=-margin, sign=1,
             words=(f"at most {margin:g} pp below {name}", f"more than {margin:g} pp below {name}"),
         )  # fmt: skip
 
     def _superior(self, candidate: Candidate, baseline: Baseline, endpoint: str, by: float) -> Part:
-        name = control_label(baseline.name) + _where(endpoint)
+        name = _called(baseline) + _where(endpoint)
         shown = f"more than {by:g} pp above {name}" if by else f"better than {name}"
         refuted = f"less than {by:g} pp above {name}" if by else f"worse than {name}"
         return self._accuracy(candidate, baseline, endpoint, bound=by, sign=1, words=(shown, refuted))
@@ -91,13 +91,13 @@ class Parts:
         """words: the claim and its reverse."""
         return Part(
             baseline=baseline, endpoint=endpoint, bound=bound, sign=sign, shown=words[0], refuted=words[1],
-            pairs=pair_up(candidate.group.members, baseline.rows, endpoint, control_label(baseline.name)),
+            pairs=pair_up(candidate.group.members, baseline.rows, endpoint, _called(baseline)),
             resolution=resolution(candidate, endpoint), lacks=_lacks(candidate, baseline, endpoint),
         )  # fmt: skip
 
     def _iterations(self, candidate: Candidate, bound: float, shown: str, refuted: str) -> Part:
         baseline = candidate.dense
-        name = control_label(baseline.name)
+        name = _called(baseline)
         interval = validation_interval(candidate)
         return Part(
             baseline=baseline, endpoint=ITERATION, unit=ITERATIONS, bound=bound, sign=-1,
@@ -116,6 +116,10 @@ def validation_interval(candidate: Candidate) -> int | None:
     return math.ceil(max(sizes) / spec["batch_size"]) if sizes else None
 
 
+def _called(baseline: Baseline) -> str:
+    return baseline.said or control_label(baseline.name)
+
+
 def _where(endpoint: str) -> str:
     return " at early stop" if endpoint == AT_EARLY_STOP else ""
 
@@ -125,7 +129,7 @@ def _lacks(candidate: Candidate, baseline: Baseline, endpoint: str) -> str | Non
     if not baseline.rows:
         if baseline.kind == "dense":
             return f"the run has no dense baseline of {baseline.name.removeprefix('dense-e')} epochs"
-        noun = control_label(baseline.name)
+        noun = _called(baseline)
         return f"the run has no {noun}{'' if baseline.kind in DENSE_KINDS else ' trials'} of these tickets"
     done = [row for row in (*candidate.group.done, *baseline.rows) if row["status"] == "done"]
     if done and all(row.get(endpoint) is None for row in done):

@@ -12,11 +12,12 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from analysis.answer import answer_sentence, headlines
+from analysis.answer import answer_sentence, headlines, of_tickets
 from analysis.evidence import MIN_PAIRS
 from analysis.figure_set import Material, drawn, read_suggestions
 from analysis.figures import THEMES, to_svg
 from analysis.frames import Frames, as_rows
+from analysis.pairs import TICKET
 from analysis.plan import RunPlan
 from analysis.savings import Savings, savings
 from analysis.schema import Row
@@ -39,7 +40,7 @@ def report_html(frames: Frames, plan: RunPlan, run: str, suggestions: Sequence[R
     """The page. The same tables, suggestions of a search and plan give the same text: it carries no date of its own."""
     verdicts, trials = as_rows(frames.verdicts), as_rows(frames.trials)
     compared = headlines(verdicts)
-    primary = [row for row in compared if row["primary"]]
+    primary, baselines = of_tickets(verdicts), [row for row in compared if row["role"] != TICKET]
     work = savings(frames)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files("analysis").joinpath(TEMPLATE).read_text(encoding="utf-8"))
@@ -55,7 +56,8 @@ def report_html(frames: Frames, plan: RunPlan, run: str, suggestions: Sequence[R
         themes={name: _colours(name) for name in THEMES},
         figures=_figures(Material(frames=frames, suggestions=suggestions)),
         primary=_verdict_view(primary),
-        secondary=_verdict_view([row for row in compared if not row["primary"]]),
+        secondary=_verdict_view([row for row in compared if row["role"] == TICKET and not row["primary"]]),
+        baselines=_verdict_view(baselines),
         claims=_claim_view([row for row in verdicts if is_other_claim(row) or row["claim"] == LADDER_CLAIM]),
         work=_work_view(work, len(plan.trials)),
         flops=_flops(work),
@@ -109,7 +111,7 @@ def _claim_view(rows: Sequence[Row]) -> list[dict[str, Any]]:
     by_claim = {label: [row for row in rows if claim_label(row) == label] for label in map(claim_label, rows)}
     return [
         {
-            "claim": label if i == 0 else "", "tickets": labels[row["ladder"]], "seeds": seeds(row),
+            "claim": label, "again": i > 0, "tickets": labels[row["ladder"]], "seeds": seeds(row),
             "sparsity": "" if row["claim"] == LADDER_CLAIM else f"{row['target_sparsity_pct']:g}",
             "effect": _effect(row), "g": _text(row["hedges_g"], signed), "verdict": row["verdict"],
             "p": _text(_p_of(row), lambda p: "< 0.001" if p < 0.001 else f"{p:.3f}"), "why": _tied(row["why"]),

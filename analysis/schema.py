@@ -191,6 +191,8 @@ VERDICT_ROWS = _schema("verdicts", "one row a group of tickets, claim and baseli
     _RUN,
     _field("group", _TEXT, "name", "computed from trial", "tickets that differ in seeds only", nullable=False),
     _field("ladder", _TEXT, "name", "computed from trial", "groups that differ in their target sparsity only"),
+    _field("role", _TEXT, "name", "plan.json: role", "ticket, or baseline: tickets of another method, which are in "
+           "families of their own", nullable=False),
     _field("dataset", _TEXT, "name", "spec.dataset", "data set"),
     _field("model", _TEXT, "name", "spec.model", "network"),
     _field("schedule", _TEXT, "name", "spec.schedule", "when is pruned"),
@@ -200,7 +202,8 @@ VERDICT_ROWS = _schema("verdicts", "one row a group of tickets, claim and baseli
     _field("sparsity_pct", _FLOAT, "per cent (0..100)", _RESULT, "measured sparsity, mean of the finished tickets"),
     _field("claim", _TEXT, "name", _TESTS, f"one of {', '.join(CLAIMS)}", nullable=False),
     _field("kind", _TEXT, "name", "analysis.baselines", "what it is compared with: dense (as many epochs), "
-           "dense_stretched (those of all levels), dense_other, dense_restarts, small_dense, a control, or several"),
+           "dense_stretched (those of all levels), dense_other, dense_restarts, small_dense, omp, lr_rewinding, "
+           "fine_tuning, a control, or several"),
     _field("baseline", _TEXT, "name", "computed", "the kind; of plain dense networks dense-e and their epochs",
            nullable=False),
     _field("baseline_group", _TEXT, "name", "computed from trial", "group of the baseline's trials; null: none, or "

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 import pandas as pd
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -13,23 +14,41 @@ from analysis.answer import answer_sentence, headlines
 from analysis.baselines import DENSE_KINDS
 from analysis.frames import OPTIONAL, Frames, as_rows
 from analysis.geometry import left_out
+from analysis.narrow import GAP, narrow_table
+from analysis.pairs import TICKET
 from analysis.schema import STATUSES, TABLES, Row
 from analysis.verdict_rows import LADDER_CLAIM
 from analysis.words import claim_label, common_label, dense_label, short_labels, signed
 
-WIDTH, GAP, LEAST_VERDICT = 100, 2, 18  # columns: of the whole table, between two, of the last
+WIDTH, LEAST_VERDICT = 100, 18  # columns: of the whole table, of the last
+BASELINES = "baselines"  # heading of theirs
 STYLES = {
     "beats dense": "bold green", "matches dense": "green", "falls short": "red", "undecided": "yellow",
     "yes": "green", "no": "red",
 }  # fmt: skip
 
 
+def verdict_view(verdicts: pd.DataFrame, width: int) -> RenderableType:
+    """The table of verdicts, or where the terminal has fewer columns than that needs, ladder below ladder."""
+    rows = headlines(as_rows(verdicts))
+    if width >= WIDTH or not rows:
+        return verdict_table(verdicts)
+    columns = _columns(rows)
+    del columns["tickets"]
+    if "dense of" in columns:
+        columns["dense of"] = [cell.removesuffix(", stretched") for cell in columns["dense of"]]
+    labels = short_labels([row["ladder"] for row in rows])
+    return narrow_table(_title(rows), rows, labels, columns, [_verdict(row) for row in rows])
+
+
 def verdict_table(verdicts: pd.DataFrame) -> Table:
-    """The verdicts as a table that fits 100 columns, primary comparisons first, in the order of the frame."""
+    """The verdicts as a table that fits 100 columns, in the order of the frame: tickets, primary comparisons first,
+    then baselines that are judged as tickets are."""
     rows = headlines(as_rows(verdicts))
     columns = _columns(rows)
     table = Table(title=_title(rows), title_justify="left", title_style="bold", box=None, padding=(0, GAP, 0, 0))
     widths = {heading: max(map(len, [heading, *cells])) for heading, cells in columns.items()}
+    widths["tickets"] = max([widths["tickets"], *(len(BASELINES) for row in rows if row["role"] != TICKET)])
     others = sum(widths.values()) - widths["tickets"] + GAP * (len(widths) + 1)
     widths["tickets"] = min(widths["tickets"], WIDTH - others - LEAST_VERDICT)
     for heading, width in widths.items():
@@ -37,8 +56,10 @@ def verdict_table(verdicts: pd.DataFrame) -> Table:
         table.add_column(heading, justify="right" if right else "left", max_width=width, no_wrap=heading != "tickets")
     table.add_column("verdict", max_width=WIDTH - others - widths["tickets"])
     for before, row, *cells in zip([None, *rows], rows, *columns.values(), strict=False):
-        if before and before["primary"] and not row["primary"]:
+        if before and _section(before) != _section(row):
             table.add_row()
+            if before["role"] != row["role"]:
+                table.add_row(BASELINES, style="dim")
         table.add_row(*cells, _verdict(row))
     return table
 
@@ -65,11 +86,16 @@ def claims_table(verdicts: pd.DataFrame) -> Table:
     return table
 
 
+def plain_console() -> Console:
+    """As wide as the terminal, or as the tables where there is none."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+
+
 def show(console: Console, frames: Frames, run: str) -> None:
     """Print the verdicts, other claims, the answer, the trials that are not done, and the paths below `run`."""
     if len(frames.verdicts):
         console.print()
-        console.print(verdict_table(frames.verdicts))
+        console.print(verdict_view(frames.verdicts, console.width))
         others = claims_table(frames.verdicts)
         if others.row_count:
             console.print()
@@ -125,11 +151,16 @@ def difference(row: Row) -> str:
     return f"{signed(row['effect'])} [{signed(row['ci_low'])}, {signed(row['ci_high'])}]"
 
 
+def _section(row: Row) -> tuple[str, bool]:
+    """Rows of one section stand together in the table."""
+    return row["role"], row["primary"]
+
+
 def _columns(rows: Sequence[Row]) -> dict[str, list[str]]:
     """Cells by heading, without the verdict; the baseline only where there are several, a repeated ladder left out."""
     labels = short_labels([row["ladder"] for row in rows])
-    keys = [(row["ladder"], row["kind"]) for row in rows]
-    several = len({kind for _, kind in keys}) > 1
+    keys = [(row["ladder"], row["kind"], row["role"]) for row in rows]
+    several = len({row["kind"] for row in rows}) > 1
     columns = {
         "tickets": ["" if before == key else labels[key[0]] for before, key in zip([None, *keys], keys, strict=False)],
         "sparsity": [f"{row['target_sparsity_pct']:g} %" for row in rows],

@@ -137,7 +137,7 @@ def _said(answer: Answer, evidence: Evidence, deciding: Part) -> tuple[str, ...]
 
 def _identity(group: Group) -> dict[str, Any]:
     return {
-        "group": group.name, "ladder": group.ladder, **{name: group.spec[name] for name in _NAMED},
+        "group": group.name, "ladder": group.ladder, "role": group.role, **{name: group.spec[name] for name in _NAMED},
         "sparsity_pct": _mean(row["sparsity_pct"] for row in group.done),
     }  # fmt: skip
 

@@ -75,6 +75,8 @@ def _open(reason: Reason) -> str:
 
 
 def _seeds(reason: Reason) -> str:
+    if reason.needed is None and reason.n_censored:
+        return "more seeds alone would hardly decide"
     if reason.needed is None:
         return "too close to the bound, more than 1,000 seeds needed"
     return f"about {reason.needed} seeds would decide at 80 % power"
@@ -85,7 +87,8 @@ def _test_note(reason: Reason) -> str:
         return "; all differences are equal, so the sign-flip test decides"
     if reason.test == "sign test":
         are = "is" if reason.n_censored == 1 else "are"
-        return f"; {reason.n_censored} of {reason.n_pairs} pairs {are} censored, so the sign test decides"
+        still = f"{reason.n_censored} of {reason.n_pairs} pairs {are} censored, the loss still falling at the end"
+        return f"; {still}, so the sign test decides"
     return ""
 
 
@@ -145,11 +148,13 @@ def signed(value: float) -> str:
 _CONTROLS = {
     "dense_restarts": "dense with restarts", "small_dense": "small dense", "layerwise_shuffle": "shuffled mask",
     "random_sparse": "random sparse network", "sign_shuffle": "shuffled signs", "reinit": "reinitialisation",
+    "omp": "OMP", "lr_rewinding": "LR rewinding", "fine_tuning": "fine-tuning",
 }  # fmt: skip
 _PRETTY = {
     "ticket": "imported",
     "imp": "IMP", "omp": "OMP", "one_shot": "one shot", "agp": "AGP", "dsd": "DSD",
-    "supermask_True": "supermask", "retrain_none": "no rewinding", "lenet_300_100": "LeNet-300-100",
+    "supermask_True": "supermask", "retrain_none": "no rewinding", "retrain_lr_rewinding": "LR rewinding",
+    "retrain_fine_tuning": "fine-tuning", "lenet_300_100": "LeNet-300-100",
 }  # fmt: skip
 _PATTERNS = (
     (re.compile(r"r(\d+)"), "rewind epoch {}"),
@@ -160,6 +165,7 @@ _PATTERNS = (
     (re.compile(r"p([\d.]+)"), "{} % a level"),
     (re.compile(r"lr([\d.e]+)"), "learning rate {}"),
     (re.compile(r"bs(\d+)"), "batch {}"),
+    (re.compile(r"val(\d+)"), "validated every {}"),
     (re.compile(r"steps(\d+)"), "{} steps"),
     (re.compile(r"start([\d.]+)"), "start {}"),
     (re.compile(r"end([\d.]+)"), "end {}"),

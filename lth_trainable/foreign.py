@@ -122,6 +122,8 @@ def _load(path: Path, flag: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     except (OSError, SafetensorError, RuntimeError, EOFError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{flag} {path}: cannot be read ({reason}); expected {_FORMATS}") from error
+    except Exception as error:  # bytes that are no pickle raise whatever their first ones stand for
+        raise UserError(f"{flag} {path}: is no file that torch.save wrote; expected {_FORMATS}") from error
     return _state_dict(content, path, flag)
 
 

@@ -105,7 +105,9 @@ def _judged(rows: Sequence[Row], looks: Sequence[int], n: int) -> _Look:
         return _Look(settled=ladders, following=None, state=f"{count}; {end}")
     if following <= n:
         return _Look(settled=ladders, following=None, state="its trials are not all done")
-    if not any(row["n_pairs"] for row in rows if row["claim"] == "matches" and row["primary"]):
+    if not any(
+        row["n_pairs"] for row in rows if row["claim"] == "matches" and row["primary"] and row["role"] == TICKET
+    ):
         return _Look(settled=ladders, following=None, state="no pair is finished")
     return _Look(settled=ladders, following=following, state=f"{count}; the next look is at {following} seeds")
 

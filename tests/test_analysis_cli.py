@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from pyarrow import parquet
 
+from analysis.__main__ import main
 from tests.analysis_helpers import digits_like, drops, make_run
 
 ROOT = Path(__file__).parent.parent
@@ -81,3 +83,24 @@ def test_gathering_needs_neither_torch_nor_ray(tmp_path: Path) -> None:
         "-c", f"import sys, analysis; analysis.gather({str(run)!r}); print({{'torch', 'ray'}} & set(sys.modules))"
     )
     assert done.stdout.strip() == "set()", done.stderr
+
+
+def test_a_table_that_cannot_be_read_is_one_line_and_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Damaged, or of another version; to gather again makes it whole."""
+    run = make_run(tmp_path, digits_like(), ACCURACY)
+    assert main([str(run)]) == 0
+    path = run / "analysis" / "verdicts.parquet"
+    whole = path.read_bytes()
+    older = parquet.read_table(path).drop_columns(["role"])
+    capsys.readouterr()
+    for damage, message in (
+        (lambda: path.write_bytes(b"junk"), "verdicts.parquet: cannot be read ("),
+        (lambda: path.write_bytes(whole[:-20]), "verdicts.parquet: cannot be read ("),
+        (lambda: parquet.write_table(older, path), "has other columns than those of this version; gather again"),
+    ):
+        damage()
+        assert main(["figures", str(run), "--out", str(tmp_path / "figures")]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ") and message in error and error.count("\n") == 1
+        assert f"python -m analysis {run}" in error
+    assert main([str(run)]) == 0 and path.read_bytes() == whole

@@ -17,7 +17,7 @@ from scipy import stats as reference
 from analysis import gather
 from analysis.__main__ import main
 from analysis.compare import ALPHA, HIGHER, LOWER, OPEN, SAME, UNTESTED, Compared, compare, free_fields
-from analysis.compare_terminal import show_comparison
+from analysis.compare_terminal import SHOWN_UNMATCHED, show_comparison
 from analysis.stats import hedges_g, holm, two_sided, two_sided_flip_p
 from lth_trainable.spec import TrialSpec
 from tests.analysis_helpers import around, dense, ladder, make_run, trial_rows
@@ -112,6 +112,32 @@ def test_a_group_with_several_partners_is_not_compared() -> None:
     assert {(row.run, row.n_trials) for row in found.unmatched} == {("A", 6), ("B", 6)}
     assert len(found.unmatched) == 6
     assert found.unmatched[0].why == "not one to one: 1 such in A, 2 in B"
+
+
+def test_baselines_do_not_change_what_is_said_of_tickets() -> None:
+    """imp against one-shot is one to one; a baseline omp beside imp makes neither two of it, nor Holm over more."""
+
+    def tickets(schedule: str, **changes: Any) -> list[dict[str, Any]]:
+        return trial_rows(ladder(64, schedule=schedule, rewind_epoch=0), around(0.9), **changes)
+
+    a, b, omp = tickets("imp"), tickets("one_shot"), tickets("omp", role="baseline")
+    alone, beside = compare(a, b, "test_accuracy"), compare([*a, *omp], b, "test_accuracy")
+    assert beside.comparisons == alone.comparisons != ()
+    assert [(row.kind, row.run, row.why) for row in beside.unmatched] == [("baselines", "A", "none such in B")]
+    both = compare([*a, *omp], [*a, *omp], "test_accuracy")
+    assert [row.kind for row in both.comparisons] == ["tickets", "baselines"]
+    mixed = compare([*a, *omp], [*a, *tickets("omp")], "test_accuracy")
+    assert [row.kind for row in mixed.comparisons] == ["tickets", "tickets"], "a ticket of B is asked for"
+
+
+def test_many_groups_without_a_partner_are_counted() -> None:
+    a, b = (trial_rows(ladder(*ts, schedule="omp"), around(0.9)) for ts in ((64,), (64, *range(5, 55))))
+    console = Console(width=100, file=io.StringIO(), color_system=None)
+    show_comparison(console, compare(a, b, "test_accuracy"), "a", "b")
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    left = [line for line in lines if "not compared" in line]
+    assert len(left) == SHOWN_UNMATCHED + 1 and left[-1].endswith("more groups, which --json lists")
 
 
 def test_targets_and_seeds_are_never_free() -> None:

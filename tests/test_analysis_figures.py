@@ -16,14 +16,18 @@ import pytest
 import analysis
 from analysis import curves
 from analysis.__main__ import main
+from analysis.figure_controls import controls_figure
 from analysis.figure_early_stop import stops
 from analysis.figure_layers import strips
-from analysis.figure_overlap import overlap_figure, overlap_series
+from analysis.figure_overlap import _both, overlap_figure, overlap_series
+from analysis.figure_parts import MOST_PANELS
 from analysis.figure_set import Material, drawn
-from analysis.figure_training import courses, training_figure
+from analysis.figure_training import _palette, courses, training_figure
+from analysis.figures import THEMES, accuracy_figure
 from analysis.frames import Frames, as_rows, to_frames
 from analysis.hypotheses import verdicts
-from analysis.plan import Rule
+from analysis.plan import Rule, RunPlan
+from analysis.report import report_html
 from analysis.savings import savings
 from analysis.schema import TABLES, table
 from lth_trainable.spec import TrialSpec
@@ -124,6 +128,75 @@ def test_controls_are_curves_of_their_tickets() -> None:
         assert level.mean == pytest.approx(point.level.mean - 2)
 
 
+@pytest.fixture(scope="module")
+def large() -> Frames:
+    """Nine rungs, nine ladders, four controls of each ticket, eight dense networks of other budgets."""
+    targets = (20, 36, 50, 64, 75, 80, 87.04, 92.22, 95)
+    tickets = [t for k in range(9) for t in ladder(*targets, seeds=2, schedule="omp", rewind_epoch=k)]
+    every = [*dense(2), *(d for e in range(21, 29) for d in dense(2, epochs=e)), *tickets]
+    rows = trial_rows(every, lambda spec: 0.9 - (spec.target_sparsity_pct or 0) / 300)
+    controls = [
+        row | {"role": "control", "parent": row["trial"].replace(f"-{name}", ""), "group": row["trial"][:-6]}
+        for i, name in enumerate(("random_mask", "layerwise_shuffle", "reinit", "random_sparse"))
+        for row in control_rows(rows, name, [2.0 + i] * 2)
+    ]
+    judged = table("verdicts", verdicts([*rows, *controls], Rule()))
+    empty = {name: table(name, []) for name in TABLES if name not in ("trials", "verdicts")}
+    return to_frames({"trials": table("trials", [*rows, *controls]), "verdicts": judged, **empty})
+
+
+def test_a_large_grid_has_a_figure_that_fits_a_page(large: Frames) -> None:
+    figure = accuracy_figure(large)
+    _, height = figure.get_size_inches()
+    assert height <= 6, "of a printed page, with room for its caption"
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert min(box.y0 for box in boxes) >= 0 and max(box.y1 for box in boxes) <= figure.bbox.height
+    assert max(box.x1 for box in boxes) <= figure.bbox.width
+    words = [text.get_text() for text in figure.axes[0].texts]
+    assert "dense, 8 other budgets" in words and "random mask" not in words
+    looks = {
+        (line.get_color(), str(line.get_linestyle())) for line in figure.axes[0].lines if line.get_linewidth() == 1.6
+    }
+    assert len(looks) == 9, "ladders are told apart by colour and dashes"
+
+
+def test_controls_of_a_large_grid_have_a_figure_of_their_own(large: Frames, frames: Frames) -> None:
+    figure = controls_figure(large)
+    assert figure is not None and len(figure.axes) == MOST_PANELS
+    (key,) = figure.legends
+    assert [text.get_text() for text in key.get_texts()] == [
+        "tickets", "random mask", "shuffled mask", "reinitialisation", "random sparse network", "dense",
+    ]  # fmt: skip
+    assert controls_figure(frames) is None, "none has any, or they are in the figure of accuracy"
+
+
+def test_sparsities_beyond_the_palette_have_colours_of_their_own(large: Frames) -> None:
+    shown = curves.ladders(large)[:1]
+    palette = _palette(shown, THEMES["light"])
+    assert len(palette) == len(set(palette.values())) == 9
+    few = [dataclasses.replace(shown[0], rungs=shown[0].rungs[:3])]
+    assert list(_palette(few, THEMES["dark"]).values()) == list(THEMES["dark"].series[:3])
+
+
+def test_a_curve_goes_from_many_weights_to_few(large: Frames) -> None:
+    """Whatever the order of the verdicts: a ladder may have rungs of tickets and rungs of baselines."""
+    mixed = dataclasses.replace(large, verdicts=large.verdicts.iloc[::-1])
+    for ladder_ in curves.ladders(mixed):
+        left = [rung.remaining_pct for rung in ladder_.rungs]
+        assert left == sorted(left, reverse=True)
+    for curve in curves.panels(mixed)[0].curves:
+        left = [point.remaining_pct for point in curve.points]
+        assert left == sorted(left, reverse=True)
+
+
+def test_labels_of_overlaps_say_common_words_once() -> None:
+    assert _both(["IMP, rewind epoch 0", "IMP, rewind epoch 1"]) == "IMP, rewind epoch 0 and 1"
+    assert _both(["rewind epoch 0", "rewind iteration 50"]) == "rewind epoch 0 and iteration 50"
+    assert _both(["movement", "large final"]) == "movement and large final"
+    assert _both(["rewind epoch 0"]) == "rewind epoch 0"
+
+
 def test_a_run_of_a_search_has_its_front(frames: Frames) -> None:
     rows = [
         {
@@ -185,9 +258,6 @@ def test_the_commands_mistakes_are_one_line(run: Path, tmp_path: Path, capsys: p
 @pytest.mark.parametrize(("scheme", "dark"), [(1, False), (0, True)])
 def test_a_browser_shows_the_figures_without_complaint(run: Path, tmp_path: Path, scheme: int, dark: bool) -> None:
     """A copy of the page with a script that measures each figure, opened from the disk."""
-    browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if browser is None:
-        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
     measure = """<script>document.title = JSON.stringify([getComputedStyle(document.body).backgroundColor,
         ...[...document.querySelectorAll("figure")].map(figure => {
         const box = figure.querySelector("svg").getBoundingClientRect();
@@ -195,18 +265,52 @@ def test_a_browser_shows_the_figures_without_complaint(run: Path, tmp_path: Path
         return [figure.id, Math.round(box.width), Math.round(box.height),
                 lines.filter(line => /^rgb/.test(line.stroke) || /^rgb/.test(line.fill)).length];
     })])</script></body>"""
-    page = tmp_path / "page.html"
-    page.write_text((run / "report.html").read_text().replace("</body>", measure))
+    title, said = opened(tmp_path, (run / "report.html").read_text().replace("</body>", measure), 1200, scheme)
+    background, *figures = json.loads(title)
+    assert background == ("rgb(22, 24, 28)" if dark else "rgb(255, 255, 255)")
+    assert [name for name, *_ in figures] == [f"figure-{name}" for name in SHOWN]
+    assert all(width > 600 and height > 100 and lines > 10 for _, width, height, lines in figures)
+    assert "CONSOLE" not in said
+
+
+@pytest.mark.parametrize(("media", "width"), [("screen", 420), ("screen", 1200), ("print", 718)])
+def test_nothing_runs_off_the_page(large: Frames, tmp_path: Path, media: str, width: int) -> None:
+    """At the width of a telephone, a window, and A4 with its margins: there with the rules for paper in force."""
+    no_plan = RunPlan(recipe="digits", claim="?", commands=(), versions={}, rule=Rule(), trials=())
+    page = report_html(large, no_plan, "run")
+    measure = """<script>document.title = JSON.stringify([innerWidth, document.documentElement.scrollWidth,
+        ...[...document.querySelectorAll("table")].map(table => Math.ceil(table.getBoundingClientRect().right))
+    ])</script></body>"""
+    if media == "print":
+        page = page.replace("@media print", "@media all").replace("@media screen", "@media not all")
+    title, _ = opened(tmp_path, page.replace("</body>", measure), width, 1)
+    at, wide, *tables = json.loads(title)
+    assert wide <= at, "the page does not scroll sideways"
+    assert len(tables) > 2 and (width == 420 or max(tables) <= at), "tables may, within their frame, where it is narrow"
+
+
+def opened(folder: Path, page: str, width: int, scheme: int) -> tuple[str, str]:
+    """The title of the page in a browser, and what that had to say; skips where there is none."""
+    browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if browser is None:
+        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
+    (folder / "page.html").write_text(page)
     command = [
         browser, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0",
-        f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1200,2000",
-        f"--blink-settings=preferredColorScheme={scheme}", "--dump-dom", page.as_uri(),
+        f"--user-data-dir={folder / 'profile'}", f"--window-size={width},2000",
+        f"--blink-settings=preferredColorScheme={scheme}", "--dump-dom", (folder / "page.html").as_uri(),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     found = re.search(r"<title>(.*?)</title>", done.stdout)
     assert found is not None
-    background, *figures = json.loads(found[1])
-    assert background == ("rgb(22, 24, 28)" if dark else "rgb(255, 255, 255)")
-    assert [name for name, *_ in figures] == [f"figure-{name}" for name in SHOWN]
-    assert all(width > 600 and height > 100 and lines > 10 for _, width, height, lines in figures)
-    assert "CONSOLE" not in done.stderr
+    return found[1], done.stderr
+
+
+def test_every_link_of_the_report_has_its_place(run: Path) -> None:
+    html = (run / "report.html").read_text()
+    links = re.findall(r'<a href="#([^"]+)">', html)
+    assert (
+        {"verdicts", "claims", "about-training", "trials", "repeat"}
+        <= set(links)
+        <= set(re.findall(r'id="([^"]+)"', html))
+    )

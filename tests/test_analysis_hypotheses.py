@@ -291,7 +291,10 @@ def test_a_censored_early_stop_is_never_taken_as_its_last_iteration() -> None:
     (row,) = of(verdicts(with_early_stop(trials({50: SAME}), early, ends), RULE), "faster")
     assert (row["verdict"], row["test"], row["p"], row["n_censored"]) == ("yes", "sign test", 1 / 32, 5)
     assert (row["effect"], row["ci_low"], row["sd"], row["hedges_g"], row["p_sign_flip"]) == (None,) * 5
-    assert row["why"] == "earlier than dense (p = 0.031); 5 of 5 pairs are censored, so the sign test decides"
+    censored = "5 of 5 pairs are censored, the loss still falling at the end, so the sign test decides"
+    assert row["why"] == f"earlier than dense (p = 0.031); {censored}"
+    (row,) = of(verdicts(with_early_stop(trials({50: SAME}), ends, ends), RULE), "faster")
+    assert row["why"] == f"more seeds alone would hardly decide; {censored}", "not: too close to the bound"
     (row,) = of(verdicts(with_early_stop(trials({50: SAME}), ends, ends), RULE), "faster")
     assert (row["verdict"], row["p"], row["p_against"]) == ("undecided", 1.0, 1.0), "later than both, but by how much?"
     (row,) = of(verdicts(with_early_stop(trials({50: SAME}), ends, early), RULE), "faster")
@@ -418,6 +421,16 @@ def prizes(rows: Rows) -> dict[str, str]:
     """Answers of the tickets at the first learning rate."""
     found = verdicts(rows, RULE)
     return {row["claim"]: row["verdict"] for row in found if "lr0.001" in row["group"] and row["kind"] == "several"}
+
+
+def test_the_parts_of_a_jackpot_say_their_learning_rates() -> None:
+    def why(**differences: Sequence[float]) -> str:
+        rows = of(verdicts(two_rates(**differences), RULE), "jackpot", "several")
+        return next(row["why"] for row in rows if "lr0.001" in row["group"])
+
+    for rate in ("0.001", "0.01"):
+        assert f"more than 1 pp above reinitialisation at learning rate {rate}" in why()
+    assert "more than 1 pp below dense of the best learning rate, 0.01" in why(best=BELOW)
 
 
 def test_a_jackpot_holds_at_every_learning_rate() -> None:
@@ -564,3 +577,14 @@ def test_the_next_look() -> None:
     decided = verdicts(trials({50: [0.1, 0.12, 0.09, 0.11, 0.1]}), Rule(margin_pp=1.0, looks=looks))
     assert all(settled(decided).values())
     assert next_look(decided, looks) is None
+
+
+def test_a_baseline_takes_no_dense_network_away_from_a_ticket() -> None:
+    """One that is as long as the whole budget of a baseline is still of another budget for the tickets."""
+    omp = ladder(50, schedule="omp")
+    rows = trial_rows([*dense(), *dense(epochs=40), *ladder(64)], lambda spec: 0.9)
+    assert omp[0].epochs_alone() == 40
+    alone = [row for row in verdicts(rows, RULE) if row["kind"] == "dense_other"]
+    beside = verdicts([*rows, *trial_rows(omp, lambda spec: 0.9, role="baseline")], RULE)
+    assert [row for row in beside if row["kind"] == "dense_other"] == alone != []
+    assert [row["role"] for row in beside if row["kind"] == "dense_stretched"] == ["baseline"] * 2

@@ -22,7 +22,7 @@ from analysis.frames import to_frames
 from analysis.hypotheses import verdicts
 from analysis.plan import Rule
 from analysis.report import inline_svg
-from analysis.terminal import claims_table, status_line
+from analysis.terminal import claims_table, status_line, verdict_view
 from lth_trainable.errors import UserError
 from tests.analysis_helpers import (
     Accuracy,
@@ -142,6 +142,12 @@ def test_labels_keep_their_distance_and_their_order() -> None:
     assert np.mean(layout.spread([10.0, 10.0], 12.0)) == 10
 
 
+def test_labels_stay_within_the_axis() -> None:
+    wanted = [99.0, 98.0, 100.0, 1.0, 0.0]
+    assert layout.spread(wanted, 12.0, (0.0, 100.0)) == pytest.approx([88.0, 76.0, 100.0, 12.0, 0.0])
+    assert layout.spread([5.0] * 4, 10.0, (0.0, 30.0)) == pytest.approx([0.0, 10.0, 20.0, 30.0]), "just enough room"
+
+
 def test_labels_do_not_overlap_in_the_drawn_figure(tmp_path: Path) -> None:
     figure = accuracy_figure(analysis.gather(tutorial(tmp_path)))
     figure.canvas.draw()
@@ -258,6 +264,34 @@ def test_the_table_fits_a_hundred_columns_and_cuts_nothing(tmp_path: Path) -> No
         assert part in text
     lines = [line for line in text.splitlines() if "epochs" in line]
     assert ["20 epochs" in line for line in lines] == [True] * 4 + [False] * 4, "primary comparisons first"
+
+
+@pytest.mark.parametrize("width", [80, 99])
+def test_a_narrow_terminal_has_each_ladder_under_a_line_of_its_own(tmp_path: Path, width: int) -> None:
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    console.print(verdict_view(analysis.gather(tutorial(tmp_path)).verdicts, console.width))
+    assert isinstance(console.file, io.StringIO)
+    lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
+    assert max(map(len, lines)) <= width
+    assert "…" not in "".join(lines)
+    assert lines.count("rewind epoch 0") == lines.count("rewind epoch 1") == 1
+    assert lines.count("rewind epoch 0, against other dense networks") == 1
+    assert len([line for line in lines if " %  20 epochs" in line]) == 4
+    heading = next(line for line in lines if "difference" in line)
+    starts = [line.index("[") for line in lines if " % " in line and "[" in line]
+    assert len(set(starts)) <= 2 and min(starts) > heading.index("difference"), "numbers below each other"
+
+
+def test_baselines_have_a_section_of_their_own() -> None:
+    specs = [*dense(), *ladder(64), *ladder(64, schedule="omp")]
+    rows = [row | {"role": "baseline"} if row["schedule"] == "omp" else row for row in trial_rows(specs, DIGITS)]
+    frame = to_frames({"verdicts": schema.table("verdicts", verdicts(rows, Rule())), **EMPTY}).verdicts
+    for width, wanted in ((100, "baselines"), (80, "baseline OMP")):
+        console = Console(width=width, file=io.StringIO(), color_system=None)
+        console.print(verdict_view(frame, width))
+        assert isinstance(console.file, io.StringIO)
+        lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
+        assert any("IMP" in line for line in lines[: lines.index(wanted)])
 
 
 def test_long_names_wrap(tmp_path: Path) -> None:

@@ -189,7 +189,10 @@ def test_a_diverged_copy_is_a_row_without_errors(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nobody"], "error: TRIAL: found 'nobody'; expected one of "),
+        (
+            ["nobody"],
+            "error: TRIAL: found 'nobody'; expected a trial of the run, or a group: a name without its seed; ",
+        ),
         ([OTHERS["supermask"].name], "a supermask is not trained"),
         ([OTHERS["fit"].name], "one_shot prunes within one fit"),
         ([OTHERS["lr_rewinding"].name], "lr_rewinding rewinds no weights"),

@@ -8,11 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torchvision
 
+from analysis.answer import answer_sentence
 from analysis.hypotheses import verdicts
+from analysis.looks import settled
+from analysis.methods import METHODS
 from analysis.plan import Rule
 from lth_trainable.controls import CONTROLS
 from lth_trainable.data import load_dataset
@@ -228,6 +232,86 @@ def test_comparisons_with_the_dense_baseline_are_what_they_were() -> None:
         return sorted((r["group"], r["baseline"], r["n_pairs"], r["n_unpaired"], r["effect"]) for r in matching)
 
     assert rows(plain) == rows(more) == rows(small) and len(rows(plain)) == 6
+
+
+# -- tickets of another method -----------------------------------------------------------------------------------------
+
+
+def judged(baselines: tuple[str, ...] = (), **axes: Any) -> list[dict[str, Any]]:
+    """Verdicts of a sweep of five seeds in which what was pruned once, or kept its weights, is far below the rest."""
+    axes = {"target_sparsity_pct": (64.0, 92.22), **axes}
+    base = find_recipe("digits").axes
+    space = expand(sweep(seeds=tuple(range(5)), axes={**base, **axes}, baselines=baselines))
+
+    def accuracy(spec: TrialSpec) -> float:
+        noise = np.random.default_rng([spec.seed, *spec.name.encode()]).normal(0, 0.002)
+        far = spec.schedule == "omp" or spec.retrain not in (None, "weight_rewinding")
+        return float(0.9 + 0.01 * spec.seed - 0.05 * far + noise)
+
+    rows = [row | {"role": space.roles[row["trial"]]} for row in trial_rows(space.trials, accuracy)]
+    return verdicts(rows, Rule(margin_pp=1.0))
+
+
+def test_baselines_leave_the_verdict_of_the_tickets_as_it_was() -> None:
+    """Whatever they come to: every number, every correction, the answer, and whether more seeds are needed."""
+    alone, beside = judged(), judged(("omp", "lr_rewinding", "fine_tuning"))
+    tickets = [row for row in beside if row["role"] == "ticket" and row["kind"] not in METHODS]
+    assert tickets == alone and {row["role"] for row in beside} == {"ticket", "baseline"}
+    assert answer_sentence(beside) == answer_sentence(alone)
+    assert settled(beside) == settled(alone)
+
+
+def test_baselines_are_judged_as_tickets_are_in_families_of_their_own() -> None:
+    rows = judged(("omp", "lr_rewinding", "fine_tuning"))
+    matching = [row for row in rows if row["claim"] == "matches" and row["primary"]]
+    assert [row["role"] for row in matching] == ["ticket"] * 4 + ["baseline"] * 8, "tickets come first"
+    assert {row["correction"] for row in matching[:4]} == {"fixed sequence; Holm over 2 ladders; against: Holm over 4"}
+    assert {row["correction"] for row in matching[4:]} == {"fixed sequence; Holm over 4 ladders; against: Holm over 8"}
+    assert {row["verdict"] for row in matching[4:]} == {"no"}
+
+
+def test_tickets_are_held_against_each_method() -> None:
+    rows = judged(("omp", "lr_rewinding", "fine_tuning"))
+    name = "digits-lenet_300_100-imp-s64-r1"
+    found = {row["kind"]: row for row in rows if row["claim"] == "beats" and row["group"] == name}
+    assert {kind: found[kind]["baseline_group"] for kind in METHODS} == {
+        "omp": "digits-lenet_300_100-omp-s64-r1",
+        "lr_rewinding": "digits-lenet_300_100-imp-s64-retrain_lr_rewinding",
+        "fine_tuning": "digits-lenet_300_100-imp-s64-retrain_fine_tuning",
+    }, "of one-shot pruning the one that is rewound to the same epoch"
+    assert {(found[kind]["verdict"], found[kind]["correction"]) for kind in METHODS} == {("yes", "Holm over 4")}
+    assert not [row for row in rows if row["role"] == "baseline" and row["kind"] in METHODS]
+
+
+def test_rungs_of_tickets_and_of_baselines_in_one_ladder_are_two_sequences() -> None:
+    """Targets of imp snap up to a rung, those of omp do not: its baseline has rungs of its own in the ladder."""
+    axes = {"schedule": ("imp", "omp"), "rewind_epoch": (0,), "target_sparsity_pct": (50.0, 80.0)}
+    rows = judged(("omp",), **axes)
+    omp = [row for row in rows if row["ladder"] == "digits-lenet_300_100-omp-r0"]
+    largest = [row for row in omp if row["claim"] == "largest_matching_sparsity"]
+    assert [row["role"] for row in largest] == ["ticket", "baseline"]
+    targets = {row["role"]: row["target_sparsity_pct"] for row in omp if row["claim"] == "matches"}
+    assert targets == {"ticket": 80.0, "baseline": 87.04}
+    assert [row for row in rows if row["role"] == "ticket" and row["kind"] not in METHODS] == judged(**axes)
+
+
+def test_what_is_a_ticket_of_the_run_is_no_baseline() -> None:
+    both = {"retrain": ("weight_rewinding", "lr_rewinding")}
+    rows = judged(("lr_rewinding", "omp"), rewind_epoch=(0,), **both)
+    assert {row["kind"] for row in rows if row["claim"] == "beats"} & set(METHODS) == {"omp"}
+    retrains = {row["group"]: row["baseline_group"] for row in rows if row["kind"] == "omp"}
+    assert retrains["digits-lenet_300_100-imp-s64-retrain_lr_rewinding"] == (
+        "digits-lenet_300_100-omp-s64-retrain_lr_rewinding"
+    )
+
+
+@pytest.mark.parametrize("schedule", ["iterative", "agp"])
+def test_the_methods_of_a_ticket_that_is_pruned_within_one_fit(schedule: str) -> None:
+    rows = judged(("omp", "lr_rewinding", "fine_tuning"), schedule=(schedule,))
+    compared = {(row["rewind_epoch"], row["kind"]): row["baseline_group"] for row in rows if row["kind"] in METHODS}
+    rewinds = {k for k, _ in compared}
+    assert len(compared) == 3 * len(rewinds) and len(rewinds) == (2 if schedule == "iterative" else 1)
+    assert all(compared[k, "omp"].endswith(f"-r{k or 0}") for k in rewinds)
 
 
 # -- small dense -----------------------------------------------------------------------------------------------------

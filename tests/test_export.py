@@ -140,7 +140,7 @@ def test_an_older_export_is_replaced_and_nothing_else_is(
         ([], "error: TRIAL: found ''"),
         (["nowhere"], "error: RUN: found"),
         (["run"], "expected the path of a trial, or that of a run and names of its trials"),
-        (["run", "digits-lenet_300_100-dense-e2-seed1"], f"did you mean {DENSE.name}?"),
+        (["run", "digits-lenet_300_100-dense-e2-seed1"], f"near it: {DENSE.name}"),
         (["run", DENSE.name, "--which", "rewind"], "expected of initial, final"),
         (["run", DENSE.name, f"run/trials/{DENSE.name}"], "trials of different names"),
     ],

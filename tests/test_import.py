@@ -278,8 +278,10 @@ def test_what_is_no_ticket_is_one_clear_error(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "list.pt")
     for name in ("broken.pt", "broken.safetensors", "weights.h5"):
         (tmp_path / name).write_bytes(b"not tensors")
+    (tmp_path / "text.pt").write_text("hello\n")  # 'h' is an opcode of pickle
     (tmp_path / "folder").mkdir()
     for name, message in (
+        ("text.pt", "is no file that torch.save wrote; expected a .safetensors or .pt file"),
         ("model.pt", "holds more than tensors, which would run"),
         ("two.pt", "found several: a, b; expected one state_dict"),
         ("list.pt", "found a list without one"),

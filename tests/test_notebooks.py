@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import pandas as pd
 import pytest
 from nbclient import NotebookClient
 from PIL import Image, ImageColor
 
 import analysis
+from analysis.figure_set import Material, drawn
 from analysis.figures import THEMES
 
 ROOT = Path(__file__).parents[1]
@@ -86,9 +88,27 @@ def test_the_analysis_runs_on_tables_alone(tmp_path: Path, kernel: str) -> None:
     assert ImageColor.getrgb(THEMES["light"].series[0]) in colours, "the curve of the only ladder"
     assert analysis.answer(frames.verdicts) in outputs["headline"][0].text
     assert "image/png" in outputs["cost-figure"][-1]["data"]
+    titles = [drawing.title for name, drawing, _ in drawn(Material(frames=frames), "light") if name != "accuracy"]
+    shown = outputs["figures"]
+    assert sum("image/png" in output["data"] for output in shown) == len(titles) == 4
+    texts = [output["data"]["text/markdown"] for output in shown if "text/markdown" in output["data"]]
+    assert [text.startswith(f"**{title}.**") for text, title in zip(texts, titles, strict=True)] == [True] * 4
     rows = {name: outputs[name][-1]["data"]["text/html"].count("<tr") for name in ("verdicts", "layers", "overlap")}
     tested = int((frames.verdicts["n_pairs"] > 0).sum())
     assert rows == {"verdicts": tested + 1, "layers": 6 + 2, "overlap": 3 * 4 + 2}  # headings are one row or two
+
+
+def test_the_cost_of_one_is_that_of_the_dense_network_of_one_level() -> None:
+    """Not of the cheapest dense one, which is the narrow baseline."""
+    (cell,) = [cell for cell in code_cells(nbformat.read(ANALYSIS, as_version=4)) if cell.id == "cost"]
+    frames = analysis.load(SMALL_RUN)
+    dense = frames.trials.query("role == 'dense'")
+    narrow = dense.assign(role="baseline", width_pct=50.0, group="narrow", flops_sparse=dense["flops_sparse"] / 10)
+    names: dict[str, Any] = {"frames": frames, "done": pd.concat([frames.trials, narrow], ignore_index=True)}
+    exec(cell.source, names)
+    cost = names["cost"]["times_dense"]
+    assert cost.loc["dense"].tolist() == [1.0] and cost.loc["small dense"].tolist() == pytest.approx([0.1])
+    assert set(cost.index.unique("what")) == {"dense", "tickets", "random mask", "small dense"}
 
 
 def test_the_code_of_the_callbacks_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

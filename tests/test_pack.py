@@ -144,7 +144,7 @@ def test_the_command(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (["nowhere"], "error: RUN: found"),
         (["run", "--out", "run.zip"], "expected a file name that ends in .tar.gz or .tgz"),
         (["run", "--out", "no/where.tar.gz"], "no folder to put it in"),
-        (["run", "--tickets", "bets"], "did you mean best?"),
+        (["run", "--tickets", "bets"], "near it: best"),
         (["run", "--tickets", "all", "best"], "it by itself"),
     ],
 )
