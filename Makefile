@@ -10,7 +10,7 @@ sweep: $(VENV)/.sweep
 	$(BIN)/python -m sweeps.lth_grid $(ARGS)
 
 test: $(VENV)/.test lint
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-all: $(VENV)/.test lint
 	$(BIN)/python -m pytest $(ARGS)

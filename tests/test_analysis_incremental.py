@@ -17,12 +17,11 @@ from analysis.exclusions import change_exclusions
 from analysis.index import INDEX
 from lth_trainable.spec import TrialSpec
 from lth_trainable.store import FAILURE, RECORD, Store, to_json
-from tests.analysis_helpers import dense, drops, ladder, make_run, plan, record, seal
+from tests.analysis_helpers import LONG_AGO, dense, drops, ladder, make_run, plan, record, seal, settle
 
 ACCURACY = drops({None: 0.96, 64: 0.955, 87.04: 0.95})
 SPECS = [*dense(2), *ladder(64, 87.04, seeds=2)]
 pytestmark = pytest.mark.usefixtures("without_report")
-LONG_AGO = 1_700_000_000
 
 
 @pytest.fixture
@@ -37,13 +36,6 @@ def read(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
     monkeypatch.setattr(analysis.records, "read_trial", spy)
     return names
-
-
-def settle(run: Path, seconds: int = LONG_AGO) -> None:
-    """Let no file of the trials be so young that it might change unseen; what is old stays as it is."""
-    for path in (run / "trials").rglob("*"):
-        if path.is_file() and path.stat().st_mtime > LONG_AGO + 1000:
-            os.utime(path, (seconds, seconds))
 
 
 def settled_run(storage: Path, specs: list[TrialSpec] = SPECS, **more: Any) -> Path:
