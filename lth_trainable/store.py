@@ -11,6 +11,7 @@ SHA-256. Local folders, NFS and object stores go through one code path (`pyarrow
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import uuid
@@ -37,6 +38,7 @@ STATES = "states"
 FAILURE = "failure.json"
 PLAN = "plan.json"
 PART = ".part"
+FULL = "no space"  # status of a trial that ended since the storage is full
 LISTINGS = 20  # attempts to list a folder that others are writing
 LOOKS = 3  # at a folder that seems damaged
 FORMAT = 1
@@ -218,10 +220,15 @@ class Store:
         if local:
             Path(full).parent.mkdir(parents=True, exist_ok=True)
         target = f"{full}.{uuid.uuid4().hex[:8]}{PART}" if local else full
-        with self.fs.open_output_stream(target) as stream:
-            stream.write(content)
-        if local:
-            self.fs.move(target, full)
+        try:
+            with self.fs.open_output_stream(target) as stream:
+                stream.write(content)
+            if local:
+                self.fs.move(target, full)
+        except OSError:
+            if local:  # else a full disk would be kept full by what did not fit on it
+                Path(target).unlink(missing_ok=True)
+            raise
 
     def exists(self, path: str) -> bool:
         return self.fs.get_file_info(self._full(path)).type != fs.FileType.NotFound
@@ -253,6 +260,11 @@ class Store:
             with contextlib.suppress(FileNotFoundError):
                 return self.fs.get_file_info(selector)
         return self.fs.get_file_info(selector)
+
+
+def is_no_space(error: BaseException) -> bool:
+    """Whether a write failed since the disk, or what its owner may use of it, is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def damage_by_size(manifest: Any, sizes: Mapping[str, int]) -> str | None:

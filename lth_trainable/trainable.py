@@ -16,7 +16,7 @@ from ray import tune
 from lth_trainable.data import load_dataset
 from lth_trainable.errors import UserError
 from lth_trainable.spec import TrialSpec, spec_from_dict
-from lth_trainable.store import FAILURE, MANIFEST, Store, to_json
+from lth_trainable.store import FAILURE, FULL, MANIFEST, Store, is_no_space, to_json
 
 if TYPE_CHECKING:
     from lth_trainable.execution import Execution
@@ -53,6 +53,9 @@ def train(config: dict[str, Any]) -> None:
             spec, store, run, execution, progress.epoch, keep=keep, on_state=progress.state, on_note=progress.note
         )
     except Exception as error:
+        if is_no_space(error):  # not the trial's fault: nothing is noted, and another attempt would find none either
+            tune.report({"status": FULL, "epochs_done": progress.epochs, **progress.news()})
+            return
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         store.write(f"{path}/{FAILURE}", to_json({"reason": reason, "traceback": traceback.format_exc()}))
         if isinstance(error, UserError):  # another attempt would make the same mistake

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from lth_trainable.data import load_dataset
 from lth_trainable.errors import UserError, bad_value
-from lth_trainable.store import STATES, Store
+from lth_trainable.store import STATES, Store, is_no_space
 from sweeps.arguments import RunOptions
 from sweeps.cluster import Cluster
 from sweeps.launch import Outcome, Resources
@@ -29,13 +29,23 @@ OK, FAILED, BAD_INPUT, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 def exit_code_of(command: Callable[[], int]) -> int:
-    """What the command returns; a mistake of the user's is one line, and so is an interrupt."""
+    """What the command returns; a mistake of the user's is one line, and so are a full disk and an interrupt."""
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
     try:
         return command()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
+    except OSError as error:
+        if not is_no_space(error):
+            raise
+        print(
+            f"error: storage: found no space left ({str(error).splitlines()[0]}); expected some for states, "
+            "records and tables; make room, as with `python -m sweeps.storage gc`: what is stored stays, the same "
+            "command goes on",
+            file=sys.stderr,
+        )
+        return FAILED
     except KeyboardInterrupt:
         print("interrupted; what is finished stays: the same command goes on", file=sys.stderr)
         return INTERRUPTED

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import json
 import logging
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -120,7 +122,8 @@ def launch(
     source: Source | None = None,
     logs: Logs = NO_LOGS,
 ) -> Outcome:
-    """Train what the dispatcher hands out, sealing each trial. An interrupt keeps what is finished.
+    """Train what the dispatcher hands out, sealing each trial. An interrupt keeps what is finished, and so does a full
+    disk, for which this raises `OSError`.
 
     cluster: one that this process is connected to; None for a Ray of its own on this machine. source: of trials that
     are not in the plan yet. logs: who is told of it, while they are `running`.
@@ -144,6 +147,8 @@ def launch(
         gc.collect()  # a handle of Ray's that is collected after the shutdown takes this process with it
         _shutting_down.append(threading.Thread(target=ray.shutdown))
         _shutting_down[-1].start()  # takes a second, in which the results can be gathered
+    if searcher.is_full:
+        raise _no_space()
     failed = dict.fromkeys(board.failed, "") | (errors or {})
     is_over = dispatcher.over and (source is None or source.is_over(dispatcher))
     interrupted = errors is None or (not is_over and not searcher.stopped_by)
@@ -200,6 +205,8 @@ def _fit(
             return {_trial_name(result): _last_line(result.error) for result in tuner.fit() if result.error}
         except KeyboardInterrupt:
             return None
+        except (EOFError, pickle.UnpicklingError) as error:  # Tune had no space to write down why a trial failed
+            raise _no_space() from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,6 +232,10 @@ class Config:
             "trial": trial.name, "storage": self.ledger.store.place, "shared": self.marker,
             "task": json.dumps(task, default=str),
         }  # fmt: skip
+
+
+def _no_space() -> OSError:
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _recorder(ledger: Ledger, board: Board, logs: Logs) -> Callable[[PlannedTrial, Mapping[str, Any]], bool]:

@@ -2,8 +2,8 @@
 
     python -m sweeps.lth_grid [RECIPE] [--sparsity 50 80 90] [--seeds 5] [--dry-run] ...
 
-Exit code: 0 when every planned trial is done, 1 when trials failed, 2 for bad input, 3 when --max-hours or --max-epochs
-ended it early, 130 after an interrupt.
+Exit code: 0 when every planned trial is done, 1 when trials failed or the disk is full, 2 for bad input, 3 when
+--max-hours or --max-epochs ended it early, 130 after an interrupt.
 """
 
 from __future__ import annotations

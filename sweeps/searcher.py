@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from ray.tune.search import Searcher
 
+from lth_trainable.store import FULL
 from sweeps.budget import Budget
 from sweeps.dispatch import Dispatcher
 from sweeps.plan import PlannedTrial
@@ -30,7 +31,8 @@ class PlanSearcher(Searcher):
     config_of: what a worker is given for a trial. record: writes the record of a trial whose every epoch others have
     trained, from the fingerprint of the worker that finished it; False where that cannot be. source: of more trials,
     when all that is left is held back; with one, a trial that is held back still is better than an idle worker.
-    stopped_by: the limit for which a trial was ended early or not begun.
+    stopped_by: the limit for which a trial was ended early or not begun. is_full: whether a trial found no space for
+    what it was to store: others would find none either.
     """
 
     def __init__(
@@ -48,13 +50,14 @@ class PlanSearcher(Searcher):
         self.mark: Mapping[str, Any] | None = None  # fingerprint of the workers, once one has said it
         self.trials: dict[str, PlannedTrial] = {}
         self.stopped_by: str | None = None
+        self.is_full = False
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         if self.dispatcher.all_begun and (self.source is None or self.source.is_over(self.dispatcher)):
             # what runs may come to its end, whatever the budget says
             return str(Searcher.FINISHED) if self.dispatcher.over else None
         self.stopped_by = self.stopped_by or self.budget.spent(self.board.epochs)
-        if self.stopped_by:
+        if self.stopped_by or self.is_full:
             return str(Searcher.FINISHED)
         if len(self.trials) >= self.dispatcher.slots:
             return None
@@ -77,8 +80,9 @@ class PlanSearcher(Searcher):
             self.board.complete(trial.name, result)
             self.dispatcher.finished(trial.name)
             return
+        self.is_full = self.is_full or result.get("status") == FULL
         if not error and result.get("status") != "failed":
-            self.board.stop(trial.name)  # by the budget: it goes on another time
+            self.board.stop(trial.name)  # by the budget, or a full disk: it goes on another time
             self.dispatcher.stopped.add(trial.name)
         else:
             self.board.fail(trial.name)

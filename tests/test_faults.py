@@ -193,3 +193,26 @@ def test_a_second_driver_on_the_same_run_is_refused_while_the_first_is_alive(tmp
     assert (tmp_path / "digits" / "driver.json").exists(), "the killed driver left its mark"
     finish(start(tmp_path))
     assert not (tmp_path / "digits" / "driver.json").exists()
+
+
+TIGHT = """
+mount -t tmpfs -o size=2m tmpfs "$1"
+"$2" -m sweeps.lth_grid digits --epochs 1 --sparsity 64 87.04 --rewind-epoch 0 --seeds 2 --storage "$1"
+echo "exit $?, $(find "$1" -name '*.part' | wc -l) parts"
+mount -o remount,size=100m tmpfs "$1"
+"$2" -m sweeps.lth_grid digits --epochs 1 --sparsity 64 87.04 --rewind-epoch 0 --seeds 2 --storage "$1" --json
+"""
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_line_and_with_more_space_the_same_command_goes_on(tmp_path: Path) -> None:
+    if subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode:
+        pytest.skip("mount namespaces need privileges")
+    done = subprocess.run(
+        ["unshare", "-m", "bash", "-c", TIGHT, "-", str(tmp_path), sys.executable], cwd=ROOT, capture_output=True,
+        text=True, check=False, timeout=280,
+    )  # fmt: skip
+    assert "exit 1, 0 parts" in done.stdout, done.stdout + done.stderr
+    assert done.stderr.startswith("error: storage: found no space left") and done.stderr.count("\n") == 1, done.stderr
+    summary = json.loads(done.stdout.strip().splitlines()[-1])
+    assert summary["done"] == 6 and 0 < summary["epochs_trained"] < summary["epochs_distinct"]

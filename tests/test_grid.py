@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -239,6 +240,25 @@ def test_bad_input_exits_with_2_before_ray_starts(
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error and error.count("\n") == 1
     assert not (tmp_path / "runs").exists(), "nothing is written for a mistake"
+
+
+def test_a_full_disk_is_one_line_and_other_errors_of_the_system_are_not_hidden(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def raises(number: int) -> None:
+        def train(*_: Any, **__: Any) -> None:
+            raise OSError(number, "of the system")
+
+        monkeypatch.setattr("sweeps.lth_grid.train", train)
+
+    arguments = ["digits", "--epochs", "2", "--sparsity", "40", "--seeds", "1", "--storage", str(tmp_path)]
+    raises(errno.EDQUOT)
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: storage: found no space left") and error.count("\n") == 1
+    raises(errno.EBADF)
+    with pytest.raises(OSError, match="of the system"):
+        main(arguments)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 1}', '{"format": 2, "trials": []}'])

@@ -26,6 +26,14 @@ def test_a_folder_without_a_manifest_does_not_exist(store: Store) -> None:
     assert store.find("r/trials/t") is None and store.find("nowhere") is None
 
 
+def test_a_write_that_fails_leaves_nothing_behind(store: Store) -> None:
+    """On a full disk the part that was written would keep it full."""
+    store.write("t/folder/file", b"abc")
+    with pytest.raises(OSError, match="folder"):
+        store.write("t/folder", b"abc")
+    assert [path.name for path in Path(store.root).rglob("*")] == ["t", "folder", "file"]
+
+
 def test_the_manifest_is_written_last(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     write = Store.write
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from dataclasses import replace
@@ -13,7 +14,7 @@ import pytest
 from lth_trainable import trainable
 from lth_trainable.data import load_dataset
 from lth_trainable.spec import TrialSpec
-from lth_trainable.store import FAILURE, MANIFEST, Store
+from lth_trainable.store import FAILURE, FULL, MANIFEST, Store
 from sweeps.launch import Config
 from sweeps.ledger import Ledger
 from sweeps.plan import Facts, Plan, make_plan
@@ -75,3 +76,15 @@ def test_other_data_or_code_than_planned_is_refused(plan: Plan, store: Store, to
     failure = json.loads(store.read(f"run/trials/{trial.name}/{FAILURE}"))["reason"]
     assert "found other data on" in failure and "--retry-failed" in failure
     assert not store.exists("states")
+
+
+def test_a_full_disk_ends_a_trial_without_another_attempt_and_is_no_failure_of_its_own(
+    plan: Plan, store: Store, told: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def seal(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Store, "seal_shared", seal)
+    ledger = Ledger(store=store, run="run", plan=plan, facts={})
+    trainable.train(Config(ledger=ledger, execution={}).of(plan, plan.trials[0]))
+    assert [report["status"] for report in told] == [FULL] and ledger.failure(plan.trials[0].name) is None
