@@ -273,7 +273,7 @@ def test_a_damaged_state_is_set_aside_and_trained_again_from_the_one_before(how:
     keep = Keep(states=dict.fromkeys(keys, False))
     assert run_trial(spec, store, "r", keep=keep)["epochs_trained"] == 7
     damage(state_of(store, keys[-1]), how, name)
-    again = run_trial(spec, store, "r", keep=keep, on_damage=reports.append)
+    again = run_trial(spec, store, "r", keep=keep, on_note=reports.append)
     assert again["sha256"] == whole["sha256"] and again["epochs_trained"] == 2, "from the level before"
     aside = list(Path(store.root, STATES, "quarantine").glob("*"))
     assert len(aside) == len(reports) == (how != "half-written")
