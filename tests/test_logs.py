@@ -19,6 +19,7 @@ import lth_trainable.trainable
 import sweeps.feed
 from lth_trainable.errors import UserError
 from lth_trainable.life import Keep
+from lth_trainable.data import load_dataset
 from lth_trainable.run import run_trial
 from lth_trainable.spec import TrialSpec
 from lth_trainable.store import Store
@@ -114,7 +115,7 @@ def reports(monkeypatch: pytest.MonkeyPatch, store: Store, spec: TrialSpec, log:
     found: list[dict[str, Any]] = []
     monkeypatch.setattr(lth_trainable.trainable, "REPORT_SECONDS", 0.0)
     monkeypatch.setattr(lth_trainable.trainable.tune, "report", lambda metrics, checkpoint=None: found.append(metrics))
-    plan = make_plan([spec], {("digits", 0): Facts(digest="0", n_train=1150)}, "levels")
+    plan = make_plan([spec], {("digits", 0): Facts(digest=load_dataset("digits").digest, n_train=1150)}, "levels")
     [trial] = plan.trials
     ledger = Ledger(store=store, run="r", plan=plan, facts={})
     train(Config(ledger=ledger, execution={}, log=log).of(plan, trial))
@@ -133,7 +134,9 @@ def test_reports_carry_every_row_once_however_rare_they_are(
     assert [row for log in said for row in log["rows"]] == record["epochs"] and len(record["epochs"]) == 6
     assert [log["first"] for log in said] == [sum(len(log["rows"]) for log in said[:n]) for n in range(len(said))]
     assert [log["result"] for log in said] == [None] * (len(said) - 1) + [record["result"]]
-    assert len(said) == 1 + record["epochs_trained"] and (len(said[0]["rows"]) > 1) == inherits
+    states = sum(len(report["stored"]) for report in found[:-1])  # told at once, since others wait for them
+    assert states == (0 if inherits else 2)
+    assert len(said) == 1 + states + record["epochs_trained"] and (len(said[0]["rows"]) > 1) == inherits
 
 
 def test_without_loggers_reports_carry_nothing_for_them(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
