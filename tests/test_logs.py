@@ -17,9 +17,9 @@ from tensorboardX.proto.event_pb2 import Event
 
 import lth_trainable.trainable
 import sweeps.feed
+from lth_trainable.data import load_dataset
 from lth_trainable.errors import UserError
 from lth_trainable.life import Keep
-from lth_trainable.data import load_dataset
 from lth_trainable.run import run_trial
 from lth_trainable.spec import TrialSpec
 from lth_trainable.store import Store
