@@ -6,8 +6,8 @@ frames = analysis.load_many(["runs/a", "runs/b"])    # of several runs, told apa
 frames.verdicts, frames.trials, frames.epochs, frames.levels, frames.layers, frames.overlaps, frames.signs
 """
 
-from analysis.frames import Frames, as_rows, load, load_many
 from analysis.gather import gather
-from analysis.terminal import answer, show, verdict_table
+from analysis.report.terminal import answer, show, verdict_table
+from analysis.tables.parquet import Frames, as_rows, load, load_many
 
 __all__ = ["Frames", "answer", "as_rows", "gather", "load", "load_many", "show", "verdict_table"]

@@ -19,11 +19,11 @@ from typing import Annotated
 
 import tyro
 
-from analysis.exclusions import change_exclusions
-from analysis.frames import Frames, as_rows
 from analysis.gather import gather
-from analysis.index import Geometry
-from analysis.terminal import answer, counts_by_status, paths, plain_console, show
+from analysis.report.terminal import answer, counts_by_status, paths, plain_console, show
+from analysis.tables.exclusions import change_exclusions
+from analysis.tables.index import Geometry
+from analysis.tables.parquet import Frames, as_rows
 from lth_trainable.errors import UserError
 
 OK, BAD_INPUT = 0, 2
@@ -38,11 +38,11 @@ class Command:
 
 
 COMMANDS: dict[str, Command] = {
-    "pack": Command(module="analysis.pack_command", text="put a run into one file for a colleague"),
-    "barrier": Command(module="analysis.barrier_command", text="measure whether tickets are stable to SGD noise"),
-    "figures": Command(module="analysis.figures_command", text="write figures for a paper: pdf, svg or png"),
-    "compare": Command(module="analysis.compare_command", text="compare two runs: recipes, criteria or code versions"),
-    "export": Command(module="analysis.export_command", text="write tickets as folders that need torch alone"),
+    "pack": Command(module="analysis.commands.pack", text="put a run into one file for a colleague"),
+    "barrier": Command(module="analysis.commands.barrier", text="measure whether tickets are stable to SGD noise"),
+    "figures": Command(module="analysis.commands.figures", text="write figures for a paper: pdf, svg or png"),
+    "compare": Command(module="analysis.commands.compare", text="compare two runs: recipes, criteria or code versions"),
+    "export": Command(module="analysis.commands.export", text="write tickets as folders that need torch alone"),
 }
 
 

@@ -18,20 +18,20 @@ from typing import Any
 
 import pyarrow as pa
 
-from analysis import schema
-from analysis.columns import spec_columns
-from analysis.dense_accuracy import epochs_to_dense_accuracy
-from analysis.entries import ENTRIES, Entries
-from analysis.exclusions import EXCLUSIONS, Exclusions, check_trials, read_exclusions
-from analysis.frames import OPTIONAL, Frames, read_table, to_frames, write_table
-from analysis.geometry import geometry_tables
-from analysis.hypotheses import verdicts
-from analysis.index import Geometry, Known, Previous, mark_of, read_previous, write_index
-from analysis.pairs import group_name, ladder_name
-from analysis.plan import PlannedTrial, RunPlan, find_run, read_plan, role_of
-from analysis.records import Files, Found, is_begun, list_trials, read_trials, trial_names
-from analysis.spans import arranged
-from lth_trainable.store import Store
+from analysis.tables import schema
+from analysis.tables.columns import spec_columns
+from analysis.tables.dense_accuracy import epochs_to_dense_accuracy
+from analysis.tables.exclusions import EXCLUSIONS, Exclusions, check_trials, read_exclusions
+from analysis.tables.geometry import geometry_tables
+from analysis.tables.index import Geometry, Known, Previous, mark_of, read_previous, write_index
+from analysis.tables.parquet import OPTIONAL, Frames, read_table, to_frames, write_table
+from analysis.tables.record_rows import ENTRIES, Entries
+from analysis.tables.records import Files, Found, is_begun, list_trials, read_trials, trial_names
+from analysis.tables.run_plan import PlannedTrial, RunPlan, find_run, read_plan, role_of
+from analysis.tables.spans import arranged
+from analysis.verdicts.claims import verdicts
+from analysis.verdicts.groups import group_name, ladder_name
+from lth_trainable.store.store import Store
 
 _RESULTS = (
     "sparsity_pct", "n_weights", "n_kept", "valid_accuracy", "best_valid_accuracy", "test_accuracy", "valid_loss",
@@ -58,7 +58,7 @@ def gather(path: str | os.PathLike[str], geometry: Geometry | None = None) -> Fr
     geometry: whether masks and weights are compared (overlaps, signs): "auto" where there is little to read, "all",
     "none"; None: as last time, "auto" at first. Raises `UserError` where there is no run.
     """
-    from analysis.report import write_report  # matplotlib and jinja2 take a second to import
+    from analysis.report.html import write_report  # matplotlib and jinja2 take a second to import
 
     store, run = find_run(path)
     plan = read_plan(store, run)

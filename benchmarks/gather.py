@@ -28,10 +28,10 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from lth_trainable.masks import pack
-from lth_trainable.run import run_trial
-from lth_trainable.spec import TrialSpec
-from lth_trainable.store import MASKS, PLAN, RECORD, Store, to_json
+from lth_trainable.pruning.masks import pack
+from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.store.store import MASKS, PLAN, RECORD, Store, to_json
+from lth_trainable.training.run import run_trial
 
 RUN = "synthetic"
 REWINDS = (0, 1, 2, 3, 4)

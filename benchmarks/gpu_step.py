@@ -29,10 +29,10 @@ from fastai.callback.core import Callback
 from fastai.vision.all import ImageDataLoaders, Learner, Resize, accuracy, get_image_files
 from fasterai.sparse.all import Schedule, SparsifyCallback, large_final, sched_iterative
 
-from lth_trainable.execution import Execution
-from lth_trainable.run import run_trial
-from lth_trainable.spec import TrialSpec
-from lth_trainable.store import Store
+from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.store.store import Store
+from lth_trainable.training.execution import Execution
+from lth_trainable.training.run import run_trial
 
 PETS: dict[str, Any] = {
     "dataset": "pets", "model": "resnet18", "batch_size": 64, "lr": 1e-3, "beta2": 0.99, "eps": 1e-5,

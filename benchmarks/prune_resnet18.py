@@ -24,10 +24,10 @@ import torch  # noqa: E402
 from fasterai.core.criteria import large_final as their_large_final  # noqa: E402
 from fasterai.sparse.sparsifier import Sparsifier  # noqa: E402
 
-from lth_trainable.criteria import large_final  # noqa: E402
-from lth_trainable.layers import prunable_layers  # noqa: E402
-from lth_trainable.models import resnet18  # noqa: E402
-from lth_trainable.pruner import Pruner  # noqa: E402
+from lth_trainable.models.networks import resnet18  # noqa: E402
+from lth_trainable.pruning.criteria import large_final  # noqa: E402
+from lth_trainable.pruning.layers import prunable_layers  # noqa: E402
+from lth_trainable.pruning.pruner import Pruner  # noqa: E402
 
 TARGETS = {"local": 7.0, "global": 10.0}  # theirs over ours, at least
 SHAPE, N_CLASSES, SPARSITY = (3, 64, 64), 2, Fraction(1, 2)

@@ -25,13 +25,13 @@ from typing import Any
 import psutil
 from scale_tiny import TRIALS_A_SEED
 
-from sweeps.plan import work_left
+from sweeps.planning.plan import work_left
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 PARTS = ("tune", "covered", "restart", "dispatch")
 RATE, RECORDS_A_SECOND, SECONDS, RSS_MB, MAKESPAN = 0.7, 200, 30, 1500, 1.1
-BEST_POSSIBLE = {("one-shot", 64): 470}  # epochs, where more than the bound; see tests/test_dispatch.py
+BEST_POSSIBLE = {("one-shot", 64): 470}  # epochs, where more than the bound; see tests/sweeps/planning/test_dispatch.py
 
 
 def main() -> None:
@@ -148,8 +148,8 @@ def rounded(seconds: dict[str, float]) -> dict[str, float]:
 def dispatch() -> dict[str, Any]:
     """Makespans in epochs of the four grids of the literature (160 epochs a level) on 8 and 64 GPUs."""
     sys.path.insert(0, str(ROOT))  # the simulation is that of the tests
-    from tests.plan_helpers import GRIDS, planned
-    from tests.simulation import simulate
+    from tests.support.clock import simulate
+    from tests.support.plans import GRIDS, planned
 
     rows = []
     for name, specs in GRIDS.items():

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lth_trainable.data import Dataset, split
-from sweeps.recipes import Sweep
+from lth_trainable.data.datasets import Dataset, split
+from sweeps.experiments.recipes import Sweep
 
 if TYPE_CHECKING:
     from torch import nn

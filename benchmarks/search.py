@@ -28,17 +28,17 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from analysis.schema import SPEC_FIELDS
-from lth_trainable.data import load_dataset
-from lth_trainable.spec import TrialSpec
-from lth_trainable.store import Store, finished_trials
-from sweeps.budget import Budget
-from sweeps.dispatch import Dispatcher
-from sweeps.launch import Resources, launch
-from sweeps.ledger import Ledger
-from sweeps.plan import Facts, make_plan
-from sweeps.progress import Board
-from sweeps.recipes import digits
+from analysis.tables.schema import SPEC_FIELDS
+from lth_trainable.data.datasets import load_dataset
+from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.store.store import Store, finished_trials
+from sweeps.experiments.recipes import digits
+from sweeps.planning.dispatch import Dispatcher
+from sweeps.planning.plan import Facts, make_plan
+from sweeps.running.budget import Budget
+from sweeps.running.launch import Resources, launch
+from sweeps.running.progress import Board
+from sweeps.runs.ledger import Ledger
 
 TARGET = 0.98
 BELOW_DENSE = 0.05  # accuracy of the reference point, below the dense mean

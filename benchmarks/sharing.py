@@ -20,15 +20,15 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from lth_trainable.data import load_dataset
-from lth_trainable.spec import TrialSpec
-from lth_trainable.store import Store, finished_trials
-from sweeps.budget import Budget
-from sweeps.dispatch import Dispatcher
-from sweeps.launch import Resources, launch
-from sweeps.ledger import Ledger
-from sweeps.plan import Facts, make_plan
-from sweeps.progress import Board
+from lth_trainable.data.datasets import load_dataset
+from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.store.store import Store, finished_trials
+from sweeps.planning.dispatch import Dispatcher
+from sweeps.planning.plan import Facts, make_plan
+from sweeps.running.budget import Budget
+from sweeps.running.launch import Resources, launch
+from sweeps.running.progress import Board
+from sweeps.runs.ledger import Ledger
 
 EPOCHS, STEPS_PER_EPOCH, BATCH = 16, 20, 60
 T = EPOCHS * STEPS_PER_EPOCH  # steps a level; 160 epochs, at a tenth

@@ -27,8 +27,8 @@ from ray import tune
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from lth_trainable.data import Dataset, load_dataset
-from lth_trainable.models import MODELS
+from lth_trainable.data.datasets import Dataset, load_dataset
+from lth_trainable.models.networks import MODELS
 
 EPOCHS, BATCH_SIZE, LR = 20, 60, 1.2e-3
 

@@ -25,9 +25,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from lth_trainable.spec import TrialSpec
-from sweeps.recipes import digits_tutorial
-from sweeps.space import expand
+from lth_trainable.spec.trial_spec import TrialSpec
+from sweeps.experiments.expand import expand
+from sweeps.experiments.recipes import digits_tutorial
 
 TARGET = 8.0  # times faster per ticket
 TOLERANCE_PP = 0.1  # measured sparsity against the target; fasterai keeps one weight more per layer

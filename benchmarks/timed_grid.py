@@ -20,7 +20,7 @@ STARTED = time.perf_counter()
 
 import analysis  # noqa: E402
 from sweeps import lth_grid  # noqa: E402
-from sweeps.ledger import Ledger  # noqa: E402
+from sweeps.runs.ledger import Ledger  # noqa: E402
 
 STEPS = {
     "expand": (lth_grid, "expand"), "plan": (lth_grid, "make_plan"), "take_stock": (Ledger, "take_stock"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -42,6 +42,21 @@ def make(where: str, name: str, registry: Mapping[str, Any], kind: type[Made]) -
     if not isinstance(made, kind):
         raise bad_value(where, name, f"a function that returns a {kind.__name__}", f"it returns {type(made).__name__}")
     return made
+
+
+def lazy(package: str, homes: Mapping[str, Iterable[str]]) -> tuple[list[str], Callable[[str], Any]]:
+    """`__all__` and `__getattr__` of a package whose names load when first used, so that importing it imports nothing.
+
+    homes: module below `package` -> the names that it defines.
+    """
+    module_of = {name: module for module, names in homes.items() for name in names}
+
+    def load(name: str) -> Any:
+        if name not in module_of:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f"{package}.{module_of[name]}"), name)
+
+    return list(module_of), load
 
 
 def code_digest(name: str) -> str | None:

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
-from lth_trainable.data import load_dataset
+from lth_trainable.data.datasets import load_dataset
 from lth_trainable.errors import UserError
-from lth_trainable.spec import TrialSpec, spec_from_dict
-from lth_trainable.store import FAILURE, FULL, MANIFEST, Store, is_no_space, to_json
+from lth_trainable.spec.trial_spec import TrialSpec, spec_from_dict
+from lth_trainable.store.store import FAILURE, FULL, MANIFEST, Store, is_no_space, to_json
 
 if TYPE_CHECKING:
-    from lth_trainable.execution import Execution
+    from lth_trainable.training.execution import Execution
 
 REPORT_SECONDS = 1.0  # between progress reports of a trial
 
@@ -31,8 +31,8 @@ def train(config: dict[str, Any]) -> None:
     `run.Keep`; key is the trial's, end that of the last trained state; log: whether reports carry all that is to be
     logged. A trial that raises leaves `failure.json` in its folder and fails in Ray, which may try again.
     """
-    from lth_trainable.execution import Execution, fingerprint  # torch loads in the workers, not in the driver
-    from lth_trainable.run import Keep, run_trial
+    from lth_trainable.training.execution import Execution, fingerprint  # torch loads in the workers, not in the driver
+    from lth_trainable.training.run import Keep, run_trial
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
     task = json.loads(config["task"])

@@ -16,30 +16,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from lth_trainable.listing import each
-from lth_trainable.store import fingerprint_mark
-from sweeps.arguments import Options, parse
-from sweeps.budget import Budget
-from sweeps.dispatch import Dispatcher
-from sweeps.estimate import estimate
-from sweeps.feed import Logs
-from sweeps.importing import Files, import_tickets
-from sweeps.job import OK, Job, exit_code_of, facts_of, finish, open_run
-from sweeps.launch import Outcome, Resources, launch
-from sweeps.ledger import Ledger, Stock
-from sweeps.lock import RunLock
-from sweeps.logs import check_loggers
-from sweeps.plan import as_json, make_plan, work_left
-from sweeps.progress import Board
-from sweeps.recipes import RECIPES, Sweep
-from sweeps.showing import console, table_of
-from sweeps.space import expand
-from sweeps.submit import Place, place_of, submit
-from sweeps.until_decided import Round, look_by_look, looks_note, with_looks
+from lth_trainable.store.listing import each
+from lth_trainable.store.store import fingerprint_mark
+from sweeps.cli.job import OK, Job, exit_code_of, facts_of, finish, open_run
+from sweeps.cli.options import Options, parse
+from sweeps.cli.showing import console, table_of
+from sweeps.cli.until_decided import Round, look_by_look, looks_note, with_looks
+from sweeps.experiments.expand import expand
+from sweeps.experiments.imported_tickets import Files, import_tickets
+from sweeps.experiments.recipes import RECIPES, Sweep
+from sweeps.planning.dispatch import Dispatcher
+from sweeps.planning.plan import as_json, make_plan, work_left
+from sweeps.running.budget import Budget
+from sweeps.running.estimate import estimate
+from sweeps.running.launch import Outcome, Resources, launch
+from sweeps.running.log_feed import Logs
+from sweeps.running.loggers import check_loggers
+from sweeps.running.progress import Board
+from sweeps.running.submit import Place, place_of, submit
+from sweeps.runs.ledger import Ledger, Stock
+from sweeps.runs.lock import RunLock
 
 if TYPE_CHECKING:
-    from analysis.frames import Frames
-    from lth_trainable.imported import Imported
+    from analysis.tables.parquet import Frames
+    from lth_trainable.tickets.imported import Imported
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -163,7 +163,7 @@ def show_recipes(options: Options) -> int:
 
 def show_plan(job: Job, options: Options) -> int:
     """What the command would train, and how long that takes; nothing is written, except the figure asked for."""
-    from sweeps.tree import plan_summary, plan_tree
+    from sweeps.planning.plan_text import plan_summary, plan_tree
 
     ledger = job.ledger
     stock = ledger.take_stock(repair=False)
@@ -175,7 +175,7 @@ def show_plan(job: Job, options: Options) -> int:
     slots = job.resources.slots()
     cost = estimate(ledger, work, slots, options.data_root) if work.epochs else None
     if options.plan_figure is not None:
-        from sweeps.plan_figure import draw_plan
+        from sweeps.planning.plan_figure import draw_plan
 
         draw_plan(ledger.plan, work, done, stored, str(options.plan_figure))
     job.console.print(plan_tree(ledger.plan, work, done, stored))

@@ -20,26 +20,26 @@ from dataclasses import replace
 from typing import Any
 
 import analysis
-from analysis.frames import write_table
-from analysis.plan import read_plan
-from analysis.search import STATUSES, SUGGESTIONS, measured, pareto_figure, suggestion_table
-from lth_trainable.spec import TrialSpec
-from sweeps.arguments import RunOptions
-from sweeps.budget import Budget
-from sweeps.dispatch import Dispatcher
-from sweeps.feed import Logs
-from sweeps.job import FAILED, OK, Job, exit_code_of, facts_of, finish, open_run
-from sweeps.launch import Outcome, Resources, launch
-from sweeps.ledger import Ledger
-from sweeps.lock import RunLock
-from sweeps.logs import check_loggers
-from sweeps.plan import Facts, make_plan
-from sweeps.progress import Board
-from sweeps.recipes import digits
-from sweeps.search_arguments import SearchOptions, parse
-from sweeps.searches import SEARCHES, Search
-from sweeps.showing import console, table_of
-from sweeps.submit import Place, place_of, submit
+from analysis.tables.parquet import write_table
+from analysis.tables.run_plan import read_plan
+from analysis.tables.suggestions import STATUSES, SUGGESTIONS, measured, pareto_figure, suggestion_table
+from lth_trainable.spec.trial_spec import TrialSpec
+from sweeps.cli.job import FAILED, OK, Job, exit_code_of, facts_of, finish, open_run
+from sweeps.cli.options import RunOptions
+from sweeps.cli.search_options import SearchOptions, parse
+from sweeps.cli.showing import console, table_of
+from sweeps.experiments.recipes import digits
+from sweeps.planning.dispatch import Dispatcher
+from sweeps.planning.plan import Facts, make_plan
+from sweeps.running.budget import Budget
+from sweeps.running.launch import Outcome, Resources, launch
+from sweeps.running.log_feed import Logs
+from sweeps.running.loggers import check_loggers
+from sweeps.running.progress import Board
+from sweeps.running.submit import Place, place_of, submit
+from sweeps.runs.ledger import Ledger
+from sweeps.runs.lock import RunLock
+from sweeps.search.searches import SEARCHES, Search
 
 SHOWN = 12  # suggestions in the table
 
@@ -107,8 +107,8 @@ def show_searches(options: SearchOptions) -> int:
 def _search(
     job: Job, search: Search, command: list[str], board: Board, budget: Budget, logs: Logs
 ) -> tuple[Outcome, list[dict[str, Any]]]:
-    from sweeps.study import Study  # Optuna and Ray take a second
-    from sweeps.suggestions import Suggestions
+    from sweeps.search.study import Study  # Optuna and Ray take a second
+    from sweeps.search.suggestions import Suggestions
 
     options, ledger = job.options, job.ledger
     study = Study(search, ledger.store, ledger.run)
@@ -142,8 +142,8 @@ def _search(
 
 def _conclude(job: Job, study: Any, search: Search) -> list[dict[str, Any]]:
     """Gather; write what was suggested, and its figure; show the best."""
-    from analysis.figures import WRITERS  # matplotlib and jinja2 take a second to import
-    from analysis.report import write_report
+    from analysis.figures.accuracy import WRITERS  # matplotlib and jinja2 take a second to import
+    from analysis.report.html import write_report
 
     store, run = job.ledger.store, job.ledger.run
     frames = analysis.gather(job.ledger.path)
@@ -159,7 +159,7 @@ def _conclude(job: Job, study: Any, search: Search) -> list[dict[str, Any]]:
 
 def _row(trial: Any, front: set[int], trials: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
     """A row of suggestions.parquet; None for what was drawn but is no trial."""
-    from sweeps.study import ON_WAY
+    from sweeps.search.study import ON_WAY
 
     names = trial.user_attrs.get("trials")
     if names is None:
@@ -216,7 +216,7 @@ def confirm(best: Sequence[Mapping[str, Any]], search: Search, options: RunOptio
 
     From the same data, in the same storage, with the same resources a trial.
     """
-    from sweeps.arguments import flags
+    from sweeps.cli.options import flags
 
     row, flag_of = best[-1], flags()
     values = {"target_sparsity_pct": row["target_sparsity_pct"]}

@@ -21,11 +21,11 @@ import tyro
 
 from lth_trainable.errors import UserError
 from lth_trainable.registry import lookup
-from lth_trainable.spec import TrialSpec
-from sweeps.branches import BASELINE, CONTROL, DENSE, TICKET
-from sweeps.recipes import RECIPES, Sweep, find_recipe
-from sweeps.showing import console, say, table_of
-from sweeps.space import expand
+from lth_trainable.spec.trial_spec import TrialSpec
+from sweeps.cli.showing import console, say, table_of
+from sweeps.experiments.branches import BASELINE, CONTROL, DENSE, TICKET
+from sweeps.experiments.expand import expand
+from sweeps.experiments.recipes import RECIPES, Sweep, find_recipe
 
 OK, BAD_INPUT = 0, 2
 ABSENT = "–"

@@ -19,12 +19,12 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
-from analysis.pairs import group_name, ladder_name
+from analysis.verdicts.groups import group_name, ladder_name
 from lth_trainable.errors import UserError
-from sweeps.progress import duration
-from sweeps.showing import console, say, table_of
-from sweeps.survey import Survey, read_survey
-from sweeps.trial_status import about_trial, find_trial, show_trial
+from sweeps.cli.showing import console, say, table_of
+from sweeps.running.progress import duration
+from sweeps.runs.survey import Survey, read_survey
+from sweeps.runs.trial_report import about_trial, find_trial, show_trial
 
 STATUSES = ("done", "diverged", "running", "failed", "damaged", "held back", "not started")
 GROUPS = 30  # rows of the table of groups; more of them are folded

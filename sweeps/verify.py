@@ -23,9 +23,9 @@ from rich.table import Table
 from rich.text import Text
 
 from lth_trainable.errors import UserError, bad_value
-from lth_trainable.spec import spec_from_dict
-from lth_trainable.store import Damaged, finished_trials, open_run
-from sweeps.showing import console, say, table_of
+from lth_trainable.spec.trial_spec import spec_from_dict
+from lth_trainable.store.store import Damaged, finished_trials, open_run
+from sweeps.cli.showing import console, say, table_of
 
 PARTS = ("weights", "masks", "metrics")
 
@@ -110,10 +110,10 @@ def _retrain(record: dict[str, Any], run: str, data_root: Path | None) -> dict[s
     import warnings
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
-    from lth_trainable.execution import execution_like
-    from lth_trainable.imported import find_imported
-    from lth_trainable.run import run_trial
-    from lth_trainable.store import Store
+    from lth_trainable.store.store import Store
+    from lth_trainable.tickets.imported import find_imported
+    from lth_trainable.training.execution import execution_like
+    from lth_trainable.training.run import run_trial
 
     spec, execution = spec_from_dict(record["spec"]), execution_like(record["fingerprint"], data_root)
     with tempfile.TemporaryDirectory() as folder:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lth_trainable.store import Store
+from lth_trainable.store.store import Store
 
 DATA_VARIABLE = "LTH_DATA"
 
@@ -20,7 +20,7 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def without_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Gather without drawing the report, which follows from the tables and takes longer than they do."""
-    monkeypatch.setattr("analysis.report.report_html", lambda *_: "")
+    monkeypatch.setattr("analysis.report.html.report_html", lambda *_: "")
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lth_trainable.criteria import Weights
-from sweeps.logs import Logger, Place
+from lth_trainable.pruning.criteria import Weights
+from sweeps.running.loggers import Logger, Place
 
 
 def tiny_cnn(shape: tuple[int, int, int], n_classes: int) -> nn.Module:

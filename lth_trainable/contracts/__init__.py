@@ -12,12 +12,12 @@ from typing import Any
 
 from lth_trainable.contracts import criteria, datasets, granularities, models, schedules
 from lth_trainable.contracts.common import Contract, ContractError, serialisable
-from lth_trainable.criteria import CRITERIA
-from lth_trainable.data import DATASETS
-from lth_trainable.granularity import GRANULARITIES
-from lth_trainable.models import MODELS
-from lth_trainable.pictures import LAYOUTS
-from lth_trainable.schedules import SCHEDULES
+from lth_trainable.data.datasets import DATASETS
+from lth_trainable.data.image_folders import LAYOUTS
+from lth_trainable.models.networks import MODELS
+from lth_trainable.pruning.criteria import CRITERIA
+from lth_trainable.pruning.granularity import GRANULARITIES
+from lth_trainable.pruning.schedules import SCHEDULES
 
 __all__ = ["CONTRACTS", "Contract", "ContractError", "entries", "serialisable", "what_breaks"]
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lth_trainable.masks import Mask
+from lth_trainable.pruning.masks import Mask
 from lth_trainable.seeds import generator
 
 LADDER = (Fraction(1, 5), Fraction(1, 2), Fraction(9, 10))

@@ -20,10 +20,10 @@ from lth_trainable.contracts.common import (
     noise,
     serialisable,
 )
-from lth_trainable.criteria import Criterion, Weights
-from lth_trainable.layers import PRUNABLE, prunable_layers
-from lth_trainable.masks import CONTEXTS, Mask, count_zeros
-from lth_trainable.pruner import Pruner
+from lth_trainable.pruning.criteria import Criterion, Weights
+from lth_trainable.pruning.layers import PRUNABLE, prunable_layers
+from lth_trainable.pruning.masks import CONTEXTS, Mask, count_zeros
+from lth_trainable.pruning.pruner import Pruner
 from lth_trainable.seeds import generator
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lth_trainable.contracts.common import ContractError, as_contracts, serialisable
-from lth_trainable.data import Dataset, Loader, Part
+from lth_trainable.data.datasets import Dataset, Loader, Part
 
 
 def parts_fit(loader: Loader) -> None:

@@ -12,8 +12,8 @@ import numpy as np
 
 from lth_trainable.contracts.common import LADDER, ContractError, as_contracts, check_shrinking, equal_masks
 from lth_trainable.errors import UserError
-from lth_trainable.granularity import group_axes
-from lth_trainable.masks import CONTEXTS, Mask, count_zeros, prune
+from lth_trainable.pruning.granularity import group_axes
+from lth_trainable.pruning.masks import CONTEXTS, Mask, count_zeros, prune
 from lth_trainable.seeds import generator
 
 

@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from lth_trainable.contracts.common import ContractError, as_contracts, noise, serialisable
-from lth_trainable.criteria import CRITERIA
-from lth_trainable.layers import prunable_layers
-from lth_trainable.masks import count_zeros
-from lth_trainable.models import Builder
-from lth_trainable.pruner import Pruner
+from lth_trainable.models.networks import Builder
+from lth_trainable.pruning.criteria import CRITERIA
+from lth_trainable.pruning.layers import prunable_layers
+from lth_trainable.pruning.masks import count_zeros
+from lth_trainable.pruning.pruner import Pruner
 
 _SHAPE, _N_CLASSES = (3, 64, 64), 2
 

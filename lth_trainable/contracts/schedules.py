@@ -10,7 +10,7 @@ from numbers import Real
 from typing import Any
 
 from lth_trainable.contracts.common import ContractError, as_contracts, serialisable
-from lth_trainable.schedules import Schedule
+from lth_trainable.pruning.schedules import Schedule
 
 EPOCHS = (4, 7, 20, 33)
 TARGETS = (Fraction(1, 2), Fraction(9, 10))

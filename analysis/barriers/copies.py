@@ -1,0 +1,250 @@
+"""Training copies of a run's networks and walking the line between them: `python -m analysis barrier RUN`.
+
+What is found is sealed below RUN/barriers, each piece as soon as it is there:
+
+    copies/<key>/    the weights of a trained copy, named by all that they follow from
+    lines/<key>/     the rows of a line between two of them
+
+So a rerun trains and measures nothing that is stored, and a kill costs at most the copy in training.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from analysis.barriers import networks as barrier_rows
+from analysis.barriers.targets import Target
+from analysis.tables import schema
+from analysis.tables.parquet import write_table
+from analysis.tables.run_plan import RunPlan
+from analysis.tables.schema import Row
+from lth_trainable.errors import UserError, bad_value
+from lth_trainable.spec.trial_spec import digest
+from lth_trainable.store.store import Damaged, Store, load_masks, to_json
+
+if TYPE_CHECKING:  # torch takes seconds to import
+    from lth_trainable.training.execution import Execution
+    from lth_trainable.training.instability import Copy, Start
+
+WEIGHTS, ROWS = "weights.safetensors", "rows.json"
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How lines are made. order_seeds: of the copies, each pair of which gives a line. n_points: networks on a line.
+
+    The order seeds are none that a sweep uses: a mask was found in the order of its trial, which is no stranger to it.
+    device: "cpu" or "cuda"; None: as the trial was trained.
+    """
+
+    order_seeds: tuple[int, ...] = (1001, 1002)
+    n_points: int = 30
+    data_root: Path | None = None
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        if len(set(self.order_seeds)) < len(self.order_seeds) or len(self.order_seeds) < 2 or min(self.order_seeds) < 0:
+            raise bad_value("order-seeds", list(self.order_seeds), "two or more different whole numbers of at least 0")
+        if self.n_points < 3:
+            raise bad_value("points", self.n_points, "at least 3: the two ends and one between them")
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        return tuple(itertools.combinations(sorted(self.order_seeds), 2))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What is to be done. dense: points of dense trials. *_left: not stored. epochs, seconds: of the copies left."""
+
+    tickets: int
+    dense: int
+    lines: int
+    lines_left: int
+    copies_left: int
+    epochs: int
+    seconds: float
+
+
+class Job:
+    """The copies of one network and the lines between them."""
+
+    def __init__(self, store: Store, run: str, target: Target, settings: Settings) -> None:
+        from lth_trainable.training.execution import execution_like
+
+        self.store, self.run, self.target, self.settings = store, run, target, settings
+        self.start_mark = target.ticket.record["fingerprint"]
+        execution = execution_like(self.start_mark, settings.data_root)
+        self.execution: Execution = replace(execution, device=settings.device or execution.device)
+        self.mark = self._fingerprint()
+
+    def _fingerprint(self) -> dict[str, Any]:
+        from lth_trainable.training.execution import fingerprint
+
+        try:
+            return fingerprint(self.execution)
+        except UserError as error:
+            raise UserError(f"{self.target.trial.name}: {error}; here: --device cpu") from error
+
+    # -- what is there -----------------------------------------------------------------------------------------------
+
+    def copy_path(self, order_seed: int) -> str:
+        """Where a copy is: named by the trial, its mask, its start, the order seed and the fingerprint."""
+        trial, ticket = self.target.trial, self.target.ticket
+        mask = None if self.target.is_dense else ticket.record["sha256"]["masks"]
+        identity = {
+            "trial": trial.record["key"], "mask": mask, "start": self.target.state, "order_seed": order_seed,
+            "fingerprint": self.mark,
+        }  # fmt: skip
+        return f"{self.run}/barriers/copies/{digest(identity)}"
+
+    def line_path(self, pair: Pair) -> str:
+        ends = [self.copy_path(seed) for seed in pair]
+        return f"{self.run}/barriers/lines/{digest({'ends': ends, 'points': self.settings.n_points})}"
+
+    @property
+    def lines_left(self) -> list[Pair]:
+        return [pair for pair in self.settings.pairs if not is_sealed(self.store, self.line_path(pair))]
+
+    @property
+    def copies_left(self) -> list[int]:
+        """Order seeds of the copies that lines wait for."""
+        needed = {seed for pair in self.lines_left for seed in pair}
+        return [seed for seed in sorted(needed) if not is_sealed(self.store, self.copy_path(seed))]
+
+    @property
+    def seconds_per_epoch(self) -> float:
+        return median(row["seconds"] for row in self.target.ticket.record["epochs"])
+
+    # -- what is done ------------------------------------------------------------------------------------------------
+
+    def do(self) -> list[Row]:
+        """Rows of all lines, those that are not stored made first."""
+        from lth_trainable.training.execution import prepare, release
+
+        try:
+            if self.lines_left:
+                prepare(self.execution)
+            return [row for pair in self.settings.pairs for row in self._line(pair)]
+        finally:
+            self.__dict__.pop("start", None)  # it holds the network and its data
+            release(self.execution)
+
+    @cached_property
+    def start(self) -> Start:
+        from lth_trainable.data.datasets import load_dataset
+        from lth_trainable.training.instability import start_at
+
+        target, spec = self.target, self.target.trial.spec
+        data = load_dataset(spec.dataset, self.execution.data_root, spec.split_seed)
+        if spec.key(data.digest) != target.trial.record["key"]:
+            raise UserError(
+                f"{target.trial.name}: its data, or its plugged-in code, is not what it was trained with; expected the "
+                "same; put it back, or rerun the sweep under another --name"
+            )
+        levels = {} if target.is_dense else load_masks(self.store, target.ticket.folder)
+        return start_at(
+            spec, data, self.execution, store=self.store, state=target.state, mark=self.start_mark,
+            rewound_to=target.rewound_to, masks=levels[max(levels)] if levels else {},
+        )  # fmt: skip
+
+    def _line(self, pair: Pair) -> list[Row]:
+        path = self.line_path(pair)
+        rows = read_line(self.store, self.run, path)
+        if not rows:
+            self._make_line(path, pair)
+        return rows or read_line(self.store, self.run, path)
+
+    def _make_line(self, path: str, pair: Pair) -> None:
+        from lth_trainable.training.instability import BATCH_NORMS, PARTS, alphas, errors_between
+
+        a, b = (self._copy(seed) for seed in pair)
+        points = self.settings.n_points
+        curves: dict[tuple[str, str], Any] = dict.fromkeys(itertools.product(PARTS, BATCH_NORMS))
+        if not (a.diverged or b.diverged):
+            curves = dict(errors_between(self.start, a.tensors, b.tensors, points))
+        common = barrier_rows.about(self.target, self.start.step, pair, self.mark["device"])
+        rows = barrier_rows.line_rows(common, alphas(points), curves)
+        about = {"kind": "line", "trial": self.target.trial.name, "copies": [self.copy_path(seed) for seed in pair]}
+        self.store.seal(path, {ROWS: to_json(rows)}, about)
+
+    def _copy(self, order_seed: int) -> Copy:
+        from lth_trainable.training.instability import Copy, pack_tensors, train_copy, unpack_tensors
+
+        path = self.copy_path(order_seed)
+        content = read(self.store, path, WEIGHTS)
+        if content is not None:
+            folder = self.store.find(path)
+            assert folder is not None
+            return Copy(tensors=unpack_tensors(content), evaluation=folder.manifest["evaluation"])
+        copy = train_copy(self.start, order_seed)
+        about = {
+            "kind": "copy", "trial": self.target.trial.name, "key": self.target.trial.record["key"],
+            "start": self.target.state, "rewound_to": self.target.rewound_to, "order_seed": order_seed,
+            "fingerprint": self.mark, "evaluation": dict(copy.evaluation),
+        }  # fmt: skip
+        self.store.seal(path, {WEIGHTS: pack_tensors(copy.tensors)}, about)
+        return copy
+
+
+def cost_of(jobs: Sequence[Job]) -> Cost:
+    """What doing the jobs takes; seconds by the median epoch of each ticket's own training."""
+    left = [(job, len(job.copies_left)) for job in jobs]
+    return Cost(
+        tickets=sum(not job.target.is_dense for job in jobs), dense=sum(job.target.is_dense for job in jobs),
+        lines=sum(len(job.settings.pairs) for job in jobs), lines_left=sum(len(job.lines_left) for job in jobs),
+        copies_left=sum(count for _, count in left), epochs=sum(count * job.target.epochs for job, count in left),
+        seconds=sum(count * job.target.epochs * job.seconds_per_epoch for job, count in left),
+    )  # fmt: skip
+
+
+def do_all(jobs: Sequence[Job], on_job: Callable[[], None]) -> list[Row]:
+    """Rows of all jobs, in their order."""
+    rows: list[Row] = []
+    for job in jobs:
+        rows += job.do()
+        on_job()
+    return rows
+
+
+def write_barriers(store: Store, run: str, plan: RunPlan) -> None:
+    """RUN/analysis/barriers.parquet from every line that is stored, of trials as they are planned now."""
+    order = {trial.name: number for number, trial in enumerate(plan.trials)}
+    keys = {(trial.name, trial.key) for trial in plan.trials}
+    paths = (f"{run}/barriers/lines/{name}" for name in store.folders(f"{run}/barriers/lines"))
+    lines = [read_line(store, run, path) for path in paths]
+    current = [rows for rows in lines if rows and (rows[0]["trial"], rows[0]["key"]) in keys]
+    columns = ("rewound_to_step", "order_seed_a", "order_seed_b", "n_points", "device")
+    current.sort(key=lambda rows: (order[rows[0]["trial"]], *(rows[0][name] for name in columns)))
+    write_table(store, run, "barriers", schema.table("barriers", (row for rows in current for row in rows)))
+
+
+def read_line(store: Store, run: str, path: str) -> list[Row]:
+    """The rows of a line; none where it is missing or damaged."""
+    content = read(store, path, ROWS)
+    return [{"run": run, **row} for row in json.loads(content)] if content is not None else []
+
+
+def is_sealed(store: Store, path: str) -> bool:
+    """Whether the folder is there and whole, by its sizes."""
+    try:
+        return store.find(path) is not None
+    except Damaged:
+        return False
+
+
+def read(store: Store, path: str, name: str) -> bytes | None:
+    """A file of a sealed folder; None where it is missing or damaged, to be made again."""
+    try:
+        folder = store.find(path)
+        return store.content(folder, name) if folder is not None else None
+    except Damaged:
+        return None

@@ -1,0 +1,73 @@
+"""`python -m analysis compare RUN_A RUN_B [--json]`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from analysis.report.compare import show_comparison
+from analysis.report.terminal import plain_console
+from analysis.tables.parquet import as_rows, load
+from analysis.tables.run_plan import find_run, read_plan
+from analysis.verdicts.compare import Compared, compare
+from lth_trainable.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Hold run B against run A, seed by seed: two recipes, two criteria, or one recipe under two versions of the code.
+
+    Tickets and dense networks of one run are paired with those of the other that equal them in every field but those
+    in which the runs have nothing in common. Both runs must be gathered, which a sweep does as it ends.
+    """
+
+    run_a: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_A")]
+    """The folder of a run, such as runs/digits, or its URI: what the other is held against."""
+    run_b: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_B")]
+    """The other run; differences are B minus A."""
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print one JSON object instead: run_a, run_b, endpoint, free, versions, comparisons, unmatched."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Compare and print; returns the exit code. Raises `UserError` for bad input."""
+    options = tyro.cli(Options, prog="python -m analysis compare", args=arguments)
+    found = compare_runs(options.run_a, options.run_b)
+    if options.json:
+        print(
+            json.dumps({"run_a": options.run_a, "run_b": options.run_b, **dataclasses.asdict(found)}, allow_nan=False)
+        )
+    else:
+        show_comparison(plain_console(), found, options.run_a, options.run_b)
+    return 0
+
+
+def compare_runs(path_a: str, path_b: str) -> Compared:
+    """From the Parquet of two runs. Raises `UserError` where they are one, have other endpoints, or share no group."""
+    (store_a, run_a), (store_b, run_b) = find_run(path_a), find_run(path_b)
+    if store_a.at(run_a) == store_b.at(run_b):
+        raise UserError(f"RUN_B: found {path_b}, which is RUN_A; expected another run")
+    endpoint_a, endpoint_b = (
+        read_plan(store, run).rule.endpoint for store, run in ((store_a, run_a), (store_b, run_b))
+    )
+    if endpoint_a != endpoint_b:
+        raise UserError(
+            f"RUN_B: found the endpoint {endpoint_b}; expected {endpoint_a}, that of RUN_A; "
+            "each run is judged by the endpoint that it was planned with, so compare runs of one"
+        )
+    found = compare(as_rows(load(path_a).trials), as_rows(load(path_b).trials), endpoint_a)
+    if not found.comparisons:
+        raise UserError(
+            f"RUN_B: found no group of {path_b} that answers to one of {path_a}; expected tickets of equal target "
+            f"sparsity, or dense networks, in both{_first_reason(found)}"
+        )
+    return found
+
+
+def _first_reason(found: Compared) -> str:
+    return "".join(f"; {left.group} of {left.run}: {left.why}" for left in found.unmatched[:1])

@@ -1,0 +1,232 @@
+"""Tickets of a storage as folders that torch alone can read: `python -m analysis export TRIAL`, and in `analysis pack`.
+
+    NAME/{initial,rewind,final}.{safetensors,pt}    state_dicts under the final mask: dense, with zeros
+    NAME/dense/{initial,rewind}.{safetensors,pt}    the same weights as they were before that mask
+    NAME/masks.{safetensors,pt}                     Boolean, not packed, True where the weight is kept
+    NAME/ticket.json                                where it comes from: spec, result, keys, SHA-256, versions
+    NAME/load_ticket.py                             opens all that, and needs torch alone
+
+Nothing in it depends on when, where or by whom it is written: the same trial gives the same bytes. `final.safetensors`
+has the SHA-256 that the trial's record has of its weights.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from analysis.tables.exclusions import unknown_trial
+from analysis.tables.run_plan import find_run
+from lth_trainable.errors import UserError, bad_value
+from lth_trainable.store.store import MANIFEST, RECORD, WEIGHTS, Damaged, Sealed, Store, load_masks, open_trial, to_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lth_trainable.pruning.ticket import Ticket
+
+FORMAT = "lottery-ticket folder 1"
+ABOUT, LOADER, DENSE = "ticket.json", "load_ticket.py", "dense"
+PARTS = ("initial", "rewind", "final")  # also those of `lth_trainable.pruning.ticket`, which imports torch
+MANY = 20  # trials of a run, too many to be listed in an error
+
+Tensors = Mapping[str, "Tensor"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """One folder. parts: whose weights are in it; result: of the trial's record; bytes: of all its files."""
+
+    trial: str
+    path: Path
+    parts: tuple[str, ...]
+    bytes: int
+    result: Mapping[str, Any]
+
+
+def export(trials: Sequence[str], out: str | Path = ".", which: Sequence[str] = ()) -> list[Exported]:
+    """Write a folder for each trial into `out`, whole or not at all; an older export of its name is replaced.
+
+    trials: paths of trial folders, such as runs/digits/trials/NAME, or the path of a run with names of its trials after
+    it. which: of `PARTS`; empty for all that a trial has. Raises `UserError`, before anything is written, where a trial
+    is unknown, and later where its weights cannot be read or written.
+    """
+    found = list(_find(trials))
+    names = [store.trial(run, name).rpartition("/")[2] for store, run, name in found]
+    for name in names:
+        if names.count(name) > 1:
+            raise bad_value("TRIAL", name, "trials of different names", "export them to different folders (--out)")
+    return [_export(store, run, name, Path(out).expanduser(), which) for store, run, name in found]
+
+
+# -- which trials ----------------------------------------------------------------------------------------------------
+
+
+def _find(texts: Sequence[str]) -> Iterator[tuple[Store, str, str]]:
+    """Store, run and name of each trial. Raises `UserError`."""
+    run: tuple[Store, str] | None = None
+    last: str | None = None if texts else ""  # a run that no name has followed yet
+    for text in texts:
+        trial = _trial_at(text)
+        if trial is not None:
+            yield trial
+        elif run is None or "/" in text:
+            _check_named(last)
+            run, last = find_run(text), text
+        else:
+            yield *run, _known(*run, text)
+            last = None
+    _check_named(last)
+
+
+def _trial_at(text: str) -> tuple[Store, str, str] | None:
+    """The trial whose folder is at this path or URI; None where there is no such folder."""
+    path = text if "://" in text else os.path.abspath(os.path.expanduser(text))
+    if "/trials/" not in path:
+        return None
+    store, run, name = open_trial(path)
+    return (store, run, name) if "/" not in name and _is_finished(store, run, name) else None
+
+
+def _known(store: Store, run: str, name: str) -> str:
+    if _is_finished(store, run, name):
+        return name
+    names = store.folders(f"{run}/trials")
+    finished = [name for name in names if _is_finished(store, run, name)] if len(names) < MANY else names
+    raise unknown_trial(f"TRIAL of {store.at(run)}", name, finished, "the name of a finished trial")
+
+
+def _is_finished(store: Store, run: str, name: str) -> bool:
+    return store.exists(f"{store.trial(run, name)}/{MANIFEST}")
+
+
+def _check_named(run: str | None) -> None:
+    if run is not None:
+        raise bad_value("TRIAL", run, "the path of a trial, or that of a run and names of its trials after it")
+
+
+# -- from the store --------------------------------------------------------------------------------------------------
+
+
+def read_ticket(store: Store, run: str, name: str, which: Sequence[str] = ()) -> Ticket:
+    """Final mask, weights and provenance of a finished trial. which: of `PARTS`; empty for all that it has.
+
+    Raises `Damaged` where they are not there, `UserError` for weights that the trial never had.
+    """
+    from safetensors.torch import load  # torch takes a second, and a run is packed without tickets too
+
+    from lth_trainable.pruning.ticket import Ticket
+
+    trial = store.find(store.trial(run, name))
+    if trial is None:
+        raise Damaged(name, "it is no longer there")
+    has = [part for part in PARTS if part in trial.manifest["states"]]
+    for part in which:
+        if part not in has:
+            raise bad_value("--which", part, f"of {', '.join(has)}", f"{name} has no others")
+    levels = load_masks(store, trial)
+    return Ticket(
+        masks=levels.get(max(levels, default=0), {}), provenance=_provenance(json.loads(store.content(trial, RECORD))),
+        **{part: load(_weights(store, trial, part)) if part in (which or has) else {} for part in PARTS},
+    )  # fmt: skip
+
+
+def _weights(store: Store, trial: Sealed, part: str) -> bytes:
+    path = trial.manifest["states"][part]
+    state = store.find(path)
+    if state is None:
+        raise Damaged(path, f"the {part} weights are missing")
+    return store.content(state, WEIGHTS)
+
+
+def _provenance(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the record what says where a ticket comes from; its epochs and layers are in the tables."""
+    parts = ("trial", "key", "spec", "data", "result", "states", "fingerprint", "versions", "sha256")
+    return {part: record[part] for part in parts}
+
+
+# -- to files --------------------------------------------------------------------------------------------------------
+
+
+def write_ticket(ticket: Ticket, folder: Path, formats: Sequence[str] = ("safetensors", "pt")) -> tuple[str, ...]:
+    """Write the ticket's files, the loader apart, into the folder, which is made; returns the parts in it.
+
+    formats: of `FORMATS`.
+    """
+    import torch
+
+    parts = tuple(part for part in PARTS if getattr(ticket, part))
+    masks = {name: torch.from_numpy(mask) for name, mask in sorted(ticket.masks.items())}
+    folder.mkdir(parents=True)
+    _write(masks, folder / "masks", formats)
+    for part in parts:
+        weights = dict(sorted(getattr(ticket, part).items()))
+        masked = {name: weight * masks[name] if name in masks else weight for name, weight in weights.items()}
+        _write(masked, folder / part, formats)
+        if masks and part != "final":
+            (folder / DENSE).mkdir(exist_ok=True)
+            _write(weights, folder / DENSE / part, formats)
+    shapes = {name: {"shape": list(m.shape), "n_kept": int(m.count_nonzero())} for name, m in masks.items()}
+    about = {"format": FORMAT, "parts": parts, "masks": shapes, "provenance": dict(ticket.provenance)}
+    (folder / ABOUT).write_bytes(to_json(about))
+    return parts
+
+
+def write_loader(folder: Path) -> None:
+    """The file that opens tickets with torch alone."""
+    (folder / LOADER).write_bytes(files("analysis.export").joinpath(LOADER).read_bytes())
+
+
+def _write(tensors: Tensors, path: Path, formats: Sequence[str]) -> None:
+    import torch
+
+    own = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
+    for ending in formats:
+        path.with_name(f"{path.name}.{ending}").write_bytes(FORMATS[ending](own))
+
+
+def _as_safetensors(tensors: Tensors) -> bytes:
+    from safetensors.torch import save
+
+    return save(dict(tensors))
+
+
+def _as_pt(tensors: Tensors) -> bytes:
+    import torch
+
+    buffer = io.BytesIO()  # not a path, whose name torch would write into the file
+    torch.save(dict(tensors), buffer)
+    return buffer.getvalue()
+
+
+FORMATS: dict[str, Callable[[Tensors], bytes]] = {"safetensors": _as_safetensors, "pt": _as_pt}
+
+
+def _export(store: Store, run: str, name: str, out: Path, which: Sequence[str]) -> Exported:
+    target = out / name
+    if target.exists() and not (target / ABOUT).is_file():
+        raise bad_value(f"--out {out}", f"a {name} that is no export", "a place where it is not")
+    try:
+        ticket = read_ticket(store, run, name, which)
+    except Damaged as damage:
+        raise UserError(f"{name}: cannot be read ({damage}); rerun the sweep's command to train it again") from damage
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out, prefix=".export-") as staged:
+            folder = Path(staged, name)
+            parts = write_ticket(ticket, folder)
+            write_loader(folder)
+            size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+            shutil.rmtree(target, ignore_errors=True)
+            os.replace(folder, target)
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written ({error}); choose another place") from error
+    return Exported(trial=name, path=target, parts=parts, bytes=size, result=ticket.provenance["result"])

@@ -1,0 +1,111 @@
+"""Layerwise sparsity: where in the network the weights that remain are, a strip a layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from analysis.figures.accuracy import STYLE, Theme
+from analysis.figures.curves import Ladder, ladders
+from analysis.figures.style import LEFT, MOST_PANELS, canvas, dress, theme_of
+from analysis.labels import percent
+from analysis.tables.parquet import Frames
+
+CELL, WIDEST, FAINT = 0.24, 0.92, 0.06  # inches high; of a column's width; opacity of the emptiest cell
+MOST_ROOM = 1.9  # inches beside a panel for the names of its layers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strip:
+    """One ladder. layers: names, the input's first; columns: weights remaining overall; cells[layer][column]: per cent
+    of that layer's weights that remain, mean over seeds."""
+
+    label: str
+    layers: tuple[str, ...]
+    columns: tuple[float, ...]
+    cells: tuple[tuple[float, ...], ...]
+
+
+def strips(frames: Frames) -> list[Strip]:
+    """A strip a ladder, from the masks of the last level of its finished tickets."""
+    done = frames.trials[frames.trials["status"] == "done"].set_index("trial")["group"]
+    layers = frames.layers[frames.layers["trial"].isin(done.index)]
+    last = layers[layers["level"] == layers.groupby("trial")["level"].transform("max")]
+    kept: dict[str, dict[str, list[float]]] = {}
+    columns = (last[name] for name in ("trial", "layer", "n_kept", "n_weights"))
+    for trial, layer, n_kept, n_weights in zip(*columns, strict=True):
+        kept.setdefault(done[trial], {}).setdefault(layer, []).append(100 * n_kept / n_weights)
+    return [strip for ladder in ladders(frames) if (strip := _strip(ladder, kept)) is not None]
+
+
+def _strip(ladder: Ladder, kept: Mapping[str, Mapping[str, Sequence[float]]]) -> Strip | None:
+    rungs = [rung for rung in ladder.rungs if rung.group in kept]
+    if not rungs:
+        return None
+    names = tuple(kept[rungs[0].group])
+    return Strip(
+        label=ladder.label,
+        layers=names,
+        columns=tuple(rung.remaining_pct for rung in rungs),
+        cells=tuple(tuple(fmean(kept[rung.group][name]) for rung in rungs) for name in names),
+    )
+
+
+def layers_figure(frames: Frames, theme: str = "light") -> Figure | None:
+    """One panel a ladder: a row a layer, a column a sparsity, in each cell the weights of the layer that remain (%).
+
+    The shade is logarithmic; "none" marks a layer without a weight in any seed. None where there is no finished
+    ticket; raises `UserError` for an unknown theme.
+    """
+    colours, shown = theme_of(theme), strips(frames)[:MOST_PANELS]
+    if not shown:
+        return None
+    least = min((cell for strip in shown for row in strip.cells for cell in row if cell > 0), default=100.0)
+    with mpl.rc_context(STYLE):
+        figure, axes = canvas(len(shown), CELL * max(len(strip.layers) for strip in shown), [], colours)
+        for axis, strip in zip(axes, shown, strict=True):
+            _make_room(axis, max(map(len, strip.layers)))
+            dress(axis, strip.label, "weights remaining in all (%)", "", colours)
+            _draw(axis, strip, least, colours)
+    return figure
+
+
+def _make_room(axis: Any, letters: int) -> None:
+    """Narrower on the left, by what the longest name needs beyond the margin."""
+    box, width = axis.get_position(), axis.figure.get_figwidth()
+    room = min(MOST_ROOM, 0.2 + letters * 5.6 / 72)
+    extra = max(0.0, room - LEFT + 0.1) / width
+    axis.set_position((box.x0 + extra, box.y0, box.width - extra, box.height))
+
+
+def _draw(axis: Any, strip: Strip, least: float, theme: Theme) -> None:
+    for y, row in enumerate(strip.cells):
+        for x, cell in enumerate(row):
+            depth = _depth(cell, least)
+            place = (x - WIDEST / 2, y - WIDEST / 2)
+            axis.add_patch(Rectangle(place, WIDEST, WIDEST, color=theme.series[0], alpha=depth, linewidth=0))
+            ink = theme.background if depth > 0.6 else theme.text
+            text = percent(cell) if cell > 0 else "none"
+            axis.text(x, y, text, ha="center", va="center", color=ink, fontsize=8)
+    axis.set_xlim(-0.5, len(strip.columns) - 0.5)
+    axis.set_ylim(len(strip.layers) - 0.5, -0.5)
+    axis.set_xticks(range(len(strip.columns)), [percent(value) for value in strip.columns])
+    axis.set_yticks(range(len(strip.layers)), strip.layers)
+    axis.tick_params(length=0)
+    axis.grid(visible=False)
+    for side in ("left", "bottom"):
+        axis.spines[side].set_visible(False)
+
+
+def _depth(cell: float, least: float) -> float:
+    """Opacity of a cell: 1 where all weights remain, `FAINT` at the least; logarithmic between."""
+    if cell <= 0 or least >= 100:
+        return FAINT if cell <= 0 else 1.0
+    return FAINT + (1 - FAINT) * (1 - math.log(cell / 100) / math.log(least / 100))

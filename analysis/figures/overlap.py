@@ -1,0 +1,113 @@
+"""Mask overlap: intersection over union of tickets that differ in one thing, against its level by chance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from analysis.figures.accuracy import STYLE, colour_and_dashes
+from analysis.figures.curves import ladder_labels
+from analysis.figures.style import REMAINING, canvas, dress, line, remaining_axis, theme_of
+from analysis.tables.parquet import Frames, as_rows
+
+TITLES = {"seed": "between seeds", "rewind": "between rewind points", "criterion": "between criteria"}
+HEIGHT, CHANCE = 2.3, (0, (1, 1.6))
+MOST_SERIES = 7  # of a panel: as many as there are colours
+Points = dict[float, list[tuple[float, float]]]  # weights remaining (per cent) -> (IoU, its level by chance) of pairs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """Pairs of one kind: x weights remaining (per cent), mean IoU and its level by chance, and the IoU of each pair."""
+
+    label: str
+    x: tuple[float, ...]
+    iou: tuple[float, ...]
+    chance: tuple[float, ...]
+    every: tuple[tuple[float, float], ...]
+
+
+def overlap_series(frames: Frames) -> dict[str, list[Series]]:
+    """By what the tickets differ in: a series for each pair of ladders, over all layers at once, in the order of the
+    verdicts. Nested pairs, whose overlap is by construction, are left out."""
+    trials = {row["trial"]: row for row in as_rows(frames.trials)}
+    labels = ladder_labels(frames)
+    order = {label: i for i, label in enumerate(labels.values())}
+    found: dict[str, dict[tuple[str, ...], Points]] = {}
+    for row in as_rows(frames.overlaps[frames.overlaps["layer"].isna()]):
+        if row["iou"] is None or row["nested"] or not {row["trial_a"], row["trial_b"]} <= set(trials):
+            continue
+        names = dict.fromkeys(labels.get(ladder := trials[row[t]]["ladder"], ladder) for t in ("trial_a", "trial_b"))
+        at = 100 - trials[row["trial_a"]]["target_sparsity_pct"]  # that of both: it never differs within a pair
+        points = found.setdefault(row["between"], {}).setdefault(tuple(names), {})
+        points.setdefault(at, []).append((row["iou"], row["chance_iou"]))
+    return {
+        between: [
+            _series(_both(names), by_names[names])
+            for names in sorted(by_names, key=lambda names: [order.get(name, len(order)) for name in names])
+        ]
+        for between, by_names in found.items()
+    }
+
+
+def _both(labels: Sequence[str]) -> str:
+    """ "IMP, rewind epoch 0 and 1": of the second label what comes after their common words."""
+    if len(labels) == 1:
+        return labels[0]
+    one, other = (label.split(" ") for label in labels)
+    n = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), 0)
+    return f"{labels[0]} and {' '.join(other[n:])}"
+
+
+def _series(label: str, points: Points) -> Series:
+    x = sorted(points, reverse=True)
+    return Series(
+        label=label,
+        x=tuple(x),
+        iou=tuple(_mean([iou for iou, _ in points[at]]) for at in x),
+        chance=tuple(_mean([chance for _, chance in points[at]]) for at in x),
+        every=tuple((at, iou) for at in x for iou, _ in points[at]),
+    )
+
+
+def overlap_figure(frames: Frames, theme: str = "light") -> Figure | None:
+    """One panel for each thing that tickets differ in: IoU of their masks against weights remaining, and chance.
+
+    Faint dots are pairs, the line their mean, dotted the level by chance for the same layer densities. None where no
+    masks were compared; raises `UserError` for an unknown theme.
+    """
+    colours, found = theme_of(theme), overlap_series(frames)
+    if not found:
+        return None
+    found = {between: group[:MOST_SERIES] for between, group in found.items()}
+    labels = list(dict.fromkeys(series.label for group in found.values() for series in group))
+    looks = {label: colour_and_dashes(i, colours) for i, label in enumerate(labels)}
+    with mpl.rc_context(STYLE):
+        key = [
+            line(colour, label, marker="o", markersize=4.5, linestyle=dashes)
+            for label, (colour, dashes) in looks.items()
+        ]
+        key.append(line(colours.muted, "by chance", linestyle=CHANCE, linewidth=1.3))
+        figure, axes = canvas(len(found), HEIGHT, key, colours)
+        for axis, (between, group) in zip(axes, found.items(), strict=True):
+            dress(axis, TITLES.get(between, between), REMAINING, "overlap of masks (IoU)", colours)
+            for series in group:
+                _draw(axis, series, *looks[series.label])
+            remaining_axis(axis, [at for series in group for at in series.x])
+            axis.set_ylim(0, 1)
+    return figure
+
+
+def _draw(axis: Any, series: Series, colour: str, dashes: Any) -> None:
+    axis.plot(*zip(*series.every, strict=True), color=colour, alpha=0.25, linestyle="none", marker="o", markersize=3)
+    axis.plot(series.x, series.iou, color=colour, linestyle=dashes, linewidth=1.5, marker="o", markersize=4.5)
+    marker = {"marker": "_", "markersize": 9} if len(series.x) == 1 else {}
+    axis.plot(series.x, series.chance, color=colour, linewidth=1.2, linestyle=CHANCE, **marker)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

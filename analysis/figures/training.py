@@ -1,0 +1,83 @@
+"""Training curves: validation accuracy by epoch of the last level, tickets beside the dense network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from analysis.figures.accuracy import STYLE, Theme
+from analysis.figures.curves import Ladder, Level, ladders, level_of
+from analysis.figures.style import MOST_PANELS, canvas, dress, line, theme_of
+from analysis.labels import percent
+from analysis.tables.parquet import Frames
+
+Course = Sequence[Level]  # per cent, by epoch since the last prune, the first one being epoch 1
+HEIGHT, BAND = 2.2, 0.13  # inches; opacity of an interval
+ORDERED = (0.25, 0.8)  # part of viridis that can be seen on white and on black
+
+
+def courses(frames: Frames) -> dict[str, Course]:
+    """By group: mean validation accuracy (per cent) over the seeds that trained that epoch of their last level."""
+    done = frames.trials[frames.trials["status"] == "done"].set_index("trial")["group"]
+    epochs = frames.epochs[frames.epochs["trial"].isin(done.index) & frames.epochs["valid_accuracy"].notna()]
+    last = epochs[epochs["level"] == epochs.groupby("trial")["level"].transform("max")]
+    number = last.groupby("trial").cumcount()
+    values: dict[str, dict[int, list[float]]] = {}
+    for trial, at, accuracy in zip(last["trial"], number, last["valid_accuracy"], strict=True):
+        values.setdefault(done[trial], {}).setdefault(int(at), []).append(100 * float(accuracy))
+    return {group: [level_of(found[at]) for at in sorted(found)] for group, found in values.items()}
+
+
+def training_figure(frames: Frames, theme: str = "light") -> Figure | None:
+    """One panel a ladder: accuracy (per cent) by epoch since the last prune, with 95 % t-intervals of the mean.
+
+    None where no ticket has epochs; raises `UserError` for an unknown theme.
+    """
+    colours, found = theme_of(theme), courses(frames)
+    shown = [ladder for ladder in ladders(frames) if any(rung.group in found for rung in ladder.rungs)][:MOST_PANELS]
+    if not shown:
+        return None
+    palette = _palette(shown, colours)
+    with mpl.rc_context(STYLE):
+        key = [line(colours.text, "dense"), *(line(colour, f"{left} % left") for left, colour in palette.items())]
+        figure, axes = canvas(len(shown), HEIGHT, key, colours)
+        for axis, ladder in zip(axes, shown, strict=True):
+            dress(axis, ladder.label, "epoch since the last prune", "validation accuracy (%)", colours)
+            _draw_ladder(axis, ladder, found, palette, colours)
+    return figure
+
+
+def _draw_ladder(
+    axis: Any, ladder: Ladder, found: Mapping[str, Course], palette: Mapping[str, str], theme: Theme
+) -> None:
+    if ladder.dense_group is not None and ladder.dense_group in found:
+        _draw(axis, found[ladder.dense_group], theme.text)
+    for rung in ladder.rungs:
+        if rung.group in found:
+            _draw(axis, found[rung.group], palette[percent(rung.remaining_pct)])
+    axis.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+    axis.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
+
+
+def _draw(axis: Any, course: Course, colour: str) -> None:
+    x = range(1, len(course) + 1)
+    low = [level.mean if level.low is None else level.low for level in course]
+    high = [level.mean if level.high is None else min(level.high, 100.0) for level in course]
+    axis.fill_between(x, low, high, color=colour, alpha=BAND, linewidth=0)
+    mark: dict[str, Any] = {"marker": "o", "markersize": 3.5} if len(course) == 1 else {}
+    axis.plot(x, [level.mean for level in course], color=colour, linewidth=1.5, **mark)
+
+
+def _palette(shown: Sequence[Ladder], theme: Theme) -> dict[str, str]:
+    """Weights remaining, as they are written -> colour, from many to few; of more than the theme's the ordered ones."""
+    left = sorted({rung.remaining_pct for ladder in shown for rung in ladder.rungs}, reverse=True)
+    written = list(dict.fromkeys(map(percent, left)))
+    if len(written) <= len(theme.series):
+        return dict(zip(written, theme.series, strict=False))
+    places = [ORDERED[0] + (ORDERED[1] - ORDERED[0]) * i / (len(written) - 1) for i in range(len(written))]
+    return {text: to_hex(mpl.colormaps["viridis"](place)) for text, place in zip(written, places, strict=True)}

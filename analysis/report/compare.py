@@ -1,0 +1,109 @@
+"""Two runs held against each other, for the terminal: in what they differ, a table, what could not be paired."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from analysis.labels import common_label, short_labels, signed
+from analysis.verdicts.compare import ALPHA, HIGHER, LOWER, OPEN, SAME, UNTESTED, Compared, Comparison, Difference
+from analysis.verdicts.questions import MIN_PAIRS
+
+STYLES = {HIGHER: "green", LOWER: "red", SAME: "green", OPEN: "yellow", UNTESTED: "yellow"}
+SHOWN_VALUES, DIGEST = 4, 12  # values of a field; characters of a SHA-256
+SHOWN_UNMATCHED = 12  # groups without a partner
+
+
+def show_comparison(console: Console, found: Compared, path_a: str, path_b: str) -> None:
+    """Print it, each part only where there is something to say."""
+    _line(console, f"A  {path_a}")
+    _line(console, f"B  {path_b}")
+    for heading, differences in (("spec", found.free), ("versions", found.versions)):
+        for difference in differences:
+            _line(console, f"{heading}: {difference_text(difference)}")
+        if not differences:
+            _line(console, f"{heading}: no difference", style="dim")
+    console.print()
+    console.print(comparison_table(found))
+    console.print()
+    _line(console, bytes_sentence(found.comparisons))
+    for row in found.comparisons:
+        if row.unpaired:
+            count = f"{row.n_unpaired} seed{'s' * (row.n_unpaired != 1)}"
+            _line(console, f"  {count} of {row.group_a} unpaired: {row.unpaired}", style="yellow")
+    for left in found.unmatched[:SHOWN_UNMATCHED]:
+        trials = f"{left.n_trials} trial{'s' * (left.n_trials != 1)}"
+        _line(console, f"  not compared: {left.group} of {left.run}, {trials}: {left.why}", style="yellow")
+    more = len(found.unmatched) - SHOWN_UNMATCHED
+    if more > 0:
+        _line(console, f"  not compared: {more:,} more groups, which --json lists", style="yellow")
+
+
+def comparison_table(found: Compared) -> Table:
+    """A line for each pair of groups. p is two-sided, after Holm over the groups of its kind."""
+    labels = short_labels([row.ladder for row in found.comparisons])
+    endpoint = found.endpoint.replace("_", " ")
+    title = f"{common_label([row.ladder for row in found.comparisons])}: {endpoint}, B minus A (alpha {ALPHA:g}, Holm)"
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    right = ("sparsity", "seeds", "g", "p")
+    for heading in ("trials", "sparsity", "seeds", "difference, pp (95 %)", "g", "p", "same\nbytes", "result"):
+        table.add_column(heading, justify="right" if heading in right else "left", no_wrap=heading != "trials")
+    before = None
+    for row in found.comparisons:
+        table.add_row("" if row.ladder == before else labels[row.ladder], *_cells(row), _result(row))
+        before = row.ladder
+    return table
+
+
+def bytes_sentence(rows: Sequence[Comparison]) -> str:
+    """How many trials have the same metrics, byte for byte: what two versions of the code are compared for."""
+    same, both = sum(row.n_same_metrics for row in rows), sum(row.n_both for row in rows)
+    return f"Metrics: same bytes in {same} of {both} trials that both runs have finished."
+
+
+def difference_text(difference: Difference) -> str:
+    """ "criterion: A large_final, B movement"."""
+    return f"{difference.column}: A {_values(difference.a)}, B {_values(difference.b)}"
+
+
+def _values(values: Sequence[object]) -> str:
+    texts = ["none" if value is None else _short(str(value)) for value in values]
+    more = len(texts) - SHOWN_VALUES
+    return " and ".join([*texts[:SHOWN_VALUES], *([f"{more} more"] if more > 0 else [])]) or "none"
+
+
+def _short(text: str) -> str:
+    is_digest = len(text) == 64 and not set(text) - set("0123456789abcdef")
+    return text[:DIGEST] if is_digest else text
+
+
+def _cells(row: Comparison) -> list[str]:
+    seeds = f"{row.n_pairs} of {row.n_pairs + row.n_unpaired}" if row.n_unpaired else str(row.n_pairs)
+    return [
+        "" if row.target_sparsity_pct is None else f"{row.target_sparsity_pct:g} %", seeds, _effect(row),
+        "–" if row.hedges_g is None else signed(row.hedges_g), _p(row.p_holm), f"{row.n_same_metrics} of {row.n_both}",
+    ]  # fmt: skip
+
+
+def _effect(row: Comparison) -> str:
+    if row.effect is None:
+        return "–"
+    interval = "" if row.ci_low is None or row.ci_high is None else f" [{signed(row.ci_low)}, {signed(row.ci_high)}]"
+    return signed(row.effect) + interval
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _result(row: Comparison) -> Text:
+    return Text(f"under {MIN_PAIRS} seeds" if row.result == UNTESTED else row.result, style=STYLES[row.result])
+
+
+def _line(console: Console, text: str, style: str = "") -> None:
+    console.print(Text(text, style=style), soft_wrap=True)

@@ -1,0 +1,206 @@
+"""`RUN/report.html`: question, answer, figure, verdicts, trials, how to repeat it; one file that opens offline."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from analysis.figures.accuracy import THEMES, to_svg
+from analysis.figures.gallery import Material, drawn, read_suggestions
+from analysis.labels import claim_label, common_label, dense_label, percent, short_labels, signed
+from analysis.report.savings import Savings, savings
+from analysis.report.terminal import difference, is_other_claim, seeds, status_line
+from analysis.tables.parquet import Frames, as_rows
+from analysis.tables.run_plan import RunPlan
+from analysis.tables.schema import Row
+from analysis.verdicts.answer import answer_sentence, headlines, of_tickets
+from analysis.verdicts.groups import TICKET
+from analysis.verdicts.questions import MIN_PAIRS
+from analysis.verdicts.rows import LADDER_CLAIM
+from lth_trainable.store.store import Store
+
+TEMPLATE = "report.html.jinja"
+NOTHING = "–"
+_UNITS = {"percentage points": "pp"}
+
+
+def write_report(store: Store, run: str, frames: Frames, plan: RunPlan) -> None:
+    """Write `RUN/report.html`; of a search with the suggestions that are stored."""
+    store.write(f"{run}/report.html", report_html(frames, plan, run, read_suggestions(store, run)).encode())
+
+
+def report_html(frames: Frames, plan: RunPlan, run: str, suggestions: Sequence[Row] = ()) -> str:
+    """The page. The same tables, suggestions of a search and plan give the same text: it carries no date of its own."""
+    verdicts, trials = as_rows(frames.verdicts), as_rows(frames.trials)
+    compared = headlines(verdicts)
+    primary, baselines = of_tickets(verdicts), [row for row in compared if row["role"] != TICKET]
+    work = savings(frames)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(files("analysis.report").joinpath(TEMPLATE).read_text(encoding="utf-8"))
+    return template.render(
+        run=run,
+        plan=plan,
+        question=plan.claim,
+        answer=answer_sentence(verdicts),
+        setting=common_label([row["ladder"] for row in primary]),
+        endpoint=plan.rule.endpoint.replace("_", " "),
+        resolution=_resolution(primary),
+        min_pairs=MIN_PAIRS,
+        themes={name: _colours(name) for name in THEMES},
+        figures=_figures(Material(frames=frames, suggestions=suggestions)),
+        primary=_verdict_view(primary),
+        secondary=_verdict_view([row for row in compared if row["role"] == TICKET and not row["primary"]]),
+        baselines=_verdict_view(baselines),
+        claims=_claim_view([row for row in verdicts if is_other_claim(row) or row["claim"] == LADDER_CLAIM]),
+        work=_work_view(work, len(plan.trials)),
+        flops=_flops(work),
+        status=status_line(frames),
+        trials=[_trial_view(row) for row in trials],
+        machines=_machines(trials),
+        commands=[shlex.join(command) for command in plan.commands],
+        versions=sorted(plan.versions.items()),
+    )
+
+
+def inline_svg(svg: bytes, prefix: str) -> Markup:
+    """An SVG file as an element of an HTML page.
+
+    Without prolog, document type and metadata; ids get the prefix, so that two figures on one page do not mix; the size
+    is left to the page. In HTML an inline SVG needs no namespace declarations. Colours of the light theme become
+    variables of the page (`_colours`), so that one drawing serves light, dark and paper.
+    """
+    text = svg.decode()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", text)
+    text = re.sub(r'^<svg([^>]*?) width="[^"]*"', r"<svg\1", re.sub(r'^<svg([^>]*?) height="[^"]*"', r"<svg\1", text))
+    text = re.sub(r'\bid="', f'id="{prefix}-', text)
+    text = re.sub(r'href="#', f'href="#{prefix}-', text)
+    text = re.sub(r"url\(#", f"url(#{prefix}-", text)
+    return Markup(re.sub(r"#[0-9a-f]{6}\b", lambda found: _VARIABLES.get(found[0], found[0]), text))
+
+
+def _colours(theme: str) -> dict[str, str]:
+    """Variable of the page -> colour, for each colour that figures have."""
+    colours = THEMES[theme]
+    named = {name: getattr(colours, name) for name in ("text", "muted", "grid", "background")}
+    named |= {f"series-{i}": colour for i, colour in enumerate(colours.series)}
+    return {f"--figure-{name}": colour for name, colour in named.items()}
+
+
+_VARIABLES = {colour: f"var({name})" for name, colour in _colours("light").items()}
+
+
+def _figures(material: Material) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "title": drawing.title, "caption": drawing.caption, "svg": inline_svg(to_svg(figure), name)}
+        for name, drawing, figure in drawn(material, "light")
+    ]
+
+
+def _claim_view(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The other claims by what they claim, each with its rungs; text."""
+    labels = short_labels([row["ladder"] for row in rows])
+    by_claim = {label: [row for row in rows if claim_label(row) == label] for label in map(claim_label, rows)}
+    return [
+        {
+            "claim": label, "again": i > 0, "tickets": labels[row["ladder"]], "seeds": seeds(row),
+            "sparsity": "" if row["claim"] == LADDER_CLAIM else f"{row['target_sparsity_pct']:g}",
+            "effect": _effect(row), "g": _text(row["hedges_g"], signed), "verdict": row["verdict"],
+            "p": _text(_p_of(row), lambda p: "< 0.001" if p < 0.001 else f"{p:.3f}"), "why": _tied(row["why"]),
+        }
+        for label, members in by_claim.items() for i, row in enumerate(members)
+    ]  # fmt: skip
+
+
+def _p_of(row: Row) -> float | None:
+    """The decisive one: against the claim where that is refuted."""
+    p: float | None = row["p_against_decisive" if row["verdict"] == "no" else "p_decisive"]
+    return p
+
+
+def _effect(row: Row) -> str:
+    if row["claim"] == LADDER_CLAIM:
+        return _text(row["effect"], lambda target: f"{target:g} %")
+    return NOTHING if row["effect"] is None else f"{difference(row)} {_UNITS.get(row['unit'], row['unit'])}"
+
+
+def _work_view(work: Savings, planned: int) -> list[tuple[str, str, str]]:
+    """What; planned, or were each trial trained alone; what there is, or was trained; text."""
+    return [
+        ("trials", f"{planned:,} planned", f"{work.n_trials:,} recorded"),
+        ("epochs", f"{work.epochs_alone:,}", f"{work.epochs_own:,} ({work.epochs_saved_pct:.0f} % saved)"),
+        ("epochs, each distinct one once", NOTHING, f"{work.epochs_distinct:,}"),
+        ("seconds of training", f"{work.seconds_alone:,.0f}", f"{work.seconds_own:,.0f}"),
+    ]
+
+
+def _flops(work: Savings) -> str | None:
+    """Theoretical cost of training all chains, each alone, and what sparsity would save of it."""
+    if work.flops_dense is None or work.flops_sparse is None or not work.flops_dense:
+        return None
+    part = 100 * work.flops_sparse / work.flops_dense
+    return f"{work.flops_dense:.2e} multiply-adds dense, {work.flops_sparse:.2e} sparse ({part:.0f} %)"
+
+
+def _verdict_view(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """What the page shows of each verdict, as text."""
+    labels = short_labels([row["ladder"] for row in rows])
+    return [
+        {
+            "tickets": labels[row["ladder"]], "against": dense_label(row["baseline"]).removeprefix("dense, "),
+            "sparsity": f"{row['target_sparsity_pct']:g}", "seeds": seeds(row),
+            "left": _text(row["sparsity_pct"], lambda value: percent(100 - value)),
+            "ticket": _text(row["mean_ticket"], _accuracy), "dense": _text(row["mean_baseline"], _accuracy),
+            "difference": difference(row), "g": _text(row["hedges_g"], signed),
+            "verdict": row["verdict"], "kind": row["verdict"].split()[0], "why": _tied(row["why"]),
+            "group": row["group"],
+        }
+        for row in rows
+    ]  # fmt: skip
+
+
+def _trial_view(row: Row) -> dict[str, Any]:
+    return {
+        "trial": row["trial"], "status": row["status"], "reason": row["reason"] or "",
+        "sparsity": _text(row["sparsity_pct"], lambda value: f"{value:.2f}"),
+        "valid": _text(row["valid_accuracy"], _accuracy), "test": _text(row["test_accuracy"], _accuracy),
+        "epochs": _text(row["epochs_trained"], str),
+        "seconds": _text(row["train_seconds"], lambda value: f"{value:.1f}"),
+    }  # fmt: skip
+
+
+def _machines(trials: Sequence[Row]) -> list[tuple[str, int]]:
+    """Where the trials were trained, with counts: device, torch, Python, determinism."""
+    found = Counter(
+        f"{row['device']}, {row['threads']} thread{'s' * (row['threads'] != 1)}, torch {row['torch_version']}, "
+        f"Python {row['python_version']}, {'' if row['deterministic'] else 'not '}deterministic"
+        for row in trials
+        if row["device"] is not None
+    )
+    return found.most_common()
+
+
+def _resolution(verdicts: Sequence[Row]) -> str | None:
+    known = [row["resolution"] for row in verdicts if row["resolution"] is not None]
+    return f"{max(known):.2g} pp" if known else None
+
+
+def _accuracy(value: float) -> str:
+    return f"{100 * value:.2f}"
+
+
+def _tied(text: str) -> str:
+    """ "p = 0.02" kept on one line."""
+    return re.sub(r"p ([=<]) ", "p\u00a0\\1\u00a0", text)
+
+
+def _text(value: Any, write: Any) -> str:
+    return NOTHING if value is None else write(value)

@@ -1,0 +1,216 @@
+"""Verdicts for the terminal: a table of at most 100 columns, the answer, where the files are."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import pandas as pd
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from analysis.labels import claim_label, common_label, dense_label, short_labels, signed
+from analysis.report.narrow import GAP, narrow_table
+from analysis.tables.geometry import left_out
+from analysis.tables.parquet import OPTIONAL, Frames, as_rows
+from analysis.tables.schema import STATUSES, TABLES, Row
+from analysis.verdicts.answer import answer_sentence, headlines
+from analysis.verdicts.baselines import DENSE_KINDS
+from analysis.verdicts.groups import TICKET
+from analysis.verdicts.rows import LADDER_CLAIM
+
+WIDTH, LEAST_VERDICT = 100, 18  # columns: of the whole table, of the last
+BASELINES = "baselines"  # heading of theirs
+STYLES = {
+    "beats dense": "bold green", "matches dense": "green", "falls short": "red", "undecided": "yellow",
+    "yes": "green", "no": "red",
+}  # fmt: skip
+
+
+def verdict_view(verdicts: pd.DataFrame, width: int) -> RenderableType:
+    """The table of verdicts, or where the terminal has fewer columns than that needs, ladder below ladder."""
+    rows = headlines(as_rows(verdicts))
+    if width >= WIDTH or not rows:
+        return verdict_table(verdicts)
+    columns = _columns(rows)
+    del columns["tickets"]
+    if "dense of" in columns:
+        columns["dense of"] = [cell.removesuffix(", stretched") for cell in columns["dense of"]]
+    labels = short_labels([row["ladder"] for row in rows])
+    return narrow_table(_title(rows), rows, labels, columns, [_verdict(row) for row in rows])
+
+
+def verdict_table(verdicts: pd.DataFrame) -> Table:
+    """The verdicts as a table that fits 100 columns, in the order of the frame: tickets, primary comparisons first,
+    then baselines that are judged as tickets are."""
+    rows = headlines(as_rows(verdicts))
+    columns = _columns(rows)
+    table = Table(title=_title(rows), title_justify="left", title_style="bold", box=None, padding=(0, GAP, 0, 0))
+    widths = {heading: max(map(len, [heading, *cells])) for heading, cells in columns.items()}
+    widths["tickets"] = max([widths["tickets"], *(len(BASELINES) for row in rows if row["role"] != TICKET)])
+    others = sum(widths.values()) - widths["tickets"] + GAP * (len(widths) + 1)
+    widths["tickets"] = min(widths["tickets"], WIDTH - others - LEAST_VERDICT)
+    for heading, width in widths.items():
+        right = heading in ("sparsity", "seeds")
+        table.add_column(heading, justify="right" if right else "left", max_width=width, no_wrap=heading != "tickets")
+    table.add_column("verdict", max_width=WIDTH - others - widths["tickets"])
+    for before, row, *cells in zip([None, *rows], rows, *columns.values(), strict=False):
+        if before and _section(before) != _section(row):
+            table.add_row()
+            if before["role"] != row["role"]:
+                table.add_row(BASELINES, style="dim")
+        table.add_row(*cells, _verdict(row))
+    return table
+
+
+def answer(verdicts: pd.DataFrame) -> str:
+    """The answer to the run's question in one sentence."""
+    return answer_sentence(as_rows(verdicts))
+
+
+def claims_table(verdicts: pd.DataFrame) -> Table:
+    """The other claims of the run, as far as it has trials for them: a line for each ladder, its rungs by answer."""
+    every = as_rows(verdicts)
+    lines: dict[str, dict[str, list[Row]]] = {}
+    for row in filter(is_other_claim, every):
+        lines.setdefault(claim_label(row), {}).setdefault(row["ladder"], []).append(row)
+    labels = short_labels([row["ladder"] for row in every])
+    table = Table(title="other claims", title_justify="left", title_style="bold", box=None, padding=(0, GAP, 0, 0))
+    several = any(len(ladders) > 1 for ladders in lines.values())
+    for heading in ("claim", *(["tickets"] if several else []), "answer, by sparsity"):
+        table.add_column(heading)
+    for claim, ladders in lines.items():
+        for i, (ladder, rows) in enumerate(ladders.items()):
+            table.add_row("" if i else claim, *([labels[ladder]] if several else []), _answers(rows))
+    return table
+
+
+def plain_console() -> Console:
+    """As wide as the terminal, or as the tables where there is none."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
+
+
+def show(console: Console, frames: Frames, run: str) -> None:
+    """Print the verdicts, other claims, the answer, the trials that are not done, and the paths below `run`."""
+    if len(frames.verdicts):
+        console.print()
+        console.print(verdict_view(frames.verdicts, console.width))
+        others = claims_table(frames.verdicts)
+        if others.row_count:
+            console.print()
+            console.print(others)
+    console.print()
+    console.print(answer(frames.verdicts), soft_wrap=not console.is_terminal, highlight=False)
+    trials = as_rows(frames.trials)
+    style = "dim" if all(row["status"] == "done" for row in trials) else "yellow"
+    console.print(status_line(frames), style=style, soft_wrap=True, highlight=False)
+    for row in trials:
+        if row["status"] not in ("done", "missing"):
+            reason = f": {row['reason']}" if row["reason"] else ""
+            console.print(Text(f"  {row['status']}: {row['trial']}{reason}", style="yellow"), soft_wrap=True)
+    for name, work in left_out(frames).items():
+        size = f"{work.rows:,.0f} rows from {work.bytes / 1e9:.1f} GB"
+        console.print(
+            f"{name} is left empty, being {size}: --geometry all", style="dim", soft_wrap=True, highlight=False
+        )
+    for what, path in paths(run).items():
+        console.print(Text(f"{what}  {path}"), soft_wrap=True)
+
+
+def status_line(frames: Frames) -> str:
+    """Trials by status, such as "35 trials: 33 done, 1 failed, 1 missing"."""
+    counts = counts_by_status(frames)
+    listed = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "none planned"
+    return f"{len(frames.trials)} trials: {listed}"
+
+
+def counts_by_status(frames: Frames) -> dict[str, int]:
+    """Number of trials in each status, all statuses listed."""
+    found = frames.trials["status"].value_counts()
+    return {status: int(found.get(status, 0)) for status in STATUSES}
+
+
+def paths(run: str) -> dict[str, str]:
+    """The files that `gather` writes, as a person would type them."""
+    tables = ",".join(name for name in TABLES if name not in OPTIONAL)
+    return {"report": f"{run}/report.html", "tables": f"{run}/analysis/{{{tables}}}.parquet"}
+
+
+def seeds(row: Row) -> str:
+    """Pairs, and out of how many where some are broken: "5", "4 of 5"."""
+    return f"{row['n_pairs']} of {row['n_pairs'] + row['n_unpaired']}" if row["n_unpaired"] else str(row["n_pairs"])
+
+
+def difference(row: Row) -> str:
+    """Mean difference with its interval, pp: "+0.33 [−0.04, +0.71]"."""
+    if row["effect"] is None:
+        return "–"
+    if row["ci_low"] is None:
+        return signed(row["effect"])
+    return f"{signed(row['effect'])} [{signed(row['ci_low'])}, {signed(row['ci_high'])}]"
+
+
+def _section(row: Row) -> tuple[str, bool]:
+    """Rows of one section stand together in the table."""
+    return row["role"], row["primary"]
+
+
+def _columns(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """Cells by heading, without the verdict; the baseline only where there are several, a repeated ladder left out."""
+    labels = short_labels([row["ladder"] for row in rows])
+    keys = [(row["ladder"], row["kind"], row["role"]) for row in rows]
+    several = len({row["kind"] for row in rows}) > 1
+    columns = {
+        "tickets": ["" if before == key else labels[key[0]] for before, key in zip([None, *keys], keys, strict=False)],
+        "sparsity": [f"{row['target_sparsity_pct']:g} %" for row in rows],
+        "dense of": [_budget(row) for row in rows],
+        "seeds": [seeds(row) for row in rows],
+        "difference, pp (95 %)": [difference(row) for row in rows],
+    }
+    return columns if several else {heading: cells for heading, cells in columns.items() if heading != "dense of"}
+
+
+def _title(rows: Sequence[Row]) -> str:
+    if not rows:
+        return "no comparisons"
+    shared, first = common_label([row["ladder"] for row in rows]), rows[0]
+    finest = [row["resolution"] for row in rows if row["resolution"] is not None]
+    margin = f"margin {first['margin_pp']:g} pp" + (f", one picture {max(finest):.2g}" if finest else "")
+    return f"{shared}: {first['endpoint'].replace('_', ' ')}, tickets minus dense ({margin})"
+
+
+def _verdict(row: Row) -> Text:
+    """The word; for what is undecided, the reason too: the others' reason is in the interval beside it."""
+    text = Text(row["verdict"], style=STYLES[row["verdict"]])
+    if row["verdict"] != "undecided":
+        return text
+    return text.append(f": {row['why'].replace(' at 80 % power', '')}", style="not bold")
+
+
+def _budget(row: Row) -> str:
+    """Of a dense baseline: "20 epochs", "120 epochs, stretched", "restarts"."""
+    if row["kind"] == "dense_restarts":
+        return "restarts"
+    stretched = ", stretched" if row["kind"] == "dense_stretched" else ""
+    return dense_label(row["baseline"]).removeprefix("dense, ") + stretched
+
+
+def is_other_claim(row: Row) -> bool:
+    """Neither in the table above nor without trials; the end of a ladder is in the sentence below."""
+    headline = row["claim"] in ("matches", "beats") and row["kind"] in DENSE_KINDS
+    return not headline and row["claim"] != LADDER_CLAIM and bool(row["n_pairs"] or row["n_unpaired"])
+
+
+def _answers(rows: Sequence[Row]) -> Text:
+    """Such as "yes 64 %   no 92.22 %   undecided 87.04, 90 % (about 14, 21 seeds)"."""
+    text = Text()
+    for verdict in ("yes", "no", "undecided"):
+        found = [row for row in rows if row["verdict"] == verdict]
+        if found:
+            text.append("   " if text else "").append(verdict, style=STYLES[verdict])
+            text.append(f" {', '.join(format(row['target_sparsity_pct'], 'g') for row in found)} %")
+        needed = [str(row["seeds_needed"] or "?") for row in found]
+        if any(row["seeds_needed"] for row in found):
+            text.append(f" (about {', '.join(needed)} seeds)")
+    return text

@@ -1,0 +1,87 @@
+"""`RUN/exclusions.json`: trials that a person has taken out of the verdict, each with a reason. Records stay.
+
+{"format": "1", "excluded": {TRIAL: {"reason": "...", "when": "2026-11-23T10:00:00+00:00"}}}
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from analysis.tables.records import list_trials, trial_names
+from analysis.tables.run_plan import find_run, read_plan
+from lth_trainable.errors import UserError, bad_value
+from lth_trainable.store.store import Store, to_json
+
+EXCLUSIONS = "exclusions.json"
+FORMAT = "1"
+NEAR = 5  # names listed for one that is not there
+
+Exclusions = Mapping[str, Mapping[str, str]]
+
+
+def read_exclusions(store: Store, run: str) -> dict[str, Any]:
+    """Reason and time by trial. Raises `UserError` for an unreadable file: to ignore it would undo a decision."""
+    path = f"{run}/{EXCLUSIONS}"
+    if not store.exists(path):
+        return {}
+    try:
+        content = json.loads(store.read(path))
+        if content["format"] != FORMAT:
+            where = f"{path}, format"
+            raise bad_value(where, content["format"], FORMAT, "read the run with the version that wrote it")
+        return {trial: {"reason": str(e["reason"]), "when": str(e["when"])} for trial, e in content["excluded"].items()}
+    except UserError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        problem = f"no entry {error}" if isinstance(error, KeyError) else str(error)
+        raise UserError(f"{path}: not readable as exclusions ({problem}); restore or remove it") from error
+
+
+def change_exclusions(
+    path: str | os.PathLike[str],
+    *,
+    exclude: Sequence[str] = (),
+    include: Sequence[str] = (),
+    reason: str | None = None,
+) -> None:
+    """Exclude trials of the run at `path` for a reason, take others back, and write the file.
+
+    A trial that is excluded already gets the new reason and time. Raises `UserError` for an unknown trial, one to be
+    taken back that is not excluded, and a reason that is missing or has nothing to explain; nothing is written then.
+    """
+    store, run = find_run(path)
+    text = " ".join((reason or "").split())
+    if bool(exclude) != bool(text):
+        advice = "say why they are excluded" if exclude else "name the trials with --exclude"
+        raise bad_value("--reason", reason, "a text beside --exclude", advice)
+    both = sorted({*exclude} & {*include})
+    if both:
+        raise bad_value("--include", both[0], "a trial that --exclude does not name")
+    excluded = read_exclusions(store, run)
+    for name in include:
+        if name not in excluded:
+            raise unknown_trial("--include", name, excluded, "an excluded trial")
+    check_trials("--exclude", exclude, trial_names(read_plan(store, run), list_trials(store, run)))
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    kept = {name: entry for name, entry in excluded.items() if name not in include}
+    content = kept | {name: {"reason": text, "when": when} for name in exclude}
+    store.write(f"{run}/{EXCLUSIONS}", to_json({"format": FORMAT, "excluded": content}))
+
+
+def check_trials(where: str, names: Iterable[str], known: Collection[str]) -> None:
+    """Raise `UserError` for the first name that is no trial of the run, with names near it."""
+    for name in names:
+        if name not in known:
+            raise unknown_trial(where, name, known, "a trial of the run")
+
+
+def unknown_trial(where: str, name: str, known: Collection[str], expected: str) -> UserError:
+    """What was found in place of the name of a trial, with a few names that are near it, or some where none is."""
+    near = difflib.get_close_matches(name, sorted(known), n=NEAR, cutoff=0.5)
+    names, word = (near, "near it") if near else (sorted(known)[:NEAR], "such as")
+    return bad_value(where, name, expected, f"{word}: {', '.join(names)}" if names else "there is none")

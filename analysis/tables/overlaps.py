@@ -1,0 +1,148 @@
+"""Rows of overlaps.parquet: final masks of tickets that differ in one thing, compared layer by layer.
+
+One thing is the seed, the point of rewinding, or the criterion. Targets never differ within a pair, so levels of one
+chain, which are nested, are not compared.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from safetensors.numpy import load
+
+from analysis.stats.overlap import Overlap, overlap_of_counts
+from analysis.tables import schema
+from analysis.tables.schema import SPEC_FIELDS, Row
+from analysis.tables.spans import arranged, spans
+from lth_trainable.store.listing import each
+from lth_trainable.store.store import MASKS, Damaged, Store
+
+BETWEEN = {"seed": ("seed",), "rewind": ("rewind_epoch", "rewind_step"), "criterion": ("criterion",)}
+MEMBERS = 10  # of a family that are compared, each with each: 45 pairs
+KEYS = ("between", "trial_a", "trial_b")
+
+Bits = npt.NDArray[np.uint8]
+_ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1, dtype=np.uint8)  # of each byte
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """Tickets that differ in one thing only, at most `MEMBERS` of them: the first of the table of trials."""
+
+    between: str
+    trials: tuple[str, ...]
+
+    @property
+    def pairs(self) -> Iterator[tuple[str, str]]:
+        return itertools.combinations(self.trials, 2)
+
+
+def find_families(trials: Iterable[Row]) -> list[Family]:
+    """Families of at least two finished tickets, by what they differ in, in order of first appearance."""
+    done = [row for row in trials if row["status"] == "done" and row["control"] == "none"]
+    found = []
+    for between, free in BETWEEN.items():
+        shared = [name for name in SPEC_FIELDS if name not in free]
+        members: dict[tuple[Any, ...], list[str]] = defaultdict(list)
+        for row in done:
+            members[tuple(row[name] for name in shared)].append(row["trial"])
+        found += [Family(between=between, trials=tuple(m[:MEMBERS])) for m in members.values() if len(m) > 1]
+    return found
+
+
+def overlaps_table(store: Store, run: str, tables: Mapping[str, pa.Table], before: Mapping[str, pa.Table]) -> pa.Table:
+    """The table. Pairs that `before` has of the same masks are taken from there.
+
+    A pair has no rows where one of its masks is not stored, or damaged: `sweeps.storage check` names such files.
+    """
+    shas = dict(zip(*(tables["trials"][name].to_pylist() for name in ("trial", "sha256_masks")), strict=True))
+    known = _known(shas, before)
+    sizes = LayerSizes(tables["layers"])
+    order, rows = [], []
+    for family in find_families(tables["trials"].to_pylist()):
+        missing = [pair for pair in family.pairs if (family.between, *pair) not in known]
+        compared = _compare(store, run, missing, sizes.of(family.trials[0]))
+        for pair in family.pairs:
+            key = (family.between, *pair)
+            order.append((key, int(key in known)))
+            rows += [{"run": run, **dict(zip(KEYS, key, strict=True)), **row} for row in compared.get(pair, ())]
+    return arranged(order, KEYS, schema.table("overlaps", rows), before.get("overlaps", schema.table("overlaps", [])))
+
+
+def _known(shas: Mapping[str, str | None], before: Mapping[str, pa.Table]) -> set[tuple[str, ...]]:
+    """Pairs that were compared before, of masks that are the same now."""
+    if not {"trials", "overlaps"} <= set(before):
+        return set()
+    old = dict(zip(*(before["trials"][name].to_pylist() for name in ("trial", "sha256_masks")), strict=True))
+    same = {trial for trial, sha in shas.items() if sha is not None and old.get(trial) == sha}
+    return {key for key in spans(before["overlaps"], *KEYS) if {*key[1:]} <= same}
+
+
+class LayerSizes:
+    """Prunable weights of each layer of a trial, from the table of layers."""
+
+    def __init__(self, layers: pa.Table) -> None:
+        self.layers, self.places = layers, spans(layers, "trial")
+
+    def of(self, trial: str) -> dict[str, int]:
+        start, end = self.places[(trial,)]
+        rows = self.layers.slice(start, end - start).select(["level", "layer", "n_weights"]).to_pylist()
+        return {row["layer"]: row["n_weights"] for row in rows if row["level"] == 0}
+
+
+def _compare(
+    store: Store, run: str, pairs: Sequence[tuple[str, str]], weights: Mapping[str, int]
+) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    trials = list(dict.fromkeys(itertools.chain.from_iterable(pairs)))
+    read = each(lambda trial: final_masks(store, run, trial), trials)
+    masks = {trial: mask for trial, mask in zip(trials, read, strict=True) if mask}
+    whole = [pair for pair in pairs if pair[0] in masks and pair[1] in masks]
+    numbers = {trial: number for number, trial in enumerate(masks)}
+    a, b = ([numbers[pair[side]] for pair in whole] for side in (0, 1))
+    counts = {layer: _counts([mask[layer] for mask in masks.values()], a, b) for layer in weights if whole}
+    return {
+        pair: list(_rows({layer: (n, *counts[layer][i].tolist()) for layer, n in weights.items()}))
+        for i, pair in enumerate(whole)
+    }
+
+
+def final_masks(store: Store, run: str, trial: str) -> dict[str, Bits] | None:
+    """Bit-packed masks of a trial's last level by parameter; None where they are not stored, or damaged."""
+    try:
+        folder = store.find(store.trial(run, trial))
+        if folder is None or MASKS not in folder.manifest["files"]:
+            return None
+        content = load(store.content(folder, MASKS))
+    except Damaged:
+        return None
+    last = max((int(entry.partition("/")[0]) for entry in content), default=0)
+    return {entry.partition("/")[2]: bits for entry, bits in content.items() if entry.startswith(f"{last}/")}
+
+
+def _counts(masks: Sequence[Bits], a: Sequence[int], b: Sequence[int]) -> npt.NDArray[np.int64]:
+    """Weights kept by each mask of a pair and by both, of one layer: shape (pairs, 3)."""
+    bits = np.stack(masks)
+    kept = _ONES[bits].sum(axis=1, dtype=np.int64)
+    both = _ONES[bits[a] & bits[b]].sum(axis=1, dtype=np.int64)
+    return np.stack([kept[a], kept[b], both], axis=1)
+
+
+def _rows(counts: Mapping[str, Sequence[int]]) -> Iterator[dict[str, Any]]:
+    found = overlap_of_counts(counts)
+    yield _row(None, found.overall)
+    for layer, part in found.layers.items():
+        yield _row(layer, part)
+
+
+def _row(layer: str | None, part: Overlap) -> dict[str, Any]:
+    return {
+        "layer": layer, "n_weights": part.n, "n_kept_a": part.kept_a, "n_kept_b": part.kept_b, "n_both": part.both,
+        "iou": part.iou, "chance_iou": part.chance_iou, "z": part.z, "nested": part.nested,
+    }  # fmt: skip

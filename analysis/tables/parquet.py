@@ -1,0 +1,185 @@
+"""The Parquet of a run as pandas frames: the interface of notebooks, figures and the report.
+
+Each table is `RUN/analysis/<table>.parquet`: a file, or where it has more than `PART_ROWS` rows a folder of that name
+with the files `part-00000.parquet`, `part-00001.parquet`, ... `pyarrow.parquet.read_table`, `pandas.read_parquet`,
+`polars.read_parquet` and DuckDB's `from '...'` take the path as it is, whichever it is.
+
+Types: whole numbers are `Int64` and true/false `boolean`, both with `pd.NA` for null, so that `rewind_epoch` stays an
+integer; floats are plain `float64` with NaN for null, so that numpy, scipy and matplotlib take them as they are; text
+is `string`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+from pyarrow import parquet
+
+from analysis.tables.run_plan import find_run
+from analysis.tables.schema import TABLES
+from lth_trainable.errors import UserError
+from lth_trainable.store.store import Store
+
+PART_ROWS = 1_000_000  # of a file; a table of more is a folder of parts
+OPTIONAL = ("barriers",)  # written by commands of their own: a file that is not there is an empty table
+_PANDAS = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype(), pa.string(): pd.StringDtype()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frames:
+    """The tables of a run. `analysis.tables.schema` describes every column, and so does docs/tables.md."""
+
+    trials: pd.DataFrame
+    epochs: pd.DataFrame
+    levels: pd.DataFrame
+    layers: pd.DataFrame
+    overlaps: pd.DataFrame
+    signs: pd.DataFrame
+    barriers: pd.DataFrame
+    verdicts: pd.DataFrame
+
+
+def load(path: str | os.PathLike[str]) -> Frames:
+    """Read the Parquet of the run at `path`, such as `runs/digits` or an `s3://` URI.
+
+    Raises `UserError` where there is no run, or its results were not gathered yet.
+    """
+    return to_frames(_load(path))
+
+
+def load_many(paths: Iterable[str | os.PathLike[str]]) -> Frames:
+    """The Parquet of several runs, one below the other; the column `run` tells them apart.
+
+    Runs of one name (in different folders) are told apart by their paths as they are given. Raises `UserError` as
+    `load` does, without a path, and for a run that is named twice.
+    """
+    given = [os.fspath(path).rstrip("/") for path in paths]
+    runs = [find_run(path) for path in given]
+    places = [store.at(run) for store, run in runs]
+    twice = next((path for path, place in zip(given, places, strict=True) if places.count(place) > 1), None)
+    if twice is not None or not given:
+        raise UserError(f"runs: found {f'{twice} twice' if twice else 'none'}; expected different runs")
+    names = Counter(run for _, run in runs)
+    loaded = [
+        _renamed(_load(path), path) if names[run] > 1 else _load(path)
+        for path, (_, run) in zip(given, runs, strict=True)
+    ]
+    return to_frames({name: pa.concat_tables([tables[name] for tables in loaded]) for name in TABLES})
+
+
+def _load(path: str | os.PathLike[str]) -> dict[str, pa.Table]:
+    store, run = find_run(path)
+    tables = {name: read_table(store, run, name) for name in TABLES}
+    missing = [name for name, table in tables.items() if table is None and name not in OPTIONAL]
+    if missing:
+        raise UserError(
+            f"{os.fspath(path)}: found no {', '.join(f'analysis/{name}.parquet' for name in missing)}; "
+            f"gather first: python -m analysis {os.fspath(path)}"
+        )
+    for name, table in tables.items():
+        if table is not None and table.schema.names != TABLES[name].names:
+            raise UserError(
+                f"{os.fspath(path)}: analysis/{name}.parquet has other columns than those of this version; "
+                f"gather again: python -m analysis {os.fspath(path)}"
+            )
+    return {name: TABLES[name].empty_table() if table is None else table for name, table in tables.items()}
+
+
+def _renamed(tables: Mapping[str, pa.Table], run: str) -> dict[str, pa.Table]:
+    def renamed(table: pa.Table) -> pa.Table:
+        column = pa.repeat(pa.scalar(run, pa.string()), table.num_rows)
+        return table.set_column(0, table.schema.field("run"), column)
+
+    return {name: renamed(table) for name, table in tables.items()}
+
+
+# -- files -----------------------------------------------------------------------------------------------------------
+
+
+def parquet_path(run: str, name: str) -> str:
+    """Where the table `name` of `run` lies within the store: a file, or a folder of parts."""
+    return f"{run}/analysis/{name}.parquet"
+
+
+def read_table(store: Store, run: str, name: str) -> pa.Table | None:
+    """A table as it is stored; None where it is not. Raises `UserError` where it cannot be read."""
+    parts = read_bytes(store, run, name)
+    try:
+        return to_table(parts) if parts else None
+    except (pa.ArrowInvalid, OSError) as error:
+        again = f"python -m analysis {'barrier ' if name in OPTIONAL else ''}{store.at(run)}"
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{store.at(parquet_path(run, name))}: cannot be read ({reason}); remove it, and make it again: {again}"
+        ) from error
+
+
+def write_table(store: Store, run: str, name: str, table: pa.Table) -> str:
+    """Each file whole or not at all; returns the SHA-256 of their contents.
+
+    The same rows give the same bytes with the same pyarrow, however the table came together.
+    """
+    path = parquet_path(run, name)
+    slices = [table.slice(start, PART_ROWS) for start in range(0, max(1, table.num_rows), PART_ROWS)]
+    parts = [_to_bytes(part) for part in slices]
+    is_folder = path.rpartition("/")[2] in store.folders(f"{run}/analysis")
+    if len(parts) == 1:
+        if is_folder:
+            store.delete_folder(path)
+        store.write(path, parts[0])
+    else:
+        if not is_folder:
+            store.delete(path)
+        names = [f"part-{number:05}.parquet" for number in range(len(parts))]
+        for part, content in zip(names, parts, strict=True):
+            store.write(f"{path}/{part}", content)
+        for stray in set(store.sizes(path)) - set(names):
+            store.delete(f"{path}/{stray}")
+    return sha256_of(parts)
+
+
+def read_bytes(store: Store, run: str, name: str) -> list[bytes]:
+    """The files of a table, in their order; none where it is not stored."""
+    path = parquet_path(run, name)
+    if path.rpartition("/")[2] in store.folders(f"{run}/analysis"):
+        return [store.read(f"{path}/{part}") for part in sorted(store.sizes(path)) if part.endswith(".parquet")]
+    return [store.read(path)] if store.exists(path) else []
+
+
+def to_table(parts: Sequence[bytes]) -> pa.Table:
+    return pa.concat_tables([parquet.read_table(pa.BufferReader(part)) for part in parts])
+
+
+def sha256_of(parts: Iterable[bytes]) -> str:
+    sha = hashlib.sha256()
+    for part in parts:
+        sha.update(part)
+    return sha.hexdigest()
+
+
+def _to_bytes(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    parquet.write_table(table.combine_chunks(), sink, compression="zstd")  # pages end where chunks do
+    return sink.getvalue().to_pybytes()
+
+
+# -- pandas ----------------------------------------------------------------------------------------------------------
+
+
+def to_frames(tables: Mapping[str, pa.Table]) -> Frames:
+    """Arrow tables -> pandas, in the types of this module."""
+    return Frames(**{name: table.to_pandas(types_mapper=_PANDAS.get) for name, table in tables.items()})
+
+
+def as_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a frame as plain dicts that JSON can hold, None for every null."""
+    names = [str(name) for name in frame.columns]
+    columns = (column.astype(object).where(column.notna(), None).tolist() for _, column in frame.items())
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]

@@ -1,0 +1,96 @@
+"""What the store has of each trial: its record, or the status and the reason why there is none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pyarrow import fs
+
+from analysis.tables.run_plan import PlannedTrial, RunPlan, check_fields
+from lth_trainable.errors import UserError
+from lth_trainable.store.listing import each, listing
+from lth_trainable.store.store import FAILURE, MANIFEST, PART, RECORD, Damaged, Store
+
+RECORD_FORMAT = 1
+BATCH = 256  # records in memory at a time
+
+Files = Mapping[str, fs.FileInfo]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What the store has of one trial: its record, or the status and the reason why there is none."""
+
+    record: Mapping[str, Any] = field(default_factory=dict)
+    status: str = "missing"
+    reason: str | None = None
+
+
+def list_trials(store: Store, run: str) -> dict[str, dict[str, fs.FileInfo]]:
+    """Files of each trial's folder by name, by trial in order of name: one listing; files still written left out."""
+    trials: dict[str, dict[str, fs.FileInfo]] = {}
+    for info in listing(store, f"{run}/trials"):
+        folder, _, name = info.path.rpartition("/")
+        parent, _, trial = folder.rpartition("/")
+        if info.type == fs.FileType.File and parent.endswith("/trials") and not name.endswith(PART):
+            trials.setdefault(trial, {})[name] = info
+    return dict(sorted(trials.items()))
+
+
+def trial_names(plan: RunPlan, folders: Mapping[str, Files]) -> list[str]:
+    """The run's trials: the planned ones in the plan's order, then any others that the store has something of."""
+    planned = {trial.name: None for trial in plan.trials}
+    return [*planned, *(name for name, files in folders.items() if name not in planned and is_begun(files))]
+
+
+def is_begun(files: Files) -> bool:
+    """Whether the store has anything of a trial with these files: a record, or why there is none."""
+    return MANIFEST in files or FAILURE in files
+
+
+def read_trials(
+    store: Store, run: str, names: Sequence[str], planned: Mapping[str, PlannedTrial]
+) -> Iterator[tuple[str, Found]]:
+    """What the store has of these trials, in their order; few at a time are in memory."""
+    for start in range(0, len(names), BATCH):
+        batch = names[start : start + BATCH]
+        yield from zip(batch, each(lambda name: read_trial(store, run, name, planned.get(name)), batch), strict=True)
+
+
+def read_trial(store: Store, run: str, name: str, planned: PlannedTrial | None) -> Found:
+    """What the store has of one trial."""
+    path = store.trial(run, name)
+    try:
+        folder = store.find(path)
+        if folder is None:
+            return _unfinished(store, path)
+        record = json.loads(store.content(folder, RECORD))
+        _check_record(path, record, planned)
+    except Damaged as damage:
+        return Found(status="damaged", reason=damage.reason)
+    except UserError as error:  # of a newer version: not comparable, but no reason to lose the other trials
+        return Found(status="damaged", reason=str(error))
+    except (ValueError, KeyError, TypeError) as error:
+        return Found(status="damaged", reason=f"{RECORD} is unreadable ({type(error).__name__}: {error})")
+    return Found(record=record, status=record["status"], reason=record["reason"])
+
+
+def _unfinished(store: Store, path: str) -> Found:
+    if not store.exists(f"{path}/{FAILURE}"):
+        return Found()
+    try:
+        return Found(status="failed", reason=str(json.loads(store.read(f"{path}/{FAILURE}"))["reason"]))
+    except (ValueError, KeyError, TypeError):
+        return Found(status="failed", reason=f"{FAILURE} is unreadable")
+
+
+def _check_record(path: str, record: Mapping[str, Any], planned: PlannedTrial | None) -> None:
+    """Raises `Damaged` for a record that is not this trial's, `UserError` for one of a newer version."""
+    if record["format"] != RECORD_FORMAT:
+        raise Damaged(path, f"{RECORD} has format {record['format']!r}; this version reads {RECORD_FORMAT}")
+    if planned is not None and planned.key is not None and record["key"] != planned.key:
+        raise Damaged(path, f"{RECORD} has the key {record['key'][:12]}..., the plan {planned.key[:12]}...")
+    check_fields(f"{path}/{RECORD}", record["spec"])

@@ -1,0 +1,150 @@
+"""`<run>/plan.json`: which trials a run has, and the rule of its verdict, fixed before the first trial."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from analysis.tables.schema import ROLES, SPEC_FIELDS
+from lth_trainable.errors import UserError, bad_value
+from lth_trainable.store.store import PLAN, Store, open_run
+
+FORMAT = 1
+QUESTION = "At which sparsity do winning tickets stop matching the dense network?"
+ENDPOINTS = ("test_accuracy", "valid_accuracy", "best_valid_accuracy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """How a run is judged. `endpoint`: a column of trials; `margin_pp`: percentage points; `alpha`: one-sided level.
+
+    looks: numbers of seeds at which a group-sequential run is judged; empty where it is judged once.
+    """
+
+    endpoint: str = "test_accuracy"
+    margin_pp: float = 0.5
+    alpha: float = 0.05
+    looks: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.endpoint not in ENDPOINTS:
+            raise bad_value("endpoint", self.endpoint, f"one of {', '.join(ENDPOINTS)}")
+        if not _is_number(self.margin_pp) or not 0 < self.margin_pp < 100:
+            raise bad_value("margin_pp", self.margin_pp, "percentage points, more than 0 and less than 100")
+        if not _is_number(self.alpha) or not 0 < self.alpha < 0.5:
+            raise bad_value("alpha", self.alpha, "a probability, more than 0 and less than 0.5")
+        if not all(isinstance(n, int) and n > before for before, n in pairwise((1, *self.looks))):
+            raise bad_value("looks", list(self.looks), "increasing numbers of seeds, 2 or more, such as 5, 8, 12")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedTrial:
+    """A trial that the run is to have: its name, its key, its canonical spec.
+
+    role: one of `schema.ROLES`; parent: name of the ticket whose branch it is.
+    """
+
+    name: str
+    key: str | None
+    spec: Mapping[str, Any]
+    role: str
+    parent: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPlan:
+    """The content of `plan.json`. `claim`: the recipe's question; `commands`: what laid it out, oldest first."""
+
+    recipe: str
+    claim: str
+    commands: tuple[tuple[str, ...], ...]
+    versions: Mapping[str, str]
+    rule: Rule
+    trials: tuple[PlannedTrial, ...]
+
+
+def find_run(path: str | os.PathLike[str]) -> tuple[Store, str]:
+    """The store and the run's name at `path`, such as `runs/digits`. Raises `UserError` where there is no run."""
+    text = os.fspath(path)
+    store, run = open_run(text if "://" in text else Path(os.path.abspath(os.path.expanduser(text))))
+    if not run or not _is_run(store, run):
+        raise bad_value("RUN", text, f"the folder of a run, with a {PLAN}", _nearby(store))
+    return store, run
+
+
+def read_plan(store: Store, run: str) -> RunPlan:
+    """The plan of a run. Raises `UserError` where the file is not one of this version."""
+    try:
+        content = json.loads(store.read(f"{run}/{PLAN}"))
+        if content["format"] != FORMAT:
+            where, advice = f"{run}/{PLAN}, format", "read the run with the version that wrote it"
+            raise bad_value(where, content["format"], str(FORMAT), advice)
+        return RunPlan(
+            recipe=content["recipe"],
+            claim=content.get("claim") or QUESTION,
+            commands=tuple(tuple(command) for command in content["commands"]),
+            versions=dict(content["versions"]),
+            rule=_rule(content),
+            trials=tuple(_planned(entry) for entry in content["trials"]),
+        )
+    except UserError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        problem = f"no entry {error}" if isinstance(error, KeyError) else str(error)
+        raise UserError(
+            f"{run}/{PLAN}: not readable as a plan ({problem}); expected what a sweep writes there; restore it, or "
+            "delete it and type the run's commands again: finished trials stay"
+        ) from error
+
+
+def role_of(spec: Mapping[str, Any]) -> str:
+    """What a trial is for, as far as its spec tells: plans of earlier versions do not say more."""
+    return {"none": "ticket", "dense": "dense"}.get(spec["control"], "control")
+
+
+def _rule(content: Mapping[str, Any]) -> Rule:
+    return Rule(
+        endpoint=content["endpoint"], margin_pp=content["margin_pp"], alpha=content["alpha"],
+        looks=tuple(content.get("looks", ())),
+    )  # fmt: skip
+
+
+def check_fields(where: str, spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`spec` itself. Raises `UserError` for a field that this version does not know: two groups could look like one."""
+    unknown = sorted(set(spec) - set(SPEC_FIELDS))
+    if unknown:
+        raise UserError(f"{where}: unknown fields {', '.join(unknown)} in the spec; it was written by a newer version")
+    return spec
+
+
+def _planned(entry: Mapping[str, Any]) -> PlannedTrial:
+    spec = check_fields(f"{PLAN}, trial {entry['name']}", entry["spec"])
+    role = entry.get("role") or role_of(spec)
+    if role not in ROLES:
+        raise bad_value(f"{PLAN}, trial {entry['name']}, role", role, f"one of {', '.join(ROLES)}")
+    return PlannedTrial(name=entry["name"], key=entry.get("key"), spec=spec, role=role, parent=entry.get("parent"))
+
+
+def _is_run(store: Store, run: str) -> bool:
+    try:
+        return store.exists(f"{run}/{PLAN}")
+    except OSError:  # a file where a folder should be
+        return False
+
+
+def _nearby(store: Store) -> str:
+    """Runs of the same storage, for the message; listing may fail where the storage itself does not exist."""
+    try:
+        runs = [name for name in store.folders("") if _is_run(store, name)]
+    except OSError:
+        runs = []
+    return f"runs there: {', '.join(runs[:8])}" if runs else "a sweep makes one: python -m sweeps.lth_grid"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

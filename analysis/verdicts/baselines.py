@@ -1,0 +1,155 @@
+"""What a group of tickets is compared with: dense networks of several budgets, a small dense one, its controls.
+
+A *candidate* is a group with everything that the run has to compare it with. Pure functions of rows.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from analysis.tables.schema import SPEC_FIELDS, Row
+from analysis.verdicts.groups import BASELINE, SEEDS, TICKET, Group, find_groups, group_name, values_of
+from analysis.verdicts.methods import METHODS, methods_of
+
+# What may differ between a ticket and a dense network although it stands in both specs: the replicate, what makes the
+# one a ticket, and the budget and the width, which are comparisons of their own.
+FREE_OF_DENSE = (*SEEDS, "control", "epochs", "layers", "reset_end", "width_pct")
+DENSE_KINDS = ("dense", "dense_stretched", "dense_restarts", "dense_other")
+SMALL_DENSE = "small_dense"
+SAME_SIZE = 0.1  # a small dense network has the ticket's number of weights up to this part of it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baseline:
+    """Trials that a group is compared with.
+
+    kind: "dense" (as many epochs as the group), "dense_stretched" (as many as all its levels together), "dense_other"
+    (any other number), "dense_restarts", "small_dense", one of `METHODS`, or the name of a control. name: the kind,
+    with the number of epochs for plain dense networks: "dense-e20". group: name of the trials without their seeds; None
+    where there are none. said: what a sentence calls it, None: what follows from its name.
+    """
+
+    name: str
+    kind: str
+    group: str | None
+    rows: tuple[Row, ...] = ()
+    said: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A group and its baselines; the dense one of its own number of epochs is first, with or without trials."""
+
+    group: Group
+    baselines: tuple[Baseline, ...]
+
+    def of(self, *kinds: str) -> list[Baseline]:
+        """Its baselines of these kinds."""
+        return [baseline for baseline in self.baselines if baseline.kind in kinds]
+
+    @property
+    def dense(self) -> Baseline:
+        """The primary baseline."""
+        return self.baselines[0]
+
+    @property
+    def controls(self) -> list[Baseline]:
+        """What is a branch of the ticket, and neither dense nor a ticket by another method."""
+        return [baseline for baseline in self.baselines if baseline.kind not in (*DENSE_KINDS, SMALL_DENSE, *METHODS)]
+
+
+def find_candidates(trials: Iterable[Row]) -> list[Candidate]:
+    """Every group with its baselines, ladder by ladder, the least sparse first.
+
+    Dense trials are a baseline of a group that equals them in every spec field that acts in a dense trial (data, model,
+    optimisation, precision); those as long as the total budget of other groups belong to these alone, though no
+    baseline takes one away from a ticket. A control, or `dense_restarts`, equals its ticket in every field but
+    `control`.
+    """
+    rows = list(trials)
+    groups = find_groups(rows)
+    budgets = {role: {_total_epochs(group) for group in groups if group.role in (role, TICKET)} for role in _ROLES}
+    dense = [row for row in rows if row["control"] == "dense"]
+    fields = _acting_fields(dense)
+    by_setting = _gather(dense, fields)
+    branches = _gather((row for row in rows if row["control"] not in ("none", "dense")), _SHARED)
+    return [
+        Candidate(
+            group=group,
+            baselines=(
+                *_dense(group, by_setting.get(values_of(group.spec, fields), []), budgets[group.role]),
+                *_branches(branches.get(values_of(group.spec, _SHARED), [])),
+                *(_baseline(name, name, other.members) for name, other in methods_of(group, groups)),
+            ),
+        )
+        for group in groups
+    ]
+
+
+_ROLES = (TICKET, BASELINE)
+_SHARED = [name for name in SPEC_FIELDS if name not in (*SEEDS, "control")]
+
+
+def _gather(rows: Iterable[Row], fields: Sequence[str]) -> Mapping[tuple[Any, ...], list[Row]]:
+    found: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        found[values_of(row, fields)].append(row)
+    return found
+
+
+def _acting_fields(dense: Sequence[Row]) -> list[str]:
+    """Spec fields that act in a dense trial, so must agree: those that are not null in every one of them."""
+    return [
+        name for name in SPEC_FIELDS
+        if name not in FREE_OF_DENSE and any(row[name] is not None for row in dense)
+    ]  # fmt: skip
+
+
+def _total_epochs(group: Group) -> int | None:
+    """Epochs of all levels of one of its tickets; None where none is on record."""
+    return next((row["epochs_total"] for row in group.done if row.get("epochs_total") is not None), None)
+
+
+def _dense(group: Group, rows: Sequence[Row], budgets: Collection[int | None]) -> list[Baseline]:
+    by_epochs: dict[int, list[Row]] = {group.spec["epochs"]: []}
+    for row in rows:
+        if row.get("width_pct") is None:
+            by_epochs.setdefault(row["epochs"], []).append(row)
+    kinds = {_total_epochs(group): "dense_stretched", group.spec["epochs"]: "dense"}
+    by_epochs = {epochs: trials for epochs, trials in by_epochs.items() if epochs in kinds or epochs not in budgets}
+    found = [
+        _baseline(f"dense-e{epochs}", kinds.get(epochs, "dense_other"), trials) for epochs, trials in by_epochs.items()
+    ]
+    small = _small(group, [row for row in rows if row.get("width_pct") is not None])
+    return [*found, _baseline(SMALL_DENSE, SMALL_DENSE, small)] if small else found
+
+
+def _small(group: Group, rows: Iterable[Row]) -> list[Row]:
+    """Of the narrow dense trials of the group's own number of epochs those with the number of weights that it keeps."""
+    kept = [row["n_kept"] for row in group.done if row["n_kept"]]
+    by_width: dict[float, list[Row]] = defaultdict(list)
+    for row in rows:
+        if row["epochs"] == group.spec["epochs"]:
+            by_width[row["width_pct"]].append(row)
+    off = {
+        width: abs(row["n_weights"] * len(kept) / sum(kept) - 1)
+        for width, trials in by_width.items()
+        for row in trials
+        if row["n_weights"] and kept
+    }
+    nearest = min(off, key=off.__getitem__, default=None)
+    return by_width[nearest] if nearest is not None and off[nearest] <= SAME_SIZE else []
+
+
+def _branches(rows: Iterable[Row]) -> list[Baseline]:
+    by_control: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_control[row["control"]].append(row)
+    return [_baseline(control, control, trials) for control, trials in by_control.items()]
+
+
+def _baseline(name: str, kind: str, rows: Sequence[Row]) -> Baseline:
+    return Baseline(name=name, kind=kind, group=group_name(rows[0]["trial"]) if rows else None, rows=tuple(rows))

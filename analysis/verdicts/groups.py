@@ -1,0 +1,188 @@
+"""Groups, ladders and pairs of trials. Pure functions of rows.
+
+A *group* is the tickets that are equal in every spec field but their seeds; a *ladder* the groups that are equal also
+but for the target sparsity. A ticket is paired with the trial of its seed, the replicate, on the other side.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from analysis.stats.paired import Values
+from analysis.tables.schema import SPEC_FIELDS, Row
+
+SEEDS = ("seed", "order_seed")
+TICKET, BASELINE = "ticket", "baseline"  # roles of a group
+CENSORED = {"early_stop_iteration": "early_stop_censored"}  # column -> column that says that it is a lower bound only
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Tickets that differ in their seeds only. `spec`: the fields that they share, seeds left out.
+
+    role: TICKET, or BASELINE where none of them was asked for but as a baseline: tickets of another method.
+    """
+
+    name: str
+    ladder: str
+    spec: Row
+    members: tuple[Row, ...]
+    role: str = TICKET
+
+    @property
+    def done(self) -> list[Row]:
+        return [row for row in self.members if row["status"] == "done"]
+
+    @property
+    def target(self) -> float:
+        """Per cent of the weights that were to be removed."""
+        return float(self.spec["target_sparsity_pct"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """Values of both sides, seed by seed. `broken`: why each other seed of the group forms no pair.
+
+    A value that is censored, such as the early stop of a network whose validation loss still fell as its training
+    ended, is the least that it can be: `tickets_censored` and `others_censored` say so.
+    """
+
+    seeds: tuple[int, ...] = ()
+    tickets: tuple[float, ...] = ()
+    others: tuple[float, ...] = ()
+    tickets_censored: tuple[bool, ...] = ()
+    others_censored: tuple[bool, ...] = ()
+    broken: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def n(self) -> int:
+        return len(self.seeds)
+
+    @property
+    def differences(self) -> Values:
+        """Ticket minus other side, in the order of `seeds`; bounds where a side is censored."""
+        return np.asarray(self.tickets, dtype=np.float64) - np.asarray(self.others, dtype=np.float64)
+
+    @property
+    def n_censored(self) -> int:
+        """Pairs of which a side or both are censored."""
+        return sum(a or b for a, b in zip(self.tickets_censored, self.others_censored, strict=True))
+
+    def before(self, seed: int) -> Pairs:
+        """The pairs of lower seeds alone."""
+        kept = [i for i, s in enumerate(self.seeds) if s < seed]
+        columns = ("seeds", "tickets", "others", "tickets_censored", "others_censored")
+        cut: dict[str, Any] = {name: tuple(getattr(self, name)[i] for i in kept) for name in columns}
+        return Pairs(**cut, broken={s: reason for s, reason in self.broken.items() if s < seed})
+
+    @property
+    def why_broken(self) -> str | None:
+        """The reasons with their seeds, such as "ticket diverged (seed 3); no dense trial (seeds 5, 6)"."""
+        by_reason: dict[str, list[int]] = defaultdict(list)
+        for seed, reason in sorted(self.broken.items()):
+            by_reason[reason].append(seed)
+        listed = [
+            f"{reason} (seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))})"
+            for reason, seeds in by_reason.items()
+        ]
+        return "; ".join(listed) or None
+
+
+def group_name(trial: str) -> str:
+    """A trial's name without its seeds: `digits-lenet-imp-s64-r0-seed3` -> `digits-lenet-imp-s64-r0`."""
+    parts = trial.split("-")
+    return "-".join(part for i, part in enumerate(parts) if i < 2 or not re.fullmatch(r"(seed|order)\d+", part))
+
+
+def ladder_name(group: str) -> str:
+    """A group's name without its target sparsity: `digits-lenet-imp-s64-r0` -> `digits-lenet-imp-r0`."""
+    parts = group.split("-")
+    return "-".join(part for i, part in enumerate(parts) if i != 3 or not re.fullmatch(r"s[\d.]+", part))
+
+
+def find_groups(trials: Iterable[Row]) -> list[Group]:
+    """The groups of tickets, ladder by ladder in order of first appearance, the least sparse first."""
+    shared = [name for name in SPEC_FIELDS if name not in SEEDS]
+    members: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    for row in trials:
+        if row["control"] == "none":
+            members[values_of(row, shared)].append(row)
+    groups = [_group(rows, shared) for rows in members.values()]
+    ladders = {ladder: i for i, ladder in enumerate(dict.fromkeys(ladder_key(group) for group in groups))}
+    return sorted(groups, key=lambda group: (ladders[ladder_key(group)], group.target))
+
+
+def ladder_key(group: Group) -> tuple[Any, ...]:
+    """What two groups of one ladder have in common: every shared field but the target."""
+    return tuple(value for name, value in group.spec.items() if name != "target_sparsity_pct")
+
+
+def pair_up(
+    tickets: Iterable[Row],
+    others: Iterable[Row],
+    column: str,
+    other: str,
+    other_column: str | None = None,
+    ticket: str = "ticket",
+) -> Pairs:
+    """Pairs by seed of `column`, against `other_column` of the rows `others` (None: the same).
+
+    A pair is broken where a trial of either side is not done or has no such value, or the two saw different data.
+    Trials of one seed (several order seeds) share their initialisation, so they are one replicate: their mean.
+    ticket, other: names of the two sides, for the reasons.
+    """
+    ours, theirs = _by_seed(tickets), _by_seed(others)
+    columns = column, other_column or column
+    broken = {seed: _break(ours[seed], theirs.get(seed, ()), columns, (ticket, other)) for seed in sorted(ours)}
+    whole = [seed for seed, reason in broken.items() if reason is None]
+    x, y = [_mean(ours[seed], columns[0]) for seed in whole], [_mean(theirs[seed], columns[1]) for seed in whole]
+    return Pairs(
+        seeds=tuple(whole), tickets=tuple(value for value, _ in x), others=tuple(value for value, _ in y),
+        tickets_censored=tuple(censored for _, censored in x), others_censored=tuple(censored for _, censored in y),
+        broken={seed: reason for seed, reason in broken.items() if reason is not None},
+    )  # fmt: skip
+
+
+def values_of(row: Row, names: Iterable[str]) -> tuple[Any, ...]:
+    return tuple(row.get(name) for name in names)
+
+
+def _group(rows: Sequence[Row], shared: Sequence[str]) -> Group:
+    name = group_name(rows[0]["trial"])
+    return Group(
+        name=name, ladder=ladder_name(name), spec={field: rows[0][field] for field in shared}, members=tuple(rows),
+        role=BASELINE if all(row.get("role") == BASELINE for row in rows) else TICKET,
+    )  # fmt: skip
+
+
+def _by_seed(rows: Iterable[Row]) -> Mapping[int, Sequence[Row]]:
+    found: dict[int, list[Row]] = defaultdict(list)
+    for row in rows:
+        found[row["seed"]].append(row)
+    return found
+
+
+def _break(ours: Sequence[Row], theirs: Sequence[Row], columns: tuple[str, str], sides: tuple[str, str]) -> str | None:
+    """Why the trials of one seed form no pair, None where they do."""
+    for side, rows in zip(sides, (ours, theirs), strict=True):
+        for row in rows:
+            if row["status"] != "done":
+                return f"{side} {row['status']}"
+    if not theirs:
+        return f"no {sides[1]} trial"
+    for rows, name in zip((ours, theirs), columns, strict=True):
+        if any(row.get(name) is None for row in rows):
+            return f"no {name}"
+    return "other data" if len({row["data_digest"] for row in (*ours, *theirs)}) > 1 else None
+
+
+def _mean(rows: Sequence[Row], column: str) -> tuple[float, bool]:
+    """Mean of the column, and whether any of the values is censored."""
+    flag = CENSORED.get(column)
+    return float(sum(row[column] for row in rows)) / len(rows), any(bool(row.get(flag)) for row in rows if flag)

@@ -1,0 +1,168 @@
+"""Answers -> rows of verdicts.parquet: the numbers of the deciding part, the decision, and the reason in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from analysis.labels import Reason, ladder_reason, why
+from analysis.stats import paired as stats
+from analysis.stats.paired import PValue
+from analysis.verdicts.families import NO, UNDECIDED, YES, Answer
+from analysis.verdicts.groups import Group, Pairs
+from analysis.verdicts.outlook import seeds_to_decide
+from analysis.verdicts.questions import MIN_PAIRS, Evidence, Part, Question
+
+LADDER_CLAIM = "largest_matching_sparsity"
+_NAMED = ("dataset", "model", "schedule", "rewind_epoch", "epochs", "target_sparsity_pct")
+
+
+def row_of(answer: Answer, evidence: Evidence) -> dict[str, Any]:
+    """One row. The numbers of a conjunction are those of its deciding part, which `why` names."""
+    question, rule = answer.question, evidence.rule
+    part = _deciding(answer)
+    needed = seeds_to_decide(answer) if answer.verdict == UNDECIDED else None
+    return {
+        **_identity(question.candidate.group),
+        "claim": question.claim, "kind": question.kind, "baseline": question.baseline,
+        "baseline_group": question.baseline_group, "primary": question.primary, "endpoint": part.endpoint,
+        **_numbers(part),
+        "margin_pp": rule.margin_pp, "alpha": rule.alpha, "correction": _correction(answer, evidence),
+        "look": _look(evidence),
+        "p": _nominal(question, max, lambda p: p.for_it), "p_decisive": answer.decisive,
+        "p_against": _nominal(question, _bonferroni, lambda p: p.against_it),
+        "p_against_decisive": answer.decisive_against,
+        "verdict": answer.verdict, "seeds_needed": needed, "why": why(_reason(answer, evidence, part, needed)),
+    }  # fmt: skip
+
+
+def ladder_row(rungs: Sequence[Answer], evidence: Evidence) -> dict[str, Any]:
+    """The row of a whole ladder, from its matching answers, the least sparse first.
+
+    Its group is that of the sparsest rung that is shown to match, of the first rung where none is; its effect that
+    rung's target, null where none is.
+    """
+    end = next((i for i, answer in enumerate(rungs) if answer.verdict != YES), len(rungs))
+    last, beyond = rungs[max(end - 1, 0)], rungs[end] if end < len(rungs) else None
+    question, pairs = last.question, last.question.parts[0].pairs
+    verdict = YES if end else last.verdict
+    return {
+        **_identity(question.candidate.group),
+        "claim": LADDER_CLAIM, "kind": question.kind, "baseline": question.baseline,
+        "baseline_group": question.baseline_group, "primary": True, "endpoint": question.parts[0].endpoint,
+        "n_pairs": pairs.n, "n_unpaired": len(pairs.broken), "unpaired": pairs.why_broken,
+        "effect": question.candidate.group.target if end else None, "unit": "per cent",
+        "margin_pp": evidence.rule.margin_pp, "alpha": evidence.rule.alpha, "look": _look(evidence),
+        "p_decisive": last.decisive, "p_against_decisive": last.decisive_against,
+        "correction": _correction(last, evidence),
+        "verdict": verdict, "seeds_needed": seeds_to_decide(beyond) if beyond and beyond.verdict == UNDECIDED else None,
+        "why": ladder_reason(
+            question.candidate.group.target if end else None,
+            (beyond.question.candidate.group.target, beyond.verdict) if beyond else None,
+        ),
+    }  # fmt: skip
+
+
+def _look(evidence: Evidence) -> int | None:
+    return evidence.taken[-1] if evidence.taken else None
+
+
+def _deciding(answer: Answer) -> Part:
+    """Of a refuted claim the part with the least p against it; else the one with too few pairs, or the largest p.
+
+    Of what is not tested one without pairs.
+    """
+    parts = answer.question.parts
+    if answer.question.missing:
+        return replace(parts[0], pairs=Pairs())
+    tested = [part for part in parts if part.pairs.n >= MIN_PAIRS]
+    if answer.verdict == NO:
+        return min(tested, key=lambda part: part.against_it(part.pairs).p)
+    if len(tested) < len(parts):
+        return min(parts, key=lambda part: part.pairs.n)
+    return max(tested, key=lambda part: part.for_it(part.pairs).p)
+
+
+def _bonferroni(p_values: Sequence[float]) -> float:
+    return min(1.0, len(p_values) * min(p_values))
+
+
+def _nominal(
+    question: Question, join: Callable[[Sequence[float]], float], test: Callable[[Part], Callable[[Pairs], PValue]]
+) -> float | None:
+    """p of all pairs, before looks and family; None where a part has fewer than 2."""
+    if question.missing or any(part.pairs.n < 2 for part in question.parts):
+        return None
+    return join([test(part)(part.pairs).p for part in question.parts])
+
+
+def _correction(answer: Answer, evidence: Evidence) -> str:
+    """How the decisive p values were found, those for the claim and those against it, in words."""
+    question = answer.question
+    steps = [
+        *(["alpha spending (O'Brien and Fleming)"] if evidence.rule.looks else []),
+        *(["largest p of its parts"] if len(question.parts) > 1 else []),
+        *(["fixed sequence"] if question.claim == "matches" else []),
+        *([answer.correction] if answer.correction else []),
+    ]
+    against = f"; against: {answer.correction_against}" if answer.correction_against != answer.correction else ""
+    return ("; ".join(steps) or "none") + against
+
+
+def _reason(answer: Answer, evidence: Evidence, part: Part, needed: int | None) -> Reason:
+    question, alpha = answer.question, evidence.rule.alpha
+    first_look = evidence.rule.looks[0] if evidence.rule.looks and not evidence.taken else None
+    stopped = answer.stopped.candidate.group.target if answer.stopped else None
+    return Reason(
+        verdict=answer.verdict, missing=question.missing, n_pairs=part.pairs.n, min_pairs=MIN_PAIRS,
+        n_unpaired=len(part.pairs.broken), n_censored=part.pairs.n_censored, stopped_at=stopped, first_look=first_look,
+        p=answer.decisive_against if answer.verdict == NO else answer.decisive,
+        correction=answer.correction_against if answer.verdict == NO else answer.correction,
+        said=_said(answer, evidence, part), conjunction=len(question.parts) > 1, needed=needed,
+        test=_test(part), reached=answer.p is not None and answer.p <= alpha,
+    )  # fmt: skip
+
+
+def _said(answer: Answer, evidence: Evidence, deciding: Part) -> tuple[str, ...]:
+    """The parts that `why` names: all that are shown, the one that is refuted, or those that are not shown."""
+    parts = answer.question.parts
+    if answer.verdict == YES:
+        return tuple(part.shown for part in parts)
+    if answer.verdict == NO:
+        return (deciding.refuted,)
+    open_parts = [part for part in parts if (p := evidence.part_p(part)) is None or p > answer.share]
+    return tuple(part.shown for part in open_parts)
+
+
+def _identity(group: Group) -> dict[str, Any]:
+    return {
+        "group": group.name, "ladder": group.ladder, "role": group.role, **{name: group.spec[name] for name in _NAMED},
+        "sparsity_pct": _mean(row["sparsity_pct"] for row in group.done),
+    }  # fmt: skip
+
+
+def _numbers(part: Part) -> dict[str, Any]:
+    """Descriptive numbers of the pairs; null where there are too few of them, or where some are censored."""
+    pairs, d = part.pairs, part.differences
+    known = pairs.n > 0 and not pairs.n_censored
+    interval = stats.t_interval(d) if known else None
+    return {
+        "n_pairs": pairs.n, "n_unpaired": len(pairs.broken), "unpaired": pairs.why_broken,
+        "n_censored": pairs.n_censored,
+        "mean_ticket": _mean(pairs.tickets) if known else None, "mean_baseline": _mean(pairs.others) if known else None,
+        "effect": float(d.mean()) if known else None, "unit": part.unit,
+        "ci_low": interval.low if interval else None, "ci_high": interval.high if interval else None,
+        "sd": stats.standard_deviation(d) if interval else None, "hedges_g": stats.hedges_g(d) if known else None,
+        "bound": part.bound, "resolution": part.resolution, "test": _test(part),
+        "p_sign_flip": stats.sign_flip_p(part.sign * d, part.sign * part.bound) if interval else None,
+    }  # fmt: skip
+
+
+def _test(part: Part) -> str | None:
+    return part.for_it(part.pairs).test if part.pairs.n >= 2 else None
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [float(value) for value in values if value is not None]
+    return sum(known) / len(known) if known else None

@@ -1,0 +1,10 @@
+"""Networks by name, and what they cost."""
+
+from lth_trainable.registry import lazy
+
+_HOME = {
+    "networks": (
+        "Builder", "lenet_300_100", "resnet18", "narrowed", "MODELS", "build",
+    ),
+}  # fmt: skip
+__all__, __getattr__ = lazy(__name__, _HOME)

@@ -1,0 +1,78 @@
+"""What a SparsifyCallback is asked for, checked, and laid out as sparsities to reach, by epoch."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any
+
+from lth_trainable.errors import UserError, bad_value, unknown_name
+from lth_trainable.pruning.criteria import CRITERIA
+from lth_trainable.pruning.granularity import GRANULARITIES
+from lth_trainable.pruning.layers import Layer
+from lth_trainable.pruning.masks import CONTEXTS
+from lth_trainable.pruning.schedules import Schedule, exact
+from lth_trainable.spec.normalise import check_sparsity
+
+Target = Fraction | dict[str, Fraction]
+Sparsity = float | Mapping[str, float]
+
+
+def named(layers: Sequence[Layer], sparsity: Sparsity) -> list[Layer]:
+    """The layers that have a target. Raises `UserError` for a name or pattern that fits none."""
+    if not isinstance(sparsity, Mapping):
+        return list(layers)
+    for pattern in sparsity:
+        if not any(fnmatch.fnmatchcase(layer.name, pattern) for layer in layers):
+            raise unknown_name("sparsity of a layer", pattern, [layer.name for layer in layers])
+    return [layer for layer in layers if _target_of(layer.name, sparsity) is not None]
+
+
+def plan(schedule: Schedule, n_epochs: int, sparsity: Sparsity, layers: Sequence[Layer]) -> dict[int, Target]:
+    """Sparsity to reach at the start of an epoch, by epoch: a fraction, or one by parameter name."""
+    if not isinstance(sparsity, Mapping):
+        return {event.epoch: event.sparsity for event in schedule.prunes(n_epochs, exact(sparsity) / 100)}
+    by_epoch: dict[int, dict[str, Fraction]] = {}
+    for layer in layers:
+        target = _target_of(layer.name, sparsity)
+        assert target is not None
+        for event in schedule.prunes(n_epochs, exact(target) / 100):
+            by_epoch.setdefault(event.epoch, {})[layer.parameter_name] = event.sparsity
+    return dict(by_epoch)
+
+
+def falls(targets: Mapping[int, Target]) -> bool:
+    """Whether any target is below the one before it, so that weights return."""
+    steps = [target if isinstance(target, dict) else {"": target} for _, target in sorted(targets.items())]
+    return any(after[name] < before.get(name, Fraction(0)) for before, after in pairwise(steps) for name in after)
+
+
+def _target_of(name: str, sparsity: Mapping[str, float]) -> float | None:
+    """Per cent for a layer: by its own name, else by the first pattern that fits."""
+    if name in sparsity:
+        return sparsity[name]
+    return next((value for pattern, value in sparsity.items() if fnmatch.fnmatchcase(name, pattern)), None)
+
+
+def check_arguments(
+    sparsity: Any, granularity: str, context: str, criteria: Any, schedule: Schedule, lth: bool, rewind_epoch: Any
+) -> None:
+    for value in sparsity.values() if isinstance(sparsity, Mapping) else [sparsity]:
+        check_sparsity("sparsity", value)
+    if granularity not in GRANULARITIES:
+        raise unknown_name("granularity", granularity, GRANULARITIES)
+    if context not in CONTEXTS:
+        raise unknown_name("context", context, CONTEXTS)
+    if isinstance(sparsity, Mapping) and context != "local":
+        raise bad_value("context", context, "'local'", "a target for each layer leaves nothing to rank together")
+    if isinstance(criteria, str) and criteria not in CRITERIA:
+        raise unknown_name("criteria", criteria, CRITERIA)
+    if lth and not schedule.rule.stepwise:
+        raise UserError(
+            f"lth: found True with the schedule {schedule.name}; expected one_shot or iterative. A gradual schedule"
+            " prunes at every epoch, so weights reset at each prune would never train; use lth=False"
+        )
+    if isinstance(rewind_epoch, bool) or not isinstance(rewind_epoch, int) or rewind_epoch < 0:
+        raise bad_value("rewind_epoch", rewind_epoch, "a whole epoch number, 0 or more (0: initialisation)")

@@ -1,0 +1,193 @@
+"""Scores and a count -> an exact mask. One code path, on the CPU, so that masks are the same on every device.
+
+Counts are exact: zeros = floor(n s + 1/2) with `s` a rational. Equal scores are removed in the order of their index,
+lowest first (row-major, layers in the order of the model). NaN scores are refused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lth_trainable.errors import UserError
+from lth_trainable.pruning.granularity import group_scores
+
+CONTEXTS = ("local", "global")
+_SMALL = 1 << 16  # up to so many scores, no sample is worth drawing
+
+Scores = npt.NDArray[np.floating]
+Mask = npt.NDArray[np.bool_]
+
+
+def count_zeros(n: int, sparsity: Fraction) -> int:
+    """Zeros among `n` at `sparsity` (a fraction): floor(n s + 1/2), exact."""
+    return math.floor(n * sparsity + Fraction(1, 2))
+
+
+def prune(
+    scores: Mapping[str, Scores],
+    sparsity: Fraction | Mapping[str, Fraction],
+    *,
+    axes: Mapping[str, tuple[int, ...]] | None = None,
+    context: str = "local",
+    previous: Mapping[str, Mask] | None = None,
+    growing: bool = False,
+) -> dict[str, Mask]:
+    """Boolean masks (True: kept), shaped as the scores, by layer name.
+
+    scores: per layer, higher is kept. sparsity: one fraction, or one per layer (local only). axes: per layer, those
+    averaged into groups (`granularity.group_axes`); None prunes single weights. previous: masks that only shrink: what
+    they removed stays removed, also where the target is below theirs. With `growing` they grow where the target is
+    below theirs: what they kept stays, and the best of the rest returns. A layer without weights gets an empty mask.
+    """
+    over = {name: axes[name] if axes else () for name in scores}
+    ranked = {name: _rank(name, layer, over[name]) for name, layer in scores.items() if layer.size}
+    kept = {name: previous[name].any(axis=over[name], keepdims=True).ravel() for name in ranked} if previous else None
+    flat: dict[str, Mask] = {}
+    if context == "global":
+        if not isinstance(sparsity, Fraction):
+            raise UserError("a target for each layer goes with the local context only")
+        sizes = [scores[name].size // r.size for name, r in ranked.items()]
+        found = _select(list(ranked.values()), sizes, sparsity, list(kept.values()) if kept else None, growing)
+        flat = dict(zip(ranked, found, strict=True))
+    else:
+        wanted = {name: sparsity if isinstance(sparsity, Fraction) else sparsity[name] for name in ranked}
+        for name, r in ranked.items():
+            flat[name] = _select([r], [1], wanted[name], [kept[name]] if kept else None, growing)[0]
+    masks = {name: _spread(flat.get(name), layer.shape, over[name]) for name, layer in scores.items()}
+    if previous and not growing:
+        for name in flat:
+            if over[name]:  # an earlier mask of a finer granularity may have holes within the groups that it kept
+                masks[name] &= previous[name]
+    return masks
+
+
+def keep_highest(scores: Scores, n_zeros: int) -> Mask:
+    """Mask of a flat score vector with exactly `n_zeros` False: the lowest scores, ties by index, lowest first."""
+    if n_zeros <= 0:
+        return np.ones(scores.shape, bool)
+    if n_zeros >= scores.size:
+        return np.zeros(scores.shape, bool)
+    threshold = np.partition(scores, n_zeros - 1)[n_zeros - 1]
+    mask = scores > threshold
+    surplus = scores.size - n_zeros - int(np.count_nonzero(mask))
+    if surplus:
+        ties = np.flatnonzero(scores == threshold)
+        mask[ties[ties.size - surplus :]] = True
+    return mask
+
+
+def pack(mask: Mask) -> npt.NDArray[np.uint8]:
+    """Eight mask elements a byte, row-major, the first element in the highest bit; the tail is padded with zeros."""
+    return np.packbits(mask.ravel())
+
+
+def unpack(packed: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> Mask:
+    """The mask of `pack`, in its shape."""
+    return np.unpackbits(packed, count=math.prod(shape)).astype(bool).reshape(shape)
+
+
+def _rank(name: str, scores: Scores, axes: tuple[int, ...]) -> Scores:
+    """Group scores, flat and row-major whatever the memory format, so that sums and ties are the same."""
+    grouped = group_scores(np.ascontiguousarray(scores), axes).ravel()
+    if np.isnan(grouped.max()):  # a maximum is NaN where any element is
+        raise UserError(f"{name}: NaN among the scores; the weights have diverged, so no mask can be ranked")
+    return grouped
+
+
+def _select(
+    parts: Sequence[Scores], sizes: Sequence[int], sparsity: Fraction, kept: Sequence[Mask] | None, growing: bool
+) -> list[Mask]:
+    """Flat masks of `parts`, ranked together, within the bounds of an earlier mask `kept`.
+
+    sizes: weights in a group of each part. Where they differ, groups go until the nearest to `sparsity` of the weights
+    is gone. What an earlier mask decided is not ranked again, so infinite scores cannot undo it.
+    """
+    if len(set(sizes)) <= 1:  # groups are counted, exactly
+        sizes = [1] * len(parts)
+    n_zeros = count_zeros(sum(part.size * size for part, size in zip(parts, sizes, strict=True)), sparsity)
+    if kept is None:
+        return _remove(parts, sizes, n_zeros)
+    removed = sum(int(k.size - np.count_nonzero(k)) * size for k, size in zip(kept, sizes, strict=True))
+    grows = growing and n_zeros < removed
+    undecided = [~k if grows else k for k in kept]
+    candidates = [part[u] for part, u in zip(parts, undecided, strict=True)]
+    found = _remove(candidates, sizes, n_zeros if grows else max(0, n_zeros - removed))
+    masks = [k.copy() for k in kept]
+    for mask, u, f in zip(masks, undecided, found, strict=True):
+        mask[u] = f
+    return masks
+
+
+def _remove(parts: Sequence[Scores], sizes: Sequence[int], n_zeros: int) -> list[Mask]:
+    """Remove the lowest groups until `n_zeros` weights are gone, or the number nearest to it."""
+    if set(sizes) <= {1}:
+        return _keep_highest(parts, n_zeros)
+    order = np.argsort(np.concatenate(parts), kind="stable")
+    each = np.repeat(sizes, [part.size for part in parts])[order]
+    removed = np.concatenate([[0], np.cumsum(each)])
+    mask = np.ones(order.size, bool)
+    mask[order[: int(np.argmin(np.abs(removed - n_zeros)))]] = False
+    return _cut(mask, [part.size for part in parts])
+
+
+def _keep_highest(parts: Sequence[Scores], n_zeros: int) -> list[Mask]:
+    """`keep_highest` of the parts laid end to end, without laying them end to end where they are large.
+
+    A sample brackets the threshold; only the scores within the bracket are ranked. Where the sample misled, all are.
+    """
+    n = sum(part.size for part in parts)
+    if not parts:
+        return []
+    if n > _SMALL and 0 < n_zeros < n:
+        low, high = _bracket(parts, n, n_zeros)
+        masks = [part > high for part in parts]
+        within = [_between(part, low, mask) for part, mask in zip(parts, masks, strict=True)]
+        counts = [index.size for index in within]
+        n_below = n - sum(counts) - sum(int(np.count_nonzero(mask)) for mask in masks)
+        if n_below <= n_zeros <= n_below + sum(counts):
+            undecided = np.concatenate([part[index] for part, index in zip(parts, within, strict=True)])
+            found = _cut(keep_highest(undecided, n_zeros - n_below), counts)
+            for mask, index, f in zip(masks, within, found, strict=True):
+                mask[index] = f
+            return masks
+    whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return _cut(keep_highest(whole, n_zeros), [part.size for part in parts])
+
+
+def _between(part: Scores, low: Any, above: Mask) -> npt.NDArray[np.intp]:
+    """Places of the scores of at least `low` that are not `above`."""
+    within = part >= low
+    within ^= above
+    return np.flatnonzero(within)
+
+
+def _bracket(parts: Sequence[Scores], n: int, n_zeros: int) -> tuple[Any, Any]:
+    """Two scores between which the threshold lies, to four standard errors of a sample.
+
+    A sample of about (3 n)^(2/3) costs as much to draw and sort as the scores that it leaves within the bracket.
+    """
+    stride = max(1, round(n / (3 * n) ** (2 / 3))) | 1  # odd, so as not to fall into step with the shape of a layer
+    sample = np.concatenate([part[::stride] for part in parts])
+    share = n_zeros / n
+    middle, margin = share * sample.size, 4 * math.sqrt(share * (1 - share) * sample.size) + 4
+    first, last = math.floor(middle - margin), math.ceil(middle + margin)
+    sample.sort()  # faster than a partition at two places
+    return sample[first] if first >= 0 else -np.inf, sample[last] if last < sample.size else np.inf
+
+
+def _cut(mask: Mask, sizes: Sequence[int]) -> list[Mask]:
+    return np.split(mask, np.cumsum(sizes)[:-1])
+
+
+def _spread(mask: Mask | None, shape: tuple[int, ...], axes: tuple[int, ...]) -> Mask:
+    """A flat mask of groups as a mask of weights, in memory of its own; None for a layer without weights."""
+    if mask is None:
+        return np.ones(shape, bool)
+    grouped = mask.reshape([1 if axis in axes else n for axis, n in enumerate(shape)])
+    return grouped if grouped.shape == shape else np.array(np.broadcast_to(grouped, shape))

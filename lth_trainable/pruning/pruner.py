@@ -1,0 +1,281 @@
+"""The masks of a model: how they are found, and that they hold."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lth_trainable.pruning.criteria import Criterion, Weights, needs_inputs, reads_previous
+from lth_trainable.pruning.granularity import group_axes
+from lth_trainable.pruning.layers import Layer, bare
+from lth_trainable.pruning.masks import Mask, Scores, prune
+from lth_trainable.seeds import generator
+
+Batches = Callable[[], Iterable[Tensor]]
+CALIBRATION_BATCHES = 8
+
+
+class MaskedLayers:
+    """Layers and the mask in force, if any; `apply` sets what it removes to zero. Small, and survives pickling."""
+
+    def __init__(self, layers: Sequence[Layer], masks: dict[str, Mask] | None = None) -> None:
+        self.layers = list(layers)
+        self.in_force: dict[str, Mask] | None = None
+        self.counts: dict[str, int] = {layer.parameter_name: layer.weight.numel() for layer in self.layers}
+        self._factors: list[Tensor] = []
+        if masks is not None:
+            self.put(masks)
+
+    @property
+    def n_weights(self) -> int:
+        return sum(layer.weight.numel() for layer in self.layers)
+
+    @property
+    def n_kept(self) -> int:
+        """Weights that the mask in force keeps."""
+        return sum(self.counts.values())
+
+    @property
+    def sparsity_pct(self) -> float:
+        """Measured from the mask in force, not from any schedule."""
+        return 100 * (self.n_weights - self.n_kept) / self.n_weights
+
+    @property
+    def collapsed(self) -> list[str]:
+        """Layers without a weight left."""
+        return [layer.name for layer in self.layers if self.counts[layer.parameter_name] == 0]
+
+    def hold(self, masks: dict[str, Mask]) -> None:
+        """Make `masks` (Boolean, True: kept, by parameter name) the mask in force, not touching weights."""
+        self.in_force, self._factors = masks, []
+        self.counts = {name: int(np.count_nonzero(mask)) for name, mask in masks.items()}
+
+    def put(self, masks: dict[str, Mask]) -> None:
+        """Make `masks` the mask in force, and apply it."""
+        self.hold(masks)
+        with torch.no_grad():
+            for layer in self.layers:
+                layer.weight.mul_(torch.from_numpy(masks[layer.parameter_name]).to(layer.weight.device))
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        """Set every masked weight to zero."""
+        if self.in_force is not None:
+            torch._foreach_mul_([layer.weight for layer in self.layers], self.factors())
+
+    @torch.no_grad()
+    def apply_to_gradients(self) -> None:
+        """Set the gradient of every masked weight to zero, so that no norm counts it."""
+        if self.in_force is not None:
+            for layer, factor in zip(self.layers, self.factors(), strict=True):
+                if layer.weight.grad is not None:
+                    layer.weight.grad.mul_(factor)
+
+    def factors(self) -> list[Tensor]:
+        """The mask in force as ones and zeros like the weights, made again when the model has moved; none, if none."""
+        if self.in_force is None:
+            return []
+        weights = [layer.weight for layer in self.layers]
+        stale = any(f.device != w.device or f.dtype != w.dtype for f, w in zip(self._factors, weights, strict=False))
+        if stale or not self._factors:
+            self._factors = [
+                torch.empty_like(w, requires_grad=False).copy_(torch.from_numpy(self.in_force[layer.parameter_name]))
+                for layer, w in zip(self.layers, weights, strict=True)
+            ]
+        return self._factors
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_factors": []}
+
+
+class Pruner(MaskedLayers):
+    """Finds the masks of one model, level by level.
+
+    criterion: see `criteria.py`. seed: of its noise. regrows: remember the score that each weight had when it was
+    removed, by which it returns while the sparsity falls; a removed weight is zero and has no score of its own.
+    `levels` holds the masks after each prune, `counts_by_level` the weights kept, starting with the dense network.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        criterion: Criterion,
+        *,
+        granularity: str = "weight",
+        context: str = "local",
+        seed: int = 0,
+        regrows: bool = False,
+    ) -> None:
+        super().__init__(layers)
+        self.criterion, self.context, self.seed = criterion, context, seed
+        self.axes = {
+            layer.parameter_name: group_axes(granularity, layer.weight.ndim, layer.transposed, layer.name)
+            for layer in self.layers
+        }
+        self.levels: list[dict[str, Mask]] = []
+        self.counts_by_level = [self.counts]
+        self.asked: dict[str, Fraction] = dict.fromkeys(self.counts, Fraction(0))
+        self.initial = {layer.parameter_name: layer.weight.detach().clone() for layer in self.layers}
+        self.previous = self.initial
+        self.regrows = regrows
+        self.remembered: dict[str, Scores] = {}
+
+    @torch.no_grad()
+    def prune(
+        self,
+        sparsity: Fraction | Mapping[str, Fraction],
+        model: nn.Module | None = None,
+        batches: Batches | None = None,
+    ) -> None:
+        """Bring the layers to `sparsity` (a fraction, or one by parameter name) and apply the new mask.
+
+        Masks only shrink while sparsity rises, and only grow while it falls. model, batches: the network and the
+        training data that a criterion marked with `uses_inputs` looks at.
+        """
+        asked = dict.fromkeys(self.counts, sparsity) if isinstance(sparsity, Fraction) else dict(sparsity)
+        inputs: Mapping[str, Tensor] = {}
+        if needs_inputs(self.criterion):
+            assert model is not None and batches is not None, "this criterion looks at training data"
+            inputs = input_norms(model, self.layers, batches())
+        growing = self.regrows and any(asked[name] < self.asked[name] for name in asked)
+        if self.context == "global" or self.regrows:
+            scores = {layer.parameter_name: self._scores(index, inputs) for index, layer in enumerate(self.layers)}
+            if self.regrows:
+                scores = self.remembered = self._recalled(scores)
+            masks = self._masks(scores, sparsity, growing)
+        else:  # a layer at a time: its scores go before the next one's come, and memory is used again
+            masks = {}
+            for index, layer in enumerate(self.layers):
+                name = layer.parameter_name
+                masks |= self._masks({name: self._scores(index, inputs)}, {name: asked[name]}, growing)
+        self.asked = asked
+        self._put(masks)
+        if reads_previous(self.criterion):
+            self.previous = {layer.parameter_name: layer.weight.detach().clone() for layer in self.layers}
+
+    def exchange(self, masks: dict[str, Mask]) -> None:
+        """Put other masks in the place of the last level's, and apply them; what those removed is not brought back."""
+        self.levels.pop()
+        self.counts_by_level.pop()
+        self._put(masks)
+
+    def _put(self, masks: dict[str, Mask]) -> None:
+        self.put(masks)
+        if self.collapsed:
+            names = ", ".join(self.collapsed)
+            warnings.warn(f"no weight is left in {names} at {self.sparsity_pct:.2f} %", stacklevel=3)
+
+    def _masks(
+        self, scores: Mapping[str, Scores], sparsity: Fraction | Mapping[str, Fraction], growing: bool
+    ) -> dict[str, Mask]:
+        before = self.in_force
+        previous = {name: before[name] for name in scores} if before is not None else None
+        return prune(scores, sparsity, axes=self.axes, context=self.context, previous=previous, growing=growing)
+
+    def hold(self, masks: dict[str, Mask]) -> None:
+        super().hold(masks)
+        self.levels.append(masks)
+        self.counts_by_level.append(self.counts)
+
+    def _recalled(self, scores: dict[str, Scores]) -> dict[str, Scores]:
+        """Present scores of the weights that are kept, last ones of those that were removed."""
+        if self.in_force is None or not self.remembered:
+            return scores
+        return {name: np.where(self.in_force[name], s, self.remembered[name]) for name, s in scores.items()}
+
+    def _scores(self, index: int, inputs: Mapping[str, Tensor]) -> Any:
+        layer = self.layers[index]
+        weight, name = layer.weight.detach(), layer.parameter_name
+        scores = self.criterion(
+            Weights(
+                now=weight,
+                initial=self.initial[name].to(weight),
+                previous=self.previous[name].to(weight),
+                draw=lambda: self._noise(index, weight),
+                inputs=inputs.get(name),
+            )
+        )
+        return scores.float().cpu().contiguous().numpy()
+
+    def _noise(self, index: int, like: Tensor) -> Tensor:
+        stream = generator(self.seed, "criterion", len(self.levels) + 1, index)
+        return torch.from_numpy(stream.random(tuple(like.shape), dtype=np.float32)).to(like.device)
+
+
+@torch.no_grad()
+def input_norms(model: nn.Module, layers: Sequence[Layer], batches: Iterable[Tensor]) -> dict[str, Tensor]:
+    """Root mean square of each layer's input channels over `batches`, shaped to multiply the weight, by parameter name.
+
+    The model is in evaluation mode for it, so neither its buffers nor any random stream moves.
+    """
+    modules, sums, seen = dict(bare(model).named_modules()), {}, {}
+    for layer in layers:
+        sums[layer.parameter_name], seen[layer.parameter_name] = torch.zeros((), dtype=torch.float64), 0
+
+    def watch(layer: Layer) -> Any:
+        def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            x = args[0].detach()
+            channel = x.ndim - 1 if isinstance(module, nn.Linear) else 1
+            over = [d for d in range(x.ndim) if d != channel]
+            sums[layer.parameter_name] = sums[layer.parameter_name].to(x.device) + x.double().square().sum(over)
+            seen[layer.parameter_name] += x.numel() // x.shape[channel]
+
+        return modules[layer.name].register_forward_pre_hook(hook)
+
+    training, hooks = model.training, [watch(layer) for layer in layers]
+    try:
+        model.eval()
+        for x in batches:
+            model(x)
+    finally:
+        model.train(training)
+        for hook in hooks:
+            hook.remove()
+    return {layer.parameter_name: _beside(layer, sums, seen) for layer in layers}
+
+
+def _beside(layer: Layer, sums: Mapping[str, Tensor], seen: Mapping[str, int]) -> Tensor:
+    """A layer's norms per input channel, with the axes of its weight."""
+    name, n_dims = layer.parameter_name, layer.weight.ndim
+    norms = (sums[name] / max(seen[name], 1)).sqrt().to(layer.weight)
+    if layer.transposed:
+        return norms.reshape(-1, *[1] * (n_dims - 1))
+    groups = norms.numel() // layer.weight.shape[1]  # a grouped convolution sees each group's channels only
+    rows = norms.reshape(groups, layer.weight.shape[1]).repeat_interleave(layer.weight.shape[0] // groups, dim=0)
+    return rows.reshape(*rows.shape, *[1] * (n_dims - 2))
+
+
+def calibration(dls: Any) -> Batches:
+    """The first few training batches in the order of the data: no shuffling, so no random stream moves."""
+
+    def batches() -> Iterable[Tensor]:
+        loader = dls.train.new(shuffle=False, drop_last=False)
+        for index, (x, *_) in enumerate(loader):
+            if index == CALIBRATION_BATCHES:
+                return
+            yield x
+
+    return batches
+
+
+def report(masked: MaskedLayers) -> str:
+    """The sparsity report: one row a layer and one for all, zeros counted in the mask in force."""
+    rule = "-" * 80
+    rows = [
+        (layer.name, layer.type, layer.weight.numel(), layer.weight.numel() - masked.counts[layer.parameter_name])
+        for layer in masked.layers
+    ]
+    total = ("Overall", "all", masked.n_weights, masked.n_weights - masked.n_kept)
+    head = f"{'Layer':<30} {'Type':<15} {'Params':<10} {'Zeros':<10} {'Sparsity':<10}"
+    return "\n".join(["Sparsity Report:", rule, head, rule, *map(_row, rows), rule, _row(total)])
+
+
+def _row(row: tuple[str, str, int, int]) -> str:
+    name, kind, n, zeros = row
+    return f"{name:<30} {kind:<15} {n:<10,} {zeros:<10,} {100 * zeros / n:>8.2f}%"

@@ -1,0 +1,90 @@
+"""A ticket as one file: masks, initial, rewind and final weights, and where it comes from.
+
+A safetensors file whose metadata is JSON; `docs/callback.md` has a loader of ten lines that needs not this package.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from lth_trainable.errors import UserError
+from lth_trainable.pruning.layers import bare
+from lth_trainable.pruning.masks import Mask, pack, unpack
+
+FORMAT = "lottery-ticket 1"
+PARTS = ("initial", "rewind", "final")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ticket:
+    """masks: Boolean arrays in the shape of their parameter, True where the weight is kept, by parameter name.
+
+    initial, rewind, final: `state_dict`s; rewind is empty where nothing was rewound. provenance: JSON-ready settings of
+    the callback, counts, versions.
+    """
+
+    masks: Mapping[str, Mask]
+    initial: Mapping[str, Tensor]
+    rewind: Mapping[str, Tensor]
+    final: Mapping[str, Tensor]
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @torch.no_grad()
+    def apply(self, model: nn.Module, weights: str = "rewind") -> nn.Module:
+        """Load the "initial", "rewind" or "final" weights into `model` and mask them; returns the model."""
+        state = getattr(self, weights) if weights in PARTS else None
+        if not state:
+            present = [part for part in PARTS if getattr(self, part)]
+            raise UserError(f"ticket: found no {weights} weights; it has {', '.join(present)}")
+        bare(model).load_state_dict(state)
+        for name, mask in self.masks.items():
+            parameter = bare(model).get_parameter(name)
+            parameter.mul_(torch.from_numpy(mask).to(parameter))
+        return model
+
+
+def save_ticket(ticket: Ticket, path: str | Path) -> Path:
+    """Write the ticket, whole or not at all; returns its path. Equal tickets give equal bytes."""
+    tensors = {f"mask/{name}": torch.from_numpy(pack(mask)) for name, mask in ticket.masks.items()}
+    for part in PARTS:
+        for name, tensor in getattr(ticket, part).items():
+            tensors[f"{part}/{name}"] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+    shapes = {name: list(mask.shape) for name, mask in ticket.masks.items()}
+    about = {"format": FORMAT, "shapes": shapes, "provenance": dict(ticket.provenance)}
+    target = Path(path)
+    beside = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.part")
+    beside.write_bytes(save(tensors, metadata={"ticket": json.dumps(about, sort_keys=True)}))
+    os.replace(beside, target)
+    return target
+
+
+def load_ticket(path: str | Path) -> Ticket:
+    """The ticket of a file. Raises `UserError` where the file is missing, damaged or no ticket."""
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            about = json.loads((file.metadata() or {}).get("ticket", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: cannot be read as a ticket ({error}); expected a file of save_ticket") from error
+    if about.get("format") != FORMAT:
+        raise UserError(f"{path}: found format {about.get('format')!r}; expected {FORMAT!r}")
+    shapes = about["shapes"]
+    masks = {name: unpack(np.asarray(tensors[f"mask/{name}"]), tuple(shape)) for name, shape in shapes.items()}
+    parts = {part: _below(tensors, f"{part}/") for part in PARTS}
+    return Ticket(masks=masks, provenance=about["provenance"], **parts)
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

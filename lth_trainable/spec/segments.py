@@ -1,0 +1,266 @@
+"""A spec as segments: initialise, train, prune, rewind, control, each ending in a state with a key. Pure; no torch.
+
+A state key is a hash of the parent's key, the effective range of epochs, and only what acts in the segment, so two
+trials share training up to a boundary iff their keys are equal there. `docs/design.md` has the table of what enters a
+key when. A stretch of training between two other events is a *line*: all its epochs hang on the state that it starts
+from, so an epoch of it has one key however the line is cut up.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from lth_trainable.errors import bad_value
+from lth_trainable.spec.trial_spec import TrialSpec, digest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """One step of a trial's life.
+
+    kind: "init", "train", "prune", "given" (for a prune: the mask of an imported ticket), "restart" (an all-ones mask
+    where the ticket prunes), "rewind", "control" (for the ticket's last rewind, or its reset_end) or "reset_end".
+    level: prune events so far, this one included.
+    start, end: the epochs [start, end) trained, as positions on the LR and data-order clock; start == end where nothing
+    trains. A level that is rewound to an iteration starts within epoch `start`. sparsity: the exact fraction in force
+    after the segment; output_sparsity: that of the output layer, where it has its own. key: the state it ends in.
+    line: of a train segment, what the keys of its epochs are made from.
+    """
+
+    kind: str
+    level: int
+    start: int
+    end: int
+    sparsity: Fraction
+    key: str
+    output_sparsity: Fraction | None = None
+    line: str = ""
+
+    @property
+    def epochs(self) -> int:
+        return self.end - self.start
+
+    def key_at(self, epoch: int) -> str:
+        """Key of the state after the epochs before `epoch`, on the line of a train segment."""
+        return _on_line(self.line, epoch)
+
+
+def segments(spec: TrialSpec, data_digest: str, steps_per_epoch: int | None = None) -> tuple[Segment, ...]:
+    """The whole life of a trial, in order.
+
+    Levels: init, train to k, train to T, then per level prune, rewind to k, train to T. Within a fit: init, train to
+    the first prune (cut at k), then per event prune, rewind, train to the next. Dense: init, train. An imported ticket:
+    init with its weights, given, rewind to those, train. A control is its ticket up to the last prune, and then has
+    "control" for "rewind"; of a supermask, for "reset_end".
+
+    steps_per_epoch: needed where a spec rewinds to an iteration. Raises `UserError` where that comes too late.
+    """
+    chain = _Chain(spec, data_digest)
+    chain.root()
+    if spec.family == "levels":
+        _levels(chain, spec, steps_per_epoch)
+    elif spec.family == "fit":
+        _within_fit(chain, spec)
+    elif spec.family == "given":
+        _given(chain, spec)
+    else:
+        chain.train_to(spec.epochs)
+    if spec.reset_end and spec.control == "none":
+        chain.event("reset_end", at=spec.epochs, rewind=_whither(spec))
+    elif spec.reset_end:
+        chain.event("control", at=spec.epochs, name=spec.control, to=_whither(spec))
+    return tuple(chain.segments)
+
+
+def rewind_key(spec: TrialSpec, chain: Sequence[Segment]) -> str | None:
+    """Key of the state that a trial's rewinds return to, those of its ticket included; None where it has none."""
+    returns = {"rewind", "reset_end"} if spec.starts_over else {"rewind", "reset_end", "control"}
+    within_fit = spec.family == "fit"  # there the last reset comes even where a new initialisation follows it
+    if not spec.rewinds or not (within_fit or any(segment.kind in returns for segment in chain)):
+        return None
+    if spec.rewind_step is not None:
+        return _on_line(_trunk(chain).line, f"{spec.rewind_step}it")
+    return state_at(chain, spec.rewind_epoch or 0)
+
+
+def recorded_keys(spec: TrialSpec, chain: Sequence[Segment]) -> dict[str, str]:
+    """Keys of the states that a trial's record refers to: initial, final, and rewind where its end was rewound to it.
+
+    The initial state of a control that starts over is its new initialisation, one for all such controls of a network.
+    """
+    if spec.starts_over:
+        return {"initial": _event("control-init", chain[0].key, ()), "final": chain[-1].key}
+    rewind = rewind_key(spec, chain)
+    return {"initial": chain[0].key, "final": chain[-1].key, **({"rewind": rewind} if rewind is not None else {})}
+
+
+def state_at(chain: Iterable[Segment], epoch: int) -> str:
+    """Key of the dense state at an epoch boundary of level 0."""
+    return next(s.key for s in chain if s.level == 0 and s.kind in ("init", "train") and s.end == epoch)
+
+
+def _trunk(chain: Iterable[Segment]) -> Segment:
+    return next(s for s in chain if s.kind == "train")
+
+
+def _levels(chain: _Chain, spec: TrialSpec, steps_per_epoch: int | None) -> None:
+    if spec.rewind_step is not None:
+        assert steps_per_epoch is not None, "a rewind to an iteration needs the number of iterations in an epoch"
+        if spec.rewind_step >= spec.epochs * steps_per_epoch:
+            raise bad_value(
+                "rewind_epoch", f"{spec.rewind_step}it",
+                f"less than {spec.epochs * steps_per_epoch}it ({spec.epochs} epochs of {steps_per_epoch} iterations)",
+                "no iteration would be left to retrain",
+            )  # fmt: skip
+    k = spec.retrained_from(steps_per_epoch)
+    if spec.rewind_epoch:
+        chain.train_to(k)
+    chain.train_to(spec.epochs)
+    levels = list(zip(spec.level_sparsities, spec.output_sparsities, strict=True))
+    for level, (sparsity, output) in enumerate(levels, 1):
+        chain.prune(sparsity, output)
+        if spec.acts_at_prune and level == len(levels):
+            _control(chain, spec, k)
+        else:
+            chain.event("rewind", at=k, mode=spec.retrain, to=_whither(spec), optimizer=spec.rewind_optimizer)
+        chain.train_to(spec.epochs)
+
+
+def _control(chain: _Chain, spec: TrialSpec, k: int) -> None:
+    if spec.starts_over:  # what the ticket is rewound to does not act any more
+        chain.event("control", at=0, name=spec.control, order="level" if spec.order_is_new else "dense")
+    else:
+        chain.event("control", at=k, name=spec.control, to=_whither(spec), optimizer=spec.rewind_optimizer)
+
+
+def _within_fit(chain: _Chain, spec: TrialSpec) -> None:
+    events = spec.prunes
+    k = spec.rewind_epoch
+    if k and k < events[0].epoch:
+        chain.train_to(k)
+    for event in events:
+        chain.train_to(event.epoch)
+        chain.prune(event.sparsity)
+        if spec.acts_at_prune and event is events[-1]:
+            to = None if spec.starts_over else _whither(spec)
+            chain.event("control", at=event.epoch, name=spec.control, within="fit", to=to)
+        elif spec.retrain == "tutorial":
+            chain.event("rewind", at=event.epoch, mode="tutorial", to=_whither(spec))
+    chain.train_to(spec.epochs)
+
+
+def _given(chain: _Chain, spec: TrialSpec) -> None:
+    chain.take()
+    if spec.acts_at_prune:
+        _control(chain, spec, spec.start_epoch)
+    else:
+        chain.event("rewind", at=spec.start_epoch, mode=spec.retrain, to=_whither(spec), optimizer=None)
+    chain.train_to(spec.epochs)
+
+
+def _whither(spec: TrialSpec) -> int | str | None:
+    return f"{spec.rewind_step}it" if spec.rewind_step is not None else spec.rewind_epoch
+
+
+class _Chain:
+    """The segments so far, and the keys that the next one hangs on."""
+
+    def __init__(self, spec: TrialSpec, data_digest: str) -> None:
+        self.spec, self.data_digest = spec, data_digest
+        self.code = spec.code_digests()
+        self.segments: list[Segment] = []
+        self.level, self.position, self.sparsity = 0, spec.start_epoch, Fraction(0)
+        self.output: Fraction | None = None
+        self.base = ""  # key of the last state not reached by training
+        self.line: str | None = None  # of the training since then
+        self.training = _training(spec)
+
+    def root(self) -> None:
+        more: dict[str, Any] = {f"{name}_code": self.code[name] for name in ("dataset", "model") if name in self.code}
+        more |= {"width_pct": self.spec.width_pct} if self.spec.width_pct is not None else {}
+        more |= {"ticket": self.spec.ticket} if self.spec.starts_from_given else {}
+        self.event(
+            "init", data=self.data_digest, split_seed=self.spec.split_seed, model=self.spec.model, seed=self.spec.seed,
+            precision=self.spec.precision, **more,
+        )  # fmt: skip
+
+    def train_to(self, epoch: int) -> None:
+        if self.line is None:
+            self.line = _line(self.base, self.position, self.training)
+        if epoch > self.position:
+            self._add("train", self.position, epoch, _on_line(self.line, epoch), self.line)
+            self.position = epoch
+
+    def prune(self, sparsity: Fraction, output: Fraction | None = None) -> None:
+        self.level, self.sparsity, self.output = self.level + 1, sparsity, output
+        if self.spec.restarts:
+            self.event("restart")
+            return
+        self.event(
+            "prune", sparsity=str(sparsity), output=None if output is None else str(output),
+            criterion=self.spec.criterion, granularity=self.spec.granularity, context=self.spec.context,
+            layers=self.spec.layers, code=self.code.get("criterion"),
+        )  # fmt: skip
+
+    def take(self) -> None:
+        """The mask of the imported ticket, in place of the first prune."""
+        self.level, self.sparsity = 1, self.spec.level_sparsities[0]
+        self.event("given", ticket=self.spec.ticket, layers=self.spec.layers)
+
+    def event(self, kind: str, at: int | None = None, **acts: Any) -> None:
+        """A segment without training; `at` moves the clock (a rewind)."""
+        self.position = self.position if at is None else at
+        parent = self.segments[-1].key if self.segments else None
+        self.base, self.line = _event(kind, parent, tuple(acts.items())), None
+        self._add(kind, self.position, self.position, self.base)
+
+    def _add(self, kind: str, start: int, end: int, key: str, line: str = "") -> None:
+        self.segments.append(
+            Segment(
+                kind=kind,
+                level=self.level,
+                start=start,
+                end=end,
+                sparsity=self.sparsity,
+                key=key,
+                output_sparsity=self.output,
+                line=line,
+            )
+        )
+
+
+# Cached, because the trials of a grid repeat each other: that is what the keys are there to find out.
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _event(kind: str, parent: str | None, acts: tuple[tuple[str, Any], ...]) -> str:
+    return digest({kind: dict(acts), "parent": parent})
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _line(base: str, start: int, training: tuple[tuple[str, Any], ...]) -> str:
+    return digest({"train": dict(training), "parent": base, "from": start})
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _on_line(line: str, whither: int | str) -> str:
+    return hashlib.sha256(f"{line}:{whither}".encode()).hexdigest()
+
+
+def _training(spec: TrialSpec) -> tuple[tuple[str, Any], ...]:
+    """What acts while training. Only a learning rate that moves knows the total number of epochs."""
+    acts: dict[str, Any] = {name: getattr(spec, name) for name in _TRAIN_FIELDS}
+    acts |= {name: getattr(spec, name) for name in ("augment",) if getattr(spec, name) != "none"}
+    acts |= {name: getattr(spec, name) for name in ("validate_every",) if getattr(spec, name) is not None}
+    if spec.lr_policy != "constant":
+        acts |= {name: getattr(spec, name) for name in _LR_FIELDS}
+    return tuple(acts.items())
+
+
+_TRAIN_FIELDS = ("batch_size", "optimizer", "lr", "momentum", "beta2", "eps", "weight_decay", "order_seed")
+_LR_FIELDS = ("lr_policy", "warmup_pct", "lr_drops", "lr_drop_factor", "epochs")

@@ -1,0 +1,12 @@
+"""Where the bytes of trials live: sealed folders, shared states, records."""
+
+from lth_trainable.registry import lazy
+
+_HOME = {
+    "store": (
+        "MANIFEST", "RECORD", "MASKS", "WEIGHTS", "TRAINING", "HISTORY", "STATES", "FAILURE", "PLAN", "PART",
+        "FULL", "LISTINGS", "LOOKS", "FORMAT", "Damaged", "Sealed", "Store", "is_no_space", "damage_by_size",
+        "fingerprint_mark", "to_json", "open_run", "open_trial", "finished_trials", "load_masks", "load_trial",
+    ),
+}  # fmt: skip
+__all__, __getattr__ = lazy(__name__, _HOME)

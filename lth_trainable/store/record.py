@@ -1,0 +1,180 @@
+"""The record of a trial, made from the state in which it ends, whoever trained it. No torch.
+
+So a trial that went through Ray and one whose every epoch another trial had trained already are recorded alike.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lth_trainable.models.flops import costs
+from lth_trainable.spec.segments import Segment, recorded_keys
+from lth_trainable.spec.trial_spec import TrialSpec, digest
+from lth_trainable.store.store import FORMAT, HISTORY, MANIFEST, MASKS, RECORD, WEIGHTS, Damaged, Sealed, Store, to_json
+
+_NO_MASKS = (2).to_bytes(8, "little") + b"{}"  # a safetensors file without entries
+_ATTEMPTS = 10  # to seal a trial that another process is sealing too
+_NOT_COMPARED = {"seconds", "trained_by"}  # of an epoch's row: they differ from run to run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """A trial as the store knows it: spec, key, segments, and the fingerprint under which it was trained."""
+
+    spec: TrialSpec
+    key: str
+    chain: tuple[Segment, ...]
+    mark: Mapping[str, Any]
+
+    @property
+    def state_keys(self) -> dict[str, str]:
+        """Keys of the states that its record refers to: initial, final, rewind."""
+        return recorded_keys(self.spec, self.chain)
+
+
+def can_record(store: Store, trial: Identity) -> bool:
+    """Whether every state that the trial's record refers to is stored, and the last one measured.
+
+    Sizes are checked, and the history of the last state is read; the other contents are not.
+    """
+    try:
+        return _sources(store, trial) is not None
+    except Damaged:
+        return False
+
+
+def record_trial(
+    store: Store, run: str, trial: Identity, *, seconds: float = 0.0, epochs_trained: int = 0
+) -> dict[str, Any] | None:
+    """Seal the trial under `run` from the states it refers to; returns the record, None where one of them is missing.
+
+    seconds, epochs_trained: what training cost this trial itself; nothing where others had done it all. Raises
+    `Damaged` for a final state whose history or masks are not those of its manifest.
+    """
+    sources = _sources(store, trial)
+    if sources is None:
+        return None
+    folders, history = sources
+    keys = {which: folder.manifest["key"] for which, folder in folders.items()}
+    final = folders["final"]
+    masks = store.content(final, MASKS) if MASKS in final.manifest["files"] else _NO_MASKS
+    result = _result(trial.spec, history)
+    record = {
+        "format": FORMAT, "trial": trial.spec.name, "key": trial.key, "spec": trial.spec.canonical(),
+        "status": "done" if history["diverged"] is None else "diverged", "reason": history["diverged"],
+        "data": history["data"], "states": keys, "epochs": history["rows"], "layers": _layers(trial.spec, history),
+        "result": result, "shapes": {name: history["weights"][name]["shape"] for name in _pruned(trial.spec, history)},
+        "train_seconds": round(seconds, 4), "epochs_trained": epochs_trained,
+        "fingerprint": dict(trial.mark), "versions": history["versions"],
+        "sha256": {
+            "weights": final.manifest["files"][WEIGHTS]["sha256"], "masks": hashlib.sha256(masks).hexdigest(),
+            "metrics": _metrics_digest(history["rows"], result),
+        },
+    }  # fmt: skip
+    about = {
+        "kind": "trial", "trial": trial.spec.name, "key": trial.key, "status": record["status"],
+        "states": {which: folder.path for which, folder in folders.items()}, "fingerprint": dict(trial.mark),
+    }  # fmt: skip
+    _seal(store, store.trial(run, trial.spec.name), {RECORD: to_json(record), MASKS: masks}, about)
+    return record
+
+
+def _seal(store: Store, path: str, files: Mapping[str, bytes], about: Mapping[str, Any]) -> None:
+    """Seal a trial that another process may be sealing at the same time, with a record of its own seconds.
+
+    Each looks at what has become of the folder after its last write, so whoever writes last leaves it whole.
+    """
+    for _ in range(_ATTEMPTS):
+        with contextlib.suppress(FileNotFoundError, Damaged):
+            store.seal(path, files, about)
+            folder = store.find(path)
+            if folder is not None:
+                for name in folder.manifest["files"]:
+                    store.content(folder, name)
+                return
+        store.delete(f"{path}/{MANIFEST}")  # its files are not all of one record
+    raise Damaged(path, "other processes write it again and again")
+
+
+def _sources(store: Store, trial: Identity) -> tuple[dict[str, Sealed], dict[str, Any]] | None:
+    found = {which: store.find(store.state(key, trial.mark)) for which, key in trial.state_keys.items()}
+    folders = {which: folder for which, folder in found.items() if folder is not None}
+    final = folders.get("final")
+    if final is None or "initial" not in folders or HISTORY not in final.manifest["files"]:
+        return None
+    history = json.loads(store.content(final, HISTORY))
+    if history.get("diverged"):  # perhaps before it came to its rewind point
+        return folders, history
+    return (folders, history) if history.get("evaluation") and len(folders) == len(found) else None
+
+
+def _pruned(spec: TrialSpec, history: Mapping[str, Any]) -> list[str]:
+    return list(history["selections"][spec.layers])
+
+
+def _counts(spec: TrialSpec, history: Mapping[str, Any]) -> list[dict[str, int]]:
+    """Weights kept at each level, dense first, by parameter name."""
+    dense = {name: history["weights"][name]["n"] for name in _pruned(spec, history)}
+    return [dense, *history["counts"]]
+
+
+def _layers(spec: TrialSpec, history: Mapping[str, Any]) -> list[dict[str, Any]]:
+    weights = history["weights"]
+    return [
+        {
+            "level": level, "layer": name, "type": weights[name]["type"], "n_weights": weights[name]["n"],
+            "n_kept": counts[name],
+        }
+        for level, counts in enumerate(_counts(spec, history))
+        for name in _pruned(spec, history)
+    ]  # fmt: skip
+
+
+def _result(spec: TrialSpec, history: Mapping[str, Any]) -> dict[str, Any]:
+    """What became of the trial; accuracies are null where it diverged, costs are those until then."""
+    counts = _counts(spec, history)
+    kept, weights, data = counts[-1], history["weights"], history["data"]
+    n_weights, n_kept = sum(weights[name]["n"] for name in kept), sum(kept.values())
+    return {
+        "sparsity_pct": 100 * (n_weights - n_kept) / n_weights, "n_weights": n_weights, "n_kept": n_kept,
+        "collapsed_layers": [weights[name]["layer"] for name, n in kept.items() if n == 0],
+        "chance_accuracy": 1 / data["n_classes"],
+        **costs(weights, counts, history["rows"], batch_size=spec.batch_size, n_train=data["n_train"]),
+        **_at_the_end(history), **_at_early_stop(spec, history),
+    }  # fmt: skip
+
+
+def _at_the_end(history: Mapping[str, Any]) -> dict[str, Any]:
+    """Measured on the network as it is saved."""
+    names = "valid_loss", "valid_accuracy", "test_loss", "test_accuracy", "balanced_accuracy"
+    if history["diverged"] is not None:
+        return dict.fromkeys(names)
+    found = history["evaluation"]
+    return dict(zip(names, (*found["valid"], *found["test"], found["balanced_accuracy"]), strict=True))
+
+
+def _at_early_stop(spec: TrialSpec, history: Mapping[str, Any]) -> dict[str, Any]:
+    """At the best of the last level's validations; censored: that is the last one, so the loss was still falling."""
+    names = (
+        "best_valid_accuracy", "early_stop_epoch", "early_stop_iteration", "early_stop_censored",
+        "early_stop_valid_loss", "early_stop_valid_accuracy", "early_stop_test_accuracy",
+    )  # fmt: skip
+    if history["diverged"] is not None or spec.reset_end:  # there it would be the trained network's, not the result's
+        return dict.fromkeys(names)
+    best = history["early_stop"]
+    level = [row for row in history["rows"] if row["level"] == best["level"]]
+    is_last = best["iteration"] == sum(row["iterations"] for row in level)
+    values = (
+        max(row["valid_accuracy"] for row in level), best["epoch"], best["iteration"], is_last,
+        best["valid_loss"], best["valid_accuracy"], best["test_accuracy"],
+    )  # fmt: skip
+    return dict(zip(names, values, strict=True))
+
+
+def _metrics_digest(rows: Sequence[Mapping[str, Any]], result: Mapping[str, Any]) -> str:
+    return digest([[{k: v for k, v in row.items() if k not in _NOT_COMPARED} for row in rows], dict(result)])

@@ -1,0 +1,237 @@
+"""Training at a point of its life, in the store: all that it takes to go on from there as if nothing had happened.
+
+    weights.safetensors    the model's state_dict
+    training.safetensors   buffers that state_dict leaves out, the optimiser's moments and steps, the pruner's memory
+    masks.safetensors      bit-packed masks of every level so far, `<level>/<parameter>`
+    history.json           every epoch so far, which weights there are, what was measured at the end
+
+A state that only gives weights (an initialisation, a supermask, whatever is stored where nothing is to be continued)
+is not `complete`: no trial starts from it.
+
+A *passing* state is stored by a trial for itself, should it be killed, in a folder beside the state's own that no other
+process writes: `states/<state key>/<fingerprint>-passing-<token>/`. It goes when there is a deeper one, and takes
+nothing with it that others store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import uuid
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import torch
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from lth_trainable.pruning.masks import Mask, pack, unpack
+from lth_trainable.pruning.pruner import Pruner
+from lth_trainable.pruning.snapshot import Snapshot
+from lth_trainable.store.store import HISTORY, MASKS, STATES, TRAINING, WEIGHTS, Damaged, Sealed, Store, to_json
+
+PASSING = "-passing-"
+ATTEMPTS = 5  # to write a folder that another process, done with a passing state, takes away in that moment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """What a pruner carries from level to level. levels: masks by parameter name. asked: sparsities by parameter name.
+
+    previous: weights at the last prune, for criteria that read them. remembered: scores of removed weights, for
+    schedules that bring them back.
+    """
+
+    levels: tuple[dict[str, Mask], ...] = ()
+    asked: Mapping[str, Fraction] = field(default_factory=dict)
+    previous: Mapping[str, Tensor] = field(default_factory=dict)
+    remembered: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, pruner: Pruner) -> Memory:
+        previous = {} if pruner.previous is pruner.initial else pruner.previous
+        return cls(
+            levels=tuple(pruner.levels), asked=dict(pruner.asked), previous=previous, remembered=pruner.remembered
+        )
+
+    def give(self, pruner: Pruner) -> None:
+        """Put a fresh pruner of the same layers where this one was; the weights are not touched."""
+        for masks in self.levels:
+            pruner.hold(masks)
+        pruner.asked = {**pruner.asked, **self.asked}
+        pruner.remembered = dict(self.remembered)
+        if self.previous:
+            pruner.previous = {name: tensor.to(pruner.initial[name]) for name, tensor in self.previous.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """A state as it is in memory. history: see `history.json` of a stored one."""
+
+    snapshot: Snapshot
+    memory: Memory
+    history: Mapping[str, Any]
+
+
+class States:
+    """The states of a storage that were made under one fingerprint: bytes are equal only within one."""
+
+    def __init__(self, store: Store, mark: Mapping[str, Any]) -> None:
+        self.store, self.mark = store, dict(mark)
+        self.known: set[str] = set()
+        self.set_aside: list[str] = []
+        self.token = uuid.uuid4().hex[:8]
+
+    def look(self, keys: Collection[str]) -> None:
+        """See which of these keys there is something of, once: `has` answers from it."""
+        self.known = self.store.present(STATES, keys)
+
+    def has(self, key: str, complete: bool = True) -> bool:
+        """Whether the state is stored whole."""
+        return key in self.known and self.find(key, complete) is not None
+
+    def find(self, key: str, complete: bool = True) -> Sealed | None:
+        """The folder of a state; None where there is none (a damaged one is set aside, and told in `set_aside`)."""
+        try:
+            folder = self.store.find(self.path(key))
+        except Damaged as damage:
+            self._put_aside(damage)
+            return None
+        return folder if folder is None or folder.manifest.get("complete") or not complete else None
+
+    def path(self, key: str) -> str:
+        return self.store.state(key, self.mark)
+
+    def seal(self, key: str, state: State, complete: bool = True, anew: bool = False) -> str:
+        """Store a state unless it is there, or in any case; returns its folder."""
+        if anew or self.find(key, complete) is None:
+            self._write(self.path(key), key, state, complete)
+        self.known.add(key)
+        return self.path(key)
+
+    def seal_passing(self, key: str, state: State) -> str:
+        """Store a state for a while; returns its folder, which `delete_passing` takes away."""
+        path = f"{self.path(key)}{PASSING}{self.token}"
+        self._write(path, key, state, complete=True)
+        return path
+
+    def passing(self, key: str) -> list[str]:
+        """Folders of the passing states of this key and fingerprint, whoever stored them."""
+        whose = self.path(key).rpartition("/")[2] + PASSING
+        names = self.store.folders(f"{STATES}/{key}") if key in self.known else []
+        return [f"{STATES}/{key}/{name}" for name in names if name.startswith(whose)]
+
+    def delete_passing(self, path: str) -> None:
+        """Take a passing state away, and the folder of its key where that leaves nothing in it."""
+        self.store.delete_folder(path)
+        with contextlib.suppress(OSError):  # there are others in it, or it is an object store, without empty folders
+            os.rmdir(f"{self.store.root}/{path.rpartition('/')[0]}")
+
+    def load(self, key: str, like: Snapshot) -> State | None:
+        """A complete state; None where there is none or it is damaged. like: a snapshot of the same model."""
+        for path in (self.path(key), *self.passing(key)):
+            try:
+                folder = self.store.find(path)
+                if folder is not None and folder.manifest["complete"]:
+                    return self._read(folder, like)
+            except Damaged as damage:
+                self._put_aside(damage)
+            except FileNotFoundError:  # a passing state whose trial has gone on
+                continue
+        return None
+
+    def is_sound(self, key: str) -> bool:
+        """Whether every byte of a stored state is that of its manifest; a damaged one is set aside."""
+        folder = self.find(key, complete=False)
+        try:
+            for name in folder.manifest["files"] if folder is not None else ():
+                self.store.content(folder, name)  # type: ignore[arg-type]
+        except Damaged as damage:
+            self._put_aside(damage)
+            return False
+        return folder is not None
+
+    def _write(self, path: str, key: str, state: State, complete: bool) -> None:
+        files = {WEIGHTS: save_tensors(_rows(state.snapshot.weights)), HISTORY: to_json(dict(state.history))}
+        masks = packed(state.memory.levels)
+        if masks:
+            files[MASKS] = save_arrays(masks)
+        if complete:
+            files[TRAINING] = save_tensors(_rows(_training(state)))
+        about = {"kind": "state", "key": key, "complete": complete, "fingerprint": self.mark}
+        for _ in range(ATTEMPTS - 1):
+            with contextlib.suppress(FileNotFoundError):
+                self.store.seal_shared(path, files, about)
+                return
+        self.store.seal_shared(path, files, about)
+
+    def _read(self, folder: Sealed, like: Snapshot) -> State:
+        history = json.loads(self.store.content(folder, HISTORY))
+        training = load_tensors(self.store.content(folder, TRAINING))
+        tensors = {**load_tensors(self.store.content(folder, WEIGHTS)), **_below("buffer", training)}
+        levels: dict[int, dict[str, Mask]] = {}
+        if MASKS in folder.manifest["files"]:
+            for entry, bits in load_arrays(self.store.content(folder, MASKS)).items():
+                level, _, name = entry.partition("/")
+                levels.setdefault(int(level), {})[name] = unpack(bits, tuple(history["weights"][name]["shape"]))
+        memory = Memory(
+            levels=tuple(levels[level] for level in sorted(levels)),
+            asked={name: Fraction(value) for name, value in history["asked"].items()},
+            previous=_below("previous", training),
+            remembered={name: tensor.numpy() for name, tensor in _below("remembered", training).items()},
+        )
+        snapshot = like.replaced(tensors, _optimizer_state(_below("optimizer", training)))
+        return State(snapshot=snapshot, memory=memory, history=history)
+
+    def _put_aside(self, damage: Damaged) -> None:
+        self.set_aside.append(f"{damage}; set aside in {self.store.quarantine(damage, STATES)}")
+
+
+def size_of(state: State) -> int:
+    """Bytes of a state's tensors, as they are stored."""
+    tensors = [*state.snapshot.weights.values(), *_training(state).values()]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def packed(levels: Iterable[Mapping[str, Mask]]) -> dict[str, Any]:
+    """Masks of all levels, bit-packed, by `<level>/<parameter>`."""
+    return {f"{level}/{name}": pack(mask) for level, masks in enumerate(levels, 1) for name, mask in masks.items()}
+
+
+def _training(state: State) -> dict[str, Tensor]:
+    snapshot, memory = state.snapshot, state.memory
+    optimizer = (snapshot.optimizer or {}).get("state", {})
+    return {
+        **{f"buffer/{name}": tensor for name, tensor in snapshot.transient.items()},
+        **{
+            f"optimizer/{index}/{name}": torch.as_tensor(value)
+            for index, values in optimizer.items()
+            for name, value in values.items()
+            if value is not None
+        },
+        **{f"previous/{name}": tensor for name, tensor in memory.previous.items()},
+        **{f"remembered/{name}": torch.from_numpy(scores) for name, scores in memory.remembered.items()},
+    }
+
+
+def _optimizer_state(tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+    state: dict[int, dict[str, Tensor]] = {}
+    for path, tensor in tensors.items():
+        index, _, name = path.partition("/")
+        state.setdefault(int(index), {})[name] = tensor
+    return dict(sorted(state.items()))
+
+
+def _below(folder: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(f"{folder}/"): t for name, t in tensors.items() if name.startswith(f"{folder}/")}
+
+
+def _rows(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies in memory of their own, row-major: safetensors takes no tensors that share memory, as tied weights do."""
+    return {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}

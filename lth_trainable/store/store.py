@@ -1,0 +1,378 @@
+"""The store: folders of files with a manifest written last. It is the truth; Ray only schedules.
+
+    <storage>/states/<state key>/<fingerprint>/     training at a point of the plan, shared by all runs
+    <storage>/<run>/trials/<trial>/                 record and masks of one finished trial
+    <storage>/<run>/{plan.json,analysis/,quarantine/,ray/}
+
+A folder without a valid manifest does not exist. Listing checks sizes and the manifest's own SHA-256, reading checks
+SHA-256. Local folders, NFS and object stores go through one code path (`pyarrow.fs`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import uuid
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pyarrow import fs
+
+from lth_trainable.errors import UserError
+from lth_trainable.spec.trial_spec import digest, spec_from_dict
+
+if TYPE_CHECKING:
+    from torch import nn
+
+MANIFEST = "manifest.json"
+RECORD = "record.json"
+MASKS = "masks.safetensors"
+WEIGHTS = "weights.safetensors"
+TRAINING = "training.safetensors"
+HISTORY = "history.json"
+STATES = "states"
+FAILURE = "failure.json"
+PLAN = "plan.json"
+PART = ".part"
+FULL = "no space"  # status of a trial that ended since the storage is full
+LISTINGS = 20  # attempts to list a folder that others are writing
+LOOKS = 3  # at a folder that seems damaged
+FORMAT = 1
+
+
+class Damaged(Exception):
+    """A folder whose files are not those of its manifest; `reason` says which and how."""
+
+    def __init__(self, folder: str, reason: str) -> None:
+        super().__init__(f"{folder}: {reason}")
+        self.folder, self.reason = folder, reason
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sealed:
+    """A complete folder: its path within the store and the content of its manifest."""
+
+    path: str
+    manifest: Mapping[str, Any]
+
+
+class Store:
+    """Sealed folders under one root: a path, or a URI that `pyarrow.fs` knows (`s3://bucket/prefix`).
+
+    What a URI says after its `?`, such as `endpoint_override`, belongs to the connection: `at` keeps it last.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.uri = str(root)
+        if "://" in self.uri:
+            self.fs, self.root = fs.FileSystem.from_uri(self.uri)
+        else:
+            self.fs, self.root = fs.LocalFileSystem(), str(Path(root).expanduser().resolve())
+        self.root = self.root.rstrip("/")
+
+    @property
+    def place(self) -> str:
+        """The store's path or URI, the same from every working directory."""
+        return self.uri if "://" in self.uri else self.root
+
+    def at(self, path: str) -> str:
+        """The path or URI of what is at `path` in this store, as a person would type it."""
+        place, mark, connection = self.uri.partition("?") if "://" in self.uri else (self.uri, "", "")
+        return f"{place.rstrip('/')}/{path}{mark}{connection}"
+
+    # -- sealed folders ----------------------------------------------------------------------------------------------
+
+    def seal_shared(self, path: str, files: Mapping[str, bytes], about: Mapping[str, Any]) -> Sealed:
+        """As `seal`, for a folder that several runs may write at once, with contents that need not be equal.
+
+        Files bear part of their SHA-256 in their names, so nobody overwrites another's: whichever manifest comes last,
+        its files are there.
+        """
+        sums: dict[str, Any] = {}
+        for name, content in sorted(files.items()):
+            sha = hashlib.sha256(content).hexdigest()
+            stem, _, ending = name.rpartition(".")
+            sums[name] = {"size": len(content), "sha256": sha, "file": f"{stem}-{sha[:12]}.{ending}"}
+            self.write(f"{path}/{sums[name]['file']}", content)
+        manifest = _manifest(about, sums)
+        self.write(f"{path}/{MANIFEST}", to_json(manifest))
+        return Sealed(path=path, manifest=manifest)
+
+    def seal(self, path: str, files: Mapping[str, bytes], about: Mapping[str, Any]) -> Sealed:
+        """Write `files` into the folder `path`, then its manifest with `about`, sizes and SHA-256.
+
+        A folder that holds just this is left alone; another manifest goes before its files do, and so do leftovers of
+        an unsealed attempt. Two writers of the same content do not harm each other.
+        """
+        sums = {n: {"size": len(c), "sha256": hashlib.sha256(c).hexdigest()} for n, c in sorted(files.items())}
+        manifest = _manifest(about, sums)
+        present = set(self.sizes(path))
+        if MANIFEST in present:
+            if self._is_sealed_as(path, manifest):
+                return Sealed(path=path, manifest=manifest)
+            self.delete(f"{path}/{MANIFEST}")
+        for stray in present - set(files) - {MANIFEST}:
+            if not stray.endswith(PART):  # may be another writer's, at work
+                self.delete(f"{path}/{stray}")
+        for name, content in files.items():
+            self.write(f"{path}/{name}", content)
+        self.write(f"{path}/{MANIFEST}", to_json(manifest))
+        return Sealed(path=path, manifest=manifest)
+
+    def _is_sealed_as(self, path: str, manifest: Mapping[str, Any]) -> bool:
+        try:
+            folder = self.find(path)
+        except Damaged:
+            return False
+        return folder is not None and to_json(folder.manifest) == to_json(manifest)
+
+    def find(self, path: str) -> Sealed | None:
+        """The sealed folder at `path`, None where there is none. Raises `Damaged` when sizes or manifest are off.
+
+        What looks damaged is looked at again: another process may have sealed the folder between listing and reading.
+        """
+        for _ in range(LOOKS - 1):
+            with contextlib.suppress(Damaged, FileNotFoundError):
+                return self._look(path)
+        return self._look(path)
+
+    def _look(self, path: str) -> Sealed | None:
+        sizes = self.sizes(path)
+        if MANIFEST not in sizes:
+            return None
+        try:
+            manifest = json.loads(self.read(f"{path}/{MANIFEST}"))
+        except ValueError as error:
+            raise Damaged(path, f"{MANIFEST} is unreadable ({error})") from error
+        if isinstance(manifest, dict) and manifest.get("format", FORMAT) != FORMAT:
+            raise UserError(f"{path}: written in format {manifest['format']!r}; this version reads {FORMAT}")
+        reason = damage_by_size(manifest, sizes)
+        if reason is not None:
+            raise Damaged(path, reason)
+        return Sealed(path=path, manifest=manifest)
+
+    def content(self, folder: Sealed, name: str) -> bytes:
+        """One file of a sealed folder, its SHA-256 checked. Raises `Damaged`."""
+        entry = folder.manifest["files"][name]
+        try:
+            content = self.read(f"{folder.path}/{entry.get('file', name)}")
+        except FileNotFoundError as error:
+            raise Damaged(folder.path, f"{name} is missing") from error
+        if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+            raise Damaged(folder.path, f"{name} does not have the SHA-256 of the manifest")
+        return content
+
+    def quarantine(self, damage: Damaged, run: str) -> str:
+        """Set a damaged folder aside under the run's quarantine; returns where it went.
+
+        Another process may find the same damage at the same time: the folder goes once.
+        """
+        target = f"{run}/quarantine/{Path(damage.folder).name}-{uuid.uuid4().hex[:8]}"
+        self.fs.create_dir(self._full(Path(target).parent.as_posix()), recursive=True)
+        with contextlib.suppress(FileNotFoundError):
+            if isinstance(self.fs, fs.LocalFileSystem):
+                self.fs.move(self._full(damage.folder), self._full(target))
+            else:  # object stores do not move folders
+                for name in self.sizes(damage.folder):
+                    self.write(f"{target}/{name}", self.read(f"{damage.folder}/{name}"))
+                self.delete_folder(damage.folder)
+        self.write(f"{target}/reason.txt", f"{damage}\n".encode())
+        return target
+
+    # -- runs and states ---------------------------------------------------------------------------------------------
+
+    def trial(self, run: str, name: str) -> str:
+        return f"{run}/trials/{name}"
+
+    def state(self, key: str, fingerprint: Mapping[str, Any]) -> str:
+        """Where the state `key` lives for machines of this fingerprint: bytes are equal only within one."""
+        return f"{STATES}/{key}/{fingerprint_mark(fingerprint)}"
+
+    def folders(self, path: str) -> list[str]:
+        """Names of the folders below `path`, sorted; empty where there is no `path`."""
+        return sorted(i.base_name for i in self._list(path) if i.type == fs.FileType.Directory)
+
+    def present(self, path: str, names: Collection[str]) -> set[str]:
+        """Those of `names` that are folders below `path`.
+
+        Each is looked up, so that a trial's cost does not grow with what other trials have stored; an object store
+        answers slowly, and lists a thousand at a time.
+        """
+        if not isinstance(self.fs, fs.LocalFileSystem):
+            return set(names).intersection(self.folders(path))
+        infos = self.fs.get_file_info([self._full(f"{path}/{name}") for name in names])
+        return {info.base_name for info in infos if info.type == fs.FileType.Directory}
+
+    # -- single files ------------------------------------------------------------------------------------------------
+
+    def read(self, path: str) -> bytes:
+        with self.fs.open_input_stream(self._full(path)) as stream:
+            return stream.read()
+
+    def write(self, path: str, content: bytes) -> None:
+        """Whole or not at all: written beside, then moved (object stores are atomic themselves)."""
+        full = self._full(path)
+        local = isinstance(self.fs, fs.LocalFileSystem)
+        if local:
+            Path(full).parent.mkdir(parents=True, exist_ok=True)
+        target = f"{full}.{uuid.uuid4().hex[:8]}{PART}" if local else full
+        try:
+            with self.fs.open_output_stream(target) as stream:
+                stream.write(content)
+            if local:
+                self.fs.move(target, full)
+        except OSError:
+            if local:  # else a full disk would be kept full by what did not fit on it
+                Path(target).unlink(missing_ok=True)
+            raise
+
+    def exists(self, path: str) -> bool:
+        return self.fs.get_file_info(self._full(path)).type != fs.FileType.NotFound
+
+    def delete(self, path: str) -> None:
+        """Delete a file; another process may have been faster."""
+        with contextlib.suppress(FileNotFoundError):
+            self.fs.delete_file(self._full(path))
+
+    def delete_folder(self, path: str) -> None:
+        """Delete a folder with all that is in it; another process may have been faster."""
+        with contextlib.suppress(FileNotFoundError):
+            self.fs.delete_dir(self._full(path))
+
+    def _full(self, path: str) -> str:
+        return f"{self.root}/{path}"
+
+    def sizes(self, path: str) -> dict[str, int]:
+        """Bytes of the files in the folder `path`, by name; empty where there is no `path`."""
+        return {i.base_name: i.size for i in self._list(path) if i.type == fs.FileType.File}
+
+    def _list(self, path: str) -> list[fs.FileInfo]:
+        """What is in the folder `path`; nothing where there is none.
+
+        Another process may be making it or moving files in it: a listing that was overtaken is taken again.
+        """
+        selector = fs.FileSelector(self._full(path), allow_not_found=True)
+        for _ in range(LISTINGS - 1):
+            with contextlib.suppress(FileNotFoundError):
+                return self.fs.get_file_info(selector)
+        return self.fs.get_file_info(selector)
+
+
+def is_no_space(error: BaseException) -> bool:
+    """Whether a write failed since the disk, or what its owner may use of it, is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def damage_by_size(manifest: Any, sizes: Mapping[str, int]) -> str | None:
+    """What is wrong with a folder of this manifest and these bytes by file name, if anything; no file is read."""
+    try:
+        expected = {entry.get("file", name): entry["size"] for name, entry in manifest["files"].items()}
+        sha = digest({name: value for name, value in manifest.items() if name != "sha256"})
+    except (KeyError, TypeError, AttributeError) as error:
+        return f"{MANIFEST} is unreadable ({error})"
+    if not expected or manifest.get("sha256", sha) != sha:  # one of an earlier version does not have it
+        return f"{MANIFEST} does not have its own SHA-256"
+    for name, size in expected.items():
+        if sizes.get(name) != size:
+            return f"{name} has {sizes.get(name, 'no')} bytes, {size} expected"
+    return None
+
+
+def _manifest(about: Mapping[str, Any], files: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a manifest, with the SHA-256 of all the rest of it."""
+    content = {"format": FORMAT, **about, "files": files}
+    return {**content, "sha256": digest(content)}
+
+
+def fingerprint_mark(fingerprint: Mapping[str, Any]) -> str:
+    """A short name of a fingerprint, for folders."""
+    return digest(dict(fingerprint))[:12]
+
+
+def to_json(content: Any) -> bytes:
+    """JSON as every file of the store has it: indented, sorted, no NaN, a newline at the end."""
+    return (json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def open_run(path: str | Path) -> tuple[Store, str]:
+    """The store and the run's name for the path or URI of a run, such as `runs/digits`."""
+    storage, name = _split(str(path), "/")
+    return Store(storage or "."), name
+
+
+def open_trial(path: str | Path) -> tuple[Store, str, str]:
+    """The store and the names of run and trial for the path or URI of a trial, such as `runs/digits/trials/NAME`."""
+    run_path, name = _split(str(path), "/trials/")
+    return *open_run(run_path), name
+
+
+def _split(path: str, at: str) -> tuple[str, str]:
+    """What is before and after the last `at`; what a URI says of its connection stays with the former."""
+    place, mark, connection = path.partition("?") if "://" in path else (path, "", "")
+    before, _, after = place.rstrip("/").rpartition(at)
+    return f"{before}{mark}{connection}", after
+
+
+def finished_trials(store: Store, run: str) -> Iterator[tuple[Sealed, dict[str, Any]]]:
+    """Each finished trial of a run with its record, in order of name. Raises `Damaged` at a damaged one."""
+    for name in store.folders(f"{run}/trials"):
+        folder = store.find(store.trial(run, name))
+        if folder is not None:
+            yield folder, json.loads(store.content(folder, RECORD))
+
+
+def load_masks(store: Store, folder: Sealed) -> dict[int, dict[str, Any]]:
+    """Masks of a trial, by level, then by parameter name: Boolean numpy arrays, True where the weight is kept."""
+    from safetensors.numpy import load
+
+    from lth_trainable.pruning.masks import unpack
+
+    shapes = json.loads(store.content(folder, RECORD))["shapes"]
+    levels: dict[int, dict[str, Any]] = {}
+    for entry, packed in load(store.content(folder, MASKS)).items():
+        level, _, name = entry.partition("/")
+        levels.setdefault(int(level), {})[name] = unpack(packed, tuple(shapes[name]))
+    return levels
+
+
+def load_trial(path: str | Path, which: str = "final") -> nn.Module:
+    """A ready model, in evaluation mode on the CPU: weights of a trial with its final mask applied.
+
+    path: the trial's folder, such as `runs/digits/trials/digits-lenet_300_100-imp-s64-r0-seed0`.
+    which: "final", "initial" or "rewind" weights. Raises `UserError` where there is no such trial.
+    """
+    store, run, name = open_trial(path)
+    try:
+        return _load(store, store.trial(run, name) if name else str(path), which)
+    except Damaged as damage:
+        raise UserError(f"{damage}; rerun the sweep's command to train this trial again") from damage
+
+
+def _load(store: Store, path: str, which: str) -> nn.Module:
+    import torch
+    from safetensors.torch import load
+
+    from lth_trainable.models.networks import build
+
+    folder = store.find(path)
+    if folder is None:
+        raise UserError(f"{path}: found no finished trial; expected a folder RUN/trials/TRIAL with a {MANIFEST}")
+    record = json.loads(store.content(folder, RECORD))
+    reference = folder.manifest["states"].get(which)
+    state = store.find(reference) if reference else None
+    if state is None:
+        there = f"{reference} is missing" if reference else f"it has {', '.join(folder.manifest['states'])}"
+        raise UserError(f"{path}: found no {which} weights; {there}")
+    weights = load(store.content(state, WEIGHTS))
+    spec = spec_from_dict(record["spec"])
+    with torch.random.fork_rng():
+        model = build(spec.model, tuple(record["data"]["shape"]), record["data"]["n_classes"], spec.width_pct)
+    model.load_state_dict(weights)
+    levels = load_masks(store, folder)
+    for parameter, mask in levels.get(max(levels, default=0), {}).items():
+        model.get_parameter(parameter).data.mul_(torch.from_numpy(mask))
+    return model.eval()

@@ -1,0 +1,175 @@
+"""A ticket in the names of its file -> the same in those of a network, or what does not fit.
+
+Names may differ by what stands before all of them (`module.`, `model.`). Where they differ in another way, and no two
+tensors have the same shape, the shapes say which is which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lth_trainable.errors import UserError, bad_value
+from lth_trainable.pruning.layers import LAYER_TYPES, prunable_layers
+from lth_trainable.pruning.masks import Mask
+from lth_trainable.tickets.formats import Foreign
+from lth_trainable.tickets.imported import Imported
+
+SHOWN = 3  # mismatches of a kind that an error lists
+
+Names = dict[str, str]
+
+
+def fit_ticket(found: Foreign, model: nn.Module) -> Imported:
+    """The ticket for this network. Raises `UserError` where it does not fit it, or is no ticket."""
+    like = model.state_dict()
+    names, told = _renamed(_shapes(found.weights), _shapes(like))
+    weights = {names[name]: tensor for name, tensor in found.weights.items()}
+    _check_names(found.source, _shapes(weights), _shapes(like))
+    other = sorted({str(t.dtype).removeprefix("torch.") for n, t in weights.items() if t.dtype != like[n].dtype})
+    weights = {name: _own(weights[name].to("cpu", tensor.dtype)) for name, tensor in like.items()}
+    for name, tensor in weights.items():
+        if not torch.isfinite(tensor).all():
+            raise bad_value(f"{found.source}, {name}", "NaN or infinite weights", "finite ones")
+    prunable = {layer.parameter_name: layer.weight for layer in prunable_layers(model, LAYER_TYPES["all"])}
+    masks = {name: np.ones(tuple(weight.shape), bool) for name, weight in prunable.items()}
+    if found.masks is None:
+        masks |= {name: weights[name].numpy() != 0 for name in prunable}
+    else:
+        masks |= _fitted_masks(found, found.masks, names, prunable)
+    _check_masks(found.source, masks)
+    return Imported(
+        weights=weights, masks=masks, epoch=found.epoch, source=found.source,
+        told=(*found.told, *told, *([f"{', '.join(other)} taken as the network's type"] if other else [])),
+    )  # fmt: skip
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """A copy in memory of its own, row-major: tied weights share theirs, which no safetensors file can hold."""
+    return tensor.detach().clone(memory_format=torch.contiguous_format)
+
+
+def layers_of(ticket: Imported, model: nn.Module, asked: str | None) -> str:
+    """The choice of prunable layers (`LAYER_TYPES`) that the mask is of. asked: this one, and no other.
+
+    The usual one where the mask removes nothing beyond it, else all. Raises `UserError` where that asked for does not
+    hold all layers that the mask prunes.
+    """
+    pruned = {name for name, mask in ticket.masks.items() if not mask.all()}
+    usual = asked or "auto"
+    outside = sorted(pruned - set(selected(model, usual)))
+    if outside and asked is not None:
+        raise bad_value(
+            f"{ticket.source}, {outside[0]}", "a mask with zeros", f"one without: layers {asked} are pruned",
+            "take --layers all, or leave it out",
+        )  # fmt: skip
+    return "all" if outside else usual
+
+
+def selected(model: nn.Module, layers: str) -> list[str]:
+    """Names of the weights that a choice of layers prunes."""
+    return [layer.parameter_name for layer in prunable_layers(model, LAYER_TYPES[layers])]
+
+
+# -- names -----------------------------------------------------------------------------------------------------------
+
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def _shapes(tensors: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _renamed(found: Shapes, wanted: Shapes) -> tuple[Names, tuple[str, ...]]:
+    """The network's name of each of the file's, and what is to be told of it; as they are where nothing fits better."""
+    names = {name: name for name in found}
+    ways: list[tuple[Names, tuple[str, ...]]] = [
+        (names, ()),
+        *(({n: n.removeprefix(p) for n in found}, (f"{p} taken from before its names",)) for p in _prefixes(found)),
+        *(({n: p + n for n in found}, (f"{p} put before its names",)) for p in _prefixes(wanted)),
+    ]
+    best = max(ways, key=lambda way: len(wanted.keys() & set(way[0].values())))
+    by_shape = {shape: name for name, shape in wanted.items()}
+    unique = len(by_shape) == len(wanted) == len(found) and set(found.values()) == set(by_shape)
+    if unique and not wanted.keys() & set(best[0].values()):
+        names = {name: by_shape[shape] for name, shape in found.items()}
+        return names, (f"its names by their shapes: {', '.join(f'{a} is {b}' for a, b in names.items())}",)
+    return best
+
+
+def _prefixes(names: Iterable[str]) -> list[str]:
+    """What stands before all names, up to each of its dots: `a.`, `a.b.`."""
+    parts = [name.split(".")[:-1] for name in names]
+    common: list[str] = []
+    for step in zip(*parts, strict=False):
+        if len(set(step)) > 1:
+            break
+        common.append(step[0])
+    return [".".join(common[: i + 1]) + "." for i in range(len(common))]
+
+
+def _check_names(source: str, found: Shapes, wanted: Shapes) -> None:
+    """Raise `UserError` with the first mismatches of each kind, and what the network has."""
+    missing = [f"{name} {_size(shape)}" for name, shape in wanted.items() if name not in found]
+    unexpected = [f"{name} {_size(shape)}" for name, shape in found.items() if name not in wanted]
+    others = [
+        f"{name} {_size(found[name])}, there {_size(shape)}"
+        for name, shape in wanted.items() if name in found and found[name] != shape
+    ]  # fmt: skip
+    kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", others))
+    problems = [f"{len(names)} {kind} ({_few(names)})" for kind, names in kinds if names]
+    if problems:
+        has = _few([f"{name} {_size(shape)}" for name, shape in wanted.items()], 2 * SHOWN)
+        raise UserError(
+            f"{source}: does not fit the network: {', '.join(problems)}; expected its {len(wanted)} tensors: {has}; "
+            "choose the --model that the ticket is of, or plug it in as package.module:function"
+        )
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "×".join(map(str, shape)) or "scalar"
+
+
+def _few(names: Collection[str], most: int = SHOWN) -> str:
+    return ", ".join(list(names)[:most]) + (", ..." if len(names) > most else "")
+
+
+# -- masks -----------------------------------------------------------------------------------------------------------
+
+
+def _fitted_masks(
+    found: Foreign, masks: Mapping[str, Tensor], names: Names, prunable: Mapping[str, Tensor]
+) -> dict[str, Mask]:
+    """Masks by the network's names, of weights that can be pruned. Raises `UserError`."""
+    if not masks.keys() <= names.keys():
+        names, _ = _renamed(_shapes(masks), _shapes(prunable))
+    fitted = {}
+    for name, mask in masks.items():
+        target, whose = names[name], f"{found.source}, mask of {name}"
+        if not ((mask == 0) | (mask == 1)).all():
+            raise bad_value(whose, "values between", "0 where a weight is removed, 1 where it is kept")
+        if target in prunable:
+            if mask.shape != prunable[target].shape:
+                size = _size(tuple(prunable[target].shape))
+                raise bad_value(whose, _size(tuple(mask.shape)), f"the shape of {target}, {size}")
+            fitted[target] = mask.cpu().numpy() != 0
+        elif not mask.bool().all():
+            expected = f"zeros in weights of convolutions and linear layers alone: {_few(list(prunable))}"
+            raise bad_value(whose, "zeros", expected)
+    return fitted
+
+
+def _check_masks(source: str, masks: Mapping[str, Mask]) -> None:
+    if all(mask.all() for mask in masks.values()):
+        raise UserError(
+            f"{source}: found no zeros in its masks; expected a ticket, of which weights are removed; a file of masks "
+            "goes to --import-masks"
+        )
+    empty = [name for name, mask in masks.items() if not mask.any()]
+    if empty:
+        raise bad_value(f"{source}, {empty[0]}", "no weight left", "at least one in every layer", "nothing passes it")

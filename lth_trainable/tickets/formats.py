@@ -1,0 +1,231 @@
+"""Tickets as they lie about elsewhere -> tensors in the names of their file. Nothing is ever unpickled but tensors.
+
+* a state_dict, .safetensors or .pt (.pth, .bin, .ckpt), alone or as the one entry of a checkpoint that holds tensors by
+  name; masks are entries `NAME_mask` beside `NAME`, or beside `NAME_orig` (torch.nn.utils.prune), or in a file of their
+  own, or else what is not zero;
+* a file of `save_ticket`;
+* a folder of `python -m analysis export`;
+* a folder of OpenLTH (github.com/facebookresearch/open_lth, 2020): `level_L` or `level_L/main` with `mask.pth` and
+  `model_epE_itI.pth`. The model of the least step is the masked start of the level; the unmasked one is that of
+  `level_0`, and is taken from there where it lies beside.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from lth_trainable.errors import UserError, bad_value
+from lth_trainable.pruning.ticket import load_ticket
+
+PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".tar")
+EXPORT, OPEN_LTH = "ticket.json", "mask.pth"
+_MODEL = re.compile(r"model_ep(\d+)_it(\d+)\.pth")
+_WITHIN = "within epoch {}, at whose beginning training starts here"
+_FORMATS = "a .safetensors or .pt file of tensors by name, a folder of `analysis export`, or a level of OpenLTH"
+
+Tensors = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Foreign:
+    """A ticket as its file has it. masks: None where nothing but zeros says what is removed.
+
+    epoch: of the weights, as far as the file says. told: what a person should know of how it was read.
+    """
+
+    source: str
+    weights: Tensors
+    masks: Tensors | None = None
+    epoch: int = 0
+    told: tuple[str, ...] = ()
+
+
+def read_foreign(path: Path, masks: Path | None = None) -> Foreign:
+    """The ticket at `path`, with the masks of another file where one is given. Raises `UserError`."""
+    if path.is_dir():
+        found = _read_folder(path)
+    elif path.is_file():
+        found = _read_file(path)
+    else:
+        raise bad_value("--import-ticket", str(path), _FORMATS, "there is no such file or folder")
+    if masks is None:
+        return found
+    if found.masks is not None:
+        raise bad_value("--import-masks", str(masks), "none", f"{path} has masks of its own")
+    tensors, told = _load(masks, "--import-masks")
+    return replace(
+        found, masks={name.removesuffix("_mask"): mask for name, mask in tensors.items()}, told=(*found.told, *told)
+    )
+
+
+# -- files -----------------------------------------------------------------------------------------------------------
+
+
+def _read_file(path: Path) -> Foreign:
+    if path.suffix == ".safetensors" and _is_ticket(path):
+        ticket = load_ticket(path)
+        return Foreign(
+            source=path.name, weights=ticket.rewind or ticket.initial,
+            masks={name: torch.from_numpy(mask) for name, mask in ticket.masks.items()},
+            epoch=int(ticket.provenance.get("rewind_epoch") or 0) if ticket.rewind else 0,
+        )  # fmt: skip
+    tensors, told = _load(path, "--import-ticket")
+    weights, masks = _split_masks(tensors)
+    return Foreign(source=path.name, weights=weights, masks=masks or None, told=told)
+
+
+def _is_ticket(path: Path) -> bool:
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return "ticket" in (file.metadata() or {})
+    except (OSError, SafetensorError):
+        return False  # reading it all says what is wrong
+
+
+def _split_masks(tensors: Tensors) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Weights and masks of a state_dict that may hold both."""
+    masks = {}
+    for name, tensor in tensors.items():
+        of = name.removesuffix("_mask")
+        if of != name and (of in tensors or f"{of}_orig" in tensors):
+            masks[of] = tensor
+    originals = {f"{name}_orig": name for name in masks}
+    not_weights = {f"{name}_mask" for name in masks}
+    return {originals.get(name, name): t for name, t in tensors.items() if name not in not_weights}, masks
+
+
+def _load(path: Path, flag: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Tensors by name of a file, and what is to be told of it. Raises `UserError`."""
+    if path.suffix != ".safetensors" and path.suffix not in PICKLED:
+        raise bad_value(flag, str(path), _FORMATS)
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(str(path), framework="pt") as file:
+                content: Any = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{flag} {path}: is damaged, or holds more than tensors, which would run whatever it says if it were "
+            "unpickled; save model.state_dict() alone, or as .safetensors"
+        ) from error
+    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"{flag} {path}: cannot be read ({reason}); expected {_FORMATS}") from error
+    except Exception as error:  # bytes that are no pickle raise whatever their first ones stand for
+        raise UserError(f"{flag} {path}: is no file that torch.save wrote; expected {_FORMATS}") from error
+    return _state_dict(content, path, flag)
+
+
+def _state_dict(content: Any, path: Path, flag: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    if _is_state_dict(content):
+        return dict(content), ()
+    inner = [key for key, value in content.items() if _is_state_dict(value)] if isinstance(content, Mapping) else []
+    if len(inner) == 1:
+        return dict(content[inner[0]]), (f"of {path.name} the entry {inner[0]}",)
+    found = f"several: {', '.join(map(str, inner))}" if inner else f"a {type(content).__name__} without one"
+    raise UserError(f"{flag} {path}: found {found}; expected one state_dict, tensors by name; save that alone")
+
+
+def _is_state_dict(content: Any) -> bool:
+    return (
+        isinstance(content, Mapping)
+        and bool(content)
+        and all(isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items())
+    )
+
+
+# -- folders ---------------------------------------------------------------------------------------------------------
+
+
+def _read_folder(path: Path) -> Foreign:
+    if (path / EXPORT).is_file():
+        return _read_export(path)
+    for folder in (path, path / "main"):
+        if (folder / OPEN_LTH).is_file():
+            return _read_open_lth(folder)
+    raise bad_value(
+        "--import-ticket", str(path), f"a folder with {EXPORT} (analysis export) or {OPEN_LTH} (a level of OpenLTH)"
+    )
+
+
+def _read_export(path: Path) -> Foreign:
+    """The weights that the exported trial was trained from: those of its rewind point, else the initial ones."""
+    try:
+        about = json.loads((path / EXPORT).read_text(encoding="utf-8"))
+        parts, provenance = about["parts"], about["provenance"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"--import-ticket {path}: {EXPORT} is unreadable ({error}); export the trial again") from error
+    part = next((part for part in ("rewind", "initial") if part in parts), None)
+    if part is None:
+        raise bad_value("--import-ticket", str(path), "an export with rewind or initial weights", "it has final alone")
+    weights, _ = _load(_either(path / "dense" / part, path / part), "--import-ticket")
+    masks, _ = _load(_either(path / "masks"), "--import-ticket") if about["masks"] else ({}, ())
+    spec, data = provenance["spec"], provenance["data"]
+    epoch, told = spec.get("rewind_epoch") or 0, [f"its {part} weights"]
+    if spec.get("rewind_step") is not None:
+        epoch = spec["rewind_step"] // -(-data["n_train"] // spec["batch_size"])
+        told.append(
+            f"of iteration {spec['rewind_step']}, within epoch {epoch}, at whose beginning training starts here"
+        )
+    return Foreign(
+        source=path.name, weights=weights, masks=masks, epoch=epoch if part == "rewind" else 0, told=(", ".join(told),)
+    )
+
+
+def _either(*stems: Path) -> Path:
+    """The first of the files that is there, in either format."""
+    paths = [stem.with_name(stem.name + ending) for stem in stems for ending in (".safetensors", ".pt")]
+    return next((path for path in paths if path.is_file()), paths[-1])
+
+
+class _Step(NamedTuple):
+    epoch: int
+    iteration: int
+
+
+def _read_open_lth(folder: Path) -> Foreign:
+    models = {
+        _Step(*map(int, found.groups())): path
+        for path in folder.iterdir()
+        if (found := _MODEL.fullmatch(path.name)) is not None
+    }
+    if not models:
+        raise bad_value("--import-ticket", str(folder), "a model_epE_itI.pth beside mask.pth", "it has none")
+    step = min(models)
+    masks, _ = _load(folder / OPEN_LTH, "--import-ticket")
+    weights, _ = _load(models[step], "--import-ticket")
+    level = folder.parent if folder.name == "main" else folder
+    told = [f"start of OpenLTH's {level.name}"]
+    if step.iteration:
+        told.append(f"of iteration {step.iteration}, {_WITHIN.format(step.epoch)}")
+    dense = folder.parent.parent / "level_0" / "main" / models[step].name
+    if dense.is_file():
+        whole, _ = _load(dense, "--import-ticket")
+        if _agree(whole, weights, masks):
+            weights = whole
+            told.append("weights outside the mask from its level_0")
+        else:
+            told.append("its level_0 has other weights under this mask, and is left alone")
+    return Foreign(source=level.name, weights=weights, masks=masks, epoch=step.epoch, told=(", ".join(told),))
+
+
+def _agree(whole: Tensors, weights: Tensors, masks: Tensors) -> bool:
+    """Whether the weights are the whole ones, where a mask does not remove them."""
+    if _shapes(whole) != _shapes(weights) or not _shapes(masks).items() <= _shapes(weights).items():
+        return False
+    return all(torch.equal(whole[name] * masks.get(name, 1), weight) for name, weight in weights.items())
+
+
+def _shapes(tensors: Tensors) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}

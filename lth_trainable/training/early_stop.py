@@ -1,0 +1,91 @@
+"""Where within a level the validation loss was least, and how good the network was there.
+
+Early stop as in Frankle & Carbin (arXiv 1803.03635, sec. 2): the iteration of the least validation loss; a level is the
+training since the last prune. Nothing is stopped. It is chosen by the validation part alone. The weights of the least
+loss so far are held in memory, and the test part is looked at once, when a state is stored or the trial ends.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from fastai.callback.core import Callback
+
+from lth_trainable.pruning.snapshot import Snapshot
+from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.training.learner import measure
+
+
+class EarlyStop(Callback):
+    """The least of the validation losses that are measured as each epoch ends.
+
+    level: gives the number of prunes so far. Iterations are counted from the last prune on, wherever that rewinds to.
+    """
+
+    order = 11  # after the log, which ends a fit that diverges
+
+    def __init__(self, level: Callable[[], int]) -> None:
+        self.level = level
+        self.before = 0  # iterations of the level before the present epoch
+        self.best: dict[str, Any] | None = None
+        self.weights: Snapshot | None = None  # of the best, until they have met the test part
+
+    def state(self) -> dict[str, Any] | None:
+        """The best so far: level, iteration, epoch, loss and accuracies; None before the first validation."""
+        if self.best is not None and self.weights is not None:
+            self.best["test_accuracy"] = self._on_test_part(self.weights)
+            self.weights = None
+        return self.best and dict(self.best)
+
+    def load_state(self, state: dict[str, Any] | None) -> None:
+        """Go on from `state()`."""
+        self.best, self.weights = state and dict(state), None
+
+    def before_train(self) -> None:
+        level = self.level()
+        if self.best is not None and self.best["level"] != level:
+            self.best = self.weights = None
+        self.before = sum(row["iterations"] for row in self.learn.epoch_log.rows if row["level"] == level)
+
+    def after_validate(self) -> None:
+        row = self.learn.epoch_log.rows[-1]
+        self._consider(self.before + row["iterations"], row["valid_loss"], row["valid_accuracy"])
+
+    def _consider(self, iteration: int, loss: float, accuracy: float) -> None:
+        if math.isfinite(loss) and (self.best is None or loss < self.best["valid_loss"]):
+            self.best = {
+                "level": self.level(), "iteration": iteration, "epoch": self.learn.clock.now,
+                "valid_loss": loss, "valid_accuracy": accuracy,
+            }  # fmt: skip
+            self.weights = Snapshot(self.learn.model)
+
+    def _on_test_part(self, weights: Snapshot) -> float:
+        model, now = self.learn.model, Snapshot(self.learn.model)
+        weights.restore(model)
+        try:
+            return measure(model, self.dls[2], self.learn.loss_func).accuracy
+        finally:
+            now.restore(model)
+
+
+class FrequentEarlyStop(EarlyStop):
+    """Validates within the epochs too, after every `every` iterations of the level."""
+
+    def __init__(self, level: Callable[[], int], every: int) -> None:
+        super().__init__(level)
+        self.every = every
+
+    def after_batch(self) -> None:
+        if not self.learn.training:
+            return
+        done = self.learn.iter + 1
+        if (self.before + done) % self.every == 0 and done < self.learn.n_iter:  # else the epoch's own follows
+            found = measure(self.learn.model, self.dls.valid, self.learn.loss_func)
+            self._consider(self.before + done, found.loss, found.accuracy)
+
+
+def make_early_stop(spec: TrialSpec, level: Callable[[], int]) -> EarlyStop:
+    """As often as the trial says."""
+    return EarlyStop(level) if spec.validate_every is None else FrequentEarlyStop(level, spec.validate_every)

@@ -1,0 +1,130 @@
+"""Where and how a trial runs: not its identity, but part of what its bytes depend on."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+from lth_trainable.errors import UserError, bad_value
+from lth_trainable.training.lineage import gpu_versions
+from lth_trainable.versions import DISTRIBUTION, project_version, source_sha256
+
+STEPS = ("captured", "eager")
+_NO_ROOM = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """Where and how a trial runs; none of it is part of its identity.
+
+    data_root: folder of data sets that read files. device: a torch device. threads: CPU threads of one trial;
+    results are equal bit for bit only for an equal number. deterministic: only kernels with reproducible bytes; on a
+    CPU they all are. step: how a GPU makes a training step, "captured" as one graph or "eager", kernel by kernel; the
+    bytes are the same.
+    """
+
+    data_root: Path | None = None
+    device: str = "cpu"
+    threads: int = 1
+    deterministic: bool = False
+    step: str = "captured"
+
+    def __post_init__(self) -> None:
+        if self.step not in STEPS:
+            raise bad_value("step", self.step, " or ".join(STEPS))
+
+
+def execution_like(mark: Mapping[str, Any], data_root: Path | None) -> Execution:
+    """What trains here as the trials of the fingerprint `mark` were trained, as far as this machine is like theirs."""
+    device = mark["device"].partition(":")[0]
+    deterministic = mark["deterministic"] and device != "cpu"
+    return Execution(data_root=data_root, device=device, threads=mark["threads"], deterministic=deterministic)
+
+
+def prepare(execution: Execution) -> None:
+    """Set this process up for trials of this execution. Raises `UserError` where it has no such device."""
+    check_device(execution)
+    torch.set_num_threads(execution.threads)
+    if torch.device(execution.device).type == "cuda":
+        if execution.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first cuBLAS handle is made
+        torch.use_deterministic_algorithms(execution.deterministic)
+        torch.backends.cudnn.deterministic = execution.deterministic
+        torch.backends.cudnn.benchmark = False
+
+
+def check_device(execution: Execution) -> None:
+    """Refuse a GPU that PyTorch cannot use. Raises `UserError`."""
+    if torch.device(execution.device).type == "cuda" and not torch.cuda.is_available():
+        built = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
+        raise UserError(
+            f"device {execution.device}: found no GPU that PyTorch {torch.__version__} (built {built}) can use; "
+            "expected one, with its driver; --gpus-per-trial 0 trains on the CPU"
+        )
+
+
+def release(execution: Execution) -> None:
+    """Give back the GPU memory of a trial that is over: its learner and callbacks refer to each other."""
+    if torch.device(execution.device).type == "cuda" and torch.cuda.is_initialized():
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def is_no_room(error: BaseException) -> bool:
+    """Whether the device's memory was too small, in whichever way PyTorch says so."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _NO_ROOM)
+
+
+def no_room(execution: Execution, trial: str) -> UserError:
+    """What to tell a person whose trial does not fit; another attempt would not fit either."""
+    device, found = torch.device(execution.device), ""
+    with contextlib.suppress(RuntimeError):  # a GPU so full that it cannot even say so
+        if device.type == "cuda":
+            free, total = (amount / 2**30 for amount in torch.cuda.mem_get_info(device))
+            found = f" ({torch.cuda.get_device_name(device)}, {free:.1f} of {total:.1f} GiB free)"
+    return UserError(
+        f"{trial}: found no memory left on device {execution.device}{found}; expected room for the trial and its "
+        "data; take a larger part of a GPU (--gpus-per-trial 1) or a smaller --batch-size, or end what else uses it"
+    )
+
+
+def fingerprint(execution: Execution) -> dict[str, Any]:
+    """What may change the bytes of a result without being part of the trial: only equal ones are compared or reused.
+
+    Raises `UserError` where there is no such device.
+    """
+    check_device(execution)
+    return {
+        "code": project_version(),
+        "torch": torch.__version__,
+        "device": _device_model(torch.device(execution.device)),
+        "threads": execution.threads,
+        "deterministic": execution.deterministic or execution.device == "cpu",
+    }
+
+
+@functools.cache
+def versions() -> Mapping[str, str]:
+    """Versions of what a result depends on, looked up once a process; "source": SHA-256 of the package's files."""
+    libraries = {name: version(name) for name in ("torch", "fastai", "ray", "numpy", "safetensors")}
+    known = {"python": platform.python_version(), DISTRIBUTION: project_version(), **libraries}
+    return MappingProxyType({**known, **gpu_versions(), "source": source_sha256("lth_trainable")})
+
+
+def _device_model(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"cuda: {torch.cuda.get_device_name(device)}"
+    return f"{device.type}: {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"

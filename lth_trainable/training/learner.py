@@ -1,0 +1,279 @@
+"""The fastai Learner of a trial: events go to the callbacks that listen, the clock is absolute, the log is exact."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from fastai.callback.core import Callback, CancelBatchException, CancelFitException, TrainEvalCallback
+from fastai.data.core import DataLoaders
+from fastai.learner import Learner
+from fastai.optimizer import OptimWrapper
+from torch import Tensor, nn
+
+from lth_trainable.seeds import derive_seed
+from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.training.cuda_graphs import CapturedSteps, RateOnDevice
+
+_LARGEST_SEED = (1 << 63) - 1
+
+
+class TrialLearner(Learner):
+    """fastai's Learner, which asks only those callbacks about an event that define it.
+
+    A digits batch takes 0.8 ms through fastai, half of it in asking callbacks about events they ignore.
+    """
+
+    def __call__(self, event_name: Any) -> None:
+        for name in [event_name] if isinstance(event_name, str) else event_name:
+            self._call_one(name)
+
+    def _call_one(self, event_name: str) -> None:
+        for callback in self._listeners(event_name):
+            callback(event_name)
+
+    def _listeners(self, event_name: str) -> list[Callback]:
+        known: dict[str, list[Callback]] = self.__dict__.setdefault("_known_listeners", {})
+        if event_name not in known:
+            callbacks = self.cbs.sorted("order")
+            # after_fit also switches callbacks back on, so it goes to all of them
+            known[event_name] = [c for c in callbacks if event_name == "after_fit" or hasattr(type(c), event_name)]
+        return known[event_name]
+
+    captured_steps: CapturedSteps | None = None
+
+    def one_batch(self, i: int, b: tuple[Any, ...]) -> None:
+        """As fastai's, without moving the batch: resident data are where the model is."""
+        self.iter = i
+        self._split(b)
+        self._with_events(self._do_one_batch, "batch", CancelBatchException)
+
+    def _do_one_batch(self) -> None:
+        if not (self.training and self.captured_steps is not None and self.captured_steps.take()):
+            self.eager_step()
+
+    def eager_step(self) -> None:
+        """fastai's own step of the present batch."""
+        super()._do_one_batch()
+
+    def add_cb(self, cb: Any) -> TrialLearner:
+        self.__dict__.pop("_known_listeners", None)
+        return super().add_cb(cb)
+
+    def remove_cb(self, cb: Any) -> None:
+        self.__dict__.pop("_known_listeners", None)
+        super().remove_cb(cb)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a fit stands among a trial's levels.
+
+    level: names data order, augmentation and dropout beside the epoch, where a level has an order of its own; 0 where
+    it has that of the dense network. skip: batches of the fit's first epoch that were trained before. lr_is_last: the
+    learning rate stays where a whole level leaves it.
+    """
+
+    level: int = 0
+    skip: int = 0
+    lr_is_last: bool = False
+
+    @property
+    def names(self) -> tuple[int, ...]:
+        return (self.level,) if self.level else ()
+
+
+class Clock(Callback):
+    """Sets data order, torch's random stream and the learning rate, from seed, level, epoch and step alone.
+
+    `start`: number of the fit's first epoch on the clock of the trial; a level rewound to epoch k starts at k.
+    """
+
+    order = -5
+
+    def __init__(self, spec: TrialSpec) -> None:
+        self.spec, self.start, self.place = spec, 0, Place()
+
+    @property
+    def now(self) -> int:
+        return self.start + self.learn.epoch
+
+    def before_fit(self) -> None:
+        self.steps_per_epoch = self.dls.train.steps_per_epoch
+        self.course = self.spec.lr_course(self.steps_per_epoch)
+
+    def before_train(self) -> None:
+        train = self.dls.train
+        self.skipped = self.place.skip if self.learn.epoch == 0 else 0
+        train.epoch, train.level, train.skip = self.now, self.place.level, self.skipped
+        self.stream = derive_seed(self.spec.seed, "forward", self.now, *self.place.names)
+        self.first = self.now * self.steps_per_epoch + self.skipped  # step of the epoch's first batch
+
+    @property
+    def step(self) -> int:
+        """Update that the present batch makes, on the clock of the trial."""
+        return self.first + self.learn.iter
+
+    def before_batch(self) -> None:
+        if not self.learn.training:
+            return
+        seed_torch((self.stream + self.skipped + self.learn.iter) & _LARGEST_SEED, self.dls.device)
+        if self.spec.lr_policy != "constant":
+            step = self.course.total_steps - 1 if self.place.lr_is_last else self.step
+            self.learn.opt.set_hyper("lr", self.course.lr_at(step))
+            if self.course.rule.cycles_momentum:
+                self.learn.opt.set_hyper("mom", self.course.momentum_at(step))
+
+
+def seed_torch(seed: int, device: torch.device) -> None:
+    """Seed torch's stream on the CPU and, where the trial runs on one, on the GPU.
+
+    `torch.manual_seed` queues a call with its traceback for a CUDA that never comes, once an epoch and for good.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed_all(seed)
+
+
+class EpochLog(Callback):
+    """Rows of what each epoch measured. Losses are plain means over pictures, accuracies fractions.
+
+    Sums stay on the device until the epoch ends. A loss that is not finite ends the fit and sets `diverged`.
+    describe: gives the level and the measured sparsity of each row. on_epoch: is told of the rows so far after each.
+    """
+
+    order = 10
+
+    def __init__(
+        self, describe: Callable[[], dict[str, Any]], on_epoch: Callable[[list[dict[str, Any]]], None] | None = None
+    ) -> None:
+        self.describe, self.on_epoch = describe, on_epoch
+        self.rows: list[dict[str, Any]] = []
+        self.trained = 0  # rows of this log's own training, not taken over from a state
+        self.diverged = False
+        self._loss: Any = 0.0
+        self._correct: Any = 0.0
+        self._seen = 0
+        self._train_loss, self._iterations = math.nan, 0
+        self._validation: tuple[float, float] = (math.nan, math.nan)
+
+    def before_epoch(self) -> None:
+        self._started = time.perf_counter()
+
+    def before_train(self) -> None:
+        self._clear()
+
+    def before_validate(self) -> None:
+        self._clear()
+
+    def after_batch(self) -> None:
+        n = len(self.learn.yb[0])
+        self._loss = self._loss + self.learn.loss.detach() * n
+        self._seen += n
+        if not self.learn.training:
+            self._correct = self._correct + (self.learn.pred.argmax(1) == self.learn.yb[0]).sum()
+
+    def after_train(self) -> None:
+        self._train_loss, self._iterations = float(self._loss) / self._seen, self.learn.n_iter
+        if not math.isfinite(self._train_loss):
+            self._end_of_epoch()
+            raise CancelFitException
+
+    def after_validate(self) -> None:
+        self._validation = float(self._loss) / self._seen, float(self._correct) / self._seen
+        self._end_of_epoch()
+
+    def _end_of_epoch(self) -> None:
+        valid_loss, valid_accuracy = self._validation if math.isfinite(self._train_loss) else (math.nan, None)
+        self.diverged = not (math.isfinite(self._train_loss) and math.isfinite(valid_loss))
+        clock = self.learn.clock
+        row = {
+            "epoch": clock.now,
+            "step": (clock.now + 1) * clock.steps_per_epoch,
+            "iterations": self._iterations,
+            "lr": self.learn.opt.hypers[-1]["lr"],
+            "train_loss": _finite(self._train_loss),
+            "valid_loss": _finite(valid_loss),
+            "valid_accuracy": valid_accuracy,
+            "seconds": round(time.perf_counter() - self._started, 6),
+            **self.describe(),
+        }
+        self.rows.append(row)
+        self.trained += 1
+        if self.on_epoch is not None:
+            self.on_epoch(self.rows)
+        if self.diverged:
+            raise CancelFitException
+
+    def _clear(self) -> None:
+        self._loss, self._correct, self._seen = 0.0, 0.0, 0
+
+
+def make_learner(spec: TrialSpec, model: nn.Module, dls: DataLoaders, log: EpochLog, *more: Callback) -> Learner:
+    """A Learner for the trial: its optimiser, clock, log and more callbacks, and none of fastai's console output."""
+    return TrialLearner(
+        dls,
+        model,
+        loss_func=nn.CrossEntropyLoss(),
+        opt_func=optimizer_of(spec, dls.device),
+        lr=spec.lr,
+        wd_bn_bias=True,
+        train_bn=False,
+        default_cbs=False,
+        cbs=[TrainEvalCallback(), Clock(spec), log, *more],
+    )
+
+
+class Measured(NamedTuple):
+    """Of all pictures of a loader: mean loss, accuracy (fraction), and the class that each is taken for, (n,)."""
+
+    loss: float
+    accuracy: float
+    predicted: Tensor
+
+
+@torch.no_grad()
+def measure(model: nn.Module, loader: Any, loss_func: Any) -> Measured:
+    """Loss and accuracy over all pictures of a loader, as an epoch's validation has them; touches nothing else."""
+    training, loss, correct, seen, predicted = model.training, 0.0, 0.0, 0, []
+    model.eval()
+    for x, y in loader:
+        output = model(x)
+        loss, seen = loss + loss_func(output, y) * len(y), seen + len(y)
+        predicted.append(output.argmax(1))
+        correct = correct + (predicted[-1] == y).sum()
+    model.train(training)
+    return Measured(float(loss) / seen, float(correct) / seen, torch.cat(predicted))
+
+
+def balanced_accuracy(y: Tensor, predicted: Tensor) -> float:
+    """Mean over the classes that occur in `y` of the part of their pictures that are recognised; both (n,)."""
+    labels, right = y.cpu().numpy(), (predicted == y).cpu().numpy()
+    n, hits = np.bincount(labels), np.bincount(labels, weights=right)
+    return float(np.mean(hits[n > 0] / n[n > 0]))
+
+
+def optimizer_of(spec: TrialSpec, device: torch.device) -> Callable[..., OptimWrapper]:
+    """PyTorch's fused optimiser with the trial's settings: fastai's defaults (0.99, 1e-5, 0.01) are not the papers'."""
+    on_gpu = device.type == "cuda"
+    wrapper = RateOnDevice if on_gpu else OptimWrapper
+    if spec.optimizer == "adam":
+        settings: dict[str, Any] = {
+            "betas": (spec.momentum, spec.beta2),
+            "eps": spec.eps,
+            "weight_decay": spec.weight_decay,
+            "capturable": on_gpu,
+        }
+        return partial(wrapper, opt=partial(torch.optim.AdamW, fused=True, **settings))
+    settings = {"momentum": spec.momentum, "weight_decay": spec.weight_decay}
+    return partial(wrapper, opt=partial(torch.optim.SGD, fused=True, **settings))
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

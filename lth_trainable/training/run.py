@@ -1,0 +1,108 @@
+"""The whole life of one trial, without Ray: `run_trial(spec, store)`.
+
+A trial starts from the deepest state on its chain that the store has, works off the segments that are left, and stores
+the states that others need (`life.py`). One `Learner.fit` a stretch of training for levels, one fit in all for
+schedules within it (`trial.py`). Its record is made from the state in which it ends (`record.py`).
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from typing import Any
+
+from fastai.callback.core import Callback, CancelFitException
+
+from lth_trainable.data.datasets import load_dataset
+from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.store.record import record_trial
+from lth_trainable.store.states import States, size_of
+from lth_trainable.store.store import Store
+from lth_trainable.tickets.imported import find_imported
+from lth_trainable.training.execution import Execution, fingerprint, is_no_room, no_room, prepare, release
+from lth_trainable.training.lifecycle import NOTHING_MORE, Keep, Life, OnState
+from lth_trainable.training.trial import OnEpoch, Trial
+
+
+def run_trial(
+    spec: TrialSpec,
+    store: Store,
+    run: str = "alone",
+    execution: Execution | None = None,
+    on_epoch: OnEpoch | None = None,
+    *,
+    keep: Keep = NOTHING_MORE,
+    on_state: OnState | None = None,
+    on_note: OnState | None = None,
+) -> dict[str, Any]:
+    """Train what is missing of the trial, seal it in the store under `run`, and return its record.
+
+    on_epoch: is told of the trial's rows so far, inherited ones included, as each epoch ends; on_state: of the key of
+    each state stored on the way; on_note: of each damaged state set aside, and of a step that no CUDA graph can hold. A
+    loss that is not finite gives a record of status "diverged". Raises `UserError` for what cannot run, a device
+    without room for it included. GPU memory is free again afterwards, the data's apart.
+    """
+    execution = execution or Execution()
+    try:
+        return _run(spec, store, run, execution, on_epoch, keep, on_state, on_note)
+    except Exception as error:
+        if not is_no_room(error):
+            raise
+        traceback.clear_frames(error.__traceback__)  # they hold the network and its data
+        raise no_room(execution, spec.name) from error
+    finally:
+        release(execution)
+
+
+def _run(
+    spec: TrialSpec,
+    store: Store,
+    run: str,
+    execution: Execution,
+    on_epoch: OnEpoch | None,
+    keep: Keep,
+    on_state: OnState | None,
+    on_note: OnState | None,
+) -> dict[str, Any]:
+    prepare(execution)
+    data = load_dataset(spec.dataset, execution.data_root, spec.split_seed)
+    imported = find_imported(store, spec.given.digest) if spec.given is not None and spec.starts_from_given else None
+    trial = Trial(spec, data, execution, on_epoch, imported)
+    life = Life(trial, States(store, fingerprint(execution)), keep, on_state)
+    life.live()
+    for note in (*(f"damaged, trained again: {report}" for report in life.states.set_aside), *trial.notes):
+        if on_note is not None:
+            on_note(note)
+    record = record_trial(
+        store, run, life.identity, seconds=time.perf_counter() - trial.started, epochs_trained=trial.log.trained
+    )
+    assert record is not None, "a state of the trial was taken away while it was sealed; run it again"
+    return record
+
+
+def probe(spec: TrialSpec, execution: Execution, budget: float) -> tuple[float, int]:
+    """Seconds of one epoch of the trial's network and bytes of a stored state; nothing is written.
+
+    From as many dense training steps as fit into `budget` seconds.
+    """
+    prepare(execution)
+    trial = Trial(spec, load_dataset(spec.dataset, execution.data_root, spec.split_seed), execution, None)
+    steps = _TimedSteps(budget)
+    trial.learn.fit(1_000_000, cbs=steps)
+    return steps.seconds_per_step * trial.steps_per_epoch, size_of(trial.state(False))
+
+
+class _TimedSteps(Callback):
+    """Ends the fit when the budget is spent; the first step, which warms up, is not counted."""
+
+    def __init__(self, budget: float) -> None:
+        self.budget, self.steps, self.first, self.seconds_per_step = budget, -1, 0.0, 0.0
+
+    def after_step(self) -> None:
+        now = time.perf_counter()
+        self.steps += 1
+        if self.steps == 0:
+            self.first = now
+        elif now - self.first > self.budget:
+            self.seconds_per_step = (now - self.first) / self.steps
+            raise CancelFitException

@@ -1,0 +1,292 @@
+"""The network of one trial with its learner, and what can be done to them: train, prune, rewind, take their state."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import torch
+from fastai.callback.core import Callback
+from torch import nn
+
+from lth_trainable.data.datasets import Dataset
+from lth_trainable.data.loaders import resident_loaders
+from lth_trainable.errors import UserError, bad_value
+from lth_trainable.models.flops import weight_uses
+from lth_trainable.models.networks import build
+from lth_trainable.pruning.callback import SparsifyCallback
+from lth_trainable.pruning.controls import CONTROLS, draws
+from lth_trainable.pruning.criteria import CRITERIA
+from lth_trainable.pruning.keep_mask import KeepMask
+from lth_trainable.pruning.layer_targets import Target
+from lth_trainable.pruning.layers import LAYER_TYPES, prunable_layers
+from lth_trainable.pruning.pruner import Pruner, calibration
+from lth_trainable.pruning.snapshot import Snapshot
+from lth_trainable.registry import lookup
+from lth_trainable.seeds import derive_seed
+from lth_trainable.spec.segments import Segment
+from lth_trainable.spec.ticket_id import SHORT
+from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.store.states import Memory, State
+from lth_trainable.tickets.imported import Imported
+from lth_trainable.training.cuda_graphs import CapturedSteps
+from lth_trainable.training.early_stop import make_early_stop
+from lth_trainable.training.execution import Execution, versions
+from lth_trainable.training.learner import EpochLog, Place, balanced_accuracy, make_learner, measure, seed_torch
+
+OnEpoch = Callable[[list[dict[str, Any]]], None]
+SAME_SPARSITY = Fraction(1, 10_000)  # a spec has the sparsity of a given mask in per cent, with two decimals
+
+
+class Trial:
+    """The network of one trial with its learner, and what can be done to them. imported: where it starts from that."""
+
+    def __init__(
+        self,
+        spec: TrialSpec,
+        data: Dataset,
+        execution: Execution,
+        on_epoch: OnEpoch | None,
+        imported: Imported | None = None,
+    ) -> None:
+        self.spec, self.data, self.execution, self.imported = spec, data, execution, imported
+        self.started = time.perf_counter()
+        self.model = self._new_model("init")
+        if imported is not None:
+            imported.start(self.model)
+        order_seed = spec.seed if spec.order_seed is None else spec.order_seed
+        self.dls = resident_loaders(
+            data, batch_size=spec.batch_size, order_seed=order_seed, device=execution.device, augment=spec.augment
+        )
+        self.log = EpochLog(self._describe, on_epoch)
+        self.early_stop = make_early_stop(spec, lambda: self.level)
+        captures = self.dls.device.type == "cuda" and execution.step == "captured"
+        self.captured = CapturedSteps() if captures else None
+        more = [self.captured] if self.captured is not None else []
+        self.learn = make_learner(spec, self.model, self.dls, self.log, self.early_stop, *more)
+        self.learn.create_opt()
+        self.initial = Snapshot(self.model, self.learn.opt)
+        self.keeper = self._make_keeper()
+        self.learn.add_cb(self.keeper)
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be told of the way it was trained."""
+        refusal = self.captured.refusal if self.captured is not None else None
+        if refusal is None:
+            return []
+        return [f"a step of {self.spec.model} cannot be captured as a CUDA graph, and is made eagerly: {refusal}"]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.dls.train.steps_per_epoch
+
+    @property
+    def pruner(self) -> Pruner | None:
+        """None before the fit of a schedule within it."""
+        return self.keeper.pruner if isinstance(self.keeper.pruner, Pruner) else None
+
+    @property
+    def level(self) -> int:
+        """Prunes so far."""
+        return len(self.pruner.levels) if self.pruner is not None else 0
+
+    def initial_state(self, anew: bool) -> State:
+        """The initialised network; anew: the one with which a control starts over."""
+        snapshot = self._new_initialisation() if anew else self.initial
+        return State(snapshot=snapshot, memory=Memory(), history=self._history(Memory(), measured=False))
+
+    def state(self, measured: bool) -> State:
+        """The present state; measured: with loss and accuracy on the validation and the test part."""
+        memory = Memory.of(self.pruner) if self.pruner is not None else Memory()
+        return State(
+            snapshot=Snapshot(self.model, self.learn.opt), memory=memory, history=self._history(memory, measured)
+        )
+
+    def go_to(self, state: State, rewind_point: Snapshot | None) -> None:
+        """Be where `state` was. rewind_point: what later resets within a fit return to, once that is past."""
+        self.log.rows = [dict(row) for row in state.history["rows"]]
+        self.early_stop.load_state(state.history["early_stop"])
+        if isinstance(self.keeper, SparsifyCallback):
+            names = [layer.parameter_name for layer in prunable_layers(self.model, LAYER_TYPES[self.spec.layers])]
+            first = {name: self.initial.tensors[name] for name in names}
+            self.keeper.load_state_dict({
+                "levels": state.memory.levels, "asked": state.memory.asked, "initial": first,
+                "previous": state.memory.previous or first, "remembered": state.memory.remembered,
+                "first": self.initial.state(), "rewind_point": rewind_point.state() if rewind_point else None,
+            })  # fmt: skip
+        elif self.pruner is not None:
+            state.memory.give(self.pruner)
+        state.snapshot.restore(self.model, self.learn.opt)
+
+    def fit(self, start: int, end: int, place: Place, *more: Callback) -> None:
+        """Train the epochs [start, end) of a level."""
+        self.learn.clock.place = place
+        self.learn.clock.start = start
+        self.learn.fit(end - start, cbs=list(more))
+
+    def fit_all(self, start: int, *more: Callback) -> None:
+        """Train the whole fit of a schedule within it, from epoch `start` on."""
+        self.learn.fit(self.spec.epochs, start_epoch=start, cbs=list(more))
+
+    def prune(self, segment: Segment) -> None:
+        pruner = self.pruner
+        assert pruner is not None
+        target: Any = segment.sparsity
+        if segment.output_sparsity is not None:
+            target = dict.fromkeys(pruner.counts, segment.sparsity)
+            target[pruner.layers[-1].parameter_name] = segment.output_sparsity
+        pruner.prune(target, self.model, calibration(self.dls))
+
+    def take_mask(self, segment: Segment) -> None:
+        """In place of a prune: the imported mask. Raises `UserError` where its sparsity is not that of the spec."""
+        pruner, imported = self.pruner, self.imported
+        assert pruner is not None and imported is not None
+        found = imported.sparsity(list(pruner.counts))
+        if abs(found - segment.sparsity) > SAME_SPARSITY:
+            raise bad_value(
+                f"ticket {imported.digest[:SHORT]}, sparsity", round(float(100 * segment.sparsity), 4),
+                f"{float(100 * found):.4f} %, as its mask has in layers {self.spec.layers}",
+            )  # fmt: skip
+        pruner.put({name: imported.masks[name] for name in pruner.counts})
+
+    def rewind(self, to: Snapshot | None) -> None:
+        """After a prune: return to a snapshot; without one go on from the pruned weights. The mask stays in force."""
+        self._return_to(to)
+        if self.pruner is not None:
+            self.pruner.apply()
+
+    def control(self, rewind_point: Snapshot | None) -> None:
+        """In place of the ticket's last rewind: the control's start weights under its mask.
+
+        Within a fit the optimiser, as all else, runs on.
+        """
+        pruner, control = self.pruner, CONTROLS[self.spec.control]
+        assert pruner is not None and pruner.in_force is not None
+        if control.starts_over:
+            self._new_initialisation().restore(self.model)
+            if self.spec.family != "fit":
+                self.learn.opt.clear_state()
+        elif self.spec.family != "fit":
+            self._return_to(rewind_point)
+        else:
+            assert rewind_point is not None
+            rewind_point.restore(self.model)
+        draw = draws(self.spec.seed, len(pruner.levels))
+        masks = {layer.parameter_name: pruner.in_force[layer.parameter_name] for layer in pruner.layers}
+        pruner.exchange(control.masks(masks, pruner.axes, draw))
+        for index, layer in enumerate(pruner.layers if control.weights is not None else ()):
+            assert control.weights is not None
+            start = layer.weight.detach().cpu().numpy()
+            found = control.weights(start, pruner.in_force[layer.parameter_name], draw(index))
+            layer.weight.data.copy_(torch.from_numpy(found))
+
+    def _return_to(self, to: Snapshot | None) -> None:
+        """To weights and optimiser of a snapshot, or of what they are; a fresh optimiser where one is asked for."""
+        retrain, optimizer = self.spec.retrain, self.learn.opt
+        if to is not None:
+            to.restore(self.model, None if self.spec.rewind_optimizer == "fresh" else optimizer)
+        if retrain == "lr_rewinding" or self.spec.rewind_optimizer == "fresh":
+            optimizer.clear_state()
+
+    def _new_model(self, purpose: str) -> nn.Module:
+        device = torch.device(self.execution.device)
+        seed_torch(derive_seed(self.spec.seed, purpose), device)
+        shape, n_classes = self.data.shape, len(self.data.classes)
+        return build(self.spec.model, shape, n_classes, self.spec.width_pct).to(device)
+
+    def _new_initialisation(self) -> Snapshot:
+        """Every tensor of another network of the trial's seed."""
+        return Snapshot(self._new_model("control-init"))
+
+    def _make_keeper(self) -> KeepMask | SparsifyCallback:
+        spec = self.spec
+        layer_type, seed = LAYER_TYPES[spec.layers], derive_seed(spec.seed, "criterion")
+        if spec.family in ("dense", "given"):  # no score is ever asked for
+            return KeepMask(Pruner(prunable_layers(self.model, layer_type), CRITERIA["large_final"]))
+        criterion = lookup("criterion", str(spec.criterion), CRITERIA)
+        granularity, context = str(spec.granularity), str(spec.context)
+        if spec.family == "levels":
+            return KeepMask(Pruner(
+                prunable_layers(self.model, layer_type), criterion, granularity=granularity, context=context, seed=seed
+            ))  # fmt: skip
+        assert spec.target_sparsity_pct is not None
+        make = SparsifyCallback if spec.control == "none" else functools.partial(ControlledCallback, self)
+        return make(
+            spec.target_sparsity_pct, granularity, context, criterion, spec.make_schedule(),
+            lth=spec.retrain == "tutorial", rewind_epoch=spec.rewind_epoch or 0, reset_end=spec.reset_end,
+            layer_type=layer_type, verbose=False, seed=seed,
+        )  # fmt: skip
+
+    def _describe(self) -> dict[str, Any]:
+        sparsity = self.pruner.sparsity_pct if self.pruner is not None else 0.0
+        return {"level": self.level, "sparsity_pct": sparsity, "trained_by": self.spec.name}
+
+    def _history(self, memory: Memory, measured: bool) -> dict[str, Any]:
+        layers = prunable_layers(self.model, LAYER_TYPES["all"])
+        return {
+            "rows": list(self.log.rows),
+            "weights": {
+                layer.parameter_name: {
+                    "layer": layer.name, "type": layer.type, "n": layer.weight.numel(),
+                    "shape": list(layer.weight.shape), "uses": self._uses[layer.parameter_name],
+                }
+                for layer in layers
+            },
+            "selections": {name: self._selected(name) for name in LAYER_TYPES},
+            "counts": self.pruner.counts_by_level[1:] if self.pruner is not None else [],
+            "asked": {name: str(value) for name, value in memory.asked.items()},
+            "evaluation": self.evaluation() if measured and not self.log.diverged else None,
+            "early_stop": self.early_stop.state(),
+            "diverged": self._reason(), "data": self._about_data(), "versions": dict(versions()),
+        }  # fmt: skip
+
+    def _selected(self, layers: str) -> list[str]:
+        try:
+            return [layer.parameter_name for layer in prunable_layers(self.model, LAYER_TYPES[layers])]
+        except UserError:  # none of this type: no trial of this network selects it
+            return []
+
+    def evaluation(self) -> dict[str, Any]:
+        """Loss and accuracy of the present network on validation and test part; on the latter balanced accuracy too."""
+        valid, test = (measure(self.model, self.dls[part], self.learn.loss_func) for part in (1, 2))
+        return {
+            "valid": [valid.loss, valid.accuracy], "test": [test.loss, test.accuracy],
+            "balanced_accuracy": balanced_accuracy(self.dls[2].y, test.predicted),
+        }  # fmt: skip
+
+    @functools.cached_property
+    def _uses(self) -> dict[str, int]:
+        return weight_uses(self.model, self.dls.valid.one_batch()[0][:2])
+
+    def _about_data(self) -> dict[str, Any]:
+        data = self.data
+        return {
+            "digest": data.digest, "shape": list(data.shape), "n_classes": len(data.classes),
+            "n_train": len(data.train), "n_valid": len(data.valid), "n_test": len(data.test),
+            "majority_class_accuracy": data.majority_class_accuracy,
+        }  # fmt: skip
+
+    def _reason(self) -> str | None:
+        if not self.log.diverged:
+            return None
+        row = self.log.rows[-1]
+        return f"the loss was not finite at level {row['level']}, epoch {row['epoch']}"
+
+
+class ControlledCallback(SparsifyCallback):
+    """The callback of a control of a ticket that is pruned within one fit, or of the dense network with its resets."""
+
+    def __init__(self, trial: Trial, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.trial = trial
+
+    def _prune(self, sparsity: Target) -> None:
+        super()._prune(Fraction(0) if self.trial.spec.restarts else sparsity)
+
+    def on_ticket(self) -> None:
+        if not self.trial.spec.restarts:
+            self.trial.control(self.rewind_point)

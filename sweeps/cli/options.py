@@ -1,0 +1,162 @@
+"""The command line of a sweep, made from the typed fields of `TrialSpec`: a new field is a new flag and a new axis."""
+
+from __future__ import annotations
+
+import sys
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, make_dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from lth_trainable.errors import bad_value
+from lth_trainable.pruning.controls import CONTROLS
+from lth_trainable.spec.trial_spec import TrialSpec
+from sweeps.experiments.baselines import BASELINES
+from sweeps.experiments.expand import seed_values
+from sweeps.experiments.imported_tickets import without_own_tickets
+from sweeps.experiments.recipes import RECIPES, Sweep, find_recipe
+from sweeps.running.loggers import LOGGERS
+
+FLAG_OF = {"target_sparsity_pct": "sparsity", "prune_rate_pct": "prune_rate", "criterion": "criteria"}
+# Seeds, controls, baselines and imported tickets have flags of their own; an iteration to rewind to is a value of
+# --rewind-epoch.
+NO_AXIS = ("seed", "control", "width_pct", "rewind_step", "ticket")
+FIRST = (
+    "target_sparsity_pct", "schedule", "rewind_epoch", "prune_rate_pct", "prune_steps", "start_pct", "end_pct",
+    "retrain", "reset_end", "criterion", "granularity", "context", "layers",
+)  # fmt: skip
+
+
+@dataclass(kw_only=True)
+class RunOptions:
+    """Where and how the trials of a command run, whatever they are."""
+
+    seeds: Annotated[int | None, tyro.conf.arg(help="number of replicates: 0 to N-1", metavar="N")] = None
+    seed: Annotated[tuple[int, ...], tyro.conf.arg(help="replicates by number", metavar="N ...")] = ()
+    data_root: Annotated[Path | None, tyro.conf.arg(help="folder of data sets that read files", metavar="DIR")] = None
+    storage: Annotated[
+        str, tyro.conf.arg(help="folder or URI (s3://, gs://) of all runs and their shared states", metavar="DIR")
+    ] = "runs"
+    name: Annotated[str | None, tyro.conf.arg(help="name of the run; None: the recipe's", metavar="NAME")] = None
+    cpus_per_trial: Annotated[int, tyro.conf.arg(help="CPU cores, and threads, of a trial", metavar="N")] = 1
+    gpus_per_trial: Annotated[float, tyro.conf.arg(help="GPU of a trial: 0, a part or 1", metavar="0|0.25|1")] = 0
+    max_concurrent: Annotated[int | None, tyro.conf.arg(help="trials at a time; None: all that fit", metavar="N")] = (
+        None
+    )
+    cluster: Annotated[
+        Path | None,
+        tyro.conf.arg(help="run on the Ray cluster of this launcher file, such as cluster.yaml", metavar="FILE"),
+    ] = None
+    address: Annotated[
+        str | None,
+        tyro.conf.arg(help="run on a running cluster: http://head:8265 submits, auto connects", metavar="ADDRESS"),
+    ] = None
+    deterministic: Annotated[bool, tyro.conf.arg(help="on a GPU: only kernels that repeat their bytes")] = False
+    step: Annotated[
+        Literal["captured", "eager"],
+        tyro.conf.arg(help="on a GPU: a training step as one CUDA graph, or kernel by kernel; the bytes are the same"),
+    ] = "captured"
+    max_hours: Annotated[
+        float | None, tyro.conf.arg(help="stop after so many hours; the command goes on", metavar="H")
+    ] = None
+    max_epochs: Annotated[int | None, tyro.conf.arg(help="stop after training so many epochs", metavar="E")] = None
+    retry_failed: Annotated[bool, tyro.conf.arg(help="try trials again that failed before")] = False
+    json: Annotated[bool, tyro.conf.arg(help="end standard output with one line of JSON")] = False
+    list: Annotated[bool, tyro.conf.arg(help="show what can be run by name")] = False
+    log: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(help=f"watch it in: {', '.join(LOGGERS)}", metavar="NAME ...", help_behavior_hint=""),
+    ] = ()
+
+
+@dataclass(kw_only=True)
+class Options(RunOptions):
+    """What is not an axis: the recipe, the seeds, and where and how it runs."""
+
+    recipe: Annotated[
+        tyro.conf.Positional[str], tyro.conf.arg(help=f"experiment: {', '.join(RECIPES)}", metavar="RECIPE")
+    ] = "digits"
+    controls: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(help=f"networks that tickets must beat: all, none, {', '.join(CONTROLS)}", metavar="NAME ..."),
+    ] = ()
+    baselines: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(help=f"what tickets are compared with: all, none, {', '.join(BASELINES)}", metavar="NAME ..."),
+    ] = ()
+    keep_states: Annotated[
+        Literal["needed", "levels", "none"],
+        tyro.conf.arg(help="which training states are stored: those that share work, all levels', or none"),
+    ] = "needed"
+    until_decided: Annotated[
+        bool, tyro.conf.arg(help="add seeds, in looks planned beforehand, until every matching question is decided")
+    ] = False
+    max_seeds: Annotated[int | None, tyro.conf.arg(help="--until-decided: seeds of the last look", metavar="N")] = None
+    import_ticket: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(help="tickets from elsewhere, in place of the recipe's own: docs/tickets.md", metavar="FILE ..."),
+    ] = ()
+    import_masks: Annotated[
+        tuple[Path, ...], tyro.conf.arg(help="masks of these tickets, where in other files", metavar="FILE ...")
+    ] = ()
+    dry_run: Annotated[bool, tyro.conf.arg(help="show the plan, its epochs and the time, and train nothing")] = False
+    plan_figure: Annotated[Path | None, tyro.conf.arg(help="draw the plan: .svg, .pdf or .png", metavar="FILE")] = None
+
+
+def parse(argv: Sequence[str] | None = None) -> tuple[Options, Sweep]:
+    """The options, and the recipe with the axes of the command line. Exits with code 2 on a malformed flag.
+
+    Raises `UserError` for values that make no sweep.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    axes_field = ("axes", Annotated[_axes_class(), tyro.conf.arg(name="")])
+    arguments: Any = tyro.cli(
+        make_dataclass("Arguments", [axes_field], bases=(Options,), kw_only=True),
+        prog="python -m sweeps.lth_grid",
+        description="Train the lottery tickets of a recipe with their dense baselines, and test which of them match.",
+        args=argv,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    sweep = find_recipe(arguments.recipe)
+    given = {name: getattr(arguments.axes, flag) for name, flag in flags().items()}
+    if arguments.import_ticket:
+        sweep = without_own_tickets(sweep, given, flags())
+    branches = {name: getattr(arguments, name) for name in ("controls", "baselines")}
+    for name, values in {**given, **branches, "seed": arguments.seed, "log": arguments.log}.items():
+        flag = "--" + FLAG_OF.get(name, name).replace("_", "-")
+        if flag in argv and not values:
+            raise bad_value(flag, "", "at least one value")
+    axes = {**sweep.axes, **{name: values for name, values in given.items() if values}}
+    base = {name: value for name, value in sweep.base.items() if name not in axes}
+    seeds = seed_values(arguments.seeds, arguments.seed, sweep.seeds)
+    asked = {name: values for name, values in branches.items() if values}
+    return arguments, replace(sweep, base=base, axes=axes, seeds=seeds, **asked)
+
+
+def flags() -> dict[str, str]:
+    """Flag by spec field, what a ticket is first."""
+    names = [*FIRST, *(f.name for f in fields(TrialSpec) if f.name not in (*FIRST, *NO_AXIS))]
+    return {name: FLAG_OF.get(name, name) for name in names}
+
+
+def _axes_class() -> type:
+    """A dataclass with a tuple of values for each axis; empty where the command line does not give it."""
+    hints, by_name = typing.get_type_hints(TrialSpec), {f.name: f for f in fields(TrialSpec)}
+    entries = [
+        (flag, _axis_type(hints[name], m["help"], by_name[name].default, m.get("as_text")), field(default=()))
+        for name, flag in flags().items()
+        for m in [by_name[name].metadata]
+    ]
+    return make_dataclass("Axes", entries, namespace={"__doc__": "Each takes one or more values."})
+
+
+def _axis_type(hint: Any, text: str, default: Any, as_text: str | None) -> Any:
+    plain = next(t for t in (*typing.get_args(hint), hint) if t is not type(None))
+    hint_text = "" if default is None else f"(default: the recipe's, or {default})"
+    kind = as_text or {int: "N", float: "X", bool: "True|False", str: "NAME"}[plain]
+    plain = str if as_text else plain
+    values: Any = tuple[plain, ...]  # type: ignore[valid-type]
+    return Annotated[values, tyro.conf.arg(help=text, metavar=f"{kind} ...", help_behavior_hint=hint_text)]

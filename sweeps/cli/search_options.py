@@ -1,0 +1,105 @@
+"""The command line of a search: the flags of a sweep, whose values may be ranges, and those of the study."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, make_dataclass, replace
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from lth_trainable.errors import bad_value
+from lth_trainable.spec.trial_spec import TrialSpec
+from sweeps.cli.options import RunOptions, flags
+from sweeps.experiments.expand import seed_values
+from sweeps.experiments.recipes import RECIPES
+from sweeps.search.axes import parse_axis
+from sweeps.search.searches import SEARCHES, Search, find_search
+
+REDUCTION = 3
+
+
+@dataclass(kw_only=True)
+class SearchOptions(RunOptions):
+    """What is not an axis: the search, its objectives, the seeds, and where and how it runs."""
+
+    search: Annotated[
+        tyro.conf.Positional[str],
+        tyro.conf.arg(help=f"search: {', '.join(SEARCHES)}; or a recipe: {', '.join(RECIPES)}", metavar="SEARCH"),
+    ] = "digits_search"
+    suggestions: Annotated[
+        int | None, tyro.conf.arg(help="how many in all, earlier commands' included; None: the search's", metavar="N")
+    ] = None
+    floor: Annotated[
+        float | None,
+        tyro.conf.arg(
+            help="look for the best accuracy at this sparsity or more (per cent); None: accuracy against sparsity",
+            metavar="PCT",
+        ),
+    ] = None
+    cost: Annotated[bool, tyro.conf.arg(help="few epochs of training are an objective too")] = False
+    score: Annotated[
+        Literal["mean", "paired"] | None,
+        tyro.conf.arg(help="accuracy: mean over seeds, or of the differences from each seed's dense trial"),
+    ] = None
+    asha: Annotated[
+        bool,
+        tyro.conf.arg(help="with --floor: stop all but the best third after a third and two thirds of the levels"),
+    ] = False
+    sampler_seed: Annotated[int | None, tyro.conf.arg(help="seed of Optuna's sampler", metavar="N")] = None
+
+
+def parse(argv: Sequence[str] | None = None) -> tuple[SearchOptions, Search]:
+    """The options, and the search with the axes of the command line. Exits with code 2 on a malformed flag.
+
+    Raises `UserError` for values that make no search.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    arguments: Any = tyro.cli(
+        make_dataclass(
+            "Arguments", [("axes", Annotated[_axes_class(), tyro.conf.arg(name="")])], bases=(SearchOptions,),
+            kw_only=True,
+        ),
+        prog="python -m sweeps.lth_search",
+        description="Let Optuna look for the best tickets: over any axes, on several seeds each, from stored training.",
+        args=argv,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )  # fmt: skip
+    if arguments.list:
+        return arguments, find_search(next(iter(SEARCHES)))
+    search = find_search(arguments.search)
+    axes = dict(search.axes)
+    for name, flag in flags().items():
+        words = getattr(arguments.axes, flag)
+        shown = "--" + flag.replace("_", "-")
+        if words:
+            axes[name] = parse_axis(name, shown, words)
+        elif shown in argv:
+            raise bad_value(shown, "", "at least one value")
+    for name in ("seed", "log"):
+        if f"--{name}" in argv and not getattr(arguments, name):
+            raise bad_value(f"--{name}", "", "at least one value")
+    objectives = ("accuracy",) if arguments.floor is not None else ("accuracy", "sparsity")
+    changed: dict[str, Any] = {
+        "axes": axes, "floor": arguments.floor, "objectives": (*objectives, *(["epochs"] if arguments.cost else [])),
+        "reduction": REDUCTION if arguments.asha else None,
+        "sweep": replace(search.sweep, seeds=seed_values(arguments.seeds, arguments.seed, search.sweep.seeds)),
+        **{n: v for n in ("suggestions", "score", "sampler_seed") if (v := getattr(arguments, n)) is not None},
+    }  # fmt: skip
+    return arguments, replace(search, **changed).check()
+
+
+def _axes_class() -> type:
+    """A dataclass with the words after each flag; empty where the command line does not give it."""
+    text = {f.name: f.metadata["help"] for f in fields(TrialSpec)}
+    entries = [
+        (
+            flag,
+            Annotated[tuple[str, ...], tyro.conf.arg(help=text[name], metavar="AXIS", help_behavior_hint="")],
+            field(default=()),
+        )
+        for name, flag in flags().items()
+    ]
+    about = "Each takes a value, several, or a range: LOW..HIGH, LOW..HIGH:log or LOW..HIGH:STEP."
+    return make_dataclass("Axes", entries, namespace={"__doc__": about})

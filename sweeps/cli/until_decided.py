@@ -1,0 +1,145 @@
+"""`--until-decided --max-seeds N`: seeds are added in looks planned beforehand, until every ladder is settled.
+
+The looks are fixed before the first trial and lie in plan.json, so that a rerun goes on with the same ones and alpha
+that is spent stays spent. What a look decides is `analysis.verdicts.looks` and `analysis.stats.sequential`; here is the
+loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from lth_trainable.errors import UserError, bad_value
+from lth_trainable.store.store import PLAN
+from sweeps.cli.options import Options
+from sweeps.experiments.branches import TICKET, role_of
+from sweeps.experiments.expand import expand
+from sweeps.experiments.recipes import Sweep
+from sweeps.planning.plan import make_plan
+from sweeps.running.budget import Budget
+from sweeps.running.launch import Outcome, wait_for_shutdown
+
+if TYPE_CHECKING:
+    from analysis.tables.parquet import Frames
+    from analysis.tables.schema import Row
+    from sweeps.cli.job import Job
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """What training and judging once came to. summary: for a machine, without the wall time."""
+
+    summary: Mapping[str, Any]
+    outcome: Outcome
+    frames: Frames
+
+
+def with_looks(options: Options, sweep: Sweep) -> Sweep:
+    """The sweep with the looks that the options ask for, and the seeds of the last one. Raises `UserError`."""
+    if not options.until_decided:
+        if options.max_seeds is not None:
+            raise bad_value("max-seeds", options.max_seeds, "--until-decided with it")
+        return sweep
+    if options.seeds is not None or options.seed:
+        raise UserError("--until-decided: found --seeds or --seed with it; expected --max-seeds N, seeds 0 to N-1")
+    if options.max_seeds is None:
+        raise UserError("--until-decided: found no --max-seeds; expected the number of seeds to end at, such as 20")
+    from analysis.stats.sequential import planned_looks  # its integrals take a second to import
+
+    looks = planned_looks(options.max_seeds)
+    return replace(sweep, looks=looks, seeds=tuple(range(looks[-1])))
+
+
+def looks_note(sweep: Sweep) -> list[str]:
+    """What the plan of looks is, in words; nothing of a sweep without one."""
+    if not sweep.looks:
+        return []
+    return [f"looks at {', '.join(map(str, sweep.looks))} seeds; it ends at the first that settles every ladder"]
+
+
+def look_by_look(job: Job, sweep: Sweep, budget: Budget, once: Callable[[Job, Sweep, Budget], Round]) -> Round:
+    """Train and judge at one look after the other; the last round, with the epochs of all.
+
+    Starts at the look that the run had got to. Ends where every ladder is settled, the looks are spent, a limit or an
+    interrupt ends it, or a look leaves no finished pair. A failed trial is a broken pair, and the looks go on.
+    """
+    from analysis.tables.parquet import as_rows
+
+    n, epochs = _first(job, sweep), 0
+    while True:
+        left = None if budget.epochs is None else budget.epochs - epochs
+        done = once(_at(job, sweep, n), replace(sweep, seeds=tuple(range(n))), replace(budget, epochs=left))
+        epochs += done.outcome.epochs
+        look = _judged(as_rows(done.frames.verdicts), sweep.looks, n)
+        job.say(f"look {sweep.looks.index(n) + 1} of {len(sweep.looks)}, {n} seeds: {look.state}")
+        stopped_by = done.outcome.stopped_by or (budget.spent(epochs) if look.following else None)
+        if look.following is None or stopped_by or done.outcome.interrupted:
+            break
+        n = look.following
+        wait_for_shutdown()
+    summary = {**done.summary, "epochs_trained": epochs, "stopped_by": stopped_by}
+    if look.following is not None:  # what is left of the sweep is not done
+        summary["planned"] = len(_at(job, sweep, look.following).ledger.plan.trials)
+    summary["looks"] = {"planned": list(sweep.looks), "seeds": n, "settled": look.settled}
+    return replace(done, summary=summary, outcome=replace(done.outcome, stopped_by=stopped_by))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Look:
+    """settled: of each ladder. following: seeds of the look to go on with; None: none. state: both in words."""
+
+    settled: Mapping[str, bool]
+    following: int | None
+    state: str
+
+
+def _judged(rows: Sequence[Row], looks: Sequence[int], n: int) -> _Look:
+    """What rows of verdicts.parquet say after the look of `n` seeds."""
+    from analysis.verdicts.looks import next_look, settled
+
+    ladders, following = settled(rows), next_look(rows, looks)
+    count = f"{sum(ladders.values())} of {len(ladders)} ladder{'s' * (len(ladders) != 1)} settled"
+    if following is None:
+        end = "decided" if all(ladders.values()) else "not decided, and no look is left"
+        return _Look(settled=ladders, following=None, state=f"{count}; {end}")
+    if following <= n:
+        return _Look(settled=ladders, following=None, state="its trials are not all done")
+    if not any(
+        row["n_pairs"] for row in rows if row["claim"] == "matches" and row["primary"] and row["role"] == TICKET
+    ):
+        return _Look(settled=ladders, following=None, state="no pair is finished")
+    return _Look(settled=ladders, following=following, state=f"{count}; the next look is at {following} seeds")
+
+
+def _at(job: Job, sweep: Sweep, n: int) -> Job:
+    """The job with the trials of the look of `n` seeds."""
+    space = expand(replace(sweep, seeds=tuple(range(n))), job.options.data_root)
+    plan = make_plan(space.trials, job.ledger.facts, job.ledger.plan.policy)
+    return replace(job, ledger=replace(job.ledger, plan=plan, roles=space.roles))
+
+
+def _first(job: Job, sweep: Sweep) -> int:
+    """The look to begin with: the last one whose seeds the run has been given before. Raises `UserError`.
+
+    The tickets are fixed with the looks: one that is added after a look would be a question made from its answer.
+    """
+    store, run = job.ledger.store, job.ledger.run
+    if not store.exists(f"{run}/{PLAN}"):
+        return sweep.looks[0]
+    from analysis.tables.run_plan import read_plan
+    from analysis.verdicts.groups import group_name
+
+    planned = read_plan(store, run)
+    before = {group_name(t.name) for t in planned.trials if t.role == TICKET}
+    roles = {t.name: job.ledger.roles.get(t.name, role_of(t.spec)) for t in job.ledger.plan.trials}
+    found = {group_name(name) for name, role in roles.items() if role == TICKET}
+    if planned.rule.looks and before != found:
+        other = sorted(before ^ found)[0]
+        raise UserError(
+            f"{job.ledger.path}: its looks were planned for other tickets (such as {other}); expected the same axes; "
+            "choose another --name"
+        )
+    seeds = {trial.spec["seed"] for trial in planned.trials}
+    return max((n for n in sweep.looks if set(range(n)) <= seeds), default=sweep.looks[0])

@@ -1,0 +1,119 @@
+"""Controls and baselines that are asked for by name, made for every ticket that has them; and the role of a trial."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lth_trainable.errors import UserError, bad_value, unknown_name
+from lth_trainable.pruning.controls import CONTROLS
+from lth_trainable.registry import lookup
+from lth_trainable.spec.normalise import DENSE_RESTARTS
+from lth_trainable.spec.trial_spec import TrialSpec
+from sweeps.experiments.baselines import BASELINES, Baseline
+
+ALL, NONE = "all", "none"
+TICKET, DENSE, CONTROL, BASELINE = "ticket", "dense", "control", "baseline"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Branches:
+    """Trials beside the tickets, and what a person should know about how they came about."""
+
+    trials: tuple[TrialSpec, ...]
+    notes: tuple[str, ...]
+
+
+def controls_of(tickets: Sequence[TrialSpec], names: Sequence[str]) -> Branches:
+    """The controls of the tickets. names: of `CONTROLS`, or "all" or "none". Raises `UserError`."""
+    makers = {
+        name: lambda ticket, name=name: replace(ticket, control=name)
+        for name in _chosen("controls", names, CONTROLS)
+    }  # fmt: skip
+    return _made("controls", tickets, makers, ALL in names)
+
+
+def baselines_of(tickets: Sequence[TrialSpec], names: Sequence[str], data_root: Path | None = None) -> Branches:
+    """The baselines of the tickets, the dense one always. names: as for controls, or `package.module:function`."""
+    chosen = dict.fromkeys(["dense", *_chosen("baselines", names, BASELINES)])
+    found: dict[str, Baseline] = {name: lookup("baseline", name, BASELINES) for name in chosen}
+    makers = {name: lambda ticket, make=make: make(ticket, data_root) for name, make in found.items()}
+    made = _made("baselines", tickets, makers, ALL in names)
+    if "small_dense" not in chosen:
+        return made
+    return replace(made, notes=(*made.notes, *_widths(tickets, made, data_root)))
+
+
+def role_of(spec: TrialSpec, is_ticket: bool = True) -> str:
+    """What a trial is in its run: "ticket", "dense", "control" or "baseline".
+
+    is_ticket: whether it is one of the tickets, which the spec of a baseline such as omp leaves open.
+    """
+    if spec.control == "none":
+        return TICKET if is_ticket else BASELINE
+    if spec.is_dense:
+        return DENSE if spec.width_pct is None else BASELINE
+    return BASELINE if spec.control == DENSE_RESTARTS else CONTROL
+
+
+def _chosen(flag: str, names: Sequence[str], valid: Mapping[str, object]) -> list[str]:
+    for word in (ALL, NONE):
+        if word in names and len(set(names)) > 1:
+            raise bad_value(flag, list(names), f"{word} alone, or names without it")
+    for name in names:
+        if name not in (*valid, ALL, NONE) and ":" not in name:
+            raise unknown_name(flag, name, (*valid, ALL, NONE))
+    if ALL in names:
+        return list(valid)
+    return [name for name in dict.fromkeys(names) if name != NONE]
+
+
+def _made(
+    flag: str, tickets: Sequence[TrialSpec], makers: Mapping[str, Callable[[TrialSpec], TrialSpec]], all_: bool
+) -> Branches:
+    """What the makers make of the tickets. A name that goes with none of them is refused, where it was given."""
+    trials: list[TrialSpec] = []
+    notes: list[str] = []
+    left_out: list[str] = []
+    for name, make in makers.items():
+        made, refused = _each(make, tickets)
+        trials += made
+        if refused and not made and not all_:
+            raise UserError(f"{flag} {name}: no ticket of this sweep has it; {next(iter(refused))}")
+        if refused and all_:
+            left_out.append(f"{name} {'for none' if not made else f'for {len(made)} only'}")
+        else:
+            notes += [f"{name} goes without {n} of {len(tickets)} tickets; {reason}" for reason, n in refused.items()]
+    if left_out:
+        notes.append(f"{flag} all, of {len(tickets)} tickets: {', '.join(left_out)}")
+    return Branches(trials=tuple(trials), notes=tuple(notes))
+
+
+def _each(
+    make: Callable[[TrialSpec], TrialSpec], tickets: Collection[TrialSpec]
+) -> tuple[list[TrialSpec], Counter[str]]:
+    made: list[TrialSpec] = []
+    refused: Counter[str] = Counter()
+    for ticket in tickets:
+        try:
+            made.append(make(ticket))
+        except UserError as error:  # the ticket has no such branch; told in the notes, with the number of such tickets
+            refused[str(error)] += 1
+    return made, refused
+
+
+def _widths(tickets: Sequence[TrialSpec], made: Branches, data_root: Path | None) -> list[str]:
+    """How near each small dense network comes to what its tickets keep."""
+    from sweeps.experiments.small_dense import nearest_width
+
+    models = {trial.model for trial in made.trials if trial.width_pct is not None}
+    widths = dict.fromkeys(
+        (ticket.target_sparsity_pct, nearest_width(ticket, data_root))
+        for ticket in tickets if ticket.model in models and not ticket.reset_end
+    )  # fmt: skip
+    return [
+        f"small_dense of {target:g} %: width {width.pct:g} %, {width.n_weights:,} weights for {width.n_kept:,} kept"
+        for target, width in widths
+    ]  # fmt: skip

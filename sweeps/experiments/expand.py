@@ -1,0 +1,110 @@
+"""Axes -> uniquely named TrialSpecs: the product of all axes for the tickets, their controls and baselines, by seed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lth_trainable.errors import UserError, bad_value
+from lth_trainable.spec.normalise import check_sparsity
+from lth_trainable.spec.trial_spec import TrialSpec
+from sweeps.experiments.branches import baselines_of, controls_of, role_of
+from sweeps.experiments.recipes import Sweep
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    """Trials in the order in which they are started, and what a person should know about how they came about.
+
+    roles: "ticket", "dense", "control" or "baseline", by name of the trial.
+    """
+
+    trials: tuple[TrialSpec, ...]
+    notes: tuple[str, ...]
+    roles: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs asked for: what training each trial alone costs."""
+        return sum(spec.epochs_alone() for spec in self.trials)
+
+
+def expand(sweep: Sweep, data_root: Path | None = None) -> Space:
+    """All trials of a sweep, seeds in order and within a seed the longest first, so that one cut short stays paired.
+
+    A field that does not act under a schedule (the rewind epoch of agp) does not multiply trials. data_root: folder of
+    data sets that read files; only `small_dense` looks at it, whose width depends on the pictures. Raises `UserError`.
+    """
+    check_seeds(sweep.seeds)
+    _check_repeats(sweep.axes)
+    for value in sweep.axes.get("target_sparsity_pct", ()):
+        check_sparsity("sparsity", value)
+    points = [point for point in _product(sweep.axes) if sweep.selects(point, sweep.axes)]
+    if not points:
+        raise UserError(f"axes of {sweep.name}: {sweep.selects.__name__} leaves no ticket; expected at least one")
+    tickets = [TrialSpec(**sweep.base, **point, seed=seed) for seed in sweep.seeds for point in points]
+    notes = list(dict.fromkeys(note for ticket in tickets for note in ticket.notes))
+    if len(set(tickets)) < len(tickets):
+        notes.append("equal trials are counted once: values that do not act under a schedule, or lead to the same rung")
+    notes += [f"{name} acts in no trial of this sweep" for name in sweep.axes if _is_idle(name, tickets)]
+    baselines = baselines_of(tickets, sweep.baselines, data_root)
+    controls = controls_of(tickets, sweep.controls)
+    told = [note for trial in baselines.trials for note in trial.notes]
+    notes += dict.fromkeys([*controls.notes, *baselines.notes, *told])
+    trials = list(dict.fromkeys([*baselines.trials, *tickets, *controls.trials]))
+    order = {seed: i for i, seed in enumerate(sweep.seeds)}
+    trials.sort(key=lambda spec: (order[spec.seed], -spec.epochs_alone()))
+    _check_names(trials)
+    of_product = set(tickets)
+    roles = {spec.name: role_of(spec, is_ticket=spec in of_product) for spec in trials}
+    return Space(trials=tuple(trials), notes=tuple(notes), roles=roles)
+
+
+def seed_values(count: int | None, values: tuple[int, ...], default: tuple[int, ...]) -> tuple[int, ...]:
+    """The replicates of `--seeds N` (0 .. N-1) or `--seed A B C`. Raises `UserError`."""
+    if count is not None and values:
+        raise UserError("--seeds and --seed: found both; expected --seeds N for 0 to N-1, or --seed with the numbers")
+    if count is not None:
+        if count < 1:
+            raise bad_value("seeds", count, "a whole number of at least 1", "a verdict needs at least 5")
+        return tuple(range(count))
+    return values or default
+
+
+def _product(axes: Mapping[str, tuple[Any, ...]]) -> list[dict[str, Any]]:
+    return [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
+
+
+def _is_idle(name: str, tickets: list[TrialSpec]) -> bool:
+    names = ("rewind_epoch", "rewind_step") if name == "rewind_epoch" else (name,)
+    return name != "order_seed" and all(getattr(ticket, n) is None for ticket in tickets for n in names)
+
+
+def check_seeds(seeds: tuple[int, ...]) -> None:
+    """Raise `UserError` where there is no seed, or one twice."""
+    if not seeds:
+        raise bad_value("seed", [], "at least one seed")
+    repeated = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+    if repeated:
+        listed = ", ".join(map(str, repeated))
+        raise bad_value(
+            "seed", list(seeds), "each seed once", f"repeated: {listed}; a repeated seed is no new replicate"
+        )
+
+
+def _check_repeats(axes: Mapping[str, tuple[Any, ...]]) -> None:
+    for name, values in axes.items():
+        if not values:
+            raise bad_value(name, [], "at least one value")
+
+
+def _check_names(trials: list[TrialSpec]) -> None:
+    names: dict[str, TrialSpec] = {}
+    for spec in trials:
+        if names.setdefault(spec.name, spec) != spec:
+            raise UserError(
+                f"two different trials would be named {spec.name}; start them as runs of two names (--name)"
+            )

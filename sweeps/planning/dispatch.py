@@ -1,0 +1,242 @@
+"""Which trial to start next: the rules of the searcher, without Ray, so that they can be tried on a simulated clock.
+
+A trial is held back while a running one is about to produce a deeper state on its chain. Among what is ready, seeds go
+in order, so that a sweep cut short has whole seeds; but a chain so long that it would be the last to end goes first.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection
+
+from sweeps.planning.plan import Node, Plan, PlannedTrial, needed_by
+
+Rank = Callable[[PlannedTrial], int]
+URGENT = 0.75  # part of the time that all work takes at best, from which a chain is started before its turn
+SHARE = 0.25  # of that time that one trial may take at once, so that the end of the sweep is evenly spread
+
+
+class Dispatcher:
+    """Hands out the trials of a plan, one at a time, as their prefixes come into being.
+
+    done: names of recorded trials. stored: keys of stored states. slots: trials that run at once. rank_of: trials of
+    the least rank go first; the place of their seed in the plan unless told.
+    """
+
+    def __init__(
+        self, plan: Plan, done: Collection[str], stored: Collection[str], slots: int, rank_of: Rank | None = None
+    ) -> None:
+        self.slots, self.rank_of = max(1, slots), rank_of
+        self.done, self.stored = set(done), set(stored)
+        self.stopped: set[str] = set()  # trials that are over for this command alone
+        self.running: dict[str, list[Node]] = {}
+        self._lay_out(plan)
+
+    def extend(self, plan: Plan) -> None:
+        """Go on with a plan that has grown; what runs goes on making what it was about to make."""
+        running = list(self.running)
+        self.running = {}
+        self._lay_out(plan)
+        for name in running:
+            self._run(self.waiting[name], needed_by(self.waiting[name], self.stored))
+
+    def _lay_out(self, plan: Plan) -> None:
+        done, stored = self.done, self.stored
+        self.plan = plan
+        self.waiting = {trial.name: trial for trial in plan.trials if trial.name not in done}
+        self._making: dict[int, str] = {}  # node -> trial that is about to produce it
+        self._passed: set[int] = set()  # nodes that nobody waits for: stored, or all that is below them is
+        self._open: dict[int, int] = defaultdict(int)  # node -> unfinished trials that end there or below
+        self._waiters: dict[int, list[Node]] = defaultdict(list)
+        for node in plan.nodes:
+            for other in node.waits_for.path() if node.waits_for is not None else ():
+                self._waiters[id(other)].append(node)
+        rank_of = self.rank_of or _seed_order(plan)
+        for trial in plan.trials:
+            if trial.name in self.waiting:
+                for node in trial.end.path():
+                    self._open[id(node)] += 1
+        self._longest: dict[int, int] = {}
+        self._rank: dict[int, int] = {}
+        for node in reversed(plan.nodes):  # children come after their parents
+            below = max((self._longest[id(child)] for child in node.children), default=0)
+            self._longest[id(node)] = (node.epochs + below) if self._open[id(node)] else 0
+            self._rank[id(node)] = min(
+                [*(self._rank[id(child)] for child in node.children), *map(rank_of, node.trials)]
+            )
+        needed = {id(node) for trial in self.waiting.values() for node in needed_by(trial, stored)}
+        self._passed = {id(node) for node in plan.nodes if id(node) not in needed}
+        self.epochs_left = sum(node.epochs for node in plan.nodes if id(node) in needed)
+        self._by_key = plan.by_key()
+        self._by_length: list[tuple[int, int, int, Node]] = []
+        self._by_rank: list[tuple[int, int, int, Node]] = []
+        self._ready: dict[int, Node] = {}
+        self._loose: deque[PlannedTrial] = deque()  # nothing to train, yet not recorded
+        self._number = {id(node): index for index, node in enumerate(plan.nodes)}
+        for node in plan.nodes:
+            self._offer(node)
+        self._loose.extend(trial for trial in self.waiting.values() if trial.end.key in stored)
+
+    # -- what happens ------------------------------------------------------------------------------------------------
+
+    def reached(self, key: str) -> list[PlannedTrial]:
+        """A state is stored. Returns the waiting trials that end in it: they can be recorded without being run."""
+        self.stored.add(key)
+        node = self._by_key.get(key)
+        if node is None:
+            return []
+        self._pass(node)
+        ended = [trial for trial in node.trials if self._can_start(trial)]
+        self._loose.extend(ended)
+        return ended
+
+    def finished(self, name: str, whole: bool = True) -> None:
+        """A trial is recorded (whole), or has failed for good: it is not handed out again.
+
+        What a whole trial was to make is there, even where it was not told; what a failed one was making is free.
+        """
+        trial = self.waiting.pop(name, None)
+        nodes = self.running.pop(name, [])
+        self.done.add(name)
+        self.stored.update(node.key for node in nodes if whole)
+        if trial is not None:
+            for node in trial.end.path():
+                self._open[id(node)] -= 1
+        for node in nodes if whole else ():
+            self._pass(node)
+        for node in nodes:
+            if self._making.get(id(node)) == name:
+                del self._making[id(node)]
+        for node in nodes:
+            for freed in (node, *self._waiters[id(node)]):
+                self._offer(freed)
+
+    def next(self) -> PlannedTrial | None:
+        """The trial to start now; None while every one is held back (or none is left: see `over`)."""
+        while self._loose:
+            trial = self._loose.popleft()
+            if trial.name in self.waiting and trial.name not in self.running:
+                self.running[trial.name] = []
+                return trial
+        node = self._best()
+        if node is None:
+            return None if self.running else self.any()
+        path = self._choose(node)
+        trial = next(t for t in path[-1].trials if self._can_start(t))
+        self._run(trial, self._before(node) + path)
+        return trial
+
+    def any(self) -> PlannedTrial | None:
+        """A trial that is held back, or whose states are not where the plan has them.
+
+        It finds for itself where to start, and may train what another is about to store.
+        """
+        trial = next(filter(self._can_start, self.waiting.values()), None)
+        if trial is not None:
+            self._run(trial, [])
+        return trial
+
+    def _run(self, trial: PlannedTrial, nodes: list[Node]) -> None:
+        """The trial runs, and is about to produce these."""
+        self.running[trial.name] = nodes
+        for node in nodes:
+            self._making[id(node)] = trial.name
+            self._withdraw(node)
+
+    @property
+    def over(self) -> bool:
+        """Whether every trial is recorded or has failed."""
+        return not self.waiting
+
+    @property
+    def all_begun(self) -> bool:
+        """Whether every trial runs, is recorded or has failed."""
+        return len(self.waiting) == len(self.running)
+
+    # -- which one ---------------------------------------------------------------------------------------------------
+
+    def _best(self) -> Node | None:
+        longest = self._top(self._by_length)
+        if longest is not None and self._longest[id(longest)] > URGENT * self.epochs_left / self.slots:
+            return longest
+        return self._top(self._by_rank)
+
+    def _top(self, heap: list[tuple[int, int, int, Node]]) -> Node | None:
+        while heap:
+            node = heap[0][-1]
+            if id(node) in self._ready and self._can_begin(node) and self._startable_below(node):
+                return node
+            heapq.heappop(heap)
+            self._ready.pop(id(node), None)
+        return None
+
+    def _startable_below(self, node: Node) -> bool:
+        nodes = [node]
+        while nodes:  # no recursion: a chain may have a node for each of a thousand epochs
+            node = nodes.pop()
+            if any(self._can_start(trial) for trial in node.trials):
+                return True
+            nodes += filter(self._is_free, node.children)
+        return False
+
+    def _choose(self, node: Node) -> list[Node]:
+        """From `node` down the longest way, as far as a share of the sweep's time goes; ends where a trial ends."""
+        way, epochs = [node], node.epochs
+        best: list[Node] = []
+        while True:
+            if any(self._can_start(trial) for trial in way[-1].trials):
+                if best and epochs > SHARE * self.epochs_left / self.slots:
+                    return best
+                best = list(way)
+            below = [child for child in way[-1].children if self._is_free(child) and self._startable_below(child)]
+            if not below:
+                return best
+            way.append(max(below, key=lambda child: (self._longest[id(child)], -self._number[id(child)])))
+            epochs += way[-1].epochs
+
+    def _can_start(self, trial: PlannedTrial) -> bool:
+        return trial.name in self.waiting and trial.name not in self.running
+
+    def _is_free(self, node: Node) -> bool:
+        return self._open[id(node)] > 0 and id(node) not in self._making and id(node) not in self._passed
+
+    # -- the nodes that could be started ------------------------------------------------------------------------------
+
+    def _offer(self, node: Node) -> None:
+        """Put a node among the ready ones, if it is one."""
+        if self._can_begin(node) and id(node) not in self._ready:
+            number, rank = self._number[id(node)], self._rank[id(node)]
+            self._ready[id(node)] = node
+            heapq.heappush(self._by_length, (-self._longest[id(node)], rank, number, node))
+            heapq.heappush(self._by_rank, (rank, -self._longest[id(node)], number, node))
+
+    def _can_begin(self, node: Node) -> bool:
+        held = any(id(other) in self._making for other in self._before(node))
+        begun = node.parent is None or id(node.parent) in self._passed
+        return begun and not held and self._is_free(node)
+
+    def _before(self, node: Node) -> list[Node]:
+        """What must be trained anew for the rewind with which a node begins, where its rewind point is not stored."""
+        return [] if node.waits_for is None else [n for n in node.waits_for.path() if id(n) not in self._passed]
+
+    def _withdraw(self, node: Node) -> None:
+        self._ready.pop(id(node), None)
+
+    def _pass(self, node: Node) -> None:
+        self._making.pop(id(node), None)
+        if id(node) in self._passed:
+            return
+        self.epochs_left -= node.epochs
+        self._passed.add(id(node))
+        self._withdraw(node)
+        for other in (*node.children, *self._waiters[id(node)]):
+            self._offer(other)
+
+
+def _seed_order(plan: Plan) -> Rank:
+    """The place of a trial's seed among those of the plan."""
+    order: dict[int, int] = {}
+    for trial in plan.trials:
+        order.setdefault(trial.spec.seed, len(order))
+    return lambda trial: order[trial.spec.seed]

@@ -1,0 +1,283 @@
+"""The trees of a Plan, those alike but for the seed as one, and words for what tells their branches and trials apart.
+
+A tree is drawn as *strands*: stretches of training that follow each other on one line, with the strands that part from
+it. `sweeps/planning/plan_text.py` shows them as text, `sweeps/planning/plan_figure.py` as a picture.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from lth_trainable.pruning.controls import CONTROLS
+from lth_trainable.spec.trial_spec import TrialSpec
+from sweeps.planning.plan import Node, Plan, PlannedTrial, Work
+
+TO_TRAIN, STORED, DONE = "to train", "stored", "done"
+MOST_TREES = 8
+NOT_REWOUND = "no rewinding"  # mode of a strand whose weights go on as they are
+_MIXED = object()  # value of a field in which trials differ
+_FIRST = ("control", "target_sparsity_pct", "schedule", "mode")
+_SCHEDULES = {"imp": "IMP", "omp": "one-shot", "one_shot": "one-shot in the fit", "agp": "AGP", "dsd": "DSD"}
+_MODES = {"lr_rewinding": "LR rewinding", "fine_tuning": "fine-tuning", "none": NOT_REWOUND, None: ""}
+_WORDS = {
+    "target_sparsity_pct": "{} %", "lr": "learning rate {}", "batch_size": "batch {}", "epochs": "{} epochs",
+    "prune_rate_pct": "{} % a level", "order_seed": "data order {}", "split_seed": "split {}",
+    "prune_steps": "{} steps", "lr_policy": "{} learning rate", "rewind_optimizer": "{} optimiser",
+    "lr_drops": "drops at {}", "output_prune_rate_pct": "output layer {} % a level", "layers": "{} layers",
+    "width_pct": "{} % wide",
+}  # fmt: skip
+# Values that go without saying, here as in names of trials
+_USUAL = {name: getattr(TrialSpec(), name) for name in ("control", "criterion", "granularity", "context", "layers")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strand:
+    """Stretches that follow each other, each with the strands that part from its end.
+
+    mode: what returns after its prunes, such as "rewind to 0". way: what else tells it from the strands beside it.
+    """
+
+    way: str
+    mode: str
+    stops: tuple[tuple[Node, tuple[Strand, ...]], ...]
+
+    @property
+    def label(self) -> str:
+        return " · ".join(text for text in (self.way, self.mode) if text)
+
+    @property
+    def parents(self) -> tuple[str | None, ...]:
+        """Names of the tickets of which this strand is a control; empty where it is anything else or more."""
+        if len(self.stops) > 1 or self.stops[0][1]:
+            return ()
+        specs = [trial.spec for trial in self.stops[0][0].trials]
+        return tuple(spec.parent for spec in specs) if all(spec.control in CONTROLS for spec in specs) else ()
+
+    def nodes(self) -> list[Node]:
+        return [n for node, sides in self.stops for n in (node, *(m for side in sides for m in side.nodes()))]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tree:
+    """Trees of one shape, one a seed, shown as the first of them. seeds_text: such as "seeds 0 to 7, each:".
+
+    labels: of its trials, by name. alike: by id of a node, the nodes in its place, one a seed.
+    """
+
+    what: str
+    seeds: tuple[int, ...]
+    trials: tuple[PlannedTrial, ...]
+    strand: Strand
+    labels: Mapping[str, str]
+    alike: Mapping[int, tuple[Node, ...]]
+
+    @property
+    def seeds_text(self) -> str:
+        return f"seed {self.seeds[0]}:" if len(self.seeds) == 1 else f"seeds {_ranges(self.seeds)}, each:"
+
+    @property
+    def epochs(self) -> int:
+        return sum(node.epochs for node in self.strand.nodes())
+
+
+@dataclass(frozen=True, kw_only=True)
+class States:
+    """What is to be done about each node."""
+
+    training: frozenset[int]
+    done: Collection[str]
+    stored: Collection[str]
+
+    @classmethod
+    def of(cls, work: Work, done: Collection[str], stored: Collection[str]) -> States:
+        return cls(training=frozenset(map(id, work.nodes)), done=frozenset(done), stored=frozenset(stored))
+
+    def count(self, tree: Tree, nodes: Iterable[Node]) -> Counter[str]:
+        """How many of these nodes, over all seeds of the tree, are to be trained, stored or done."""
+        return Counter(self._of(alike) for node in nodes for alike in tree.alike[id(node)])
+
+    def _of(self, node: Node) -> str:
+        if id(node) in self.training:
+            return TO_TRAIN
+        finished = bool(node.trials) and all(trial.name in self.done for trial in node.trials)
+        return STORED if node.key in self.stored and not finished else DONE  # done: nothing below asks for it
+
+
+# -- trees of one shape ------------------------------------------------------------------------------------------------
+
+
+def trees(plan: Plan, most: int = MOST_TREES) -> tuple[list[Tree], int]:
+    """The trees of a plan, those alike but for the seed as one; at most so many, and how many there are beyond."""
+    by_root: dict[int, list[tuple[PlannedTrial, dict[str, Any]]]] = defaultdict(list)
+    for trial in plan.trials:
+        by_root[id(trial.end.path()[0])].append((trial, _facts(trial.spec)))
+    common = {root: _merged(facts for _, facts in found) for root, found in by_root.items()}
+    telling = _telling(list(common.values()))
+    shapes: dict[Any, list[dict[Any, PlannedTrial]]] = defaultdict(list)
+    titles: dict[Any, str] = {}
+    for root, found in by_root.items():
+        trials = {tuple(facts.items()): trial for trial, facts in found}
+        shapes[frozenset(trials)].append(trials)
+        titles.setdefault(frozenset(trials), _in_words(common[root], ["dataset", "model", *telling, "width_pct"]))
+    shown = [_tree(titles[shape], group) for shape, group in list(shapes.items())[:most]]
+    return shown, max(0, len(shapes) - most)
+
+
+def _tree(what: str, group: Sequence[Mapping[Any, PlannedTrial]]) -> Tree:
+    alike: dict[int, dict[int, Node]] = defaultdict(dict)
+    for identity, trial in group[0].items():
+        for like in group:
+            for node, other in zip(trial.end.path(), like[identity].end.path(), strict=True):
+                alike[id(node)][id(other)] = other
+    trials = tuple(group[0].values())
+    root = trials[0].end.path()[0]
+    return Tree(
+        what=what, seeds=tuple(sorted(next(iter(found.values())).spec.seed for found in group)), trials=trials,
+        strand=_strand(root, "", _subtree_facts(root)), labels=_labels(trials),
+        alike={node: tuple(found.values()) for node, found in alike.items()},
+    )  # fmt: skip
+
+
+def _labels(trials: Sequence[PlannedTrial]) -> dict[str, str]:
+    """Short labels by trial name: "dense", "64 % · rewind 0"; only what tells the tree's trials apart."""
+    facts = {trial.name: _facts(trial.spec) for trial in trials}
+    several = sum(trial.spec.is_dense for trial in trials) > 1
+    tickets = [facts[trial.name] for trial in trials if not trial.spec.is_dense]
+    telling = ["target_sparsity_pct", *(name for name in _telling(tickets) if name != "target_sparsity_pct")]
+    return {
+        trial.name: ("dense" + f", {trial.spec.epochs} epochs" * several)
+        if trial.spec.is_dense
+        else _in_words(facts[trial.name], [*telling, "reset_end"]).replace("rewind to", "rewind")
+        for trial in trials
+    }
+
+
+def _strand(node: Node, way: str, facts: Mapping[int, Mapping[str, Any]]) -> Strand:
+    """The strand that begins with a node: along its training line, or from level to level of the tickets.
+
+    Controls part from it at the level that they are controls of.
+    """
+    stops, at = list[tuple[Node, tuple[Strand, ...]]](), node
+    while True:
+        line = at.parts[-1][0].line
+        on = next((child for child in at.children if child.parts[0][0].line == line), None)
+        if on is None and at.level:
+            ways = [child for child in at.children if facts[id(child)]["control"] not in CONTROLS] or at.children
+            on = ways[0] if len(ways) == 1 else None
+        parting = [child for child in at.children if child is not on]
+        # the sparsity is at the strand's stops, and its mode is told apart from its way
+        telling = [
+            t for t in _telling([facts[id(c)] for c in parting], without=("target_sparsity_pct",)) if t != "mode"
+        ]
+        stops.append((at, tuple(_strand(c, _way(facts[id(c)], telling), facts) for c in parting)))
+        if on is None:
+            pruned = next((stop for stop, _ in stops if stop.level), None)
+            mode = _in_words(facts[id(pruned)], ["mode"]) if pruned and not _starts_over(facts[id(pruned)]) else ""
+            return Strand(way=way, mode=mode, stops=tuple(stops))
+        at = on
+
+
+def _way(facts: Mapping[str, Any], telling: Sequence[str]) -> str:
+    """What tells a branch; a control is told also where no branch is beside it."""
+    return _in_words(facts, ["control", *telling] if facts["control"] in CONTROLS else telling)
+
+
+# -- words -------------------------------------------------------------------------------------------------------------
+
+
+def _facts(spec: TrialSpec) -> dict[str, Any]:
+    """What a trial is, but for its seed; how it retrains is one value, in words."""
+    facts = {name: value for name, value in spec.canonical().items() if name != "seed"}
+    k = f"{facts.pop('rewind_step', None)}it" if spec.rewind_step is not None else spec.rewind_epoch
+    facts.pop("rewind_epoch")
+    retrain = facts.pop("retrain")
+    return facts | {"mode": f"rewind to {k}" if k is not None else _MODES[retrain]}
+
+
+def _starts_over(facts: Mapping[str, Any]) -> bool:
+    """Whether all trials of a branch end in a new initialisation, for which no rewind is told."""
+    control = CONTROLS.get(facts["control"])
+    return control is not None and control.starts_over
+
+
+def _merged(many: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The fields of all, `_MIXED` where they differ."""
+    merged: dict[str, Any] | None = None
+    for facts in many:
+        if merged is None:
+            merged = dict(facts)
+        for name in merged.keys() | facts.keys():
+            if merged.get(name) != facts.get(name):
+                merged[name] = _MIXED
+    return merged or {}
+
+
+def _subtree_facts(root: Node) -> dict[int, dict[str, Any]]:
+    """By id of a node: what all trials that end in it or below share."""
+    nodes = [root]
+    for node in nodes:  # grows while it is read: parents before children
+        nodes += node.children
+    facts: dict[int, dict[str, Any]] = {}
+    for node in reversed(nodes):
+        below = [facts[id(child)] for child in node.children]
+        facts[id(node)] = _merged([*(_facts(trial.spec) for trial in node.trials), *below])
+    return facts
+
+
+def _telling(many: Sequence[Mapping[str, Any]], without: Collection[str] = ()) -> list[str]:
+    """Fields that tell these apart, each splitting what those before it leave together. without: not to be told."""
+    if len(many) < 2:
+        return []
+    groups, telling = [0] * len(many), list[str]()
+    for name in dict.fromkeys([*_FIRST, *(name for facts in many for name in facts)]):
+        if name in without:
+            continue
+        split = [(group, facts.get(name)) for group, facts in zip(groups, many, strict=True)]
+        numbers = {pair: number for number, pair in enumerate(dict.fromkeys(split))}
+        if len(numbers) > len(set(groups)):
+            groups, telling = [numbers[pair] for pair in split], [*telling, name]
+    return telling
+
+
+def _in_words(facts: Mapping[str, Any], names: Iterable[str]) -> str:
+    words = (_word(name, facts.get(name)) for name in dict.fromkeys(names))
+    return " · ".join(word for word in words if word)
+
+
+def _word(name: str, value: Any) -> str:
+    if value is None or value is _MIXED or _USUAL.get(name) == value:
+        return ""
+    if isinstance(value, bool):
+        return ("supermask" if name == "reset_end" else name.replace("_", " ")) if value else ""
+    if name == "schedule":
+        return _SCHEDULES.get(value, value.replace("_", " "))
+    text = value if name in ("mode", "dataset", "model") else f"{value:g}" if isinstance(value, float) else str(value)
+    if name not in _WORDS and not isinstance(value, str):
+        return f"{name.removesuffix('_pct').replace('_', ' ')} {text}"
+    return _WORDS.get(name, "{}").format(text if name in ("dataset", "model") else text.replace("_", " "))
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """0, 1, 2, 5 -> "0 to 2, 5"; how many, where that is long."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    texts = [f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs]
+    return ", ".join(texts) if len(texts) <= 6 else f"{texts[0]}, … {texts[-1]} ({len(numbers)})"
+
+
+def factor(plan: Plan) -> str:
+    """Epochs asked for, as a multiple of those trained once."""
+    return f"{plan.epochs_requested / max(1, plan.epochs_distinct):.2f}"
+
+
+def percents(value: Fraction) -> str:
+    """0.922240 -> 92.22"""
+    return f"{round(float(100 * value), 2):g}"

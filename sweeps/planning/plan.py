@@ -1,0 +1,348 @@
+"""TrialSpecs -> Plan: the tree of all their training, in which every distinct stretch occurs once. Pure; no Ray.
+
+A node is a stretch of training that ends in a state which is kept: where chains part, where a trial ends, or where a
+ticket will be rewound to. A trial is the path from a root to the node in which it ends. Two trials share a node iff
+their state keys there are equal, so whatever trains it trains it for both.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lth_trainable.spec.segments import Segment, rewind_key, segments
+from lth_trainable.spec.trial_spec import TrialSpec
+
+KEEP_STATES = ("needed", "levels", "none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a plan must know of a data set: its digest, and the pictures to train on."""
+
+    digest: str
+    n_train: int
+
+    def steps_of(self, spec: TrialSpec) -> int:
+        """Optimiser steps in an epoch of the trial."""
+        return -(-self.n_train // spec.batch_size)
+
+
+@dataclass(kw_only=True, eq=False)
+class Node:
+    """A stretch of training, and the state in which it ends.
+
+    key: of that state. parts: segment, first epoch and end of each piece, in order; more than one where levels lie
+    within that nobody needs apart. level: of the last part. above: epochs of the nodes before it on its chain. trials:
+    those that end here. waits_for: the node whose state a rewind at its beginning returns to.
+    """
+
+    key: str
+    parts: list[tuple[Segment, int, int]]
+    level: int
+    above: int
+    parent: Node | None
+    epochs: int
+    children: list[Node] = field(default_factory=list)
+    trials: list[PlannedTrial] = field(default_factory=list)
+    waits_for: Node | None = None
+
+    def path(self) -> list[Node]:
+        """The nodes from the root to this one."""
+        nodes: list[Node] = []
+        node: Node | None = self
+        while node is not None:
+            nodes.append(node)
+            node = node.parent
+        return nodes[::-1]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Mark:
+    """A rewind point within an epoch of the dense network.
+
+    key: of its state. line: the dense training. node: in which it lies. whole, begun: epochs ended and begun before it.
+    """
+
+    key: str
+    line: Segment
+    node: Node
+    whole: int
+    begun: int
+
+    def to_remake(self, nodes: Collection[Node], stored: Collection[str]) -> int:
+        """Epochs to train again for it where `nodes` are trained, in which it may come to be on the way."""
+        end = self.node.above + self.node.epochs
+        is_passed = any(self.line.key_at(epoch) in stored for epoch in range(self.whole + 1, end + 1))
+        if self.key in stored or (self.node in nodes and not is_passed):
+            return 0
+        before = (epoch for epoch in range(self.whole, 0, -1) if self.line.key_at(epoch) in stored)
+        return self.begun - next(before, 0)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PlannedTrial:
+    """A trial and its place in the tree. key: its identity. rewind, mark: what its rewinds return to, if to either."""
+
+    spec: TrialSpec
+    name: str
+    key: str
+    chain: tuple[Segment, ...]
+    end: Node
+    rewind: Node | None
+    mark: Mark | None
+
+    @property
+    def is_end_of_node(self) -> bool:
+        """Whether the state of its last node is that of the trial; a supermask goes on from there, untrained."""
+        return self.chain[-1].key == self.end.key
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The trials of a sweep as a tree. marks: by node key, rewind points within its epochs: iteration -> key."""
+
+    trials: tuple[PlannedTrial, ...]
+    nodes: tuple[Node, ...]
+    marks: Mapping[str, Mapping[int, str]]
+    policy: str
+
+    @property
+    def roots(self) -> list[Node]:
+        return [node for node in self.nodes if node.parent is None]
+
+    @property
+    def epochs_requested(self) -> int:
+        """Epochs of all trials, each trained alone."""
+        return sum(trial.end.above + trial.end.epochs for trial in self.trials)
+
+    @property
+    def epochs_distinct(self) -> int:
+        """Epochs of the whole tree: what the sweep costs when everything is trained once."""
+        return sum(node.epochs for node in self.nodes)
+
+    def by_key(self) -> dict[str, Node]:
+        return {node.key: node for node in self.nodes}
+
+    def keep(self, trial: PlannedTrial) -> dict[str, bool]:
+        """State keys that the trial is to store on its way; True where a trial ends, so that it is measured there."""
+        if self.policy == "none":
+            return {}
+        keys = {node.key: any(other.is_end_of_node for other in node.trials) for node in trial.end.path()}
+        if self.policy == "levels":
+            keys = {segment.key: False for segment in trial.chain if segment.kind == "train"} | keys
+        return keys
+
+    def rewind_steps(self, trial: PlannedTrial) -> dict[int, str]:
+        """Rewind points within an epoch that the trial passes by, its own or others': iteration -> key."""
+        if self.policy == "none":
+            return {}
+        return {step: key for node in trial.end.path() for step, key in self.marks.get(node.key, {}).items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What is left of a plan. epochs: to train, each once. critical_path: of the trial with most of them.
+
+    nodes: to train; what is trained again for the sake of a mark is in none. of_trial: epochs left of each trial that
+    is not done, by name.
+    """
+
+    epochs: int
+    critical_path: int
+    nodes: tuple[Node, ...]
+    of_trial: Mapping[str, int]
+
+
+def make_plan(specs: Iterable[TrialSpec], facts: Mapping[tuple[str, int], Facts], policy: str = "needed") -> Plan:
+    """The plan of these trials. facts: by (dataset, split seed).
+
+    policy: which states are kept; with "none" nothing is shared, and every trial is a tree of its own.
+    """
+    drafts = [_Draft.of(spec, facts[spec.dataset, spec.split_seed]) for spec in specs]
+    cuts = _cuts(drafts)
+    makes_marks: dict[str, dict[int, str]] = defaultdict(dict)
+    tree = _Tree(policy)
+    for draft in drafts:
+        tree.add(draft, cuts)
+    nodes, trials = tree.nodes(), []
+    for draft in drafts:
+        end, rewind = tree.ends_of(draft)
+        mark = draft.mark(end)
+        trial = PlannedTrial(
+            spec=draft.spec, name=draft.spec.name, key=draft.spec.key(draft.digest), chain=draft.chain, end=end,
+            rewind=rewind, mark=mark,
+        )  # fmt: skip
+        end.trials.append(trial)
+        trials.append(trial)
+        if draft.spec.rewind_step is not None and mark is not None:
+            makes_marks[mark.node.key][draft.spec.rewind_step] = mark.key
+    return Plan(trials=tuple(trials), nodes=tuple(nodes), marks=dict(makes_marks), policy=policy)
+
+
+def work_left(plan: Plan, done: Collection[str], stored: Collection[str]) -> Work:
+    """What is to be trained yet. done: names of recorded trials. stored: state keys that can be gone on from.
+
+    Stored states within a node, of a trial that was killed there, are found too.
+    """
+    todo = [trial for trial in plan.trials if trial.name not in done]
+    of_trial: dict[str, int] = {}
+    needed: dict[int, Node] = {}
+    costs: dict[int, int] = {}
+    for trial in todo:
+        nodes = needed_by(trial, stored)
+        for node in nodes:
+            if id(node) not in costs:
+                costs[id(node)], needed[id(node)] = node.epochs - _part_stored(node, stored), node
+        of_trial[trial.name] = sum(costs[id(node)] for node in nodes)
+    to_train, remade = tuple(needed.values()), {}
+    for trial in todo:
+        if trial.mark is not None:
+            remade[trial.mark.key] = trial.mark.to_remake(to_train, stored)
+            of_trial[trial.name] += remade[trial.mark.key]
+    return Work(
+        epochs=sum(costs.values()) + sum(remade.values()), critical_path=max(of_trial.values(), default=0),
+        nodes=to_train, of_trial=of_trial,
+    )  # fmt: skip
+
+
+def needed_by(trial: PlannedTrial, stored: Collection[str]) -> list[Node]:
+    """What training this trial now takes: nodes below the deepest stored state, and those up to its rewind point."""
+    nodes = missing(trial.end, stored)
+    if trial.rewind is not None and nodes and trial.rewind not in nodes:
+        nodes = missing(trial.rewind, stored) + nodes
+    return nodes
+
+
+def missing(end: Node, stored: Collection[str]) -> list[Node]:
+    """Nodes of the path to `end` below the deepest stored one, from the top."""
+    nodes, node = [], end
+    while node.key not in stored:
+        nodes.append(node)
+        if node.parent is None:
+            break
+        node = node.parent
+    return nodes[::-1]
+
+
+def _part_stored(node: Node, stored: Collection[str]) -> int:
+    """Epochs of a node up to the last one whose state is stored."""
+    left = 0
+    for segment, start, end in reversed(node.parts) if stored else ():
+        for epoch in range(end, start, -1):
+            if segment.key_at(epoch) in stored:
+                return node.epochs - left
+            left += 1
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Draft:
+    spec: TrialSpec
+    digest: str
+    steps_per_epoch: int
+    chain: tuple[Segment, ...]
+    rewind_key: str | None
+
+    @classmethod
+    def of(cls, spec: TrialSpec, facts: Facts) -> _Draft:
+        steps = facts.steps_of(spec)
+        chain = segments(spec, facts.digest, steps)
+        return cls(
+            spec=spec, digest=facts.digest, steps_per_epoch=steps, chain=chain,
+            rewind_key=rewind_key(spec, chain),
+        )  # fmt: skip
+
+    @property
+    def trained(self) -> list[Segment]:
+        return [segment for segment in self.chain if segment.kind == "train"]
+
+    def mark(self, end: Node) -> Mark | None:
+        """The rewind point of a trial that ends in `end`, where that is an iteration."""
+        step, steps = self.spec.rewind_step, self.steps_per_epoch
+        if step is None or self.rewind_key is None:
+            return None
+        whole = step // steps
+        where = next(n for n in end.path() if n.above + n.epochs > whole)  # the dense beginning: no rewind yet
+        return Mark(key=self.rewind_key, line=self.trained[0], node=where, whole=whole, begun=-(-step // steps))
+
+
+def _cuts(drafts: Sequence[_Draft]) -> dict[str, list[int]]:
+    """Where each line is cut by any of the trials, by line: epochs, ascending."""
+    found: dict[str, set[int]] = defaultdict(set)
+    for draft in drafts:
+        for segment in draft.trained:
+            found[segment.line].add(segment.end)
+    return {line: sorted(ends) for line, ends in found.items()}
+
+
+class _Tree:
+    """All pieces of training by key; afterwards those that nobody needs apart are merged into the next one."""
+
+    def __init__(self, policy: str) -> None:
+        self.policy = policy
+        self.pieces: dict[str, Node] = {}
+        self.kept: set[str] = set()
+        self.prefix = ""
+
+    def add(self, draft: _Draft, cuts: Mapping[str, list[int]]) -> None:
+        prefix = f"{draft.spec.name}/" if self.policy == "none" else ""
+        parent: Node | None = None
+        for segment in draft.trained:
+            start = segment.start
+            for cut in cuts[segment.line]:
+                if start < cut <= segment.end:
+                    parent = self._piece(prefix, segment, start, cut, parent)
+                    start = cut
+        assert parent is not None, "every trial trains"
+        self.kept.add(parent.key)
+        if draft.rewind_key is not None and prefix + draft.rewind_key in self.pieces:
+            self.kept.add(prefix + draft.rewind_key)
+
+    def _piece(self, prefix: str, segment: Segment, start: int, end: int, parent: Node | None) -> Node:
+        key = prefix + segment.key_at(end)
+        if key not in self.pieces:
+            above = parent.above + parent.epochs if parent else 0
+            self.pieces[key] = Node(
+                key=key, parts=[(segment, start, end)], level=segment.level, above=above, parent=parent,
+                epochs=end - start,
+            )  # fmt: skip
+            if parent is not None:
+                parent.children.append(self.pieces[key])
+        return self.pieces[key]
+
+    def nodes(self) -> list[Node]:
+        """The kept nodes, parents before children."""
+        kept = []
+        for node in list(self.pieces.values()):
+            if self.policy == "levels" or node.key in self.kept or len(node.children) != 1:
+                kept.append(node)
+                continue
+            child = node.children[0]  # nobody needs the state between them
+            child.parent, child.above, child.epochs = node.parent, node.above, child.epochs + node.epochs
+            child.parts = node.parts + child.parts
+            if node.parent is not None:
+                node.parent.children[node.parent.children.index(node)] = child
+        return kept
+
+    def ends_of(self, draft: _Draft) -> tuple[Node, Node | None]:
+        prefix = f"{draft.spec.name}/" if self.policy == "none" else ""
+        last = draft.trained[-1]
+        end = self.pieces[prefix + last.key_at(last.end)]
+        rewind = self.pieces.get(prefix + draft.rewind_key) if draft.rewind_key else None
+        if rewind is not None:
+            for node in end.path():
+                if node.level > 0 and (node.parent is None or node.parent.level == 0):
+                    node.waits_for = rewind
+        return end, rewind
+
+
+def as_json(plan: Plan, work: Work) -> dict[str, Any]:
+    """The figures of a plan, for a machine."""
+    return {
+        "trials": len(plan.trials), "segments": len(plan.nodes), "epochs_requested": plan.epochs_requested,
+        "epochs_distinct": plan.epochs_distinct, "epochs_to_train": work.epochs,
+        "segments_to_train": len(work.nodes), "critical_path_epochs": work.critical_path,
+    }  # fmt: skip

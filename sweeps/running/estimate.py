@@ -1,0 +1,60 @@
+"""How long a sweep will take and how much it will store, measured: on this run's own trials, or on a few steps now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.store.store import Damaged, finished_trials
+from sweeps.planning.plan import Work
+from sweeps.runs.ledger import Ledger
+
+WARM_UP_SECONDS = 12.0  # Ray, and torch and fastai in each worker, on two cores
+PROBE_SECONDS = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """seconds: of the sweep's wall time. bytes: of the states it will store. per_epoch: seconds; source: of that."""
+
+    seconds: float
+    bytes: int
+    per_epoch: float
+    source: str
+
+
+def estimate(ledger: Ledger, work: Work, slots: int, data_root: Path | None) -> Cost:
+    """Time and disk of the work that is left, with `slots` trials at a time."""
+    spec = next(trial.spec for trial in ledger.plan.trials if trial.name in work.of_trial)
+    per_epoch, bytes_per_state = _probe(spec, data_root)
+    recorded = _recorded(ledger)
+    epochs = max(work.critical_path, work.epochs / slots)
+    return Cost(
+        seconds=WARM_UP_SECONDS + epochs * (recorded or per_epoch),
+        bytes=bytes_per_state * len(work.nodes) if ledger.plan.policy != "none" else 0,
+        per_epoch=recorded or per_epoch,
+        source="measured in this run" if recorded else "measured just now, on the CPU",
+    )
+
+
+def _recorded(ledger: Ledger) -> float | None:
+    try:
+        seconds = [_seconds(record) for _, record in finished_trials(ledger.store, ledger.run)]
+    except Damaged:
+        return None
+    return median(seconds) if seconds else None
+
+
+def _seconds(record: dict[str, Any]) -> float:
+    return median(row["seconds"] for row in record["epochs"])
+
+
+def _probe(spec: TrialSpec, data_root: Path | None) -> tuple[float, int]:
+    """Seconds of an epoch and bytes of a state, by training the dense network for a moment; nothing is stored."""
+    from lth_trainable.training.execution import Execution
+    from lth_trainable.training.run import probe
+
+    return probe(spec, Execution(data_root=data_root), PROBE_SECONDS)

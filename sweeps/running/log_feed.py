@@ -1,0 +1,295 @@
+"""Feeds loggers beside a sweep: no trial waits for one, and one that fails ends nothing.
+
+Ray Tune calls its callbacks in its own loop, and an exception in one of them ends the whole sweep. So each logger has a
+thread here, which tells it of trials as Tune would: every epoch is a result of its own, whoever trained it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import queue
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lth_trainable.spec.trial_spec import TrialSpec, spec_from_dict
+from lth_trainable.store.store import Store
+from sweeps.running.loggers import Logger, Place, brief, make_logger
+
+PATIENCE_SECONDS = 60.0  # with a logger that takes nothing more, once the sweep has ended
+NOTE_SECONDS = 3.0  # of waiting without a word
+SHIP_SECONDS = 30.0  # between two copies of a trial's files to the storage
+LEFT_OUT = ("step",)  # of an epoch's row: it counts within a level
+START, RESULT, COMPLETE, ERROR = "on_trial_start", "on_trial_result", "on_trial_complete", "on_trial_error"
+THE_END = "the end of the sweep"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Watched:
+    """What Ray's loggers ask of a trial of Tune's. One that the driver records never was one, and is logged alike."""
+
+    name: str
+    trial_id: str
+    config: Mapping[str, Any]
+    local_path: str
+    experiment_dir_name: str
+    checkpoint: None = None
+
+    @property
+    def evaluated_params(self) -> Mapping[str, Any]:
+        return self.config
+
+    def init_local_path(self) -> None:
+        Path(self.local_path).mkdir(parents=True, exist_ok=True)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def epoch_result(number: int, row: Mapping[str, Any]) -> dict[str, Any]:
+    """An epoch's row as a result of Tune's. number: of the trial's epochs so far, this one included."""
+    return {**_numbers({k: v for k, v in row.items() if k not in LEFT_OUT}), "training_iteration": number}
+
+
+def final_result(epochs: int, result: Mapping[str, Any]) -> dict[str, Any]:
+    """The result of a trial, measured on the network that is saved, beside its last epoch."""
+    numbers = _numbers({**result, "collapsed_layers": len(result["collapsed_layers"])})
+    return {**{f"final/{name}": value for name, value in numbers.items()}, "training_iteration": max(epochs, 1)}
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if isinstance(value, int | float)}
+
+
+class Feed:
+    """One logger at work. lost: reasons by name of trials that are not whole there."""
+
+    def __init__(self, name: str, logger: Logger, place: Place) -> None:
+        self.name, self.place, self.watch = name.rpartition(":")[2], place, logger.watch
+        self.trials: dict[str, Watched] = {}
+        self.lost: dict[str, str] = {}
+        self._callback = logger.callback
+        self._todo: queue.SimpleQueue[tuple[str, str, Sequence[dict[str, Any]]] | None] = queue.SimpleQueue()
+        self._taken = 0
+        self._ended: set[str] = set()
+        self._shipped: dict[str, float] = {}
+        self._thread = threading.Thread(target=self._work, daemon=True, name=f"log {self.name}")
+
+    # -- what the sweep says -----------------------------------------------------------------------------------------
+
+    def begin(self, spec: TrialSpec) -> None:
+        self.trials[spec.name] = Watched(
+            name=spec.name, trial_id=uuid.uuid4().hex[:8], experiment_dir_name=self.place.run,
+            local_path=str(self.place.folder / self.name / spec.name),
+            config={name: value for name, value in asdict(spec).items() if value is not None},
+        )  # fmt: skip
+        self._todo.put((START, spec.name, [{}]))
+
+    def results(self, trial: str, results: Sequence[dict[str, Any]]) -> None:
+        self._todo.put((RESULT, trial, [{"result": result} for result in results]))
+
+    def end(self, trial: str, failed: bool) -> None:
+        self._todo.put((ERROR if failed else COMPLETE, trial, [{}]))
+
+    @property
+    def note(self) -> str:
+        """What did not arrive."""
+        [trial, reason], *more = self.lost.items()
+        others = f", and {len(more)} more of {len(self.trials)} trials are not" if more else ""
+        return f"{self.name}: {trial} is not whole there ({reason}){others}; the run itself has everything"
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Nothing more will be said."""
+        self._todo.put(None)
+
+    def wait(self) -> None:
+        """Until the logger has taken all it was told, or takes nothing more."""
+        started = changed = time.monotonic()
+        taken, noted = -1, False
+        while self._thread.is_alive():
+            self._thread.join(0.2)
+            now = time.monotonic()
+            if self._taken != taken:
+                taken, changed = self._taken, now
+            if now - changed > PATIENCE_SECONDS:
+                self.give_up(f"it took nothing more for {now - changed:.0f} s")
+                return
+            if not noted and now - started > NOTE_SECONDS:
+                there = f"{len(self._ended)} of {len(self.trials)} trials are there"
+                _say(f"waiting for {self.name}: {there}; Ctrl-C goes on without the rest")
+                noted = True
+
+    def give_up(self, reason: str) -> None:
+        for trial in set(self.trials) - self._ended:
+            self.lost.setdefault(trial, reason)
+
+    # -- what the logger does with it, in the thread -----------------------------------------------------------------
+
+    def _work(self) -> None:
+        while (item := self._todo.get()) is not None:
+            self._tell(*item)
+        self._close()
+
+    def _tell(self, hook: str, trial: str, calls: Sequence[dict[str, Any]]) -> None:
+        over = hook in (COMPLETE, ERROR)
+        if trial in self.lost and not over:
+            return
+        try:
+            for call in calls:
+                getattr(self._callback, hook)(iteration=self._taken, trials=[], trial=self.trials[trial], **call)
+            self._callback.on_step_end(iteration=self._taken, trials=[])
+            self._ship(trial, over)
+        except Exception as error:  # whatever a logger, a database or a network raises: the sweep goes on
+            self._lose(trial, brief(error))
+            return
+        self._taken += 1
+        self._ended |= {trial} if over else set()
+
+    def _ship(self, trial: str, over: bool) -> None:
+        if over or time.monotonic() - self._shipped.get(trial, -SHIP_SECONDS) >= SHIP_SECONDS:
+            self.place.ship(f"{self.name}/{trial}")
+            self._shipped[trial] = time.monotonic()
+
+    def _close(self) -> None:
+        try:
+            self._callback.on_experiment_end(trials=[])
+            self.place.ship(self.name)
+        except Exception as error:
+            self._lose(THE_END, brief(error))
+        self._callback = None
+
+    def _lose(self, trial: str, reason: str) -> None:
+        if not self.lost:
+            _say(f"note: {self.name}: {trial} is not whole there ({reason}); the sweep goes on")
+        self.lost.setdefault(trial, reason)
+
+
+class Logs:
+    """What a sweep tells its loggers. Without any of them nothing is told, and nothing is to be paid."""
+
+    def __init__(self, feeds: Sequence[Feed] = ()) -> None:
+        self.feeds = feeds
+        self._epochs: dict[str, int] = {}  # told, by trial
+        self._whole: set[str] = set()
+        self._ended: set[str] = set()
+
+    @classmethod
+    def open(cls, names: Sequence[str], store: Store, run: str) -> Logs:
+        """The loggers of these names, set up. Raises `UserError` where one of them lacks what it needs."""
+        place = Place(store, run)
+        return cls([Feed(name, make_logger(name, place), place) for name in dict.fromkeys(names)])
+
+    def __reduce__(self) -> Any:
+        """Tune keeps a copy of its callbacks on disk, for ways to go on that are not ours: it tells nobody."""
+        return Logs, ()
+
+    def __bool__(self) -> bool:
+        return bool(self.feeds)
+
+    @property
+    def watch(self) -> list[str]:
+        """How to look at what is logged, a line for each logger."""
+        return [feed.watch for feed in self.feeds]
+
+    @property
+    def notes(self) -> list[str]:
+        """What did not arrive, a line for each logger that it did not arrive at."""
+        return [feed.note for feed in self.feeds if feed.lost]
+
+    # -- what the sweep says -----------------------------------------------------------------------------------------
+
+    def begin(self, spec: TrialSpec) -> None:
+        """A trial starts, or starts again after its worker died."""
+        if spec.name not in self._epochs:
+            self._epochs[spec.name] = 0
+            for feed in self.feeds:
+                feed.begin(spec)
+
+    def report(self, trial: str, log: Mapping[str, Any]) -> None:
+        """Rows of a trial from the row `first` on, and its result, once it has one."""
+        told, first = self._epochs[trial], log["first"]
+        rows = list(enumerate(log["rows"], first + 1))[max(0, told - first) :]
+        results = [epoch_result(number, row) for number, row in rows]
+        self._epochs[trial] = max(told, first + len(log["rows"]))
+        if log["result"] is not None:
+            results.append(final_result(self._epochs[trial], log["result"]))
+            self._whole.add(trial)
+        for feed in self.feeds:
+            feed.results(trial, results)
+
+    def end(self, trial: str) -> None:
+        """Whole, or not: failed, stopped by a limit, interrupted."""
+        if trial not in self._ended:
+            self._ended.add(trial)
+            for feed in self.feeds:
+                feed.end(trial, failed=trial not in self._whole)
+
+    def recorded(self, spec: TrialSpec, record: Mapping[str, Any]) -> None:
+        """A trial was recorded whose every epoch others have trained."""
+        if self.feeds:
+            self.begin(spec)
+            self.report(spec.name, {"first": 0, "rows": record["epochs"], "result": record["result"]})
+            self.end(spec.name)
+
+    def callback(self) -> Any:
+        """A callback of Tune's that says it."""
+        from ray import tune
+
+        class Teller(tune.Callback):
+            def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+                logs.begin(_spec(trial))
+
+            def on_trial_result(
+                self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **_: Any
+            ) -> None:
+                log = result.pop("log", None)  # Tune keeps the last result of each trial
+                if log is not None:
+                    logs.report(_spec(trial).name, json.loads(log))
+
+            def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+                logs.end(_spec(trial).name)
+
+            def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+                logs.end(_spec(trial).name)
+
+        logs = self
+        return Teller()
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[Logs]:
+        """While a sweep runs: loggers are told. After it they have time to take the rest."""
+        for feed in self.feeds:
+            feed.start()
+        try:
+            yield self
+        finally:
+            for trial in self._epochs:
+                self.end(trial)
+            for feed in self.feeds:
+                feed.stop()
+            try:
+                for feed in self.feeds:
+                    feed.wait()
+            except KeyboardInterrupt:
+                for feed in self.feeds:
+                    feed.give_up("interrupted")
+
+
+NO_LOGS = Logs()
+
+
+def _spec(trial: Any) -> TrialSpec:
+    return spec_from_dict(json.loads(trial.config["task"])["spec"])
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,216 @@
+"""Ray's logger callbacks by name: what `--log` takes, what each needs, and how to look at what it has logged.
+
+A logger is told of a sweep by `feed.py`. Ray is not imported before one is made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pyarrow import fs
+
+from lth_trainable.errors import UserError
+from lth_trainable.registry import lookup
+from lth_trainable.store.store import Store
+
+PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
+REMEDIES = {
+    "mlflow": "set MLFLOW_TRACKING_URI to a tracking server that answers, or unset it for a file in the storage",
+    "wandb": "set WANDB_MODE=offline to log into the run's folder without an account",
+}
+PASSED_ON = (  # to a submitted job; secrets belong on the head
+    "MLFLOW_TRACKING_URI", "WANDB_MODE", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_BASE_URL",
+)  # fmt: skip
+MLFLOW_DATABASE = "mlflow.db"
+MLFLOW_QUIET = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true", "MLFLOW_DISABLE_TELEMETRY": "true"}
+MLFLOW_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"  # 7 where it is not set, which take four minutes
+MLFLOW_BATCH = 1000  # numbers that one request takes
+
+
+class Place:
+    """Where loggers leave files. folder: the run's own, or one of this machine that is copied to the run (`ship`)."""
+
+    def __init__(self, store: Store, run: str) -> None:
+        self.store, self.run = store, run
+        self._scratch = None if _is_here(store) else tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        self.folder = Path(store.root, run) if self._scratch is None else Path(self._scratch.name)
+
+    def at(self, below: str) -> str:
+        """The run's folder `below`, as a person would type it."""
+        return self.store.at(f"{self.run}/{below}")
+
+    def ship(self, below: str) -> None:
+        """Copy `folder/below` to the run, unless that is where it lies."""
+        files = [] if self._scratch is None else (self.folder / below).rglob("*")
+        for file in (file for file in files if file.is_file()):
+            self.store.write(f"{self.run}/{file.relative_to(self.folder).as_posix()}", file.read_bytes())
+
+    def remove(self, below: str) -> None:
+        """Remove `folder/below`, and its copy."""
+        self.store.delete_folder(f"{self.run}/{below}")
+        if self._scratch is not None:
+            shutil.rmtree(self.folder / below, ignore_errors=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Logger:
+    """A callback of Ray Tune's. watch: how to look at what it logs, in a line."""
+
+    callback: Any
+    watch: str
+
+
+def check_loggers(names: Iterable[str], here: bool = True) -> None:
+    """Raise `UserError` for a logger that is not known or (here) lacks its package."""
+    for name in names:
+        lookup("log", name, LOGGERS)
+        if here and name in PACKAGES and importlib.util.find_spec(PACKAGES[name]) is None:
+            raise UserError(f"log: {name} found no package {PACKAGES[name]}; pip install 'lottery-sweep[{name}]'")
+
+
+def make_logger(name: str, place: Place) -> Logger:
+    """The logger `name`, set up. Raises `UserError` where that cannot be."""
+    try:
+        logger: Logger = lookup("log", name, LOGGERS)(place)
+        logger.callback.setup()
+    except UserError:
+        raise
+    except Exception as error:  # of any of these packages, of a database, of the network
+        what_to_do = REMEDIES.get(name, "see its own documentation")
+        raise UserError(f"log: {name} cannot be set up ({brief(error)}); {what_to_do}") from error
+    return logger
+
+
+def brief(error: BaseException) -> str:
+    """The type of an exception, and the first line of its own account."""
+    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
+
+
+# -- the loggers -----------------------------------------------------------------------------------------------------
+
+
+def tensorboard(place: Place) -> Logger:
+    """Event files below the run, a folder for each trial."""
+    from ray.tune.logger import TBXLoggerCallback
+
+    class TensorBoard(TBXLoggerCallback):
+        def log_trial_start(self, trial: Any) -> None:
+            """Every curve is told from its first epoch, also that of a trial which an earlier command began."""
+            place.remove(f"tensorboard/{trial}")
+            super().log_trial_start(trial)
+
+    return Logger(callback=TensorBoard(), watch=f"tensorboard --logdir {place.at('tensorboard')}")
+
+
+def mlflow(place: Place) -> Logger:
+    """A run of MLflow's for each trial, in an experiment of the run's name."""
+    os.environ.update({name: os.environ.get(name, value) for name, value in MLFLOW_QUIET.items()})
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric
+    from ray.air.integrations.mlflow import MLflowLoggerCallback
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or _mlflow_database(place.store)
+
+    class MLflow(MLflowLoggerCallback):
+        """Ray's, but with one request for all rows of a report: one for each number takes forty times as long."""
+
+        def setup(self, *args: Any, **info: Any) -> None:
+            self._client = MlflowClient(uri)
+            self._untold: dict[str, list[Metric]] = defaultdict(list)
+            if MLFLOW_RETRIES in os.environ:
+                return super().setup(*args, **info)
+            os.environ[MLFLOW_RETRIES] = "1"  # someone waits for an answer, as nobody does in mid-sweep
+            try:
+                return super().setup(*args, **info)
+            finally:
+                del os.environ[MLFLOW_RETRIES]
+
+        def log_trial_result(self, iteration: int, trial: Any, result: dict[str, Any]) -> None:
+            now, (numbers, epoch) = int(time.time() * 1000), _split(result)
+            self._untold[self._trial_runs[trial]] += [Metric(*number, now, epoch) for number in numbers.items()]
+
+        def on_step_end(self, *args: Any, **info: Any) -> None:
+            while self._untold:
+                run, numbers = self._untold.popitem()
+                for first in range(0, len(numbers), MLFLOW_BATCH):
+                    self._client.log_batch(run, metrics=numbers[first : first + MLFLOW_BATCH])
+
+    return Logger(
+        callback=MLflow(tracking_uri=uri, experiment_name=place.run),
+        watch=f"mlflow ui --backend-store-uri {uri}" if uri.startswith("sqlite:") else f"MLflow at {uri}",
+    )
+
+
+def wandb(place: Place) -> Logger:
+    """A run of Weights & Biases for each trial, in a project of the run's name or WANDB_PROJECT."""
+    import wandb as service
+    from ray.air.integrations.wandb import WandbLoggerCallback
+
+    class Wandb(WandbLoggerCallback):
+        """Ray's, without its two processes for each trial, which cost seconds and do not tell of their failures."""
+
+        def setup(self, *args: Any, **info: Any) -> None:
+            with contextlib.redirect_stderr(io.StringIO()):  # Ray asks for the account in a way that is warned of
+                super().setup(*args, **info)
+            self._runs: dict[Any, service.Run] = {}
+
+        def _start_logging_actor(self, trial: Any, exclude_results: list[str], **settings: Any) -> None:
+            trial.init_local_path()
+            self._runs[trial] = service.init(dir=trial.local_path, **settings)
+
+        def _cleanup_logging_actors(self, *args: Any, **limits: Any) -> None:
+            """At the end of Ray's callback, which asks for it: there are none."""
+
+        def log_trial_result(self, iteration: int, trial: Any, result: dict[str, Any]) -> None:
+            self._runs[trial].log(*_split(result))
+
+        def log_trial_end(self, trial: Any, failed: bool = False) -> None:
+            self._runs.pop(trial).finish(exit_code=int(failed))
+
+        def on_experiment_end(self, trials: Any, **info: Any) -> None:
+            service.teardown()  # writes what is on its way, and waits for it
+
+    project, quiet = os.environ.get("WANDB_PROJECT", place.run), service.Settings(console="off", silent=True)
+    offline = f"wandb sync {place.at('wandb')}/*/wandb/offline-run-*"
+    if not _is_here(place.store):
+        offline = f"wandb sync, of a copy of {place.at('wandb')}"
+    return Logger(
+        callback=Wandb(project=project, reinit="create_new", settings=quiet),
+        watch=offline if os.environ.get("WANDB_MODE") == "offline" else f"wandb: project {project}",
+    )
+
+
+LOGGERS: dict[str, Callable[[Place], Logger]] = {"tensorboard": tensorboard, "mlflow": mlflow, "wandb": wandb}
+
+
+def _split(result: dict[str, Any]) -> tuple[dict[str, Any], int]:
+    """Numbers by name, and the epoch that they belong to."""
+    numbers = dict(result)
+    return numbers, numbers.pop("training_iteration")
+
+
+def _mlflow_database(store: Store) -> str:
+    if not _is_here(store):
+        raise UserError(
+            f"log: mlflow found no MLFLOW_TRACKING_URI; expected that of a tracking server, since {store.uri} is no "
+            "folder that a database could lie in"
+        )
+    return f"sqlite:///{store.root}/{MLFLOW_DATABASE}"
+
+
+def _is_here(store: Store) -> bool:
+    return isinstance(store.fs, fs.LocalFileSystem)

@@ -1,0 +1,285 @@
+"""Where a command runs, and how it is submitted to a cluster as a Ray job.
+
+* neither `--cluster` nor `--address`: a Ray of its own on this machine;
+* `--address http://head:8265`: submitted to that job server; any other `--address`: the driver of that cluster, here;
+* `--cluster FILE`: the driver of the cluster that this process belongs to, if it belongs to one (inside a Ray job,
+  where Ray sets RAY_ADDRESS, or on a machine where `ray start` has started a node whose head answers); else FILE's
+  cluster is brought up, unless it is up already, and the command submitted to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from enum import Enum, auto
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from lth_trainable.errors import UserError, bad_value
+from sweeps.cli.options import RunOptions
+from sweeps.running.launcher_file import check_launcher_file
+from sweeps.running.loggers import PASSED_ON
+
+ROOT = Path(__file__).resolve().parents[2]
+LEFT_OUT = ["/.?*", "/runs", "/build", "*.egg-info", "__pycache__"]  # of the working directory that a job gets
+CONNECT_SECONDS = 2.0
+TUNNEL_SECONDS = 60.0
+START_SECONDS, NOT_YET = 120.0, "No available agent"  # of a job server that has just started
+STOP_SECONDS = 30  # for an interrupted job to write what it has
+LOUD = ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env")
+NEEDED = {"aiohttp": "the job server", "requests": "the job server", "colorful": "the launcher"}
+FAILED, INTERRUPTED = 1, 130
+
+
+class Place(Enum):
+    """Where the driver of a command runs."""
+
+    LOCAL = auto()
+    CONNECT = auto()
+    SUBMIT = auto()
+
+
+def place_of(options: RunOptions) -> Place:
+    """Where the driver of this command runs: the rule is at the top of this module."""
+    if options.address:
+        return Place.SUBMIT if _is_job_server(options.address) else Place.CONNECT
+    if options.cluster is None:
+        return Place.LOCAL
+    return Place.CONNECT if _is_in_a_cluster() else Place.SUBMIT
+
+
+def _is_job_server(address: str) -> bool:
+    return address.startswith(("http://", "https://"))
+
+
+def _is_in_a_cluster() -> bool:
+    address = os.environ.get("RAY_ADDRESS", "")
+    if address:
+        return not _is_job_server(address)
+    from ray._private.utils import read_ray_address
+
+    host, _, port = (read_ray_address() or "").rpartition(":")  # left by `ray start`, never by the Ray of a local sweep
+    try:
+        with socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS):
+            return True
+    except (OSError, ValueError):
+        return False
+
+
+def submit(options: RunOptions, command: str, arguments: Sequence[str]) -> int:
+    """Run `python -m COMMAND ARGUMENTS` as a job, its log on standard output; returns the job's exit code."""
+    check_submittable(options)
+    if options.address:
+        return run_job(options.address, command, [*without(arguments, "--address"), "--address", "auto"])
+    assert options.cluster is not None
+    try:
+        with brought_up(options.cluster) as address:
+            return run_job(address, command, arguments)
+    finally:
+        print(
+            "what is up of the cluster stays up (idle workers go by themselves); tear it down with: "
+            f"ray down {options.cluster}",
+            file=sys.stderr,
+        )
+
+
+def check_submittable(options: RunOptions) -> None:
+    """Raise `UserError` for what cannot be submitted from here, before anything costs money."""
+    missing = {name: whose for name, whose in NEEDED.items() if not _is_installed(name)}
+    if missing:
+        raise UserError(
+            f"cluster: {', '.join(missing)} not found, needed by {' and '.join(sorted(set(missing.values())))}; "
+            "pip install 'lottery-sweep[cluster]'"
+        )
+    if "://" not in options.storage and not Path(options.storage).is_absolute():
+        raise bad_value(
+            "storage", options.storage, "an absolute path that all nodes share, or s3:// or gs://",
+            "a job has a working directory of its own, which goes with it",
+        )  # fmt: skip
+    if options.cluster is not None and not options.address:
+        check_launcher_file(options.cluster)
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return bool(version(package))
+    except PackageNotFoundError:
+        return False
+
+
+def without(arguments: Sequence[str], flag: str) -> list[str]:
+    """The arguments without a flag and its value."""
+    kept: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument == flag:
+            next(rest, None)
+        elif not argument.startswith(f"{flag}="):
+            kept.append(argument)
+    return kept
+
+
+# -- the job ---------------------------------------------------------------------------------------------------------
+
+
+def run_job(address: str, command: str, arguments: Sequence[str]) -> int:
+    """Submit, stream, wait; Ctrl-C and SIGTERM stop the job, which keeps what is finished."""
+    import asyncio
+
+    client = _client(address)
+    entrypoint = shlex.join(["python", "-m", command, *arguments])
+    here = ROOT if (ROOT / "pyproject.toml").is_file() else Path.cwd()  # the latter where the package is installed
+    job = _submitted(
+        client,
+        entrypoint=f"exec {entrypoint}",  # without a shell in between, which would end at a signal before the sweep
+        runtime_env={"working_dir": str(here), "excludes": LEFT_OUT, "env_vars": _environment()},
+    )
+    print(f"job {job} at {address}", file=sys.stderr, flush=True)
+    interrupted = False
+    before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    try:
+        while True:
+            try:
+                asyncio.run(_stream(client, job))
+                return INTERRUPTED if interrupted else _exit_code(client, job)
+            except KeyboardInterrupt:
+                if interrupted:
+                    return INTERRUPTED
+                interrupted = True
+                print("interrupted; the job stops and keeps what is finished", file=sys.stderr, flush=True)
+                client.stop_job(job)
+    except Exception as error:  # of the network, in any of three libraries
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        print(
+            f"error: lost the job server ({reason}); the job goes on where it runs: ray job logs --follow {job}",
+            file=sys.stderr,
+        )
+        return FAILED
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _client(address: str) -> Any:
+    from ray.job_submission import JobSubmissionClient
+
+    try:
+        client = JobSubmissionClient(address)
+    except (ConnectionError, RuntimeError) as error:
+        raise UserError(
+            f"address: no job server answers at {address} ({str(error).strip().splitlines()[0]}); expected that of a "
+            "running head, such as http://head:8265; `ray start --head` starts one"
+        ) from error
+    for name in LOUD:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    return client
+
+
+def _submitted(client: Any, **job: Any) -> str:
+    """The job's id. A head that has just started takes no jobs for some seconds."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            return str(client.submit_job(**job))
+        except RuntimeError as error:
+            if NOT_YET not in str(error) or time.monotonic() > deadline:
+                raise UserError(f"address: the job server refuses the job: {str(error).strip()}") from error
+        time.sleep(1)
+
+
+def _environment() -> dict[str, str]:
+    """Of the job. The live view is drawn for this terminal, and the stream carries it as it is."""
+    found = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}
+    found |= {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    if sys.stdout.isatty():
+        size = os.get_terminal_size(sys.stdout.fileno())
+        found |= {"FORCE_COLOR": "1", "COLUMNS": str(size.columns), "LINES": str(size.lines)}
+    return found
+
+
+async def _stream(client: Any, job: str) -> None:
+    """Copy the job's log to standard output until the job has ended."""
+    async for text in client.tail_job_logs(job):
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+
+def _exit_code(client: Any, job: str) -> int:
+    """The job's own; 1 where Ray has none, as for a job whose node has died."""
+    while not client.get_job_status(job).is_terminal():
+        time.sleep(1)
+    info = client.get_job_info(job)
+    if info.status == "SUCCEEDED":
+        return 0
+    if info.driver_exit_code is None:
+        print(f"error: the job ended as {info.status}: {info.message}", file=sys.stderr)
+        return FAILED
+    return int(info.driver_exit_code) if info.driver_exit_code > 0 else FAILED
+
+
+# -- the cluster of a launcher file ----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def brought_up(file: Path) -> Iterator[str]:
+    """Start the cluster of a launcher file, or leave it as it runs; gives the address of its job server."""
+    import click
+    from ray.autoscaler.sdk import create_or_update_cluster
+
+    print(f"bringing up the cluster of {file}", file=sys.stderr, flush=True)
+    logging.getLogger("ray.autoscaler").setLevel(logging.CRITICAL)  # tracebacks; to a person the launcher speaks itself
+    try:
+        create_or_update_cluster(str(file), no_restart=True)  # a head that is up goes on with what it does
+    except (SystemExit, click.ClickException) as error:  # how the launcher ends on what it has told of
+        raise UserError(f"cluster: {file} could not be brought up; see above") from error
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UserError(f"cluster: {file} could not be brought up ({reason})") from error
+    port = _free_port()
+    with _tunnel(file, port) as tunnel:
+        _wait_for(port, tunnel, file)
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def _tunnel(file: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """The head's job server at a port of this machine, through the launcher's own SSH; out of Ctrl-C's reach."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "dashboard", str(file), "--port", str(port)]
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait_for(port: int, tunnel: subprocess.Popen[bytes], file: Path) -> None:
+    import requests
+
+    deadline = time.monotonic() + TUNNEL_SECONDS
+    while time.monotonic() < deadline and tunnel.poll() is None:
+        with contextlib.suppress(requests.RequestException):
+            requests.get(f"http://127.0.0.1:{port}/api/version", timeout=CONNECT_SECONDS)
+            return
+        time.sleep(0.5)
+    raise UserError(
+        f"cluster: the job server of {file} does not answer through SSH; expected port 8265 on its head; look there "
+        f"with: ray attach {file}"
+    )

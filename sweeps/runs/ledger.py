@@ -1,0 +1,253 @@
+"""The plan of a run against its store: what is done, what is damaged, what failed, which states are there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lth_trainable.errors import UserError, bad_value
+from lth_trainable.store.listing import each
+from lth_trainable.store.record import Identity, record_trial
+from lth_trainable.store.store import (
+    FAILURE,
+    FORMAT,
+    PLAN,
+    RECORD,
+    STATES,
+    WEIGHTS,
+    Damaged,
+    Sealed,
+    Store,
+    fingerprint_mark,
+    to_json,
+)
+from lth_trainable.versions import DISTRIBUTION, project_version
+from sweeps.experiments.branches import TICKET, role_of
+from sweeps.experiments.recipes import Sweep
+from sweeps.planning.plan import Facts, Plan, PlannedTrial
+from sweeps.runs.inventory import read_plan
+
+RESERVED = (STATES,)
+READ_THROUGH = 2 << 30  # bytes of states up to which a restart checks every SHA-256 rather than every size
+
+Found = Sealed | Damaged | None  # a folder, what is wrong with it, or that there is none
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stock:
+    """What the store has of a run. done: finished trials by name. failed: reason by name. reports: on damage."""
+
+    done: Mapping[str, Sealed]
+    failed: Mapping[str, str]
+    reports: tuple[str, ...]
+
+    @property
+    def fingerprints(self) -> set[str]:
+        """Marks of the fingerprints under which the finished trials were trained."""
+        return {fingerprint_mark(folder.manifest.get("fingerprint", {})) for folder in self.done.values()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ledger:
+    """The trials of one command in one run. facts: of their data, by (dataset, split seed). roles: by name of trial."""
+
+    store: Store
+    run: str
+    plan: Plan
+    facts: Mapping[tuple[str, int], Facts]
+    roles: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def path(self) -> str:
+        """The run's path as a person would type it."""
+        return self.store.at(self.run)
+
+    def check_writable(self) -> None:
+        """Raise `UserError` where the run cannot be written, before anything is trained."""
+        probe = f"{self.run}/.writable"
+        try:
+            self.store.write(probe, b"")
+            self.store.delete(probe)
+        except OSError as error:
+            raise UserError(
+                f"storage: cannot write to {self.path} ({error}); choose a --storage that you may write to"
+            ) from error
+
+    # -- what is there -----------------------------------------------------------------------------------------------
+
+    def take_stock(self, repair: bool) -> Stock:
+        """Finished and failed trials; `repair` sets damaged folders aside, to be trained again.
+
+        Raises `UserError` where a finished trial has this name but another identity.
+        """
+        paths = [self.store.trial(self.run, trial.name) for trial in self.plan.trials]
+        read = each(lambda path: self._read(self._find(path)), paths)
+        referred = list(dict.fromkeys(state for folder in read for state in _states_of(folder)))
+        states = dict(zip(referred, each(self._read_weights, referred), strict=True))
+        damages = [state for state in states.values() if isinstance(state, Damaged)]
+        reports = [self._report(damage, repair, STATES) for damage in damages]
+        done: dict[str, Sealed] = {}
+        missing: list[str] = []
+        for trial, path, folder in zip(self.plan.trials, paths, read, strict=True):
+            gone = next((state for state in _states_of(folder) if not isinstance(states[state], Sealed)), None)
+            found = folder if gone is None else Damaged(path, f"its weights {gone} are missing")
+            if isinstance(found, Damaged):
+                reports.append(self._report(found, repair, self.run))
+            elif found is None:
+                missing.append(trial.name)
+            elif found.manifest["key"] != trial.key:
+                raise UserError(
+                    f"{self.path}/trials/{trial.name}: found a finished trial of this name whose spec, data or"
+                    " plugged-in code is another; expected the same; choose another --name for this sweep"
+                )
+            else:
+                done[trial.name] = found
+        reasons = zip(missing, each(self.failure, missing), strict=True)
+        failed = {name: reason for name, reason in reasons if reason is not None}
+        return Stock(done=done, failed=failed, reports=tuple(reports))
+
+    def stored(self, mark: Mapping[str, Any], repair: bool) -> tuple[set[str], list[str]]:
+        """Keys of the states that can be gone on from under this fingerprint, and reports on damaged ones."""
+        listed = set(self.store.folders(STATES))
+        wanted = listed.intersection(segment.key for trial in self.plan.trials for segment in trial.chain)
+        found = each(lambda key: self._find(self.store.state(key, mark)), sorted(wanted))
+        whole = [folder for folder in found if isinstance(folder, Sealed) and folder.manifest.get("complete")]
+        damages = [folder for folder in found if isinstance(folder, Damaged)]
+        if sum(map(_bytes, whole)) <= READ_THROUGH:
+            read = each(self._read, whole)
+            whole = [folder for folder in read if isinstance(folder, Sealed)]
+            damages += [folder for folder in read if isinstance(folder, Damaged)]
+        reports = [self._report(damage, repair, STATES) for damage in damages]
+        return (listed - wanted) | {folder.manifest["key"] for folder in whole}, reports
+
+    def _find(self, path: str) -> Found:
+        try:
+            return self.store.find(path)
+        except Damaged as damage:
+            return damage
+
+    def _read(self, folder: Found, names: Collection[str] | None = None) -> Found:
+        """The folder once these of its files, or all of them, are read; or what is wrong with it."""
+        if not isinstance(folder, Sealed):
+            return folder
+        try:
+            for name in folder.manifest["files"] if names is None else names:
+                self.store.content(folder, name)
+        except Damaged as damage:
+            return damage
+        return folder
+
+    def _read_weights(self, path: str) -> Found:
+        """A state that a trial refers to, its weights read where that is quickly done."""
+        folder = self._find(path)
+        is_small = isinstance(folder, Sealed) and folder.manifest["files"][WEIGHTS]["size"] <= READ_THROUGH // 1000
+        return self._read(folder, (WEIGHTS,) if is_small else ())
+
+    def _report(self, damage: Damaged, repair: bool, whose: str) -> str:
+        aside = f"; set aside in {self.store.quarantine(damage, whose)}" if repair else ""
+        return f"damaged, to be trained again: {damage}{aside}"
+
+    # -- what is written ---------------------------------------------------------------------------------------------
+
+    def record(self, trial: PlannedTrial, mark: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Record a trial whose every epoch is in the states already; returns its result and status.
+
+        None where something is missing.
+        """
+        identity = Identity(spec=trial.spec, key=trial.key, chain=trial.chain, mark=mark)
+        try:
+            record = record_trial(self.store, self.run, identity)
+        except Damaged:  # the trial goes to a worker, which sets the state aside and trains it again
+            return None
+        return None if record is None else {**record["result"], "status": record["status"]}
+
+    def read_record(self, name: str) -> dict[str, Any]:
+        """The record of a trial that is recorded. Raises `Damaged`."""
+        folder = self.store.find(self.store.trial(self.run, name))
+        if folder is None:
+            raise Damaged(self.store.trial(self.run, name), "there is no manifest")
+        record: dict[str, Any] = json.loads(self.store.content(folder, RECORD))
+        return record
+
+    def write_plan(self, sweep: Sweep, command: Sequence[str]) -> None:
+        """Add this command and its trials to the run's plan. Raises `UserError` where the verdict's terms change."""
+        plan = self._planned() or {"format": FORMAT, "commands": [], "trials": []}
+        terms: dict[str, Any] = {"endpoint": sweep.endpoint, "margin_pp": sweep.margin_pp, "alpha": sweep.alpha}
+        terms["looks"] = list(sweep.looks)
+        fixed = {"looks": [], **plan} if plan["trials"] else plan
+        for name, value in terms.items():
+            if fixed.get(name, value) != value:
+                raise UserError(
+                    f"{self.path}, {name}: found {value!r}; expected {fixed[name]!r}, as it was fixed before the first "
+                    "trial; choose another --name"
+                )
+        known = {entry["name"]: entry for entry in plan["trials"]}
+        for trial in self.plan.trials:
+            facts = self.facts[trial.spec.dataset, trial.spec.split_seed]
+            data = {"digest": facts.digest, "n_train": facts.n_train}
+            known[trial.name] = {
+                "name": trial.name, "key": trial.key, "spec": trial.spec.canonical(), "data": data,
+                "role": self._role(trial, known.get(trial.name)), "parent": trial.spec.parent,
+            }  # fmt: skip
+        commands = plan.get("commands", [])
+        commands += [list(command)] if list(command) not in commands else []
+        content = {
+            **plan, **terms, "recipe": sweep.name, "claim": sweep.claim, "commands": commands,
+            "keep_states": self.plan.policy, "versions": driver_versions(), "trials": list(known.values()),
+        }  # fmt: skip
+        self.store.write(f"{self.run}/{PLAN}", to_json(content))
+
+    def _role(self, trial: PlannedTrial, before: Mapping[str, Any] | None) -> str:
+        """What the trial is in the run: a ticket of any command stays one where another takes it as a baseline."""
+        was = before.get("role", role_of(trial.spec)) if before is not None else None
+        return TICKET if was == TICKET else self.roles.get(trial.name, role_of(trial.spec))
+
+    def other_trials(self) -> list[dict[str, Any]]:
+        """Entries of the run's plan that this command does not name: earlier cohorts, or values left out this time."""
+        plan = self._planned() or {"trials": []}
+        ours = {trial.name for trial in self.plan.trials}
+        return [entry for entry in plan["trials"] if entry["name"] not in ours]
+
+    def _planned(self) -> dict[str, Any] | None:
+        """What the run's plan has so far, None where there is none yet. Raises `UserError` where it is damaged."""
+        return read_plan(self.store, self.run) if self.store.exists(f"{self.run}/{PLAN}") else None
+
+    def failure(self, name: str) -> str | None:
+        """Why a trial failed, as its worker noted it."""
+        path = f"{self.store.trial(self.run, name)}/{FAILURE}"
+        try:
+            return str(json.loads(self.store.read(path))["reason"]) if self.store.exists(path) else None
+        except (ValueError, KeyError, TypeError):
+            return f"{FAILURE} is unreadable"
+
+
+def check_place(storage: str, run: str) -> Store:
+    """The store of `storage`. Raises `UserError` for a storage that is a file, or a bad run name."""
+    if not run or "/" in run or run.startswith(".") or run in RESERVED:
+        raise bad_value(
+            "name", run, "a folder name without a slash or a leading dot, and not 'states'", "choose --name"
+        )
+    if "://" not in storage and Path(storage).exists() and not Path(storage).is_dir():
+        raise bad_value("storage", storage, "a folder or a URI", "it is a file")
+    return Store(storage)
+
+
+def driver_versions() -> dict[str, str]:
+    """Versions of the packages that matter, without importing them."""
+    return {
+        DISTRIBUTION: project_version(),
+        **{name: version(name) for name in ("torch", "fastai", "ray", "numpy", "scipy")},
+    }
+
+
+def _states_of(folder: Found) -> Collection[str]:
+    """Paths of the states that a trial's folder refers to."""
+    return folder.manifest.get("states", {}).values() if isinstance(folder, Sealed) else ()
+
+
+def _bytes(folder: Sealed) -> int:
+    return sum(entry["size"] for entry in folder.manifest["files"].values())

@@ -1,0 +1,197 @@
+"""Where each trial of a run stands, as the files of the run and of the states that it shares have it.
+
+Nothing is written, and nothing is asked of the driver: a run can be read while it is trained as well as after a kill.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from analysis.tables.run_plan import find_run
+from lth_trainable.spec.trial_spec import spec_from_dict
+from lth_trainable.store.listing import each, listing
+from lth_trainable.store.store import FAILURE, MANIFEST, PLAN, STATES, Store, damage_by_size, fingerprint_mark
+from sweeps.planning.plan import Plan, PlannedTrial, needed_by, work_left
+from sweeps.runs.inventory import plans_of, read_manifest, read_plan
+from sweeps.runs.lock import is_alive, read_driver
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """Where a trial stands. epochs, level: what a running one has trained, and where it is. waits_for: trials."""
+
+    trial: str
+    status: str
+    reason: str | None = None
+    epochs: int | None = None
+    level: int | None = None
+    epochs_left: int = 0
+    waits_for: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Survey:
+    """A run as its files have it. stored: keys of states that can be gone on from. total, left: epochs, each once."""
+
+    store: Store
+    run: str
+    content: Mapping[str, Any]
+    planned: Mapping[str, PlannedTrial]
+    standings: Mapping[str, Standing]
+    driver: Mapping[str, Any] | None
+    stored: Collection[str]
+    total: int
+    left: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Folders:
+    """Trials by name. sealed: manifests of recorded ones. troubled: status and reason of failed and damaged ones."""
+
+    sealed: Mapping[str, Mapping[str, Any]]
+    troubled: Mapping[str, tuple[str, str]]
+
+
+def read_survey(path: str) -> Survey:
+    """The run at `path`. Raises `UserError` where there is none, or its plan cannot be read."""
+    store, run = find_run(path)
+    content = read_plan(store, run)
+    plans = plans_of(f"{run}/{PLAN}", content)
+    folders = _read_folders(store, run, {entry["name"]: entry["key"] for entry in content["trials"]})
+    driver = _driver(store, run)
+    running = driver["running"] if driver and driver["alive"] else {}
+    stored = _stored(store, {fingerprint_mark(manifest.get("fingerprint", {})) for manifest in folders.sealed.values()})
+    waits: dict[str, tuple[str, ...]] = {}
+    alone = _epochs_alone(content, {trial.name for plan in plans for trial in plan.trials})
+    of_trial = {name: epochs for name, epochs in alone.items() if name not in folders.sealed}
+    total, left = sum(alone.values()), sum(of_trial.values())
+    for plan in plans:
+        work = work_left(plan, folders.sealed, stored)
+        total, left = total + plan.epochs_distinct, left + work.epochs
+        of_trial |= work.of_trial
+        waits |= _waits(plan, running, folders.sealed, stored)
+    names = [entry["name"] for entry in content["trials"]]
+    return Survey(
+        store=store, run=run, content=content, planned={trial.name: trial for plan in plans for trial in plan.trials},
+        standings={name: _standing(name, folders, running, waits.get(name, ()), of_trial) for name in names},
+        driver=driver, stored=stored, total=total, left=left,
+    )  # fmt: skip
+
+
+def _epochs_alone(content: Mapping[str, Any], planned: Collection[str]) -> dict[str, int]:
+    """Epochs of the trials of versions that did not write down the data, by name: nothing is shared with them."""
+    others = (entry for entry in content["trials"] if entry["name"] not in planned)
+    return {entry["name"]: spec_from_dict(entry["spec"]).epochs_alone() for entry in others}
+
+
+def _standing(
+    name: str,
+    folders: _Folders,
+    running: Mapping[str, Mapping[str, int]],
+    waits_for: tuple[str, ...],
+    left: Mapping[str, int],
+) -> Standing:
+    """left: epochs to train, by name of a trial that is not recorded."""
+    if name in folders.sealed:
+        return Standing(trial=name, status=str(folders.sealed[name].get("status", "done")))
+    if name in running:
+        epochs, level = running[name]["epochs"], running[name]["level"]
+        return Standing(trial=name, status="running", epochs=epochs, level=level, epochs_left=left[name])
+    status, reason = folders.troubled.get(name, ("held back" if waits_for else "not started", None))
+    return Standing(trial=name, status=status, reason=reason, epochs_left=left[name], waits_for=waits_for)
+
+
+def _read_folders(store: Store, run: str, keys: Mapping[str, str | None]) -> _Folders:
+    """keys: of the planned trials, by name. Damage is looked for by size alone."""
+    sizes: dict[str, dict[str, int]] = defaultdict(dict)
+    for info in listing(store, f"{run}/trials"):
+        _, _, folder = info.path.rpartition("/trials/")
+        name, _, file = folder.partition("/")
+        sizes[name][file] = info.size
+    recorded = [name for name in keys if MANIFEST in sizes.get(name, ())]
+    failed = [name for name in keys if FAILURE in sizes.get(name, ()) and MANIFEST not in sizes[name]]
+    read = each(lambda name: read_manifest(store, store.trial(run, name)) or {}, recorded)
+    manifests = dict(zip(recorded, read, strict=True))
+    reasons = each(lambda name: failure(store, store.trial(run, name))["reason"], failed)
+    troubled = {name: ("failed", reason) for name, reason in zip(failed, reasons, strict=True)}
+    for name, manifest in manifests.items():
+        wrong = _wrong(manifest, sizes[name], keys[name])
+        if wrong is not None:
+            troubled[name] = "damaged", wrong
+    return _Folders(sealed={n: manifest for n, manifest in manifests.items() if n not in troubled}, troubled=troubled)
+
+
+def _wrong(manifest: Mapping[str, Any], files: Mapping[str, int], key: str | None) -> str | None:
+    wrong = damage_by_size(manifest, files)
+    if wrong is None and key is not None and manifest.get("key") != key:
+        return f"its key is {str(manifest.get('key'))[:12]}, the plan's {key[:12]}"
+    return wrong
+
+
+def failure(store: Store, path: str) -> dict[str, str]:
+    """Reason and traceback of the last failed attempt at a trial."""
+    try:
+        content = json.loads(store.read(f"{path}/{FAILURE}"))
+        return {"reason": str(content["reason"]), "traceback": str(content.get("traceback", ""))}
+    except FileNotFoundError:  # another attempt has just begun
+        return {"reason": "", "traceback": ""}
+    except (ValueError, KeyError, TypeError):
+        return {"reason": f"{FAILURE} is unreadable", "traceback": ""}
+
+
+def _driver(store: Store, run: str) -> dict[str, Any] | None:
+    """What the run's driver said last, with `alive` and `silent_s`."""
+    found = read_driver(store, run)
+    if found is None:
+        return None
+    try:
+        silent = max(0.0, time.time() - float(found["beat"]))
+        running = {
+            name: {"epochs": int(at["epochs"]), "level": int(at["level"])} for name, at in found["running"].items()
+        }
+        told = {"host": found["host"], "pid": int(found["pid"]), "started": float(found["started"]), "running": running}
+        return {**told, "alive": is_alive(found), "silent_s": round(silent, 1)}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def _stored(store: Store, marks: Collection[str]) -> set[str]:
+    """Keys of the states that can be gone on from: all that training needs is there.
+
+    marks: of the fingerprints of the run's trials; states of others are no use to it. Empty: of any.
+    """
+    files: dict[str, set[str]] = defaultdict(set)
+    for info in listing(store, STATES):
+        folder, _, name = info.path.rpartition("/")
+        files[folder].add(name)
+    complete = (
+        folder.split("/")[-2:]
+        for folder, names in files.items()
+        if MANIFEST in names and any(name.startswith("training") for name in names)
+    )
+    return {key for key, mark in complete if not marks or mark in marks}
+
+
+def _waits(
+    plan: Plan, running: Collection[str], done: Collection[str], stored: Collection[str]
+) -> dict[str, tuple[str, ...]]:
+    """Running trials that are about to make a state which another trial starts from, by the name of that one."""
+    making: dict[int, str] = {}
+    waiting = []
+    for trial in plan.trials if running else ():
+        if trial.name in done:
+            continue
+        if trial.name not in running:
+            waiting.append(trial)
+            continue
+        for node in needed_by(trial, stored):
+            making.setdefault(id(node), trial.name)
+    return {
+        trial.name: tuple(sorted({making[id(node)] for node in needed_by(trial, stored) if id(node) in making}))
+        for trial in waiting
+    }

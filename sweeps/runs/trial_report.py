@@ -1,0 +1,167 @@
+"""All about one trial of a run: its chain and who trained it, its result, why it failed, what is damaged."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+
+from lth_trainable.errors import UserError, bad_value
+from lth_trainable.spec.segments import Segment, segments
+from lth_trainable.spec.trial_spec import spec_from_dict
+from lth_trainable.store.store import FAILURE, HISTORY, RECORD, STATES, Damaged, Store
+from sweeps.cli.showing import say, table_of
+from sweeps.planning.plan import Facts
+from sweeps.runs.inventory import damage_in, read_manifest
+from sweeps.runs.survey import Survey, failure
+
+TRACEBACK = 12  # last lines that are shown
+_SHOWN = "sparsity_pct", "test_accuracy", "valid_accuracy", "best_valid_accuracy", "test_loss", "valid_loss"
+
+
+def find_trial(survey: Survey, part: str) -> str:
+    """The trial of this name, or the only one with this in its name. Raises `UserError` with the nearest names."""
+    found = [name for name in survey.standings if part in name]
+    if part in found or len(found) == 1:
+        return part if part in found else found[0]
+    if found:
+        some = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
+        raise bad_value("TRIAL", part, "a part of one trial's name", f"{len(found)} have it: {some}")
+    near = difflib.get_close_matches(part, list(survey.standings), n=3, cutoff=0.0)
+    raise bad_value("TRIAL", part, "the name of a planned trial, or a part of it", f"the nearest: {', '.join(near)}")
+
+
+def about_trial(survey: Survey, name: str) -> dict[str, Any]:
+    """All about one trial in JSON; every byte of it is read."""
+    store, path = survey.store, survey.store.trial(survey.run, name)
+    entry = next(entry for entry in survey.content["trials"] if entry["name"] == name)
+    record = _record(store, path) or {}
+    chain = _chain(survey, entry, record)
+    rows = record["epochs"] if record else _rows(survey, chain)
+    manifest = read_manifest(store, path) or {}
+    folders = [path, *sorted(set(manifest.get("states", {}).values()))]
+    return {
+        **asdict(survey.standings[name]), "key": entry["key"], "why": record.get("reason"),
+        "spec": {field: value for field, value in entry["spec"].items() if value is not None},
+        "chain": [_about_segment(survey, segment, rows) for segment in chain], "result": record.get("result") or {},
+        "epochs_trained": record.get("epochs_trained"), "train_seconds": record.get("train_seconds"),
+        "failure": failure(store, path) if store.exists(f"{path}/{FAILURE}") else None,
+        "damaged": [f"{folder}: {reason}" for folder in folders for reason in damage_in(store, folder)],
+        "set_aside": _set_aside(store, survey.run, name),
+    }  # fmt: skip
+
+
+def _record(store: Store, path: str) -> dict[str, Any] | None:
+    try:
+        folder = store.find(path)
+        return dict(json.loads(store.content(folder, RECORD))) if folder else None
+    except (Damaged, UserError):
+        return None
+
+
+def _chain(survey: Survey, entry: Mapping[str, Any], record: Mapping[str, Any]) -> Sequence[Segment]:
+    """The trial's segments; none where neither the plan nor a record says what its data are."""
+    if entry["name"] in survey.planned:
+        return survey.planned[entry["name"]].chain
+    if not record:
+        return ()
+    spec = spec_from_dict(entry["spec"])
+    facts = Facts(digest=record["data"]["digest"], n_train=record["data"]["n_train"])
+    return segments(spec, facts.digest, facts.steps_of(spec))
+
+
+def _states(store: Store, key: str) -> list[str]:
+    return [f"{STATES}/{key}/{mark}" for mark in store.folders(f"{STATES}/{key}")]
+
+
+def _rows(survey: Survey, chain: Sequence[Segment]) -> list[dict[str, Any]]:
+    """Rows of the epochs behind the deepest stored state: the trial may have been killed after it."""
+    for segment in (segment for segment in reversed(chain) if segment.kind == "train"):
+        for epoch in range(segment.end, segment.start, -1):
+            key = segment.key_at(epoch)
+            for path in _states(survey.store, key) if key in survey.stored else ():
+                with contextlib.suppress(Damaged, UserError, KeyError, ValueError):
+                    folder = survey.store.find(path)
+                    if folder is not None:
+                        return list(json.loads(survey.store.content(folder, HISTORY))["rows"])
+    return []
+
+
+def _about_segment(survey: Survey, segment: Segment, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    own = (row for row in rows if row["level"] == segment.level and segment.start <= row["epoch"] < segment.end)
+    return {
+        "kind": segment.kind, "level": segment.level, "start": segment.start, "end": segment.end,
+        "sparsity_pct": 100 * float(segment.sparsity), "key": segment.key, "stored": _how_stored(survey, segment),
+        "trained_by": list(dict.fromkeys(row["trained_by"] for row in own)),
+    }  # fmt: skip
+
+
+def _how_stored(survey: Survey, segment: Segment) -> str | None:
+    """One of "whole", "weights", "damaged", "to epoch 7"; None for not at all."""
+    found = {_state_at(survey.store, path) for path in _states(survey.store, segment.key)}
+    for word in ("whole", "weights", "damaged"):
+        if word in found:
+            return word
+    inner = range(segment.end - 1, segment.start, -1) if segment.line else ()
+    epoch = next((epoch for epoch in inner if segment.key_at(epoch) in survey.stored), None)
+    return None if epoch is None else f"to epoch {epoch}"
+
+
+def _state_at(store: Store, path: str) -> str | None:
+    try:
+        folder = store.find(path)
+    except (Damaged, UserError):
+        return "damaged"
+    if folder is None:
+        return None
+    return "whole" if folder.manifest.get("complete") else "weights"
+
+
+def _set_aside(store: Store, run: str, name: str) -> list[str]:
+    """Reasons for which folders of this trial were set aside."""
+    folders = [folder for folder in store.folders(f"{run}/quarantine") if folder.rpartition("-")[0] == name]
+    paths = [f"{run}/quarantine/{folder}/reason.txt" for folder in folders]
+    return [store.read(path).decode(errors="replace").strip() for path in paths if store.exists(path)]
+
+
+def show_trial(to: Console, told: Mapping[str, Any]) -> None:
+    reason = told["why"] or told["reason"]
+    say(to, f"{told['trial']}: {told['status']}" + (f": {reason}" if reason else ""))
+    say(to, ", ".join(f"{field} {value}" for field, value in told["spec"].items()))
+    if told["status"] == "running":
+        say(to, f"at level {told['level']}, epochs trained by it: {told['epochs']:,}")
+    if told["epochs_left"]:
+        say(to, f"epochs to train: {told['epochs_left']:,}")
+    _show_chain(to, told)
+    for name in (name for name in _SHOWN if told["result"].get(name) is not None):
+        say(to, f"{name} {told['result'][name]:.4f}")
+    for name in told["waits_for"]:
+        say(to, f"waits for {name}")
+    if told["failure"]:
+        say(to, f"last failure: {told['failure']['reason']}")
+        for line in told["failure"]["traceback"].rstrip().splitlines()[-TRACEBACK:]:
+            say(to, f"  {line}")
+    for damage in told["damaged"]:
+        say(to, f"damaged: {damage}; rerun the sweep's command to repair")
+    for reason in told["set_aside"]:
+        say(to, f"set aside: {reason}")
+
+
+def _show_chain(to: Console, told: Mapping[str, Any]) -> None:
+    words = ("state", "stored", "trained by")
+    table = table_of("segment", "level", "epochs", "sparsity", *words, left=words)
+    for part in told["chain"]:
+        epochs = f"{part['start']} to {part['end']}" if part["kind"] == "train" else f"at {part['end']}"
+        by = ", ".join("itself" if name == told["trial"] else name for name in part["trained_by"])
+        table.add_row(
+            part["kind"], str(part["level"]), epochs, f"{part['sparsity_pct']:.2f} %", part["key"][:12],
+            part["stored"] or "–", by or "–",
+        )  # fmt: skip
+    to.print(table)
+    if not told["chain"]:
+        say(to, "planned by an earlier version, which did not write down its data: rerun the command to see its chain")

@@ -1,0 +1,180 @@
+"""The axes of a search: which values a field may take, as a person writes them and as Optuna draws them.
+
+    --sparsity 50..97          any number from 50 to 97
+    --lr 3e-4..3e-3:log        the same, drawn evenly on a log scale
+    --prune-rate 20..60:20     20, 40 or 60
+    --schedule imp omp         one of these
+    --epochs 20                always this: no axis
+
+An axis that does not act in a point (the prune rate of a one-shot schedule) is not drawn there.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from lth_trainable.errors import UserError, bad_value
+from lth_trainable.spec.trial_spec import TrialSpec
+
+DECIDING = ("schedule", "retrain", "optimizer", "lr_policy", "context", "reset_end")  # which other fields act
+DIGITS = 4  # significant ones of a drawn number: more say nothing, and make names that nobody can read
+_RANGE = re.compile(r"(?P<low>[^.:]+(?:\.\d+)?)\.\.(?P<high>[^:]+?)(?::(?P<how>.+))?")
+_EXPECTED = "values, or LOW..HIGH, LOW..HIGH:log or LOW..HIGH:STEP"
+
+
+class Drawing(Protocol):
+    """What an axis needs of an Optuna trial."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any: ...
+    def suggest_float(self, name: str, low: float, high: float, *, step: float | None, log: bool) -> float: ...
+    def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """One of several values, in no order."""
+
+    values: tuple[Any, ...]
+
+    def draw(self, trial: Drawing, name: str) -> Any:
+        return trial.suggest_categorical(name, self.values)
+
+    @property
+    def ends(self) -> tuple[Any, ...]:
+        return self.values
+
+    def __str__(self) -> str:
+        return ", ".join(map(_text, self.values))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """Numbers from low to high, both included; whole ones where both ends (and the step) are of type int.
+
+    log: drawn evenly on a log scale. step: only low, low + step, ...
+    """
+
+    low: float
+    high: float
+    log: bool = False
+    step: float | None = None
+
+    def draw(self, trial: Drawing, name: str) -> Any:
+        if self._is_whole:
+            return trial.suggest_int(name, int(self.low), int(self.high), step=int(self.step or 1), log=self.log)
+        drawn = trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
+        return min(self.high, max(self.low, float(f"{drawn:.{DIGITS}g}")))
+
+    @property
+    def ends(self) -> tuple[Any, ...]:
+        return self.low, self.high
+
+    @property
+    def _is_whole(self) -> bool:
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+    def __str__(self) -> str:
+        how = ":log" if self.log else f":{self.step:g}" if self.step else ""
+        return f"{self.low:g}..{self.high:g}{how}"
+
+
+Axis = Choice | Range
+
+
+def parse_axis(field: str, flag: str, texts: Sequence[str]) -> Axis:
+    """The axis of a spec field from the words after its flag. Raises `UserError`."""
+    hint = typing.get_type_hints(TrialSpec)[field]
+    kind = next(t for t in (*typing.get_args(hint), hint) if t is not type(None))
+    ranges = [text for text in texts if ".." in text]
+    if not ranges:
+        return Choice(values=tuple(dict.fromkeys(_value(field, flag, kind, text) for text in texts)))
+    if len(texts) > 1:
+        raise bad_value(flag, " ".join(texts), "either values or one range")
+    return _range(field, flag, kind, texts[0])
+
+
+def draw_point(trial: Drawing, base: Mapping[str, Any], axes: Mapping[str, Axis]) -> dict[str, Any]:
+    """A value for every axis that acts together with the others, fields that decide about others first."""
+    point: dict[str, Any] = {}
+    for name in sorted(axes, key=lambda name: DECIDING.index(name) if name in DECIDING else len(DECIDING)):
+        if acts(name, axes[name], {**base, **point}):
+            point[name] = axes[name].draw(trial, name)
+    return point
+
+
+def acts(name: str, axis: Axis, point: Mapping[str, Any]) -> bool:
+    """Whether the field does anything in a trial of this point. A point that is no trial says nothing: it acts."""
+    names = ("rewind_epoch", "rewind_step") if name == "rewind_epoch" else (name,)
+    try:
+        spec = TrialSpec(**{**point, name: axis.ends[0]})
+    except UserError:
+        return True
+    return any(getattr(spec, n) is not None for n in names)
+
+
+def check_axes(base: Mapping[str, Any], axes: Mapping[str, Axis]) -> None:
+    """Raise `UserError` for a value that no trial of the search can have, and for an axis that acts in none."""
+    deciding = {name: axis.ends for name, axis in axes.items() if name in DECIDING}
+    points = [{**base, **dict(zip(deciding, values, strict=True))} for values in itertools.product(*deciding.values())]
+    for name, axis in axes.items():
+        for value in axis.ends:
+            refusals = [_refusal({**point, name: value}) for point in points]
+            if None not in refusals:
+                raise next(refusal for refusal in refusals if refusal is not None)
+        if not any(acts(name, axis, point) for point in points):
+            raise bad_value(name, str(axis), "an axis that acts in some trial of this search")
+
+
+def _refusal(point: Mapping[str, Any]) -> UserError | None:
+    try:
+        TrialSpec(**point)
+    except UserError as error:
+        return error
+    return None
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _range(field: str, flag: str, kind: type, text: str) -> Range:
+    found = _RANGE.fullmatch(text)
+    if found is None or kind not in (int, float):
+        expected = _EXPECTED if kind in (int, float) else "names: this field has no range"
+        raise bad_value(flag, text, expected)
+    low, high = (_value(field, flag, kind, found[end]) for end in ("low", "high"))
+    how = found["how"]
+    if isinstance(low, str) or isinstance(high, str):
+        raise bad_value(flag, text, "a range of epochs", "iterations such as 500it are values, not the ends of a range")
+    if not low < high:
+        raise bad_value(flag, text, "LOW less than HIGH")
+    if how == "log":
+        if low <= 0:
+            raise bad_value(flag, text, "a positive LOW with :log")
+        return Range(low=low, high=high, log=True)
+    step = _value(field, flag, kind, how) if how else None
+    if step is not None and not 0 < step <= high - low:
+        raise bad_value(flag, text, "a positive STEP that is not wider than the range")
+    return Range(low=low, high=high, step=step)
+
+
+def _value(field: str, flag: str, kind: type, text: str) -> Any:
+    if kind is bool:
+        if text not in ("True", "False"):
+            raise bad_value(flag, text, "True or False")
+        return text == "True"
+    if kind is str or (field == "rewind_epoch" and text.endswith("it")):
+        return text
+    try:
+        value = kind(text)
+    except ValueError:
+        raise bad_value(flag, text, _EXPECTED) from None
+    if not math.isfinite(value):
+        raise bad_value(flag, text, _EXPECTED)
+    return value

@@ -1,0 +1,132 @@
+"""The searches, one function each: axes over which Optuna looks for the best tickets, and what counts as good."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+from lth_trainable.errors import UserError, bad_value
+from lth_trainable.registry import make
+from lth_trainable.spec.normalise import check_sparsity
+from sweeps.experiments.expand import check_seeds
+from sweeps.experiments.recipes import RECIPES, Sweep, digits, every_point, find_recipe
+from sweeps.search.axes import Axis, Choice, Range, check_axes
+
+MOST, LEAST = "max", "min"
+OBJECTIVES = {"accuracy": MOST, "sparsity": MOST, "epochs": LEAST}
+COMPARED_WITH = ("dense", "dense_to_first_prune")  # baselines that a search can have
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """A question to Optuna: axes, and objectives over them.
+
+    sweep: what all trials have in common, seeds, baselines and terms of the verdict; its axes are none. axes: what is
+    looked for, by spec field. objectives: names in `OBJECTIVES`. accuracy: on the validation part after the last epoch,
+    never on the test part; averaged over the seeds ("mean"), or the mean difference from the dense trial of the seed
+    ("paired", percentage points). floor: least sparsity (per cent) where accuracy is the only objective. reduction:
+    of successive halving, None for none. rungs: stages of it, at ends of levels. sampler_seed: of Optuna's sampler.
+    """
+
+    sweep: Sweep
+    axes: Mapping[str, Axis] = field(default_factory=lambda: MappingProxyType({}))
+    suggestions: int = 24
+    objectives: tuple[str, ...] = ("accuracy", "sparsity")
+    score: str = "mean"
+    floor: float | None = None
+    reduction: int | None = None
+    rungs: int = 3
+    sampler_seed: int = 0
+
+    def terms(self) -> dict[str, Any]:
+        """What may not change while a study goes on."""
+        return {
+            "base": {name: str(value) for name, value in sorted(self.sweep.base.items())},
+            "axes": {name: str(axis) for name, axis in sorted(self.axes.items())},
+            "seeds": list(self.sweep.seeds), "objectives": list(self.objectives), "score": self.score,
+            "reduction": self.reduction, "rungs": self.rungs, "sampler_seed": self.sampler_seed,
+        }  # fmt: skip
+
+    def check(self) -> Search:
+        """This search with single values fixed and its sparsities above the floor. Raises `UserError`."""
+        if self.suggestions < 1:
+            raise bad_value("suggestions", self.suggestions, "at least 1")
+        check_seeds(self.sweep.seeds)
+        more = [*self.sweep.controls, *(name for name in self.sweep.baselines if name not in COMPARED_WITH)]
+        if more:
+            raise bad_value(
+                "search", ", ".join(more), f"no controls, and of baselines {' and '.join(COMPARED_WITH)}",
+                "train the others beside what the search has found: python -m sweeps.lth_grid",
+            )  # fmt: skip
+        if self.reduction is not None:
+            if self.reduction < 2:
+                raise bad_value("asha", self.reduction, "a reduction factor of at least 2, such as 3")
+            if len(self.objectives) > 1:
+                raise bad_value(
+                    "asha", " and ".join(self.objectives), "one objective",
+                    "successive halving ranks suggestions: give --floor",
+                )  # fmt: skip
+        search = self if self.floor is None else self._above(self.floor)
+        fixed = {
+            n: axis.ends[0] for n, axis in search.axes.items() if isinstance(axis, Choice) and len(axis.values) == 1
+        }
+        axes = {name: axis for name, axis in search.axes.items() if name not in fixed}
+        base = {**{n: v for n, v in search.sweep.base.items() if n not in axes}, **fixed}
+        if not axes:
+            raise UserError(
+                "search: found no axis; expected one or more, such as --sparsity 50..97 or --schedule imp omp"
+            )
+        check_axes(base, axes)
+        return replace(search, sweep=replace(search.sweep, base=base, axes={}), axes=axes)
+
+    def _above(self, floor: float) -> Search:
+        check_sparsity("floor", floor)
+        name = "target_sparsity_pct"
+        axis = self.axes.get(name, Choice(values=(floor,)))
+        if isinstance(axis, Range):
+            if axis.high < floor:
+                raise bad_value("floor", floor, f"at most the greatest sparsity of the search, {axis.high:g}")
+            low = max(floor, axis.low)
+            axis = replace(axis, low=low) if low < axis.high else Choice(values=(floor,))
+        else:
+            values = tuple(value for value in axis.values if value >= floor)
+            if not values:
+                raise bad_value("floor", floor, f"at most the greatest sparsity of the search, {max(axis.values):g}")
+            axis = Choice(values=values)
+        return replace(self, axes={**self.axes, name: axis})
+
+
+def digits_search() -> Search:
+    """How far can LeNet-300-100 be pruned on digits, and how, before accuracy goes?
+
+    Sparsity from 50 to 97 %, pruned at once or 40 or 60 % a level, rewound to epoch 0 or 1; three seeds; accuracy
+    against sparsity. 24 suggestions, a minute on two cores.
+    """
+    return Search(
+        sweep=replace(
+            digits(), name="digits_search", seeds=(0, 1, 2),
+            claim="Which way of pruning keeps most accuracy with fewest weights?",
+        ),
+        axes={
+            "target_sparsity_pct": Range(low=50.0, high=97.0),
+            "schedule": Choice(values=("imp", "omp")),
+            "prune_rate_pct": Choice(values=(40.0, 60.0)),
+            "rewind_epoch": Choice(values=(0, 1)),
+        },
+    )  # fmt: skip
+
+
+SEARCHES: dict[str, Callable[[], Search]] = {"digits_search": digits_search}
+
+
+def find_search(name: str) -> Search:
+    """A search by name, or of a function that `package.module:function` names; or a recipe, without its axes.
+
+    Raises `UserError`.
+    """
+    if name in RECIPES:
+        sweep = find_recipe(name)
+        return Search(sweep=replace(sweep, name=f"{name}_search", axes={}, selects=every_point))
+    return make("search", name, {**SEARCHES, **RECIPES}, Search)

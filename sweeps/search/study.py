@@ -1,0 +1,242 @@
+"""The Optuna side of a search: Ray's OptunaSearch over a study that lies in a file of the run, `RUN/study.db`.
+
+The study is SQLite, which `optuna-dashboard sqlite:///RUN/study.db` opens, also while the search runs. What is drawn
+for a suggestion depends on the sampler's seed, the suggestion's number and what was told before it, never on how often
+the search was interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.samplers import BaseSampler, TPESampler
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+from ray.tune.search.optuna import OptunaSearch
+
+from lth_trainable.errors import UserError
+from lth_trainable.seeds import derive_seed
+from lth_trainable.store.store import Store
+from sweeps.search.axes import draw_point
+from sweeps.search.searches import OBJECTIVES, Search
+
+STUDY = "study.db"
+STARTUP = 8  # suggestions drawn at random, before the sampler learns
+TERMS, ON_WAY, AGAIN = "terms", "on_the_way_of", "again"  # attributes of the study, and of its trials
+_DIRECTION = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What the study suggests: its number, and a value for every axis that acts. on_way: another has trained it."""
+
+    number: int
+    point: Mapping[str, Any]
+    on_way: bool = False
+
+
+class Study:
+    """The study of a run. Raises `UserError` for a file that is no study, or one of other terms."""
+
+    def __init__(self, search: Search, store: Store, run: str) -> None:
+        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.search, self.store, self.run = search, store, run
+        self._file = _File(store, f"{run}/{STUDY}")
+        self.place = self._file.uri
+        try:
+            self._storage = optuna.storages.RDBStorage(self._file.uri)
+            self._study = optuna.create_study(
+                study_name=run, storage=self._storage, load_if_exists=True, sampler=_Sampler(search.sampler_seed),
+                directions=[_DIRECTION[OBJECTIVES[name]] for name in search.objectives],
+            )  # fmt: skip
+        except Exception as error:  # of SQLAlchemy, SQLite and Optuna
+            raise UserError(
+                f"{store.at(run)}/{STUDY}: cannot be read as a study ({type(error).__name__}: "
+                f"{str(error).splitlines()[0]}); move it away and start again: what is trained stays"
+            ) from error
+        self._check_terms()
+        self._study.set_metric_names(list(search.objectives))
+        self._reopen()
+        single = len(search.objectives) == 1
+        modes = [OBJECTIVES[name] for name in search.objectives]
+        self._ray = OptunaSearch(
+            space=self._draw, metric=search.objectives[0] if single else list(search.objectives),
+            mode=modes[0] if single else modes, sampler=_Sampler(search.sampler_seed), study_name=run,
+            storage=self._storage,
+        )  # fmt: skip
+        self._drawn: list[Any] = []
+        self._open: dict[int, Any] = {}
+
+    # -- asking and telling ------------------------------------------------------------------------------------------
+
+    def ask(self) -> Asked:
+        """The next suggestion; those that an earlier command left open come first."""
+        name = f"suggestion-{len(self._drawn)}"
+        point = self._ray.suggest(name)
+        trial = self._drawn[-1]
+        self._open[trial.number] = (name, trial)
+        self._file.keep()
+        return Asked(number=trial.number, point=point or {}, on_way=ON_WAY in trial.user_attrs)
+
+    def ask_on_way(self, number: int, point: Mapping[str, Any]) -> None:
+        """Ask next for a point that the suggestion of this number has come by."""
+        self._study.enqueue_trial(dict(point), user_attrs={ON_WAY: number}, skip_if_exists=True)
+
+    @property
+    def trained(self) -> set[str]:
+        """Names of the trials of all suggestions."""
+        return {name for trial in self.trials() for name in trial.user_attrs.get("trials", ())}
+
+    def note(self, number: int, **notes: Any) -> None:
+        """Say something of an open suggestion that the dashboard shows too."""
+        for key, value in notes.items():
+            self._open[number][1].set_user_attr(key, value)
+
+    def tell(self, number: int, values: Mapping[str, float]) -> None:
+        """The objectives of a suggestion, all of them."""
+        self._end(number, dict(values), error=False)
+
+    def fail(self, number: int, reason: str) -> None:
+        """A suggestion has no objectives and never will."""
+        self.note(number, reason=reason)
+        self._end(number, None, error=True)
+
+    def stop(self, number: int) -> None:
+        """Successive halving ends a suggestion."""
+        self._end(number, None, error=False)
+
+    def is_worth_going_on(self, number: int, stage: int, value: float) -> bool:
+        """Report the objective at a stage (0, 1, ...); whether it is among the best 1/reduction there so far.
+
+        Asynchronous successive halving, Li et al., arXiv 1810.05934, algorithm 2, by Optuna's pruner.
+        """
+        reduction = self.search.reduction
+        assert reduction is not None
+        name, _ = self._open[number]
+        step = reduction**stage
+        self._ray.on_trial_result(name, {self.search.objectives[0]: value, "training_iteration": step})
+        pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=reduction)
+        frozen = next(t for t in self._study.get_trials(deepcopy=False) if t.number == number)
+        return not pruner.prune(self._study, frozen)
+
+    def trials(self, *states: TrialState) -> list[FrozenTrial]:
+        """The study's trials in these states (all), by number."""
+        return self._study.get_trials(deepcopy=False, states=states or None)
+
+    @property
+    def n_told(self) -> int:
+        """Suggestions that are over: told, stopped, or failed and not asked again. Not those on the way of others."""
+        ended = [t for t in self.trials(TrialState.COMPLETE, TrialState.PRUNED) if ON_WAY not in t.user_attrs]
+        return len(ended) + len(self._failed)
+
+    @property
+    def has_waiting(self) -> bool:
+        return bool(self.trials(TrialState.WAITING))
+
+    @property
+    def front(self) -> set[int]:
+        """Numbers of the suggestions that no other is better than in every objective; the best, where there is one."""
+        return {trial.number for trial in self._study.best_trials} if self.trials(TrialState.COMPLETE) else set()
+
+    def ask_again(self) -> int:
+        """Queue the suggestions whose trials failed; returns how many."""
+        failed = self._failed
+        for trial in failed:
+            self._study.enqueue_trial(trial.params, user_attrs={AGAIN: trial.number})
+        return len(failed)
+
+    @property
+    def _failed(self) -> list[FrozenTrial]:
+        """Those whose trials failed, not asked again; what was drawn but is no trial is none of them."""
+        again = {trial.user_attrs.get(AGAIN) for trial in self.trials()}
+        failed = [t for t in self.trials(TrialState.FAIL) if "trials" in t.user_attrs and ON_WAY not in t.user_attrs]
+        return [trial for trial in failed if trial.number not in again]
+
+    def close(self) -> None:
+        self._storage.remove_session()
+        self._file.keep()
+
+    # -- within ------------------------------------------------------------------------------------------------------
+
+    def _draw(self, trial: Any) -> dict[str, Any]:
+        self._drawn.append(trial)
+        return draw_point(trial, self.search.sweep.base, self.search.axes)
+
+    def _end(self, number: int, values: dict[str, float] | None, error: bool) -> None:
+        name, _ = self._open.pop(number)
+        self._ray.on_trial_complete(name, values, error=error)
+        self._file.keep()
+
+    def _check_terms(self) -> None:
+        terms, known = self.search.terms(), json.loads(self._study.user_attrs.get(TERMS, "null"))
+        if known is None:
+            self._study.set_user_attr(TERMS, json.dumps(terms))
+            return
+        for name, value in terms.items():
+            if known.get(name) != value:
+                raise UserError(
+                    f"{self.store.at(self.run)}: its search began with {name} {known.get(name)!r}; found {value!r}; "
+                    "choose another --name"
+                )
+
+    def _reopen(self) -> None:
+        """What an earlier command asked and never told waits to be asked again, under its number."""
+        for trial in self.trials(TrialState.RUNNING):
+            self._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+
+
+class _Sampler(BaseSampler):
+    """Optuna's TPE, a new one for each suggestion: its random numbers follow from seed and number alone."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed, self._number = seed, -1
+        self._inner = TPESampler()
+
+    def _of(self, trial: FrozenTrial) -> TPESampler:
+        if trial.number != self._number:
+            self._number = trial.number
+            self._inner = TPESampler(
+                seed=derive_seed(self.seed, "suggestion", trial.number) % 2**32, multivariate=True, group=True,
+                constant_liar=True, n_startup_trials=STARTUP,
+            )  # fmt: skip
+        return self._inner
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
+        return self._of(trial).infer_relative_search_space(study, trial)
+
+    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, Any]) -> dict[str, Any]:
+        return self._of(trial).sample_relative(study, trial, search_space)
+
+    def sample_independent(self, study: optuna.Study, trial: FrozenTrial, param_name: str, dist: Any) -> Any:
+        return self._of(trial).sample_independent(study, trial, param_name, dist)
+
+    def after_trial(
+        self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        self._of(trial).after_trial(study, trial, state, values)
+
+
+class _File:
+    """The study's file: in the run's folder, or, for an object store, here, and copied there after each change."""
+
+    def __init__(self, store: Store, path: str) -> None:
+        self.store, self.path = store, path
+        self._folder = tempfile.TemporaryDirectory() if "://" in store.uri else None
+        self.local = Path(self._folder.name, STUDY) if self._folder else Path(store.root, path)
+        if self._folder is None:
+            self.local.parent.mkdir(parents=True, exist_ok=True)
+        elif store.exists(path):
+            self.local.write_bytes(store.read(path))
+        self.uri = f"sqlite:///{self.local}"
+
+    def keep(self) -> None:
+        if self._folder is not None:
+            self.store.write(self.path, self.local.read_bytes())

@@ -1,0 +1,215 @@
+"""Suggestions of a study as trials: each on all seeds, scored when they are done. The source of a search's trials."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Any
+
+from lth_trainable.errors import UserError
+from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.store.store import Damaged
+from sweeps.experiments.expand import expand
+from sweeps.planning.dispatch import Dispatcher
+from sweeps.planning.plan import Facts, PlannedTrial, make_plan
+from sweeps.running.progress import Board
+from sweeps.runs.ledger import Ledger
+from sweeps.search.axes import Range
+from sweeps.search.searches import Search
+from sweeps.search.study import Asked, Study
+
+POLICY = "levels"  # of states kept: nobody knows yet which of them later suggestions go on from
+MOST_REFUSED = 200  # suggestions in a row that are no trial
+FactsOf = Callable[[TrialSpec], Facts]
+
+
+@dataclass(kw_only=True)
+class Suggestion:
+    """A point on all seeds. stages: trials up to each rung of successive halving, one without; stage: where it is."""
+
+    asked: Asked
+    stages: list[list[TrialSpec]]
+    stage: int = 0
+
+    @property
+    def trials(self) -> list[TrialSpec]:
+        return self.stages[self.stage]
+
+
+class Suggestions:
+    """Asks the study for suggestions, puts their trials into the plan, and tells it what became of them.
+
+    mine: the command, for the run's plan. retry: try trials again that failed before.
+    """
+
+    def __init__(
+        self, study: Study, search: Search, ledger: Ledger, facts_of: FactsOf, board: Board, mine: Sequence[str],
+        retry: bool = False,
+    ) -> None:  # fmt: skip
+        self.study, self.search, self.ledger, self.facts_of = study, search, ledger, facts_of
+        self.board, self.mine, self.retry = board, mine, retry
+        self.open: list[Suggestion] = []
+        self.rank: dict[str, int] = {}
+        self.specs: dict[TrialSpec, None] = {}
+        self.facts: dict[tuple[str, int], Facts] = {}
+        self.notes: list[str] = []
+        self._show()
+
+    # -- the source of the searcher ----------------------------------------------------------------------------------
+
+    def add_to(self, dispatcher: Dispatcher) -> bool:
+        """One more suggestion, or the next stage of one; False where enough are open."""
+        if self._settle(dispatcher):
+            return True
+        if len(self.open) >= dispatcher.slots or not (self.study.has_waiting or self._wants_more):
+            return False
+        suggestion = self._ask()
+        self.open.append(suggestion)
+        self._plan(suggestion, dispatcher)
+        return True
+
+    def is_over(self, dispatcher: Dispatcher) -> bool:
+        """Whether every suggestion is told."""
+        self._settle(dispatcher)
+        return not (self.open or self.study.has_waiting or self._wants_more)
+
+    @property
+    def _wants_more(self) -> bool:
+        new = sum(not suggestion.asked.on_way for suggestion in self.open)
+        return self.study.n_told + new < self.search.suggestions
+
+    # -- asking ------------------------------------------------------------------------------------------------------
+
+    def _ask(self) -> Suggestion:
+        for _ in range(MOST_REFUSED):
+            asked = self.study.ask()
+            try:
+                return Suggestion(asked=asked, stages=self._stages(asked))
+            except UserError as error:  # a combination that no trial can have, such as a rewind after the first prune
+                refusal = error
+                self.study.fail(asked.number, str(error))
+        raise UserError(f"search: {MOST_REFUSED} suggestions in a row were no trial; the last: {refusal}")
+
+    def _stages(self, asked: Asked) -> list[list[TrialSpec]]:
+        """The trials of a suggestion; with successive halving those up to a third, two thirds, ... of its levels."""
+        sweep = replace(self.search.sweep, base={**self.search.sweep.base, **asked.point})
+        whole = list(expand(sweep).trials)
+        if self.search.reduction is None or asked.on_way:
+            return [whole]
+        ticket = next(spec for spec in whole if not spec.is_dense)
+        if ticket.schedule != "imp":
+            return [whole]
+        levels, rungs = len(ticket.level_sparsities), self.search.rungs
+        ends = [-(-levels * rung // rungs) for rung in range(1, rungs + 1)]
+        return [[_at_level(spec, end) for spec in whole] for end in ends]
+
+    def _plan(self, suggestion: Suggestion, dispatcher: Dispatcher) -> None:
+        """Put the trials of its stage into the plan: into the run's file first, so that their states are not freed."""
+        new = [spec for spec in suggestion.trials if spec not in self.specs]
+        for spec in new:
+            self.specs[spec] = None
+            self.rank.setdefault(spec.name, suggestion.asked.number)
+            self.facts[spec.dataset, spec.split_seed] = self.facts_of(spec)
+        plan = make_plan(self.specs, self.facts, POLICY)
+        ledger = replace(
+            self.ledger, plan=replace(plan, trials=tuple(t for t in plan.trials if t.spec in new)), facts=self.facts
+        )
+        ledger.write_plan(self.search.sweep, self.mine)
+        stock = ledger.take_stock(repair=True)
+        self.notes += stock.reports
+        dispatcher.done |= set(stock.done) | (set() if self.retry else set(stock.failed))
+        dispatcher.extend(plan)
+        self.board.planned = len(plan.trials)
+        self.board.skipped += len(stock.done)
+        self.study.note(suggestion.asked.number, trials=[spec.name for spec in suggestion.trials])
+        self._show()
+
+    def rank_of(self, trial: PlannedTrial) -> int:
+        """Suggestions in their order."""
+        return self.rank[trial.name]
+
+    # -- telling -----------------------------------------------------------------------------------------------------
+
+    def _settle(self, dispatcher: Dispatcher) -> bool:
+        """Tell of suggestions whose trials are over; whether one of them goes on to its next stage."""
+        over = dispatcher.done - dispatcher.stopped
+        for suggestion in [s for s in self.open if all(spec.name in over for spec in s.trials)]:
+            if self._goes_on(suggestion):
+                suggestion.stage += 1
+                self._plan(suggestion, dispatcher)
+                return True
+            self.open.remove(suggestion)
+            self._show()
+        return False
+
+    def _goes_on(self, suggestion: Suggestion) -> bool:
+        number, records = suggestion.asked.number, {spec: self._record(spec) for spec in suggestion.trials}
+        lost = sorted(spec.name for spec, record in records.items() if record is None)
+        if lost:
+            self.study.fail(number, f"without a result: {', '.join(lost)}")
+            return False
+        values = objectives(self.search, {spec: record for spec, record in records.items() if record is not None})
+        self.study.note(number, **values)
+        last = suggestion.stage + 1 == len(suggestion.stages)
+        if not last and self.study.is_worth_going_on(number, suggestion.stage, values["accuracy"]):
+            return True
+        if last:
+            self._ask_on_way(suggestion)
+            self.study.tell(number, {name: values[name] for name in self.search.objectives})
+        else:
+            self.study.stop(number)
+        return False
+
+    def _ask_on_way(self, suggestion: Suggestion) -> None:
+        """The less sparse levels of a chain are tickets of the search too, trained already: ask for them next."""
+        name, ticket = "target_sparsity_pct", next(spec for spec in suggestion.trials if not spec.is_dense)
+        axis = self.search.axes.get(name)
+        if ticket.schedule != "imp" or not isinstance(axis, Range) or suggestion.asked.on_way:
+            return
+        known = self.study.trained
+        for level in range(len(ticket.level_sparsities) - 1, 0, -1):
+            rung = _at_level(ticket, level)
+            target = rung.target_sparsity_pct
+            if target is not None and axis.low <= target <= axis.high and rung.name not in known:
+                self.study.ask_on_way(suggestion.asked.number, {**suggestion.asked.point, name: target})
+
+    def _record(self, spec: TrialSpec) -> dict[str, Any] | None:
+        try:
+            return self.ledger.read_record(spec.name)
+        except Damaged:
+            return None
+
+    def _show(self) -> None:
+        self.board.suggestions = (self.study.n_told, self.search.suggestions)
+
+
+def objectives(search: Search, records: dict[TrialSpec, dict[str, Any]]) -> dict[str, float]:
+    """Accuracy (validation, over seeds), measured sparsity (per cent) and epochs of a ticket alone, from its records.
+
+    accuracy: mean of the tickets (0..1), or mean difference from the dense trial of the seed (percentage points) where
+    the search is paired. A ticket that diverged counts as guessing.
+    """
+    tickets = [spec for spec in records if spec.control == "none"]
+    accuracy = {spec: _accuracy(record) for spec, record in records.items()}
+    if search.score == "paired":
+        dense = {spec.seed: accuracy[spec] for spec in records if spec.is_dense and spec.epochs == tickets[0].epochs}
+        score = fmean(100 * (accuracy[spec] - dense[spec.seed]) for spec in tickets)
+    else:
+        score = fmean(accuracy[spec] for spec in tickets)
+    return {
+        "accuracy": score, "sparsity": fmean(records[spec]["result"]["sparsity_pct"] for spec in tickets),
+        "epochs": fmean(spec.epochs_alone() for spec in tickets),
+    }  # fmt: skip
+
+
+def _accuracy(record: dict[str, Any]) -> float:
+    accuracy = record["result"]["valid_accuracy"]
+    return 1 / record["data"]["n_classes"] if accuracy is None else accuracy
+
+
+def _at_level(spec: TrialSpec, level: int) -> TrialSpec:
+    """The trial of the same chain that ends at this level; a dense one as it is."""
+    if spec.is_dense:
+        return spec
+    return replace(spec, target_sparsity_pct=float(100 * spec.level_sparsities[level - 1]))

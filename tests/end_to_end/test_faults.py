@@ -1,0 +1,218 @@
+"""kill -9 at random moments: the same command ends with the results of an undisturbed sweep, and nothing that was
+stored is trained again: the time of each state's manifest is the witness."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lth_trainable.errors import UserError
+from sweeps.running.launch import _start_ray
+
+ROOT = Path(__file__).parents[2]
+ARGUMENTS = ["digits", "--epochs", "20", "--sparsity", "64", "87.04", "--rewind-epoch", "0", "1", "--seeds", "3"]
+KILLS = 20
+
+
+def start(storage: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "sweeps.lth_grid", *ARGUMENTS, "--storage", str(storage), "--json"], cwd=ROOT,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+
+
+def finish(process: subprocess.Popen[str]) -> dict[str, Any]:
+    out, err = process.communicate(timeout=280)
+    assert process.returncode == 0, out + err
+    return dict(json.loads(out.strip().splitlines()[-1]))
+
+
+def hashes(storage: Path) -> dict[str, Any]:
+    records = (storage / "digits" / "trials").glob("*/record.json")
+    return {p.parent.name: json.loads(p.read_text())["sha256"] for p in records}
+
+
+def sealed(storage: Path) -> dict[str, float]:
+    """Each stored state with the time at which its manifest was written."""
+    found = {}
+    for path in (storage / "states").glob("*/*/manifest.json"):
+        with contextlib.suppress(FileNotFoundError):
+            found[path.parent.parent.name] = path.stat().st_mtime
+    return found
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[int]:
+    """Ray's training processes below a driver."""
+    found = subprocess.run(
+        ["pgrep", "-s", str(process.pid), "-f", "ray::ImplicitFunc"], capture_output=True, text=True, check=False
+    )
+    return [int(pid) for pid in found.stdout.split()]
+
+
+def kill(pids: list[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def until(condition: Any, process: subprocess.Popen[str]) -> bool:
+    """Wait for the condition; False where the sweep ended before."""
+    deadline = time.monotonic() + 240
+    while not condition():
+        if process.poll() is not None:
+            return False
+        assert time.monotonic() < deadline, "the sweep makes no progress"
+        time.sleep(0.02)
+    return True
+
+
+def test_a_ray_that_does_not_start_at_once_is_started_again_and_then_told_of() -> None:
+    """On a busy machine its processes may take longer than the half minute that Ray has for them."""
+    began: list[dict[str, Any]] = []
+
+    def init(**options: Any) -> None:
+        began.append(options)
+        if len(began) != slow:
+            raise Exception("The current node timed out during startup.\nand more")
+
+    ray = SimpleNamespace(init=init, shutdown=lambda: None)
+    slow = 2
+    _start_ray(ray)
+    assert len(began) == 2 and began[0]["address"] == "local"
+    slow = 0
+    with pytest.raises(
+        UserError, match=r"no Ray that starts on this machine \(Exception: The current node .*startup.\)"
+    ):
+        _start_ray(ray)
+    assert len(began) == 4
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    storage = tmp_path_factory.mktemp("undisturbed")
+    finish(start(storage))
+    return hashes(storage)
+
+
+def storm(storage: Path, kills: int, rng: random.Random) -> dict[str, Any]:
+    """Kill workers, the driver or both at random moments, then let the command end; returns its summary."""
+    while kills > 0:
+        process = start(storage)
+        before = len(sealed(storage))
+        try:
+            while kills > 0 and process.poll() is None:
+                more = rng.randrange(1, 4)
+                until(lambda wanted=before + more: len(sealed(storage)) >= wanted, process)
+                time.sleep(rng.random() * 0.2)
+                kept = sealed(storage)
+                victim = rng.choice(["a worker", "the driver", "both"])
+                if victim != "the driver":
+                    kill(rng.sample(workers_of(process), k=min(1, len(workers_of(process)))))
+                kills -= 1
+                if victim != "a worker":
+                    process.kill()
+                    process.communicate()
+                    break
+                before = len(kept)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+        again = sealed(storage)
+        assert {key: again[key] for key in kept if key in again} == {k: t for k, t in kept.items() if k in again}, (
+            "a stored state was written again"
+        )
+        if len(list((storage / "digits" / "trials").glob("*/manifest.json"))) == 15:
+            break
+    return finish(start(storage))
+
+
+@pytest.mark.parametrize("kills", [4, pytest.param(KILLS, marks=pytest.mark.slow)])
+def test_killed_at_random_moments_a_sweep_ends_as_an_undisturbed_one(
+    tmp_path: Path, undisturbed: dict[str, Any], kills: int
+) -> None:
+    rng = random.Random(kills)
+    summary = storm(tmp_path, kills, rng)
+    assert summary["done"] == summary["planned"] == 15
+    assert hashes(tmp_path) == undisturbed
+    assert not list(tmp_path.glob("states/quarantine/*")), "no write was torn"
+
+
+@pytest.mark.slow
+def test_when_rays_own_processes_die_the_command_says_so_and_goes_on_later(
+    tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    process = start(tmp_path)
+    assert until(lambda: len(sealed(tmp_path)) >= 2, process)
+    raylet = subprocess.run(
+        ["pgrep", "-s", str(process.pid), "-x", "raylet"], capture_output=True, text=True, check=True
+    )
+    kill([int(pid) for pid in raylet.stdout.split()])
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1 and "Ray's own processes on this machine died (raylet)" in err
+    finish(start(tmp_path))
+    assert hashes(tmp_path) == undisturbed
+
+
+def test_two_drivers_on_one_storage_do_not_harm_each_other(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
+    """Two runs of the same trials, at once: both train, both end with the same bytes."""
+    first = start(tmp_path)
+    second = subprocess.Popen(
+        [*map(str, first.args), "--name", "other"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, start_new_session=True,
+    )  # type: ignore[union-attr]  # fmt: skip
+    finish(first)
+    finish(second)
+    records = (tmp_path / "other" / "trials").glob("*/record.json")
+    assert hashes(tmp_path) == undisturbed == {p.parent.name: json.loads(p.read_text())["sha256"] for p in records}
+    assert not list(tmp_path.glob("**/quarantine/*"))
+
+
+def test_a_second_driver_on_the_same_run_is_refused_while_the_first_is_alive(tmp_path: Path) -> None:
+    first = start(tmp_path)
+    try:
+        assert until((tmp_path / "digits" / "driver.json").exists, first)
+        second = start(tmp_path)
+        out, err = second.communicate(timeout=60)
+        assert second.returncode == 2 and err.startswith("error: digits: found another driver at work on it"), out + err
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(first.pid, signal.SIGKILL)
+        first.communicate()
+    assert (tmp_path / "digits" / "driver.json").exists(), "the killed driver left its mark"
+    finish(start(tmp_path))
+    assert not (tmp_path / "digits" / "driver.json").exists()
+
+
+TIGHT = """
+mount -t tmpfs -o size=2m tmpfs "$1"
+"$2" -m sweeps.lth_grid digits --epochs 1 --sparsity 64 87.04 --rewind-epoch 0 --seeds 2 --storage "$1"
+echo "exit $?, $(find "$1" -name '*.part' | wc -l) parts"
+mount -o remount,size=100m tmpfs "$1"
+"$2" -m sweeps.lth_grid digits --epochs 1 --sparsity 64 87.04 --rewind-epoch 0 --seeds 2 --storage "$1" --json
+"""
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_line_and_with_more_space_the_same_command_goes_on(tmp_path: Path) -> None:
+    if subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode:
+        pytest.skip("mount namespaces need privileges")
+    done = subprocess.run(
+        ["unshare", "-m", "bash", "-c", TIGHT, "-", str(tmp_path), sys.executable], cwd=ROOT, capture_output=True,
+        text=True, check=False, timeout=280,
+    )  # fmt: skip
+    assert "exit 1, 0 parts" in done.stdout, done.stdout + done.stderr
+    assert done.stderr.startswith("error: storage: found no space left") and done.stderr.count("\n") == 1, done.stderr
+    summary = json.loads(done.stdout.strip().splitlines()[-1])
+    assert summary["done"] == 6 and 0 < summary["epochs_trained"] < summary["epochs_distinct"]

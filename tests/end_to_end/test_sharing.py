@@ -1,0 +1,233 @@
+"""Whatever is shared, the bytes are those of the trial trained alone, and everything is trained once."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lth_trainable.data.datasets import load_dataset
+from lth_trainable.errors import UserError
+from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.store.store import Store
+from lth_trainable.training.run import Keep, run_trial
+from sweeps.planning.plan import Facts, Plan, make_plan
+
+CNN: dict[str, Any] = {"model": "tests.plugins:tiny_cnn", "batch_size": 230, "epochs": 3}
+ADAM: dict[str, Any] = {**CNN, "augment": "flip_shift", "lr": 0.01}
+SGD: dict[str, Any] = {**CNN, "optimizer": "sgd", "lr": 0.05}
+RETRAINS: list[dict[str, Any]] = [
+    {"rewind_epoch": 0},
+    {"rewind_epoch": 1},
+    {"rewind_epoch": "7it"},
+    {"rewind_epoch": "7it", "rewind_optimizer": "fresh"},
+    {"rewind_epoch": 1, "rewind_optimizer": "fresh"},
+    {"retrain": "lr_rewinding"},
+    {"retrain": "fine_tuning"},
+]
+
+
+def levels(base: dict[str, Any], retrains: Sequence[dict[str, Any]] = RETRAINS) -> list[dict[str, Any]]:
+    """A dense baseline, two levels for each way to retrain, and for the first way a ticket that ends on the way."""
+    ladder = [{**base, **retrain, "target_sparsity_pct": 64} for retrain in retrains]
+    return [{**base, "control": "dense"}, {**base, **retrains[0], "target_sparsity_pct": 40}, *ladder]
+
+
+def within_fit(base: dict[str, Any]) -> list[dict[str, Any]]:
+    """Two dense baselines, and schedules within one fit that part from them at different epochs."""
+    fit = {**base, "target_sparsity_pct": 70, "epochs": 6}
+    return [
+        {**base, "control": "dense", "epochs": 2},
+        {**base, "control": "dense", "epochs": 6},
+        {**fit, "schedule": "iterative", "rewind_epoch": 0},
+        {**fit, "schedule": "iterative", "rewind_epoch": 1},
+        {**fit, "schedule": "one_shot", "rewind_epoch": 0},
+        {**fit, "schedule": "one_shot", "rewind_epoch": 1, "reset_end": True},
+        {**fit, "schedule": "one_shot", "rewind_epoch": 1},
+        {**fit, "schedule": "one_shot", "retrain": "none"},
+        {**fit, "schedule": "agp"},
+        {**fit, "schedule": "dsd"},
+    ]
+
+
+def controlled(ticket: dict[str, Any], *controls: str) -> list[dict[str, Any]]:
+    """A ticket with these controls, all that there are unless told."""
+    names = controls or ("random_mask", "layerwise_shuffle", "reinit", "random_sparse")
+    return [ticket, *({**ticket, "control": control} for control in names)]
+
+
+LADDER: dict[str, Any] = {**ADAM, "target_sparsity_pct": 64}
+ONE_SHOT: dict[str, Any] = {**ADAM, "epochs": 6, "schedule": "one_shot", "target_sparsity_pct": 70}
+NEW = ("reinit", "random_sparse")
+GRIDS: dict[str, list[dict[str, Any]]] = {
+    "adam, augmented": levels(ADAM),
+    "sgd": levels(SGD, RETRAINS[::2]),
+    "one_cycle, adam": levels({**ADAM, "lr_policy": "one_cycle"}, RETRAINS[2:]),
+    "one_cycle, sgd": levels({**SGD, "lr_policy": "one_cycle"}, RETRAINS[2:3]),
+    "cosine, two optimisers": levels({**ADAM, "lr_policy": "cosine", "warmup_pct": 0.2}, RETRAINS[1:3])
+    + levels({**SGD, "lr_policy": "cosine", "warmup_pct": 0.2}, RETRAINS[2:3]),
+    "steps with a ramp": levels({**SGD, "lr_policy": "steps", "warmup_pct": 0.2}, [*RETRAINS[2:4], *RETRAINS[5:]]),
+    "omp, output rate, supermask": [
+        *levels(ADAM, RETRAINS[:3]),
+        {**ADAM, "schedule": "omp", "target_sparsity_pct": 64, "rewind_epoch": 1},
+        {**ADAM, "schedule": "omp", "target_sparsity_pct": 80, "retrain": "lr_rewinding"},
+        {**ADAM, "target_sparsity_pct": 64, "layers": "all", "output_prune_rate_pct": 20},
+        {**ADAM, "target_sparsity_pct": 40, "layers": "all", "output_prune_rate_pct": 20},
+        {**ADAM, "target_sparsity_pct": 40, "layers": "all"},
+        {**ADAM, "target_sparsity_pct": 64, "rewind_epoch": 1, "reset_end": True},
+        {**ADAM, "target_sparsity_pct": 64, "rewind_epoch": "7it", "reset_end": True},
+        {**ADAM, "epochs": 2, "target_sparsity_pct": 40, "rewind_epoch": 1},
+    ],
+    "validated often": [
+        *levels({**ADAM, "lr": 0.05, "validate_every": 2}, RETRAINS[:3]),
+        {**ADAM, "lr": 0.05, "target_sparsity_pct": 64, "rewind_epoch": 1},
+    ],
+    "criteria": [
+        {**CNN, "target_sparsity_pct": s, "criterion": c, "context": context}
+        for c in ("random", "updating_movement")
+        for s, context in ((40, "local"), (64, "local"), (64, "global"))
+    ],
+    "within a fit, augmented": within_fit(ADAM),
+    "within a fit, sgd, one_cycle": within_fit({**SGD, "lr_policy": "one_cycle"})[::2],
+    "a fit and levels on one trunk": [
+        *within_fit(SGD)[1:4],
+        {**SGD, "epochs": 6, "target_sparsity_pct": 40, "rewind_epoch": "3it"},
+        {**SGD, "epochs": 6, "target_sparsity_pct": 40, "rewind_epoch": "7it"},
+    ],
+    "controls of levels": [
+        {**ADAM, "control": "dense"},
+        *controlled({**LADDER, "rewind_epoch": 1}),
+        *controlled({**LADDER, "rewind_epoch": "7it"}),
+        *controlled({**LADDER, "rewind_epoch": 1, "rewind_optimizer": "fresh"}, "random_mask", "reinit"),
+        *controlled({**LADDER, "retrain": "lr_rewinding"}, *NEW),
+        *controlled({**LADDER, "retrain": "fine_tuning", "lr_policy": "cosine"}, *NEW),
+    ],
+    "controls of omp, global, by filters": [
+        *controlled({**SGD, "schedule": "omp", "target_sparsity_pct": 64, "context": "global", "lr_policy": "cosine"}),
+        *controlled({**SGD, "target_sparsity_pct": 40, "granularity": "filter", "rewind_epoch": 1}),
+        *controlled({**SGD, "target_sparsity_pct": 40, "granularity": "filter", "context": "global"}, "random_mask"),
+    ],
+    "controls within a fit": [
+        *controlled({**ADAM, "epochs": 6, "schedule": "iterative", "target_sparsity_pct": 70, "rewind_epoch": 1}),
+        *controlled({**ONE_SHOT, "rewind_epoch": 0}),
+        *controlled({**ONE_SHOT, "schedule": "agp"}, *NEW),
+    ],
+    "controls of supermasks": [
+        *controlled({**LADDER, "rewind_epoch": 1, "reset_end": True}, "layerwise_shuffle", "sign_shuffle"),
+        *controlled({**ONE_SHOT, "reset_end": True}, "layerwise_shuffle", "sign_shuffle"),
+        *controlled({**ONE_SHOT, "retrain": "none", "rewind_epoch": 1, "reset_end": True}, "sign_shuffle"),
+    ],
+    "dense with restarts, narrow": [
+        *controlled({**LADDER, "rewind_epoch": 1, "rewind_optimizer": "fresh"}, "dense_restarts"),
+        *controlled({**LADDER, "retrain": "lr_rewinding", "lr_policy": "cosine"}, "dense_restarts"),
+        *controlled({**LADDER, "retrain": "fine_tuning"}, "dense_restarts"),
+        *controlled({**ONE_SHOT, "schedule": "iterative", "rewind_epoch": 1}, "dense_restarts"),
+        *({"batch_size": 230, "epochs": epochs, "control": "dense", "width_pct": 20} for epochs in (2, 3)),
+    ],
+}  # fmt: skip
+
+
+def plan_of(specs: Sequence[TrialSpec]) -> Plan:
+    data = load_dataset("digits")
+    return make_plan(specs, {("digits", 0): Facts(digest=data.digest, n_train=len(data.train))})
+
+
+@functools.cache
+def alone(spec: TrialSpec, folder: Path) -> dict[str, Any]:
+    return run_trial(spec, Store(folder / spec.name))
+
+
+def in_one_store(specs: Sequence[TrialSpec], store: Store) -> dict[str, dict[str, Any]]:
+    plan = plan_of(specs)
+    return {
+        trial.name: run_trial(
+            trial.spec, store, keep=Keep(states=plan.keep(trial), marks=plan.rewind_steps(trial))
+        )
+        for trial in plan.trials
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_shared_or_alone_the_bytes_are_equal_and_everything_is_trained_once(grid: str, tmp_path: Path) -> None:
+    specs = list(dict.fromkeys(TrialSpec(**fields) for fields in GRIDS[grid]))
+    hashes = {spec.name: alone(spec, tmp_path)["sha256"] for spec in specs}
+    assert len({h["weights"] for h in hashes.values()}) > len(specs) / 2, "trials differ, or the test says nothing"
+    plan = plan_of(specs)
+    assert plan.epochs_distinct < plan.epochs_requested
+    for number, order in enumerate((specs, specs[::-1])):
+        shared = in_one_store(order, Store(tmp_path / f"shared{number}"))
+        assert {name: record["sha256"] for name, record in shared.items()} == hashes
+        assert sum(record["epochs_trained"] for record in shared.values()) == plan.epochs_distinct
+
+
+def test_a_plug_in_that_is_edited_meanwhile_has_nothing_trained_again(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trial's process goes on with what it has imported, and so do the keys of what it trains."""
+    file = tmp_path / "plug_in_of_sharing.py"
+    file.write_text("from tests.plugins import tiny_cnn\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    base = {**ADAM, "model": "plug_in_of_sharing:tiny_cnn", "epochs": 1}
+    specs = [TrialSpec(**{**base, "target_sparsity_pct": s}) for s in (40, 64)]
+    plan, epochs = plan_of(specs), 0
+    for trial in plan.trials:
+        epochs += run_trial(trial.spec, store, keep=Keep(states=plan.keep(trial)))["epochs_trained"]
+        file.write_text("from tests.plugins import tiny_cnn  # edited\n")
+    assert epochs == plan.epochs_distinct == 3
+
+
+def test_every_field_of_the_rows_is_what_the_trial_would_have_written_alone(store: Store, tmp_path: Path) -> None:
+    specs = [TrialSpec(**{**ADAM, "target_sparsity_pct": s, "rewind_epoch": 1}) for s in (64, 40)]
+    for name, record in in_one_store(specs, store).items():
+        spec = next(spec for spec in specs if spec.name == name)
+        mine = alone(spec, tmp_path)
+        for ours, theirs in zip(record["epochs"], mine["epochs"], strict=True):
+            assert {k: v for k, v in ours.items() if k not in ("seconds", "trained_by")} == {
+                k: v for k, v in theirs.items() if k not in ("seconds", "trained_by")
+            }
+        for part in ("result", "layers", "shapes", "states", "key", "spec", "data"):
+            assert record[part] == mine[part], part
+    last = TrialSpec(**{**ADAM, "target_sparsity_pct": 40, "rewind_epoch": 1})
+    assert {row["trained_by"] for row in run_trial(last, store)["epochs"]} == {specs[0].name}
+
+
+def test_a_trial_that_passes_by_stores_the_rewind_point_within_an_epoch(store: Store) -> None:
+    """Without the mark the ticket would have to train two epochs of the dense network again."""
+    dense, ticket = (
+        TrialSpec(**{**ADAM, "control": "dense"}),
+        TrialSpec(**{**ADAM, "target_sparsity_pct": 40, "rewind_epoch": "7it"}),
+    )
+    plan = plan_of([dense, ticket])
+    trial = next(t for t in plan.trials if t.spec is dense)
+    assert list(plan.rewind_steps(trial)) == [7]
+    run_trial(dense, store, keep=Keep(states=plan.keep(trial), marks=plan.rewind_steps(trial)))
+    record = run_trial(ticket, store)
+    assert record["epochs_trained"] == 2  # one and three fifths, the first of them begun at its third batch
+    assert [(row["level"], row["epoch"]) for row in record["epochs"]] == [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2)]
+    without = Store(f"{store.root}-without")
+    run_trial(dense, without, keep=Keep(states=plan.keep(trial)))
+    again = run_trial(ticket, without)
+    assert again["sha256"] == record["sha256"] and again["epochs_trained"] == 2 + 1
+
+
+def test_marks_are_of_the_dense_network_only(store: Store) -> None:
+    """Levels come by the same numbers again: here the dense network is stored, and its mark is not."""
+    dense, spec, other = (
+        TrialSpec(**{**ADAM, "target_sparsity_pct": 40, **fields})
+        for fields in ({"control": "dense"}, {"rewind_epoch": 0}, {"rewind_epoch": "7it"})
+    )
+    plan = plan_of([dense, spec, other])
+    keeps = {t.spec: Keep(states=plan.keep(t), marks=plan.rewind_steps(t)) for t in plan.trials}
+    run_trial(dense, store, keep=Keep(states=keeps[dense].states))
+    assert list(keeps[spec].marks) == [7]
+    assert run_trial(spec, store, keep=keeps[spec])["epochs_trained"] == 3
+    mine = run_trial(other, store, keep=keeps[other])
+    assert mine["sha256"] == run_trial(other, Store(f"{store.root}-alone"))["sha256"]
+
+
+def test_an_iteration_beyond_the_fit_is_refused(store: Store) -> None:
+    with pytest.raises(UserError, match="less than 15it"):
+        run_trial(TrialSpec(**{**CNN, "rewind_epoch": "15it", "target_sparsity_pct": 40}), store)

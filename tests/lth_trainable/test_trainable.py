@@ -1,0 +1,90 @@
+"""What Tune is told of a trial, without Ray: its reports are caught."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lth_trainable import trainable
+from lth_trainable.data.datasets import load_dataset
+from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.store.store import FAILURE, FULL, MANIFEST, Store
+from sweeps.planning.plan import Facts, Plan, make_plan
+from sweeps.running.launch import Config
+from sweeps.runs.ledger import Ledger
+
+FIELDS = {"epochs": 1, "rewind_epoch": 0, "prune_rate_pct": 40.0}
+
+
+@pytest.fixture
+def plan() -> Plan:
+    data = load_dataset("digits")
+    specs = [TrialSpec(target_sparsity_pct=target, **FIELDS) for target in (40.0, 64.0)]
+    return make_plan(specs, {("digits", 0): Facts(digest=data.digest, n_train=len(data.train))})
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    reports: list[dict[str, Any]] = []
+
+    def report(metrics: dict[str, Any], checkpoint: Any = None) -> None:
+        files = {p.name: p.read_bytes() for p in Path(checkpoint.path).iterdir()} if checkpoint is not None else None
+        reports.append({**metrics, "checkpoint": files})
+
+    monkeypatch.setattr(trainable.tune, "report", report)
+    monkeypatch.setattr(trainable, "REPORT_SECONDS", math.inf)
+    return reports
+
+
+def test_a_state_that_others_wait_for_is_told_at_once_and_the_last_one_with_the_result(
+    plan: Plan, store: Store, told: list[dict[str, Any]]
+) -> None:
+    deep = plan.trials[1]
+    config = Config(ledger=Ledger(store=store, run="run", plan=plan, facts={}), execution={}).of(plan, deep)
+    trainable.train(config)
+    level, end = (node.key for node in deep.end.path())
+    assert [report["stored"] for report in told] == [[level], [end]]
+    assert [report.get("status") for report in told] == [None, "done"]
+    assert [report["epochs_done"] for report in told] == [2, 3]
+    manifest = (Path(store.root) / "run" / "trials" / deep.name / MANIFEST).read_bytes()
+    assert [report["checkpoint"] for report in told] == [None, {MANIFEST: manifest}]
+
+
+def test_a_trial_and_its_result_are_a_few_plain_values_to_tune(
+    plan: Plan, store: Store, told: list[dict[str, Any]]
+) -> None:
+    """It copies, flattens and writes down all of them for each result, and keeps them of every trial of a sweep."""
+    ledger = Ledger(store=store, run="run", plan=plan, facts={})
+    config = Config(ledger=ledger, execution={"threads": 1, "data_root": Path("data")}).of(plan, plan.trials[0])
+    assert {type(value) for value in config.values()} <= {str, type(None)}
+    assert json.loads(config["task"])["spec"] == plan.trials[0].spec.canonical()
+    trainable.train(config)
+    assert len(told[-1]) < 10
+
+
+def test_other_data_or_code_than_planned_is_refused(plan: Plan, store: Store, told: list[dict[str, Any]]) -> None:
+    """As on a node with another folder of data, or in a worker that came after a plug-in was edited."""
+    trial = replace(plan.trials[0], key="of other data")
+    trainable.train(Config(ledger=Ledger(store=store, run="run", plan=plan, facts={}), execution={}).of(plan, trial))
+    assert [report["status"] for report in told] == ["failed"]
+    failure = json.loads(store.read(f"run/trials/{trial.name}/{FAILURE}"))["reason"]
+    assert "found other data on" in failure and "--retry-failed" in failure
+    assert not store.exists("states")
+
+
+def test_a_full_disk_ends_a_trial_without_another_attempt_and_is_no_failure_of_its_own(
+    plan: Plan, store: Store, told: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def seal(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Store, "seal_shared", seal)
+    ledger = Ledger(store=store, run="run", plan=plan, facts={})
+    trainable.train(Config(ledger=ledger, execution={}).of(plan, plan.trials[0]))
+    assert [report["status"] for report in told] == [FULL] and ledger.failure(plan.trials[0].name) is None

@@ -1,0 +1,119 @@
+"""A step as one CUDA graph gives the bytes of the step kernel by kernel; the rate in a tensor is the rate."""
+
+from __future__ import annotations
+
+import copy
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fastai.optimizer import OptimWrapper
+from torch import Tensor, nn
+
+from lth_trainable.errors import UserError
+from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.store.store import Store
+from lth_trainable.training import cuda_graphs as fast_step
+from lth_trainable.training.cuda_graphs import RateOnDevice
+from lth_trainable.training.execution import Execution
+from lth_trainable.training.run import run_trial
+from tests.end_to_end.test_sharing import GRIDS
+from tests.plugins import tiny_cnn
+
+WAITING = "tests.lth_trainable.training.test_fast_step:waiting_cnn"
+on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.fixture
+def replays(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Grows by one with each step that a graph makes."""
+    made: list[Any] = []
+    replay = fast_step._Graph.replay
+    monkeypatch.setattr(fast_step._Graph, "replay", lambda *args: (made.append(args), replay(*args))[1])
+    return made
+
+
+def trained(spec: TrialSpec, folder: Path, step: str, notes: list[str] | None = None) -> dict[str, Any]:
+    execution = Execution(device="cuda", deterministic=True, step=step)
+    return run_trial(spec, Store(folder / step), "r", execution, on_note=(notes if notes is not None else []).append)
+
+
+@on_gpu
+@pytest.mark.parametrize("grid", GRIDS)
+def test_captured_or_eager_the_bytes_are_equal(grid: str, tmp_path: Path, replays: list[Any]) -> None:
+    specs = list(dict.fromkeys(TrialSpec(**fields) for fields in GRIDS[grid]))
+    notes: list[str] = []
+    for spec in specs:
+        captured = trained(spec, tmp_path / spec.name, "captured", notes)
+        made = len(replays)
+        assert captured["sha256"] == trained(spec, tmp_path / spec.name, "eager", notes)["sha256"], spec.name
+        assert len(replays) == made, "an eager step was made by a graph"
+    cycles = all(spec.lr_policy == "one_cycle" for spec in specs)
+    assert (len(replays) == 0) == cycles and notes == []
+
+
+@on_gpu
+def test_all_steps_but_the_first_of_a_shape_are_captured(tmp_path: Path, replays: list[Any]) -> None:
+    spec = TrialSpec(control="dense", epochs=3, batch_size=230, optimizer="sgd", lr=0.05)
+    record = trained(spec, tmp_path, "captured")
+    assert sum(row["iterations"] for row in record["epochs"]) == 15 and len(replays) == 14
+
+
+def waiting_cnn(shape: tuple[int, int, int], n_classes: int) -> nn.Module:
+    """A network that asks the device for a number in each pass, which no graph can hold."""
+    return nn.Sequential(tiny_cnn(shape, n_classes), _Waits())
+
+
+class _Waits(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (1.0 if float(x.sum()) < float("inf") else 0.0)
+
+
+@on_gpu
+def test_a_network_that_cannot_be_captured_is_trained_eagerly_and_that_is_told(tmp_path: Path) -> None:
+    spec = TrialSpec(
+        model=WAITING,
+        batch_size=230,
+        epochs=3,
+        target_sparsity_pct=64,
+    )
+    notes: list[str] = []
+    captured = trained(spec, tmp_path, "captured", notes)
+    (note,) = notes
+    assert note.startswith(f"a step of {WAITING} cannot be captured as a CUDA graph")
+    assert captured["sha256"] == trained(spec, tmp_path, "eager")["sha256"]
+    after = trained(TrialSpec(epochs=3, target_sparsity_pct=64), tmp_path / "after", "captured", notes)
+    assert after["status"] == "done" and len(notes) == 1  # the device works on
+
+
+def test_another_way_to_make_steps_is_refused() -> None:
+    with pytest.raises(UserError, match="step: found 'fast'; expected captured or eager"):
+        Execution(step="fast")
+
+
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.SGD])
+def test_the_rate_in_a_tensor_trains_as_the_rate_does(kind: type[torch.optim.Optimizer]) -> None:
+    """Rates that float32 holds exactly give the same bytes; the tensor is one and the same throughout."""
+    torch.manual_seed(0)
+    x, y, model = torch.randn(16, 4), torch.randn(16, 3), nn.Linear(4, 3)
+    found = []
+    for wrapper in (OptimWrapper, RateOnDevice):
+        network = copy.deepcopy(model)
+        optimizer = wrapper(network.parameters(), opt=partial(kind, fused=True, weight_decay=0.25), lr=2**-4)
+        first = optimizer.opt.param_groups[0]["lr"]
+        start = copy.deepcopy(optimizer.state_dict())
+        for rate in (2**-4, 2**-5, 2**-5, 2**-3):
+            optimizer.set_hyper("lr", rate)
+            assert optimizer.hypers[-1]["lr"] == rate
+            optimizer.zero_grad()
+            (network(x) - y).square().mean().backward()
+            optimizer.step()
+        found.append(network.weight.detach().clone())
+        optimizer.load_state_dict(start)
+        assert optimizer.hypers[-1]["weight_decay" if "weight_decay" in optimizer.hypers[-1] else "wd"] == 0.25
+        if wrapper is RateOnDevice:
+            assert optimizer.opt.param_groups[0]["lr"] is first and optimizer.hypers[-1]["lr"] == 2**-3
+            assert torch.is_tensor(first) and float(first) == 2**-3
+    assert torch.equal(*found)

@@ -1,0 +1,435 @@
+"""A trial that is killed goes on from its last stored state with the same bytes; a damaged state is set aside."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lth_trainable.training.lifecycle
+from lth_trainable.data.datasets import load_dataset
+from lth_trainable.spec.segments import rewind_key, segments
+from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.store.states import PASSING
+from lth_trainable.store.store import (
+    HISTORY,
+    MANIFEST,
+    MASKS,
+    RECORD,
+    STATES,
+    TRAINING,
+    WEIGHTS,
+    Store,
+    fingerprint_mark,
+    finished_trials,
+    load_trial,
+)  # fmt: skip
+from lth_trainable.training.execution import Execution, fingerprint
+from lth_trainable.training.run import Keep, run_trial
+
+ROOT = Path(__file__).parents[3]
+CNN: dict[str, Any] = {"model": "tests.plugins:tiny_cnn", "batch_size": 230, "augment": "flip_shift"}
+SPECS: dict[str, dict[str, Any]] = {
+    "dense": {"control": "dense", "epochs": 5, **CNN},
+    "imp": {"target_sparsity_pct": 64, "epochs": 3, "rewind_epoch": 1, "lr_policy": "one_cycle", **CNN},
+    "imp to an iteration": {"target_sparsity_pct": 64, "epochs": 3, "rewind_epoch": "7it", **CNN},
+    "imp, validated often": {
+        "target_sparsity_pct": 64, "epochs": 3, "rewind_epoch": "7it", "validate_every": 2, "lr": 0.05, **CNN,
+    },
+    "imp, fresh optimiser": {"target_sparsity_pct": 64, "epochs": 3, "rewind_optimizer": "fresh", **CNN},
+    "imp, global movement": {
+        "target_sparsity_pct": 64, "epochs": 3, "context": "global", "criterion": "updating_movement", **CNN,
+    },
+    "lr_rewinding": {"target_sparsity_pct": 64, "epochs": 3, "retrain": "lr_rewinding", "lr_policy": "cosine", **CNN},
+    "fine_tuning": {"target_sparsity_pct": 64, "epochs": 3, "retrain": "fine_tuning", "optimizer": "sgd", **CNN},
+    "omp": {"schedule": "omp", "target_sparsity_pct": 70, "epochs": 3, "rewind_epoch": 1, "reset_end": True, **CNN},
+    "iterative": {"schedule": "iterative", "target_sparsity_pct": 70, "epochs": 8, "rewind_epoch": 1, **CNN},
+    "one_shot": {"schedule": "one_shot", "target_sparsity_pct": 70, "epochs": 4, "reset_end": True, **CNN},
+    "agp": {"schedule": "agp", "target_sparsity_pct": 70, "epochs": 8, "criterion": "updating_movement", **CNN},
+    "dsd": {"schedule": "dsd", "target_sparsity_pct": 70, "epochs": 8, **CNN},
+    "random_mask": {
+        "control": "random_mask", "target_sparsity_pct": 64, "epochs": 3, "rewind_epoch": 1, "lr_policy": "one_cycle",
+        **CNN,
+    },
+    "reinit of a ticket at an iteration": {
+        "control": "reinit", "target_sparsity_pct": 64, "epochs": 3, "rewind_epoch": "7it", **CNN,
+    },
+    "iterative, layerwise_shuffle": {
+        "control": "layerwise_shuffle", "schedule": "iterative", "target_sparsity_pct": 70, "epochs": 8,
+        "rewind_epoch": 1, **CNN,
+    },
+    "one_shot, sign_shuffle": {
+        "control": "sign_shuffle", "schedule": "one_shot", "target_sparsity_pct": 70, "epochs": 4, "reset_end": True,
+        **CNN,
+    },
+    "dense_restarts": {
+        "control": "dense_restarts", "target_sparsity_pct": 64, "epochs": 3, "retrain": "lr_rewinding", **CNN,
+    },
+}  # fmt: skip
+TICKET = SPECS["imp"]
+
+
+class Killed(Exception):
+    """Stands for whatever ends a process."""
+
+
+@pytest.fixture(autouse=True)
+def every_epoch_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lth_trainable.training.lifecycle, "RESUME_SECONDS", 0.0)
+
+
+@functools.cache
+def uninterrupted(name: str, root: str) -> dict[str, Any]:
+    return run_trial(TrialSpec(**SPECS[name]), Store(f"{root}-{name.replace(' ', '_')}"))
+
+
+def dies_after(n_epochs: int) -> Callable[[list[dict[str, Any]]], None]:
+    """Raises when it is told of the epoch after `n_epochs`, before the state of that epoch is stored."""
+    seen: list[int] = []
+
+    def on_epoch(rows: list[dict[str, Any]]) -> None:
+        seen.append(rows[-1]["epoch"])
+        if len(seen) > n_epochs:
+            raise Killed("killed")
+
+    return on_epoch
+
+
+def kill(spec: TrialSpec, store: Store, n_epochs: int, **more: Any) -> None:
+    with pytest.raises(Killed):
+        run_trial(spec, store, "r", on_epoch=dies_after(n_epochs), **more)
+
+
+def folders(store: Store, key: str) -> list[Path]:
+    return sorted(Path(store.root, STATES, key).glob("*"))
+
+
+def passing(store: Store) -> list[Path]:
+    return sorted(Path(store.root, STATES).glob(f"{'?' * 64}/*{PASSING}*"))
+
+
+def chain_of(spec: TrialSpec, steps: int = 5) -> Any:
+    return segments(spec, load_dataset("digits").digest, steps)
+
+
+def state_of(store: Store, key: str) -> Path:
+    [folder] = folders(store, key)
+    return folder
+
+
+def history_of(store: Store, key: str) -> Any:
+    return json.loads(file_of(state_of(store, key), HISTORY).read_text())
+
+
+def file_of(folder: Path, name: str) -> Path:
+    return folder / json.loads((folder / MANIFEST).read_text())["files"][name]["file"]
+
+
+# -- killed ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_a_killed_trial_goes_on_with_the_same_bytes(name: str, store: Store) -> None:
+    spec = TrialSpec(**SPECS[name])
+    whole = uninterrupted(name, store.root)
+    rng, left, trained = random.Random(name), whole["epochs_trained"], 0
+    while left > 1:
+        n = rng.randint(1, min(3, left - 1))
+        kill(spec, store, n)
+        left, trained = left - n, trained + n
+    record = run_trial(spec, store, "r")
+    assert record["sha256"] == whole["sha256"]
+    assert record["epochs_trained"] == whole["epochs_trained"] - trained, "only what was not stored is trained"
+    assert passing(store) == []
+    held = {path.parent.name for path in Path(store.root, STATES).glob("*/*")}
+    needed = {chain_of(spec)[0].key, *record["states"].values(), *filter(None, [rewind_key(spec, chain_of(spec))])}
+    assert held == {path.name for path in Path(store.root, STATES).iterdir()} == needed
+
+
+@pytest.mark.parametrize("epoch", range(1, 8))
+def test_dsd_goes_on_in_every_phase(epoch: int, store: Store) -> None:
+    """It remembers the scores of removed weights, by which they return while the sparsity falls."""
+    spec = TrialSpec(**SPECS["dsd"])
+    rising = [p.sparsity for p in spec.prunes]
+    assert max(rising) > rising[-1], "sparsity falls again"
+    kill(spec, store, epoch)
+    record = run_trial(spec, store, "r")
+    assert record["sha256"] == uninterrupted("dsd", store.root)["sha256"]
+    assert record["epochs_trained"] == 8 - epoch
+
+
+def test_a_process_that_is_killed(store: Store) -> None:
+    spec, whole = TrialSpec(**TICKET), uninterrupted("imp", store.root)
+    code = (
+        "import json, os, signal, sys; import lth_trainable.training.lifecycle as life\n"
+        "import lth_trainable.training.run as run\n"
+        "from lth_trainable import Store, TrialSpec; seen = []\n"
+        "life.RESUME_SECONDS = 0.0\n"
+        "def on_epoch(rows):\n"
+        "    seen.append(rows[-1])\n"
+        "    if len(seen) == 5: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "run.run_trial(TrialSpec(**json.loads(sys.argv[1])), Store(sys.argv[2]), 'r', on_epoch=on_epoch)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, json.dumps(TICKET), store.root], cwd=ROOT, check=False
+    )
+    assert done.returncode == -signal.SIGKILL and len(passing(store)) == 1
+    record = run_trial(spec, store, "r")
+    assert record["sha256"] == whole["sha256"] and record["epochs_trained"] == 7 - 4 and passing(store) == []
+
+
+def test_a_killed_trials_state_serves_another_trial_that_comes_by(store: Store) -> None:
+    dense, ticket = (TrialSpec(**{**SPECS["iterative"], **f}) for f in ({"control": "dense"}, {"retrain": "none"}))
+    kill(dense, store, 2)
+    record = run_trial(ticket, store, "r")
+    assert record["sha256"] == run_trial(ticket, Store(f"{store.root}-alone"))["sha256"]
+    assert record["epochs_trained"] == 6 and {row["trained_by"] for row in record["epochs"][:2]} == {dense.name}
+    assert passing(store) == []
+
+
+@pytest.mark.parametrize("measured", [False, True])
+def test_a_passing_state_that_is_to_be_kept_is_kept(store: Store, measured: bool) -> None:
+    """Of a trial that was killed before anybody needed the state: another one ends there, or a ticket returns to it."""
+    ticket = TrialSpec(**{**SPECS["iterative"], "retrain": "none"})
+    short = TrialSpec(**{**SPECS["dense"], "epochs": 2})
+    kill(TrialSpec(**SPECS["dense"]), store, 2)
+    key, told = chain_of(short)[-1].key, []
+    took_over = run_trial(ticket, store, "r", keep=Keep(states={key: measured}), on_state=told.append)
+    assert took_over["epochs_trained"] == 6
+    assert bool(history_of(store, key)["evaluation"]) == measured
+    assert key in told and [folder.name for folder in folders(store, key)] == [mark_of()]
+    record = run_trial(short, store, "r")
+    assert record["epochs_trained"] == 0 and passing(store) == []
+    assert record["sha256"] == run_trial(short, Store(f"{store.root}-alone"))["sha256"]
+
+
+def test_a_passing_state_that_is_a_rewind_point_is_kept(store: Store) -> None:
+    spec = TrialSpec(**TICKET)
+    kill(TrialSpec(**{**TICKET, "control": "dense"}), store, 1)
+    key = rewind_key(spec, chain_of(spec))
+    assert key is not None and [folder.name[:12] for folder in folders(store, key)] == [mark_of()] == [
+        folder.name.partition(PASSING)[0] for folder in passing(store)
+    ]
+    record = run_trial(spec, store, "r")
+    assert record["sha256"] == uninterrupted("imp", store.root)["sha256"] and record["epochs_trained"] == 6
+    assert [folder.name for folder in folders(store, key)] == [mark_of()]
+
+
+def test_what_a_trial_stores_for_itself_never_takes_away_what_another_keeps(store: Store) -> None:
+    """Two sweeps in one storage: the one keeps the state that the other only passes by, while that is under way."""
+    short, long = TrialSpec(**{**SPECS["dense"], "epochs": 2}), TrialSpec(**SPECS["dense"])
+    seen: list[dict[str, Any]] = []
+
+    def on_epoch(rows: list[dict[str, Any]]) -> None:
+        seen.append(rows[-1])
+        if rows[-1]["epoch"] == 2:  # the state of two epochs is stored, for this trial alone
+            assert len(passing(store)) == 1
+            run_trial(short, store, "other")
+
+    run_trial(long, store, "r", on_epoch=on_epoch)
+    assert len(seen) == 5 and passing(store) == []
+    assert run_trial(short, store, "other")["epochs_trained"] == 0
+
+
+def mark_of(**execution: Any) -> str:
+    return fingerprint_mark(fingerprint(Execution(**execution)))
+
+
+# -- damaged ---------------------------------------------------------------------------------------------------------
+
+
+def damage(folder: Path, how: str, name: str) -> None:
+    manifest, target = folder / MANIFEST, file_of(folder, name)
+    content = target.read_bytes()
+    if how == "truncated":
+        target.write_bytes(content[: len(content) // 2])
+    elif how == "altered":
+        target.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    elif how == "missing":
+        target.unlink()
+    elif how == "manifest cut":
+        manifest.write_bytes(manifest.read_bytes()[:40])
+    else:
+        manifest.unlink()
+
+
+@pytest.mark.parametrize(
+    ("how", "name"),
+    [*((how, name) for how in ("altered", "truncated") for name in (WEIGHTS, TRAINING, HISTORY, MASKS)),
+     ("missing", TRAINING), ("manifest cut", WEIGHTS), ("half-written", WEIGHTS)],
+)  # fmt: skip
+def test_a_damaged_state_is_set_aside_and_trained_again_from_the_one_before(how: str, name: str, store: Store) -> None:
+    spec, whole, reports = TrialSpec(**TICKET), uninterrupted("imp", store.root), []
+    chain = chain_of(spec)
+    keys = [segment.key for segment in chain if segment.kind == "train"]  # of epoch 1, epoch 3, and of two levels
+    keep = Keep(states=dict.fromkeys(keys, False))
+    assert run_trial(spec, store, "r", keep=keep)["epochs_trained"] == 7
+    damage(state_of(store, keys[-1]), how, name)
+    again = run_trial(spec, store, "r", keep=keep, on_note=reports.append)
+    assert again["sha256"] == whole["sha256"] and again["epochs_trained"] == 2, "from the level before"
+    aside = list(Path(store.root, STATES, "quarantine").glob("*"))
+    assert len(aside) == len(reports) == (how != "half-written")
+    for folder in aside:
+        assert keys[-1] in (folder / "reason.txt").read_text() and keys[-1] in reports[0]
+    assert run_trial(spec, store, "r", keep=keep)["epochs_trained"] == 0
+
+
+@pytest.mark.parametrize("which", ["initial", "rewind", "final"])
+def test_whatever_a_record_refers_to_is_whole_again(which: str, store: Store) -> None:
+    spec = TrialSpec(**TICKET)
+    first = run_trial(spec, store, "r")
+    damage(state_of(store, first["states"][which]), "altered", WEIGHTS)
+    again = run_trial(spec, store, "r")
+    assert again["sha256"] == first["sha256"]
+    load_trial(f"{store.root}/r/trials/{spec.name}", which)
+    assert again["epochs_trained"] == {"initial": 0, "rewind": 1, "final": 6}[which]
+
+
+def test_a_damaged_passing_state_is_set_aside(store: Store) -> None:
+    spec = TrialSpec(**TICKET)
+    kill(spec, store, 4)
+    [last] = passing(store)
+    damage(last, "altered", TRAINING)
+    record = run_trial(spec, store, "r")
+    assert record["sha256"] == uninterrupted("imp", store.root)["sha256"]
+    assert record["epochs_trained"] == 6 and passing(store) == [], "from the rewind point"
+
+
+@pytest.mark.parametrize(("name", "anew"), [("imp", 1), ("imp to an iteration", 1), ("iterative", 7)])
+def test_a_lost_rewind_point_is_made_again_without_what_comes_after(name: str, anew: int, store: Store) -> None:
+    """Of schedules within one fit the prunes come by again, so that everything after the point does."""
+    spec = TrialSpec(**SPECS[name])
+    kill(spec, store, 6)
+    key = rewind_key(spec, chain_of(spec))
+    assert key is not None
+    for file in (folder := state_of(store, key)).iterdir():
+        file.unlink()
+    folder.rmdir()
+    record = run_trial(spec, store, "r")
+    whole = uninterrupted(name, store.root)
+    assert record["sha256"] == whole["sha256"] and [folder.name for folder in folders(store, key)] == [mark_of()]
+    assert record["epochs_trained"] == (anew + whole["epochs_trained"] - 6 if name.startswith("imp") else 8)
+
+
+# -- other machines, nothing to go on from, divergence, two at once ---------------------------------------------------
+
+
+def test_states_of_another_fingerprint_are_not_used(store: Store) -> None:
+    spec, two = TrialSpec(**TICKET), Execution(threads=2)
+    run_trial(spec, store, "one")
+    other = run_trial(spec, store, "two", two)
+    assert other["epochs_trained"] == 7 and other["fingerprint"]["threads"] == 2
+    for key in other["states"].values():
+        assert sorted(f.name for f in folders(store, key)) == sorted([mark_of(), mark_of(threads=2)])
+    kill(TrialSpec(**{**TICKET, "seed": 1}), store, 2, execution=two)
+    assert run_trial(TrialSpec(**{**TICKET, "seed": 1}), store, "one")["epochs_trained"] == 7
+
+
+def test_without_anything_to_go_on_from_only_weights_are_stored(store: Store) -> None:
+    spec = TrialSpec(**TICKET)
+    kill(spec, store, 6, keep=Keep(states={}, resumable=False))
+    assert passing(store) == []
+    record = run_trial(spec, store, "r", keep=Keep(states={}, resumable=False))
+    assert record["sha256"] == uninterrupted("imp", store.root)["sha256"] and record["epochs_trained"] == 7
+    manifests = [json.loads(p.read_text()) for p in Path(store.root, STATES).glob("*/*/" + MANIFEST)]
+    assert {m["key"] for m in manifests} == set(record["states"].values())
+    assert not any(m["complete"] or TRAINING in m["files"] for m in manifests)
+    for which in record["states"]:
+        load_trial(f"{store.root}/r/trials/{spec.name}", which)
+    longer = run_trial(TrialSpec(**{**TICKET, "target_sparsity_pct": 78.4}), store, "r")
+    assert longer["epochs_trained"] == 9, "nothing is continued"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"control": "dense"}, {"rewind_epoch": 1}, {"rewind_epoch": "7it"}, {"schedule": "omp", "retrain": "lr_rewinding"},
+     {"schedule": "one_shot", "rewind_epoch": 1, "reset_end": True}, {"schedule": "agp"}],
+)  # fmt: skip
+def test_a_trial_that_diverges_is_recorded_and_not_gone_on_from(fields: dict[str, Any], store: Store) -> None:
+    spec = TrialSpec(**{**CNN, "epochs": 4, "optimizer": "sgd", "lr": 1e30, **fields})
+    first = run_trial(spec, store, "r")
+    assert first["status"] == "diverged" and "not finite at level 0, epoch 0" in first["reason"]
+    assert "rewind" not in first["states"] or first["states"]["rewind"] == first["states"]["initial"]
+    again = run_trial(spec, store, "r")
+    assert again["sha256"] == first["sha256"] and again["reason"] == first["reason"]
+    [(folder, record)] = finished_trials(store, "r")
+    assert record["status"] == folder.manifest["status"] == "diverged" and record["result"]["test_accuracy"] is None
+    ticket = run_trial(TrialSpec(**{**CNN, "epochs": 4, "optimizer": "sgd", "lr": 1e30}), store, "r")
+    assert ticket["status"] == "diverged", "another trial on the same trunk does not take it for a trained network"
+
+
+def test_a_trial_that_diverges_at_a_later_level_says_where(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lth_trainable.training.learner import EpochLog
+
+    train = EpochLog.after_train
+
+    def fails_at_level_1(self: EpochLog) -> None:
+        if self.describe()["level"] == 1:
+            self._loss = self._loss * float("nan")
+        train(self)
+
+    spec = TrialSpec(**TICKET)
+    monkeypatch.setattr(EpochLog, "after_train", fails_at_level_1)
+    record = run_trial(spec, store, "r")
+    assert record["reason"] == "the loss was not finite at level 1, epoch 1"
+    assert set(record["states"]) == {"initial", "rewind", "final"} and record["layers"][-1]["level"] == 1
+    assert run_trial(spec, store, "r")["epochs_trained"] == 0, "it would diverge again"
+
+
+def test_two_processes_with_the_same_trial_leave_a_sound_store(store: Store) -> None:
+    code = (
+        "import json, sys; import lth_trainable.training.lifecycle as life, lth_trainable.training.run as run\n"
+        "from lth_trainable import Store, TrialSpec; life.RESUME_SECONDS = 0.0\n"
+        "sys.stdin.readline()\n"
+        "for seed in range(4):\n"
+        "    spec = TrialSpec(**json.loads(sys.argv[1]), seed=seed)\n"
+        "    print(json.dumps(run.run_trial(spec, Store(sys.argv[2]), 'r')['sha256']))"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", code, json.dumps(TICKET), store.root]
+    both = [
+        subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    for process in both:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    out = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0] and out[0] == out[1]
+    assert json.loads(out[0].splitlines()[0]) == uninterrupted("imp", store.root)["sha256"]
+    trials = list(finished_trials(store, "r"))
+    assert len(trials) == 4 and passing(store) == []
+    for folder, record in trials:
+        for name in folder.manifest["files"]:
+            store.content(folder, name)
+        for which in record["states"]:
+            load_trial(f"{store.root}/{folder.path}", which)
+    assert not Path(store.root, STATES, "quarantine").exists()
+    assert run_trial(TrialSpec(**TICKET, seed=3), store, "r")["epochs_trained"] == 0
+    assert os.listdir(store.root) and not list(Path(store.root).rglob("*.part"))
+
+
+def test_a_record_that_another_process_seals_in_the_same_moment_is_whole(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records of one trial differ in their seconds: one's manifest must not stand over the other's record."""
+    spec, write, others = TrialSpec(**SPECS["dense"]), Store.write, []
+
+    def interleaved(self: Store, path: str, content: bytes) -> None:
+        write(self, path, content)
+        if path.endswith(RECORD) and not others:
+            others.append(path)
+            run_trial(spec, Store(store.root), "r")
+
+    monkeypatch.setattr(Store, "write", interleaved)
+    record = run_trial(spec, store, "r")
+    [(folder, found)] = finished_trials(store, "r")
+    assert others == [f"{folder.path}/{RECORD}"] and found["sha256"] == record["sha256"]

@@ -1,0 +1,222 @@
+"""What returns at a rewind, seen by a callback at the first batch after it, cell by cell of the table in the design."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import tempfile
+from fractions import Fraction
+from typing import Any
+
+import pytest
+import torch
+from fastai.callback.core import Callback
+from torch import Tensor, nn
+
+import lth_trainable.training.trial
+from lth_trainable.data.datasets import load_dataset
+from lth_trainable.data.loaders import resident_loaders
+from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.store.store import Store
+from lth_trainable.training.run import run_trial
+
+STEPS = 5  # in an epoch of 1150 pictures
+BASE: dict[str, Any] = {
+    "model": "tests.plugins:tiny_cnn", "batch_size": 230, "epochs": 4, "augment": "flip_shift", "lr": 0.01,
+    "lr_policy": "one_cycle", "target_sparsity_pct": 40,
+}  # fmt: skip
+COLUMNS = (
+    "weights", "norm affine", "running statistics", "optimiser", "learning rate and momentum", "order and augmentation",
+    "dropout",
+)  # fmt: skip
+Seen = dict[str, dict[str, Any]]
+Course = dict[tuple[int, int], Seen]  # by level and step on the trial's clock
+
+
+class Watch(Callback):
+    """Copies of all that the next update depends on, before every training batch and at the end."""
+
+    order = 90
+
+    def __init__(self) -> None:
+        self.seen: Course = {}
+        self.first: dict[int, int] = {}  # step of a level's first batch
+
+    def before_batch(self) -> None:
+        if self.learn.training:
+            level, step = self.learn.epoch_log.describe()["level"], self.learn.clock.step
+            self.first.setdefault(level, step)
+            self.seen[level, step] = self.look()
+
+    def look(self) -> Seen:
+        model, optimizer = self.learn.model, self.learn.opt
+        norms = {n for n, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)}
+        parameters = {n: p.detach().clone() for n, p in model.named_parameters()}
+        hypers = optimizer.hypers[-1]
+        return {
+            "weights": {n: p for n, p in parameters.items() if n.rpartition(".")[0] not in norms},
+            "norm affine": {n: p for n, p in parameters.items() if n.rpartition(".")[0] in norms},
+            "running statistics": {n: b.clone() for n, b in model.named_buffers()},
+            "optimiser": {
+                f"{index}/{name}": value.clone()
+                for index, values in optimizer.state_dict()["state"].items()
+                for name, value in values.items()
+            },
+            "learning rate and momentum": {"lr": hypers["lr"], "mom": hypers["mom"]},
+            "order and augmentation": {"x": self.learn.xb[0].clone(), "y": self.learn.yb[0].clone()},
+            "dropout": {"stream": torch.get_rng_state()},
+        }
+
+
+class Last(Callback):
+    """What the network and the optimiser are when the fit of the dense network ends."""
+
+    order = 95
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+
+    def after_fit(self) -> None:
+        if self.learn.epoch_log.describe()["level"] == 0:
+            self.watch.seen[0, self.learn.clock.course.total_steps] = self.watch.look()
+
+
+@functools.cache
+def watched(retrain: tuple[tuple[str, Any], ...]) -> Watch:
+    """A trial of `BASE` with some fields else, watched."""
+    watch, make = Watch(), lth_trainable.training.trial.make_learner
+
+    def make_watched(*args: Any) -> Any:
+        learn = make(*args)
+        learn.add_cb(watch)
+        learn.add_cb(Last(watch))
+        return learn
+
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+        patch.setattr(lth_trainable.training.trial, "make_learner", make_watched)
+        run_trial(TrialSpec(**{**BASE, **dict(retrain)}), Store(folder))
+    return watch
+
+
+END, NOTHING, OWN = 4 * STEPS, None, "own"  # of the dense network; an optimiser that has made no step; a level's own
+# Row: its fields, and for each column the step of the dense run whose value the first batch after the rewind sees.
+ROWS: dict[str, tuple[dict[str, Any], tuple[Any, ...]]] = {
+    "weight_rewinding, epoch": ({"rewind_epoch": 1}, (5, 5, 5, 5, 5, 5, 5)),
+    "weight_rewinding, epoch 0": ({"rewind_epoch": 0}, (0, 0, 0, NOTHING, 0, 0, 0)),
+    "weight_rewinding, iteration": ({"rewind_epoch": "7it"}, (7, 7, 7, 7, 7, 7, 7)),
+    "weight_rewinding, fresh": (
+        {"rewind_epoch": "7it", "rewind_optimizer": "fresh"}, (7, 7, 7, NOTHING, 7, 7, 7)
+    ),
+    "lr_rewinding": ({"retrain": "lr_rewinding"}, (END, END, END, NOTHING, 0, OWN, OWN)),
+    "fine_tuning": ({"retrain": "fine_tuning"}, (END, END, END, END, END - 1, OWN, OWN)),
+    "tutorial": ({"schedule": "one_shot", "rewind_epoch": 1, "start_pct": 0.5}, (5, 5, 5, 10, 10, 10, 10)),
+}  # fmt: skip
+CELLS = [(row, column) for row in ROWS for column in COLUMNS]
+
+
+def differing(ours: dict[str, Any], theirs: dict[str, Any]) -> set[str]:
+    def equal(a: Any, b: Any) -> bool:
+        return torch.equal(a, b) if isinstance(a, Tensor) else a == b
+
+    return (set(ours) ^ set(theirs)) | {n for n in set(ours) & set(theirs) if not equal(ours[n], theirs[n])}
+
+
+@pytest.mark.parametrize(("row", "column"), CELLS, ids=[f"{row}: {column}" for row, column in CELLS])
+def test_what_returns(row: str, column: str) -> None:
+    fields, points = ROWS[row]
+    point = points[COLUMNS.index(column)]
+    watch, dense = watched(tuple(fields.items())), watched((("control", "dense"),)).seen
+    step = watch.first[1]
+    ours = watch.seen[1, step][column]
+    if point is NOTHING:
+        assert ours == {} and dense[0, 1][column] != {}
+    elif point == OWN:
+        assert differing(ours, dense[0, step][column]) and step == 0
+        if column == "order and augmentation":
+            assert not differing(ours, own_batch(level=1, epoch=0))
+    else:
+        theirs = dense[0, point][column]
+        if column == "weights":
+            theirs = {n: torch.where(ours[n] == 0, 0.0, w) if n in pruned(ours) else w for n, w in theirs.items()}
+        assert not differing(ours, theirs)
+        others = {p for p in (0, 5, 7, 10, END - 1) if p != point}
+        assert all(differing(ours, dense[0, other][column]) for other in others), "no other point would do"
+
+
+def pruned(weights: dict[str, Tensor]) -> set[str]:
+    found = {n for n, w in weights.items() if w.ndim == 4}
+    for name in found:
+        n = weights[name].numel()
+        assert abs(int((weights[name] == 0).sum()) - 0.4 * n) <= 0.5, "the mask is in force"
+    return found
+
+
+def own_batch(level: int, epoch: int) -> dict[str, Tensor]:
+    train = resident_loaders(load_dataset("digits"), batch_size=230, order_seed=0, augment="flip_shift").train
+    train.level, train.epoch = level, epoch
+    x, y = next(iter(train))
+    return {"x": x, "y": y}
+
+
+@pytest.mark.parametrize("retrain", ["lr_rewinding", "fine_tuning"])
+def test_each_level_has_an_order_of_its_own(retrain: str) -> None:
+    watch = watched((("retrain", retrain), ("target_sparsity_pct", 64)))
+    for column in ("order and augmentation", "dropout"):
+        first, second = (watch.seen[level, 0][column] for level in (1, 2))
+        assert differing(first, second)
+    rates = [watch.seen[2, step]["learning rate and momentum"] for step in range(END)]
+    dense = watched((("control", "dense"),)).seen
+    wanted = [dense[0, step if retrain == "lr_rewinding" else END - 1][COLUMNS[4]] for step in range(END)]
+    assert rates == wanted
+
+
+OPTIMISERS: dict[str, dict[str, Any]] = {
+    "adam": {"optimizer": "adam", "lr": 0.01, "augment": "flip_shift"},
+    "sgd": {"optimizer": "sgd", "lr": 0.05, "weight_decay": 1e-3},
+}
+POLICIES: dict[str, dict[str, Any]] = {
+    "constant": {}, "warmup": {"warmup_pct": 0.3}, "steps": {"lr_drops": "0.3,0.7"}, "cosine": {"warmup_pct": 0.2},
+    "one_cycle": {},
+}  # fmt: skip
+
+
+@pytest.fixture
+def all_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TrialSpec, "level_sparsities", property(lambda _: (Fraction(0), Fraction(0))))
+
+
+@pytest.mark.usefixtures("all_ones")
+@pytest.mark.parametrize(("policy", "optimizer"), list(itertools.product(POLICIES, OPTIMISERS)))
+def test_rewinding_under_an_all_ones_mask_reproduces_the_dense_run(policy: str, optimizer: str, store: Store) -> None:
+    """To an epoch and to an iteration, at two levels: weights, moments, order, augmentation, dropout all return."""
+    fields = {
+        **BASE, "epochs": 2, "lr_policy": policy, "augment": "none", **POLICIES[policy], **OPTIMISERS[optimizer],
+    }  # fmt: skip
+    dense = run_trial(TrialSpec(**fields, control="dense"), store)
+    for number, k in enumerate((0, 1, "7it")):
+        ticket = run_trial(TrialSpec(**fields, rewind_epoch=k), Store(f"{store.root}-{number}"))
+        assert ticket["result"]["n_kept"] == ticket["result"]["n_weights"]
+        assert ticket["sha256"]["weights"] == dense["sha256"]["weights"], k
+        whole = {(row["level"], row["epoch"]): row for row in ticket["epochs"] if k != "7it" or row["level"] == 0}
+        for (_, epoch), row in whole.items():
+            assert row["train_loss"] == dense["epochs"][epoch]["train_loss"]
+        for name in ("valid_loss", "valid_accuracy", "test_loss", "test_accuracy", "balanced_accuracy"):
+            assert ticket["result"][name] == dense["result"][name], name
+
+
+@pytest.mark.usefixtures("all_ones")
+def test_the_same_with_the_network_of_the_recipes(store: Store) -> None:
+    dense = run_trial(TrialSpec(control="dense", epochs=3), store)
+    ticket = run_trial(TrialSpec(epochs=3, rewind_epoch=1), Store(f"{store.root}-ticket"))
+    assert ticket["sha256"]["weights"] == dense["sha256"]["weights"] and ticket["epochs_trained"] == 7
+
+
+@pytest.mark.parametrize(
+    "fields", [{"rewind_optimizer": "fresh"}, {"retrain": "lr_rewinding"}, {"retrain": "fine_tuning"}]
+)
+@pytest.mark.usefixtures("all_ones")
+def test_any_other_way_to_retrain_does_not_reproduce_it(fields: dict[str, Any], store: Store) -> None:
+    """So the test above can fail: what it asserts is no property of all retraining."""
+    dense = run_trial(TrialSpec(**{**BASE, "epochs": 2, "control": "dense"}), store)
+    ticket = run_trial(TrialSpec(**{**BASE, "epochs": 2, "rewind_epoch": 1, **fields}), Store(f"{store.root}-ticket"))
+    assert ticket["sha256"]["weights"] != dense["sha256"]["weights"]

@@ -1,0 +1,224 @@
+"""The shared recipes say what their sources say; `sweeps.recipe` shows and compares them."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import fastai.optimizer
+import numpy as np
+import pytest
+from PIL import Image
+
+from lth_trainable.data.image_folders import CACHE_VARIABLE
+from lth_trainable.errors import UserError
+from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.store.store import Store
+from lth_trainable.training.execution import Execution
+from lth_trainable.training.run import run_trial
+from sweeps.cli.options import parse
+from sweeps.experiments.expand import expand
+from sweeps.experiments.recipes import RECIPES, Sweep, find_recipe
+from sweeps.planning.plan import Facts, make_plan
+from sweeps.recipe import main
+
+LENET = {"1.weight": 300 * 784, "3.weight": 100 * 300, "5.weight": 10 * 100}
+
+
+def tickets(name: str) -> list[TrialSpec]:
+    return [trial for trial in expand(find_recipe(name)).trials if not trial.is_dense and trial.seed == 0]
+
+
+def distinct_epochs(name: str, n_train: int) -> int:
+    trials = expand(find_recipe(name)).trials
+    facts = {(spec.dataset, spec.split_seed): Facts(digest="d", n_train=n_train) for spec in trials}
+    return make_plan(trials, facts).epochs_distinct
+
+
+def mine() -> Sweep:
+    """A recipe of one's own."""
+    return replace(find_recipe("digits"), name="mine", seeds=(0,), selects=lambda point, axes: True)
+
+
+def no_sweep() -> str:
+    return "digits"
+
+
+def broken() -> Sweep:
+    raise ZeroDivisionError("by zero")
+
+
+# -- pets_tutorial ---------------------------------------------------------------------------------------------------
+
+
+def test_pets_tutorial_is_the_tutorials_fit() -> None:
+    adam = {n: p.default for n, p in inspect.signature(fastai.optimizer.Adam).parameters.items()}
+    assert adam["decouple_wd"]
+    for trial in expand(find_recipe("pets_tutorial")).trials:
+        assert (trial.momentum, trial.beta2, trial.eps, trial.weight_decay) == (
+            adam["mom"], adam["sqr_mom"], adam["eps"], adam["wd"],
+        )  # fmt: skip
+        assert (trial.dataset, trial.model, trial.batch_size, trial.lr) == ("pets", "resnet18", 64, 1e-3)
+        assert (trial.lr_policy, trial.augment) == ("constant", "none")
+    for ticket in tickets("pets_tutorial"):
+        assert [prune.epoch for prune in ticket.prunes] == [5, 10, 15] and ticket.retrain == "tutorial"
+        assert [float(s) for s in ticket.level_sparsities] == pytest.approx(
+            [ticket.target_sparsity_pct / 100 * step / 3 for step in (1, 2, 3)]  # type: ignore[operator]
+        )
+
+
+def test_pets_tutorial_has_both_rewinds_one_supermask_and_both_dense_budgets() -> None:
+    sweep = find_recipe("pets_tutorial")
+    kinds = {(t.target_sparsity_pct, t.rewind_epoch, t.reset_end) for t in tickets("pets_tutorial")}
+    assert kinds == {(s, k, end) for s in (50, 80, 90) for k, end in ((0, False), (1, False), (0, True))}
+    space = expand(sweep)
+    assert {t.epochs for t in space.trials if t.is_dense} == {5, 20} and sweep.seeds == (0, 1, 2, 3, 4)
+    assert (sweep.endpoint, sweep.margin_pp, sweep.alpha) == ("test_accuracy", 0.5, 0.05)
+    assert space.notes == ()
+    assert (len(space.trials), space.epochs, distinct_epochs("pets_tutorial", 5912)) == (55, 1025, 550)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "supermasks"),
+    [([], {0}), (["--rewind-epoch", "1"], {1}), (["--rewind-epoch", "1", "0"], {1}), (["--reset-end", "False"], set())],
+)
+def test_supermasks_follow_the_axes_of_the_command_line(arguments: list[str], supermasks: set[int]) -> None:
+    _, sweep = parse(["pets_tutorial", "--sparsity", "50", *arguments])
+    assert {t.rewind_epoch for t in expand(sweep).trials if t.reset_end} == supermasks
+
+
+def test_a_selection_that_leaves_nothing_is_refused() -> None:
+    def none_of_them(point: Any, axes: Any) -> bool:
+        return False
+
+    with pytest.raises(UserError, match="none_of_them leaves no ticket"):
+        expand(replace(find_recipe("digits"), selects=none_of_them))
+
+
+def test_pets_tutorials_supermask_runs_on_pictures_of_its_layout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Store
+) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    images = tmp_path / "oxford-iiit-pet" / "images"
+    images.mkdir(parents=True)
+    for index in range(30):
+        pixels = np.random.default_rng(index).integers(0, 256, (80, 70, 3), np.uint8)
+        Image.fromarray(pixels).save(images / f"{'Cat' if index % 3 else 'dog'}_{index}.jpg")
+    spec = replace(next(t for t in tickets("pets_tutorial") if t.reset_end), epochs=4)
+    record = run_trial(spec, store, execution=Execution(data_root=tmp_path))
+    assert record["status"] == "done" and record["result"]["sparsity_pct"] == 50.0
+    assert record["result"]["n_weights"] == 11_166_912, "what the tutorial prunes"
+    assert record["layers"][-20]["n_kept"] == 9_408 - 4_704 and len(record["epochs"]) == 4
+
+
+# -- mnist_lenet -----------------------------------------------------------------------------------------------------
+
+
+def test_mnist_lenet_is_the_papers_ladder() -> None:
+    found = sorted(tickets("mnist_lenet"), key=lambda t: t.n_levels)
+    assert [t.n_levels for t in found] == [3, 7, 9, 15, 18, 20]
+    remaining = []
+    for ticket in found:
+        hidden, output = 1 - ticket.level_sparsities[-1], 1 - (ticket.output_sparsities[-1] or 0)
+        kept = [n * (output if name == "5.weight" else hidden) for name, n in LENET.items()]
+        remaining.append(round(float(100 * sum(kept) / sum(LENET.values())), 1))
+    assert sum(LENET.values()) == 266_200 and remaining == [51.3, 21.1, 13.5, 3.6, 1.9, 1.2]
+
+
+def test_mnist_lenet_has_the_papers_settings() -> None:
+    sweep = find_recipe("mnist_lenet")
+    for trial in expand(sweep).trials:
+        assert (trial.lr, trial.momentum, trial.beta2, trial.eps, trial.weight_decay) == (1.2e-3, 0.9, 0.999, 1e-8, 0)
+        assert (trial.batch_size, trial.epochs, trial.model) == (60, 55, "lenet_300_100")
+        assert trial.validate_every == 100
+        assert 50_000 <= trial.epochs * Facts(digest="d", n_train=55_000).steps_of(trial) < 50_500
+        assert trial.is_dense or (trial.rewind_epoch, trial.context, trial.retrain) == (0, "local", "weight_rewinding")
+    space = expand(sweep)
+    assert space.notes == () and sweep.seeds == (0, 1, 2, 3, 4)
+    assert (len(space.trials), space.epochs, distinct_epochs("mnist_lenet", 55_000)) == (35, 21_725, 5_775)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipes_docstring_gives_size_and_cost(name: str) -> None:
+    text = " ".join((RECIPES[name].__doc__ or "").split())
+    space = expand(find_recipe(name))
+    dense = sum(trial.is_dense for trial in space.trials)
+    assert f"{len(space.trials) - dense} tickets and {dense} dense trials, {space.epochs:,} epochs" in text
+    assert "two cores" in text
+
+
+# -- python -m sweeps.recipe -----------------------------------------------------------------------------------------
+
+
+def test_a_plugged_in_recipe_is_a_recipe() -> None:
+    assert find_recipe(f"{__name__}:mine").name == "mine"
+    assert parse([f"{__name__}:mine", "--seeds", "2"])[1].seeds == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("digit", "did you mean digits?"),
+        (f"{__name__}:no_sweep", "expected a function that returns a Sweep; it returns str"),
+        (f"{__name__}:broken", "cannot be made: ZeroDivisionError: by zero"),
+        (f"{__name__}:nowhere", "has no function 'nowhere'"),
+    ],
+)
+def test_what_is_no_recipe_is_one_line_and_exit_2(name: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["diff", "digits", name]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and message in err
+
+
+def differing(a: str, b: str, capsys: pytest.CaptureFixture[str]) -> dict[tuple[str, str], tuple[Any, Any]]:
+    assert main(["diff", a, b, "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert (content["a"], content["b"]) == (a, b)
+    return {(row["of"], row["field"]): (row["a"], row["b"]) for row in content["differs"]}
+
+
+def test_diff_lists_fields_of_sweep_and_trials_with_defaults_resolved(capsys: pytest.CaptureFixture[str]) -> None:
+    found = differing("digits", "pets_tutorial", capsys)
+    assert found["sweep", "base.lr"] == (None, 1e-3) and found["tickets", "lr"] == (1.2e-3, 1e-3)
+    assert found["tickets", "schedule"] == ("imp", "iterative") and found["dense", "epochs"] == (20, [5, 20])
+    assert found["tickets", "start_pct"] == (None, 0.25) and found["tickets", "end_pct"] == (None, 1.0)
+    assert found["sweep", "axes.reset_end"] == (None, [False, True])
+    assert found["sweep", "baselines"] == (["dense"], ["dense", "dense_to_first_prune"])
+    assert found["sweep", "margin_pp"] == (1.0, 0.5) and found["tickets", "trials"] == (48, 45)
+    assert ("sweep", "endpoint") not in found and ("tickets", "optimizer") not in found
+    assert differing("digits", "digits", capsys) == {}
+
+
+def test_diff_names_functions_of_ones_own_by_their_place(capsys: pytest.CaptureFixture[str]) -> None:
+    name = f"{__name__}:mine"
+    found = differing("digits", name, capsys)
+    assert set(found) == {
+        ("sweep", "name"), ("sweep", "seeds"), ("sweep", "selects"), ("tickets", "trials"), ("dense", "trials"),
+        ("tickets", "epochs asked for"), ("dense", "epochs asked for"),
+    }  # fmt: skip
+    assert found["sweep", "selects"][1].startswith(f"{__name__}:mine.<locals>.<lambda> in line ")
+
+
+def test_the_table_of_diff_and_show(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["diff", "digits", "digits"]) == 0
+    assert capsys.readouterr().out == "digits and digits do not differ\n"
+    assert main(["diff", "digits_tutorial", "pets_tutorial"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["of", "field", "digits_tutorial", "pets_tutorial"] in lines
+    assert ["tickets", "model", "lenet_300_100", "resnet18"] in lines
+    assert ["sweep", "base.weight_decay", "–", "0.01"] in lines
+    assert main(["show", "mnist_lenet"]) == 0
+    out = capsys.readouterr().out
+    assert "arXiv 1803.03635" in out and "output_prune_rate_pct" in out
+
+
+def test_show_as_json_has_every_field(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "digits", "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    values = {(row["of"], row["field"]): row["value"] for row in content["fields"]}
+    assert content["recipe"] == "digits" and "Source:" in content["about"]
+    assert values["sweep", "seeds"] == list(range(8)) and values["sweep", "axes.rewind_epoch"] == [0, 1]
+    assert values["tickets", "prune_rate_pct"] == 40.0 and values["dense", "prune_rate_pct"] is None

@@ -1,0 +1,399 @@
+"""Watching a sweep: every epoch of every trial in the logger, nothing else in it, and no harm from one that fails."""
+
+from __future__ import annotations
+
+import json
+import struct
+import threading
+import tomllib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyarrow import fs
+from tensorboardX.proto.event_pb2 import Event
+
+import lth_trainable.trainable
+import sweeps.running.log_feed
+from lth_trainable.data.datasets import load_dataset
+from lth_trainable.errors import UserError
+from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.store.store import Store
+from lth_trainable.trainable import train
+from lth_trainable.training.lifecycle import Keep
+from lth_trainable.training.run import run_trial
+from sweeps.lth_grid import main
+from sweeps.planning.plan import Facts, make_plan
+from sweeps.running import loggers as logs
+from sweeps.running.launch import Config
+from sweeps.running.log_feed import Feed, Logs
+from sweeps.running.loggers import LOGGERS, Logger, Place, make_logger
+from sweeps.running.submit import _environment
+from sweeps.runs.ledger import Ledger
+from tests.end_to_end.test_grid import ROOT, grid, hashes
+
+SPEC = TrialSpec(epochs=2, target_sparsity_pct=64.0)
+ROWS = [
+    {
+        "epoch": n % 2, "step": 5, "lr": 0.1, "train_loss": 1 / (n + 1), "valid_loss": 2.0, "valid_accuracy": n / 8,
+        "seconds": 0.5, "level": n // 2, "sparsity_pct": 0.0, "trained_by": "another",
+    }
+    for n in range(6)
+]  # fmt: skip
+RESULT = {"n_kept": 7, "test_loss": 0.5, "test_accuracy": 0.75, "early_stop_epoch": None, "collapsed_layers": ["0"]}
+RECORD = {"epochs": ROWS, "result": RESULT}
+
+
+def told(first: int, end: int, result: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    return {"first": first, "rows": ROWS[first:end], "result": result}
+
+
+# -- reading back ------------------------------------------------------------------------------------------------------
+
+
+def events(folder: Path) -> list[Any]:
+    """All events below a folder: each is its length, a checksum, itself and another checksum."""
+    found = []
+    for file in sorted(folder.glob("events.out.tfevents.*")):
+        content, at = file.read_bytes(), 0
+        while at < len(content):
+            (length,) = struct.unpack_from("<Q", content, at)
+            found.append(Event.FromString(content[at + 12 : at + 12 + length]))
+            at += length + 16
+    return found
+
+
+def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Step and value of each scalar, by name."""
+    found = defaultdict(list)
+    for event in events(folder):
+        for value in event.summary.value:
+            if value.WhichOneof("value") == "simple_value":
+                found[value.tag.removeprefix("ray/tune/")].append((event.step, value.simple_value))
+    return dict(found)
+
+
+def check_curves(found: Mapping[str, Sequence[tuple[int, float]]], record: Mapping[str, Any]) -> None:
+    """Every number of every epoch at its own step, those of the result at the last, and nothing else."""
+    expected: dict[str, list[tuple[int, Any]]] = defaultdict(list)
+    for step, row in enumerate(record["epochs"], 1):
+        for name, value in row.items():
+            if isinstance(value, int | float) and name != "step":
+                expected[name].append((step, pytest.approx(float(value))))
+    result = {**record["result"], "collapsed_layers": len(record["result"]["collapsed_layers"])}
+    for name, value in result.items():
+        if isinstance(value, int | float):
+            expected[f"final/{name}"].append((step, pytest.approx(float(value))))
+    assert found == expected and {"train_loss", "sparsity_pct", "final/n_kept"} <= set(found)
+
+
+def wandb_records(file: Path) -> Iterator[Any]:
+    """Records of a run's file: a log of LevelDB's after seven bytes, blocks of 32 KiB, records in parts."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    content, at, part = file.read_bytes(), 7, b""
+    while at + 7 <= len(content):
+        left = 32768 - at % 32768
+        if left < 7:
+            at += left
+            continue
+        _, length, kind = struct.unpack_from("<IHB", content, at)
+        part += content[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            yield Record.FromString(part)
+            part = b""
+
+
+# -- what a worker reports ---------------------------------------------------------------------------------------------
+
+
+def reports(monkeypatch: pytest.MonkeyPatch, store: Store, spec: TrialSpec, log: bool) -> list[dict[str, Any]]:
+    """What Ray is told of a trial, which keeps every level's end for others, at every epoch."""
+    found: list[dict[str, Any]] = []
+    monkeypatch.setattr(lth_trainable.trainable, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(lth_trainable.trainable.tune, "report", lambda metrics, checkpoint=None: found.append(metrics))
+    plan = make_plan([spec], {("digits", 0): Facts(digest=load_dataset("digits").digest, n_train=1150)}, "levels")
+    [trial] = plan.trials
+    ledger = Ledger(store=store, run="r", plan=plan, facts={})
+    train(Config(ledger=ledger, execution={}, log=log).of(plan, trial))
+    return found
+
+
+@pytest.mark.parametrize("inherits", [False, True], ids=["alone", "from a stored state"])
+def test_reports_carry_every_row_once_however_rare_they_are(
+    inherits: bool, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if inherits:
+        run_trial(TrialSpec(epochs=2, target_sparsity_pct=40.0), store, "r", keep=Keep(states={}))
+    found = reports(monkeypatch, store, SPEC, log=True)
+    record = json.loads(store.read(f"r/trials/{SPEC.name}/record.json"))
+    said = [json.loads(report["log"]) for report in found]
+    assert [row for log in said for row in log["rows"]] == record["epochs"] and len(record["epochs"]) == 6
+    assert [log["first"] for log in said] == [sum(len(log["rows"]) for log in said[:n]) for n in range(len(said))]
+    assert [log["result"] for log in said] == [None] * (len(said) - 1) + [record["result"]]
+    states = sum(len(report["stored"]) for report in found[:-1])  # told at once, since others wait for them
+    assert states == (0 if inherits else 2)
+    assert len(said) == 1 + states + record["epochs_trained"] and (len(said[0]["rows"]) > 1) == inherits
+
+
+def test_without_loggers_reports_carry_nothing_for_them(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert all("log" not in report for report in reports(monkeypatch, store, SPEC, log=False))
+    assert not Logs()
+
+
+# -- what arrives ------------------------------------------------------------------------------------------------------
+
+
+def test_tensorboard_has_the_whole_curve_and_the_spec(store: Store) -> None:
+    with Logs.open(["tensorboard"], store, "r").running() as told_of:
+        told_of.begin(SPEC)
+        told_of.report(SPEC.name, told(0, 1))
+        told_of.report(SPEC.name, told(1, 4))
+        told_of.report(SPEC.name, told(4, 6, RESULT))
+        told_of.end(SPEC.name)
+    folder = Path(store.root, "r", "tensorboard", SPEC.name)
+    check_curves(curves(folder), RECORD)
+    assert told_of.notes == [] and told_of.watch == [f"tensorboard --logdir {folder.parent}"]
+    parameters = str([event for event in events(folder) if "hparams" in str(event)])
+    assert "target_sparsity_pct" in parameters and "large_final" in parameters
+    for private in ("storage", "stored", "fingerprint", "notes", "execution"):
+        assert private not in parameters
+
+
+def test_a_trial_recorded_by_the_driver_is_there_like_any_other(store: Store) -> None:
+    with Logs.open(["tensorboard"], store, "r").running() as told_of:
+        told_of.recorded(SPEC, RECORD)
+    check_curves(curves(Path(store.root, "r", "tensorboard", SPEC.name)), RECORD)
+
+
+def test_a_trial_whose_worker_died_goes_on_with_its_curve(store: Store) -> None:
+    with Logs.open(["tensorboard"], store, "r").running() as told_of:
+        told_of.begin(SPEC)
+        told_of.report(SPEC.name, told(0, 3))
+        told_of.begin(SPEC)
+        told_of.report(SPEC.name, told(0, 2))
+        told_of.report(SPEC.name, told(2, 6, RESULT))
+        told_of.end(SPEC.name)
+    check_curves(curves(Path(store.root, "r", "tensorboard", SPEC.name)), RECORD)
+
+
+def test_a_trial_that_another_command_began_has_one_curve(store: Store) -> None:
+    with Logs.open(["tensorboard"], store, "r").running() as told_of:
+        told_of.begin(SPEC)
+        told_of.report(SPEC.name, told(0, 5))
+    assert len(curves(Path(store.root, "r", "tensorboard", SPEC.name))["lr"]) == 5
+    with Logs.open(["tensorboard"], store, "r").running() as told_of:
+        told_of.recorded(SPEC, RECORD)
+    check_curves(curves(Path(store.root, "r", "tensorboard", SPEC.name)), RECORD)
+
+
+def test_a_diverged_trial_has_what_there_is(store: Store) -> None:
+    rows = [*ROWS[:2], {**ROWS[2], "train_loss": None, "valid_loss": None, "valid_accuracy": None}]
+    result = {**dict.fromkeys(RESULT), "n_kept": 7, "collapsed_layers": []}
+    with Logs.open(["tensorboard"], store, "r").running() as told_of:
+        told_of.recorded(SPEC, {"epochs": rows, "result": result})
+    found = curves(Path(store.root, "r", "tensorboard", SPEC.name))
+    check_curves(found, {"epochs": rows, "result": result})
+    assert len(found["lr"]) == 3 and len(found["train_loss"]) == 2 and "final/test_loss" not in found
+    assert told_of.notes == []
+
+
+@pytest.mark.slow
+def test_mlflow_has_the_whole_curve_and_the_spec(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow = pytest.importorskip("mlflow", reason="for the extra mlflow")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    Path(store.root).mkdir()
+    unfinished = TrialSpec(epochs=2, target_sparsity_pct=40.0)
+    with Logs.open(["mlflow"], store, "r").running() as told_of:
+        told_of.recorded(SPEC, RECORD)
+        told_of.begin(unfinished)
+        told_of.report(unfinished.name, told(0, 1))
+    assert told_of.notes == []
+    [watch] = told_of.watch
+    uri = watch.removeprefix("mlflow ui --backend-store-uri ")
+    assert uri == f"sqlite:///{store.root}/mlflow.db"
+    client = mlflow.MlflowClient(uri)
+    runs = client.search_runs([client.get_experiment_by_name("r").experiment_id])
+    by_name = {run.info.run_name: run for run in runs}
+    assert by_name[unfinished.name].info.status == "FAILED"
+    run = by_name[SPEC.name]
+    assert run.info.status == "FINISHED" and run.data.params["target_sparsity_pct"] == "64.0"
+    found = {
+        name: sorted((point.step, point.value) for point in client.get_metric_history(run.info.run_id, name))
+        for name in run.data.metrics
+    }
+    check_curves(found, RECORD)
+
+
+def test_mlflow_without_a_server_needs_a_storage_that_is_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mlflow", reason="for the extra mlflow")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    store = Store(tmp_path)
+    store.fs = fs.SubTreeFileSystem(str(tmp_path), store.fs)  # no folder for those who ask
+    with pytest.raises(UserError, match="MLFLOW_TRACKING_URI"):
+        Logs.open(["mlflow"], store, "r")
+
+
+def test_mlflow_whose_server_does_not_answer_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mlflow", reason="for the extra mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(UserError, match=r"mlflow cannot be set up.*set MLFLOW_TRACKING_URI to"):
+        Logs.open(["mlflow"], store, "r")
+
+
+@pytest.mark.slow
+def test_wandb_has_the_whole_curve_and_the_spec(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb", reason="for the extra wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.delenv("WANDB_PROJECT", raising=False)
+    with Logs.open(["wandb"], store, "r").running() as told_of:
+        told_of.recorded(SPEC, RECORD)
+    assert told_of.notes == []
+    [file] = Path(store.root, "r", "wandb", SPEC.name).glob("wandb/offline-run-*/run-*.wandb")
+    records = list(wandb_records(file))
+    [run] = [record.run for record in records if record.WhichOneof("record_type") == "run"]
+    assert (run.project, run.display_name, run.run_group) == ("r", SPEC.name, "r")
+    config = {item.key: item.value_json for item in run.config.update}
+    assert config["target_sparsity_pct"] == "64.0" and "storage" not in config
+    found = defaultdict(list)
+    for record in records:
+        items = {"/".join(i.nested_key) or i.key: json.loads(i.value_json) for i in record.history.item}
+        for name in items.keys() - {"_step", "_runtime", "_timestamp"}:
+            found[name].append((items["_step"], items[name]))
+    check_curves(found, RECORD)
+    assert [r.exit.exit_code for r in records if r.WhichOneof("record_type") == "exit"] == [0]
+
+
+def test_wandb_without_an_account_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("wandb", reason="for the extra wandb")
+    for name in ("WANDB_MODE", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with pytest.raises(UserError, match=r"wandb cannot be set up.*WANDB_MODE=offline"):
+        Logs.open(["wandb"], store, "r")
+
+
+# -- what fails --------------------------------------------------------------------------------------------------------
+
+
+class Flaky:
+    """A logger that fails at the results of one trial, and notes what it is told."""
+
+    def __init__(self, fails_for: str = "") -> None:
+        self.fails_for = fails_for
+        self.heard: list[tuple[str, str]] = []
+
+    def setup(self) -> None:
+        pass
+
+    def on_trial_start(self, *, trial: Any, **_: Any) -> None:
+        self.heard.append(("start", trial.name))
+
+    def on_trial_result(self, *, trial: Any, **_: Any) -> None:
+        if trial.name == self.fails_for:
+            raise ConnectionError("the server is gone")
+        self.heard.append(("result", trial.name))
+
+    def on_step_end(self, **_: Any) -> None:
+        pass
+
+    def on_trial_complete(self, *, trial: Any, **_: Any) -> None:
+        self.heard.append(("complete", trial.name))
+
+    def on_trial_error(self, *, trial: Any, **_: Any) -> None:
+        self.heard.append(("error", trial.name))
+
+    def on_experiment_end(self, **_: Any) -> None:
+        self.heard.append(("end", ""))
+
+
+def test_a_logger_that_fails_loses_that_trial_and_says_so(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    other = TrialSpec(epochs=2, target_sparsity_pct=40.0)
+    place, flaky = Place(store, "r"), Flaky(fails_for=SPEC.name)
+    feeds = [Feed("flaky", Logger(callback=flaky, watch=""), place)]
+    feeds.append(Feed("tensorboard", make_logger("tensorboard", place), place))
+    with Logs(feeds).running() as told_of:
+        told_of.recorded(SPEC, RECORD)
+        told_of.recorded(other, {**RECORD, "epochs": ROWS[:1]})
+    reason = f"flaky: {SPEC.name} is not whole there (ConnectionError: the server is gone)"
+    assert told_of.notes == [f"{reason}; the run itself has everything"]
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert said == [f"note: {reason}; the sweep goes on"]
+    assert flaky.heard == [
+        ("start", SPEC.name), ("complete", SPEC.name), ("start", other.name), ("result", other.name),
+        ("result", other.name), ("complete", other.name), ("end", ""),
+    ]  # fmt: skip
+    check_curves(curves(Path(store.root, "r", "tensorboard", SPEC.name)), RECORD)
+
+
+def test_a_trial_that_has_no_result_has_failed(store: Store) -> None:
+    callback = Flaky()
+    with Logs([Feed("x", Logger(callback=callback, watch=""), Place(store, "r"))]).running() as told_of:
+        told_of.begin(SPEC)
+        told_of.report(SPEC.name, told(0, 1))
+    assert callback.heard == [("start", SPEC.name), ("result", SPEC.name), ("error", SPEC.name), ("end", "")]
+
+
+def test_a_sweep_does_not_wait_for_ever_for_a_logger(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweeps.running.log_feed, "PATIENCE_SECONDS", 0.0)
+    answer = threading.Event()
+    callback = Flaky()
+    monkeypatch.setattr(callback, "on_trial_result", lambda **_: answer.wait())
+    with Logs([Feed("x", Logger(callback=callback, watch=""), Place(store, "r"))]).running() as told_of:
+        told_of.recorded(SPEC, RECORD)
+    [note] = told_of.notes
+    answer.set()
+    assert note.startswith(f"x: {SPEC.name} is not whole there (it took nothing more for ")
+
+
+@pytest.mark.parametrize("name", LOGGERS)
+def test_a_missing_package_is_told_before_anything_is_written(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(logs.PACKAGES, name, "no_such_package")
+    assert main(["digits", "--log", name, "--storage", str(tmp_path / "runs")]) == 2
+    error = f"error: log: {name} found no package no_such_package; pip install 'lottery-sweep[{name}]'\n"
+    assert capsys.readouterr().err == error
+    assert not (tmp_path / "runs").exists()
+
+
+def test_every_logger_is_an_extra_of_the_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for name, package in logs.PACKAGES.items():
+        assert any(need.startswith(package) for need in project["optional-dependencies"][name])
+    assert set(logs.PACKAGES) == set(LOGGERS)
+
+
+def test_a_submitted_job_logs_to_the_same_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:5000")
+    monkeypatch.setenv("WANDB_API_KEY", "secret")
+    assert _environment()["MLFLOW_TRACKING_URI"] == "http://tracking:5000" and "WANDB_API_KEY" not in _environment()
+
+
+# -- a whole sweep -----------------------------------------------------------------------------------------------------
+
+SMALL = ["--epochs", "2", "--sparsity", "40", "64", "--rewind-epoch", "0", "--seeds", "1"]
+
+
+@pytest.mark.slow
+def test_a_sweep_is_logged_whole_beside_a_logger_that_fails_and_its_bytes_are_the_same(tmp_path: Path) -> None:
+    code, summary, out, err = grid(tmp_path / "logged", *SMALL, "--log", "tests.plugins:gone_logger", "tensorboard")
+    assert code == 0 and summary["done"] == 3, out + err
+    assert err.count("(ConnectionError: the server is gone); the sweep goes on") == 1 and "Traceback" not in err
+    assert "and 2 more of 3 trials are not; the run itself has everything" in out
+    run = tmp_path / "logged" / "digits"
+    assert f"watch: tensorboard --logdir {run}/tensorboard" in out
+    for file in (run / "trials").glob("*/record.json"):
+        check_curves(curves(run / "tensorboard" / file.parent.name), json.loads(file.read_text()))
+    assert grid(tmp_path / "plain", *SMALL)[0] == 0
+    assert hashes(tmp_path / "logged") == hashes(tmp_path / "plain")
+    assert not (tmp_path / "plain" / "digits" / "tensorboard").exists()
+    code, summary, out, err = grid(tmp_path / "logged", *SMALL, "--name", "again", "--log", "tensorboard")
+    assert (code, summary["epochs_trained"], summary["shared"]) == (0, 0, 3), "recorded from stored states, without Ray"
+    for file in (run.parent / "again" / "trials").glob("*/record.json"):
+        check_curves(curves(run.parent / "again" / "tensorboard" / file.parent.name), json.loads(file.read_text()))

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.store.store import RECORD, Store
+from lth_trainable.training.run import run_trial
+from sweeps.verify import compare, main, pick
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> str:
+    store = Store(tmp_path)
+    for seed in (0, 1):
+        run_trial(TrialSpec(target_sparsity_pct=64, epochs=2, rewind_epoch=1, seed=seed), store, "r")
+        run_trial(TrialSpec(control="dense", epochs=2, seed=seed), store, "r")
+    return str(tmp_path / "r")
+
+
+def test_the_most_shared_of_different_settings_come_first(run: str) -> None:
+    """The dense trials took all their epochs over from the tickets, which trained everything themselves."""
+    names = [record["trial"] for record in pick(run, 3)]
+    assert names == [
+        "digits-lenet_300_100-dense-e2-seed0", "digits-lenet_300_100-imp-s64-r1-e2-seed0",
+        "digits-lenet_300_100-dense-e2-seed1",
+    ]  # fmt: skip
+
+
+def test_identical_trials_pass_and_a_changed_hash_does_not(
+    run: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([run, "--trials", "2", "--json"]) == 0
+    out = capsys.readouterr().out
+    assert [line.count("identical") for line in out.splitlines()[1:3]] == [3, 3], "nothing is cut"
+    assert "digits-lenet_300_100-imp-s64-r1-e2-seed0 " in out
+    assert "2 of 2 trials are identical" in out
+    assert all(row["identical"] for row in json.loads(out.strip().splitlines()[-1])["trials"])
+    store, folder = Store(Path(run).parent), "r/trials/digits-lenet_300_100-dense-e2-seed0"
+    sealed = store.find(folder)
+    assert sealed is not None
+    record = json.loads(store.content(sealed, RECORD))
+    record["sha256"]["masks"] = "0" * 64
+    files = {name: store.content(sealed, name) for name in sealed.manifest["files"]}
+    store.seal(folder, {**files, RECORD: json.dumps(record).encode()}, {"kind": "trial"})
+    assert main([run, "--trials", "2"]) == 1
+    assert "differs" in capsys.readouterr().out
+
+
+def test_other_fingerprints_are_not_compared(run: str) -> None:
+    record = pick(run, 1)[0]
+    other: dict[str, Any] = {"fingerprint": {**record["fingerprint"], "threads": 64}, "sha256": record["sha256"]}
+    row = compare(record, other)
+    assert not row["identical"] and row["weights"] is None and "threads 64" in row["why"]
+
+
+def test_bad_input_exits_with_2(tmp_path: Path, run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / "nothing")]) == 2
+    assert main([run, "--trials", "0"]) == 2
+    assert capsys.readouterr().err.count("error: ") == 2
