@@ -135,16 +135,6 @@ def claim_label(row: Mapping[str, Any]) -> str:
     return {"faster": "faster than dense", "supermask": "a supermask"}.get(row["claim"], row["claim"].replace("_", " "))
 
 
-def percent(value: float) -> str:
-    """A per cent to two significant digits, whole from 10 on: 100, 50, 36, 13, 7.8, 0.54."""
-    return f"{value:.0f}" if value >= 9.95 else f"{value:.2g}"
-
-
-def signed(value: float) -> str:
-    """Percentage points with a sign and two decimals; a true minus, so that columns of numbers line up."""
-    return f"{value:+.2f}".replace("-", "\u2212") if round(value, 2) else "0.00"
-
-
 _CONTROLS = {
     "dense_restarts": "dense with restarts", "small_dense": "small dense", "layerwise_shuffle": "shuffled mask",
     "random_sparse": "random sparse network", "sign_shuffle": "shuffled signs", "reinit": "reinitialisation",

@@ -16,11 +16,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from analysis.text import console, table_of
 from lth_trainable.store.listing import each
 from lth_trainable.store.store import fingerprint_mark
 from sweeps.cli.job import OK, Job, exit_code_of, facts_of, finish, open_run
 from sweeps.cli.options import Options, parse
-from sweeps.cli.showing import console, table_of
 from sweeps.cli.until_decided import Round, look_by_look, looks_note, with_looks
 from sweeps.experiments.expand import expand
 from sweeps.experiments.imported_tickets import Files, import_tickets

@@ -23,11 +23,11 @@ import analysis
 from analysis.tables.parquet import write_table
 from analysis.tables.run_plan import read_plan
 from analysis.tables.suggestions import STATUSES, SUGGESTIONS, measured, pareto_figure, suggestion_table
+from analysis.text import console, table_of
 from lth_trainable.spec.trial_spec import TrialSpec
 from sweeps.cli.job import FAILED, OK, Job, exit_code_of, facts_of, finish, open_run
 from sweeps.cli.options import RunOptions
 from sweeps.cli.search_options import SearchOptions, parse
-from sweeps.cli.showing import console, table_of
 from sweeps.experiments.recipes import digits
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.plan import Facts, make_plan

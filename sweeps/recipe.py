@@ -19,10 +19,10 @@ from typing import Annotated, Any
 
 import tyro
 
+from analysis.text import console, say, table_of
 from lth_trainable.errors import UserError
 from lth_trainable.registry import lookup
 from lth_trainable.spec.trial_spec import TrialSpec
-from sweeps.cli.showing import console, say, table_of
 from sweeps.experiments.branches import BASELINE, CONTROL, DENSE, TICKET
 from sweeps.experiments.expand import expand
 from sweeps.experiments.recipes import RECIPES, Sweep, find_recipe

@@ -19,10 +19,9 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
+from analysis.text import console, duration, say, table_of
 from analysis.verdicts.groups import group_name, ladder_name
 from lth_trainable.errors import UserError
-from sweeps.cli.showing import console, say, table_of
-from sweeps.running.progress import duration
 from sweeps.runs.survey import Survey, read_survey
 from sweeps.runs.trial_report import about_trial, find_trial, show_trial
 

@@ -23,10 +23,10 @@ import tyro
 from pyarrow import fs
 from rich.console import Console
 
+from analysis.text import console, human_bytes, say, table_of
 from lth_trainable.errors import UserError
 from lth_trainable.store.listing import each
 from lth_trainable.store.store import MANIFEST, PART, STATES, Store
-from sweeps.cli.showing import console, human_bytes, say, table_of
 from sweeps.runs.inventory import Run, damage_in, files_below, open_storage, read_manifest, read_runs, take_inventory
 
 WRITING_SECONDS = 3600.0  # files younger than this may belong to a seal that another driver is at

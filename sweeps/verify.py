@@ -22,10 +22,10 @@ import tyro
 from rich.table import Table
 from rich.text import Text
 
+from analysis.text import console, say, table_of
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.spec.trial_spec import spec_from_dict
 from lth_trainable.store.store import Damaged, finished_trials, open_run
-from sweeps.cli.showing import console, say, table_of
 
 PARTS = ("weights", "masks", "metrics")
 

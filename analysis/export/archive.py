@@ -23,7 +23,6 @@ from jinja2 import Environment, StrictUndefined
 from analysis.export.tickets import read_ticket, write_loader, write_ticket
 from analysis.figures.gallery import read_suggestions
 from analysis.gather import collect
-from analysis.labels import signed
 from analysis.report.html import report_html
 from analysis.tables.exclusions import EXCLUSIONS, unknown_trial
 from analysis.tables.index import write_index
@@ -31,6 +30,7 @@ from analysis.tables.parquet import OPTIONAL, Frames, as_rows, to_frames, write_
 from analysis.tables.records import Found, read_trials
 from analysis.tables.run_plan import RunPlan, find_run, read_plan
 from analysis.tables.schema import Row
+from analysis.text import signed
 from analysis.verdicts.answer import KEEPING_UP, answer_sentence, of_tickets
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.store.store import FAILURE, PLAN, RECORD, Damaged, Store, to_json

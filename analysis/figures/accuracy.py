@@ -20,8 +20,8 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.curves import Control, Curve, Panel, panels
 from analysis.figures.spacing import decades, extent, remaining, spread, ticks
-from analysis.labels import percent
 from analysis.tables.parquet import Frames
+from analysis.text import percent
 from analysis.verdicts.answer import KEEPING_UP
 from lth_trainable.errors import unknown_name
 

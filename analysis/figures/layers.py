@@ -15,8 +15,8 @@ from matplotlib.patches import Rectangle
 from analysis.figures.accuracy import STYLE, Theme
 from analysis.figures.curves import Ladder, ladders
 from analysis.figures.style import LEFT, MOST_PANELS, canvas, dress, theme_of
-from analysis.labels import percent
 from analysis.tables.parquet import Frames
+from analysis.text import percent
 
 CELL, WIDEST, FAINT = 0.24, 0.92, 0.06  # inches high; of a column's width; opacity of the emptiest cell
 MOST_ROOM = 1.9  # inches beside a panel for the names of its layers

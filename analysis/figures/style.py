@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from analysis.figures.accuracy import THEMES, Theme, frame
 from analysis.figures.spacing import ticks
-from analysis.labels import percent
+from analysis.text import percent
 from lth_trainable.errors import unknown_name
 
 WIDTH, COLUMNS, MOST_PANELS = 7.2, 2, 8  # inches: text width of a two-column page; panels beside each other and in all

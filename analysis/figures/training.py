@@ -13,8 +13,8 @@ from matplotlib.ticker import MaxNLocator
 from analysis.figures.accuracy import STYLE, Theme
 from analysis.figures.curves import Ladder, Level, ladders, level_of
 from analysis.figures.style import MOST_PANELS, canvas, dress, line, theme_of
-from analysis.labels import percent
 from analysis.tables.parquet import Frames
+from analysis.text import percent
 
 Course = Sequence[Level]  # per cent, by epoch since the last prune, the first one being epoch 1
 HEIGHT, BAND = 2.2, 0.13  # inches; opacity of an interval

@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis.labels import common_label, short_labels, signed
+from analysis.labels import common_label, short_labels
+from analysis.text import signed
 from analysis.verdicts.compare import ALPHA, HIGHER, LOWER, OPEN, SAME, UNTESTED, Compared, Comparison, Difference
 from analysis.verdicts.questions import MIN_PAIRS
 

@@ -14,12 +14,13 @@ from markupsafe import Markup
 
 from analysis.figures.accuracy import THEMES, to_svg
 from analysis.figures.gallery import Material, drawn, read_suggestions
-from analysis.labels import claim_label, common_label, dense_label, percent, short_labels, signed
+from analysis.labels import claim_label, common_label, dense_label, short_labels
 from analysis.report.savings import Savings, savings
 from analysis.report.terminal import difference, is_other_claim, seeds, status_line
 from analysis.tables.parquet import Frames, as_rows
 from analysis.tables.run_plan import RunPlan
 from analysis.tables.schema import Row
+from analysis.text import percent, signed
 from analysis.verdicts.answer import answer_sentence, headlines, of_tickets
 from analysis.verdicts.groups import TICKET
 from analysis.verdicts.questions import MIN_PAIRS

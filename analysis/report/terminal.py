@@ -10,11 +10,12 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from analysis.labels import claim_label, common_label, dense_label, short_labels, signed
+from analysis.labels import claim_label, common_label, dense_label, short_labels
 from analysis.report.narrow import GAP, narrow_table
 from analysis.tables.geometry import left_out
 from analysis.tables.parquet import OPTIONAL, Frames, as_rows
 from analysis.tables.schema import STATUSES, TABLES, Row
+from analysis.text import signed
 from analysis.verdicts.answer import answer_sentence, headlines
 from analysis.verdicts.baselines import DENSE_KINDS
 from analysis.verdicts.groups import TICKET

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 
 from analysis.figures.accuracy import STYLE, THEMES, Theme, frame
 from analysis.figures.spacing import ticks
-from analysis.labels import percent
 from analysis.tables.schema import Row, spec_fields
+from analysis.text import percent
 
 SUGGESTIONS = "suggestions"
 STATUSES = ("done", "stopped", "failed", "open")

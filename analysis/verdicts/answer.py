@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from analysis.labels import percent, pretty, short_labels, signed
+from analysis.labels import pretty, short_labels
 from analysis.tables.schema import Row
+from analysis.text import percent, signed
 from analysis.verdicts.groups import TICKET
 
 KEEPING_UP = ("beats dense", "matches dense")

@@ -12,10 +12,9 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from sweeps.cli.showing import human_bytes
+from analysis.text import duration, human_bytes
 from sweeps.planning.outline import DONE, NOT_REWOUND, STORED, TO_TRAIN, States, Strand, Tree, factor, percents, trees
 from sweeps.planning.plan import Node, Plan, PlannedTrial, Work
-from sweeps.running.progress import duration
 
 T = TypeVar("T")
 MOST_LINES, LINES_OF_ALL, FEWEST_LINES = 40, 120, 12

@@ -16,6 +16,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from analysis.text import duration
+
 BAR = 40  # columns
 PLAIN_SECONDS = 5.0
 SETTLING_SECONDS = 3.0
@@ -208,10 +210,3 @@ def _newest(board: Board) -> Table:
         shown = Text("diverged", style="red") if accuracy is None else Text(f"{100 * accuracy:.2f} %", style="bold")
         table.add_row(trial, f"{result.get('sparsity_pct', 0):.2f} %", shown)
     return table
-
-
-def duration(seconds: float) -> str:
-    """0:07, 12:30, 3:05:00."""
-    minutes, second = divmod(round(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"

@@ -11,11 +11,11 @@ from typing import Any
 
 from rich.console import Console
 
+from analysis.text import say, table_of
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.spec.segments import Segment, segments
 from lth_trainable.spec.trial_spec import spec_from_dict
 from lth_trainable.store.store import FAILURE, HISTORY, RECORD, STATES, Damaged, Store
-from sweeps.cli.showing import say, table_of
 from sweeps.planning.plan import Facts
 from sweeps.runs.inventory import damage_in, read_manifest
 from sweeps.runs.survey import Survey, failure

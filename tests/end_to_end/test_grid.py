@@ -19,11 +19,12 @@ from typing import Any
 import pytest
 
 import analysis
+from analysis.text import duration
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.store import Store
 from lth_trainable.training.run import Keep, run_trial
 from sweeps.lth_grid import main
-from sweeps.running.progress import Board, duration, line
+from sweeps.running.progress import Board, line
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--epochs", "2", "--sparsity", "40", "64", "--rewind-epoch", "0", "--seeds", "2"]

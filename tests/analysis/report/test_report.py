@@ -16,7 +16,8 @@ from matplotlib.image import imread
 from rich.console import Console
 
 import analysis
-from analysis import labels as words
+from analysis import labels
+from analysis import text as text_of
 from analysis.figures import curves
 from analysis.figures import spacing as layout
 from analysis.figures.accuracy import accuracy_figure, to_png, to_svg
@@ -381,22 +382,22 @@ def test_status_line_of_an_empty_run(tmp_path: Path) -> None:
 
 def test_labels_tell_apart_and_no_more() -> None:
     names = [f"digits-lenet_300_100-{rest}" for rest in ("imp-r0", "imp-r1", "agp", "imp-r0-p20-global")]
-    assert list(words.short_labels(names).values()) == [
+    assert list(labels.short_labels(names).values()) == [
         "IMP, rewind epoch 0", "IMP, rewind epoch 1", "AGP", "IMP, rewind epoch 0, 20 % a level, global",
     ]  # fmt: skip
-    assert words.short_labels(names[:2]) == {names[0]: "rewind epoch 0", names[1]: "rewind epoch 1"}
-    assert words.short_labels(names[:1]) == {names[0]: "IMP, rewind epoch 0"}
-    assert words.short_labels([names[0], names[3]])[names[0]] == "IMP"
-    assert words.common_label(names) == "digits, LeNet-300-100"
+    assert labels.short_labels(names[:2]) == {names[0]: "rewind epoch 0", names[1]: "rewind epoch 1"}
+    assert labels.short_labels(names[:1]) == {names[0]: "IMP, rewind epoch 0"}
+    assert labels.short_labels([names[0], names[3]])[names[0]] == "IMP"
+    assert labels.common_label(names) == "digits, LeNet-300-100"
 
 
 @pytest.mark.parametrize(
     ("value", "text"), [(100, "100"), (36.0, "36"), (12.96, "13"), (9.96, "10"), (7.776, "7.8"), (0.536, "0.54")]
 )
 def test_per_cent_has_two_digits(value: float, text: str) -> None:
-    assert words.percent(value) == text
+    assert text_of.percent(value) == text
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.333, "+0.33"), (-1.5, "\u22121.50"), (-0.001, "0.00")])
 def test_signed(value: float, text: str) -> None:
-    assert words.signed(value) == text
+    assert text_of.signed(value) == text

@@ -13,9 +13,9 @@ import pytest
 from matplotlib.image import imread
 from rich.console import Console, RenderableType
 
+from analysis.text import human_bytes
 from lth_trainable.errors import UserError
 from lth_trainable.spec.trial_spec import TrialSpec
-from sweeps.cli.showing import human_bytes
 from sweeps.experiments.expand import expand
 from sweeps.experiments.recipes import RECIPES
 from sweeps.planning.outline import trees

@@ -1,4 +1,4 @@
-"""What the commands print with: plain tables, whole lines, sizes as people read them."""
+"""What the commands print with: a console, plain tables, whole lines; numbers, sizes and times as people read them."""
 
 from __future__ import annotations
 
@@ -36,3 +36,25 @@ def human_bytes(count: int) -> str:
             break
         value, unit = value / 1000, larger
     return f"{value:.1f} {unit}" if value < 9.95 and unit != "B" else f"{value:.0f} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """0:07, 12:30, 3:05:00."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
+
+
+def percent(value: float) -> str:
+    """A percentage to two significant digits, whole from 10 on: 100, 50, 36, 13, 7.8, 0.54."""
+    return f"{value:.0f}" if value >= 9.95 else f"{value:.2g}"
+
+
+def signed(value: float) -> str:
+    """Percentage points with a sign and two decimals; a true minus, so that columns of numbers line up."""
+    return f"{value:+.2f}".replace("-", "\u2212") if round(value, 2) else "0.00"
+
+
+def plural(count: int, noun: str) -> str:
+    """1 seed, 2 seeds, 1,000 seeds."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
