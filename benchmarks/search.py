@@ -35,9 +35,9 @@ from lth_trainable.store.store import Store, finished_trials
 from sweeps.experiments.recipes import digits
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.plan import Facts, make_plan
-from sweeps.running.budget import Budget
-from sweeps.running.launch import Resources, launch
+from sweeps.running.launch import launch
 from sweeps.running.progress import Board
+from sweeps.running.resources import Budget, Resources
 from sweeps.runs.ledger import Ledger
 
 TARGET = 0.98

@@ -25,9 +25,9 @@ from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.store import Store, finished_trials
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.plan import Facts, make_plan
-from sweeps.running.budget import Budget
-from sweeps.running.launch import Resources, launch
+from sweeps.running.launch import launch
 from sweeps.running.progress import Board
+from sweeps.running.resources import Budget, Resources
 from sweeps.runs.ledger import Ledger
 
 EPOCHS, STEPS_PER_EPOCH, BATCH = 16, 20, 60

@@ -28,13 +28,13 @@ from sweeps.experiments.recipes import RECIPES, Sweep
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.plan import make_plan
 from sweeps.planning.work import as_json, work_left
-from sweeps.running.budget import Budget
 from sweeps.running.estimate import estimate
-from sweeps.running.launch import Outcome, Resources, launch
-from sweeps.running.log_feed import Logs
+from sweeps.running.launch import Outcome, launch
+from sweeps.running.log_feed import Loggers
 from sweeps.running.loggers import check_loggers
 from sweeps.running.progress import Board
-from sweeps.running.submit import Place, place_of, submit
+from sweeps.running.resources import Budget
+from sweeps.running.submit import Where, submit, where_of
 from sweeps.runs.ledger import Ledger, Stock
 from sweeps.runs.lock import RunLock
 
@@ -57,17 +57,17 @@ def run(options: Options, sweep: Sweep, arguments: Sequence[str]) -> int:
     """Train what is missing of the sweep, then gather and test; or show what that would be."""
     started = time.monotonic()
     sweep = with_looks(options, sweep)
-    resources = Resources.of(options)
+    resources = options.resources
     shows = bool(options.dry_run or options.plan_figure)
-    place = Place.LOCAL if shows else place_of(options)
-    resources.check(here=options.cluster is None and options.address is None)
+    where = Where.LOCAL if shows else where_of(options.target)
+    resources.check(here=options.target.is_this_machine)
     budget = Budget(hours=options.max_hours, epochs=options.max_epochs)
     budget.check()
-    check_loggers(options.log, here=place is not Place.SUBMIT)
-    sweep, imported, told = _imports(options, sweep, place)
+    check_loggers(options.log, here=where is not Where.SUBMIT)
+    sweep, imported, told = _imports(options, sweep, where)
     space = expand(sweep, options.data_root)
-    if place is Place.SUBMIT:
-        return submit(options, "sweeps.lth_grid", arguments)
+    if where is Where.SUBMIT:
+        return submit(options.target, "sweeps.lth_grid", arguments)
     store, name = open_run(options, sweep.name)
     facts = {of: facts_of(*of, options.data_root) for of in {(spec.dataset, spec.split_seed) for spec in space.trials}}
     ledger = Ledger(
@@ -82,23 +82,23 @@ def run(options: Options, sweep: Sweep, arguments: Sequence[str]) -> int:
     command = ["python", "-m", "sweeps.lth_grid", *arguments]
 
     def once(job: Job, sweep: Sweep, budget: Budget) -> Round:
-        return _train_and_judge(job, sweep, command, budget, place)
+        return _train_and_judge(job, sweep, command, budget, where)
 
     done = look_by_look(job, sweep, budget, once) if sweep.looks else once(job, sweep, budget)
     _show(job, done.frames)
     return finish(job, {**done.summary, "wall_s": round(time.monotonic() - started, 2)}, done.outcome)
 
 
-def _imports(options: Options, sweep: Sweep, place: Place) -> tuple[Sweep, tuple[Imported, ...], tuple[str, ...]]:
+def _imports(options: Options, sweep: Sweep, where: Where) -> tuple[Sweep, tuple[Imported, ...], tuple[str, ...]]:
     """The sweep with the tickets that the command imports, if it does, and what is to be told of them."""
     files = Files(tickets=options.import_ticket, masks=options.import_masks)
-    if files.tickets and place is not Place.SUBMIT:
+    if files.tickets and where is not Where.SUBMIT:
         return import_tickets(sweep, files, open_run(options, sweep.name)[0], options.data_root)
     files.check()
     return sweep, (), ()
 
 
-def train(job: Job, sweep: Sweep, command: list[str], board: Board, budget: Budget, logs: Logs) -> Outcome:
+def train(job: Job, sweep: Sweep, command: list[str], board: Board, budget: Budget, loggers: Loggers) -> Outcome:
     """Record what is covered already and train the rest."""
     ledger, options = job.ledger, job.options
     stock = ledger.take_stock(repair=True)
@@ -115,8 +115,8 @@ def train(job: Job, sweep: Sweep, command: list[str], board: Board, budget: Budg
         if result is not None:
             skipped.add(trial.name)
             board.share(trial.name, result)
-            if logs:
-                logs.recorded(trial.spec, ledger.read_record(trial.name))
+            if loggers:
+                loggers.recorded(trial.spec, ledger.read_record(trial.name))
     _note_fingerprints(job, stock, mark)
     work = work_left(ledger.plan, skipped, stored)
     board.epochs_planned = work.epochs
@@ -127,11 +127,11 @@ def train(job: Job, sweep: Sweep, command: list[str], board: Board, budget: Budg
     outcome = Outcome(epochs=0, failures={}, interrupted=False)
     slots = (job.cluster or job.resources).slots()
     dispatcher = Dispatcher(ledger.plan, skipped, stored, slots)
-    for line in logs.watch:
+    for line in loggers.watch:
         job.say(f"watch: {line}")
     if not dispatcher.over:
         execution = {"data_root": options.data_root.resolve() if options.data_root else None}
-        outcome = launch(ledger, dispatcher, job.resources, execution, board, budget, job.cluster, logs=logs)
+        outcome = launch(ledger, dispatcher, job.resources, execution, board, budget, job.cluster, loggers=loggers)
     for note in outcome.notes:
         job.say(f"note: {note}", "yellow")
     left = {name: reason for name, reason in stock.failed.items() if name in skipped}
@@ -196,19 +196,19 @@ def show_plan(job: Job, options: Options) -> int:
     return OK
 
 
-def _train_and_judge(job: Job, sweep: Sweep, command: list[str], budget: Budget, place: Place) -> Round:
+def _train_and_judge(job: Job, sweep: Sweep, command: list[str], budget: Budget, where: Where) -> Round:
     """Train what is missing of these trials, then gather and test."""
     import analysis
 
     ledger, board = job.ledger, Board(planned=len(job.ledger.plan.trials))
     with contextlib.ExitStack() as watched:
         with RunLock(ledger.store, ledger.run, board.now), contextlib.ExitStack() as sharing:
-            logs = watched.enter_context(Logs.open(job.options.log, ledger.store, ledger.run).running())
-            if place is Place.CONNECT:
+            loggers = watched.enter_context(Loggers.open(job.options.log, ledger.store, ledger.run).running())
+            if where is Where.CONNECT:
                 job = replace(job, cluster=sharing.enter_context(job.connected()))
-            outcome = train(job, sweep, command, board, budget, logs)
+            outcome = train(job, sweep, command, board, budget, loggers)
         frames = analysis.gather(ledger.path)
-    for note in logs.notes:
+    for note in loggers.notes:
         job.say(f"note: {note}", "yellow")
     ours = frames.trials[frames.trials.trial.isin([trial.name for trial in ledger.plan.trials])]
     summary = {

@@ -19,7 +19,8 @@ from lth_trainable.store.store import STATES, Store, is_no_space
 from sweeps.cli.options import RunOptions
 from sweeps.planning.plan import Facts
 from sweeps.running.cluster import Cluster
-from sweeps.running.launch import Outcome, Resources
+from sweeps.running.launch import Outcome
+from sweeps.running.resources import Resources
 from sweeps.runs.ledger import Ledger, check_place
 
 if TYPE_CHECKING:

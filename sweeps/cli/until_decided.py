@@ -18,8 +18,9 @@ from sweeps.experiments.branches import TICKET, role_of
 from sweeps.experiments.expand import expand
 from sweeps.experiments.recipes import Sweep
 from sweeps.planning.plan import make_plan
-from sweeps.running.budget import Budget
-from sweeps.running.launch import Outcome, wait_for_shutdown
+from sweeps.running.launch import Outcome
+from sweeps.running.ray_process import wait_for_shutdown
+from sweeps.running.resources import Budget
 
 if TYPE_CHECKING:
     from analysis.tables.parquet import Frames

@@ -11,8 +11,8 @@ from ray.tune.search import Searcher
 from lth_trainable.store.store import FULL
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.plan import PlannedTrial
-from sweeps.running.budget import Budget
 from sweeps.running.progress import Board
+from sweeps.running.resources import Budget
 
 
 class Source(Protocol):

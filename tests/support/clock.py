@@ -16,8 +16,8 @@ from ray.tune.search import Searcher
 
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.plan import Plan, PlannedTrial
-from sweeps.running.budget import Budget
 from sweeps.running.progress import Board
+from sweeps.running.resources import Budget
 from sweeps.running.searcher import PlanSearcher
 from tests.support.plans import way
 

@@ -15,8 +15,8 @@ import pytest
 from lth_trainable.errors import UserError
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.plan import Plan, PlannedTrial
-from sweeps.running.budget import Budget
 from sweeps.running.progress import Board
+from sweeps.running.resources import Budget
 from sweeps.running.searcher import PlanSearcher
 from tests.end_to_end.test_grid import command
 from tests.support.plans import dense, find, imp, planned

@@ -35,8 +35,8 @@ from sweeps.experiments.recipes import digits
 from sweeps.lth_search import confirm, main
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.plan import Facts, PlannedTrial, make_plan
-from sweeps.running.budget import Budget
 from sweeps.running.progress import Board
+from sweeps.running.resources import Budget
 from sweeps.running.searcher import PlanSearcher
 from sweeps.runs.ledger import Ledger
 from sweeps.search.axes import Choice, Range
