@@ -26,7 +26,8 @@ from sweeps.experiments.expand import expand
 from sweeps.experiments.imported_tickets import Files, import_tickets
 from sweeps.experiments.recipes import RECIPES, Sweep
 from sweeps.planning.dispatch import Dispatcher
-from sweeps.planning.plan import as_json, make_plan, work_left
+from sweeps.planning.plan import make_plan
+from sweeps.planning.work import as_json, work_left
 from sweeps.running.estimate import estimate
 from sweeps.running.launch import Outcome, launch
 from sweeps.running.log_feed import Loggers
