@@ -234,7 +234,7 @@ def test_bad_input_exits_with_2_before_ray_starts(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("sweeps.lth_grid.launch", lambda *_: pytest.fail("Ray would start"))
+    monkeypatch.setattr("sweeps.cli.job.launch", lambda *_: pytest.fail("Ray would start"))
     file = tmp_path / "file"
     file.touch()
     storage = [] if "--storage" in arguments else ["--storage", str(tmp_path / "runs")]
@@ -251,7 +251,7 @@ def test_a_full_disk_is_one_line_and_other_errors_of_the_system_are_not_hidden(
         def train(*_: Any, **__: Any) -> None:
             raise OSError(number, "of the system")
 
-        monkeypatch.setattr("sweeps.lth_grid.train", train)
+        monkeypatch.setattr("sweeps.cli.training.train", train)
 
     arguments = ["digits", "--epochs", "2", "--sparsity", "40", "--seeds", "1", "--storage", str(tmp_path)]
     raises(errno.EDQUOT)
@@ -272,8 +272,8 @@ def test_a_damaged_plan_is_named_before_anything_is_trained(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("sweeps.lth_grid.launch", lambda *_: pytest.fail("Ray would start"))
-    monkeypatch.setattr("sweeps.lth_grid.estimate", lambda *_: None)
+    monkeypatch.setattr("sweeps.cli.job.launch", lambda *_: pytest.fail("Ray would start"))
+    monkeypatch.setattr("sweeps.cli.dry_run.estimate", lambda *_: None)
     (tmp_path / "digits").mkdir()
     (tmp_path / "digits" / "plan.json").write_text(content)
     assert main(["digits", "--epochs", "2", "--sparsity", "40", "--seeds", "1", "--storage", str(tmp_path), *how]) == 2
