@@ -118,8 +118,8 @@ def _do(jobs: Sequence[Job], cost: Cost) -> list[Row]:
 
 def _draw(store: Store, run: str, path: str, rows: Sequence[Row]) -> dict[str, str]:
     """Write the figure; returns the files as a person would type them."""
-    from analysis.figures.accuracy import to_svg
     from analysis.figures.barriers import barrier_figure  # matplotlib takes a second to import
+    from analysis.figures.style import to_svg
 
     store.write(f"{run}/analysis/barriers.svg", to_svg(barrier_figure(rows)))
     return {"table": f"{path}/analysis/barriers.parquet", "figure": f"{path}/analysis/barriers.svg"}

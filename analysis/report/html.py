@@ -12,8 +12,8 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from analysis.figures.accuracy import THEMES, to_svg
 from analysis.figures.gallery import Material, drawn, read_suggestions
+from analysis.figures.style import THEMES, to_svg
 from analysis.labels import claim_label, common_label, dense_label, short_labels
 from analysis.report.savings import Savings, savings
 from analysis.report.terminal import difference, is_other_claim, seeds, status_line
