@@ -24,8 +24,7 @@ from analysis.figures.layers import strips
 from analysis.figures.overlap import _both, overlap_figure, overlap_series
 from analysis.figures.style import MOST_PANELS, THEMES
 from analysis.figures.training import _palette, courses, training_figure
-from analysis.report.html import report_html
-from analysis.report.savings import savings
+from analysis.report.html import report_html, savings
 from analysis.tables.parquet import Frames, as_rows, to_frames
 from analysis.tables.run_plan import Rule, RunPlan
 from analysis.tables.schema import TABLES, table
