@@ -33,7 +33,7 @@ from sweeps.running.launch import Outcome, launch
 from sweeps.running.log_feed import Loggers
 from sweeps.running.loggers import check_loggers
 from sweeps.running.progress import Board
-from sweeps.running.resources import Budget
+from sweeps.running.resources import Budget, Spent
 from sweeps.running.submit import Where, submit, where_of
 from sweeps.runs.ledger import Ledger, Stock
 from sweeps.runs.lock import RunLock
@@ -98,7 +98,9 @@ def _imports(options: Options, sweep: Sweep, where: Where) -> tuple[Sweep, tuple
     return sweep, (), ()
 
 
-def train(job: Job, sweep: Sweep, command: list[str], board: Board, budget: Budget, loggers: Loggers) -> Outcome:
+def train(
+    job: Job, sweep: Sweep, command: list[str], spent: Spent, board: Board, budget: Budget, loggers: Loggers
+) -> Outcome:
     """Record what is covered already and train the rest."""
     ledger, options = job.ledger, job.options
     stock = ledger.take_stock(repair=True)
@@ -114,7 +116,8 @@ def train(job: Job, sweep: Sweep, command: list[str], board: Board, budget: Budg
     for trial, result in zip(covered, each(lambda trial: ledger.record(trial, mark), covered), strict=True):
         if result is not None:
             skipped.add(trial.name)
-            board.share(trial.name, result)
+            spent.share(trial.name)
+            board.show(trial.name, result)
             if loggers:
                 loggers.recorded(trial.spec, ledger.read_record(trial.name))
     _note_fingerprints(job, stock, mark)
@@ -131,7 +134,10 @@ def train(job: Job, sweep: Sweep, command: list[str], board: Board, budget: Budg
         job.say(f"watch: {line}")
     if not dispatcher.over:
         execution = {"data_root": options.data_root.resolve() if options.data_root else None}
-        outcome = launch(ledger, dispatcher, job.resources, execution, board, budget, job.cluster, loggers=loggers)
+        outcome = launch(
+            ledger, dispatcher, job.resources, execution, spent, budget,
+            board=board, cluster=job.cluster, loggers=loggers,
+        )  # fmt: skip
     for note in outcome.notes:
         job.say(f"note: {note}", "yellow")
     left = {name: reason for name, reason in stock.failed.items() if name in skipped}
@@ -200,20 +206,21 @@ def _train_and_judge(job: Job, sweep: Sweep, command: list[str], budget: Budget,
     """Train what is missing of these trials, then gather and test."""
     import analysis
 
-    ledger, board = job.ledger, Board(planned=len(job.ledger.plan.trials))
+    ledger, spent = job.ledger, Spent()
+    board = Board(planned=len(ledger.plan.trials), spent=spent)
     with contextlib.ExitStack() as watched:
-        with RunLock(ledger.store, ledger.run, board.now), contextlib.ExitStack() as sharing:
+        with RunLock(ledger.store, ledger.run, spent.now), contextlib.ExitStack() as sharing:
             loggers = watched.enter_context(Loggers.open(job.options.log, ledger.store, ledger.run).running())
             if where is Where.CONNECT:
                 job = replace(job, cluster=sharing.enter_context(job.connected()))
-            outcome = train(job, sweep, command, board, budget, loggers)
+            outcome = train(job, sweep, command, spent, board, budget, loggers)
         frames = analysis.gather(ledger.path)
     for note in loggers.notes:
         job.say(f"note: {note}", "yellow")
     ours = frames.trials[frames.trials.trial.isin([trial.name for trial in ledger.plan.trials])]
     summary = {
         "run": ledger.path, "planned": board.planned, "done": int(ours.status.isin(("done", "diverged")).sum()),
-        "failed": len(outcome.failures), "skipped": board.skipped, "shared": board.shared,
+        "failed": len(outcome.failures), "skipped": board.skipped, "shared": spent.shared,
         "epochs_requested": ledger.plan.epochs_requested, "epochs_distinct": ledger.plan.epochs_distinct,
         "epochs_trained": outcome.epochs, "stopped_by": outcome.stopped_by,
         "verdicts": analysis.as_rows(frames.verdicts),
@@ -229,7 +236,7 @@ def _show(job: Job, frames: Frames) -> None:
 
 def _todo_line(board: Board, ledger: Ledger, missing: int) -> str:
     parts = [f"{board.skipped} done before"] if board.skipped else []
-    parts += [f"{board.shared} recorded from stored states"] if board.shared else []
+    parts += [f"{board.spent.shared} recorded from stored states"] if board.spent.shared else []
     saved = ledger.plan.epochs_requested - ledger.plan.epochs_distinct
     parts.append(f"{missing} to go, {board.epochs_planned:,} epochs to train")
     shared = f"; sharing saves {saved:,} of {ledger.plan.epochs_requested:,}" if saved else ""

@@ -35,7 +35,7 @@ from sweeps.running.launch import Outcome, launch
 from sweeps.running.log_feed import Loggers
 from sweeps.running.loggers import check_loggers
 from sweeps.running.progress import Board
-from sweeps.running.resources import Budget
+from sweeps.running.resources import Budget, Spent
 from sweeps.running.submit import Where, submit, where_of
 from sweeps.runs.ledger import Ledger
 from sweeps.runs.lock import RunLock
@@ -69,13 +69,14 @@ def run(options: SearchOptions, search: Search, arguments: Sequence[str]) -> int
     ledger = Ledger(store=store, run=name, plan=make_plan((), {}), facts={})
     job = Job(console=console(), options=options, resources=resources, ledger=ledger)
     ledger.check_writable()
-    board = Board(planned=0)
-    with RunLock(store, name, board.now), contextlib.ExitStack() as open_:
+    spent = Spent()
+    board = Board(planned=0, spent=spent)
+    with RunLock(store, name, spent.now), contextlib.ExitStack() as open_:
         loggers = open_.enter_context(Loggers.open(options.log, store, name).running())
         if where is Where.CONNECT:
             job = replace(job, cluster=open_.enter_context(job.connected()))
         command = ["python", "-m", "sweeps.lth_search", *arguments]
-        outcome, rows = _search(job, search, command, board, budget, loggers)
+        outcome, rows = _search(job, search, command, spent, board, budget, loggers)
     for note in loggers.notes:
         job.say(f"note: {note}", "yellow")
     done, asked = _told(rows), [row["status"] for row in rows if row["on_the_way_of"] is None]
@@ -105,7 +106,7 @@ def show_searches(options: SearchOptions) -> int:
 
 
 def _search(
-    job: Job, search: Search, command: list[str], board: Board, budget: Budget, loggers: Loggers
+    job: Job, search: Search, command: list[str], spent: Spent, board: Board, budget: Budget, loggers: Loggers
 ) -> tuple[Outcome, list[dict[str, Any]]]:
     from sweeps.search.study import Study  # Optuna and Ray take a second
     from sweeps.search.suggestions import Suggestions
@@ -122,7 +123,7 @@ def _search(
 
     if options.retry_failed and (again := study.ask_again()):
         job.say(f"{again} suggestions that failed are asked again")
-    source = Suggestions(study, search, ledger, facts_of_spec, board, command, retry=options.retry_failed)
+    source = Suggestions(study, search, ledger, facts_of_spec, command, board, retry=options.retry_failed)
     slots = (job.cluster or job.resources).slots()
     dispatcher = Dispatcher(ledger.plan, (), (), slots, source.rank_of)
     axes = "; ".join(f"{field} {axis}" for field, axis in search.axes.items())
@@ -132,7 +133,10 @@ def _search(
     outcome = Outcome(epochs=0, failures={}, interrupted=False)
     if not source.is_over(dispatcher):
         execution = {"data_root": options.data_root.resolve() if options.data_root else None}
-        outcome = launch(ledger, dispatcher, job.resources, execution, board, budget, job.cluster, source, loggers)
+        outcome = launch(
+            ledger, dispatcher, job.resources, execution, spent, budget,
+            board=board, cluster=job.cluster, source=source, loggers=loggers,
+        )  # fmt: skip
     for note in (*(f"damaged, trained again: {report}" for report in source.notes), *outcome.notes):
         job.say(f"note: {note}", "yellow")
     rows = _conclude(job, study, search)

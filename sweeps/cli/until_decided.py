@@ -75,7 +75,7 @@ def look_by_look(job: Job, sweep: Sweep, budget: Budget, once: Callable[[Job, Sw
         epochs += done.outcome.epochs
         look = _judged(as_rows(done.frames.verdicts), sweep.looks, n)
         job.say(f"look {sweep.looks.index(n) + 1} of {len(sweep.looks)}, {n} seeds: {look.state}")
-        stopped_by = done.outcome.stopped_by or (budget.spent(epochs) if look.following else None)
+        stopped_by = done.outcome.stopped_by or (budget.reached(epochs) if look.following else None)
         if look.following is None or stopped_by or done.outcome.interrupted:
             break
         n = look.following

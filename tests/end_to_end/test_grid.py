@@ -403,12 +403,12 @@ def test_a_sweep_with_all_controls_and_baselines(tmp_path: Path) -> None:
 
 
 def test_the_plain_line_says_how_far_it_is() -> None:
-    board = Board(planned=10, skipped=3, epochs_planned=700)
-    board.epoch("a", 20)
-    board.complete("b", {"epochs_done": 100})
-    board.fail("c")
-    assert "4/10 trials, 1 running, 1 failed, 120/700 epochs, measuring the pace" in line(board)
-    board.first_epoch = time.monotonic() - 10
-    board.epochs_before = 20
-    assert "10 epochs/s, 0:58 left" in line(board)
+    now = 0.0
+    board = Board(planned=10, skipped=3, epochs_planned=700, clock=lambda: now)
+    board.spent.report("a", 20)
+    assert "3/10 trials, 1 running, 20/700 epochs, measuring the pace" in line(board)
+    now = 10.0
+    board.spent.finish("b", 100)
+    board.spent.fail("c")
+    assert "4/10 trials, 1 running, 1 failed, 120/700 epochs, 10 epochs/s, 0:58 left" in line(board)
     assert [duration(s) for s in (7, 750, 11100)] == ["0:07", "12:30", "3:05:00"]

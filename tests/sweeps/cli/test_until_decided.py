@@ -23,13 +23,13 @@ SAME = [0.0, -0.1, 0.1, 0.05, -0.05, 0.2, -0.2, 0.1, 0.0, -0.1, 0.1, 0.0]
 NEAR = [-1.0, -1.5, -0.5, -1.2, -0.8, -1.1, -0.9, -1.3, -0.7, -1.0, -1.4, -0.6]
 FAR = [-3.0 + x for x in SAME]
 
-Train = Callable[[Any, Any, Any, Any, Any, Any], Outcome]
+Train = Callable[[Any, Any, Any, Any, Any, Any, Any], Outcome]
 
 
 def trainer(differences: dict[float, Sequence[float]], seen: list[Any], **outcome: Any) -> Train:
     """In place of training: records with these differences (pp, by seed) to dense; notes the seeds and the budget."""
 
-    def train(job: Any, sweep: Any, command: list[str], board: Any, budget: Any, logs: Any) -> Outcome:
+    def train(job: Any, sweep: Any, command: list[str], spent: Any, board: Any, budget: Any, logs: Any) -> Outcome:
         ledger = job.ledger
         ledger.write_plan(sweep, command)
         seen.append((len(sweep.seeds), budget.epochs))
@@ -115,7 +115,7 @@ def test_without_a_finished_pair_no_more_seeds_are_tried(
 ) -> None:
     seen: list[Any] = []
 
-    def fail(job: Any, sweep: Any, command: list[str], board: Any, budget: Any, logs: Any) -> Outcome:
+    def fail(job: Any, sweep: Any, command: list[str], spent: Any, board: Any, budget: Any, logs: Any) -> Outcome:
         job.ledger.write_plan(sweep, command)
         seen.append(len(sweep.seeds))
         for trial in job.ledger.plan.trials:
