@@ -131,7 +131,7 @@ def _search(
 
 def _conclude(job: Job, study: Any, search: Search) -> list[dict[str, Any]]:
     """Gather; write what was suggested, and its figure; show the best."""
-    from analysis.figures.accuracy import WRITERS  # matplotlib and jinja2 take a second to import
+    from analysis.figures.style import WRITERS  # matplotlib and jinja2 take a second to import
     from analysis.report.html import write_report
 
     store, run = job.ledger.store, job.ledger.run
