@@ -17,7 +17,7 @@ import resource
 import time
 from typing import Any
 
-from sweeps.running.launch import LOCAL, QUIET
+from sweeps.running.ray_process import LOCAL, QUIET
 
 
 def report_once(config: dict[str, Any]) -> None:

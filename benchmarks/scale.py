@@ -25,7 +25,7 @@ from typing import Any
 import psutil
 from scale_tiny import TRIALS_A_SEED
 
-from sweeps.planning.plan import work_left
+from sweeps.planning.work import work_left
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent

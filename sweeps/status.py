@@ -62,12 +62,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def about_run(survey: Survey) -> dict[str, Any]:
     """The run in JSON."""
-    found = Counter(standing.status for standing in survey.standings.values())
+    found = Counter(trial.status for trial in survey.statuses.values())
     return {
         "run": survey.run, "recipe": survey.content.get("recipe"), "claim": survey.content.get("claim"),
         "driver": survey.driver, "counts": {status: found[status] for status in STATUSES},
         "epochs": {"distinct": survey.total, "trained": survey.total - survey.left, "left": survey.left},
-        "trials": [asdict(standing) for standing in survey.standings.values()],
+        "trials": [asdict(trial) for trial in survey.statuses.values()],
     }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lth_trainable.pruning.criteria import Weights
-from sweeps.running.loggers import Logger, Place
+from sweeps.running.loggers import LogFolder, Logger
 
 
 def tiny_cnn(shape: tuple[int, int, int], n_classes: int) -> nn.Module:
@@ -45,7 +45,7 @@ def keep_outer(w: Weights) -> Tensor:
     return w.now.abs() + w.initial.abs()
 
 
-def gone_logger(place: Place) -> Logger:
+def gone_logger(log_folder: LogFolder) -> Logger:
     """A logger of one's own whose server goes after the first trial has begun."""
     from ray import tune
 

@@ -19,6 +19,8 @@ from sweeps.experiments.expand import seed_values
 from sweeps.experiments.imported_tickets import without_own_tickets
 from sweeps.experiments.recipes import RECIPES, Sweep, find_recipe
 from sweeps.running.loggers import LOGGERS
+from sweeps.running.resources import Resources
+from sweeps.running.submit import Target
 
 FLAG_OF = {"target_sparsity_pct": "sparsity", "prune_rate_pct": "prune_rate", "criterion": "criteria"}
 # Seeds, controls, baselines and imported tickets have flags of their own; an iteration to rewind to is a value of
@@ -71,6 +73,19 @@ class RunOptions:
         tyro.conf.arg(help=f"watch it in: {', '.join(LOGGERS)}", metavar="NAME ...", help_behavior_hint=""),
     ] = ()
 
+    @property
+    def resources(self) -> Resources:
+        """What the command line asks for each trial."""
+        return Resources(
+            cpus=self.cpus_per_trial, gpus=self.gpus_per_trial, max_concurrent=self.max_concurrent,
+            deterministic=self.deterministic, step=self.step,
+        )  # fmt: skip
+
+    @property
+    def target(self) -> Target:
+        """Where the command line asks to run."""
+        return Target(cluster=self.cluster, address=self.address, storage=self.storage)
+
 
 @dataclass(kw_only=True)
 class Options(RunOptions):
@@ -104,6 +119,11 @@ class Options(RunOptions):
     ] = ()
     dry_run: Annotated[bool, tyro.conf.arg(help="show the plan, its epochs and the time, and train nothing")] = False
     plan_figure: Annotated[Path | None, tyro.conf.arg(help="draw the plan: .svg, .pdf or .png", metavar="FILE")] = None
+
+    @property
+    def shows_plan(self) -> bool:
+        """Whether the command shows its plan, and trains nothing."""
+        return self.dry_run or self.plan_figure is not None
 
 
 def parse(argv: Sequence[str] | None = None) -> tuple[Options, Sweep]:

@@ -16,7 +16,7 @@ from sweeps.experiments.recipes import Sweep
 
 
 @dataclass(frozen=True, kw_only=True)
-class Space:
+class Trials:
     """Trials in the order in which they are started, and what a person should know about how they came about.
 
     roles: "ticket", "dense", "control" or "baseline", by name of the trial.
@@ -32,7 +32,7 @@ class Space:
         return sum(spec.epochs_alone() for spec in self.trials)
 
 
-def expand(sweep: Sweep, data_root: Path | None = None) -> Space:
+def expand(sweep: Sweep, data_root: Path | None = None) -> Trials:
     """All trials of a sweep, seeds in order and within a seed the longest first, so that one cut short stays paired.
 
     A field that does not act under a schedule (the rewind epoch of agp) does not multiply trials. data_root: folder of
@@ -60,7 +60,7 @@ def expand(sweep: Sweep, data_root: Path | None = None) -> Space:
     _check_names(trials)
     of_product = set(tickets)
     roles = {spec.name: role_of(spec, is_ticket=spec in of_product) for spec in trials}
-    return Space(trials=tuple(trials), notes=tuple(notes), roles=roles)
+    return Trials(trials=tuple(trials), notes=tuple(notes), roles=roles)
 
 
 def seed_values(count: int | None, values: tuple[int, ...], default: tuple[int, ...]) -> tuple[int, ...]:

@@ -10,7 +10,8 @@ import heapq
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection
 
-from sweeps.planning.plan import Node, Plan, PlannedTrial, needed_by
+from sweeps.planning.plan import Node, Plan, PlannedTrial
+from sweeps.planning.work import needed_by
 
 Rank = Callable[[PlannedTrial], int]
 URGENT = 0.75  # part of the time that all work takes at best, from which a chain is started before its turn

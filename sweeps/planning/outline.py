@@ -14,7 +14,8 @@ from typing import Any
 
 from lth_trainable.pruning.controls import CONTROLS
 from lth_trainable.spec.trial_spec import TrialSpec
-from sweeps.planning.plan import Node, Plan, PlannedTrial, Work
+from sweeps.planning.plan import Node, Plan, PlannedTrial
+from sweeps.planning.work import Work
 
 TO_TRAIN, STORED, DONE = "to train", "stored", "done"
 MOST_TREES = 8
@@ -38,27 +39,28 @@ _USUAL = {name: getattr(TrialSpec(), name) for name in ("control", "criterion", 
 class Strand:
     """Stretches that follow each other, each with the strands that part from its end.
 
-    mode: what returns after its prunes, such as "rewind to 0". way: what else tells it from the strands beside it.
+    mode: what returns after its prunes, such as "rewind to 0". branch_label: what else tells it from the strands beside
+    it.
     """
 
-    way: str
+    branch_label: str
     mode: str
-    stops: tuple[tuple[Node, tuple[Strand, ...]], ...]
+    path: tuple[tuple[Node, tuple[Strand, ...]], ...]
 
     @property
     def label(self) -> str:
-        return " · ".join(text for text in (self.way, self.mode) if text)
+        return " · ".join(text for text in (self.branch_label, self.mode) if text)
 
     @property
     def parents(self) -> tuple[str | None, ...]:
         """Names of the tickets of which this strand is a control; empty where it is anything else or more."""
-        if len(self.stops) > 1 or self.stops[0][1]:
+        if len(self.path) > 1 or self.path[0][1]:
             return ()
-        specs = [trial.spec for trial in self.stops[0][0].trials]
+        specs = [trial.spec for trial in self.path[0][0].trials]
         return tuple(spec.parent for spec in specs) if all(spec.control in CONTROLS for spec in specs) else ()
 
     def nodes(self) -> list[Node]:
-        return [n for node, sides in self.stops for n in (node, *(m for side in sides for m in side.nodes()))]
+        return [n for node, sides in self.path for n in (node, *(m for side in sides for m in side.nodes()))]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +87,7 @@ class Tree:
 
 
 @dataclass(frozen=True, kw_only=True)
-class States:
+class NodeStatus:
     """What is to be done about each node."""
 
     training: frozenset[int]
@@ -93,7 +95,7 @@ class States:
     stored: Collection[str]
 
     @classmethod
-    def of(cls, work: Work, done: Collection[str], stored: Collection[str]) -> States:
+    def of(cls, work: Work, done: Collection[str], stored: Collection[str]) -> NodeStatus:
         return cls(training=frozenset(map(id, work.nodes)), done=frozenset(done), stored=frozenset(stored))
 
     def count(self, tree: Tree, nodes: Iterable[Node]) -> Counter[str]:
@@ -156,12 +158,12 @@ def _labels(trials: Sequence[PlannedTrial]) -> dict[str, str]:
     }
 
 
-def _strand(node: Node, way: str, facts: Mapping[int, Mapping[str, Any]]) -> Strand:
+def _strand(node: Node, branch_label: str, facts: Mapping[int, Mapping[str, Any]]) -> Strand:
     """The strand that begins with a node: along its training line, or from level to level of the tickets.
 
     Controls part from it at the level that they are controls of.
     """
-    stops, at = list[tuple[Node, tuple[Strand, ...]]](), node
+    path, at = list[tuple[Node, tuple[Strand, ...]]](), node
     while True:
         line = at.parts[-1][0].line
         on = next((child for child in at.children if child.parts[0][0].line == line), None)
@@ -169,19 +171,19 @@ def _strand(node: Node, way: str, facts: Mapping[int, Mapping[str, Any]]) -> Str
             ways = [child for child in at.children if facts[id(child)]["control"] not in CONTROLS] or at.children
             on = ways[0] if len(ways) == 1 else None
         parting = [child for child in at.children if child is not on]
-        # the sparsity is at the strand's stops, and its mode is told apart from its way
+        # the sparsity is at the strand's nodes, and its mode is told apart from its branch label
         telling = [
             t for t in _telling([facts[id(c)] for c in parting], without=("target_sparsity_pct",)) if t != "mode"
         ]
-        stops.append((at, tuple(_strand(c, _way(facts[id(c)], telling), facts) for c in parting)))
+        path.append((at, tuple(_strand(c, _branch_label(facts[id(c)], telling), facts) for c in parting)))
         if on is None:
-            pruned = next((stop for stop, _ in stops if stop.level), None)
+            pruned = next((stop for stop, _ in path if stop.level), None)
             mode = _in_words(facts[id(pruned)], ["mode"]) if pruned and not _starts_over(facts[id(pruned)]) else ""
-            return Strand(way=way, mode=mode, stops=tuple(stops))
+            return Strand(branch_label=branch_label, mode=mode, path=tuple(path))
         at = on
 
 
-def _way(facts: Mapping[str, Any], telling: Sequence[str]) -> str:
+def _branch_label(facts: Mapping[str, Any], telling: Sequence[str]) -> str:
     """What tells a branch; a control is told also where no branch is beside it."""
     return _in_words(facts, ["control", *telling] if facts["control"] in CONTROLS else telling)
 

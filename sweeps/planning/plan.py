@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 from lth_trainable.spec.segments import Segment, rewind_key, segments
 from lth_trainable.spec.trial_spec import TrialSpec
@@ -60,31 +59,35 @@ class Node:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Mark:
+class MidEpochPoint:
     """A rewind point within an epoch of the dense network.
 
-    key: of its state. line: the dense training. node: in which it lies. whole, begun: epochs ended and begun before it.
+    key: of its state. line: the dense training. node: in which it lies. epochs_done, epochs_started: of
+    the epochs before it, those that have ended and those that have begun.
     """
 
     key: str
     line: Segment
     node: Node
-    whole: int
-    begun: int
+    epochs_done: int
+    epochs_started: int
 
-    def to_remake(self, nodes: Collection[Node], stored: Collection[str]) -> int:
+    def epochs_to_retrain(self, nodes: Collection[Node], stored: Collection[str]) -> int:
         """Epochs to train again for it where `nodes` are trained, in which it may come to be on the way."""
         end = self.node.above + self.node.epochs
-        is_passed = any(self.line.key_at(epoch) in stored for epoch in range(self.whole + 1, end + 1))
+        is_passed = any(self.line.key_at(epoch) in stored for epoch in range(self.epochs_done + 1, end + 1))
         if self.key in stored or (self.node in nodes and not is_passed):
             return 0
-        before = (epoch for epoch in range(self.whole, 0, -1) if self.line.key_at(epoch) in stored)
-        return self.begun - next(before, 0)
+        before = (epoch for epoch in range(self.epochs_done, 0, -1) if self.line.key_at(epoch) in stored)
+        return self.epochs_started - next(before, 0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PlannedTrial:
-    """A trial and its place in the tree. key: its identity. rewind, mark: what its rewinds return to, if to either."""
+    """A trial and its place in the tree. key: its identity.
+
+    rewind, mid_epoch_point: what its rewinds return to, if to either.
+    """
 
     spec: TrialSpec
     name: str
@@ -92,7 +95,7 @@ class PlannedTrial:
     chain: tuple[Segment, ...]
     end: Node
     rewind: Node | None
-    mark: Mark | None
+    mid_epoch_point: MidEpochPoint | None
 
     @property
     def is_end_of_node(self) -> bool:
@@ -102,11 +105,14 @@ class PlannedTrial:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The trials of a sweep as a tree. marks: by node key, rewind points within its epochs: iteration -> key."""
+    """The trials of a sweep as a tree.
+
+    mid_epoch_points: by node key, rewind points within its epochs: iteration -> key.
+    """
 
     trials: tuple[PlannedTrial, ...]
     nodes: tuple[Node, ...]
-    marks: Mapping[str, Mapping[int, str]]
+    mid_epoch_points: Mapping[str, Mapping[int, str]]
     policy: str
 
     @property
@@ -122,6 +128,15 @@ class Plan:
     def epochs_distinct(self) -> int:
         """Epochs of the whole tree: what the sweep costs when everything is trained once."""
         return sum(node.epochs for node in self.nodes)
+
+    def for_seeds(self, seeds: Collection[int]) -> Plan:
+        """The trials of these seeds: what `make_plan` makes of them alone, since no two seeds share training."""
+        trials = tuple(trial for trial in self.trials if trial.spec.seed in seeds)
+        kept = {id(node) for trial in trials for node in trial.end.path()}
+        nodes = tuple(node for node in self.nodes if id(node) in kept)
+        keys = {node.key for node in nodes}
+        points = {key: found for key, found in self.mid_epoch_points.items() if key in keys}
+        return replace(self, trials=trials, nodes=nodes, mid_epoch_points=points)
 
     def by_key(self) -> dict[str, Node]:
         return {node.key: node for node in self.nodes}
@@ -139,21 +154,7 @@ class Plan:
         """Rewind points within an epoch that the trial passes by, its own or others': iteration -> key."""
         if self.policy == "none":
             return {}
-        return {step: key for node in trial.end.path() for step, key in self.marks.get(node.key, {}).items()}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """What is left of a plan. epochs: to train, each once. critical_path: of the trial with most of them.
-
-    nodes: to train; what is trained again for the sake of a mark is in none. of_trial: epochs left of each trial that
-    is not done, by name.
-    """
-
-    epochs: int
-    critical_path: int
-    nodes: tuple[Node, ...]
-    of_trial: Mapping[str, int]
+        return {step: key for node in trial.end.path() for step, key in self.mid_epoch_points.get(node.key, {}).items()}
 
 
 def make_plan(specs: Iterable[TrialSpec], facts: Mapping[tuple[str, int], Facts], policy: str = "needed") -> Plan:
@@ -163,79 +164,23 @@ def make_plan(specs: Iterable[TrialSpec], facts: Mapping[tuple[str, int], Facts]
     """
     drafts = [_Draft.of(spec, facts[spec.dataset, spec.split_seed]) for spec in specs]
     cuts = _cuts(drafts)
-    makes_marks: dict[str, dict[int, str]] = defaultdict(dict)
+    mid_epoch_points: dict[str, dict[int, str]] = defaultdict(dict)
     tree = _Tree(policy)
     for draft in drafts:
         tree.add(draft, cuts)
     nodes, trials = tree.nodes(), []
     for draft in drafts:
         end, rewind = tree.ends_of(draft)
-        mark = draft.mark(end)
+        point = draft.mid_epoch_point(end)
         trial = PlannedTrial(
             spec=draft.spec, name=draft.spec.name, key=draft.spec.key(draft.digest), chain=draft.chain, end=end,
-            rewind=rewind, mark=mark,
+            rewind=rewind, mid_epoch_point=point,
         )  # fmt: skip
         end.trials.append(trial)
         trials.append(trial)
-        if draft.spec.rewind_step is not None and mark is not None:
-            makes_marks[mark.node.key][draft.spec.rewind_step] = mark.key
-    return Plan(trials=tuple(trials), nodes=tuple(nodes), marks=dict(makes_marks), policy=policy)
-
-
-def work_left(plan: Plan, done: Collection[str], stored: Collection[str]) -> Work:
-    """What is to be trained yet. done: names of recorded trials. stored: state keys that can be gone on from.
-
-    Stored states within a node, of a trial that was killed there, are found too.
-    """
-    todo = [trial for trial in plan.trials if trial.name not in done]
-    of_trial: dict[str, int] = {}
-    needed: dict[int, Node] = {}
-    costs: dict[int, int] = {}
-    for trial in todo:
-        nodes = needed_by(trial, stored)
-        for node in nodes:
-            if id(node) not in costs:
-                costs[id(node)], needed[id(node)] = node.epochs - _part_stored(node, stored), node
-        of_trial[trial.name] = sum(costs[id(node)] for node in nodes)
-    to_train, remade = tuple(needed.values()), {}
-    for trial in todo:
-        if trial.mark is not None:
-            remade[trial.mark.key] = trial.mark.to_remake(to_train, stored)
-            of_trial[trial.name] += remade[trial.mark.key]
-    return Work(
-        epochs=sum(costs.values()) + sum(remade.values()), critical_path=max(of_trial.values(), default=0),
-        nodes=to_train, of_trial=of_trial,
-    )  # fmt: skip
-
-
-def needed_by(trial: PlannedTrial, stored: Collection[str]) -> list[Node]:
-    """What training this trial now takes: nodes below the deepest stored state, and those up to its rewind point."""
-    nodes = missing(trial.end, stored)
-    if trial.rewind is not None and nodes and trial.rewind not in nodes:
-        nodes = missing(trial.rewind, stored) + nodes
-    return nodes
-
-
-def missing(end: Node, stored: Collection[str]) -> list[Node]:
-    """Nodes of the path to `end` below the deepest stored one, from the top."""
-    nodes, node = [], end
-    while node.key not in stored:
-        nodes.append(node)
-        if node.parent is None:
-            break
-        node = node.parent
-    return nodes[::-1]
-
-
-def _part_stored(node: Node, stored: Collection[str]) -> int:
-    """Epochs of a node up to the last one whose state is stored."""
-    left = 0
-    for segment, start, end in reversed(node.parts) if stored else ():
-        for epoch in range(end, start, -1):
-            if segment.key_at(epoch) in stored:
-                return node.epochs - left
-            left += 1
-    return 0
+        if draft.spec.rewind_step is not None and point is not None:
+            mid_epoch_points[point.node.key][draft.spec.rewind_step] = point.key
+    return Plan(trials=tuple(trials), nodes=tuple(nodes), mid_epoch_points=dict(mid_epoch_points), policy=policy)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,14 +204,16 @@ class _Draft:
     def trained(self) -> list[Segment]:
         return [segment for segment in self.chain if segment.kind == "train"]
 
-    def mark(self, end: Node) -> Mark | None:
+    def mid_epoch_point(self, end: Node) -> MidEpochPoint | None:
         """The rewind point of a trial that ends in `end`, where that is an iteration."""
         step, steps = self.spec.rewind_step, self.steps_per_epoch
         if step is None or self.rewind_key is None:
             return None
-        whole = step // steps
-        where = next(n for n in end.path() if n.above + n.epochs > whole)  # the dense beginning: no rewind yet
-        return Mark(key=self.rewind_key, line=self.trained[0], node=where, whole=whole, begun=-(-step // steps))
+        done = step // steps
+        where = next(n for n in end.path() if n.above + n.epochs > done)  # the dense beginning: no rewind yet
+        return MidEpochPoint(
+            key=self.rewind_key, line=self.trained[0], node=where, epochs_done=done, epochs_started=-(-step // steps)
+        )
 
 
 def _cuts(drafts: Sequence[_Draft]) -> dict[str, list[int]]:
@@ -337,12 +284,3 @@ class _Tree:
                 if node.level > 0 and (node.parent is None or node.parent.level == 0):
                     node.waits_for = rewind
         return end, rewind
-
-
-def as_json(plan: Plan, work: Work) -> dict[str, Any]:
-    """The figures of a plan, for a machine."""
-    return {
-        "trials": len(plan.trials), "segments": len(plan.nodes), "epochs_requested": plan.epochs_requested,
-        "epochs_distinct": plan.epochs_distinct, "epochs_to_train": work.epochs,
-        "segments_to_train": len(work.nodes), "critical_path_epochs": work.critical_path,
-    }  # fmt: skip

@@ -18,10 +18,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from analysis.figures.accuracy import THEMES, to_png, to_svg
+from analysis.figures.style import THEMES, to_png, to_svg
 from lth_trainable.errors import UserError, bad_value
-from sweeps.planning.outline import TO_TRAIN, States, Strand, Tree, factor, percents, trees
-from sweeps.planning.plan import Node, Plan, Work
+from sweeps.planning.outline import TO_TRAIN, NodeStatus, Strand, Tree, factor, percents, trees
+from sweeps.planning.plan import Node, Plan
+from sweeps.planning.work import Work
 
 WIDTH = 7.2  # inches: text width of a two-column page
 ROW, ABOVE, BELOW = 0.33, 0.42, 0.5  # inches: of a strand; of a panel's title; of its axis
@@ -69,13 +70,13 @@ def plan_figure(plan: Plan, work: Work, done: Collection[str], stored: Collectio
     figure = Figure(figsize=(WIDTH, total), facecolor=_THEME.background)
     FigureCanvasAgg(figure)
     _text(figure, 0.18 / WIDTH, 1 - 0.2 / total, _headline(plan), size=10.5, weight="bold", va="top")
-    states, top = States.of(work, done, stored), total - HEAD
+    status, top = NodeStatus.of(work, done, stored), total - HEAD
     for tree, layout, count, height in zip(shown, layouts, rows, heights, strict=True):
         bottom = top - height + BELOW
         axis = figure.add_axes((0.18 / WIDTH, bottom / total, 1 - 0.36 / WIDTH, ROW * (count + 0.5) / total))
-        _draw(axis, tree, layout, count, states)
+        _draw(axis, tree, layout, count, status)
         top -= height
-    _key(figure, shown, states, total, others)
+    _key(figure, shown, status, total, others)
     return figure
 
 
@@ -86,7 +87,7 @@ def place(strand: Strand) -> list[Placed]:
     def add(strand: Strand, parted_from: int | None) -> None:
         placed.append(Placed(strand=strand, row=len(placed), parted_from=parted_from))
         row = placed[-1].row
-        for _, sides in reversed(strand.stops):
+        for _, sides in reversed(strand.path):
             for side in sides:
                 add(side, row)
 
@@ -101,7 +102,7 @@ def _headline(plan: Plan) -> str:
     return f"{asked}, {plan.epochs_distinct:,} trained once: {factor(plan)} times"
 
 
-def _draw(axis: Any, tree: Tree, layout: Sequence[Placed], count: int, states: States) -> None:
+def _draw(axis: Any, tree: Tree, layout: Sequence[Placed], count: int, status: NodeStatus) -> None:
     length = max(node.above + node.epochs for node in tree.strand.nodes())
     shown = [placed for placed in layout if placed.row < MOST_ROWS]
     letters = max((len(placed.strand.label) for placed in shown), default=0)
@@ -110,32 +111,30 @@ def _draw(axis: Any, tree: Tree, layout: Sequence[Placed], count: int, states: S
     per_point = length / (points - right - 4)  # epochs
     axis.set_xlim(-4 * per_point, length + right * per_point)
     axis.set_ylim(count - 0.3, -0.8)
-    downs = {
-        (placed.parted_from, placed.strand.stops[0][0].above): placed.row for placed in shown
-    }  # each to its lowest
+    downs = {(placed.parted_from, placed.strand.path[0][0].above): placed.row for placed in shown}  # each to its lowest
     for (row, at), lowest in downs.items():
         if row is not None:
             axis.plot([at] * 2, [row, lowest], color=_THEME.muted, linewidth=0.8, zorder=1)
     for placed in shown:
-        _draw_strand(axis, tree, placed, states, per_point)
+        _draw_strand(axis, tree, placed, status, per_point)
     if len(layout) > MOST_ROWS:
         axis.text(0, MOST_ROWS, f"… {len(layout) - MOST_ROWS:,} more branches", fontsize=8, va="center",
                   color=_THEME.muted)  # fmt: skip
     _dress(axis, tree, length)
 
 
-def _draw_strand(axis: Any, tree: Tree, placed: Placed, states: States, per_point: float) -> None:
+def _draw_strand(axis: Any, tree: Tree, placed: Placed, status: NodeStatus, per_point: float) -> None:
     y, strand = placed.row, placed.strand
-    last = strand.stops[-1][0]
+    last = strand.path[-1][0]
     ends: list[tuple[int, str]] = []
-    for node, _ in strand.stops:
-        _draw_bar(axis, tree, node, y, states, per_point)
+    for node, _ in strand.path:
+        _draw_bar(axis, tree, node, y, status, per_point)
         names = dict.fromkeys(_dot_label(node) for _ in node.trials)
         ends += [(node.above + node.epochs, ", ".join(names))] if names else []
     for at, _ in ends:
         axis.plot([at], [y], marker="o", markersize=DOT_PT, color=_THEME.text, markeredgecolor=_THEME.background,
                   markeredgewidth=0.8, zorder=5, clip_on=False)  # fmt: skip
-    clear = strand.stops[0][0].above + 1.5 * per_point  # lines that go further down are all left of it
+    clear = strand.path[0][0].above + 1.5 * per_point  # lines that go further down are all left of it
     free = float("inf")
     for at, text in reversed(ends):  # the last one always, those before it where there is room
         half = len(text) * LETTER_PT * 0.9 / 2 * per_point
@@ -151,9 +150,9 @@ def _dot_label(node: Node) -> str:
     return f"{percents(sparsity)} %" if sparsity else "dense"
 
 
-def _draw_bar(axis: Any, tree: Tree, node: Node, y: float, states: States, per_point: float) -> None:
+def _draw_bar(axis: Any, tree: Tree, node: Node, y: float, status: NodeStatus, per_point: float) -> None:
     """A bar, blue from below by the part of the seeds that train it, cut where it is pruned."""
-    count = states.count(tree, [node])
+    count = status.count(tree, [node])
     blue = BAR * count[TO_TRAIN] / count.total()
     for low, high, colour in ((y + BAR / 2 - blue, blue, _BLUE), (y - BAR / 2, BAR - blue, _GREY)):
         if high:
@@ -186,9 +185,9 @@ def _dress(axis: Any, tree: Tree, length: int) -> None:
     axis.spines["bottom"].set_color(_THEME.muted)
 
 
-def _key(figure: Any, shown: Sequence[Tree], states: States, total: float, others: int) -> None:
+def _key(figure: Any, shown: Sequence[Tree], status: NodeStatus, total: float, others: int) -> None:
     """What the colours mean, below the panels: only those that occur."""
-    found = {state for tree in shown for state in states.count(tree, tree.strand.nodes())}
+    found = {state for tree in shown for state in status.count(tree, tree.strand.nodes())}
     handles: list[Any] = [Patch(color=_BLUE, label="to train")] if TO_TRAIN in found else []
     handles += [Patch(color=_GREY, label="stored or done")] if found - {TO_TRAIN} else []
     handles.append(Line2D([], [], marker="o", markersize=DOT_PT, color=_THEME.text, linestyle="none",

@@ -13,13 +13,25 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.text import duration, human_bytes
-from sweeps.planning.outline import DONE, NOT_REWOUND, STORED, TO_TRAIN, States, Strand, Tree, factor, percents, trees
-from sweeps.planning.plan import Node, Plan, PlannedTrial, Work
+from sweeps.planning.outline import (
+    DONE,
+    NOT_REWOUND,
+    STORED,
+    TO_TRAIN,
+    NodeStatus,
+    Strand,
+    Tree,
+    factor,
+    percents,
+    trees,
+)
+from sweeps.planning.plan import Node, Plan, PlannedTrial
+from sweeps.planning.work import Work
 
 T = TypeVar("T")
 MOST_LINES, LINES_OF_ALL, FEWEST_LINES = 40, 120, 12
 _ALL = 1 << 30
-# Stops of a strand and strands at a stop that are shown, tried in this order until a tree has few enough lines.
+# Nodes of a strand and strands at a node that are shown, tried in this order until a tree has few enough lines.
 _FOLDS = ((_ALL, _ALL), (6, _ALL), (6, 24), (6, 12), (6, 6), (4, 4), (3, 3), (3, 2))
 _MARKS = {TO_TRAIN: ("●", "bold cyan"), STORED: ("○", "dim"), DONE: ("✓", "green"), "": ("◐", "yellow")}
 
@@ -30,11 +42,11 @@ def plan_tree(plan: Plan, work: Work, done: Collection[str], stored: Collection[
     done: names of recorded trials. stored: state keys.
     """
     shown, others = trees(plan)
-    states = States.of(work, done, stored)
+    status = NodeStatus.of(work, done, stored)
     most = max(FEWEST_LINES, min(MOST_LINES, LINES_OF_ALL // max(1, len(shown))))
     parts: list[RenderableType] = []
     for tree in shown:
-        parts += [_title(tree), _Fitting(tree=tree, states=states, most=most), Text()]
+        parts += [_title(tree), _Fitting(tree=tree, status=status, most=most), Text()]
     if others:
         parts += [Text(f"… {others:,} more trees that differ from these", style="dim"), Text()]
     return Group(*parts, _legend())
@@ -84,16 +96,16 @@ class _Fitting:
     """The lines of a tree; with the trials' names where it has one seed and the terminal is wide enough."""
 
     tree: Tree
-    states: States
+    status: NodeStatus
     most: int
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        table = _table(self.tree, self.states, self.most, names=len(self.tree.seeds) == 1)
+        table = _table(self.tree, self.status, self.most, names=len(self.tree.seeds) == 1)
         fits = Measurement.get(console, options.update_width(1000), table).maximum <= options.max_width
-        yield table if fits else _table(self.tree, self.states, self.most, names=False)
+        yield table if fits else _table(self.tree, self.status, self.most, names=False)
 
 
-def _table(tree: Tree, states: States, most: int, *, names: bool) -> Table:
+def _table(tree: Tree, status: NodeStatus, most: int, *, names: bool) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
     table.add_column("training")  # the one that is cut where the terminal is narrow
     table.add_column("epochs", justify="right", no_wrap=True)
@@ -101,15 +113,15 @@ def _table(tree: Tree, states: States, most: int, *, names: bool) -> Table:
         table.add_column(heading, no_wrap=True)
     rows = _few_rows(tree, most)
     for row in rows[:most]:
-        table.add_row(*_cells(tree, states, row, names))
+        table.add_row(*_cells(tree, status, row, names))
     if len(rows) > most:
         table.add_row(Text(f"… {len(rows) - most:,} more lines", style="dim"), "", "", "", "")
     table.columns = [column for column in table.columns if any(map(str, column.cells))]
     return table
 
 
-def _cells(tree: Tree, states: States, row: _Row, names: bool) -> list[Text]:
-    count = states.count(tree, row.nodes)
+def _cells(tree: Tree, status: NodeStatus, row: _Row, names: bool) -> list[Text]:
+    count = status.count(tree, row.nodes)
     mark, style = _MARKS[next(iter(count)) if len(count) == 1 else ""]
     trials = [trial for node in row.nodes for trial in node.trials]
     return [
@@ -140,21 +152,21 @@ def _ends(tree: Tree, trials: Sequence[PlannedTrial], folded: bool) -> Text:
 def _few_rows(tree: Tree, most: int) -> list[_Row]:
     """The lines of a tree, folded as far as it takes."""
     rows: list[_Row] = []
-    for most_stops, most_sides in _FOLDS:
-        rows = list(_rows(tree.strand, "", "", most_stops, most_sides))
+    for most_nodes, most_sides in _FOLDS:
+        rows = list(_rows(tree.strand, "", "", most_nodes, most_sides))
         if len(rows) <= most:
             break
     return rows
 
 
-def _rows(strand: Strand, first: str, rest: str, most_stops: int, most_sides: int) -> Iterator[_Row]:
+def _rows(strand: Strand, first: str, rest: str, most_nodes: int, most_sides: int) -> Iterator[_Row]:
     """first: what stands before the strand's first line; rest: before all others."""
-    pruned = next((node for node, _ in strand.stops if node.level), None)  # says how the strand goes on
-    for number, group in enumerate(_shortened(strand.stops, most_stops)):
+    pruned = next((node for node, _ in strand.path if node.level), None)  # says how the strand goes on
+    for number, group in enumerate(_shortened(strand.path, most_nodes)):
         guide = rest if number else first
         (node, sides), last = group[0], group[-1][0]
         if len(group) > 1:
-            inside = Strand(way="", mode="", stops=tuple(group)).nodes()
+            inside = Strand(branch_label="", mode="", path=tuple(group)).nodes()
             reached = f"{percents(last.parts[-1][0].sparsity)} %" if last.level else f"epoch {last.parts[-1][2]}"
             text = f"… {len(group)} more, to {reached}"
             yield _Row(guide=guide, text=text, nodes=tuple(inside), folded=True)
@@ -162,7 +174,7 @@ def _rows(strand: Strand, first: str, rest: str, most_stops: int, most_sides: in
         yield _Row(guide=guide, text=_what(node, strand if node is pruned else None), nodes=(node,))
         groups = _shortened(_families(sides), most_sides, keep_last=False)
         for place, families in enumerate(groups):
-            closes = place == len(groups) - 1 and node is strand.stops[-1][0]
+            closes = place == len(groups) - 1 and node is strand.path[-1][0]
             joint, below = (rest + "└─", rest + "  ") if closes else (rest + "├─", rest + "│ ")
             some = [side for family in families for side in family]
             nodes = tuple(inner for side in some for inner in side.nodes())
@@ -173,7 +185,7 @@ def _rows(strand: Strand, first: str, rest: str, most_stops: int, most_sides: in
                 text = ", ".join(dict.fromkeys(names)).replace("_", " ")
                 yield _Row(guide=joint, text=text, nodes=nodes, folded=True)
             else:
-                yield from _rows(some[0], joint, below, most_stops, most_sides)
+                yield from _rows(some[0], joint, below, most_nodes, most_sides)
 
 
 def _families(sides: Sequence[Strand]) -> list[list[Strand]]:
@@ -216,7 +228,7 @@ def _what(node: Node, strand: Strand | None) -> str:
     words += [strand.mode] if strand.mode else []
     within_fit = at[0] != node.parts[-1][1] or strand.mode == NOT_REWOUND
     words.append((f"from epoch {at[0]} on" if at[0] else "") if within_fit else f"retrain to {end}")
-    return (f"{strand.way}: " if strand.way else "") + ", ".join(word for word in words if word)
+    return (f"{strand.branch_label}: " if strand.branch_label else "") + ", ".join(word for word in words if word)
 
 
 def _counted(count: Counter[str], noun: str) -> str:

@@ -17,8 +17,9 @@ from typing import Any
 from lth_trainable.errors import UserError
 from lth_trainable.store.store import Store
 from sweeps.planning.dispatch import Dispatcher
-from sweeps.running.launch import QUIET, WATCH_SECONDS, Resources
 from sweeps.running.progress import Board
+from sweeps.running.ray_process import WATCH_SECONDS, quieten, silence_loggers
+from sweeps.running.resources import Resources
 
 SHARED = ".shared"  # a folder of the run, there while a driver is at work
 BOOTSTRAP = "~/ray_bootstrap_config.yaml"  # what `ray up` leaves on the head that it starts
@@ -43,11 +44,10 @@ class Cluster:
     @classmethod
     def connect(cls, address: str, resources: Resources, say: Callable[[str], None]) -> Cluster:
         """Connect to a running cluster. Raises `UserError` where there is none at `address`."""
-        os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
+        quieten()
         import ray
 
-        for name in ("ray", "ray.tune", "ray.data"):
-            logging.getLogger(name).setLevel(logging.CRITICAL)
+        silence_loggers()
         try:
             _check_answers(address)
             ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
@@ -141,7 +141,7 @@ class Cluster:
     # -- while it runs -----------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def followed(self, dispatcher: Dispatcher, board: Board) -> Iterator[None]:
+    def followed(self, dispatcher: Dispatcher, board: Board | None) -> Iterator[None]:
         """Follow nodes that come and go: how many trials at once, what the live view shows, how many to ask for."""
         over = threading.Event()
 
@@ -150,7 +150,8 @@ class Cluster:
             while True:
                 with contextlib.suppress(Exception):  # the head is busy: the next look says more
                     dispatcher.slots = max(1, self.slots())
-                    board.cluster = self.shape()
+                    if board is not None:
+                        board.cluster = self.shape()
                     asked = self._ask(len(dispatcher.waiting), asked)
                 if over.wait(WATCH_SECONDS):
                     return

@@ -9,7 +9,7 @@ from typing import Any
 
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.store import Damaged, finished_trials
-from sweeps.planning.plan import Work
+from sweeps.planning.work import Work
 from sweeps.runs.ledger import Ledger
 
 WARM_UP_SECONDS = 12.0  # Ray, and torch and fastai in each worker, on two cores

@@ -20,7 +20,7 @@ from typing import Any
 
 from lth_trainable.spec.trial_spec import TrialSpec, spec_from_dict
 from lth_trainable.store.store import Store
-from sweeps.running.loggers import Logger, Place, brief, make_logger
+from sweeps.running.loggers import LogFolder, Logger, brief, make_logger
 
 PATIENCE_SECONDS = 60.0  # with a logger that takes nothing more, once the sweep has ended
 NOTE_SECONDS = 3.0  # of waiting without a word
@@ -67,11 +67,11 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if isinstance(value, int | float)}
 
 
-class Feed:
+class LoggerThread:
     """One logger at work. lost: reasons by name of trials that are not whole there."""
 
-    def __init__(self, name: str, logger: Logger, place: Place) -> None:
-        self.name, self.place, self.watch = name.rpartition(":")[2], place, logger.watch
+    def __init__(self, name: str, logger: Logger, log_folder: LogFolder) -> None:
+        self.name, self.log_folder, self.watch = name.rpartition(":")[2], log_folder, logger.watch
         self.trials: dict[str, Watched] = {}
         self.lost: dict[str, str] = {}
         self._callback = logger.callback
@@ -85,8 +85,8 @@ class Feed:
 
     def begin(self, spec: TrialSpec) -> None:
         self.trials[spec.name] = Watched(
-            name=spec.name, trial_id=uuid.uuid4().hex[:8], experiment_dir_name=self.place.run,
-            local_path=str(self.place.folder / self.name / spec.name),
+            name=spec.name, trial_id=uuid.uuid4().hex[:8], experiment_dir_name=self.log_folder.run,
+            local_path=str(self.log_folder.folder / self.name / spec.name),
             config={name: value for name, value in asdict(spec).items() if value is not None},
         )  # fmt: skip
         self._todo.put((START, spec.name, [{}]))
@@ -156,13 +156,13 @@ class Feed:
 
     def _ship(self, trial: str, over: bool) -> None:
         if over or time.monotonic() - self._shipped.get(trial, -SHIP_SECONDS) >= SHIP_SECONDS:
-            self.place.ship(f"{self.name}/{trial}")
+            self.log_folder.ship(f"{self.name}/{trial}")
             self._shipped[trial] = time.monotonic()
 
     def _close(self) -> None:
         try:
             self._callback.on_experiment_end(trials=[])
-            self.place.ship(self.name)
+            self.log_folder.ship(self.name)
         except Exception as error:
             self._lose(THE_END, brief(error))
         self._callback = None
@@ -173,37 +173,37 @@ class Feed:
         self.lost.setdefault(trial, reason)
 
 
-class Logs:
+class Loggers:
     """What a sweep tells its loggers. Without any of them nothing is told, and nothing is to be paid."""
 
-    def __init__(self, feeds: Sequence[Feed] = ()) -> None:
-        self.feeds = feeds
+    def __init__(self, threads: Sequence[LoggerThread] = ()) -> None:
+        self.threads = threads
         self._epochs: dict[str, int] = {}  # told, by trial
         self._whole: set[str] = set()
         self._ended: set[str] = set()
 
     @classmethod
-    def open(cls, names: Sequence[str], store: Store, run: str) -> Logs:
+    def open(cls, names: Sequence[str], store: Store, run: str) -> Loggers:
         """The loggers of these names, set up. Raises `UserError` where one of them lacks what it needs."""
-        place = Place(store, run)
-        return cls([Feed(name, make_logger(name, place), place) for name in dict.fromkeys(names)])
+        log_folder = LogFolder(store, run)
+        return cls([LoggerThread(name, make_logger(name, log_folder), log_folder) for name in dict.fromkeys(names)])
 
     def __reduce__(self) -> Any:
         """Tune keeps a copy of its callbacks on disk, for ways to go on that are not ours: it tells nobody."""
-        return Logs, ()
+        return Loggers, ()
 
     def __bool__(self) -> bool:
-        return bool(self.feeds)
+        return bool(self.threads)
 
     @property
     def watch(self) -> list[str]:
         """How to look at what is logged, a line for each logger."""
-        return [feed.watch for feed in self.feeds]
+        return [thread.watch for thread in self.threads]
 
     @property
     def notes(self) -> list[str]:
         """What did not arrive, a line for each logger that it did not arrive at."""
-        return [feed.note for feed in self.feeds if feed.lost]
+        return [thread.note for thread in self.threads if thread.lost]
 
     # -- what the sweep says -----------------------------------------------------------------------------------------
 
@@ -211,8 +211,8 @@ class Logs:
         """A trial starts, or starts again after its worker died."""
         if spec.name not in self._epochs:
             self._epochs[spec.name] = 0
-            for feed in self.feeds:
-                feed.begin(spec)
+            for thread in self.threads:
+                thread.begin(spec)
 
     def report(self, trial: str, log: Mapping[str, Any]) -> None:
         """Rows of a trial from the row `first` on, and its result, once it has one."""
@@ -223,19 +223,19 @@ class Logs:
         if log["result"] is not None:
             results.append(final_result(self._epochs[trial], log["result"]))
             self._whole.add(trial)
-        for feed in self.feeds:
-            feed.results(trial, results)
+        for thread in self.threads:
+            thread.results(trial, results)
 
     def end(self, trial: str) -> None:
         """Whole, or not: failed, stopped by a limit, interrupted."""
         if trial not in self._ended:
             self._ended.add(trial)
-            for feed in self.feeds:
-                feed.end(trial, failed=trial not in self._whole)
+            for thread in self.threads:
+                thread.end(trial, failed=trial not in self._whole)
 
     def recorded(self, spec: TrialSpec, record: Mapping[str, Any]) -> None:
         """A trial was recorded whose every epoch others have trained."""
-        if self.feeds:
+        if self.threads:
             self.begin(spec)
             self.report(spec.name, {"first": 0, "rows": record["epochs"], "result": record["result"]})
             self.end(spec.name)
@@ -246,45 +246,45 @@ class Logs:
 
         class Teller(tune.Callback):
             def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-                logs.begin(_spec(trial))
+                loggers.begin(_spec(trial))
 
             def on_trial_result(
                 self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **_: Any
             ) -> None:
                 log = result.pop("log", None)  # Tune keeps the last result of each trial
                 if log is not None:
-                    logs.report(_spec(trial).name, json.loads(log))
+                    loggers.report(_spec(trial).name, json.loads(log))
 
             def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-                logs.end(_spec(trial).name)
+                loggers.end(_spec(trial).name)
 
             def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-                logs.end(_spec(trial).name)
+                loggers.end(_spec(trial).name)
 
-        logs = self
+        loggers = self
         return Teller()
 
     @contextlib.contextmanager
-    def running(self) -> Iterator[Logs]:
+    def running(self) -> Iterator[Loggers]:
         """While a sweep runs: loggers are told. After it they have time to take the rest."""
-        for feed in self.feeds:
-            feed.start()
+        for thread in self.threads:
+            thread.start()
         try:
             yield self
         finally:
             for trial in self._epochs:
                 self.end(trial)
-            for feed in self.feeds:
-                feed.stop()
+            for thread in self.threads:
+                thread.stop()
             try:
-                for feed in self.feeds:
-                    feed.wait()
+                for thread in self.threads:
+                    thread.wait()
             except KeyboardInterrupt:
-                for feed in self.feeds:
-                    feed.give_up("interrupted")
+                for thread in self.threads:
+                    thread.give_up("interrupted")
 
 
-NO_LOGS = Logs()
+NO_LOGGERS = Loggers()
 
 
 def _spec(trial: Any) -> TrialSpec:

@@ -39,7 +39,7 @@ MLFLOW_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"  # 7 where it is not set, whi
 MLFLOW_BATCH = 1000  # numbers that one request takes
 
 
-class Place:
+class LogFolder:
     """Where loggers leave files. folder: the run's own, or one of this machine that is copied to the run (`ship`)."""
 
     def __init__(self, store: Store, run: str) -> None:
@@ -64,6 +64,9 @@ class Place:
             shutil.rmtree(self.folder / below, ignore_errors=True)
 
 
+Place = LogFolder  # its name up to 0.4, which a custom logger may import
+
+
 @dataclass(frozen=True, kw_only=True)
 class Logger:
     """A callback of Ray Tune's. watch: how to look at what it logs, in a line."""
@@ -80,10 +83,10 @@ def check_loggers(names: Iterable[str], here: bool = True) -> None:
             raise UserError(f"log: {name} found no package {PACKAGES[name]}; pip install 'lottery-sweep[{name}]'")
 
 
-def make_logger(name: str, place: Place) -> Logger:
+def make_logger(name: str, log_folder: LogFolder) -> Logger:
     """The logger `name`, set up. Raises `UserError` where that cannot be."""
     try:
-        logger: Logger = lookup("log", name, LOGGERS)(place)
+        logger: Logger = lookup("log", name, LOGGERS)(log_folder)
         logger.callback.setup()
     except UserError:
         raise
@@ -101,20 +104,20 @@ def brief(error: BaseException) -> str:
 # -- the loggers -----------------------------------------------------------------------------------------------------
 
 
-def tensorboard(place: Place) -> Logger:
+def tensorboard(log_folder: LogFolder) -> Logger:
     """Event files below the run, a folder for each trial."""
     from ray.tune.logger import TBXLoggerCallback
 
     class TensorBoard(TBXLoggerCallback):
         def log_trial_start(self, trial: Any) -> None:
             """Every curve is told from its first epoch, also that of a trial which an earlier command began."""
-            place.remove(f"tensorboard/{trial}")
+            log_folder.remove(f"tensorboard/{trial}")
             super().log_trial_start(trial)
 
-    return Logger(callback=TensorBoard(), watch=f"tensorboard --logdir {place.at('tensorboard')}")
+    return Logger(callback=TensorBoard(), watch=f"tensorboard --logdir {log_folder.at('tensorboard')}")
 
 
-def mlflow(place: Place) -> Logger:
+def mlflow(log_folder: LogFolder) -> Logger:
     """A run of MLflow's for each trial, in an experiment of the run's name."""
     os.environ.update({name: os.environ.get(name, value) for name, value in MLFLOW_QUIET.items()})
     from mlflow import MlflowClient
@@ -123,7 +126,7 @@ def mlflow(place: Place) -> Logger:
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or _mlflow_database(place.store)
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or _mlflow_database(log_folder.store)
 
     class MLflow(MLflowLoggerCallback):
         """Ray's, but with one request for all rows of a report: one for each number takes forty times as long."""
@@ -150,12 +153,12 @@ def mlflow(place: Place) -> Logger:
                     self._client.log_batch(run, metrics=numbers[first : first + MLFLOW_BATCH])
 
     return Logger(
-        callback=MLflow(tracking_uri=uri, experiment_name=place.run),
+        callback=MLflow(tracking_uri=uri, experiment_name=log_folder.run),
         watch=f"mlflow ui --backend-store-uri {uri}" if uri.startswith("sqlite:") else f"MLflow at {uri}",
     )
 
 
-def wandb(place: Place) -> Logger:
+def wandb(log_folder: LogFolder) -> Logger:
     """A run of Weights & Biases for each trial, in a project of the run's name or WANDB_PROJECT."""
     import wandb as service
     from ray.air.integrations.wandb import WandbLoggerCallback
@@ -184,17 +187,17 @@ def wandb(place: Place) -> Logger:
         def on_experiment_end(self, trials: Any, **info: Any) -> None:
             service.teardown()  # writes what is on its way, and waits for it
 
-    project, quiet = os.environ.get("WANDB_PROJECT", place.run), service.Settings(console="off", silent=True)
-    offline = f"wandb sync {place.at('wandb')}/*/wandb/offline-run-*"
-    if not _is_here(place.store):
-        offline = f"wandb sync, of a copy of {place.at('wandb')}"
+    project, quiet = os.environ.get("WANDB_PROJECT", log_folder.run), service.Settings(console="off", silent=True)
+    offline = f"wandb sync {log_folder.at('wandb')}/*/wandb/offline-run-*"
+    if not _is_here(log_folder.store):
+        offline = f"wandb sync, of a copy of {log_folder.at('wandb')}"
     return Logger(
         callback=Wandb(project=project, reinit="create_new", settings=quiet),
         watch=offline if os.environ.get("WANDB_MODE") == "offline" else f"wandb: project {project}",
     )
 
 
-LOGGERS: dict[str, Callable[[Place], Logger]] = {"tensorboard": tensorboard, "mlflow": mlflow, "wandb": wandb}
+LOGGERS: dict[str, Callable[[LogFolder], Logger]] = {"tensorboard": tensorboard, "mlflow": mlflow, "wandb": wandb}
 
 
 def _split(result: dict[str, Any]) -> tuple[dict[str, Any], int]:

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import shlex
@@ -19,14 +20,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from enum import Enum, auto
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from lth_trainable.errors import UserError, bad_value
-from sweeps.cli.options import RunOptions
-from sweeps.running.launcher_file import check_launcher_file
 from sweeps.running.loggers import PASSED_ON
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,10 +37,12 @@ START_SECONDS, NOT_YET = 120.0, "No available agent"  # of a job server that has
 STOP_SECONDS = 30  # for an interrupted job to write what it has
 LOUD = ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env")
 NEEDED = {"aiohttp": "the job server", "requests": "the job server", "colorful": "the launcher"}
+LAUNCHER_FILE = "a launcher file of Ray's, such as cluster.yaml"
+OLDER = {"min_workers", "head_node", "worker_nodes"}  # of older files; Ray still knows what to do with them
 FAILED, INTERRUPTED = 1, 130
 
 
-class Place(Enum):
+class Where(Enum):
     """Where the driver of a command runs."""
 
     LOCAL = auto()
@@ -48,13 +50,26 @@ class Place(Enum):
     SUBMIT = auto()
 
 
-def place_of(options: RunOptions) -> Place:
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What a command line says about where it runs: its flags `--cluster`, `--address` and `--storage`."""
+
+    cluster: Path | None = None
+    address: str | None = None
+    storage: str = "runs"
+
+    @property
+    def is_this_machine(self) -> bool:
+        return self.cluster is None and self.address is None
+
+
+def where_of(target: Target) -> Where:
     """Where the driver of this command runs: the rule is at the top of this module."""
-    if options.address:
-        return Place.SUBMIT if _is_job_server(options.address) else Place.CONNECT
-    if options.cluster is None:
-        return Place.LOCAL
-    return Place.CONNECT if _is_in_a_cluster() else Place.SUBMIT
+    if target.address:
+        return Where.SUBMIT if _is_job_server(target.address) else Where.CONNECT
+    if target.cluster is None:
+        return Where.LOCAL
+    return Where.CONNECT if _is_in_a_cluster() else Where.SUBMIT
 
 
 def _is_job_server(address: str) -> bool:
@@ -75,24 +90,24 @@ def _is_in_a_cluster() -> bool:
         return False
 
 
-def submit(options: RunOptions, command: str, arguments: Sequence[str]) -> int:
+def submit(target: Target, command: str, arguments: Sequence[str]) -> int:
     """Run `python -m COMMAND ARGUMENTS` as a job, its log on standard output; returns the job's exit code."""
-    check_submittable(options)
-    if options.address:
-        return run_job(options.address, command, [*without(arguments, "--address"), "--address", "auto"])
-    assert options.cluster is not None
+    check_submittable(target)
+    if target.address:
+        return run_job(target.address, command, [*without(arguments, "--address"), "--address", "auto"])
+    assert target.cluster is not None
     try:
-        with brought_up(options.cluster) as address:
+        with brought_up(target.cluster) as address:
             return run_job(address, command, arguments)
     finally:
         print(
             "what is up of the cluster stays up (idle workers go by themselves); tear it down with: "
-            f"ray down {options.cluster}",
+            f"ray down {target.cluster}",
             file=sys.stderr,
         )
 
 
-def check_submittable(options: RunOptions) -> None:
+def check_submittable(target: Target) -> None:
     """Raise `UserError` for what cannot be submitted from here, before anything costs money."""
     missing = {name: whose for name, whose in NEEDED.items() if not _is_installed(name)}
     if missing:
@@ -100,13 +115,13 @@ def check_submittable(options: RunOptions) -> None:
             f"cluster: {', '.join(missing)} not found, needed by {' and '.join(sorted(set(missing.values())))}; "
             "pip install 'lottery-sweep[cluster]'"
         )
-    if "://" not in options.storage and not Path(options.storage).is_absolute():
+    if "://" not in target.storage and not Path(target.storage).is_absolute():
         raise bad_value(
-            "storage", options.storage, "an absolute path that all nodes share, or s3:// or gs://",
+            "storage", target.storage, "an absolute path that all nodes share, or s3:// or gs://",
             "a job has a working directory of its own, which goes with it",
         )  # fmt: skip
-    if options.cluster is not None and not options.address:
-        check_launcher_file(options.cluster)
+    if target.cluster is not None and not target.address:
+        check_launcher_file(target.cluster)
 
 
 def _is_installed(package: str) -> bool:
@@ -226,6 +241,29 @@ def _exit_code(client: Any, job: str) -> int:
 
 
 # -- the cluster of a launcher file ----------------------------------------------------------------------------------
+
+
+def check_launcher_file(file: Path) -> None:
+    """Raise `UserError` for a file that Ray's schema does not accept, with the place of what it does not."""
+    import jsonschema
+    import ray.autoscaler
+    import yaml
+
+    if not file.is_file():
+        raise bad_value("cluster", str(file), LAUNCHER_FILE, "there is no such file")
+    try:
+        content = yaml.safe_load(file.read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise bad_value(
+            "cluster", str(file), LAUNCHER_FILE, f"it is no YAML: {' '.join(str(error).split())}"
+        ) from error
+    if isinstance(content, dict):
+        content = {name: value for name, value in content.items() if name not in OLDER}
+    schema = json.loads(Path(ray.autoscaler.__file__).with_name("ray-schema.json").read_text())
+    wrong = jsonschema.exceptions.best_match(jsonschema.Draft7Validator(schema).iter_errors(content))
+    if wrong is not None:
+        place = wrong.json_path.removeprefix("$").removeprefix(".")
+        raise bad_value("cluster", str(file), LAUNCHER_FILE, f"{place}{': ' * bool(place)}{wrong.message}")
 
 
 @contextlib.contextmanager

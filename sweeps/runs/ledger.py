@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from lth_trainable.versions import DISTRIBUTION, project_version
 from sweeps.experiments.branches import TICKET, role_of
 from sweeps.experiments.recipes import Sweep
 from sweeps.planning.plan import Facts, Plan, PlannedTrial
-from sweeps.runs.inventory import read_plan
+from sweeps.runs.plan_file import read_content
 
 RESERVED = (STATES,)
 READ_THROUGH = 2 << 30  # bytes of states up to which a restart checks every SHA-256 rather than every size
@@ -65,6 +65,10 @@ class Ledger:
     def path(self) -> str:
         """The run's path as a person would type it."""
         return self.store.at(self.run)
+
+    def for_seeds(self, seeds: Collection[int]) -> Ledger:
+        """The ledger of these seeds' trials alone."""
+        return replace(self, plan=self.plan.for_seeds(seeds))
 
     def check_writable(self) -> None:
         """Raise `UserError` where the run cannot be written, before anything is trained."""
@@ -214,7 +218,7 @@ class Ledger:
 
     def _planned(self) -> dict[str, Any] | None:
         """What the run's plan has so far, None where there is none yet. Raises `UserError` where it is damaged."""
-        return read_plan(self.store, self.run) if self.store.exists(f"{self.run}/{PLAN}") else None
+        return read_content(self.store, self.run) if self.store.exists(f"{self.run}/{PLAN}") else None
 
     def failure(self, name: str) -> str | None:
         """Why a trial failed, as its worker noted it."""

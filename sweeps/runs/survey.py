@@ -16,13 +16,15 @@ from analysis.tables.run_plan import find_run
 from lth_trainable.spec.trial_spec import spec_from_dict
 from lth_trainable.store.listing import each, listing
 from lth_trainable.store.store import FAILURE, MANIFEST, PLAN, STATES, Store, damage_by_size, fingerprint_mark
-from sweeps.planning.plan import Plan, PlannedTrial, needed_by, work_left
-from sweeps.runs.inventory import plans_of, read_manifest, read_plan
+from sweeps.planning.plan import Plan, PlannedTrial
+from sweeps.planning.work import needed_by, work_left
+from sweeps.runs.inventory import read_manifest
 from sweeps.runs.lock import is_alive, read_driver
+from sweeps.runs.plan_file import plans_of, read_content
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
+class TrialStatus:
     """Where a trial stands. epochs, level: what a running one has trained, and where it is. waits_for: trials."""
 
     trial: str
@@ -42,7 +44,7 @@ class Survey:
     run: str
     content: Mapping[str, Any]
     planned: Mapping[str, PlannedTrial]
-    standings: Mapping[str, Standing]
+    statuses: Mapping[str, TrialStatus]
     driver: Mapping[str, Any] | None
     stored: Collection[str]
     total: int
@@ -60,7 +62,7 @@ class _Folders:
 def read_survey(path: str) -> Survey:
     """The run at `path`. Raises `UserError` where there is none, or its plan cannot be read."""
     store, run = find_run(path)
-    content = read_plan(store, run)
+    content = read_content(store, run)
     plans = plans_of(f"{run}/{PLAN}", content)
     folders = _read_folders(store, run, {entry["name"]: entry["key"] for entry in content["trials"]})
     driver = _driver(store, run)
@@ -78,7 +80,7 @@ def read_survey(path: str) -> Survey:
     names = [entry["name"] for entry in content["trials"]]
     return Survey(
         store=store, run=run, content=content, planned={trial.name: trial for plan in plans for trial in plan.trials},
-        standings={name: _standing(name, folders, running, waits.get(name, ()), of_trial) for name in names},
+        statuses={name: _status(name, folders, running, waits.get(name, ()), of_trial) for name in names},
         driver=driver, stored=stored, total=total, left=left,
     )  # fmt: skip
 
@@ -89,21 +91,21 @@ def _epochs_alone(content: Mapping[str, Any], planned: Collection[str]) -> dict[
     return {entry["name"]: spec_from_dict(entry["spec"]).epochs_alone() for entry in others}
 
 
-def _standing(
+def _status(
     name: str,
     folders: _Folders,
     running: Mapping[str, Mapping[str, int]],
     waits_for: tuple[str, ...],
     left: Mapping[str, int],
-) -> Standing:
+) -> TrialStatus:
     """left: epochs to train, by name of a trial that is not recorded."""
     if name in folders.sealed:
-        return Standing(trial=name, status=str(folders.sealed[name].get("status", "done")))
+        return TrialStatus(trial=name, status=str(folders.sealed[name].get("status", "done")))
     if name in running:
         epochs, level = running[name]["epochs"], running[name]["level"]
-        return Standing(trial=name, status="running", epochs=epochs, level=level, epochs_left=left[name])
+        return TrialStatus(trial=name, status="running", epochs=epochs, level=level, epochs_left=left[name])
     status, reason = folders.troubled.get(name, ("held back" if waits_for else "not started", None))
-    return Standing(trial=name, status=status, reason=reason, epochs_left=left[name], waits_for=waits_for)
+    return TrialStatus(trial=name, status=status, reason=reason, epochs_left=left[name], waits_for=waits_for)
 
 
 def _read_folders(store: Store, run: str, keys: Mapping[str, str | None]) -> _Folders:

@@ -26,13 +26,13 @@ _SHOWN = "sparsity_pct", "test_accuracy", "valid_accuracy", "best_valid_accuracy
 
 def find_trial(survey: Survey, part: str) -> str:
     """The trial of this name, or the only one with this in its name. Raises `UserError` with the nearest names."""
-    found = [name for name in survey.standings if part in name]
+    found = [name for name in survey.statuses if part in name]
     if part in found or len(found) == 1:
         return part if part in found else found[0]
     if found:
         some = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
         raise bad_value("TRIAL", part, "a part of one trial's name", f"{len(found)} have it: {some}")
-    near = difflib.get_close_matches(part, list(survey.standings), n=3, cutoff=0.0)
+    near = difflib.get_close_matches(part, list(survey.statuses), n=3, cutoff=0.0)
     raise bad_value("TRIAL", part, "the name of a planned trial, or a part of it", f"the nearest: {', '.join(near)}")
 
 
@@ -46,7 +46,7 @@ def about_trial(survey: Survey, name: str) -> dict[str, Any]:
     manifest = read_manifest(store, path) or {}
     folders = [path, *sorted(set(manifest.get("states", {}).values()))]
     return {
-        **asdict(survey.standings[name]), "key": entry["key"], "why": record.get("reason"),
+        **asdict(survey.statuses[name]), "key": entry["key"], "why": record.get("reason"),
         "spec": {field: value for field, value in entry["spec"].items() if value is not None},
         "chain": [_about_segment(survey, segment, rows) for segment in chain], "result": record.get("result") or {},
         "epochs_trained": record.get("epochs_trained"), "train_seconds": record.get("train_seconds"),

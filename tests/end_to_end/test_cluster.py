@@ -20,13 +20,11 @@ import pytest
 import yaml
 
 from lth_trainable.errors import UserError
-from sweeps.cli.options import Options
 from sweeps.lth_grid import main
 from sweeps.running.cluster import GROWING, Cluster, fitting
-from sweeps.running.launch import Resources
-from sweeps.running.launcher_file import check_launcher_file
 from sweeps.running.progress import Board, line
-from sweeps.running.submit import Place, check_submittable, place_of, without
+from sweeps.running.resources import Resources
+from sweeps.running.submit import Target, Where, check_launcher_file, check_submittable, where_of, without
 
 pytest.importorskip("aiohttp", reason="for the cluster extra")
 
@@ -381,26 +379,26 @@ def test_the_plain_line_shows_the_cluster() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "ray_address", "place"),
+    ("options", "ray_address", "where"),
     [
-        ({}, "127.0.0.1:6379", Place.LOCAL),
-        ({"cluster": Path("c.yaml")}, "127.0.0.1:6379", Place.CONNECT),
-        ({"cluster": Path("c.yaml")}, "http://head:8265", Place.SUBMIT),
-        ({"cluster": Path("c.yaml")}, None, Place.SUBMIT),
-        ({"address": "auto"}, None, Place.CONNECT),
-        ({"address": "10.0.0.1:6379"}, None, Place.CONNECT),
-        ({"address": "http://head:8265"}, "127.0.0.1:6379", Place.SUBMIT),
-        ({"address": "http://head:8265", "cluster": Path("c.yaml")}, None, Place.SUBMIT),
+        ({}, "127.0.0.1:6379", Where.LOCAL),
+        ({"cluster": Path("c.yaml")}, "127.0.0.1:6379", Where.CONNECT),
+        ({"cluster": Path("c.yaml")}, "http://head:8265", Where.SUBMIT),
+        ({"cluster": Path("c.yaml")}, None, Where.SUBMIT),
+        ({"address": "auto"}, None, Where.CONNECT),
+        ({"address": "10.0.0.1:6379"}, None, Where.CONNECT),
+        ({"address": "http://head:8265"}, "127.0.0.1:6379", Where.SUBMIT),
+        ({"address": "http://head:8265", "cluster": Path("c.yaml")}, None, Where.SUBMIT),
     ],
 )
 def test_where_a_command_runs(
-    options: dict[str, Any], ray_address: str | None, place: Place, monkeypatch: pytest.MonkeyPatch
+    options: dict[str, Any], ray_address: str | None, where: Where, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ray._private.utils.read_ray_address", lambda: None)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     if ray_address is not None:
         monkeypatch.setenv("RAY_ADDRESS", ray_address)
-    assert place_of(Options(**options)) is place
+    assert where_of(Target(**options)) is where
 
 
 def test_a_head_on_this_machine_is_one_that_answers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -408,8 +406,8 @@ def test_a_head_on_this_machine_is_one_that_answers(monkeypatch: pytest.MonkeyPa
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         monkeypatch.setattr("ray._private.utils.read_ray_address", lambda: address)
-        assert place_of(Options(cluster=Path("c.yaml"))) is Place.CONNECT
-    assert place_of(Options(cluster=Path("c.yaml"))) is Place.SUBMIT, "the file of a head that has gone"
+        assert where_of(Target(cluster=Path("c.yaml"))) is Where.CONNECT
+    assert where_of(Target(cluster=Path("c.yaml"))) is Where.SUBMIT, "the file of a head that has gone"
 
 
 BAD = [
@@ -476,7 +474,7 @@ def test_a_head_that_does_not_answer_is_told_at_once(monkeypatch: pytest.MonkeyP
 def test_without_the_extra_a_cluster_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sweeps.running.submit._is_installed", lambda name: False)
     with pytest.raises(ValueError, match=r"pip install 'lottery-sweep\[cluster\]'"):
-        check_submittable(Options(address="http://head:8265", storage="/shared/runs"))
+        check_submittable(Target(address="http://head:8265", storage="/shared/runs"))
 
 
 def test_the_flag_that_submitted_is_not_submitted() -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from lth_trainable.errors import UserError
-from sweeps.running.launch import _start_ray
+from sweeps.running.ray_process import start_ray
 
 ROOT = Path(__file__).parents[2]
 ARGUMENTS = ["digits", "--epochs", "20", "--sparsity", "64", "87.04", "--rewind-epoch", "0", "1", "--seeds", "3"]
@@ -88,13 +88,13 @@ def test_a_ray_that_does_not_start_at_once_is_started_again_and_then_told_of() -
 
     ray = SimpleNamespace(init=init, shutdown=lambda: None)
     slow = 2
-    _start_ray(ray)
+    start_ray(ray)
     assert len(began) == 2 and began[0]["address"] == "local"
     slow = 0
     with pytest.raises(
         UserError, match=r"no Ray that starts on this machine \(Exception: The current node .*startup.\)"
     ):
-        _start_ray(ray)
+        start_ray(ray)
     assert len(began) == 4
 
 

@@ -18,7 +18,7 @@ from analysis.tables import parquet as frames
 from lth_trainable.store.store import RECORD as RECORD_FILE
 from lth_trainable.store.store import Store, load_trial, open_run, to_json
 from sweeps.lth_grid import main
-from sweeps.running.log_feed import Logs
+from sweeps.running.log_feed import Loggers
 from sweeps.search.searches import find_search
 from sweeps.search.study import Study
 from tests.support.records import ladder, plan, record
@@ -109,7 +109,7 @@ def test_an_endpoint_in_the_uri_stays_with_every_path_made_from_it(server: str) 
 def test_what_loggers_leave_is_copied_to_the_bucket(server: str, tmp_path: Path) -> None:
     store = Store(f"s3://{BUCKET}/logs?endpoint_override={server}&scheme=http")
     for content in ({**RECORD, "epochs": ROWS[:3]}, RECORD):  # the second replaces the first
-        with Logs.open(["tensorboard"], store, "r").running() as told_of:
+        with Loggers.open(["tensorboard"], store, "r").running() as told_of:
             told_of.recorded(SPEC, content)
         assert told_of.notes == []
     folder = f"r/tensorboard/{SPEC.name}"
@@ -151,7 +151,7 @@ def test_a_storage_that_cannot_be_used_is_refused(
     server: str, storage: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{server}")
-    monkeypatch.setattr("sweeps.lth_grid.launch", lambda *_: pytest.fail("Ray would start"))
+    monkeypatch.setattr("sweeps.cli.job.launch", lambda *_: pytest.fail("Ray would start"))
     assert main([*SMALL, "--storage", storage]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: storage: ") and message in error and error.count("\n") == 1

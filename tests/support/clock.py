@@ -16,8 +16,7 @@ from ray.tune.search import Searcher
 
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.plan import Plan, PlannedTrial
-from sweeps.running.budget import Budget
-from sweeps.running.progress import Board
+from sweeps.running.resources import Budget, Spent
 from sweeps.running.searcher import PlanSearcher
 from tests.support.plans import way
 
@@ -37,25 +36,26 @@ class Course:
 def course(plan: Plan, trial: PlannedTrial, stored: Collection[str]) -> Course:
     """The deepest stored state is gone on from; a rewind point that is behind it and not stored is made again."""
     keys, kept = way(trial), set(plan.keep(trial))
-    rewind = trial.rewind.key if trial.rewind is not None else trial.mark.key if trial.mark is not None else None
+    point = trial.mid_epoch_point
+    rewind = trial.rewind.key if trial.rewind is not None else point.key if point is not None else None
     kept |= {rewind} if trial.rewind is not None and rewind is not None else set()
     begin = max((i + 1 for i, key in enumerate(keys) if key in stored), default=0)
     whole, begun = 0, 0  # epochs of the dense network before the rewind point
     if trial.rewind is not None:
         whole = begun = trial.rewind.above + trial.rewind.epochs
-    elif trial.mark is not None:
-        whole, begun = trial.mark.whole, trial.mark.begun
+    elif point is not None:
+        whole, begun = point.epochs_done, point.epochs_started
     again: list[str] = []
     stores: list[tuple[int, str]] = []
     if begin > whole and rewind is not None and rewind not in stored:
         start = max((i + 1 for i, key in enumerate(keys[:whole]) if key in stored), default=0)
         again = keys[start:begun]
-        stores += [(n, key) for n, key in enumerate(again, 1) if key in kept and trial.mark is None]
-        stores += [(len(again), rewind)] if trial.mark is not None else []
+        stores += [(n, key) for n, key in enumerate(again, 1) if key in kept and point is None]
+        stores += [(len(again), rewind)] if point is not None else []
     if plan.policy != "none":
         stores += [(len(again) + n, key) for n, key in enumerate(keys[begin:], 1) if key in kept]
         for node in trial.end.path():
-            for step, key in plan.marks.get(node.key, {}).items():
+            for step, key in plan.mid_epoch_points.get(node.key, {}).items():
                 epoch = step // (1200 // trial.spec.batch_size)
                 if begin <= epoch:
                     stores.append((len(again) + epoch - begin, key))
@@ -90,8 +90,7 @@ class Simulation:
         self.dispatcher = Dispatcher(self.plan, self.done, self.stored, self.slots)
         self._any = self.dispatcher.any
         self.dispatcher.any = self._guess  # type: ignore[method-assign]
-        board = Board(planned=len(self.plan.trials))
-        self.searcher = PlanSearcher(self.dispatcher, board, Budget(), lambda trial: {"trial": trial}, self._record)
+        self.searcher = PlanSearcher(self.dispatcher, Spent(), Budget(), lambda trial: {"trial": trial}, self._record)
         self.busy: dict[str, set[str]] = {}  # running trials: epochs that they have not stored yet
         self.ids: dict[str, str] = {}
         self.events: list[tuple[float, int, PlannedTrial, str | None]] = []

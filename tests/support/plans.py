@@ -67,4 +67,4 @@ def states_of(plan: Plan, names: Iterable[str] | None = None) -> set[str]:
     """What is stored when these trials (all) have been trained."""
     wanted = {trial.name for trial in plan.trials} if names is None else set(names)
     nodes = {node.key: node for trial in plan.trials if trial.name in wanted for node in trial.end.path()}
-    return set(nodes) | {key for node in nodes for key in plan.marks.get(node, {}).values()}
+    return set(nodes) | {key for node in nodes for key in plan.mid_epoch_points.get(node, {}).values()}

@@ -21,7 +21,7 @@ from lth_trainable.spec.trial_spec import TrialSpec, spec_from_dict
 from lth_trainable.store.record import Identity, can_record
 from lth_trainable.store.store import Store, load_masks, load_trial
 from lth_trainable.training.run import Keep, run_trial
-from sweeps.planning.plan import work_left
+from sweeps.planning.work import work_left
 from tests.end_to_end.test_sharing import plan_of
 from tests.lth_trainable.training.test_rewinds import BASE, COLUMNS, differing, watched
 from tests.support.plans import planned
@@ -121,8 +121,8 @@ def test_beside_its_ticket_a_control_costs_one_level(ticket: str, wanted: dict[s
     assert {name: plan.epochs_distinct - alone.epochs_distinct for name, plan in found.items()} == wanted
     for plan in found.values():
         trial = next(trial for trial in plan.trials if trial.spec == spec)
-        marks = {trial.mark.key} if trial.mark is not None else set()
-        work = work_left(plan, {spec.name}, marks | {node.key for node in trial.end.path()})
+        points = {trial.mid_epoch_point.key} if trial.mid_epoch_point is not None else set()
+        work = work_left(plan, {spec.name}, points | {node.key for node in trial.end.path()})
         assert work.epochs == plan.epochs_distinct - alone.epochs_distinct
 
 

@@ -29,7 +29,7 @@ from lth_trainable.training.run import run_trial
 from sweeps.cli.options import parse
 from sweeps.experiments.baselines import BASELINES
 from sweeps.experiments.branches import role_of
-from sweeps.experiments.expand import Space, expand
+from sweeps.experiments.expand import Trials, expand
 from sweeps.experiments.recipes import Sweep, find_recipe
 from sweeps.experiments.small_dense import STEPS, nearest_width, weights_kept
 from sweeps.planning.plan import make_plan
@@ -45,7 +45,7 @@ def sweep(**changes: Any) -> Sweep:
     return replace(find_recipe("digits"), **{"seeds": (0, 1), **changes})
 
 
-def trials_of(space: Space, role: str) -> list[TrialSpec]:
+def trials_of(space: Trials, role: str) -> list[TrialSpec]:
     return [spec for spec in space.trials if space.roles[spec.name] == role]
 
 
@@ -194,7 +194,7 @@ def entries(store: Store) -> dict[str, tuple[str, str | None]]:
     return {entry["name"]: (entry["role"], entry["parent"]) for entry in found}
 
 
-def write(store: Store, found: Sweep, roles: bool = True) -> Space:
+def write(store: Store, found: Sweep, roles: bool = True) -> Trials:
     space = expand(found)
     more = {"roles": space.roles} if roles else {}
     Ledger(store=store, run="r", plan=make_plan(space.trials, FACTS), facts=FACTS, **more).write_plan(found, ["it"])
@@ -226,7 +226,7 @@ def test_comparisons_with_the_dense_baseline_are_what_they_were() -> None:
         wrong = spec.control not in ("none", "dense") or spec.width_pct is not None
         return 0.1 if wrong else 0.9 + 0.01 * spec.seed + 0.005 * spec.is_dense
 
-    def rows(space: Space) -> Any:
+    def rows(space: Trials) -> Any:
         found = verdicts(trial_rows(space.trials, accuracy), Rule(endpoint="test_accuracy", margin_pp=1.0, alpha=0.05))
         matching = [row for row in found if row["claim"] == "matches" and row["primary"]]
         return sorted((r["group"], r["baseline"], r["n_pairs"], r["n_unpaired"], r["effect"]) for r in matching)

@@ -12,7 +12,8 @@ import pytest
 
 from lth_trainable.spec.trial_spec import TrialSpec
 from sweeps.planning.dispatch import URGENT, Dispatcher
-from sweeps.planning.plan import Plan, work_left
+from sweeps.planning.plan import Plan
+from sweeps.planning.work import work_left
 from tests.support.clock import Pace, simulate
 from tests.support.plans import (
     GRIDS,
@@ -66,7 +67,7 @@ def cases(number: int, part: str, holes: str = "no", ks: tuple[Any, ...] = (0, 1
         there = {node.key for node in plan.nodes if rng.random() < chance}
         if holes != "any":
             there = {node.key for node in plan.nodes if all(above.key in there for above in node.path())}
-        passed = {key for node in there for key in plan.marks.get(node, {}).values()}
+        passed = {key for node in there for key in plan.mid_epoch_points.get(node, {}).values()}
         stored = there | (passed if holes == "no" else set())
         done = {t.name for t in plan.trials if t.end.key in stored and (t.is_end_of_node or rng.random() < 0.5)}
         if holes == "no":

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from lth_trainable.spec.trial_spec import TrialSpec
-from sweeps.planning.plan import Facts, Plan, PlannedTrial, as_json, make_plan, needed_by, work_left
+from sweeps.planning.plan import Facts, Plan, PlannedTrial, make_plan
+from sweeps.planning.work import as_json, needed_by, work_left
 from tests.support.plans import (
     FACTS,
     GRIDS,
@@ -168,12 +169,13 @@ def test_a_state_in_which_only_a_supermask_ends_is_not_measured() -> None:
 def test_whoever_passes_by_makes_the_mark() -> None:
     plan = planned([*dense(2, epochs=20), *imp((2,), ("30it", 0), 2, epochs=20)])
     ticket = find(plan, rewind_step=30, seed=0)
-    assert ticket.mark is not None and (ticket.mark.whole, ticket.mark.begun) == (1, 2)
+    point = ticket.mid_epoch_point
+    assert point is not None and (point.epochs_done, point.epochs_started) == (1, 2)
     for trial in plan.trials:
         steps = plan.rewind_steps(trial)
         assert list(steps) == [30]
-        assert (steps[30] == ticket.mark.key) == (trial.spec.seed == 0)
-    assert find(plan, rewind_epoch=0, seed=0).mark is None
+        assert (steps[30] == point.key) == (trial.spec.seed == 0)
+    assert find(plan, rewind_epoch=0, seed=0).mid_epoch_point is None
 
 
 def test_iterations_are_of_the_trials_own_batches() -> None:
@@ -182,17 +184,19 @@ def test_iterations_are_of_the_trials_own_batches() -> None:
         for spec in (*dense(1, epochs=20, batch_size=batch), *imp((1,), (1, "35it"), **SHORT, batch_size=batch))
     ]  # fmt: skip
     plan = planned(specs)
-    marks = {t.spec.batch_size: t.mark for t in plan.trials if t.mark is not None}
-    assert {batch: (mark.whole, mark.begun) for batch, mark in marks.items()} == {60: (1, 2), 30: (0, 1), 29: (0, 1)}
-    assert {batch: (mark.node.above, mark.node.epochs) for batch, mark in marks.items()} == {
+    points = {t.spec.batch_size: t.mid_epoch_point for t in plan.trials if t.mid_epoch_point is not None}
+    assert {batch: (point.epochs_done, point.epochs_started) for batch, point in points.items()} == {
+        60: (1, 2), 30: (0, 1), 29: (0, 1),
+    }  # fmt: skip
+    assert {batch: (point.node.above, point.node.epochs) for batch, point in points.items()} == {
         60: (1, 19), 30: (0, 1), 29: (0, 1),
     }, "another ticket cuts the dense network at epoch 1"  # fmt: skip
-    assert {key: dict(found) for key, found in plan.marks.items()} == {
-        mark.node.key: {35: mark.key} for mark in marks.values()
+    assert {key: dict(found) for key, found in plan.mid_epoch_points.items()} == {
+        point.node.key: {35: point.key} for point in points.values()
     }
     assert len(plan.roots) == 3
     assert [FACTS["digits", 0].steps_of(spec) for spec in specs[::3]] == [20, 40, 42]
-    of_level = {t.spec.batch_size: len(way(t)) - 20 for t in plan.trials if t.mark is not None}
+    of_level = {t.spec.batch_size: len(way(t)) - 20 for t in plan.trials if t.mid_epoch_point is not None}
     assert of_level == {60: 19, 30: 20, 29: 20}, "the epoch in which the iteration lies counts as one"
 
 
@@ -210,22 +214,22 @@ def trunk(*epochs: int) -> set[str]:
     return {keys[epoch - 1] for epoch in epochs}
 
 
-def mark_key(k: str = "30it") -> str:
-    mark = planned(imp((2,), (k,), **SHORT)).trials[0].mark
-    assert mark is not None
-    return mark.key
+def point_key(k: str = "30it") -> str:
+    point = planned(imp((2,), (k,), **SHORT)).trials[0].mid_epoch_point
+    assert point is not None
+    return point.key
 
 
 def test_a_mark_that_is_not_stored_is_made_again_from_the_deepest_state_before_it() -> None:
     assert remade(set()) == 20, "on the way"
-    assert remade(trunk(20) | {mark_key()}) == 0
+    assert remade(trunk(20) | {point_key()}) == 0
     assert remade(trunk(20)) == 2, "the epoch in which it lies counts as one"
     assert remade(trunk(1, 20)) == 1
     assert remade(trunk(2, 20)) == 2, "a state behind it does not help"
     assert remade(trunk(1)) == 19, "on the way"
     assert remade(trunk(13)) == 7 + 2, "a killed trial left a state behind the mark, not the mark"
     assert remade(trunk(1, 13)) == 7 + 1
-    assert remade(trunk(13) | {mark_key()}) == 7
+    assert remade(trunk(13) | {point_key()}) == 7
 
 
 def test_a_mark_at_the_end_of_an_epoch_is_the_state_there() -> None:

@@ -19,9 +19,10 @@ from lth_trainable.spec.trial_spec import TrialSpec
 from sweeps.experiments.expand import expand
 from sweeps.experiments.recipes import RECIPES
 from sweeps.planning.outline import trees
-from sweeps.planning.plan import Facts, Plan, make_plan, work_left
+from sweeps.planning.plan import Facts, Plan, make_plan
 from sweeps.planning.plan_figure import draw_plan, place
 from sweeps.planning.plan_text import plan_summary, plan_tree
+from sweeps.planning.work import work_left
 
 FACTS = {("digits", 0): Facts(digest="d", n_train=1200)}
 
@@ -311,13 +312,13 @@ def test_lines_to_branches_do_not_cross() -> None:
     (tree,), _ = trees(planned(specs))
     layout = place(tree.strand)
     assert [placed.row for placed in layout] == list(range(len(layout)))
-    assert max(len(placed.strand.stops) for placed in layout) > 1
+    assert max(len(placed.strand.path) for placed in layout) > 1
     for placed in layout:
         if placed.parted_from is None:
             continue
-        start = placed.strand.stops[0][0].above
+        start = placed.strand.path[0][0].above
         for between in layout[placed.parted_from + 1 : placed.row]:  # all that the line down passes by
-            assert between.strand.stops[0][0].above >= start
+            assert between.strand.path[0][0].above >= start
 
 
 def test_each_control_is_drawn(tmp_path: Path) -> None:

@@ -28,8 +28,8 @@ from sweeps.lth_grid import main
 from sweeps.planning.plan import Facts, make_plan
 from sweeps.running import loggers as logs
 from sweeps.running.launch import Config
-from sweeps.running.log_feed import Feed, Logs
-from sweeps.running.loggers import LOGGERS, Logger, Place, make_logger
+from sweeps.running.log_feed import Loggers, LoggerThread
+from sweeps.running.loggers import LOGGERS, LogFolder, Logger, make_logger
 from sweeps.running.submit import _environment
 from sweeps.runs.ledger import Ledger
 from tests.end_to_end.test_grid import ROOT, grid, hashes
@@ -141,14 +141,14 @@ def test_reports_carry_every_row_once_however_rare_they_are(
 
 def test_without_loggers_reports_carry_nothing_for_them(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     assert all("log" not in report for report in reports(monkeypatch, store, SPEC, log=False))
-    assert not Logs()
+    assert not Loggers()
 
 
 # -- what arrives ------------------------------------------------------------------------------------------------------
 
 
 def test_tensorboard_has_the_whole_curve_and_the_spec(store: Store) -> None:
-    with Logs.open(["tensorboard"], store, "r").running() as told_of:
+    with Loggers.open(["tensorboard"], store, "r").running() as told_of:
         told_of.begin(SPEC)
         told_of.report(SPEC.name, told(0, 1))
         told_of.report(SPEC.name, told(1, 4))
@@ -164,13 +164,13 @@ def test_tensorboard_has_the_whole_curve_and_the_spec(store: Store) -> None:
 
 
 def test_a_trial_recorded_by_the_driver_is_there_like_any_other(store: Store) -> None:
-    with Logs.open(["tensorboard"], store, "r").running() as told_of:
+    with Loggers.open(["tensorboard"], store, "r").running() as told_of:
         told_of.recorded(SPEC, RECORD)
     check_curves(curves(Path(store.root, "r", "tensorboard", SPEC.name)), RECORD)
 
 
 def test_a_trial_whose_worker_died_goes_on_with_its_curve(store: Store) -> None:
-    with Logs.open(["tensorboard"], store, "r").running() as told_of:
+    with Loggers.open(["tensorboard"], store, "r").running() as told_of:
         told_of.begin(SPEC)
         told_of.report(SPEC.name, told(0, 3))
         told_of.begin(SPEC)
@@ -181,11 +181,11 @@ def test_a_trial_whose_worker_died_goes_on_with_its_curve(store: Store) -> None:
 
 
 def test_a_trial_that_another_command_began_has_one_curve(store: Store) -> None:
-    with Logs.open(["tensorboard"], store, "r").running() as told_of:
+    with Loggers.open(["tensorboard"], store, "r").running() as told_of:
         told_of.begin(SPEC)
         told_of.report(SPEC.name, told(0, 5))
     assert len(curves(Path(store.root, "r", "tensorboard", SPEC.name))["lr"]) == 5
-    with Logs.open(["tensorboard"], store, "r").running() as told_of:
+    with Loggers.open(["tensorboard"], store, "r").running() as told_of:
         told_of.recorded(SPEC, RECORD)
     check_curves(curves(Path(store.root, "r", "tensorboard", SPEC.name)), RECORD)
 
@@ -193,7 +193,7 @@ def test_a_trial_that_another_command_began_has_one_curve(store: Store) -> None:
 def test_a_diverged_trial_has_what_there_is(store: Store) -> None:
     rows = [*ROWS[:2], {**ROWS[2], "train_loss": None, "valid_loss": None, "valid_accuracy": None}]
     result = {**dict.fromkeys(RESULT), "n_kept": 7, "collapsed_layers": []}
-    with Logs.open(["tensorboard"], store, "r").running() as told_of:
+    with Loggers.open(["tensorboard"], store, "r").running() as told_of:
         told_of.recorded(SPEC, {"epochs": rows, "result": result})
     found = curves(Path(store.root, "r", "tensorboard", SPEC.name))
     check_curves(found, {"epochs": rows, "result": result})
@@ -207,7 +207,7 @@ def test_mlflow_has_the_whole_curve_and_the_spec(store: Store, monkeypatch: pyte
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     Path(store.root).mkdir()
     unfinished = TrialSpec(epochs=2, target_sparsity_pct=40.0)
-    with Logs.open(["mlflow"], store, "r").running() as told_of:
+    with Loggers.open(["mlflow"], store, "r").running() as told_of:
         told_of.recorded(SPEC, RECORD)
         told_of.begin(unfinished)
         told_of.report(unfinished.name, told(0, 1))
@@ -236,14 +236,14 @@ def test_mlflow_without_a_server_needs_a_storage_that_is_a_folder(
     store = Store(tmp_path)
     store.fs = fs.SubTreeFileSystem(str(tmp_path), store.fs)  # no folder for those who ask
     with pytest.raises(UserError, match="MLFLOW_TRACKING_URI"):
-        Logs.open(["mlflow"], store, "r")
+        Loggers.open(["mlflow"], store, "r")
 
 
 def test_mlflow_whose_server_does_not_answer_is_refused(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mlflow", reason="for the extra mlflow")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     with pytest.raises(UserError, match=r"mlflow cannot be set up.*set MLFLOW_TRACKING_URI to"):
-        Logs.open(["mlflow"], store, "r")
+        Loggers.open(["mlflow"], store, "r")
 
 
 @pytest.mark.slow
@@ -251,7 +251,7 @@ def test_wandb_has_the_whole_curve_and_the_spec(store: Store, monkeypatch: pytes
     pytest.importorskip("wandb", reason="for the extra wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.delenv("WANDB_PROJECT", raising=False)
-    with Logs.open(["wandb"], store, "r").running() as told_of:
+    with Loggers.open(["wandb"], store, "r").running() as told_of:
         told_of.recorded(SPEC, RECORD)
     assert told_of.notes == []
     [file] = Path(store.root, "r", "wandb", SPEC.name).glob("wandb/offline-run-*/run-*.wandb")
@@ -275,7 +275,7 @@ def test_wandb_without_an_account_is_refused(store: Store, monkeypatch: pytest.M
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     with pytest.raises(UserError, match=r"wandb cannot be set up.*WANDB_MODE=offline"):
-        Logs.open(["wandb"], store, "r")
+        Loggers.open(["wandb"], store, "r")
 
 
 # -- what fails --------------------------------------------------------------------------------------------------------
@@ -314,10 +314,10 @@ class Flaky:
 
 def test_a_logger_that_fails_loses_that_trial_and_says_so(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     other = TrialSpec(epochs=2, target_sparsity_pct=40.0)
-    place, flaky = Place(store, "r"), Flaky(fails_for=SPEC.name)
-    feeds = [Feed("flaky", Logger(callback=flaky, watch=""), place)]
-    feeds.append(Feed("tensorboard", make_logger("tensorboard", place), place))
-    with Logs(feeds).running() as told_of:
+    log_folder, flaky = LogFolder(store, "r"), Flaky(fails_for=SPEC.name)
+    threads = [LoggerThread("flaky", Logger(callback=flaky, watch=""), log_folder)]
+    threads.append(LoggerThread("tensorboard", make_logger("tensorboard", log_folder), log_folder))
+    with Loggers(threads).running() as told_of:
         told_of.recorded(SPEC, RECORD)
         told_of.recorded(other, {**RECORD, "epochs": ROWS[:1]})
     reason = f"flaky: {SPEC.name} is not whole there (ConnectionError: the server is gone)"
@@ -333,7 +333,7 @@ def test_a_logger_that_fails_loses_that_trial_and_says_so(store: Store, capsys: 
 
 def test_a_trial_that_has_no_result_has_failed(store: Store) -> None:
     callback = Flaky()
-    with Logs([Feed("x", Logger(callback=callback, watch=""), Place(store, "r"))]).running() as told_of:
+    with Loggers([LoggerThread("x", Logger(callback=callback, watch=""), LogFolder(store, "r"))]).running() as told_of:
         told_of.begin(SPEC)
         told_of.report(SPEC.name, told(0, 1))
     assert callback.heard == [("start", SPEC.name), ("result", SPEC.name), ("error", SPEC.name), ("end", "")]
@@ -344,7 +344,7 @@ def test_a_sweep_does_not_wait_for_ever_for_a_logger(store: Store, monkeypatch: 
     answer = threading.Event()
     callback = Flaky()
     monkeypatch.setattr(callback, "on_trial_result", lambda **_: answer.wait())
-    with Logs([Feed("x", Logger(callback=callback, watch=""), Place(store, "r"))]).running() as told_of:
+    with Loggers([LoggerThread("x", Logger(callback=callback, watch=""), LogFolder(store, "r"))]).running() as told_of:
         told_of.recorded(SPEC, RECORD)
     [note] = told_of.notes
     answer.set()

@@ -1,0 +1,88 @@
+"""What is left of a plan to train: what a trial needs that no stored state gives it, and what all of it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sweeps.planning.plan import Node, Plan, PlannedTrial
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What is left of a plan. epochs: to train, each once. critical_path: of the trial with most of them.
+
+    nodes: to train; what is trained again for the sake of a rewind point within an epoch is in none. of_trial: epochs
+    left of each trial that is not done, by name.
+    """
+
+    epochs: int
+    critical_path: int
+    nodes: tuple[Node, ...]
+    of_trial: Mapping[str, int]
+
+
+def work_left(plan: Plan, done: Collection[str], stored: Collection[str]) -> Work:
+    """What is to be trained yet. done: names of recorded trials. stored: state keys that can be gone on from.
+
+    Stored states within a node, of a trial that was killed there, are found too.
+    """
+    todo = [trial for trial in plan.trials if trial.name not in done]
+    of_trial: dict[str, int] = {}
+    needed: dict[int, Node] = {}
+    costs: dict[int, int] = {}
+    for trial in todo:
+        nodes = needed_by(trial, stored)
+        for node in nodes:
+            if id(node) not in costs:
+                costs[id(node)], needed[id(node)] = node.epochs - _part_stored(node, stored), node
+        of_trial[trial.name] = sum(costs[id(node)] for node in nodes)
+    to_train, remade = tuple(needed.values()), {}
+    for trial in todo:
+        if trial.mid_epoch_point is not None:
+            remade[trial.mid_epoch_point.key] = trial.mid_epoch_point.epochs_to_retrain(to_train, stored)
+            of_trial[trial.name] += remade[trial.mid_epoch_point.key]
+    return Work(
+        epochs=sum(costs.values()) + sum(remade.values()), critical_path=max(of_trial.values(), default=0),
+        nodes=to_train, of_trial=of_trial,
+    )  # fmt: skip
+
+
+def needed_by(trial: PlannedTrial, stored: Collection[str]) -> list[Node]:
+    """What training this trial now takes: nodes below the deepest stored state, and those up to its rewind point."""
+    nodes = missing(trial.end, stored)
+    if trial.rewind is not None and nodes and trial.rewind not in nodes:
+        nodes = missing(trial.rewind, stored) + nodes
+    return nodes
+
+
+def missing(end: Node, stored: Collection[str]) -> list[Node]:
+    """Nodes of the path to `end` below the deepest stored one, from the top."""
+    nodes, node = [], end
+    while node.key not in stored:
+        nodes.append(node)
+        if node.parent is None:
+            break
+        node = node.parent
+    return nodes[::-1]
+
+
+def _part_stored(node: Node, stored: Collection[str]) -> int:
+    """Epochs of a node up to the last one whose state is stored."""
+    left = 0
+    for segment, start, end in reversed(node.parts) if stored else ():
+        for epoch in range(end, start, -1):
+            if segment.key_at(epoch) in stored:
+                return node.epochs - left
+            left += 1
+    return 0
+
+
+def as_json(plan: Plan, work: Work) -> dict[str, Any]:
+    """The figures of a plan, for a machine."""
+    return {
+        "trials": len(plan.trials), "segments": len(plan.nodes), "epochs_requested": plan.epochs_requested,
+        "epochs_distinct": plan.epochs_distinct, "epochs_to_train": work.epochs,
+        "segments_to_train": len(work.nodes), "critical_path_epochs": work.critical_path,
+    }  # fmt: skip

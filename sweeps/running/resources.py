@@ -1,0 +1,132 @@
+"""What a sweep may use, and what it has used: the resources of a trial, the limits of a command, its epochs so far."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from lth_trainable.errors import bad_value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What a trial gets and how many run at once.
+
+    cpus: CPU cores (and threads) of a trial, 1 or more. gpus: 0, a part of one GPU, or 1. max_concurrent: trials at a
+    time; None for as many as fit. deterministic: only kernels with reproducible bytes, on a GPU too. step: how a GPU
+    makes a training step (see `Execution`).
+    """
+
+    cpus: int = 1
+    gpus: float = 0
+    max_concurrent: int | None = None
+    deterministic: bool = False
+    step: str = "captured"
+
+    def check(self, here: bool = True) -> None:
+        """Raise `UserError` for what no machine, or not this one (here), can give: Ray would wait for it for ever."""
+        cores = os.cpu_count() or 1
+        if self.cpus < 1 or (here and self.cpus > cores):
+            raise bad_value(
+                "cpus-per-trial", self.cpus, f"1 to {cores}, the cores of this machine" if here else "at least 1"
+            )
+        if self.max_concurrent is not None and self.max_concurrent < 1:
+            raise bad_value("max-concurrent", self.max_concurrent, "at least 1")
+        if not 0 <= self.gpus <= 1:
+            raise bad_value(
+                "gpus-per-trial", self.gpus, "0, a part of a GPU such as 0.25, or 1", "a trial uses one GPU"
+            )
+        if here and self.gpus > 0 and not _gpu_count():
+            raise bad_value("gpus-per-trial", self.gpus, "0", "this machine has no GPU that PyTorch can use")
+
+    def execution(self) -> dict[str, Any]:
+        """The part of `Execution` that follows from it."""
+        device = "cuda" if self.gpus else "cpu"
+        return {"threads": self.cpus, "device": device, "deterministic": self.deterministic, "step": self.step}
+
+    def slots(self) -> int:
+        """Trials that fit on this machine at once."""
+        fit = (os.cpu_count() or 1) // self.cpus
+        if self.gpus:
+            fit = min(fit, _gpu_count() * int(1 / self.gpus))
+        return min(fit, self.max_concurrent or fit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """When to stop: `hours` of wall time from now, `epochs` trained by this command. None: no limit."""
+
+    hours: float | None = None
+    epochs: int | None = None
+    started: float = field(default_factory=time.monotonic)
+
+    def check(self) -> None:
+        """Raise `UserError` for a limit that is none."""
+        if self.hours is not None and not self.hours > 0:
+            raise bad_value("max-hours", self.hours, "a positive number of hours, such as 0.5")
+        if self.epochs is not None and self.epochs < 1:
+            raise bad_value("max-epochs", self.epochs, "at least 1")
+
+    def reached(self, epochs: int) -> str | None:
+        """Which limit is reached after `epochs` epochs, by its flag; None while there is time."""
+        if self.hours is not None and time.monotonic() - self.started >= 3600 * self.hours:
+            return "--max-hours"
+        return "--max-epochs" if self.epochs is not None and epochs >= self.epochs else None
+
+
+@dataclass(kw_only=True)
+class Spent:
+    """What this command has trained so far: the one count that limits, the searcher and the live view read.
+
+    running, finished: epochs by trial. levels: of the running ones. failed: names. stopped: epochs of attempts that
+    ended before their trial did. shared: how many of the finished were recorded from what others have trained.
+    """
+
+    running: dict[str, int] = field(default_factory=dict)
+    levels: dict[str, int] = field(default_factory=dict)
+    finished: dict[str, int] = field(default_factory=dict)
+    failed: set[str] = field(default_factory=set)
+    stopped: int = 0
+    shared: int = 0
+
+    @property
+    def epochs(self) -> int:
+        """Epochs trained by this command."""
+        return sum(self.finished.values()) + sum(self.running.values()) + self.stopped
+
+    def now(self) -> dict[str, dict[str, int]]:
+        """Epochs and level of each running trial."""
+        return {trial: {"epochs": n, "level": self.levels.get(trial, 0)} for trial, n in list(self.running.items())}
+
+    def report(self, trial: str, epochs: int, level: int = 0) -> None:
+        """A running trial has trained `epochs` epochs so far, and is at `level`."""
+        self.running[trial] = epochs
+        self.levels[trial] = level
+
+    def finish(self, trial: str, epochs: int) -> None:
+        """A trial is done after `epochs` epochs of this command."""
+        self.running.pop(trial, None)
+        self.failed.discard(trial)
+        self.finished[trial] = epochs
+
+    def share(self, trial: str) -> None:
+        """A trial was recorded whose every epoch others have trained."""
+        self.shared += 1
+        self.finish(trial, 0)
+
+    def stop(self, trial: str) -> None:
+        """A trial was stopped before its end; what it has trained counts."""
+        self.stopped += self.running.pop(trial, 0)
+
+    def fail(self, trial: str) -> None:
+        """A trial failed; what it has trained counts."""
+        self.stop(trial)
+        self.failed.add(trial)
+
+
+def _gpu_count() -> int:
+    import torch
+
+    return torch.cuda.device_count()
