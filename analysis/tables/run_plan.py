@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -79,11 +80,8 @@ def find_run(path: str | os.PathLike[str]) -> tuple[Store, str]:
 
 def read_plan(store: Store, run: str) -> RunPlan:
     """The plan of a run. Raises `UserError` where the file is not one of this version."""
-    try:
-        content = json.loads(store.read(f"{run}/{PLAN}"))
-        if content["format"] != FORMAT:
-            where, advice = f"{run}/{PLAN}, format", "read the run with the version that wrote it"
-            raise bad_value(where, content["format"], str(FORMAT), advice)
+    content = read_content(store, run)
+    with _readable(run):
         return RunPlan(
             recipe=content["recipe"],
             claim=content.get("claim") or QUESTION,
@@ -92,6 +90,27 @@ def read_plan(store: Store, run: str) -> RunPlan:
             rule=_rule(content),
             trials=tuple(_planned(entry) for entry in content["trials"]),
         )
+
+
+def read_content(store: Store, run: str) -> dict[str, Any]:
+    """The plan of a run as it is written. Raises `UserError` where the file is not one of this version.
+
+    Raises FileNotFoundError where there is no plan.
+    """
+    with _readable(run):
+        content = dict(json.loads(store.read(f"{run}/{PLAN}")))
+        if content["format"] != FORMAT:
+            where, advice = f"{run}/{PLAN}, format", "read the run with the version that wrote it"
+            raise bad_value(where, content["format"], str(FORMAT), advice)
+        list(content["trials"])
+        return content
+
+
+@contextlib.contextmanager
+def _readable(run: str) -> Iterator[None]:
+    """What is raised within for a plan that is not as a sweep writes it becomes a `UserError`."""
+    try:
+        yield
     except UserError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:

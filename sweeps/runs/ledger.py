@@ -29,7 +29,7 @@ from lth_trainable.versions import DISTRIBUTION, project_version
 from sweeps.experiments.branches import TICKET, role_of
 from sweeps.experiments.recipes import Sweep
 from sweeps.planning.plan import Facts, Plan, PlannedTrial
-from sweeps.runs.inventory import read_plan
+from sweeps.runs.plan_file import read_content
 
 RESERVED = (STATES,)
 READ_THROUGH = 2 << 30  # bytes of states up to which a restart checks every SHA-256 rather than every size
@@ -214,7 +214,7 @@ class Ledger:
 
     def _planned(self) -> dict[str, Any] | None:
         """What the run's plan has so far, None where there is none yet. Raises `UserError` where it is damaged."""
-        return read_plan(self.store, self.run) if self.store.exists(f"{self.run}/{PLAN}") else None
+        return read_content(self.store, self.run) if self.store.exists(f"{self.run}/{PLAN}") else None
 
     def failure(self, name: str) -> str | None:
         """Why a trial failed, as its worker noted it."""

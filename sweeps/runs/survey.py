@@ -18,8 +18,9 @@ from lth_trainable.store.listing import each, listing
 from lth_trainable.store.store import FAILURE, MANIFEST, PLAN, STATES, Store, damage_by_size, fingerprint_mark
 from sweeps.planning.plan import Plan, PlannedTrial
 from sweeps.planning.work import needed_by, work_left
-from sweeps.runs.inventory import plans_of, read_manifest, read_plan
+from sweeps.runs.inventory import read_manifest
 from sweeps.runs.lock import is_alive, read_driver
+from sweeps.runs.plan_file import plans_of, read_content
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +62,7 @@ class _Folders:
 def read_survey(path: str) -> Survey:
     """The run at `path`. Raises `UserError` where there is none, or its plan cannot be read."""
     store, run = find_run(path)
-    content = read_plan(store, run)
+    content = read_content(store, run)
     plans = plans_of(f"{run}/{PLAN}", content)
     folders = _read_folders(store, run, {entry["name"]: entry["key"] for entry in content["trials"]})
     driver = _driver(store, run)

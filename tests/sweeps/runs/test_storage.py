@@ -172,7 +172,7 @@ def test_plans_of_earlier_versions_keep_what_their_trials_refer_to(
     ("content", "told"),
     [
         (b"{", "not readable"), (b"[1]", "not readable"), (to_json({"format": 1}), "'trials'"),
-        (to_json({"format": 2, "trials": []}), "format 2"),
+        (to_json({"format": 2, "trials": []}), "format: found 2"),
         (to_json({"format": 1, "keep_states": "some", "trials": []}), "'some'"),
         (to_json({"format": 1, "trials": [{"name": "t", "key": "k", "spec": {"mood": 1}}]}), "mood"),
         (to_json({"format": 1, "trials": [{

@@ -1,0 +1,89 @@
+"""What a run's plan.json says of training: its trials as trees, and the states that they need."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from analysis.tables import run_plan
+from lth_trainable.errors import UserError, bad_value
+from lth_trainable.spec.segments import recorded_keys, rewind_key
+from lth_trainable.spec.trial_spec import TrialSpec, spec_from_dict
+from lth_trainable.store.store import PLAN, Store
+from sweeps.planning.plan import KEEP_STATES, Facts, Plan, PlannedTrial, make_plan
+
+
+def read_content(store: Store, run: str) -> dict[str, Any]:
+    """The content of a run's plan. Raises FileNotFoundError where there is none.
+
+    Raises `UserError` for what is no plan, or one of a newer version.
+    """
+    content = run_plan.read_content(store, run)
+    _policy_of(f"{run}/{PLAN}", content)
+    return content
+
+
+def plans_of(where: str, content: Mapping[str, Any]) -> list[Plan]:
+    """The planned trials as trees, one for each data set: nothing is shared between two.
+
+    Trials of versions that did not write down the data are left out: nothing was stored to go on from them. Raises
+    `UserError` for a plan of a newer version, or one whose plug-ins are not what they were.
+    """
+    policy = _policy_of(where, content)
+    name = ""
+    try:
+        specs: dict[Facts, list[TrialSpec]] = defaultdict(list)
+        keys = {}
+        for entry in content["trials"]:
+            name, spec = f", trial {entry['name']}", spec_from_dict(entry["spec"])
+            if entry.get("data"):
+                specs[Facts(digest=entry["data"]["digest"], n_train=entry["data"]["n_train"])].append(spec)
+                keys[spec.name] = entry["key"]
+        name = ""
+        plans = [make_plan(own, dict.fromkeys(_data_of(own), facts), policy) for facts, own in specs.items()]
+    except Exception as error:  # a plug-in's module may raise whatever it likes
+        told = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        raise UserError(f"{where}{name}: not readable as a plan ({told}); restore what it needs") from error
+    _check_keys(where, plans, keys)
+    return plans
+
+
+def _policy_of(where: str, content: Mapping[str, Any]) -> str:
+    """Which states are kept. Raises `UserError` for a plan that this version does not know how to read."""
+    policy = content.get("keep_states", KEEP_STATES[0])
+    if policy not in KEEP_STATES:
+        advice = "read the run with the version that wrote it"
+        raise bad_value(f"{where}, keep_states", policy, f"one of {', '.join(KEEP_STATES)}", advice)
+    return policy
+
+
+def _check_keys(where: str, plans: Iterable[Plan], keys: Mapping[str, str]) -> None:
+    for trial in (trial for plan in plans for trial in plan.trials):
+        if trial.key != keys[trial.name]:
+            raise UserError(
+                f"{where}, trial {trial.name}: found the key {keys[trial.name][:12]}, expected {trial.key[:12]} from "
+                "its spec; its plug-in was edited since: put it back as it was, or remove the run's folder"
+            )
+
+
+def _data_of(specs: Iterable[TrialSpec]) -> set[tuple[str, int]]:
+    return {(spec.dataset, spec.split_seed) for spec in specs}
+
+
+def kept_keys(plan: Plan, trial: PlannedTrial, recorded: bool) -> set[str]:
+    """Keys of the states that a trial needs, or that others start from on its way.
+
+    One that is not recorded may also have a state at any epoch, stored lest a kill cost it much.
+    """
+    keys = {*plan.keep(trial), *plan.rewind_steps(trial).values(), trial.chain[0].key}
+    keys |= set(recorded_keys(trial.spec, trial.chain).values())
+    rewound = rewind_key(trial.spec, trial.chain)
+    if rewound is not None:
+        keys.add(rewound)
+    if trial.spec.given is not None:
+        keys.add(trial.spec.given.digest)
+    if not recorded:
+        trained = (segment for segment in trial.chain if segment.kind == "train")
+        keys |= {segment.key_at(epoch) for segment in trained for epoch in range(segment.start + 1, segment.end + 1)}
+    return keys
