@@ -172,11 +172,17 @@ def methods_of(ticket: Group, groups: Iterable[Group]) -> list[tuple[str, Group]
         return []
     found: dict[str, Group] = {}
     for other in groups:
-        alike = other.role == BASELINE and values_of(other.spec, _SHARED_BY_METHODS) == values_of(ticket.spec, _SHARED_BY_METHODS)
+        alike = other.role == BASELINE and values_of(other.spec, _SHARED_BY_METHODS) == values_of(
+            ticket.spec, _SHARED_BY_METHODS
+        )
         name = _method(ticket.spec, other.spec) if alike else None
         if name is not None:
             found.setdefault(name, other)
     return [(name, found[name]) for name in METHODS if name in found]
+
+
+def _are_alike(ticket: Row, other: Row) -> bool:
+    return values_of(ticket, _SHARED_BY_METHODS) == values_of(other, _SHARED_BY_METHODS)
 
 
 def _method(ticket: Row, other: Row) -> str | None:
