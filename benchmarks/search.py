@@ -36,8 +36,7 @@ from sweeps.experiments.recipes import digits
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.plan import Facts, make_plan
 from sweeps.running.launch import launch
-from sweeps.running.progress import Board
-from sweeps.running.resources import Budget, Resources
+from sweeps.running.resources import Budget, Resources, Spent
 from sweeps.runs.ledger import Ledger
 
 TARGET = 0.98
@@ -107,9 +106,9 @@ def confirm(storage: str, specs: Iterable[TrialSpec]) -> dict[str, Point]:
     plan = make_plan([replace(spec, seed=seed) for seed in digits().seeds for spec in wanted], facts)
     store, run, resources = Store(Path(storage)), "confirm", Resources()
     ledger = Ledger(store=store, run=run, plan=plan, facts=facts)
-    dispatcher, board = Dispatcher(plan, (), (), resources.slots()), Board(planned=len(plan.trials))
+    dispatcher = Dispatcher(plan, (), (), resources.slots())
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-        outcome = launch(ledger, dispatcher, resources, {}, board, Budget())
+        outcome = launch(ledger, dispatcher, resources, {}, Spent(), Budget())
     assert not outcome.failures, outcome.failures
     tickets, _ = means(storage, run)
     return {spec.name: tickets[replace(spec, seed=0)] for spec in wanted}

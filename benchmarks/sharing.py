@@ -27,7 +27,7 @@ from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.plan import Facts, make_plan
 from sweeps.running.launch import launch
 from sweeps.running.progress import Board
-from sweeps.running.resources import Budget, Resources
+from sweeps.running.resources import Budget, Resources, Spent
 from sweeps.runs.ledger import Ledger
 
 EPOCHS, STEPS_PER_EPOCH, BATCH = 16, 20, 60
@@ -149,12 +149,13 @@ def train(specs: list[TrialSpec], facts: dict[tuple[str, int], Facts], policy: s
         plan = make_plan(specs, facts, policy)
         planned = time.perf_counter() - started
         ledger = Ledger(store=Store(folder), run="sharing", plan=plan, facts=facts)
-        board = Board(planned=len(specs), epochs_planned=plan.epochs_distinct)
+        spent = Spent()
+        board = Board(planned=len(specs), epochs_planned=plan.epochs_distinct, spent=spent)
         dispatcher = Dispatcher(plan, (), (), resources.slots())
         with open(os.devnull, "w") as nowhere:
             kept, sys.stdout = sys.stdout, nowhere
             try:
-                outcome = launch(ledger, dispatcher, resources, {}, board, Budget())
+                outcome = launch(ledger, dispatcher, resources, {}, spent, Budget(), board=board)
             finally:
                 sys.stdout = kept
         wall = time.perf_counter() - started
@@ -163,7 +164,7 @@ def train(specs: list[TrialSpec], facts: dict[tuple[str, int], Facts], policy: s
     return {
         "requested": sum(_steps(record, record["epochs"]) for record in records),
         "trained": sum(_steps(r, [row for row in r["epochs"] if row["trained_by"] == r["trial"]]) for r in records),
-        "ray_trials": len(specs) - board.shared, "plan_s": round(planned, 3), "wall_s": round(wall, 1),
+        "ray_trials": len(specs) - spent.shared, "plan_s": round(planned, 3), "wall_s": round(wall, 1),
         "hashes": {record["trial"]: record["sha256"] for record in records},
     }  # fmt: skip
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
-from analysis.barriers.copies import Cost, Job, Settings, cost_of, do_all, write_barriers
+from analysis.barriers.copies import BarrierJob, Cost, Settings, cost_of, do_all, write_barriers
 from analysis.barriers.targets import choose
 from analysis.report.barriers import barrier_table, stable_sentences
 from analysis.tables.run_plan import find_run, read_plan
@@ -77,7 +77,7 @@ def _run(options: BarrierOptions) -> int:
     store, run = find_run(options.run)
     plan = read_plan(store, run)
     choice = choose(store, run, plan, options.trials, options.seeds)
-    jobs = [Job(store, run, target, settings) for target in choice.targets]
+    jobs = [BarrierJob(store, run, target, settings) for target in choice.targets]
     cost = cost_of(jobs)
     console = Console(stderr=options.json, highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
     for line in (*(f"note: {note}" for note in choice.notes), cost_line(cost, settings)):
@@ -110,7 +110,7 @@ def cost_line(cost: Cost, settings: Settings) -> str:
     )
 
 
-def _do(jobs: Sequence[Job], cost: Cost) -> list[Row]:
+def _do(jobs: Sequence[BarrierJob], cost: Cost) -> list[Row]:
     with Progress(console=Console(stderr=True), transient=True, disable=not cost.lines_left) as progress:
         task = progress.add_task("networks", total=len(jobs))
         return do_all(jobs, lambda: progress.advance(task))
@@ -118,8 +118,8 @@ def _do(jobs: Sequence[Job], cost: Cost) -> list[Row]:
 
 def _draw(store: Store, run: str, path: str, rows: Sequence[Row]) -> dict[str, str]:
     """Write the figure; returns the files as a person would type them."""
-    from analysis.figures.accuracy import to_svg
     from analysis.figures.barriers import barrier_figure  # matplotlib takes a second to import
+    from analysis.figures.style import to_svg
 
     store.write(f"{run}/analysis/barriers.svg", to_svg(barrier_figure(rows)))
     return {"table": f"{path}/analysis/barriers.parquet", "figure": f"{path}/analysis/barriers.svg"}

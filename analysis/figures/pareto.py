@@ -9,8 +9,8 @@ import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from analysis.figures.accuracy import STYLE, THEMES, Theme, frame
 from analysis.figures.spacing import ticks
+from analysis.figures.style import STYLE, THEMES, Theme, frame
 from analysis.tables.schema import Row
 from analysis.text import percent
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from analysis.labels import claim_label, common_label, dense_label, short_labels
-from analysis.report.narrow import GAP, narrow_table
 from analysis.tables.geometry import left_out
 from analysis.tables.parquet import OPTIONAL, Frames, as_rows
 from analysis.tables.schema import STATUSES, TABLES, Row
@@ -22,10 +21,14 @@ from analysis.verdicts.groups import TICKET
 from analysis.verdicts.rows import LADDER_CLAIM
 
 WIDTH, LEAST_VERDICT = 100, 18  # columns: of the whole table, of the last
+GAP = 2  # columns between two
 BASELINES = "baselines"  # heading of theirs
 STYLES = {
     "beats dense": "bold green", "matches dense": "green", "falls short": "red", "undecided": "yellow",
     "yes": "green", "no": "red",
+}  # fmt: skip
+_AGAINST = {
+    "dense": "", "dense_stretched": ", against stretched dense", "dense_restarts": ", against dense with restarts",
 }  # fmt: skip
 
 
@@ -39,7 +42,43 @@ def verdict_view(verdicts: pd.DataFrame, width: int) -> RenderableType:
     if "dense of" in columns:
         columns["dense of"] = [cell.removesuffix(", stretched") for cell in columns["dense of"]]
     labels = short_labels([row["ladder"] for row in rows])
-    return narrow_table(_title(rows), rows, labels, columns, [_verdict(row) for row in rows])
+    return _narrow_table(_title(rows), rows, labels, columns, [_verdict(row) for row in rows])
+
+
+def _narrow_table(
+    title: str,
+    rows: Sequence[Row],
+    labels: Mapping[str, str],
+    columns: Mapping[str, Sequence[str]],
+    last: Sequence[Text],
+) -> RenderableType:
+    """rows: headlines. labels: of ladders. columns: heading -> cells, one a row; last: cells of the verdict, wrapped.
+
+    All columns are as wide in each ladder, so that numbers stand below each other.
+    """
+    widths = {heading: max(map(len, [heading, *cells])) for heading, cells in columns.items()}
+    parts: list[RenderableType] = [Text(title, style="bold")]
+    before: tuple[str, str, str] | None = None
+    for i, row in enumerate(rows):
+        place = row["ladder"], row["kind"], row["role"]
+        if place != before:
+            role = "baseline " if row["role"] == "baseline" else ""
+            against = _AGAINST.get(row["kind"], ", against other dense networks")
+            parts += [Text(f"{role}{labels[row['ladder']]}{against}"), _narrow_part(widths, heading=before is None)]
+        assert isinstance(parts[-1], Table)
+        parts[-1].add_row(*(cells[i] for cells in columns.values()), last[i])
+        before = place
+    return Group(*parts)
+
+
+def _narrow_part(widths: Mapping[str, int], heading: bool) -> Table:
+    """The first one has the headings."""
+    table = Table(box=None, padding=(0, GAP, 0, 0), show_header=heading, pad_edge=False)
+    for name, width in widths.items():
+        right = "right" if name in ("sparsity", "seeds") else "left"
+        table.add_column(name, justify=right, width=width, no_wrap=True)  # type: ignore[arg-type]
+    table.add_column("verdict")
+    return table
 
 
 def verdict_table(verdicts: pd.DataFrame) -> Table:

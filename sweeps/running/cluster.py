@@ -141,7 +141,7 @@ class Cluster:
     # -- while it runs -----------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def followed(self, dispatcher: Dispatcher, board: Board) -> Iterator[None]:
+    def followed(self, dispatcher: Dispatcher, board: Board | None) -> Iterator[None]:
         """Follow nodes that come and go: how many trials at once, what the live view shows, how many to ask for."""
         over = threading.Event()
 
@@ -150,7 +150,8 @@ class Cluster:
             while True:
                 with contextlib.suppress(Exception):  # the head is busy: the next look says more
                     dispatcher.slots = max(1, self.slots())
-                    board.cluster = self.shape()
+                    if board is not None:
+                        board.cluster = self.shape()
                     asked = self._ask(len(dispatcher.waiting), asked)
                 if over.wait(WATCH_SECONDS):
                     return

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.plan import Plan, PlannedTrial
 from sweeps.running.log_feed import NO_LOGGERS, Loggers
-from sweeps.running.progress import Board, Progress
+from sweeps.running.progress import Board, LiveView
 from sweeps.running.ray_process import (
     LOCAL,
     node_watched,
@@ -26,7 +26,7 @@ from sweeps.running.ray_process import (
     silence_loggers,
     start_ray,
 )
-from sweeps.running.resources import Budget, Resources
+from sweeps.running.resources import Budget, Resources, Spent
 from sweeps.runs.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -55,8 +55,10 @@ def launch(
     dispatcher: Dispatcher,
     resources: Resources,
     execution: dict[str, Any],
-    board: Board,
+    spent: Spent,
     budget: Budget,
+    *,
+    board: Board | None = None,
     cluster: Cluster | None = None,
     source: Source | None = None,
     loggers: Loggers = NO_LOGGERS,
@@ -64,6 +66,7 @@ def launch(
     """Train what the dispatcher hands out, sealing each trial. An interrupt keeps what is finished, and so does a full
     disk, for which this raises `OSError`.
 
+    spent: where its epochs are counted. board: what a person sees of it; None for nobody who looks.
     cluster: one that this process is connected to; None for a Ray of its own on this machine. source: of trials that
     are not in the plan yet. loggers: who is told of it, while they are `running`.
     """
@@ -74,21 +77,26 @@ def launch(
     silence_loggers()
     marker = cluster.marker if cluster is not None else None
     config = Config(ledger=ledger, execution={**execution, **resources.execution()}, marker=marker, log=bool(loggers))
-    record = _recorder(ledger, board, loggers)
-    searcher = PlanSearcher(dispatcher, board, budget, lambda trial: config.of(dispatcher.plan, trial), record, source)
+    show = board.show if board is not None else _nobody
+    searcher = PlanSearcher(
+        dispatcher, spent, budget, lambda trial: config.of(dispatcher.plan, trial), _recorder(ledger, show, loggers),
+        source, show,
+    )  # fmt: skip
+    notes: list[str] = []
     try:
-        with Progress(board):
-            errors = _fit(searcher, config, resources, board, cluster, loggers)
+        with LiveView(board) if board is not None else contextlib.nullcontext():
+            callbacks = [_counter(spent, notes), *([loggers.callback()] if loggers else [])]
+            errors = _fit(searcher, config, resources, callbacks, cluster, board)
     finally:
         shut_down_ray()
     if searcher.is_full:
         raise _no_space()
-    failed = dict.fromkeys(board.failed, "") | (errors or {})
+    failed = dict.fromkeys(spent.failed, "") | (errors or {})
     is_over = dispatcher.over and (source is None or source.is_over(dispatcher))
     interrupted = errors is None or (not is_over and not searcher.stopped_by)
     return Outcome(
-        epochs=board.epochs, failures={name: ledger.failure(name) or reason for name, reason in failed.items()},
-        interrupted=interrupted, stopped_by=searcher.stopped_by, notes=tuple(dict.fromkeys(board.notes)),
+        epochs=spent.epochs, failures={name: ledger.failure(name) or reason for name, reason in failed.items()},
+        interrupted=interrupted, stopped_by=searcher.stopped_by, notes=tuple(dict.fromkeys(notes)),
     )  # fmt: skip
 
 
@@ -96,9 +104,9 @@ def _fit(
     searcher: PlanSearcher,
     config: Config,
     resources: Resources,
-    board: Board,
+    callbacks: list[Any],
     cluster: Cluster | None,
-    loggers: Loggers,
+    board: Board | None,
 ) -> dict[str, str] | None:
     """Let Tune run until the searcher has nothing left; reasons by name of failed trials, None after an interrupt.
 
@@ -131,7 +139,7 @@ def _fit(
                     storage_filesystem=store.fs if "://" in store.uri else None,
                     stop=searcher.should_stop,
                     verbose=0,
-                    callbacks=[_watcher(board), *([loggers.callback()] if loggers else [])],
+                    callbacks=callbacks,
                     failure_config=tune.FailureConfig(max_failures=RETRIES),
                 ),
             )
@@ -171,11 +179,17 @@ def _no_space() -> OSError:
     return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def _recorder(ledger: Ledger, board: Board, loggers: Loggers) -> Callable[[PlannedTrial, Mapping[str, Any]], bool]:
+def _nobody(trial: str, result: Mapping[str, Any]) -> None:
+    """In place of a live view where nobody looks."""
+
+
+def _recorder(
+    ledger: Ledger, show: Callable[[str, Mapping[str, Any]], None], loggers: Loggers
+) -> Callable[[PlannedTrial, Mapping[str, Any]], bool]:
     def record(trial: PlannedTrial, mark: Mapping[str, Any]) -> bool:
         result = ledger.record(trial, mark)
         if result is not None:
-            board.share(trial.name, result)
+            show(trial.name, result)
             if loggers:
                 loggers.recorded(trial.spec, ledger.read_record(trial.name))
         return result is not None
@@ -191,20 +205,20 @@ def _trainable(cluster: Cluster | None) -> Callable[[dict[str, Any]], None]:
     return train
 
 
-def _watcher(board: Board) -> Any:
-    """A Tune callback that keeps the board."""
+def _counter(spent: Spent, notes: list[str]) -> Any:
+    """A Tune callback that counts epochs and collects the workers' notes."""
     from ray import tune
 
-    class Watcher(tune.Callback):
+    class Counter(tune.Callback):
         def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-            board.stop(_trial_name(trial))  # an attempt that a dead worker began
-            board.epoch(_trial_name(trial), 0)
+            spent.stop(_trial_name(trial))  # an attempt that a dead worker began
+            spent.report(_trial_name(trial), 0)
 
         def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **_: Any) -> None:
-            board.epoch(_trial_name(trial), result.get("epochs_done", 0), result.get("level", 0))
-            board.notes += result.get("notes", ())
+            spent.report(_trial_name(trial), result.get("epochs_done", 0), result.get("level", 0))
+            notes.extend(result.get("notes", ()))
 
-    return Watcher()
+    return Counter()
 
 
 def _trial_name(trial: Any) -> str:

@@ -1,4 +1,4 @@
-"""What a sweep may use: the resources of a trial, and how long the sweep may go on."""
+"""What a sweep may use, and what it has used: the resources of a trial, the limits of a command, its epochs so far."""
 
 from __future__ import annotations
 
@@ -69,11 +69,61 @@ class Budget:
         if self.epochs is not None and self.epochs < 1:
             raise bad_value("max-epochs", self.epochs, "at least 1")
 
-    def spent(self, epochs: int) -> str | None:
+    def reached(self, epochs: int) -> str | None:
         """Which limit is reached after `epochs` epochs, by its flag; None while there is time."""
         if self.hours is not None and time.monotonic() - self.started >= 3600 * self.hours:
             return "--max-hours"
         return "--max-epochs" if self.epochs is not None and epochs >= self.epochs else None
+
+
+@dataclass(kw_only=True)
+class Spent:
+    """What this command has trained so far: the one count that limits, the searcher and the live view read.
+
+    running, finished: epochs by trial. levels: of the running ones. failed: names. stopped: epochs of attempts that
+    ended before their trial did. shared: how many of the finished were recorded from what others have trained.
+    """
+
+    running: dict[str, int] = field(default_factory=dict)
+    levels: dict[str, int] = field(default_factory=dict)
+    finished: dict[str, int] = field(default_factory=dict)
+    failed: set[str] = field(default_factory=set)
+    stopped: int = 0
+    shared: int = 0
+
+    @property
+    def epochs(self) -> int:
+        """Epochs trained by this command."""
+        return sum(self.finished.values()) + sum(self.running.values()) + self.stopped
+
+    def now(self) -> dict[str, dict[str, int]]:
+        """Epochs and level of each running trial."""
+        return {trial: {"epochs": n, "level": self.levels.get(trial, 0)} for trial, n in list(self.running.items())}
+
+    def report(self, trial: str, epochs: int, level: int = 0) -> None:
+        """A running trial has trained `epochs` epochs so far, and is at `level`."""
+        self.running[trial] = epochs
+        self.levels[trial] = level
+
+    def finish(self, trial: str, epochs: int) -> None:
+        """A trial is done after `epochs` epochs of this command."""
+        self.running.pop(trial, None)
+        self.failed.discard(trial)
+        self.finished[trial] = epochs
+
+    def share(self, trial: str) -> None:
+        """A trial was recorded whose every epoch others have trained."""
+        self.shared += 1
+        self.finish(trial, 0)
+
+    def stop(self, trial: str) -> None:
+        """A trial was stopped before its end; what it has trained counts."""
+        self.stopped += self.running.pop(trial, 0)
+
+    def fail(self, trial: str) -> None:
+        """A trial failed; what it has trained counts."""
+        self.stop(trial)
+        self.failed.add(trial)
 
 
 def _gpu_count() -> int:

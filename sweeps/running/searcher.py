@@ -11,8 +11,7 @@ from ray.tune.search import Searcher
 from lth_trainable.store.store import FULL
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.plan import PlannedTrial
-from sweeps.running.progress import Board
-from sweeps.running.resources import Budget
+from sweeps.running.resources import Budget, Spent
 
 
 class Source(Protocol):
@@ -31,6 +30,7 @@ class PlanSearcher(Searcher):
     config_of: what a worker is given for a trial. record: writes the record of a trial whose every epoch others have
     trained, from the fingerprint of the worker that finished it; False where that cannot be. source: of more trials,
     when all that is left is held back; with one, a trial that is held back still is better than an idle worker.
+    show: told of each trial that a worker has finished, for whoever watches; nothing follows from it.
     stopped_by: the limit for which a trial was ended early or not begun. is_full: whether a trial found no space for
     what it was to store: others would find none either.
     """
@@ -38,15 +38,16 @@ class PlanSearcher(Searcher):
     def __init__(
         self,
         dispatcher: Dispatcher,
-        board: Board,
+        spent: Spent,
         budget: Budget,
         config_of: Callable[[PlannedTrial], dict[str, Any]],
         record: Callable[[PlannedTrial, Mapping[str, Any]], bool],
         source: Source | None = None,
+        show: Callable[[str, Mapping[str, Any]], None] = lambda *_: None,
     ) -> None:
         super().__init__(metric="epochs_done", mode="max")
-        self.dispatcher, self.board, self.budget = dispatcher, board, budget
-        self.config_of, self.record, self.source = config_of, record, source
+        self.dispatcher, self.spent, self.budget = dispatcher, spent, budget
+        self.config_of, self.record, self.source, self.show = config_of, record, source, show
         self.mark: Mapping[str, Any] | None = None  # fingerprint of the workers, once one has said it
         self.trials: dict[str, PlannedTrial] = {}
         self.stopped_by: str | None = None
@@ -56,7 +57,7 @@ class PlanSearcher(Searcher):
         if self.dispatcher.all_begun and (self.source is None or self.source.is_over(self.dispatcher)):
             # what runs may come to its end, whatever the budget says
             return str(Searcher.FINISHED) if self.dispatcher.over else None
-        self.stopped_by = self.stopped_by or self.budget.spent(self.board.epochs)
+        self.stopped_by = self.stopped_by or self.budget.reached(self.spent.epochs)
         if self.stopped_by or self.is_full:
             return str(Searcher.FINISHED)
         if len(self.trials) >= self.dispatcher.slots:
@@ -77,15 +78,16 @@ class PlanSearcher(Searcher):
         result = result or {}
         self._take(result)
         if result.get("status") in ("done", "diverged"):
-            self.board.complete(trial.name, result)
+            self.spent.finish(trial.name, int(result.get("epochs_done", 0)))
+            self.show(trial.name, result)
             self.dispatcher.finished(trial.name)
             return
         self.is_full = self.is_full or result.get("status") == FULL
         if not error and result.get("status") != "failed":
-            self.board.stop(trial.name)  # by the budget, or a full disk: it goes on another time
+            self.spent.stop(trial.name)  # by the budget, or a full disk: it goes on another time
             self.dispatcher.stopped.add(trial.name)
         else:
-            self.board.fail(trial.name)
+            self.spent.fail(trial.name)
         self.dispatcher.finished(trial.name, whole=False)
 
     def should_stop(self, trial_id: str, result: dict[str, Any]) -> bool:
@@ -96,10 +98,10 @@ class PlanSearcher(Searcher):
         trial, stored = self.trials.get(trial_id), result.get("stored")
         if trial is None or not stored or trial.end.key in stored or "status" in result:
             return False
-        self.board.epoch(trial.name, result["epochs_done"], result.get("level", 0))
-        spent = self.budget.spent(self.board.epochs)
-        self.stopped_by = self.stopped_by or spent
-        return spent is not None
+        self.spent.report(trial.name, result["epochs_done"], result.get("level", 0))
+        limit = self.budget.reached(self.spent.epochs)
+        self.stopped_by = self.stopped_by or limit
+        return limit is not None
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the store is the memory of a sweep, and each launch plans anew."""
@@ -132,5 +134,6 @@ class PlanSearcher(Searcher):
         """Record a trial whose end is stored; False where a worker has to."""
         if self.mark is None or not trial.is_end_of_node or not self.record(trial, self.mark):
             return False
+        self.spent.share(trial.name)
         self.dispatcher.finished(trial.name)
         return True

@@ -40,12 +40,13 @@ class Suggestion:
 class Suggestions:
     """Asks the study for suggestions, puts their trials into the plan, and tells it what became of them.
 
-    mine: the command, for the run's plan. retry: try trials again that failed before.
+    mine: the command, for the run's plan. board: what a person sees of it; None for nobody who looks. retry: try trials
+    again that failed before.
     """
 
     def __init__(
-        self, study: Study, search: Search, ledger: Ledger, facts_of: FactsOf, board: Board, mine: Sequence[str],
-        retry: bool = False,
+        self, study: Study, search: Search, ledger: Ledger, facts_of: FactsOf, mine: Sequence[str],
+        board: Board | None = None, retry: bool = False,
     ) -> None:  # fmt: skip
         self.study, self.search, self.ledger, self.facts_of = study, search, ledger, facts_of
         self.board, self.mine, self.retry = board, mine, retry
@@ -120,8 +121,9 @@ class Suggestions:
         self.notes += stock.reports
         dispatcher.done |= set(stock.done) | (set() if self.retry else set(stock.failed))
         dispatcher.extend(plan)
-        self.board.planned = len(plan.trials)
-        self.board.skipped += len(stock.done)
+        if self.board is not None:
+            self.board.planned = len(plan.trials)
+            self.board.skipped += len(stock.done)
         self.study.note(suggestion.asked.number, trials=[spec.name for spec in suggestion.trials])
         self._show()
 
@@ -181,7 +183,8 @@ class Suggestions:
             return None
 
     def _show(self) -> None:
-        self.board.suggestions = (self.study.n_told, self.search.suggestions)
+        if self.board is not None:
+            self.board.suggestions = (self.study.n_told, self.search.suggestions)
 
 
 def objectives(search: Search, records: dict[TrialSpec, dict[str, Any]]) -> dict[str, float]:

@@ -234,7 +234,7 @@ def test_bad_input_exits_with_2_before_ray_starts(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("sweeps.lth_grid.launch", lambda *_: pytest.fail("Ray would start"))
+    monkeypatch.setattr("sweeps.cli.job.launch", lambda *_: pytest.fail("Ray would start"))
     file = tmp_path / "file"
     file.touch()
     storage = [] if "--storage" in arguments else ["--storage", str(tmp_path / "runs")]
@@ -251,7 +251,7 @@ def test_a_full_disk_is_one_line_and_other_errors_of_the_system_are_not_hidden(
         def train(*_: Any, **__: Any) -> None:
             raise OSError(number, "of the system")
 
-        monkeypatch.setattr("sweeps.lth_grid.train", train)
+        monkeypatch.setattr("sweeps.cli.training.train", train)
 
     arguments = ["digits", "--epochs", "2", "--sparsity", "40", "--seeds", "1", "--storage", str(tmp_path)]
     raises(errno.EDQUOT)
@@ -272,8 +272,8 @@ def test_a_damaged_plan_is_named_before_anything_is_trained(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("sweeps.lth_grid.launch", lambda *_: pytest.fail("Ray would start"))
-    monkeypatch.setattr("sweeps.lth_grid.estimate", lambda *_: None)
+    monkeypatch.setattr("sweeps.cli.job.launch", lambda *_: pytest.fail("Ray would start"))
+    monkeypatch.setattr("sweeps.cli.dry_run.estimate", lambda *_: None)
     (tmp_path / "digits").mkdir()
     (tmp_path / "digits" / "plan.json").write_text(content)
     assert main(["digits", "--epochs", "2", "--sparsity", "40", "--seeds", "1", "--storage", str(tmp_path), *how]) == 2
@@ -403,12 +403,12 @@ def test_a_sweep_with_all_controls_and_baselines(tmp_path: Path) -> None:
 
 
 def test_the_plain_line_says_how_far_it_is() -> None:
-    board = Board(planned=10, skipped=3, epochs_planned=700)
-    board.epoch("a", 20)
-    board.complete("b", {"epochs_done": 100})
-    board.fail("c")
-    assert "4/10 trials, 1 running, 1 failed, 120/700 epochs, measuring the pace" in line(board)
-    board.first_epoch = time.monotonic() - 10
-    board.epochs_before = 20
-    assert "10 epochs/s, 0:58 left" in line(board)
+    now = 0.0
+    board = Board(planned=10, skipped=3, epochs_planned=700, clock=lambda: now)
+    board.spent.report("a", 20)
+    assert "3/10 trials, 1 running, 20/700 epochs, measuring the pace" in line(board)
+    now = 10.0
+    board.spent.finish("b", 100)
+    board.spent.fail("c")
+    assert "4/10 trials, 1 running, 1 failed, 120/700 epochs, 10 epochs/s, 0:58 left" in line(board)
     assert [duration(s) for s in (7, 750, 11100)] == ["0:07", "12:30", "3:05:00"]

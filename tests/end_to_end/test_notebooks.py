@@ -18,8 +18,8 @@ from nbclient import NotebookClient
 from PIL import Image, ImageColor
 
 import analysis
-from analysis.figures.accuracy import THEMES
 from analysis.figures.gallery import Material, drawn
+from analysis.figures.style import THEMES
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK, PAGE = ROOT / "notebooks" / "lottery_tickets.ipynb", ROOT / "docs" / "callback.md"

@@ -151,7 +151,7 @@ def test_a_storage_that_cannot_be_used_is_refused(
     server: str, storage: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{server}")
-    monkeypatch.setattr("sweeps.lth_grid.launch", lambda *_: pytest.fail("Ray would start"))
+    monkeypatch.setattr("sweeps.cli.job.launch", lambda *_: pytest.fail("Ray would start"))
     assert main([*SMALL, "--storage", storage]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: storage: ") and message in error and error.count("\n") == 1

@@ -16,8 +16,7 @@ from ray.tune.search import Searcher
 
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.plan import Plan, PlannedTrial
-from sweeps.running.progress import Board
-from sweeps.running.resources import Budget
+from sweeps.running.resources import Budget, Spent
 from sweeps.running.searcher import PlanSearcher
 from tests.support.plans import way
 
@@ -91,8 +90,7 @@ class Simulation:
         self.dispatcher = Dispatcher(self.plan, self.done, self.stored, self.slots)
         self._any = self.dispatcher.any
         self.dispatcher.any = self._guess  # type: ignore[method-assign]
-        board = Board(planned=len(self.plan.trials))
-        self.searcher = PlanSearcher(self.dispatcher, board, Budget(), lambda trial: {"trial": trial}, self._record)
+        self.searcher = PlanSearcher(self.dispatcher, Spent(), Budget(), lambda trial: {"trial": trial}, self._record)
         self.busy: dict[str, set[str]] = {}  # running trials: epochs that they have not stored yet
         self.ids: dict[str, str] = {}
         self.events: list[tuple[float, int, PlannedTrial, str | None]] = []

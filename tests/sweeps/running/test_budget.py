@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import io
 import json
 import subprocess
 import sys
@@ -11,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from lth_trainable.errors import UserError
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.plan import Plan, PlannedTrial
-from sweeps.running.progress import Board
-from sweeps.running.resources import Budget
+from sweeps.running.progress import Board, line, view
+from sweeps.running.resources import Budget, Spent
 from sweeps.running.searcher import PlanSearcher
 from tests.end_to_end.test_grid import command
 from tests.support.plans import dense, find, imp, planned
@@ -29,24 +32,24 @@ ROOT = Path(__file__).parents[3]
 def test_a_budget_without_limits_is_never_spent() -> None:
     budget = Budget(started=time.monotonic() - 1e9)
     budget.check()
-    assert budget.spent(10**9) is None
+    assert budget.reached(10**9) is None
 
 
 def test_hours_are_counted_from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     budget = Budget(hours=0.5, started=100.0)
     for seconds, spent in ((0.0, None), (1799.9, None), (1800.0, "--max-hours"), (9999.0, "--max-hours")):
         monkeypatch.setattr(time, "monotonic", lambda seconds=seconds: 100.0 + seconds)
-        assert budget.spent(10**9) == spent
+        assert budget.reached(10**9) == spent
 
 
 def test_epochs_are_those_of_this_command() -> None:
     budget = Budget(epochs=30)
-    assert [budget.spent(epochs) for epochs in (0, 29, 30, 31)] == [None, None, "--max-epochs", "--max-epochs"]
+    assert [budget.reached(epochs) for epochs in (0, 29, 30, 31)] == [None, None, "--max-epochs", "--max-epochs"]
 
 
 def test_of_two_limits_the_one_that_is_reached_is_named() -> None:
-    assert Budget(hours=1.0, epochs=5).spent(5) == "--max-epochs"
-    assert Budget(hours=1.0, epochs=5, started=time.monotonic() - 3601).spent(0) == "--max-hours"
+    assert Budget(hours=1.0, epochs=5).reached(5) == "--max-epochs"
+    assert Budget(hours=1.0, epochs=5, started=time.monotonic() - 3601).reached(0) == "--max-hours"
 
 
 @pytest.mark.parametrize("limit", [{"hours": 0.0}, {"hours": -1.0}, {"hours": float("nan")}, {"epochs": 0}])
@@ -63,10 +66,10 @@ class Search:
     """A searcher with reports as a worker would make them."""
 
     def __init__(self, plan: Plan, slots: int, budget: Budget) -> None:
-        self.plan, self.board = plan, Board(planned=len(plan.trials))
+        self.plan, self.spent = plan, Spent()
         self.recorded: list[str] = []
         dispatcher = Dispatcher(plan, (), (), slots)
-        self.searcher = PlanSearcher(dispatcher, self.board, budget, lambda trial: {"name": trial.name}, self.record)
+        self.searcher = PlanSearcher(dispatcher, self.spent, budget, lambda trial: {"name": trial.name}, self.record)
 
     def record(self, trial: PlannedTrial, mark: Mapping[str, Any]) -> bool:
         assert mark == {"device": "cpu"}
@@ -111,7 +114,7 @@ def test_a_trial_is_stopped_only_where_what_it_has_trained_is_stored() -> None:
     baseline = find(search.plan, seed=0, control="dense")
     assert search.report("a", 20, baseline.end.key)
     assert search.searcher.stopped_by == "--max-epochs"
-    assert search.board.epochs == 20 and not search.board.failed
+    assert search.spent.epochs == 20 and not search.spent.failed
     assert search.searcher.suggest("b") == "FINISHED"
 
 
@@ -128,15 +131,35 @@ def test_a_trial_is_not_stopped_where_only_its_record_is_missing() -> None:
     trial = search.start("a")
     assert not search.report("a", 20, trial.end.key)
     search.end("a", 20)
-    assert list(search.board.finished) == [trial.name]
+    assert list(search.spent.finished) == [trial.name]
     assert search.searcher.suggest("b") == "FINISHED" and search.searcher.stopped_by == "--max-epochs"
 
 
 def test_the_epochs_of_the_report_itself_count() -> None:
-    """Tune tells the board of a report after it has asked whether to stop there."""
+    """Tune tells its callbacks of a report after it has asked whether to stop there."""
     search = Search(ladders(), 1, Budget(epochs=20))
     search.start("a")
     assert search.report("a", 20, "some state")
+
+
+def test_the_budget_ends_a_sweep_whatever_the_live_view_shows() -> None:
+    """Nothing is decided from the view: with none, or with one whose counts are wrong, all is the same."""
+    stopped = []
+    for show in (lambda *_: None, Board(planned=0, skipped=99, epochs_planned=-1).show):
+        search = Search(ladders(), 1, Budget(epochs=20))
+        search.searcher.show = show
+        first = search.start("a")
+        search.end("a", first.end.above + first.end.epochs)
+        stopped.append((search.searcher.suggest("b"), search.searcher.stopped_by, search.spent))
+    assert stopped[0] == stopped[1] and stopped[0][:2] == ("FINISHED", "--max-epochs")
+
+
+def test_the_live_view_changes_nothing_that_it_counts() -> None:
+    spent = Spent(running={"a": 3}, finished={"b": 20}, failed={"c"}, stopped=4)
+    before, board = copy.deepcopy(spent), Board(planned=5, epochs_planned=100, spent=spent)
+    board.show("b", {"test_accuracy": 0.9})
+    Console(file=io.StringIO()).print(view(board))
+    assert "27/100 epochs" in line(board) and spent == before
 
 
 def test_a_spent_budget_begins_nothing_more() -> None:
@@ -178,9 +201,9 @@ def test_no_more_trials_than_slots() -> None:
 def test_a_failed_trial_is_noted_and_its_epochs_count() -> None:
     search = Search(ladders(), 1, Budget())
     trial = search.start("a")
-    search.board.epoch(trial.name, 7)
+    search.spent.report(trial.name, 7)
     search.searcher.on_trial_complete("a", None, error=True)
-    assert search.board.failed == {trial.name} and search.board.epochs == 7
+    assert search.spent.failed == {trial.name} and search.spent.epochs == 7
     search.searcher.on_trial_complete("a", None, error=True)
     assert search.start("b") is not trial
 

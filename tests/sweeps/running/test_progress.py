@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 
 import pytest
 from rich.console import Console
@@ -13,11 +12,14 @@ from sweeps.running.progress import Board, view
 
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_the_view_of_a_sweep_has_one_line_of_epochs_whatever_the_width(width: int) -> None:
-    board = Board(planned=20, epochs_planned=21_230, cluster="3 nodes, 2/4 GPUs")
+    now = 0.0
+    board = Board(planned=20, epochs_planned=21_230, cluster="3 nodes, 2/4 GPUs", clock=lambda: now)
     starting = shown(board, width)
     assert starting[1].endswith("0 of 21,230 epochs  ·  warming up the workers")
-    board.first_epoch = time.monotonic() - 1_000
-    board.epoch("digits-lenet_300_100-imp-s87.04-r0-seed0", 10_000)
+    board.spent.report("digits-lenet_300_100-imp-s87.04-r0-seed0", 1)
+    board.look()
+    now = 1_000.0
+    board.spent.report("digits-lenet_300_100-imp-s87.04-r0-seed0", 10_000)
     running = shown(board, width)
     assert re.fullmatch(r"━+\D* 10,000 of 21,230 epochs  ·  \d+ epochs/s  ·  \d+:\d\d left", running[1])
     assert len(starting) == len(running) == 2

@@ -35,8 +35,7 @@ from sweeps.experiments.recipes import digits
 from sweeps.lth_search import confirm, main
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.plan import Facts, PlannedTrial, make_plan
-from sweeps.running.progress import Board
-from sweeps.running.resources import Budget
+from sweeps.running.resources import Budget, Spent
 from sweeps.running.searcher import PlanSearcher
 from sweeps.runs.ledger import Ledger
 from sweeps.search.axes import Choice, Range
@@ -68,11 +67,10 @@ class Lab:
         self.store, self.search, self.broken = Store(folder), search, broken
         self.ledger = Ledger(store=self.store, run=RUN, plan=make_plan((), {}), facts={})
         self.study = Study(search, self.store, RUN)
-        self.board = Board(planned=0)
-        self.source = Suggestions(self.study, search, self.ledger, facts_of, self.board, ["test"])
+        self.source = Suggestions(self.study, search, self.ledger, facts_of, ["test"])
         self.dispatcher = Dispatcher(self.ledger.plan, (), (), 1, self.source.rank_of)
         self.searcher = PlanSearcher(
-            self.dispatcher, self.board, Budget(), lambda trial: {"trial": trial}, self.record, self.source
+            self.dispatcher, Spent(), Budget(), lambda trial: {"trial": trial}, self.record, self.source
         )
         self.trained: list[str] = []
 
