@@ -10,6 +10,7 @@ from typing import Any
 
 from analysis.tables.exclusions import read_exclusions, unknown_trial
 from analysis.tables.run_plan import RunPlan
+from analysis.text import plural
 from analysis.verdicts.groups import group_name
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.spec.trial_spec import TrialSpec, spec_from_dict
@@ -190,7 +191,7 @@ class _Trials:
         return targets
 
     def notes(self) -> tuple[str, ...]:
-        return tuple(f"{count} trial{'s' * (count > 1)} left out: {why}" for why, count in self.left_out.items())
+        return tuple(f"{plural(count, 'trial')} left out: {why}" for why, count in self.left_out.items())
 
     def _usable(self, spec: TrialSpec) -> Finished | None:
         reason = why_not(spec)

@@ -20,7 +20,7 @@ from analysis.report.terminal import difference, is_other_claim, seeds, status_l
 from analysis.tables.parquet import Frames, as_rows
 from analysis.tables.run_plan import RunPlan
 from analysis.tables.schema import Row
-from analysis.text import percent, signed
+from analysis.text import percent, plural, signed
 from analysis.verdicts.answer import answer_sentence, headlines, of_tickets
 from analysis.verdicts.groups import TICKET
 from analysis.verdicts.questions import MIN_PAIRS
@@ -218,7 +218,7 @@ def _trial_view(row: Row) -> dict[str, Any]:
 def _machines(trials: Sequence[Row]) -> list[tuple[str, int]]:
     """Where the trials were trained, with counts: device, torch, Python, determinism."""
     found = Counter(
-        f"{row['device']}, {row['threads']} thread{'s' * (row['threads'] != 1)}, torch {row['torch_version']}, "
+        f"{row['device']}, {plural(row['threads'], 'thread')}, torch {row['torch_version']}, "
         f"Python {row['python_version']}, {'' if row['deterministic'] else 'not '}deterministic"
         for row in trials
         if row["device"] is not None
