@@ -17,8 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from analysis.text import console, table_of
-from lth_trainable.store.listing import each
-from lth_trainable.store.store import fingerprint_mark
+from lth_trainable.store.store import fingerprint_mark, map_in_threads
 from sweeps.cli.job import OK, Job, exit_code_of, facts_of, finish, open_run
 from sweeps.cli.options import Options, parse
 from sweeps.cli.until_decided import Round, look_by_look, looks_note, with_looks
@@ -113,7 +112,7 @@ def train(
         job.say(f"note: {report}", "yellow")
     board.skipped = len(stock.done)
     covered = [t for t in ledger.plan.trials if t.name not in skipped and t.is_end_of_node and t.end.key in stored]
-    for trial, result in zip(covered, each(lambda trial: ledger.record(trial, mark), covered), strict=True):
+    for trial, result in zip(covered, map_in_threads(lambda trial: ledger.record(trial, mark), covered), strict=True):
         if result is not None:
             skipped.add(trial.name)
             spent.share(trial.name)
