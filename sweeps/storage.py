@@ -23,7 +23,7 @@ import tyro
 from pyarrow import fs
 from rich.console import Console
 
-from analysis.text import console, human_bytes, say, table_of
+from analysis.text import console, human_bytes, print_line, table_of
 from lth_trainable.errors import UserError
 from lth_trainable.store.store import MANIFEST, PART, STATES, Store, map_in_threads
 from sweeps.runs.inventory import Run, damage_in, files_below, open_storage, read_manifest, read_runs, take_inventory
@@ -127,12 +127,12 @@ def _show_du(options: Options, found: Mapping[str, Any]) -> int:
     advice = "python -m sweeps.storage gc deletes them" if nobodys["states"] else ""
     if problems:
         advice = "as far as can be told: a plan could not be read"
-    say(to, f"states that nobody needs: {nobodys['states']:,}, {human_bytes(nobodys['bytes'])}", advice)
-    say(to, f"set aside as damaged: {human_bytes(found['quarantine_bytes'])} in {STATES}/quarantine")
+    print_line(to, f"states that nobody needs: {nobodys['states']:,}, {human_bytes(nobodys['bytes'])}", advice)
+    print_line(to, f"set aside as damaged: {human_bytes(found['quarantine_bytes'])} in {STATES}/quarantine")
     states = f"states in all: {total['states']:,}, {human_bytes(total['states_bytes'])}"
-    say(to, states, f"{human_bytes(total['bytes'])} with the runs")
+    print_line(to, states, f"{human_bytes(total['bytes'])} with the runs")
     for problem in problems:
-        say(to, f"note: {problem}")
+        print_line(to, f"note: {problem}")
     return 0
 
 
@@ -230,15 +230,15 @@ def _show_gc(options: Options, garbage: Sequence[Garbage]) -> int:
         sizes = [item.bytes for item in garbage if item.what == what]
         table.add_row(what, f"{len(sizes):,}", human_bytes(sum(sizes)))
     to.print(table)
-    say(to, f"{human_bytes(total)} {'would go; this was a dry run' if options.dry_run else 'deleted'}")
+    print_line(to, f"{human_bytes(total)} {'would go; this was a dry run' if options.dry_run else 'deleted'}")
     return 0
 
 
 def _list_paths(to: Console, garbage: Sequence[Garbage]) -> None:
     for item in garbage[:SHOWN]:
-        say(to, f"{item.path}  {human_bytes(item.bytes)}  {item.what}")
+        print_line(to, f"{item.path}  {human_bytes(item.bytes)}  {item.what}")
     if len(garbage) > SHOWN:
-        say(to, f"and {len(garbage) - SHOWN:,} more (all of them with --json)")
+        print_line(to, f"and {len(garbage) - SHOWN:,} more (all of them with --json)")
 
 
 # -- check -----------------------------------------------------------------------------------------------------------
@@ -262,11 +262,11 @@ def _show_check(options: Options, found: Mapping[str, Any]) -> int:
         return 1 if damaged else 0
     to = console()
     for entry in damaged:
-        say(to, f"damaged: {entry['path']}: {entry['reason']}")
+        print_line(to, f"damaged: {entry['path']}: {entry['reason']}")
     if damaged:
-        say(to, f"{len(damaged):,} damaged: rerun the sweep's command to repair, it trains anew what it must")
+        print_line(to, f"{len(damaged):,} damaged: rerun the sweep's command to repair, it trains anew what it must")
     else:
-        say(to, f"{found['states']:,} states and {found['trials']:,} trials are as they were written")
+        print_line(to, f"{found['states']:,} states and {found['trials']:,} trials are as they were written")
     return 1 if damaged else 0
 
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from analysis.barriers import networks as barrier_rows
-from analysis.barriers.targets import Target
+from analysis.barriers.networks import about_line, line_rows
+from analysis.barriers.targets import BarrierTarget
 from analysis.tables import schema
 from analysis.tables.parquet import write_table
 from analysis.tables.run_plan import RunPlan
@@ -75,10 +75,10 @@ class Cost:
     seconds: float
 
 
-class Job:
+class BarrierJob:
     """The copies of one network and the lines between them."""
 
-    def __init__(self, store: Store, run: str, target: Target, settings: Settings) -> None:
+    def __init__(self, store: Store, run: str, target: BarrierTarget, settings: Settings) -> None:
         from lth_trainable.training.execution import execution_like
 
         self.store, self.run, self.target, self.settings = store, run, target, settings
@@ -172,8 +172,8 @@ class Job:
         curves: dict[tuple[str, str], Any] = dict.fromkeys(itertools.product(PARTS, BATCH_NORMS))
         if not (a.diverged or b.diverged):
             curves = dict(errors_between(self.start, a.tensors, b.tensors, points))
-        common = barrier_rows.about(self.target, self.start.step, pair, self.mark["device"])
-        rows = barrier_rows.line_rows(common, alphas(points), curves)
+        common = about_line(self.target, self.start.step, pair, self.mark["device"])
+        rows = line_rows(common, alphas(points), curves)
         about = {"kind": "line", "trial": self.target.trial.name, "copies": [self.copy_path(seed) for seed in pair]}
         self.store.seal(path, {ROWS: to_json(rows)}, about)
 
@@ -196,7 +196,7 @@ class Job:
         return copy
 
 
-def cost_of(jobs: Sequence[Job]) -> Cost:
+def cost_of(jobs: Sequence[BarrierJob]) -> Cost:
     """What doing the jobs takes; seconds by the median epoch of each ticket's own training."""
     left = [(job, len(job.copies_left)) for job in jobs]
     return Cost(
@@ -207,7 +207,7 @@ def cost_of(jobs: Sequence[Job]) -> Cost:
     )  # fmt: skip
 
 
-def do_all(jobs: Sequence[Job], on_job: Callable[[], None]) -> list[Row]:
+def do_all(jobs: Sequence[BarrierJob], on_job: Callable[[], None]) -> list[Row]:
     """Rows of all jobs, in their order."""
     rows: list[Row] = []
     for job in jobs:

@@ -55,8 +55,8 @@ def write_figures(run: str, out: Path | None = None, kind: Format = "pdf", theme
 
     Raises `UserError` where there is no run, it was not gathered yet, or a file cannot be written.
     """
-    from analysis.figures.accuracy import WRITERS
     from analysis.figures.gallery import Material, drawn, read_suggestions  # matplotlib takes a second to import
+    from analysis.figures.style import WRITERS
 
     store, name = find_run(run)
     material = Material(frames=load(run), suggestions=read_suggestions(store, name))

@@ -14,9 +14,18 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from analysis.barriers.networks import DONE, STABLE_PP
-from analysis.figures.accuracy import STYLE, THEMES, Theme, frame
-from analysis.report.barriers import RAW, RECOMPUTED, Network, has_batch_norm, ladder_labels, networks, shared_label
+from analysis.barriers.networks import (
+    DONE,
+    RAW,
+    RECOMPUTED,
+    STABLE_PP,
+    Network,
+    has_batch_norm,
+    ladder_labels,
+    networks,
+    shared_label,
+)
+from analysis.figures.style import STYLE, THEMES, Theme, frame
 from analysis.tables.schema import Row
 
 PARTS = ("test", "train")

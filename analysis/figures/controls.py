@@ -9,9 +9,9 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.figures.accuracy import STYLE, Theme, is_crowded
+from analysis.figures.accuracy import is_crowded
 from analysis.figures.curves import Curve, Level, Panel, panels
-from analysis.figures.style import MOST_PANELS, REMAINING, canvas, dress, line, remaining_axis, theme_of
+from analysis.figures.style import MOST_PANELS, REMAINING, STYLE, Theme, canvas, dress, line, remaining_axis, theme_of
 from analysis.tables.parquet import Frames
 
 HEIGHT, BAND = 2.2, 0.16  # inches; opacity of the dense interval

@@ -15,9 +15,18 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.figures.accuracy import STYLE, Theme, colour_and_dashes
 from analysis.figures.curves import Ladder, Level, ladders, level_of
-from analysis.figures.style import REMAINING, canvas, dress, line, remaining_axis, theme_of
+from analysis.figures.style import (
+    REMAINING,
+    STYLE,
+    Theme,
+    canvas,
+    colour_and_dashes,
+    dress,
+    line,
+    remaining_axis,
+    theme_of,
+)
 from analysis.tables.parquet import Frames, as_rows
 from analysis.tables.schema import Row
 

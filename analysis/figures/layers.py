@@ -12,9 +12,8 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from analysis.figures.accuracy import STYLE, Theme
 from analysis.figures.curves import Ladder, ladders
-from analysis.figures.style import LEFT, MOST_PANELS, canvas, dress, theme_of
+from analysis.figures.style import LEFT, MOST_PANELS, STYLE, Theme, canvas, dress, theme_of
 from analysis.tables.parquet import Frames
 from analysis.text import percent
 

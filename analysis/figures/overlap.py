@@ -9,9 +9,8 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from analysis.figures.accuracy import STYLE, colour_and_dashes
 from analysis.figures.curves import ladder_labels
-from analysis.figures.style import REMAINING, canvas, dress, line, remaining_axis, theme_of
+from analysis.figures.style import REMAINING, STYLE, canvas, colour_and_dashes, dress, line, remaining_axis, theme_of
 from analysis.tables.parquet import Frames, as_rows
 
 TITLES = {"seed": "between seeds", "rewind": "between rewind points", "criterion": "between criteria"}

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.figures.accuracy import THEMES, Theme, frame
 from analysis.figures.spacing import ticks
 from analysis.text import percent
 from lth_trainable.errors import unknown_name
@@ -19,12 +21,47 @@ WIDTH, COLUMNS, MOST_PANELS = 7.2, 2, 8  # inches: text width of a two-column pa
 LEFT, RIGHT, GAP, TOP, AXIS, KEY_LINE = 0.62, 0.15, 0.62, 0.38, 0.52, 0.19  # inches; AXIS: tick and axis labels below
 LETTER_PT, HANDLE_PT = 5.0, 38.0  # width of a letter of 8.5 pt, and of what stands before it in the key
 
+REMAINING = "weights remaining (%, log scale)"
+_DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1)))  # of curves beyond the palette
+STYLE = {
+    "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans", "Verdana"], "font.size": 9,
+    "svg.fonttype": "none", "svg.hashsalt": "lottery-sweep", "pdf.fonttype": 42, "axes.unicode_minus": True,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Theme:
+    """Colours of a figure; the background is transparent unless it is written as PNG."""
+
+    text: str
+    muted: str
+    grid: str
+    background: str
+    series: tuple[str, ...]
+
+
+THEMES = {
+    "light": Theme(
+        text="#1a1a1a", muted="#5c5c5c", grid="#e3e3e3", background="#ffffff",
+        series=("#0072b2", "#d55e00", "#009e73", "#aa4499", "#b07d00", "#3f8fc4", "#7a7a7a"),
+    ),
+    "dark": Theme(
+        text="#ececec", muted="#a8a8a8", grid="#383838", background="#16181c",
+        series=("#56b4e9", "#ff8c42", "#2fc79a", "#e08fc8", "#f0c040", "#9ecbff", "#c0c0c0"),
+    ),
+}  # fmt: skip
+
 
 def theme_of(name: str) -> Theme:
     """Raises `UserError` for an unknown one."""
     if name not in THEMES:
         raise unknown_name("theme", name, THEMES)
     return THEMES[name]
+
+
+def colour_and_dashes(index: int, theme: Theme) -> tuple[str, Any]:
+    """Of the curve of that number: colours of the palette, then the same with other dashes."""
+    return theme.series[index % len(theme.series)], _DASHES[index // len(theme.series) % len(_DASHES)]
 
 
 def canvas(count: int, height: float, key: Sequence[Line2D], theme: Theme) -> tuple[Figure, list[Any]]:
@@ -66,6 +103,17 @@ def dress(axis: Any, title: str, x: str, y: str, theme: Theme) -> None:
     frame(axis, theme)
 
 
+def frame(axis: Any, theme: Theme) -> None:
+    """Ticks, spines and faint lines across, as in every figure."""
+    axis.grid(axis="y", color=theme.grid, linewidth=0.7)
+    axis.set_axisbelow(True)
+    axis.tick_params(colors=theme.text, length=3, width=0.8)
+    for side in ("top", "right"):
+        axis.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axis.spines[side].set_color(theme.muted)
+
+
 def remaining_axis(axis: Any, values: Iterable[float]) -> None:
     """Weights remaining (per cent), logarithmic, from many on the left to few on the right, ticks at the values."""
     at = sorted(set(values), reverse=True)
@@ -82,4 +130,26 @@ def line(colour: str, label: str, **style: Any) -> Line2D:
     return Line2D([], [], color=colour, label=label, **({"linewidth": 1.6} | style))
 
 
-REMAINING = "weights remaining (%, log scale)"
+def to_svg(figure: Figure) -> bytes:
+    """SVG with text as text; the same figure gives the same bytes (fixed salt, no date)."""
+    return _saved(figure, "svg", transparent=True, metadata={"Date": None, "Creator": None})
+
+
+def to_png(figure: Figure, dpi: int = 200) -> bytes:
+    """PNG on the theme's background."""
+    return _saved(figure, "png", dpi=dpi, metadata={"Software": None})
+
+
+def to_pdf(figure: Figure) -> bytes:
+    """PDF with its fonts embedded as TrueType; the same figure gives the same bytes (no dates)."""
+    return _saved(figure, "pdf", transparent=True, metadata={"CreationDate": None, "Creator": None, "Producer": None})
+
+
+def _saved(figure: Figure, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    with mpl.rc_context(STYLE):
+        figure.savefig(buffer, format=kind, **options)
+    return buffer.getvalue()
+
+
+WRITERS: dict[str, Callable[[Figure], bytes]] = {"pdf": to_pdf, "svg": to_svg, "png": to_png}

@@ -10,9 +10,8 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.figures.accuracy import STYLE, Theme
 from analysis.figures.curves import Ladder, Level, ladders, level_of
-from analysis.figures.style import MOST_PANELS, canvas, dress, line, theme_of
+from analysis.figures.style import MOST_PANELS, STYLE, Theme, canvas, dress, line, theme_of
 from analysis.tables.parquet import Frames
 from analysis.text import percent
 

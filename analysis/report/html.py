@@ -6,21 +6,21 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from analysis.figures.accuracy import THEMES, to_svg
 from analysis.figures.gallery import Material, drawn, read_suggestions
+from analysis.figures.style import THEMES, to_svg
 from analysis.labels import claim_label, common_label, dense_label, short_labels
-from analysis.report.savings import Savings, savings
 from analysis.report.terminal import difference, is_other_claim, seeds, status_line
 from analysis.tables.parquet import Frames, as_rows
 from analysis.tables.run_plan import RunPlan
 from analysis.tables.schema import Row
-from analysis.text import percent, signed
+from analysis.text import percent, plural, signed
 from analysis.verdicts.answer import answer_sentence, headlines, of_tickets
 from analysis.verdicts.groups import TICKET
 from analysis.verdicts.questions import MIN_PAIRS
@@ -30,6 +30,26 @@ from lth_trainable.store.store import Store
 TEMPLATE = "report.html.jinja"
 NOTHING = "–"
 _UNITS = {"percentage points": "pp"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Savings:
+    """Of the trials with a record. alone: as if each had been trained by itself, its whole chain; own: what they
+    trained. flops_*: theoretical multiply-adds of training all chains; None where no trial has them."""
+
+    n_trials: int
+    epochs_alone: int
+    epochs_distinct: int
+    epochs_own: int
+    seconds_alone: float
+    seconds_own: float
+    flops_dense: float | None
+    flops_sparse: float | None
+
+    @property
+    def epochs_saved_pct(self) -> float:
+        """Per cent of the epochs asked for that were not trained; 0 where none were asked for."""
+        return 100 * (1 - self.epochs_own / self.epochs_alone) if self.epochs_alone else 0.0
 
 
 def write_report(store: Store, run: str, frames: Frames, plan: RunPlan) -> None:
@@ -133,6 +153,23 @@ def _effect(row: Row) -> str:
     return NOTHING if row["effect"] is None else f"{difference(row)} {_UNITS.get(row['unit'], row['unit'])}"
 
 
+def savings(frames: Frames) -> Savings:
+    """The sums. Distinct epochs are counted by who trained them, level and epoch."""
+    trials = frames.trials[frames.trials["epochs_total"].notna()]
+    epochs = frames.epochs[["trained_by", "level", "epoch"]].drop_duplicates()
+    known = trials["flops_dense"].notna()
+    return Savings(
+        n_trials=len(trials),
+        epochs_alone=int(trials["epochs_total"].sum()),
+        epochs_distinct=len(epochs),
+        epochs_own=int(trials["epochs_trained"].sum()),
+        seconds_alone=float(trials["seconds_total"].sum()),
+        seconds_own=float(trials["train_seconds"].sum()),
+        flops_dense=float(trials.loc[known, "flops_dense"].sum()) if known.any() else None,
+        flops_sparse=float(trials.loc[known, "flops_sparse"].sum()) if known.any() else None,
+    )
+
+
 def _work_view(work: Savings, planned: int) -> list[tuple[str, str, str]]:
     """What; planned, or were each trial trained alone; what there is, or was trained; text."""
     return [
@@ -181,7 +218,7 @@ def _trial_view(row: Row) -> dict[str, Any]:
 def _machines(trials: Sequence[Row]) -> list[tuple[str, int]]:
     """Where the trials were trained, with counts: device, torch, Python, determinism."""
     found = Counter(
-        f"{row['device']}, {row['threads']} thread{'s' * (row['threads'] != 1)}, torch {row['torch_version']}, "
+        f"{row['device']}, {plural(row['threads'], 'thread')}, torch {row['torch_version']}, "
         f"Python {row['python_version']}, {'' if row['deterministic'] else 'not '}deterministic"
         for row in trials
         if row["device"] is not None

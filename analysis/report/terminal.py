@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from analysis.labels import claim_label, common_label, dense_label, short_labels
-from analysis.report.narrow import GAP, narrow_table
 from analysis.tables.geometry import left_out
 from analysis.tables.parquet import OPTIONAL, Frames, as_rows
 from analysis.tables.schema import STATUSES, TABLES, Row
-from analysis.text import signed
+from analysis.text import PLAIN_WIDTH, human_bytes, print_line, signed
 from analysis.verdicts.answer import answer_sentence, headlines
 from analysis.verdicts.baselines import DENSE_KINDS
 from analysis.verdicts.groups import TICKET
 from analysis.verdicts.rows import LADDER_CLAIM
 
-WIDTH, LEAST_VERDICT = 100, 18  # columns: of the whole table, of the last
+WIDTH, LEAST_VERDICT = PLAIN_WIDTH, 18  # columns: of the whole table, of the last
+GAP = 2  # columns between two
 BASELINES = "baselines"  # heading of theirs
 STYLES = {
     "beats dense": "bold green", "matches dense": "green", "falls short": "red", "undecided": "yellow",
     "yes": "green", "no": "red",
+}  # fmt: skip
+_AGAINST = {
+    "dense": "", "dense_stretched": ", against stretched dense", "dense_restarts": ", against dense with restarts",
 }  # fmt: skip
 
 
@@ -39,7 +41,43 @@ def verdict_view(verdicts: pd.DataFrame, width: int) -> RenderableType:
     if "dense of" in columns:
         columns["dense of"] = [cell.removesuffix(", stretched") for cell in columns["dense of"]]
     labels = short_labels([row["ladder"] for row in rows])
-    return narrow_table(_title(rows), rows, labels, columns, [_verdict(row) for row in rows])
+    return _narrow_table(_title(rows), rows, labels, columns, [_verdict(row) for row in rows])
+
+
+def _narrow_table(
+    title: str,
+    rows: Sequence[Row],
+    labels: Mapping[str, str],
+    columns: Mapping[str, Sequence[str]],
+    last: Sequence[Text],
+) -> RenderableType:
+    """rows: headlines. labels: of ladders. columns: heading -> cells, one a row; last: cells of the verdict, wrapped.
+
+    All columns are as wide in each ladder, so that numbers stand below each other.
+    """
+    widths = {heading: max(map(len, [heading, *cells])) for heading, cells in columns.items()}
+    parts: list[RenderableType] = [Text(title, style="bold")]
+    before: tuple[str, str, str] | None = None
+    for i, row in enumerate(rows):
+        place = row["ladder"], row["kind"], row["role"]
+        if place != before:
+            role = "baseline " if row["role"] == "baseline" else ""
+            against = _AGAINST.get(row["kind"], ", against other dense networks")
+            parts += [Text(f"{role}{labels[row['ladder']]}{against}"), _narrow_part(widths, heading=before is None)]
+        assert isinstance(parts[-1], Table)
+        parts[-1].add_row(*(cells[i] for cells in columns.values()), last[i])
+        before = place
+    return Group(*parts)
+
+
+def _narrow_part(widths: Mapping[str, int], heading: bool) -> Table:
+    """The first one has the headings."""
+    table = Table(box=None, padding=(0, GAP, 0, 0), show_header=heading, pad_edge=False)
+    for name, width in widths.items():
+        right = "right" if name in ("sparsity", "seeds") else "left"
+        table.add_column(name, justify=right, width=width, no_wrap=True)  # type: ignore[arg-type]
+    table.add_column("verdict")
+    return table
 
 
 def verdict_table(verdicts: pd.DataFrame) -> Table:
@@ -87,11 +125,6 @@ def claims_table(verdicts: pd.DataFrame) -> Table:
     return table
 
 
-def plain_console() -> Console:
-    """As wide as the terminal, or as the tables where there is none."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
-
-
 def show(console: Console, frames: Frames, run: str) -> None:
     """Print the verdicts, other claims, the answer, the trials that are not done, and the paths below `run`."""
     if len(frames.verdicts):
@@ -105,18 +138,16 @@ def show(console: Console, frames: Frames, run: str) -> None:
     console.print(answer(frames.verdicts), soft_wrap=not console.is_terminal, highlight=False)
     trials = as_rows(frames.trials)
     style = "dim" if all(row["status"] == "done" for row in trials) else "yellow"
-    console.print(status_line(frames), style=style, soft_wrap=True, highlight=False)
+    print_line(console, status_line(frames), style=style)
     for row in trials:
         if row["status"] not in ("done", "missing"):
             reason = f": {row['reason']}" if row["reason"] else ""
-            console.print(Text(f"  {row['status']}: {row['trial']}{reason}", style="yellow"), soft_wrap=True)
+            print_line(console, f"  {row['status']}: {row['trial']}{reason}", style="yellow")
     for name, work in left_out(frames).items():
-        size = f"{work.rows:,.0f} rows from {work.bytes / 1e9:.1f} GB"
-        console.print(
-            f"{name} is left empty, being {size}: --geometry all", style="dim", soft_wrap=True, highlight=False
-        )
+        size = f"{work.rows:,.0f} rows from {human_bytes(work.bytes)}"
+        print_line(console, f"{name} is left empty, being {size}: --geometry all", style="dim")
     for what, path in paths(run).items():
-        console.print(Text(f"{what}  {path}"), soft_wrap=True)
+        print_line(console, f"{what}  {path}")
 
 
 def status_line(frames: Frames) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lth_trainable.spec.segments import Segment, rewind_key, segments
 from lth_trainable.spec.trial_spec import TrialSpec
@@ -128,6 +128,15 @@ class Plan:
     def epochs_distinct(self) -> int:
         """Epochs of the whole tree: what the sweep costs when everything is trained once."""
         return sum(node.epochs for node in self.nodes)
+
+    def for_seeds(self, seeds: Collection[int]) -> Plan:
+        """The trials of these seeds: what `make_plan` makes of them alone, since no two seeds share training."""
+        trials = tuple(trial for trial in self.trials if trial.spec.seed in seeds)
+        kept = {id(node) for trial in trials for node in trial.end.path()}
+        nodes = tuple(node for node in self.nodes if id(node) in kept)
+        keys = {node.key for node in nodes}
+        points = {key: found for key, found in self.mid_epoch_points.items() if key in keys}
+        return replace(self, trials=trials, nodes=nodes, mid_epoch_points=points)
 
     def by_key(self) -> dict[str, Node]:
         return {node.key: node for node in self.nodes}

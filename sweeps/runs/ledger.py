@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,10 @@ class Ledger:
     def path(self) -> str:
         """The run's path as a person would type it."""
         return self.store.at(self.run)
+
+    def for_seeds(self, seeds: Collection[int]) -> Ledger:
+        """The ledger of these seeds' trials alone."""
+        return replace(self, plan=self.plan.for_seeds(seeds))
 
     def check_writable(self) -> None:
         """Raise `UserError` where the run cannot be written, before anything is trained."""

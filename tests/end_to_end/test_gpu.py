@@ -19,7 +19,7 @@ from lth_trainable.store.store import Store
 from lth_trainable.store.trials import load_masks, load_trial
 from lth_trainable.training.execution import Execution
 from lth_trainable.training.run import run_trial
-from tests.lth_trainable.pruning.test_sparsify import callback, learner, masked
+from tests.support.callback import callback, learner, masked
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

@@ -24,8 +24,7 @@ from analysis.report.barriers import barrier_table, stable_sentences
 from analysis.tables.schema import TABLES
 from lth_trainable.training.instability import Copy, Start, alphas, train_copy
 from tests.support.barriers import CONTROLS, DENSE, OTHERS, TICKETS, train_run
-
-ROOT = Path(__file__).parents[3]
+from tests.support.command import ROOT
 
 
 @pytest.fixture(scope="module")

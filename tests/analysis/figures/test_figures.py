@@ -16,16 +16,15 @@ import pytest
 import analysis
 from analysis.__main__ import main
 from analysis.figures import curves
-from analysis.figures.accuracy import THEMES, accuracy_figure
+from analysis.figures.accuracy import accuracy_figure
 from analysis.figures.controls import controls_figure
 from analysis.figures.early_stop import stops
 from analysis.figures.gallery import Material, drawn
 from analysis.figures.layers import strips
 from analysis.figures.overlap import _both, overlap_figure, overlap_series
-from analysis.figures.style import MOST_PANELS
+from analysis.figures.style import MOST_PANELS, THEMES
 from analysis.figures.training import _palette, courses, training_figure
-from analysis.report.html import report_html
-from analysis.report.savings import savings
+from analysis.report.html import report_html, savings
 from analysis.tables.parquet import Frames, as_rows, to_frames
 from analysis.tables.run_plan import Rule, RunPlan
 from analysis.tables.schema import TABLES, table

@@ -20,7 +20,8 @@ from analysis import labels
 from analysis import text as text_of
 from analysis.figures import curves
 from analysis.figures import spacing as layout
-from analysis.figures.accuracy import accuracy_figure, to_png, to_svg
+from analysis.figures.accuracy import accuracy_figure
+from analysis.figures.style import to_png, to_svg
 from analysis.report.html import inline_svg
 from analysis.report.terminal import claims_table, status_line, verdict_view
 from analysis.tables import schema

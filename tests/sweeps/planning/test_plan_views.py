@@ -260,14 +260,15 @@ def test_summary_has_the_plans_figures() -> None:
     assert rows["epochs to train"] == [f"{work.epochs:,}", f"of {plan.epochs_distinct:,}, each once"]
     assert rows["saved"] == ["2,832", "2.65 times less, by sharing"]
     assert rows["critical path"][0] == str(work.critical_path)
-    assert rows["disk"] == ["38 MB"]
+    assert rows["disk"] == ["38.4 MB"]
     assert rows["time"] == ["1:05:05", "4 at a time"]
     unknown = shown(plan_summary(plan, work, done, seconds=None, slots=4, bytes_=None))
     assert sum("unknown" in line for line in unknown) == 2
 
 
 @pytest.mark.parametrize(
-    ("count", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (999_600, "1.0 MB"), (123_456_789_012, "123 GB")]
+    ("count", "text"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (999_600, "999.6 kB"), (123_456_789_012, "123.5 GB")],
 )
 def test_bytes_are_in_human_units(count: int, text: str) -> None:
     assert human_bytes(count) == text
