@@ -25,8 +25,7 @@ from rich.console import Console
 
 from analysis.text import console, human_bytes, print_line, table_of
 from lth_trainable.errors import UserError
-from lth_trainable.store.listing import each
-from lth_trainable.store.store import MANIFEST, PART, STATES, Store
+from lth_trainable.store.store import MANIFEST, PART, STATES, Store, map_in_threads
 from sweeps.runs.inventory import Run, damage_in, files_below, open_storage, read_manifest, read_runs, take_inventory
 
 WRITING_SECONDS = 3600.0  # files younger than this may belong to a seal that another driver is at
@@ -151,13 +150,13 @@ def gc(store: Store, dry_run: bool = False) -> list[Garbage]:
     def found(folder: str) -> list[Garbage]:
         return _garbage(store, folder, inventory.states[folder], runs)
 
-    listed = zip(inventory.states, each(found, inventory.states), strict=True)
+    listed = zip(inventory.states, map_in_threads(found, inventory.states), strict=True)
     garbage = {folder: items for folder, items in listed if items}
     full = {folder.rpartition("/")[0] for folder in inventory.states}
     empty = [key for key, info in inventory.keys.items() if key not in full and _is_old(info)]
     if not dry_run:
         runs = _known_runs(store)  # again: a driver may have started since
-        garbage = dict(zip(garbage, each(lambda folder: _sweep(store, folder, runs), garbage), strict=True))
+        garbage = dict(zip(garbage, map_in_threads(lambda folder: _sweep(store, folder, runs), garbage), strict=True))
         for key in {folder.rpartition("/")[0] for folder in garbage} | set(empty):
             _drop_if_empty(store, key)
     gone = [item for items in garbage.values() for item in items]
@@ -250,7 +249,7 @@ def check(store: Store) -> dict[str, Any]:
     inventory = take_inventory(store)
     sealed = [folder for folder, files in inventory.states.items() if MANIFEST in files]
     folders = sorted([*sealed, *inventory.trials])
-    reasons = dict(zip(folders, each(lambda folder: damage_in(store, folder), folders), strict=True))
+    reasons = dict(zip(folders, map_in_threads(lambda folder: damage_in(store, folder), folders), strict=True))
     damaged = [{"path": folder, "reason": reason} for folder in folders for reason in reasons[folder]]
     plans = [{"path": run.name, "reason": run.problem} for run in read_runs(store) if run.problem]
     return {"storage": store.uri, "states": len(sealed), "trials": len(inventory.trials), "damaged": plans + damaged}

@@ -25,7 +25,8 @@ from rich.text import Text
 from analysis.text import console, print_line, table_of
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.spec.trial_spec import spec_from_dict
-from lth_trainable.store.store import Damaged, finished_trials, open_run
+from lth_trainable.store.store import Damaged
+from lth_trainable.store.trials import finished_trials, open_run
 
 PARTS = ("weights", "masks", "metrics")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,8 @@ from analysis.text import plural
 from analysis.verdicts.groups import group_name
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.spec.trial_spec import TrialSpec, spec_from_dict
-from lth_trainable.store.store import RECORD, Damaged, Sealed, Store
+from lth_trainable.store.store import Damaged, Sealed, Store
+from lth_trainable.store.trials import read_record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +204,7 @@ class _Trials:
     def _read(self, spec: TrialSpec) -> Finished | None:
         try:
             folder = self.store.find(self.store.trial(self.run, spec.name))
-            record = json.loads(self.store.content(folder, RECORD)) if folder is not None else None
+            record = read_record(self.store, folder) if folder is not None else None
         except Damaged as damage:
             raise UserError(f"{damage}; rerun the sweep's command to repair it") from damage
         if folder is None or record is None or record["status"] != "done":

@@ -15,10 +15,11 @@ from analysis.text import print_line, table_of
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.spec.segments import Segment, segments
 from lth_trainable.spec.trial_spec import spec_from_dict
-from lth_trainable.store.store import FAILURE, HISTORY, RECORD, STATES, Damaged, Store
+from lth_trainable.store.store import HISTORY, STATES, Damaged, Store
+from lth_trainable.store.trials import read_failure, read_record
 from sweeps.planning.plan import Facts
 from sweeps.runs.inventory import damage_in, read_manifest
-from sweeps.runs.survey import Survey, failure
+from sweeps.runs.survey import Survey
 
 TRACEBACK = 12  # last lines that are shown
 _SHOWN = "sparsity_pct", "test_accuracy", "valid_accuracy", "best_valid_accuracy", "test_loss", "valid_loss"
@@ -45,12 +46,13 @@ def about_trial(survey: Survey, name: str) -> dict[str, Any]:
     rows = record["epochs"] if record else _rows(survey, chain)
     manifest = read_manifest(store, path) or {}
     folders = [path, *sorted(set(manifest.get("states", {}).values()))]
+    failure = read_failure(store, path)
     return {
         **asdict(survey.statuses[name]), "key": entry["key"], "why": record.get("reason"),
         "spec": {field: value for field, value in entry["spec"].items() if value is not None},
         "chain": [_about_segment(survey, segment, rows) for segment in chain], "result": record.get("result") or {},
         "epochs_trained": record.get("epochs_trained"), "train_seconds": record.get("train_seconds"),
-        "failure": failure(store, path) if store.exists(f"{path}/{FAILURE}") else None,
+        "failure": asdict(failure) if failure is not None else None,
         "damaged": [f"{folder}: {reason}" for folder in folders for reason in damage_in(store, folder)],
         "set_aside": _set_aside(store, survey.run, name),
     }  # fmt: skip
@@ -59,7 +61,7 @@ def about_trial(survey: Survey, name: str) -> dict[str, Any]:
 def _record(store: Store, path: str) -> dict[str, Any] | None:
     try:
         folder = store.find(path)
-        return dict(json.loads(store.content(folder, RECORD))) if folder else None
+        return read_record(store, folder) if folder else None
     except (Damaged, UserError):
         return None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import xml.etree.ElementTree as ET
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from sweeps.planning.plan import Facts, Plan, make_plan
 from sweeps.planning.plan_figure import draw_plan, place
 from sweeps.planning.plan_text import plan_summary, plan_tree
 from sweeps.planning.work import work_left
+from tests.support.svg import texts
 
 FACTS = {("digits", 0): Facts(digest="d", n_train=1200)}
 
@@ -48,7 +48,7 @@ def tree_of(plan: Plan, done: Collection[str] = (), stored: Collection[str] = ()
 def drawn(plan: Plan, path: Path, done: Collection[str] = (), stored: Collection[str] = ()) -> list[str]:
     """The texts of the picture."""
     draw_plan(plan, work_left(plan, done, stored), done, stored, str(path))
-    return [element.text or "" for element in ET.parse(path).iter("{http://www.w3.org/2000/svg}text")]
+    return texts(path.read_bytes())
 
 
 def finished(plan: Plan, names: Collection[str]) -> set[str]:
