@@ -18,6 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from analysis.labels import SEEDS, without_fields
 from analysis.tables import schema
 from analysis.tables.columns import spec_columns
 from analysis.tables.exclusions import EXCLUSIONS, Exclusions, check_trials, read_exclusions
@@ -182,14 +183,14 @@ def _trial_row(run: str, name: str, found: Found, planned: PlanEntry | None) -> 
     """A row of trials.parquet; what the trial does not have is left out, so null."""
     record = found.record
     spec = record.get("spec") or (planned.spec if planned else None)
-    group = group_name(name)
+    columns = spec_columns(spec) if spec else dict.fromkeys(schema.SPEC_FIELDS)
     return {
         "run": run,
         "trial": name,
         "key": record.get("key") or (planned.key if planned else None),
-        "group": group,
-        "ladder": ladder_name(group),
-        **(spec_columns(spec) if spec else dict.fromkeys(schema.SPEC_FIELDS)),
+        "group": group_name(columns) if spec else without_fields(name, SEEDS),
+        "ladder": ladder_name(columns) if spec else without_fields(name, (*SEEDS, "target_sparsity_pct")),
+        **columns,
         **_measured(record),
         **_provenance(record),
     }

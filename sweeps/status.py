@@ -19,8 +19,8 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
+from analysis.labels import SEEDS, without_fields
 from analysis.text import console, duration, say, table_of
-from analysis.verdicts.groups import group_name, ladder_name
 from lth_trainable.errors import UserError
 from sweeps.runs.survey import Survey, read_survey
 from sweeps.runs.trial_report import about_trial, find_trial, show_trial
@@ -105,10 +105,10 @@ def _driver_line(driver: Mapping[str, Any] | None) -> str:
 
 def _folded(trials: Sequence[Mapping[str, Any]]) -> tuple[list[tuple[str, Counter[str]]], int]:
     """Statuses by group; by ladder where there are too many groups; and how many are left out even so."""
-    for name_of in (group_name, lambda trial: ladder_name(group_name(trial))):
+    for left_out in (SEEDS, (*SEEDS, "target_sparsity_pct")):
         groups: dict[str, Counter[str]] = defaultdict(Counter)
         for trial in trials:
-            groups[name_of(trial["trial"])][trial["status"]] += 1
+            groups[without_fields(trial["trial"], left_out)][trial["status"]] += 1
         if len(groups) <= GROUPS:
             break
     return list(groups.items())[:GROUPS], max(0, len(groups) - GROUPS)

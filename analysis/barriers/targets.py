@@ -141,23 +141,23 @@ class _Trials:
         """The first finished trials of each group of tickets."""
         chosen: dict[str, list[Finished]] = defaultdict(list)
         for spec in self.specs.values():
-            if spec.control != "none" or len(chosen[group_name(spec.name)]) == seeds:
+            if spec.control != "none" or len(chosen[group_name(spec.canonical())]) == seeds:
                 continue
             reason = why_not(spec)
             trial = None if reason else self.finished(spec)
             if trial is None:
                 self.left_out[reason or "not finished, or excluded"] += 1
             else:
-                chosen[group_name(spec.name)].append(trial)
+                chosen[group_name(spec.canonical())].append(trial)
         return [trial for trials in chosen.values() for trial in trials]
 
     def named(self, names: Sequence[str]) -> tuple[list[Finished], list[Finished]]:
         """Tickets and dense trials of these names. Raises `UserError`."""
         found: dict[str, Finished] = {}
         for name in names:
-            members = [spec for spec in self.specs.values() if name in (spec.name, group_name(spec.name))]
+            members = [spec for spec in self.specs.values() if name in (spec.name, group_name(spec.canonical()))]
             if not members:
-                valid = {value for spec in self.specs.values() for value in (spec.name, group_name(spec.name))}
+                valid = {value for spec in self.specs.values() for value in (spec.name, group_name(spec.canonical()))}
                 raise unknown_trial("TRIAL", name, valid, "a trial of the run, or a group: a name without its seed")
             trials = [trial for spec in members if (trial := self._usable(spec)) is not None]
             if not trials:

@@ -23,9 +23,13 @@ IMPORTED = "ticket"  # stands in a name where the schedule of other tickets stan
 def trial_name(spec: TrialSpec) -> str:
     """Such as digits-lenet_300_100-imp-s87.04-r1-seed3: coordinates, then what is not at its default, then the seed."""
     values = {f.name: getattr(spec, f.name) for f in fields(spec)}
+    return name_of(named_fields(values))
+
+
+def name_of(named: Mapping[str, Any]) -> str:
+    """The name that spells out these fields, as `named_fields` gives them; of a group, where some are left out."""
     return "-".join(
-        IMPORTED if name == "schedule" and value is None else name_part(name, value)
-        for name, value in named_fields(values).items()
+        IMPORTED if name == "schedule" and value is None else name_part(name, value) for name, value in named.items()
     )
 
 

@@ -110,9 +110,10 @@ def _first(job: Job, looks: Sequence[int]) -> int:
     from analysis.verdicts.groups import group_name
 
     planned = read_plan(store, run)
-    before = {group_name(t.name) for t in planned.trials if t.role == TICKET}
-    roles = {t.name: job.ledger.roles.get(t.name, role_of(t.spec)) for t in job.ledger.plan.trials}
-    found = {group_name(name) for name, role in roles.items() if role == TICKET}
+    before = {group_name(t.spec) for t in planned.trials if t.role == TICKET}
+    roles = job.ledger.roles
+    tickets = (t.spec for t in job.ledger.plan.trials if roles.get(t.name, role_of(t.spec)) == TICKET)
+    found = {group_name(spec.canonical()) for spec in tickets}
     if planned.rule.looks and before != found:
         other = sorted(before ^ found)[0]
         raise UserError(

@@ -22,7 +22,16 @@ from analysis.verdicts.claims import verdicts
 from analysis.verdicts.outlook import looks_taken, next_look, settled
 from analysis.verdicts.questions import validation_interval
 from lth_trainable.spec.trial_spec import TrialSpec
-from tests.support.records import control_rows, dense, ladder, paired, trial_rows, with_early_stop, without_early_stop
+from tests.support.records import (
+    control_rows,
+    dense,
+    ladder,
+    paired,
+    trial_rows,
+    with_early_stop,
+    with_fields,
+    without_early_stop,
+)
 
 RULE = Rule(margin_pp=1.0)
 UP = [1.5, 1.8, 1.6, 1.9, 1.7]
@@ -401,20 +410,17 @@ def two_rates(
     for row in rows:
         base = tickets[row["seed"]]["test_accuracy"]
         accuracy = base - best[row["seed"]] / 100 if row["control"] == "dense" else base - 0.05
-        name = row["trial"].replace("lr0.001", "lr0.01")
-        other.append(row | {"lr": 0.01, "trial": name, "test_accuracy": accuracy, "valid_accuracy": 0.92})
+        other.append(with_fields(row, lr=0.01) | {"test_accuracy": accuracy, "valid_accuracy": 0.92})
     narrow = [
-        row | {
-            "width_pct": 50.0, "n_weights": tickets[0]["n_kept"], "trial": row["trial"].replace("dense", "dense-w50"),
+        with_fields(row, width_pct=50.0) | {
+            "n_weights": tickets[0]["n_kept"],
             "test_accuracy": tickets[row["seed"]]["test_accuracy"] - small[row["seed"]] / 100,
         }
         for row in rows
         if row["control"] == "dense"
     ]  # fmt: skip
     reinits = control_rows(tickets, "reinit", reinit)
-    moved = [
-        row | {"lr": 0.01, "trial": row["trial"].replace("lr0.001", "lr0.01")} for row in reinits
-    ]  # the same accuracy at the other rate
+    moved = [with_fields(row, lr=0.01) for row in reinits]  # the same accuracy at the other rate
     return [*rows, *other, *narrow, *reinits, *moved]
 
 

@@ -122,7 +122,7 @@ def test_seeds_whose_trials_differ_are_shown_apart() -> None:
 
 @pytest.mark.parametrize(
     ("change", "label"),
-    [({"lr": 0.01}, "learning rate 0.01"), ({"optimizer": "sgd"}, "sgd"), ({"order_seed": 7}, "data order 7"),
+    [({"lr": 0.01}, "learning rate 0.01"), ({"optimizer": "sgd"}, "SGD"), ({"order_seed": 7}, "data order 7"),
      ({"batch_size": 30}, "batch 30"), ({"lr_policy": "cosine"}, "cosine learning rate")],
 )  # fmt: skip
 def test_cohorts_are_labelled_by_what_differs(change: dict[str, object], label: str) -> None:
@@ -142,9 +142,9 @@ def test_branches_and_trials_are_labelled_by_what_tells_them_apart() -> None:
     special = [replace(tickets[0], reset_end=True), replace(tickets[0], criterion="random")]
     text = "\n".join(tree_of(planned([TrialSpec(control="dense"), *tickets, *special]), width=160))
     assert "IMP: prune → 40 → 64 %, LR rewinding, retrain to 20" in text
-    assert "one-shot: prune → 64 %, rewind to 0" in text
+    assert "OMP: prune → 64 %, rewind to 0" in text
     assert "IMP · random: prune → 40 → 64 %" in text
-    assert "64 % · one-shot · LR rewinding" in text
+    assert "64 % · OMP · LR rewinding" in text
     assert "64 % · IMP · rewind 0, 64 % · IMP · rewind 0 · supermask" in text
 
 
