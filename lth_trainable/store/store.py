@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 from pyarrow import fs
 
 from lth_trainable.errors import UserError
-from lth_trainable.spec.trial_spec import digest, spec_from_dict
+from lth_trainable.spec.trial_spec import spec_from_dict
+from lth_trainable.spec.values import digest
 
 if TYPE_CHECKING:
     from torch import nn
