@@ -25,10 +25,10 @@ from sweeps.running.cluster import GROWING, Cluster, fitting
 from sweeps.running.progress import Board, line
 from sweeps.running.resources import Resources
 from sweeps.running.submit import Target, Where, check_launcher_file, check_submittable, where_of, without
+from tests.support.command import ROOT, command, hashes
 
 pytest.importorskip("aiohttp", reason="for the cluster extra")
 
-ROOT = Path(__file__).parents[2]
 SMALL = ["digits", "--epochs", "1", "--sparsity", "40", "--rewind-epoch", "0", "--seeds", "1"]
 LONG = ["digits", "--epochs", "20", "--sparsity", "87.04", "--rewind-epoch", "0", "1", "--seeds", "5"]
 FILE = str(ROOT / "cluster.yaml")
@@ -40,7 +40,7 @@ ENVIRONMENT = {
 
 def sweep(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "sweeps.lth_grid", *arguments], capture_output=True, text=True, check=False, cwd=ROOT,
+        command(*arguments), capture_output=True, text=True, check=False, cwd=ROOT,
         timeout=400, env={**ENVIRONMENT, **environment},
     )  # fmt: skip
 
@@ -48,11 +48,6 @@ def sweep(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
 def summary(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     assert done.returncode == 0, done.stdout + done.stderr
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))
-
-
-def hashes(storage: Path) -> dict[str, Any]:
-    records = (storage / "digits" / "trials").glob("*/record.json")
-    return {p.parent.name: json.loads(p.read_text())["sha256"] for p in records}
 
 
 def free_ports(number: int) -> list[int]:
@@ -121,7 +116,7 @@ def test_a_command_is_submitted_and_streams_and_returns_the_jobs_exit_code(
 def test_an_interrupt_stops_the_job_which_keeps_what_is_finished(head: dict[str, str], tmp_path: Path) -> None:
     arguments = [*LONG[:-1], "20", "--storage", str(tmp_path), "--json", "--address", head["jobs"]]
     process = subprocess.Popen(
-        [sys.executable, "-m", "sweeps.lth_grid", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True, cwd=ROOT, env=ENVIRONMENT,
     )  # fmt: skip
     deadline = time.monotonic() + 240
@@ -175,7 +170,7 @@ def test_where_an_autoscaler_is_at_work_a_sweep_waits_for_a_node_that_can_take_i
 ) -> None:
     arguments = [*SMALL, "--storage", str(tmp_path), "--json", "--cpus-per-trial", "3", "--address", head["gcs"]]
     process = subprocess.Popen(
-        [sys.executable, "-m", "sweeps.lth_grid", *arguments], cwd=ROOT, text=True, stdout=subprocess.PIPE,
+        command(*arguments), cwd=ROOT, text=True, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, env={**ENVIRONMENT, GROWING: "1"},
     )  # fmt: skip
     assert process.stdout is not None
@@ -348,7 +343,7 @@ def test_three_nodes_give_what_one_machine_gives_with_one_of_them_killed_too(tmp
         assert summary(done)["done"] == 15 and "3 nodes, 0/2 GPUs" in done.stdout
         assert hashes(whole) == hashes(local)
         process = subprocess.Popen(
-            [sys.executable, "-m", "sweeps.lth_grid", *arguments, "--storage", str(killed)], cwd=ROOT, text=True,
+            command(*arguments, "--storage", str(killed)), cwd=ROOT, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**ENVIRONMENT, "RAY_ADDRESS": cluster.address},
         )  # fmt: skip
         deadline = time.monotonic() + 240

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,29 +22,9 @@ from lth_trainable.store.store import Store
 from lth_trainable.training.run import Keep, run_trial
 from sweeps.lth_grid import main
 from sweeps.running.progress import Board, line
+from tests.support.command import ROOT, command, grid, hashes, running, wait_for_trials
 
-ROOT = Path(__file__).parents[2]
 SMALL = ["--epochs", "2", "--sparsity", "40", "64", "--rewind-epoch", "0", "--seeds", "2"]
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "sweeps.lth_grid", *arguments]
-
-
-def grid(storage: Path, *arguments: str) -> tuple[int, dict[str, Any], str, str]:
-    """Exit code, the JSON of the last line, standard output and error."""
-    done = subprocess.run(
-        command("digits", *arguments, "--storage", str(storage), "--json"),
-        capture_output=True, text=True, check=False, cwd=ROOT, timeout=300,
-    )  # fmt: skip
-    last = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
-    return done.returncode, json.loads(last) if last.startswith("{") else {}, done.stdout, done.stderr
-
-
-def hashes(storage: Path, run: str = "digits") -> dict[str, Any]:
-    """Of the sealed trials: what a killed process had begun to write has no manifest."""
-    folders = [path.parent for path in (storage / run / "trials").glob("*/manifest.json")]
-    return {folder.name: json.loads((folder / "record.json").read_text())["sha256"] for folder in folders}
 
 
 @pytest.fixture(scope="module")
@@ -309,27 +286,6 @@ def test_dry_run_shows_trials_epochs_and_time_and_writes_nothing(
 def test_list_shows_the_recipes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--list"]) == 0
     assert "digits_tutorial" in capsys.readouterr().out
-
-
-@contextlib.contextmanager
-def running(storage: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        command("digits", *arguments, "--storage", str(storage), "--json"), cwd=ROOT, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
-    try:
-        yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-
-
-def wait_for_trials(storage: Path, number: int) -> None:
-    deadline = time.monotonic() + 240
-    while len(list((storage / "digits" / "trials").glob("*/manifest.json"))) < number:
-        assert time.monotonic() < deadline, "the sweep makes no progress"
-        time.sleep(0.1)
 
 
 LONG = ["--epochs", "20", "--sparsity", "87.04", "--rewind-epoch", "0", "1", "--seeds", "5"]
