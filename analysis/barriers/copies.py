@@ -27,7 +27,8 @@ from analysis.tables.run_plan import RunPlan
 from analysis.tables.schema import Row
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.spec.trial_spec import digest
-from lth_trainable.store.store import Damaged, Store, load_masks, to_json
+from lth_trainable.store.store import Damaged, Store, to_json
+from lth_trainable.store.trials import load_masks
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from lth_trainable.training.execution import Execution

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import xml.etree.ElementTree as ET
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from sweeps.planning.plan import Facts, Plan, make_plan
 from sweeps.planning.plan_figure import draw_plan, place
 from sweeps.planning.plan_text import plan_summary, plan_tree
 from sweeps.planning.work import work_left
+from tests.support.svg import texts
 
 FACTS = {("digits", 0): Facts(digest="d", n_train=1200)}
 
@@ -48,7 +48,7 @@ def tree_of(plan: Plan, done: Collection[str] = (), stored: Collection[str] = ()
 def drawn(plan: Plan, path: Path, done: Collection[str] = (), stored: Collection[str] = ()) -> list[str]:
     """The texts of the picture."""
     draw_plan(plan, work_left(plan, done, stored), done, stored, str(path))
-    return [element.text or "" for element in ET.parse(path).iter("{http://www.w3.org/2000/svg}text")]
+    return texts(path.read_bytes())
 
 
 def finished(plan: Plan, names: Collection[str]) -> set[str]:
@@ -234,7 +234,7 @@ def test_a_control_alone_is_a_branch_that_says_what_it_is() -> None:
 
 def test_restarts_and_narrow_networks_are_told_as_what_they_are() -> None:
     axes = {"target_sparsity_pct": (64.0,), "retrain": ("lr_rewinding",)}
-    text = "\n".join(tree_of(branched(axes=axes, baselines=("dense_restarts", "small_dense")), width=120))
+    text = "\n".join(tree_of(branched(axes=axes, baselines=("dense_restarts", "small_dense")), width=150))
     assert "dense with restarts: restart 2 times, nothing pruned, LR rewinding, retrain to 20" in text
     assert "digits · LeNet-300-100 · dense · 50.84 % wide · seeds 0, 1, each: 1 trial, 20 epochs" in text
 
@@ -260,14 +260,15 @@ def test_summary_has_the_plans_figures() -> None:
     assert rows["epochs to train"] == [f"{work.epochs:,}", f"of {plan.epochs_distinct:,}, each once"]
     assert rows["saved"] == ["2,832", "2.65 times less, by sharing"]
     assert rows["critical path"][0] == str(work.critical_path)
-    assert rows["disk"] == ["38 MB"]
+    assert rows["disk"] == ["38.4 MB"]
     assert rows["time"] == ["1:05:05", "4 at a time"]
     unknown = shown(plan_summary(plan, work, done, seconds=None, slots=4, bytes_=None))
     assert sum("unknown" in line for line in unknown) == 2
 
 
 @pytest.mark.parametrize(
-    ("count", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (999_600, "1.0 MB"), (123_456_789_012, "123 GB")]
+    ("count", "text"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (999_600, "999.6 kB"), (123_456_789_012, "123.5 GB")],
 )
 def test_bytes_are_in_human_units(count: int, text: str) -> None:
     assert human_bytes(count) == text
