@@ -38,8 +38,22 @@ def name_parts(name: str) -> list[NamePart]:
     ]
 
 
+def group_name(trial: str) -> str:
+    """A trial's name without its seeds: `digits-lenet-imp-s64-r0-seed3` -> `digits-lenet-imp-s64-r0`."""
+    return without_fields(trial, SEEDS)
+
+
+def ladder_name(trial: str) -> str:
+    """The same without its target sparsity, for a trial or a group: `digits-lenet-imp-r0`."""
+    return without_fields(trial, (*SEEDS, "target_sparsity_pct"))
+
+
 def without_fields(name: str, fields: Collection[str]) -> str:
-    """A name without the parts of some fields: `digits-lenet-imp-s64-r0-seed3` without its seeds is its group."""
+    """A name without the parts of these spec fields.
+
+    Names are made of fields, but not again: that would need the defaults of every schedule, those of plug-ins too,
+    which a machine that only reads results may not have.
+    """
     return "-".join(part.text for part in name_parts(name) if part.field not in fields)
 
 

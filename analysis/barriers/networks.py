@@ -9,9 +9,8 @@ from statistics import fmean
 from typing import Any
 
 from analysis.barriers.targets import BarrierTarget
-from analysis.labels import SEEDS, common_label, short_labels, without_fields
+from analysis.labels import common_label, group_name, ladder_name, short_labels, without_fields
 from analysis.tables.schema import Row
-from analysis.verdicts.groups import group_name, ladder_name
 
 STABLE_PP = 2.0  # a network with a lower barrier is stable to SGD noise (arXiv 1912.05671, section 3)
 DONE, DIVERGED = "done", "diverged"
@@ -20,11 +19,10 @@ RAW, RECOMPUTED = "raw", "recomputed"
 
 def about_line(target: BarrierTarget, step: int, pair: tuple[int, int], device: str) -> dict[str, Any]:
     """What all rows of one line have in common but the run. step: updates before the start."""
-    spec = target.trial.spec.canonical()
     return {
-        "trial": target.trial.name, "group": group_name(spec),
-        "ladder": None if target.is_dense else ladder_name(spec),
-        "baseline_group": None if target.dense is None else without_fields(target.dense, SEEDS),
+        "trial": target.trial.name, "group": group_name(target.trial.name),
+        "ladder": None if target.is_dense else ladder_name(target.trial.name),
+        "baseline_group": None if target.dense is None else group_name(target.dense),
         "key": target.trial.record["key"], "seed": target.trial.spec.seed,
         "sparsity_pct": target.trial.record["result"]["sparsity_pct"],
         "target_sparsity_pct": target.trial.spec.target_sparsity_pct,

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from analysis.labels import group_name
 from analysis.tables.exclusions import read_exclusions, unknown_trial
 from analysis.tables.run_plan import RunPlan
-from analysis.verdicts.groups import group_name
+from analysis.text import plural
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.spec.trial_spec import TrialSpec, spec_from_dict
-from lth_trainable.store.store import RECORD, Damaged, Sealed, Store
+from lth_trainable.store.store import Damaged, Sealed, Store
+from lth_trainable.store.trials import read_record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,23 +142,23 @@ class _Trials:
         """The first finished trials of each group of tickets."""
         chosen: dict[str, list[Finished]] = defaultdict(list)
         for spec in self.specs.values():
-            if spec.control != "none" or len(chosen[group_name(spec.canonical())]) == seeds:
+            if spec.control != "none" or len(chosen[group_name(spec.name)]) == seeds:
                 continue
             reason = why_not(spec)
             trial = None if reason else self.finished(spec)
             if trial is None:
                 self.left_out[reason or "not finished, or excluded"] += 1
             else:
-                chosen[group_name(spec.canonical())].append(trial)
+                chosen[group_name(spec.name)].append(trial)
         return [trial for trials in chosen.values() for trial in trials]
 
     def named(self, names: Sequence[str]) -> tuple[list[Finished], list[Finished]]:
         """Tickets and dense trials of these names. Raises `UserError`."""
         found: dict[str, Finished] = {}
         for name in names:
-            members = [spec for spec in self.specs.values() if name in (spec.name, group_name(spec.canonical()))]
+            members = [spec for spec in self.specs.values() if name in (spec.name, group_name(spec.name))]
             if not members:
-                valid = {value for spec in self.specs.values() for value in (spec.name, group_name(spec.canonical()))}
+                valid = {value for spec in self.specs.values() for value in (spec.name, group_name(spec.name))}
                 raise unknown_trial("TRIAL", name, valid, "a trial of the run, or a group: a name without its seed")
             trials = [trial for spec in members if (trial := self._usable(spec)) is not None]
             if not trials:
@@ -190,7 +191,7 @@ class _Trials:
         return targets
 
     def notes(self) -> tuple[str, ...]:
-        return tuple(f"{count} trial{'s' * (count > 1)} left out: {why}" for why, count in self.left_out.items())
+        return tuple(f"{plural(count, 'trial')} left out: {why}" for why, count in self.left_out.items())
 
     def _usable(self, spec: TrialSpec) -> Finished | None:
         reason = why_not(spec)
@@ -203,7 +204,7 @@ class _Trials:
     def _read(self, spec: TrialSpec) -> Finished | None:
         try:
             folder = self.store.find(self.store.trial(self.run, spec.name))
-            record = json.loads(self.store.content(folder, RECORD)) if folder is not None else None
+            record = read_record(self.store, folder) if folder is not None else None
         except Damaged as damage:
             raise UserError(f"{damage}; rerun the sweep's command to repair it") from damage
         if folder is None or record is None or record["status"] != "done":

@@ -7,7 +7,7 @@ but for the target sparsity. A ticket is paired with the trial of its seed, the 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,9 +15,7 @@ import numpy as np
 
 from analysis.labels import SEEDS
 from analysis.stats.paired import Values
-from analysis.tables.columns import spec_columns
 from analysis.tables.schema import SPEC_FIELDS, Row
-from lth_trainable.spec.naming import name_of, named_fields
 
 TICKET, BASELINE = "ticket", "baseline"  # roles of a group
 CENSORED = {"early_stop_iteration": "early_stop_censored"}  # column -> column that says that it is a lower bound only
@@ -95,16 +93,6 @@ class Pairs:
         return "; ".join(listed) or None
 
 
-def group_name(spec: Mapping[str, Any]) -> str:
-    """The name of a trial of these fields without its seeds, such as `digits-lenet_300_100-imp-s64-r0`."""
-    return _name_without(spec, SEEDS)
-
-
-def ladder_name(spec: Mapping[str, Any]) -> str:
-    """The same without the target sparsity: `digits-lenet_300_100-imp-r0`."""
-    return _name_without(spec, (*SEEDS, "target_sparsity_pct"))
-
-
 def find_groups(trials: Iterable[Row]) -> list[Group]:
     """The groups of tickets, ladder by ladder in order of first appearance, the least sparse first."""
     shared = [name for name in SPEC_FIELDS if name not in SEEDS]
@@ -150,11 +138,6 @@ def pair_up(
 
 def values_of(row: Row, names: Iterable[str]) -> tuple[Any, ...]:
     return tuple(row.get(name) for name in names)
-
-
-def _name_without(spec: Mapping[str, Any], left_out: Collection[str]) -> str:
-    named = named_fields(spec_columns(spec))
-    return name_of({name: value for name, value in named.items() if name not in left_out})
 
 
 def _group(rows: Sequence[Row], shared: Sequence[str]) -> Group:

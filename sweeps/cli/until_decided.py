@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from analysis.text import plural
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.store.store import PLAN
 from sweeps.cli.job import Job
@@ -85,7 +86,7 @@ def _judged(rows: Sequence[Row], looks: Sequence[int], n: int) -> _Look:
     from analysis.verdicts.outlook import next_look, settled
 
     ladders, following = settled(rows), next_look(rows, looks)
-    count = f"{sum(ladders.values())} of {len(ladders)} ladder{'s' * (len(ladders) != 1)} settled"
+    count = f"{sum(ladders.values())} of {plural(len(ladders), 'ladder')} settled"
     if following is None:
         end = "decided" if all(ladders.values()) else "not decided, and no look is left"
         return _Look(settled=ladders, following=None, state=f"{count}; {end}")
@@ -106,14 +107,13 @@ def _first(job: Job, looks: Sequence[int]) -> int:
     store, run = job.ledger.store, job.ledger.run
     if not store.exists(f"{run}/{PLAN}"):
         return looks[0]
+    from analysis.labels import group_name
     from analysis.tables.run_plan import read_plan
-    from analysis.verdicts.groups import group_name
 
     planned = read_plan(store, run)
-    before = {group_name(t.spec) for t in planned.trials if t.role == TICKET}
-    roles = job.ledger.roles
-    tickets = (t.spec for t in job.ledger.plan.trials if roles.get(t.name, role_of(t.spec)) == TICKET)
-    found = {group_name(spec.canonical()) for spec in tickets}
+    before = {group_name(t.name) for t in planned.trials if t.role == TICKET}
+    roles = {t.name: job.ledger.roles.get(t.name, role_of(t.spec)) for t in job.ledger.plan.trials}
+    found = {group_name(name) for name, role in roles.items() if role == TICKET}
     if planned.rule.looks and before != found:
         other = sorted(before ^ found)[0]
         raise UserError(

@@ -24,7 +24,7 @@ NOT_REWOUND = field_words("retrain", "none")  # mode of a strand whose weights g
 _MIXED = object()  # value of a field in which trials differ
 _FIRST = ("control", "target_sparsity_pct", "schedule", "mode")
 # Values that go without saying, here as in names of trials
-_USUAL = {name: getattr(TrialSpec(), name) for name in ("control", "criterion", "granularity", "context", "layers")}
+_USUAL = {name: getattr(TrialSpec(), name) for name in ("criterion", "granularity", "context", "layers")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,11 +243,9 @@ def _in_words(facts: Mapping[str, Any], names: Iterable[str]) -> str:
 
 
 def _word(name: str, value: Any) -> str:
-    if value is None or value is _MIXED or _USUAL.get(name) == value:
+    if value is _MIXED or _USUAL.get(name) == value:
         return ""
-    if name == "control":
-        return value.replace("_", " ")  # as it was asked for
-    return value if name in ("mode", "dataset", "model") else field_words(name, value)
+    return str(value) if name == "mode" else field_words(name, value)
 
 
 def _ranges(numbers: Sequence[int]) -> str:

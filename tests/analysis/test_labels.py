@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from analysis.labels import SEEDS, common_label, control_label, dense_label, short_labels, without_fields
-from analysis.verdicts.groups import group_name, ladder_name
-from lth_trainable.spec.trial_spec import TrialSpec
+from analysis.labels import common_label, control_label, dense_label, group_name, ladder_name, short_labels
+from lth_trainable.spec.naming import trial_name
+from lth_trainable.spec.trial_spec import TrialSpec, usual_values
 
 CHANGES: tuple[dict[str, Any], ...] = (
     {}, {"order_seed": 7, "lr": 0.01}, {"rewind_epoch": None, "rewind_step": 500}, {"schedule": "omp", "epochs": 5},
@@ -18,10 +18,13 @@ CHANGES: tuple[dict[str, Any], ...] = (
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_name_without_its_seeds_is_that_of_the_group(change: dict[str, Any]) -> None:
+def test_a_group_has_the_name_of_its_trials_without_their_seeds(change: dict[str, Any]) -> None:
     spec = TrialSpec(**({} if change.get("control") == "dense" else {"target_sparsity_pct": 87.04}) | change)
-    assert without_fields(spec.name, SEEDS) == group_name(spec.canonical())
-    assert without_fields(spec.name, (*SEEDS, "target_sparsity_pct")) == ladder_name(spec.canonical())
+    usual = usual_values(spec.values)
+    kept = {name: value for name, value in spec.values.items() if name not in ("seed", "order_seed")}
+    assert group_name(spec.name) == trial_name(kept, usual)
+    del kept["target_sparsity_pct"]
+    assert ladder_name(spec.name) == trial_name(kept, usual)
 
 
 def test_labels_are_what_tells_names_apart() -> None:

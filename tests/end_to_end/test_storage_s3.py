@@ -15,7 +15,8 @@ import analysis
 from analysis.tables import index, records
 from analysis.tables import parquet as frames
 from lth_trainable.store.store import RECORD as RECORD_FILE
-from lth_trainable.store.store import Store, load_trial, open_run, to_json
+from lth_trainable.store.store import Store, to_json
+from lth_trainable.store.trials import load_trial, open_run
 from sweeps.lth_grid import main
 from sweeps.running.log_feed import Loggers
 from sweeps.search.searches import find_search

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from analysis.gather import tabulate
+from analysis.labels import group_name, ladder_name
 from analysis.tables.records import Found
 from analysis.tables.run_plan import Rule, RunPlan
-from analysis.verdicts.groups import group_name, ladder_name
-from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.spec.naming import trial_name
+from lth_trainable.spec.trial_spec import TrialSpec, usual_values
 from lth_trainable.store.store import RECORD, Store, to_json
 
 DATA = "d" * 64
@@ -154,9 +155,9 @@ def trial_rows(specs: Sequence[TrialSpec], accuracy: Accuracy, **changes: Any) -
 
 def with_fields(row: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
     """The row of another trial, which has these spec fields in place of the row's own."""
-    spec = {**row, **fields}
-    group = group_name(spec)
-    return spec | {"trial": f"{group}-seed{spec['seed']}", "group": group, "ladder": ladder_name(spec)}
+    other = {**row, **fields}
+    name = trial_name(other, usual_values(other))
+    return other | {"trial": name, "group": group_name(name), "ladder": ladder_name(name)}
 
 
 def control_rows(rows: Sequence[Mapping[str, Any]], control: str, ahead_pp: Sequence[float]) -> list[dict[str, Any]]:

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from analysis.labels import group_name, ladder_name
 from analysis.verdicts import baselines
 from analysis.verdicts.baselines import Candidate, find_candidates
-from analysis.verdicts.groups import Pairs, find_groups, group_name, ladder_name, pair_up
+from analysis.verdicts.groups import Pairs, find_groups, pair_up
 from lth_trainable.spec.trial_spec import TrialSpec
 from tests.support.records import control_rows, dense, digits_like, ladder, trial_rows, with_early_stop, with_fields
 
@@ -38,9 +39,9 @@ def test_groups_are_tickets_but_for_their_seeds() -> None:
 def test_names_lose_seeds_and_target_only() -> None:
     spec = TrialSpec(target_sparsity_pct=87.04, order_seed=4, lr=0.01, seed=3)
     assert spec.name == "digits-lenet_300_100-imp-s87.04-r0-lr0.01-order4-seed3"
-    assert group_name(spec.canonical()) == "digits-lenet_300_100-imp-s87.04-r0-lr0.01"
-    assert ladder_name(spec.canonical()) == "digits-lenet_300_100-imp-r0-lr0.01"
-    assert ladder_name(dense()[0].canonical()) == "digits-lenet_300_100-dense"
+    assert group_name(spec.name) == "digits-lenet_300_100-imp-s87.04-r0-lr0.01"
+    assert ladder_name(group_name(spec.name)) == ladder_name(spec.name) == "digits-lenet_300_100-imp-r0-lr0.01"
+    assert ladder_name(dense()[0].name) == "digits-lenet_300_100-dense"
 
 
 def test_fields_that_a_dense_baseline_must_share() -> None:

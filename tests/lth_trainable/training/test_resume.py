@@ -30,9 +30,8 @@ from lth_trainable.store.store import (
     WEIGHTS,
     Store,
     fingerprint_mark,
-    finished_trials,
-    load_trial,
-)  # fmt: skip
+)
+from lth_trainable.store.trials import finished_trials, load_trial
 from lth_trainable.training.execution import Execution, fingerprint
 from lth_trainable.training.run import Keep, run_trial
 from tests.support.command import ROOT

@@ -16,7 +16,8 @@ from safetensors.torch import load
 
 from lth_trainable.errors import UserError
 from lth_trainable.spec.trial_spec import TrialSpec
-from lth_trainable.store.store import WEIGHTS, Sealed, Store, finished_trials, load_masks, load_trial
+from lth_trainable.store.store import WEIGHTS, Sealed, Store
+from lth_trainable.store.trials import finished_trials, load_masks, load_trial
 from lth_trainable.training.run import run_trial
 from tests.support.command import ROOT
 

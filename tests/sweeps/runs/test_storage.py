@@ -10,8 +10,8 @@ import pytest
 from pyarrow import fs
 
 from lth_trainable.spec.trial_spec import TrialSpec
-from lth_trainable.store.listing import listing
-from lth_trainable.store.store import MANIFEST, PLAN, STATES, Store, load_trial, to_json
+from lth_trainable.store.store import MANIFEST, PLAN, STATES, Store, to_json
+from lth_trainable.store.trials import load_trial
 from lth_trainable.training.run import Keep, run_trial
 from sweeps import storage
 from sweeps.storage import main
@@ -270,7 +270,7 @@ def test_a_storage_by_uri_and_listings_that_are_overtaken(
     store: Store, junk: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep(store, "a", [OTHER])
-    whole = {(info.path, info.size) for info in listing(store, "")}
+    whole = {(info.path, info.size) for info in store.walk("")}
     selector = fs.FileSelector
 
     def overtaken(base: str, recursive: bool = False, **more: Any) -> Any:
@@ -279,5 +279,5 @@ def test_a_storage_by_uri_and_listings_that_are_overtaken(
         return selector(base, recursive=recursive, **more)
 
     monkeypatch.setattr(fs, "FileSelector", overtaken)
-    assert {(info.path, info.size) for info in listing(store, "")} == whole
+    assert {(info.path, info.size) for info in store.walk("")} == whole
     assert [g["path"] for g in tell(capsys, "gc", f"file://{store.root}")["gone"]] == [junk]
