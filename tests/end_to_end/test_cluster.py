@@ -12,6 +12,9 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -80,6 +83,26 @@ def head() -> Iterator[dict[str, str]]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+ALIVE = urllib.parse.urlencode({"filter_keys": "state", "filter_predicates": "=", "filter_values": "ALIVE"})
+
+
+def nodes_of(head: dict[str, str]) -> int:
+    """Nodes that are up; none where the job server does not answer yet."""
+    with (
+        contextlib.suppress(urllib.error.URLError),
+        urllib.request.urlopen(f"{head['jobs']}/api/v0/nodes?{ALIVE}", timeout=60) as answer,
+    ):
+        return int(json.load(answer)["data"]["result"]["num_filtered"])
+    return 0
+
+
+def wait_for_nodes(head: dict[str, str], number: int) -> None:
+    deadline = time.monotonic() + 120
+    while nodes_of(head) < number:
+        assert time.monotonic() < deadline, "the node does not come up"
+        time.sleep(0.5)
+
+
 # -- jobs ------------------------------------------------------------------------------------------------------------
 
 
@@ -138,12 +161,8 @@ def test_a_storage_that_a_node_does_not_share_is_refused_before_any_trial(head: 
     storage.mkdir()
     hide = ("unshare", "-m", "sh", "-c", f'mount -t tmpfs tmpfs "{storage}" && exec "$@"', "-")
     with ray_start(f"--address={head['gcs']}", "--num-cpus=1", within=hide):
-        deadline = time.monotonic() + 120
-        while True:
-            done = sweep(*SMALL, "--storage", str(storage), "--address", head["gcs"])
-            if done.returncode or time.monotonic() > deadline:  # until then the node had not come up
-                break
-            shutil.rmtree(storage / "digits")
+        wait_for_nodes(head, 2)
+        done = sweep(*SMALL, "--storage", str(storage), "--address", head["gcs"])
     assert done.returncode == 2, done.stdout + done.stderr
     assert f"error: storage: {storage} is not shared by all nodes" in done.stderr
     assert "does not see what the driver wrote" in done.stderr and "s3://" in done.stderr

@@ -19,15 +19,15 @@ import pytest
 
 from lth_trainable.errors import UserError
 from sweeps.running.ray_process import start_ray
-from tests.support.command import ROOT, command, hashes
+from tests.support.command import ONE_WORKER, ROOT, command, hashes
 
 ARGUMENTS = ["digits", "--epochs", "20", "--sparsity", "64", "87.04", "--rewind-epoch", "0", "1", "--seeds", "3"]
 KILLS = 20
 
 
-def start(storage: Path) -> subprocess.Popen[str]:
+def start(storage: Path, *more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        command(*ARGUMENTS, "--storage", str(storage), "--json"), cwd=ROOT,
+        command(*ARGUMENTS, *more, "--storage", str(storage), "--json"), cwd=ROOT,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
 
@@ -96,7 +96,7 @@ def test_a_ray_that_does_not_start_at_once_is_started_again_and_then_told_of() -
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     storage = tmp_path_factory.mktemp("undisturbed")
-    finish(start(storage))
+    finish(start(storage, *ONE_WORKER))
     return hashes(storage)
 
 
@@ -162,11 +162,8 @@ def test_when_rays_own_processes_die_the_command_says_so_and_goes_on_later(
 
 def test_two_drivers_on_one_storage_do_not_harm_each_other(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
     """Two runs of the same trials, at once: both train, both end with the same bytes."""
-    first = start(tmp_path)
-    second = subprocess.Popen(
-        [*map(str, first.args), "--name", "other"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, start_new_session=True,
-    )  # type: ignore[union-attr]  # fmt: skip
+    first = start(tmp_path, *ONE_WORKER)
+    second = start(tmp_path, *ONE_WORKER, "--name", "other")
     finish(first)
     finish(second)
     assert hashes(tmp_path) == undisturbed == hashes(tmp_path, "other")
@@ -174,10 +171,11 @@ def test_two_drivers_on_one_storage_do_not_harm_each_other(tmp_path: Path, undis
 
 
 def test_a_second_driver_on_the_same_run_is_refused_while_the_first_is_alive(tmp_path: Path) -> None:
-    first = start(tmp_path)
+    small = ("--seeds", "1", *ONE_WORKER)
+    first = start(tmp_path, *small)
     try:
         assert until((tmp_path / "digits" / "driver.json").exists, first)
-        second = start(tmp_path)
+        second = start(tmp_path, *small)
         out, err = second.communicate(timeout=60)
         assert second.returncode == 2 and err.startswith("error: digits: found another driver at work on it"), out + err
     finally:
@@ -185,7 +183,7 @@ def test_a_second_driver_on_the_same_run_is_refused_while_the_first_is_alive(tmp
             os.killpg(first.pid, signal.SIGKILL)
         first.communicate()
     assert (tmp_path / "digits" / "driver.json").exists(), "the killed driver left its mark"
-    finish(start(tmp_path))
+    finish(start(tmp_path, *small))
     assert not (tmp_path / "digits" / "driver.json").exists()
 
 

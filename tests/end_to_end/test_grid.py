@@ -15,7 +15,7 @@ import analysis
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.store import Store
 from lth_trainable.training.run import Keep, run_trial
-from tests.support.command import grid, hashes
+from tests.support.command import ONE_WORKER, command_without_retries, grid, hashes
 
 SMALL = ["--epochs", "2", "--sparsity", "40", "64", "--rewind-epoch", "0", "--seeds", "2"]
 
@@ -76,7 +76,7 @@ def test_the_same_command_again_skips_what_is_done_and_takes_new_values(swept: A
     code, summary, _, _ = grid(storage, *SMALL)
     assert code == 0 and (summary["skipped"], summary["epochs_trained"]) == (6, 0)
     assert not [p for p in (storage / "digits" / "ray").iterdir() if p.stat().st_mtime > started]
-    code, summary, _, err = grid(storage, *SMALL[:-1], "3")
+    code, summary, _, err = grid(storage, *SMALL[:-1], "3", *ONE_WORKER)
     assert code == 0, err
     assert (summary["planned"], summary["skipped"], summary["done"]) == (9, 6, 9)
     assert summary["epochs_trained"] == 2 + 2 + 2
@@ -110,7 +110,7 @@ def test_damaged_states_are_set_aside_and_trained_again_and_nothing_else_is(swep
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    code, summary, out, err = grid(storage, *SMALL)
+    code, summary, out, err = grid(storage, *SMALL, *ONE_WORKER)
     assert code == 0, err
     assert summary["epochs_trained"] == 2, "of the level whose state was altered; a deeper one is stored"
     assert "weights.safetensors does not have the SHA-256" in out and "set aside in states/quarantine/" in out
@@ -121,7 +121,7 @@ def test_trials_whose_weights_are_gone_are_trained_again(swept: Any) -> None:
     storage, _ = swept
     before = hashes(storage)
     shutil.rmtree(storage / "states")
-    code, summary, out, err = grid(storage, *SMALL)
+    code, summary, out, err = grid(storage, *SMALL, *ONE_WORKER)
     assert code == 0, err
     assert summary["epochs_trained"] == summary["epochs_distinct"] and "are missing" in out
     assert hashes(storage) == before and (storage / "states").exists()
@@ -130,7 +130,7 @@ def test_trials_whose_weights_are_gone_are_trained_again(swept: Any) -> None:
 def test_failed_trials_are_named_with_the_reason(tmp_path: Path) -> None:
     code, summary, out, _ = grid(
         tmp_path, "--epochs", "1", "--schedule", "omp", "--sparsity", "50", "--rewind-epoch", "0", "--seeds", "1",
-        "--model", "lenet_300_100", "tests.plugins:broken_model",
+        "--model", "lenet_300_100", "tests.plugins:broken_model", *ONE_WORKER, command=command_without_retries,
     )  # fmt: skip
     assert code == 1 and (summary["planned"], summary["done"], summary["failed"]) == (4, 2, 2)
     assert "failed: digits-tests.plugins.broken_model-dense-e1-seed0: RuntimeError: this network cannot be built" in out
@@ -143,10 +143,10 @@ def test_failed_trials_are_left_alone_until_they_are_asked_for(tmp_path: Path, m
     """A network that fails until the environment says otherwise, as a full disk or a flaky node does."""
     arguments = [
         "--epochs", "1", "--schedule", "omp", "--sparsity", "50", "--rewind-epoch", "0", "--seeds", "1",
-        "--model", "tests.plugins:flaky_model",
+        "--model", "tests.plugins:flaky_model", *ONE_WORKER,
     ]  # fmt: skip
     monkeypatch.setenv("FLAKY", "fails")
-    assert grid(tmp_path, *arguments)[0] == 1
+    assert grid(tmp_path, *arguments, command=command_without_retries)[0] == 1
     monkeypatch.setenv("FLAKY", "works")
     code, summary, out, _ = grid(tmp_path, *arguments)
     assert code == 1 and summary["failed"] == 2 and "--retry-failed" in out

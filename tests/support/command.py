@@ -10,18 +10,27 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
+ONE_WORKER = ("--max-concurrent", "1")  # each worker imports torch and fastai first: a sweep of seconds needs no second
 
 
 def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "sweeps.lth_grid", *arguments]
 
 
-def grid(storage: Path, *arguments: str) -> tuple[int, dict[str, Any], str, str]:
+def command_without_retries(*arguments: str) -> list[str]:
+    """The same without second attempts at a trial that fails: for each of them a new worker has to start."""
+    code = "import sys; from sweeps import lth_grid; from sweeps.running import launch; launch.RETRIES = 0"
+    return [sys.executable, "-c", f"{code}; sys.exit(lth_grid.main(sys.argv[1:]))", *arguments]
+
+
+def grid(
+    storage: Path, *arguments: str, command: Callable[..., list[str]] = command
+) -> tuple[int, dict[str, Any], str, str]:
     """Exit code, the JSON of the last line, standard output and error."""
     done = subprocess.run(
         command("digits", *arguments, "--storage", str(storage), "--json"),

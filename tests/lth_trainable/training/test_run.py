@@ -23,13 +23,15 @@ from tests.support.command import ROOT
 
 CNN: dict[str, Any] = {"model": "tests.plugins:tiny_cnn", "batch_size": 230}
 SHORT: list[dict[str, Any]] = [
-    {"control": "dense", "epochs": 3},
     {"target_sparsity_pct": 64, "epochs": 3, "rewind_epoch": 1},
-    {"schedule": "omp", "target_sparsity_pct": 70, "epochs": 3, **CNN},
     {"schedule": "iterative", "target_sparsity_pct": 80, "epochs": 6, "rewind_epoch": 1, **CNN},
+    {"criterion": "random", "context": "global", "target_sparsity_pct": 40, "epochs": 2},
+]
+OF_THE_SAME_KINDS: list[dict[str, Any]] = [  # each needs a fresh process, which imports torch and fastai first
+    {"control": "dense", "epochs": 3},
+    {"schedule": "omp", "target_sparsity_pct": 70, "epochs": 3, **CNN},
     {"schedule": "agp", "target_sparsity_pct": 80, "epochs": 6, "optimizer": "sgd", "lr": 0.05},
     {"schedule": "one_shot", "target_sparsity_pct": 50, "epochs": 4, "reset_end": True},
-    {"criterion": "random", "context": "global", "target_sparsity_pct": 40, "epochs": 2},
 ]
 
 
@@ -43,7 +45,11 @@ def result(spec: TrialSpec, store: Store, run: str = "r") -> dict[str, Any]:
     return run_trial(spec, store, run)
 
 
-@pytest.mark.parametrize("fields", SHORT, ids=[json.dumps(f) for f in SHORT])
+@pytest.mark.parametrize(
+    "fields",
+    [*SHORT, *(pytest.param(fields, marks=pytest.mark.slow) for fields in OF_THE_SAME_KINDS)],
+    ids=map(json.dumps, [*SHORT, *OF_THE_SAME_KINDS]),
+)
 def test_a_trial_gives_the_same_bytes_after_other_trials_and_in_a_fresh_process(
     fields: dict[str, Any], store: Store
 ) -> None:
