@@ -74,10 +74,10 @@ def early_stop_figure(frames: Frames, theme: str = "light") -> Figure | None:
     if not shown:
         return None
     with mpl.rc_context(STYLE):
-        looks = [colour_and_dashes(i, colours) for i in range(len(shown))]
+        styles = [colour_and_dashes(i, colours) for i in range(len(shown))]
         key = [
             line(colour, ladder.label, marker="o", markersize=4.5, linestyle=dashes)
-            for (colour, dashes), ladder in zip(looks, shown, strict=True)
+            for (colour, dashes), ladder in zip(styles, shown, strict=True)
         ]
         if any(stop.n_censored for stop in found.values()):
             mark = {"linestyle": "none", "marker": "^", "markersize": 5.5, "markerfacecolor": "none"}
@@ -85,8 +85,8 @@ def early_stop_figure(frames: Frames, theme: str = "light") -> Figure | None:
         figure, axes = canvas(2, HEIGHT, key, colours)
         dress(axes[0], "how soon", REMAINING, "early stop (iterations)", colours)
         dress(axes[1], "how well", REMAINING, "test accuracy at early stop (%)", colours)
-        for look, ladder in zip(looks, shown, strict=True):
-            _draw_ladder(axes, ladder, found, look, colours)
+        for style, ladder in zip(styles, shown, strict=True):
+            _draw_ladder(axes, ladder, found, style, colours)
         values = [rung.remaining_pct for ladder in shown for rung in ladder.rungs if rung.group in found]
         for axis in axes:
             remaining_axis(axis, [100.0, *values])
@@ -95,9 +95,9 @@ def early_stop_figure(frames: Frames, theme: str = "light") -> Figure | None:
 
 
 def _draw_ladder(
-    axes: Sequence[Any], ladder: Ladder, found: Mapping[str, Stop], look: tuple[str, Any], theme: Theme
+    axes: Sequence[Any], ladder: Ladder, found: Mapping[str, Stop], style: tuple[str, Any], theme: Theme
 ) -> None:
-    colour, dashes = look
+    colour, dashes = style
     points = [(rung.remaining_pct, found[rung.group]) for rung in ladder.rungs if rung.group in found]
     if ladder.dense_group is not None and ladder.dense_group in found:
         points.insert(0, (100.0, found[ladder.dense_group]))

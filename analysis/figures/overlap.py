@@ -84,18 +84,18 @@ def overlap_figure(frames: Frames, theme: str = "light") -> Figure | None:
         return None
     found = {between: group[:MOST_SERIES] for between, group in found.items()}
     labels = list(dict.fromkeys(series.label for group in found.values() for series in group))
-    looks = {label: colour_and_dashes(i, colours) for i, label in enumerate(labels)}
+    styles = {label: colour_and_dashes(i, colours) for i, label in enumerate(labels)}
     with mpl.rc_context(STYLE):
         key = [
             line(colour, label, marker="o", markersize=4.5, linestyle=dashes)
-            for label, (colour, dashes) in looks.items()
+            for label, (colour, dashes) in styles.items()
         ]
         key.append(line(colours.muted, "by chance", linestyle=CHANCE, linewidth=1.3))
         figure, axes = canvas(len(found), HEIGHT, key, colours)
         for axis, (between, group) in zip(axes, found.items(), strict=True):
             dress(axis, TITLES.get(between, between), REMAINING, "overlap of masks (IoU)", colours)
             for series in group:
-                _draw(axis, series, *looks[series.label])
+                _draw(axis, series, *styles[series.label])
             remaining_axis(axis, [at for series in group for at in series.x])
             axis.set_ylim(0, 1)
     return figure

@@ -15,12 +15,12 @@ from analysis.figures.style import MOST_PANELS, STYLE, Theme, canvas, dress, lin
 from analysis.tables.parquet import Frames
 from analysis.text import percent
 
-Course = Sequence[Level]  # per cent, by epoch since the last prune, the first one being epoch 1
+LearningCurve = Sequence[Level]  # percent, one level for each epoch since the last prune; the first is epoch 1
 HEIGHT, BAND = 2.2, 0.13  # inches; opacity of an interval
 ORDERED = (0.25, 0.8)  # part of viridis that can be seen on white and on black
 
 
-def courses(frames: Frames) -> dict[str, Course]:
+def learning_curves(frames: Frames) -> dict[str, LearningCurve]:
     """By group: mean validation accuracy (per cent) over the seeds that trained that epoch of their last level."""
     done = frames.trials[frames.trials["status"] == "done"].set_index("trial")["group"]
     epochs = frames.epochs[frames.epochs["trial"].isin(done.index) & frames.epochs["valid_accuracy"].notna()]
@@ -37,7 +37,7 @@ def training_figure(frames: Frames, theme: str = "light") -> Figure | None:
 
     None where no ticket has epochs; raises `UserError` for an unknown theme.
     """
-    colours, found = theme_of(theme), courses(frames)
+    colours, found = theme_of(theme), learning_curves(frames)
     shown = [ladder for ladder in ladders(frames) if any(rung.group in found for rung in ladder.rungs)][:MOST_PANELS]
     if not shown:
         return None
@@ -52,7 +52,7 @@ def training_figure(frames: Frames, theme: str = "light") -> Figure | None:
 
 
 def _draw_ladder(
-    axis: Any, ladder: Ladder, found: Mapping[str, Course], palette: Mapping[str, str], theme: Theme
+    axis: Any, ladder: Ladder, found: Mapping[str, LearningCurve], palette: Mapping[str, str], theme: Theme
 ) -> None:
     if ladder.dense_group is not None and ladder.dense_group in found:
         _draw(axis, found[ladder.dense_group], theme.text)
@@ -63,13 +63,13 @@ def _draw_ladder(
     axis.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
 
 
-def _draw(axis: Any, course: Course, colour: str) -> None:
-    x = range(1, len(course) + 1)
-    low = [level.mean if level.low is None else level.low for level in course]
-    high = [level.mean if level.high is None else min(level.high, 100.0) for level in course]
+def _draw(axis: Any, curve: LearningCurve, colour: str) -> None:
+    x = range(1, len(curve) + 1)
+    low = [level.mean if level.low is None else level.low for level in curve]
+    high = [level.mean if level.high is None else min(level.high, 100.0) for level in curve]
     axis.fill_between(x, low, high, color=colour, alpha=BAND, linewidth=0)
-    mark: dict[str, Any] = {"marker": "o", "markersize": 3.5} if len(course) == 1 else {}
-    axis.plot(x, [level.mean for level in course], color=colour, linewidth=1.5, **mark)
+    mark: dict[str, Any] = {"marker": "o", "markersize": 3.5} if len(curve) == 1 else {}
+    axis.plot(x, [level.mean for level in curve], color=colour, linewidth=1.5, **mark)
 
 
 def _palette(shown: Sequence[Ladder], theme: Theme) -> dict[str, str]:
