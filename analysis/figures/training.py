@@ -1,4 +1,4 @@
-"""Training curves: validation accuracy by epoch of the last level, tickets beside the dense network."""
+"""Learning curves: validation accuracy in each epoch of the last level, for tickets and the dense network."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from analysis.text import percent
 
 LearningCurve = Sequence[Level]  # percent, one level for each epoch since the last prune; the first is epoch 1
 HEIGHT, BAND = 2.2, 0.13  # inches; opacity of an interval
-ORDERED = (0.25, 0.8)  # part of viridis that can be seen on white and on black
+ORDERED = (0.25, 0.8)  # the range of viridis that is visible on white and on black
 
 
 def learning_curves(frames: Frames) -> dict[str, LearningCurve]:
-    """By group: mean validation accuracy (per cent) over the seeds that trained that epoch of their last level."""
+    """Group -> mean validation accuracy (percent) in each epoch of the last level, over the seeds that trained it."""
     done = frames.trials[frames.trials["status"] == "done"].set_index("trial")["group"]
     epochs = frames.epochs[frames.epochs["trial"].isin(done.index) & frames.epochs["valid_accuracy"].notna()]
     last = epochs[epochs["level"] == epochs.groupby("trial")["level"].transform("max")]
@@ -33,9 +33,9 @@ def learning_curves(frames: Frames) -> dict[str, LearningCurve]:
 
 
 def training_figure(frames: Frames, theme: str = "light") -> Figure | None:
-    """One panel a ladder: accuracy (per cent) by epoch since the last prune, with 95 % t-intervals of the mean.
+    """One panel per ladder: accuracy (percent) by epoch since the last prune, with 95 % t-intervals of the mean.
 
-    None where no ticket has epochs; raises `UserError` for an unknown theme.
+    None if no ticket has trained an epoch. Raises `UserError` for an unknown theme.
     """
     colours, found = theme_of(theme), learning_curves(frames)
     shown = [ladder for ladder in ladders(frames) if any(rung.group in found for rung in ladder.rungs)][:MOST_PANELS]
@@ -73,7 +73,7 @@ def _draw(axis: Any, curve: LearningCurve, colour: str) -> None:
 
 
 def _palette(shown: Sequence[Ladder], theme: Theme) -> dict[str, str]:
-    """Weights remaining, as they are written -> colour, from many to few; of more than the theme's the ordered ones."""
+    """Label of the weights remaining -> colour, from many to few. If the theme has too few colours, viridis is used."""
     left = sorted({rung.remaining_pct for ladder in shown for rung in ladder.rungs}, reverse=True)
     written = list(dict.fromkeys(map(percent, left)))
     if len(written) <= len(theme.series):
