@@ -21,7 +21,7 @@ Points = dict[float, list[tuple[float, float]]]  # weights remaining (percent) -
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """Pairs of one kind. x: weights remaining (percent). iou, chance: means at each x. every: x and IoU of each pair."""
+    """Pairs of one kind. x: weights remaining (percent). iou, chance: means at each x. every: (x, IoU) of each pair."""
 
     label: str
     x: tuple[float, ...]

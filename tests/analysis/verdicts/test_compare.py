@@ -137,7 +137,7 @@ def test_many_groups_without_a_partner_are_counted() -> None:
     assert isinstance(console.file, io.StringIO)
     lines = console.file.getvalue().splitlines()
     left = [line for line in lines if "not compared" in line]
-    assert len(left) == SHOWN_UNMATCHED + 1 and left[-1].endswith("more groups, which --json lists")
+    assert len(left) == SHOWN_UNMATCHED + 1 and left[-1].endswith("more groups; --json lists them")
 
 
 def test_targets_and_seeds_are_never_free() -> None:
