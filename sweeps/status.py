@@ -21,7 +21,7 @@ from rich.console import Console
 
 from analysis.text import console, duration, print_line, table_of
 from analysis.verdicts.groups import group_name, ladder_name
-from lth_trainable.errors import UserError
+from lth_trainable.errors import OK, UserError, command_line
 from sweeps.runs.survey import Survey, read_survey
 from sweeps.runs.trial_report import about_trial, find_trial, show_trial
 
@@ -43,6 +43,10 @@ class Options:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     options = tyro.cli(Options, prog="python -m sweeps.status", args=argv, config=(tyro.conf.FlagCreatePairsOff,))
+    return command_line(lambda: _run(options))
+
+
+def _run(options: Options) -> int:
     try:
         survey = read_survey(options.run)
         told = about_run(survey) if options.trial is None else about_trial(survey, find_trial(survey, options.trial))
@@ -52,12 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             _show_run(console(), options.run, told)
         else:
             show_trial(console(), told)
-        return 0
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        return OK
+    except UserError:
+        raise
     except (OSError, ValueError) as error:
-        print(f"error: {options.run}: cannot be read ({error})", file=sys.stderr)
-    return 2
+        raise UserError(f"{options.run}: cannot be read ({error})") from error
 
 
 def about_run(survey: Survey) -> dict[str, Any]:
