@@ -118,7 +118,7 @@ def test_the_same_run_gives_the_same_bytes_with_nobodys_name_or_time(trained: Pa
 def test_weights_that_are_gone_are_named(trained: Path, tmp_path: Path) -> None:
     run = shutil.copytree(trained.parent, tmp_path / "moved") / "run"
     shutil.rmtree(run.parent / "states")
-    with pytest.raises(UserError, match=r"weights are missing.*rerun the sweep's command, or --tickets none"):
+    with pytest.raises(UserError, match=r"weights are missing.*rerun the sweep's command, or use --tickets none"):
         pack(run, tmp_path / "a.tar.gz")
     assert not (tmp_path / "a.tar.gz").exists() and not list(tmp_path.glob(".pack-*"))
     folder = unpack(pack(run, tmp_path / "a.tar.gz", ("none",)).path, tmp_path / "elsewhere")
