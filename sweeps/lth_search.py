@@ -22,7 +22,7 @@ from typing import Any
 import analysis
 from analysis.tables.parquet import write_table
 from analysis.tables.run_plan import read_plan
-from analysis.tables.suggestions import STATUSES, SUGGESTIONS, measured, pareto_figure, suggestion_table
+from analysis.tables.suggestions import STATUSES, SUGGESTIONS, measured, suggestion_table
 from analysis.text import console, table_of
 from lth_trainable.spec.trial_spec import TrialSpec
 from sweeps.cli.job import FAILED, OK, Job, Setting, exit_code_of, facts_of, finish, open_run
@@ -131,7 +131,8 @@ def _search(
 
 def _conclude(job: Job, study: Any, search: Search) -> list[dict[str, Any]]:
     """Gather; write what was suggested, and its figure; show the best."""
-    from analysis.figures.style import WRITERS  # matplotlib and jinja2 take a second to import
+    from analysis.figures.pareto import pareto_figure
+    from analysis.figures.style import WRITERS  # matplotlib takes a second to import
     from analysis.report.html import write_report
 
     store, run = job.ledger.store, job.ledger.run

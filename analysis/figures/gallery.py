@@ -13,11 +13,12 @@ from analysis.figures.controls import controls_figure
 from analysis.figures.early_stop import early_stop_figure
 from analysis.figures.layers import layers_figure
 from analysis.figures.overlap import MOST_SERIES, overlap_figure
+from analysis.figures.pareto import pareto_figure
 from analysis.figures.style import MOST_PANELS
 from analysis.figures.training import training_figure
 from analysis.tables.parquet import Frames, as_rows, read_table
 from analysis.tables.schema import Row
-from analysis.tables.suggestions import SUGGESTIONS, pareto_figure
+from analysis.tables.suggestions import SUGGESTIONS
 from lth_trainable.store.store import Store
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pyarrow import fs
 
-from analysis.tables.run_plan import PlannedTrial, RunPlan, check_fields
+from analysis.tables.run_plan import PlanEntry, RunPlan, check_fields
 from lth_trainable.errors import UserError
 from lth_trainable.store.listing import each, listing
 from lth_trainable.store.store import FAILURE, MANIFEST, PART, RECORD, Damaged, Store
@@ -52,7 +52,7 @@ def is_begun(files: Files) -> bool:
 
 
 def read_trials(
-    store: Store, run: str, names: Sequence[str], planned: Mapping[str, PlannedTrial]
+    store: Store, run: str, names: Sequence[str], planned: Mapping[str, PlanEntry]
 ) -> Iterator[tuple[str, Found]]:
     """What the store has of these trials, in their order; few at a time are in memory."""
     for start in range(0, len(names), BATCH):
@@ -60,7 +60,7 @@ def read_trials(
         yield from zip(batch, each(lambda name: read_trial(store, run, name, planned.get(name)), batch), strict=True)
 
 
-def read_trial(store: Store, run: str, name: str, planned: PlannedTrial | None) -> Found:
+def read_trial(store: Store, run: str, name: str, planned: PlanEntry | None) -> Found:
     """What the store has of one trial."""
     path = store.trial(run, name)
     try:
@@ -87,7 +87,7 @@ def _unfinished(store: Store, path: str) -> Found:
         return Found(status="failed", reason=f"{FAILURE} is unreadable")
 
 
-def _check_record(path: str, record: Mapping[str, Any], planned: PlannedTrial | None) -> None:
+def _check_record(path: str, record: Mapping[str, Any], planned: PlanEntry | None) -> None:
     """Raises `Damaged` for a record that is not this trial's, `UserError` for one of a newer version."""
     if record["format"] != RECORD_FORMAT:
         raise Damaged(path, f"{RECORD} has format {record['format']!r}; this version reads {RECORD_FORMAT}")

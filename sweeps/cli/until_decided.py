@@ -1,8 +1,8 @@
 """`--until-decided --max-seeds N`: seeds are added in looks planned beforehand, until every ladder is settled.
 
 The looks are fixed before the first trial and lie in plan.json, so that a rerun goes on with the same ones and alpha
-that is spent stays spent. What a look decides is `analysis.verdicts.looks` and `analysis.stats.sequential`; here is the
-loop.
+that is spent stays spent. What a look decides is `analysis.verdicts.outlook` and `analysis.stats.sequential`; here is
+the loop.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class _Look:
 
 def _judged(rows: Sequence[Row], looks: Sequence[int], n: int) -> _Look:
     """What rows of verdicts.parquet say after the look of `n` seeds."""
-    from analysis.verdicts.looks import next_look, settled
+    from analysis.verdicts.outlook import next_look, settled
 
     ladders, following = settled(rows), next_look(rows, looks)
     count = f"{sum(ladders.values())} of {len(ladders)} ladder{'s' * (len(ladders) != 1)} settled"

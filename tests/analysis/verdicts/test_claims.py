@@ -19,8 +19,8 @@ from analysis.tables.run_plan import Rule
 from analysis.verdicts.answer import headlines
 from analysis.verdicts.baselines import find_candidates
 from analysis.verdicts.claims import verdicts
-from analysis.verdicts.looks import looks_taken, next_look, settled
-from analysis.verdicts.parts import validation_interval
+from analysis.verdicts.outlook import looks_taken, next_look, settled
+from analysis.verdicts.questions import validation_interval
 from lth_trainable.spec.trial_spec import TrialSpec
 from tests.support.records import control_rows, dense, ladder, paired, trial_rows, with_early_stop, without_early_stop
 

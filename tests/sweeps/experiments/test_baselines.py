@@ -15,9 +15,9 @@ import torchvision
 
 from analysis.tables.run_plan import Rule
 from analysis.verdicts.answer import answer_sentence
+from analysis.verdicts.baselines import METHODS
 from analysis.verdicts.claims import verdicts
-from analysis.verdicts.looks import settled
-from analysis.verdicts.methods import METHODS
+from analysis.verdicts.outlook import settled
 from lth_trainable.data.datasets import load_dataset
 from lth_trainable.errors import UserError
 from lth_trainable.models.networks import _narrow_resnet18, build
