@@ -20,10 +20,11 @@ from typing import Annotated
 import tyro
 
 from analysis.gather import gather
-from analysis.report.terminal import answer, counts_by_status, paths, plain_console, show
+from analysis.report.terminal import answer, counts_by_status, paths, show
 from analysis.tables.exclusions import change_exclusions
 from analysis.tables.index import Geometry
 from analysis.tables.parquet import Frames, as_rows
+from analysis.text import console
 from lth_trainable.errors import UserError
 
 OK, BAD_INPUT = 0, 2
@@ -90,7 +91,7 @@ def _gather(arguments: Sequence[str]) -> int:
     if options.json:
         print(json.dumps(summary(frames, run), allow_nan=False))
     else:
-        show(plain_console(), frames, run)
+        show(console(), frames, run)
     return OK
 
 

@@ -6,13 +6,16 @@ import sys
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
+from rich.text import Text
 
 PLAIN_WIDTH = 100  # of tables where standard output is no terminal
 
 
-def console() -> Console:
-    return Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+def console(stderr: bool = False) -> Console:
+    """As wide as the terminal, or as `PLAIN_WIDTH` where standard output is none."""
+    return Console(stderr=stderr, highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 
 
 def table_of(*headings: str, left: Sequence[str] = ()) -> Table:
@@ -23,19 +26,14 @@ def table_of(*headings: str, left: Sequence[str] = ()) -> Table:
     return table
 
 
-def say(to: Console, *parts: str) -> None:
-    """One line, whole in a log."""
-    to.print("; ".join(part for part in parts if part), soft_wrap=True, markup=False)
+def print_line(to: Console, *parts: str, style: str = "") -> None:
+    """The parts that are not empty, separated by semicolons, as one line, which a log keeps whole."""
+    to.print(Text("; ".join(part for part in parts if part), style=style), soft_wrap=True)
 
 
-def human_bytes(count: int) -> str:
-    """999 B, 1.5 kB, 38 MB, 1.2 GB."""
-    value, unit = float(count), "B"
-    for larger in ("kB", "MB", "GB", "TB", "PB"):
-        if value < 999.5:
-            break
-        value, unit = value / 1000, larger
-    return f"{value:.1f} {unit}" if value < 9.95 and unit != "B" else f"{value:.0f} {unit}"
+def human_bytes(count: float) -> str:
+    """999 bytes, 1.5 kB, 38.0 MB, 1.2 GB: powers of 1,000."""
+    return decimal(round(count))
 
 
 def duration(seconds: float) -> str:
@@ -55,6 +53,11 @@ def signed(value: float) -> str:
     return f"{value:+.2f}".replace("-", "\u2212") if round(value, 2) else "0.00"
 
 
-def plural(count: int, noun: str) -> str:
-    """1 seed, 2 seeds, 1,000 seeds."""
-    return f"{count:,} {noun}{'s' * (count != 1)}"
+def plural(count: int, noun: str, nouns: str = "") -> str:
+    """1 seed, 2 seeds, 1,000 seeds. nouns: the plural where it is not the noun and an s."""
+    return f"{count:,} {number_of(count, noun, nouns)}"
+
+
+def number_of(count: int, noun: str, nouns: str = "") -> str:
+    """The noun alone in the number of the count: seed, seeds."""
+    return noun if count == 1 else nouns or f"{noun}s"

@@ -7,6 +7,7 @@ exit with code 2.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -30,3 +31,18 @@ def unknown_name(where: str, found: str, valid: Iterable[str]) -> UserError:
         f"one of {', '.join(names)}",
         f"did you mean {near[0]}?" if near else "or plug in your own as package.module:function",
     )
+
+
+def check_sparsity(where: str, value: Any) -> None:
+    """Refuse a per cent that is none: a fraction, a negative, 100 or more. Raises `UserError`."""
+    expected = "per cent of the weights, more than 0 and less than 100"
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise bad_value(where, value, expected)
+    if 0 < value < 1:
+        raise bad_value(where, value, expected, f"it is in per cent: did you mean {round(value * 100, 6):g}?")
+    if value == 100:
+        raise bad_value(where, value, expected, "at 100 no weight would be left")
+    if value == 0:
+        raise bad_value(where, value, expected, "0 is the dense network: dense baselines are part of every sweep")
+    if not 0 < value < 100:
+        raise bad_value(where, value, expected)

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from analysis.text import console, say, table_of
+from analysis.text import console, print_line, table_of
 from lth_trainable.errors import UserError
 from lth_trainable.registry import lookup
 from lth_trainable.spec.trial_spec import TrialSpec
@@ -76,7 +76,7 @@ def show(options: Show) -> int:
     for (of, name), value in rows.items():
         table.add_row(of, name, as_text(value))
     to = console()
-    say(to, f"{text}\n")
+    print_line(to, f"{text}\n")
     to.print(table)
     return OK
 
@@ -90,7 +90,7 @@ def diff(options: Diff) -> int:
         return OK
     to = console()
     if not found:
-        say(to, f"{options.a} and {options.b} do not differ")
+        print_line(to, f"{options.a} and {options.b} do not differ")
         return OK
     table = table_of("of", "field", options.a, options.b, left=("field", options.a, options.b))
     for (of, name), (a, b) in found.items():

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
-from analysis.text import console, duration, say, table_of
+from analysis.text import console, duration, print_line, table_of
 from analysis.verdicts.groups import group_name, ladder_name
 from lth_trainable.errors import UserError
 from sweeps.runs.survey import Survey, read_survey
@@ -73,11 +73,13 @@ def about_run(survey: Survey) -> dict[str, Any]:
 
 def _show_run(to: Console, path: str, told: Mapping[str, Any]) -> None:
     counts, epochs, trials = told["counts"], told["epochs"], told["trials"]
-    say(to, f"{path}: {told['recipe']}. {told['claim'] or ''}")
-    say(to, _driver_line(told["driver"]))
+    print_line(to, f"{path}: {told['recipe']}. {told['claim'] or ''}")
+    print_line(to, _driver_line(told["driver"]))
     listed = ", ".join(f"{n:,} {status}" for status, n in counts.items() if n) or "none"
-    say(to, f"{len(trials):,} trials: {listed}")
-    say(to, f"{epochs['distinct']:,} epochs: {epochs['trained']:,} in stored states, {epochs['left']:,} to train")
+    print_line(to, f"{len(trials):,} trials: {listed}")
+    print_line(
+        to, f"{epochs['distinct']:,} epochs: {epochs['trained']:,} in stored states, {epochs['left']:,} to train"
+    )
     rows, more = _folded(trials)
     shown = [status for status in STATUSES if counts[status]]
     table = table_of("trials", *shown)
@@ -85,11 +87,11 @@ def _show_run(to: Console, path: str, told: Mapping[str, Any]) -> None:
         table.add_row(name, *(f"{found[status]:,}" if found[status] else "" for status in shown))
     to.print(table)
     if more:
-        say(to, f"and {more:,} more groups (all trials with --json)")
+        print_line(to, f"and {more:,} more groups (all trials with --json)")
     for trial in (trial for trial in trials if trial["status"] == "running"):
-        say(to, f"running: {trial['trial']}: level {trial['level']}, epochs trained: {trial['epochs']:,}")
+        print_line(to, f"running: {trial['trial']}: level {trial['level']}, epochs trained: {trial['epochs']:,}")
     for trial in (trial for trial in trials if trial["reason"]):
-        say(to, f"{trial['status']}: {trial['trial']}: {trial['reason']}")
+        print_line(to, f"{trial['status']}: {trial['trial']}: {trial['reason']}")
 
 
 def _driver_line(driver: Mapping[str, Any] | None) -> str:

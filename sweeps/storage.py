@@ -23,10 +23,9 @@ import tyro
 from pyarrow import fs
 from rich.console import Console
 
-from analysis.text import console, human_bytes, say, table_of
+from analysis.text import console, human_bytes, print_line, table_of
 from lth_trainable.errors import UserError
-from lth_trainable.store.listing import each
-from lth_trainable.store.store import MANIFEST, PART, STATES, Store
+from lth_trainable.store.store import MANIFEST, PART, STATES, Store, map_in_threads
 from sweeps.runs.inventory import Run, damage_in, files_below, open_storage, read_manifest, read_runs, take_inventory
 
 WRITING_SECONDS = 3600.0  # files younger than this may belong to a seal that another driver is at
@@ -128,12 +127,12 @@ def _show_du(options: Options, found: Mapping[str, Any]) -> int:
     advice = "python -m sweeps.storage gc deletes them" if nobodys["states"] else ""
     if problems:
         advice = "as far as can be told: a plan could not be read"
-    say(to, f"states that nobody needs: {nobodys['states']:,}, {human_bytes(nobodys['bytes'])}", advice)
-    say(to, f"set aside as damaged: {human_bytes(found['quarantine_bytes'])} in {STATES}/quarantine")
+    print_line(to, f"states that nobody needs: {nobodys['states']:,}, {human_bytes(nobodys['bytes'])}", advice)
+    print_line(to, f"set aside as damaged: {human_bytes(found['quarantine_bytes'])} in {STATES}/quarantine")
     states = f"states in all: {total['states']:,}, {human_bytes(total['states_bytes'])}"
-    say(to, states, f"{human_bytes(total['bytes'])} with the runs")
+    print_line(to, states, f"{human_bytes(total['bytes'])} with the runs")
     for problem in problems:
-        say(to, f"note: {problem}")
+        print_line(to, f"note: {problem}")
     return 0
 
 
@@ -151,13 +150,13 @@ def gc(store: Store, dry_run: bool = False) -> list[Garbage]:
     def found(folder: str) -> list[Garbage]:
         return _garbage(store, folder, inventory.states[folder], runs)
 
-    listed = zip(inventory.states, each(found, inventory.states), strict=True)
+    listed = zip(inventory.states, map_in_threads(found, inventory.states), strict=True)
     garbage = {folder: items for folder, items in listed if items}
     full = {folder.rpartition("/")[0] for folder in inventory.states}
     empty = [key for key, info in inventory.keys.items() if key not in full and _is_old(info)]
     if not dry_run:
         runs = _known_runs(store)  # again: a driver may have started since
-        garbage = dict(zip(garbage, each(lambda folder: _sweep(store, folder, runs), garbage), strict=True))
+        garbage = dict(zip(garbage, map_in_threads(lambda folder: _sweep(store, folder, runs), garbage), strict=True))
         for key in {folder.rpartition("/")[0] for folder in garbage} | set(empty):
             _drop_if_empty(store, key)
     gone = [item for items in garbage.values() for item in items]
@@ -231,15 +230,15 @@ def _show_gc(options: Options, garbage: Sequence[Garbage]) -> int:
         sizes = [item.bytes for item in garbage if item.what == what]
         table.add_row(what, f"{len(sizes):,}", human_bytes(sum(sizes)))
     to.print(table)
-    say(to, f"{human_bytes(total)} {'would go; this was a dry run' if options.dry_run else 'deleted'}")
+    print_line(to, f"{human_bytes(total)} {'would go; this was a dry run' if options.dry_run else 'deleted'}")
     return 0
 
 
 def _list_paths(to: Console, garbage: Sequence[Garbage]) -> None:
     for item in garbage[:SHOWN]:
-        say(to, f"{item.path}  {human_bytes(item.bytes)}  {item.what}")
+        print_line(to, f"{item.path}  {human_bytes(item.bytes)}  {item.what}")
     if len(garbage) > SHOWN:
-        say(to, f"and {len(garbage) - SHOWN:,} more (all of them with --json)")
+        print_line(to, f"and {len(garbage) - SHOWN:,} more (all of them with --json)")
 
 
 # -- check -----------------------------------------------------------------------------------------------------------
@@ -250,7 +249,7 @@ def check(store: Store) -> dict[str, Any]:
     inventory = take_inventory(store)
     sealed = [folder for folder, files in inventory.states.items() if MANIFEST in files]
     folders = sorted([*sealed, *inventory.trials])
-    reasons = dict(zip(folders, each(lambda folder: damage_in(store, folder), folders), strict=True))
+    reasons = dict(zip(folders, map_in_threads(lambda folder: damage_in(store, folder), folders), strict=True))
     damaged = [{"path": folder, "reason": reason} for folder in folders for reason in reasons[folder]]
     plans = [{"path": run.name, "reason": run.problem} for run in read_runs(store) if run.problem]
     return {"storage": store.uri, "states": len(sealed), "trials": len(inventory.trials), "damaged": plans + damaged}
@@ -263,11 +262,11 @@ def _show_check(options: Options, found: Mapping[str, Any]) -> int:
         return 1 if damaged else 0
     to = console()
     for entry in damaged:
-        say(to, f"damaged: {entry['path']}: {entry['reason']}")
+        print_line(to, f"damaged: {entry['path']}: {entry['reason']}")
     if damaged:
-        say(to, f"{len(damaged):,} damaged: rerun the sweep's command to repair, it trains anew what it must")
+        print_line(to, f"{len(damaged):,} damaged: rerun the sweep's command to repair, it trains anew what it must")
     else:
-        say(to, f"{found['states']:,} states and {found['trials']:,} trials are as they were written")
+        print_line(to, f"{found['states']:,} states and {found['trials']:,} trials are as they were written")
     return 1 if damaged else 0
 
 

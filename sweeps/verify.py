@@ -22,10 +22,11 @@ import tyro
 from rich.table import Table
 from rich.text import Text
 
-from analysis.text import console, say, table_of
+from analysis.text import console, print_line, table_of
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.spec.trial_spec import spec_from_dict
-from lth_trainable.store.store import Damaged, finished_trials, open_run
+from lth_trainable.store.store import Damaged
+from lth_trainable.store.trials import finished_trials, open_run
 
 PARTS = ("weights", "masks", "metrics")
 
@@ -62,7 +63,7 @@ def verify(options: Options) -> int:
     to.print(_table(rows))
     for row in rows:
         if row["why"]:
-            say(to, f"not comparable: {row['trial']}: {row['why']}")
+            print_line(to, f"not comparable: {row['trial']}: {row['why']}")
     identical = sum(row["identical"] for row in rows)
     print(f"{identical} of {len(rows)} trials are identical, bit for bit")
     if options.json:

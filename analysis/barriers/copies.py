@@ -26,8 +26,9 @@ from analysis.tables.parquet import write_table
 from analysis.tables.run_plan import RunPlan
 from analysis.tables.schema import Row
 from lth_trainable.errors import UserError, bad_value
-from lth_trainable.spec.trial_spec import digest
-from lth_trainable.store.store import Damaged, Store, load_masks, to_json
+from lth_trainable.spec.values import digest
+from lth_trainable.store.store import Damaged, Store, to_json
+from lth_trainable.store.trials import load_masks
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from lth_trainable.training.execution import Execution

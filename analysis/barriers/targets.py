@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,10 +9,12 @@ from typing import Any
 
 from analysis.tables.exclusions import read_exclusions, unknown_trial
 from analysis.tables.run_plan import RunPlan
+from analysis.text import plural
 from analysis.verdicts.groups import group_name
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.spec.trial_spec import TrialSpec, spec_from_dict
-from lth_trainable.store.store import RECORD, Damaged, Sealed, Store
+from lth_trainable.store.store import Damaged, Sealed, Store
+from lth_trainable.store.trials import read_record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +191,7 @@ class _Trials:
         return targets
 
     def notes(self) -> tuple[str, ...]:
-        return tuple(f"{count} trial{'s' * (count > 1)} left out: {why}" for why, count in self.left_out.items())
+        return tuple(f"{plural(count, 'trial')} left out: {why}" for why, count in self.left_out.items())
 
     def _usable(self, spec: TrialSpec) -> Finished | None:
         reason = why_not(spec)
@@ -203,7 +204,7 @@ class _Trials:
     def _read(self, spec: TrialSpec) -> Finished | None:
         try:
             folder = self.store.find(self.store.trial(self.run, spec.name))
-            record = json.loads(self.store.content(folder, RECORD)) if folder is not None else None
+            record = read_record(self.store, folder) if folder is not None else None
         except Damaged as damage:
             raise UserError(f"{damage}; rerun the sweep's command to repair it") from damage
         if folder is None or record is None or record["status"] != "done":

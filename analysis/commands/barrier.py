@@ -14,18 +14,17 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 from rich.progress import Progress
-from rich.text import Text
 
 from analysis.barriers.copies import BarrierJob, Cost, Settings, cost_of, do_all, write_barriers
 from analysis.barriers.targets import choose
 from analysis.report.barriers import barrier_table, stable_sentences
 from analysis.tables.run_plan import find_run, read_plan
 from analysis.tables.schema import Row
+from analysis.text import console, duration, plural, print_line
 from lth_trainable.errors import bad_value
 from lth_trainable.store.store import Store
 
 OK, INTERRUPTED = 0, 130
-PLAIN_WIDTH = 100  # where standard output is no terminal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +78,9 @@ def _run(options: BarrierOptions) -> int:
     choice = choose(store, run, plan, options.trials, options.seeds)
     jobs = [BarrierJob(store, run, target, settings) for target in choice.targets]
     cost = cost_of(jobs)
-    console = Console(stderr=options.json, highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+    to = console(stderr=options.json)
     for line in (*(f"note: {note}" for note in choice.notes), cost_line(cost, settings)):
-        console.print(line, soft_wrap=True, markup=False)
+        print_line(to, line)
     if options.dry_run:
         if options.json:
             print(json.dumps({"run": options.run, "cost": asdict(cost)}))
@@ -93,20 +92,20 @@ def _run(options: BarrierOptions) -> int:
         found = {"run": options.run, "cost": asdict(cost), "rows": rows, "stable": stable_sentences(rows)}
         print(json.dumps({**found, "files": files}, allow_nan=False))
     else:
-        _show(console, rows, files)
+        _show(to, rows, files)
     return OK
 
 
 def cost_line(cost: Cost, settings: Settings) -> str:
     """What it takes, before it is done."""
-    networks = f"{_count(cost.tickets, 'ticket')} and {_count(cost.dense, 'point')} of dense networks"
-    lines = f"{_count(cost.lines, 'line')} of {settings.n_points} points"
+    networks = f"{plural(cost.tickets, 'ticket')} and {plural(cost.dense, 'point')} of dense networks"
+    lines = f"{plural(cost.lines, 'line')} of {settings.n_points} points"
     if not cost.lines_left:
         return f"{networks}: {lines}, all of them stored"
     stored = f" ({cost.lines - cost.lines_left} of them stored)" if cost.lines_left < cost.lines else ""
     return (
-        f"{networks}: {lines}{stored}; {_count(cost.copies_left, 'copy', 'copies')} to train, "
-        f"{_count(cost.epochs, 'epoch')}, about {_duration(cost.seconds)}"
+        f"{networks}: {lines}{stored}; {plural(cost.copies_left, 'copy', 'copies')} to train, "
+        f"{plural(cost.epochs, 'epoch')}, about {duration(math.ceil(cost.seconds))}"
     )
 
 
@@ -125,21 +124,11 @@ def _draw(store: Store, run: str, path: str, rows: Sequence[Row]) -> dict[str, s
     return {"table": f"{path}/analysis/barriers.parquet", "figure": f"{path}/analysis/barriers.svg"}
 
 
-def _show(console: Console, rows: Sequence[Row], files: dict[str, str]) -> None:
-    console.print()
-    console.print(barrier_table(rows))
-    console.print()
+def _show(to: Console, rows: Sequence[Row], files: dict[str, str]) -> None:
+    to.print()
+    to.print(barrier_table(rows))
+    to.print()
     for sentence in stable_sentences(rows):
-        console.print(sentence, soft_wrap=not console.is_terminal)
+        to.print(sentence, soft_wrap=not to.is_terminal)
     for what, path in files.items():
-        console.print(Text(f"{what}  {path}"), soft_wrap=True)
-
-
-def _count(n: int, noun: str, plural: str = "") -> str:
-    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{math.ceil(seconds)} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+        print_line(to, f"{what}  {path}")

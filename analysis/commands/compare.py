@@ -11,9 +11,9 @@ from typing import Annotated
 import tyro
 
 from analysis.report.compare import show_comparison
-from analysis.report.terminal import plain_console
 from analysis.tables.parquet import as_rows, load
 from analysis.tables.run_plan import find_run, read_plan
+from analysis.text import console
 from analysis.verdicts.compare import Compared, compare
 from lth_trainable.errors import UserError
 
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
             json.dumps({"run_a": options.run_a, "run_b": options.run_b, **dataclasses.asdict(found)}, allow_nan=False)
         )
     else:
-        show_comparison(plain_console(), found, options.run_a, options.run_b)
+        show_comparison(console(), found, options.run_a, options.run_b)
     return 0
 
 

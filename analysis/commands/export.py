@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from analysis.export.tickets import Exported, export
+from analysis.text import human_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +49,7 @@ def _line(one: Exported) -> str:
     kept, all_ = one.result["n_kept"], one.result["n_weights"]
     accuracy = one.result["test_accuracy"]
     measured = "diverged" if accuracy is None else f"test accuracy {100 * accuracy:.2f} %"
-    size = f"{one.bytes / 1e6:.1f} MB, {', '.join(one.parts)}"
+    size = f"{human_bytes(one.bytes)}, {', '.join(one.parts)}"
     return f"{one.path}: {size}; keeps {kept:,} of {all_:,} weights, {measured}"
 
 

@@ -11,6 +11,7 @@ from typing import Annotated
 import tyro
 
 from analysis.export.archive import pack
+from analysis.text import human_bytes, plural
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,6 @@ def main(arguments: Sequence[str]) -> int:
         print(json.dumps({**about, "why": packed.tickets.why}))
         return 0
     count = len(packed.tickets.trials)
-    tickets = f"{count or 'no'} ticket{'s' * (count != 1)}"
-    print(f"{packed.path}: {packed.bytes / 1e6:.1f} MB with {tickets}: {packed.tickets.why}")
+    tickets = plural(count, "ticket") if count else "no tickets"
+    print(f"{packed.path}: {human_bytes(packed.bytes)} with {tickets}: {packed.tickets.why}")
     return 0

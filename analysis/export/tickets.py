@@ -13,7 +13,6 @@ has the SHA-256 that the trial's record has of its weights.
 from __future__ import annotations
 
 import io
-import json
 import os
 import shutil
 import tempfile
@@ -26,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 from analysis.tables.exclusions import unknown_trial
 from analysis.tables.run_plan import find_run
 from lth_trainable.errors import UserError, bad_value
-from lth_trainable.store.store import MANIFEST, RECORD, WEIGHTS, Damaged, Sealed, Store, load_masks, open_trial, to_json
+from lth_trainable.store.store import MANIFEST, WEIGHTS, Damaged, Sealed, Store, to_json
+from lth_trainable.store.trials import load_masks, open_trial, read_record
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -134,7 +134,7 @@ def read_ticket(store: Store, run: str, name: str, which: Sequence[str] = ()) ->
             raise bad_value("--which", part, f"of {', '.join(has)}", f"{name} has no others")
     levels = load_masks(store, trial)
     return Ticket(
-        masks=levels.get(max(levels, default=0), {}), provenance=_provenance(json.loads(store.content(trial, RECORD))),
+        masks=levels.get(max(levels, default=0), {}), provenance=_provenance(read_record(store, trial)),
         **{part: load(_weights(store, trial, part)) if part in (which or has) else {} for part in PARTS},
     )  # fmt: skip
 

@@ -21,6 +21,7 @@ from analysis.barriers.networks import (
 )
 from analysis.labels import short_labels
 from analysis.tables.schema import Row
+from analysis.text import plural
 
 
 def barrier_table(rows: Sequence[Row]) -> Table:
@@ -103,5 +104,4 @@ def _stable(network: Network) -> str:
     found = {kind: network.is_stable(kind) for kind in (RAW, RECOMPUTED)}
     words = {(True, True): "yes", (False, False): "no", (True, False): "raw", (False, True): "recomputed"}
     word = words.get((found[RAW], found[RECOMPUTED]), "–")  # type: ignore[arg-type]
-    lines = "line" if network.n_diverged == 1 else "lines"
-    return word + (f"; {network.n_diverged} {lines} diverged" if network.n_diverged else "")
+    return word + (f"; {plural(network.n_diverged, 'line')} diverged" if network.n_diverged else "")

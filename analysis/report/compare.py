@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.labels import common_label, short_labels
-from analysis.text import signed
+from analysis.text import plural, print_line, signed
 from analysis.verdicts.compare import ALPHA, HIGHER, LOWER, OPEN, SAME, UNTESTED, Compared, Comparison, Difference
 from analysis.verdicts.questions import MIN_PAIRS
 
@@ -20,27 +20,28 @@ SHOWN_UNMATCHED = 12  # groups without a partner
 
 def show_comparison(console: Console, found: Compared, path_a: str, path_b: str) -> None:
     """Print it, each part only where there is something to say."""
-    _line(console, f"A  {path_a}")
-    _line(console, f"B  {path_b}")
+    print_line(console, f"A  {path_a}")
+    print_line(console, f"B  {path_b}")
     for heading, differences in (("spec", found.free), ("versions", found.versions)):
         for difference in differences:
-            _line(console, f"{heading}: {difference_text(difference)}")
+            print_line(console, f"{heading}: {difference_text(difference)}")
         if not differences:
-            _line(console, f"{heading}: no difference", style="dim")
+            print_line(console, f"{heading}: no difference", style="dim")
     console.print()
     console.print(comparison_table(found))
     console.print()
-    _line(console, bytes_sentence(found.comparisons))
+    print_line(console, bytes_sentence(found.comparisons))
     for row in found.comparisons:
         if row.unpaired:
-            count = f"{row.n_unpaired} seed{'s' * (row.n_unpaired != 1)}"
-            _line(console, f"  {count} of {row.group_a} unpaired: {row.unpaired}", style="yellow")
+            print_line(
+                console, f"  {plural(row.n_unpaired, 'seed')} of {row.group_a} unpaired: {row.unpaired}", style="yellow"
+            )
     for left in found.unmatched[:SHOWN_UNMATCHED]:
-        trials = f"{left.n_trials} trial{'s' * (left.n_trials != 1)}"
-        _line(console, f"  not compared: {left.group} of {left.run}, {trials}: {left.why}", style="yellow")
+        trials = plural(left.n_trials, "trial")
+        print_line(console, f"  not compared: {left.group} of {left.run}, {trials}: {left.why}", style="yellow")
     more = len(found.unmatched) - SHOWN_UNMATCHED
     if more > 0:
-        _line(console, f"  not compared: {more:,} more groups, which --json lists", style="yellow")
+        print_line(console, f"  not compared: {more:,} more groups, which --json lists", style="yellow")
 
 
 def comparison_table(found: Compared) -> Table:
@@ -104,7 +105,3 @@ def _p(value: float | None) -> str:
 
 def _result(row: Comparison) -> Text:
     return Text(f"under {MIN_PAIRS} seeds" if row.result == UNTESTED else row.result, style=STYLES[row.result])
-
-
-def _line(console: Console, text: str, style: str = "") -> None:
-    console.print(Text(text, style=style), soft_wrap=True)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
+from xml.etree import ElementTree
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
@@ -20,7 +21,7 @@ from analysis.report.terminal import difference, is_other_claim, seeds, status_l
 from analysis.tables.parquet import Frames, as_rows
 from analysis.tables.run_plan import RunPlan
 from analysis.tables.schema import Row
-from analysis.text import percent, signed
+from analysis.text import percent, plural, signed
 from analysis.verdicts.answer import answer_sentence, headlines, of_tickets
 from analysis.verdicts.groups import TICKET
 from analysis.verdicts.questions import MIN_PAIRS
@@ -29,6 +30,7 @@ from lth_trainable.store.store import Store
 
 TEMPLATE = "report.html.jinja"
 NOTHING = "–"
+SVG, XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
 _UNITS = {"percentage points": "pp"}
 
 
@@ -97,15 +99,30 @@ def inline_svg(svg: bytes, prefix: str) -> Markup:
     is left to the page. In HTML an inline SVG needs no namespace declarations. Colours of the light theme become
     variables of the page (`_colours`), so that one drawing serves light, dark and paper.
     """
-    text = svg.decode()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", text)
-    text = re.sub(r'^<svg([^>]*?) width="[^"]*"', r"<svg\1", re.sub(r'^<svg([^>]*?) height="[^"]*"', r"<svg\1", text))
-    text = re.sub(r'\bid="', f'id="{prefix}-', text)
-    text = re.sub(r'href="#', f'href="#{prefix}-', text)
-    text = re.sub(r"url\(#", f"url(#{prefix}-", text)
-    return Markup(re.sub(r"#[0-9a-f]{6}\b", lambda found: _VARIABLES.get(found[0], found[0]), text))
+    root = ElementTree.fromstring(svg)
+    for metadata in root.findall(f"{SVG}metadata"):
+        root.remove(metadata)
+    for name in ("width", "height"):
+        del root.attrib[name]
+    for element in root.iter():
+        element.tag = _in_html(element.tag)
+        element.attrib = {_in_html(key): _value(key, value, prefix) for key, value in element.items()}
+    return Markup(ElementTree.tostring(root, encoding="unicode"))
+
+
+def _in_html(name: str) -> str:
+    """The name of a tag or attribute without its namespace."""
+    return name.replace(XLINK, "xlink:").removeprefix(SVG)
+
+
+def _value(name: str, value: str, prefix: str) -> str:
+    """The value of an attribute on the page, where ids have the prefix and colours are variables."""
+    if name == "id":
+        return f"{prefix}-{value}"
+    if name == f"{XLINK}href":
+        return value.replace("#", f"#{prefix}-")
+    value = value.replace("url(#", f"url(#{prefix}-")
+    return re.sub(r"#[0-9a-f]{6}\b", lambda found: _VARIABLES.get(found[0], found[0]), value)
 
 
 def _colours(theme: str) -> dict[str, str]:
@@ -218,7 +235,7 @@ def _trial_view(row: Row) -> dict[str, Any]:
 def _machines(trials: Sequence[Row]) -> list[tuple[str, int]]:
     """Where the trials were trained, with counts: device, torch, Python, determinism."""
     found = Counter(
-        f"{row['device']}, {row['threads']} thread{'s' * (row['threads'] != 1)}, torch {row['torch_version']}, "
+        f"{row['device']}, {plural(row['threads'], 'thread')}, torch {row['torch_version']}, "
         f"Python {row['python_version']}, {'' if row['deterministic'] else 'not '}deterministic"
         for row in trials
         if row["device"] is not None

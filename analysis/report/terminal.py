@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
@@ -14,13 +13,13 @@ from analysis.labels import claim_label, common_label, dense_label, short_labels
 from analysis.tables.geometry import left_out
 from analysis.tables.parquet import OPTIONAL, Frames, as_rows
 from analysis.tables.schema import STATUSES, TABLES, Row
-from analysis.text import signed
+from analysis.text import PLAIN_WIDTH, human_bytes, print_line, signed
 from analysis.verdicts.answer import answer_sentence, headlines
 from analysis.verdicts.baselines import DENSE_KINDS
 from analysis.verdicts.groups import TICKET
 from analysis.verdicts.rows import LADDER_CLAIM
 
-WIDTH, LEAST_VERDICT = 100, 18  # columns: of the whole table, of the last
+WIDTH, LEAST_VERDICT = PLAIN_WIDTH, 18  # columns: of the whole table, of the last
 GAP = 2  # columns between two
 BASELINES = "baselines"  # heading of theirs
 STYLES = {
@@ -126,11 +125,6 @@ def claims_table(verdicts: pd.DataFrame) -> Table:
     return table
 
 
-def plain_console() -> Console:
-    """As wide as the terminal, or as the tables where there is none."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
-
-
 def show(console: Console, frames: Frames, run: str) -> None:
     """Print the verdicts, other claims, the answer, the trials that are not done, and the paths below `run`."""
     if len(frames.verdicts):
@@ -144,18 +138,16 @@ def show(console: Console, frames: Frames, run: str) -> None:
     console.print(answer(frames.verdicts), soft_wrap=not console.is_terminal, highlight=False)
     trials = as_rows(frames.trials)
     style = "dim" if all(row["status"] == "done" for row in trials) else "yellow"
-    console.print(status_line(frames), style=style, soft_wrap=True, highlight=False)
+    print_line(console, status_line(frames), style=style)
     for row in trials:
         if row["status"] not in ("done", "missing"):
             reason = f": {row['reason']}" if row["reason"] else ""
-            console.print(Text(f"  {row['status']}: {row['trial']}{reason}", style="yellow"), soft_wrap=True)
+            print_line(console, f"  {row['status']}: {row['trial']}{reason}", style="yellow")
     for name, work in left_out(frames).items():
-        size = f"{work.rows:,.0f} rows from {work.bytes / 1e9:.1f} GB"
-        console.print(
-            f"{name} is left empty, being {size}: --geometry all", style="dim", soft_wrap=True, highlight=False
-        )
+        size = f"{work.rows:,.0f} rows from {human_bytes(work.bytes)}"
+        print_line(console, f"{name} is left empty, being {size}: --geometry all", style="dim")
     for what, path in paths(run).items():
-        console.print(Text(f"{what}  {path}"), soft_wrap=True)
+        print_line(console, f"{what}  {path}")
 
 
 def status_line(frames: Frames) -> str:

@@ -21,8 +21,7 @@ from analysis.stats.overlap import Overlap, overlap_of_counts
 from analysis.tables import schema
 from analysis.tables.schema import SPEC_FIELDS, Row
 from analysis.tables.spans import arranged, spans
-from lth_trainable.store.listing import each
-from lth_trainable.store.store import MASKS, Damaged, Store
+from lth_trainable.store.store import MASKS, Damaged, Store, map_in_threads
 
 BETWEEN = {"seed": ("seed",), "rewind": ("rewind_epoch", "rewind_step"), "criterion": ("criterion",)}
 MEMBERS = 10  # of a family that are compared, each with each: 45 pairs
@@ -101,7 +100,7 @@ def _compare(
     store: Store, run: str, pairs: Sequence[tuple[str, str]], weights: Mapping[str, int]
 ) -> dict[tuple[str, str], list[dict[str, Any]]]:
     trials = list(dict.fromkeys(itertools.chain.from_iterable(pairs)))
-    read = each(lambda trial: final_masks(store, run, trial), trials)
+    read = map_in_threads(lambda trial: final_masks(store, run, trial), trials)
     masks = {trial: mask for trial, mask in zip(trials, read, strict=True) if mask}
     whole = [pair for pair in pairs if pair[0] in masks and pair[1] in masks]
     numbers = {trial: number for number, trial in enumerate(masks)}

@@ -13,7 +13,8 @@ from typing import Any
 
 from analysis.tables.schema import ROLES, SPEC_FIELDS
 from lth_trainable.errors import UserError, bad_value
-from lth_trainable.store.store import PLAN, Store, open_run
+from lth_trainable.store.store import PLAN, Store
+from lth_trainable.store.trials import open_run
 
 FORMAT = 1
 QUESTION = "At which sparsity do winning tickets stop matching the dense network?"

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from lth_trainable.store.listing import each
-from lth_trainable.store.store import fingerprint_mark
+from lth_trainable.store.store import fingerprint_mark, map_in_threads
 from sweeps.cli.job import Job
 from sweeps.experiments.experiment import Experiment
 from sweeps.planning.dispatch import Dispatcher
@@ -74,7 +73,7 @@ def train(job: Job, experiment: Experiment, spent: Spent, board: Board, loggers:
         job.say(f"note: {report}", "yellow")
     board.skipped = len(stock.done)
     covered = [t for t in ledger.plan.trials if t.name not in skipped and t.is_end_of_node and t.end.key in stored]
-    for trial, result in zip(covered, each(lambda trial: ledger.record(trial, mark), covered), strict=True):
+    for trial, result in zip(covered, map_in_threads(lambda trial: ledger.record(trial, mark), covered), strict=True):
         if result is not None:
             skipped.add(trial.name)
             spent.share(trial.name)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from analysis.text import plural
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.store.store import PLAN
 from sweeps.cli.job import Job
@@ -85,7 +86,7 @@ def _judged(rows: Sequence[Row], looks: Sequence[int], n: int) -> _Look:
     from analysis.verdicts.outlook import next_look, settled
 
     ladders, following = settled(rows), next_look(rows, looks)
-    count = f"{sum(ladders.values())} of {len(ladders)} ladder{'s' * (len(ladders) != 1)} settled"
+    count = f"{sum(ladders.values())} of {plural(len(ladders), 'ladder')} settled"
     if following is None:
         end = "decided" if all(ladders.values()) else "not decided, and no look is left"
         return _Look(settled=ladders, following=None, state=f"{count}; {end}")

@@ -22,7 +22,8 @@ from analysis.export.load_ticket import masked_weights, provenance
 from lth_trainable.data.datasets import load_dataset
 from lth_trainable.errors import UserError
 from lth_trainable.spec.trial_spec import TrialSpec
-from lth_trainable.store.store import FAILURE, Store, load_trial, to_json
+from lth_trainable.store.store import FAILURE, Store, to_json
+from lth_trainable.store.trials import load_trial
 from lth_trainable.training.run import run_trial
 from tests.support.records import dense, digits_like, drops, ladder, make_run, paired, plan
 

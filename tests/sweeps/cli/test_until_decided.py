@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,9 @@ from lth_trainable.store.store import Store
 from sweeps import lth_grid
 from sweeps.cli import training
 from sweeps.running.launch import Outcome
+from tests.support.command import ROOT, command
 from tests.support.records import record, seal
 
-ROOT = Path(__file__).parents[3]
 FLAGS = ["digits", "--epochs", "2", "--schedule", "omp", "--rewind-epoch", "0", "--sparsity", "50", "80"]
 SAME = [0.0, -0.1, 0.1, 0.05, -0.05, 0.2, -0.2, 0.1, 0.0, -0.1, 0.1, 0.0]
 NEAR = [-1.0, -1.5, -0.5, -1.2, -0.8, -1.1, -0.9, -1.3, -0.7, -1.0, -1.4, -0.6]
@@ -182,11 +181,9 @@ def test_flags_that_make_no_plan(
 @pytest.mark.slow
 def test_looks_on_digits_from_first_trial_to_verdict(tmp_path: Path) -> None:
     """Real trials: two looks in one process, each with a Ray of its own; a rerun trains nothing."""
-    command = [
-        sys.executable, "-m", "sweeps.lth_grid", "digits", "--epochs", "3", "--sparsity", "40", "92.22",
-        "--rewind-epoch", "0", "--until-decided", "--max-seeds", "7", "--storage", str(tmp_path), "--json",
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=500)
+    flags = ["--epochs", "3", "--sparsity", "40", "92.22", "--rewind-epoch", "0", "--until-decided", "--max-seeds", "7"]
+    words = command("digits", *flags, "--storage", str(tmp_path), "--json")
+    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT, timeout=500)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout.strip().splitlines()[-1])
     looks = summary["looks"]
@@ -196,7 +193,7 @@ def test_looks_on_digits_from_first_trial_to_verdict(tmp_path: Path) -> None:
     assert set(frames.verdicts.look) == {looks["seeds"]}
     assert looks["seeds"] == 7 or all(looks["settled"].values())
     assert "Traceback" not in done.stdout + done.stderr
-    again = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=200)
+    again = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT, timeout=200)
     repeated = json.loads(again.stdout.strip().splitlines()[-1])
     assert (again.returncode, repeated["epochs_trained"], repeated["looks"]) == (0, 0, looks)
     assert repeated["verdicts"] == summary["verdicts"]

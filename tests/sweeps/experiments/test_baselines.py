@@ -24,7 +24,8 @@ from lth_trainable.models.networks import _narrow_resnet18, build
 from lth_trainable.pruning.controls import CONTROLS
 from lth_trainable.pruning.layers import prunable_layers
 from lth_trainable.spec.trial_spec import TrialSpec
-from lth_trainable.store.store import PLAN, Store, load_masks, load_trial
+from lth_trainable.store.store import PLAN, Store
+from lth_trainable.store.trials import load_masks, load_trial
 from lth_trainable.training.run import run_trial
 from sweeps.cli.options import parse
 from sweeps.experiments.baselines import BASELINES
