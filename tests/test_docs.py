@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 from pathlib import Path
@@ -25,7 +26,9 @@ _FOLDER = re.compile(rf"(?<![\w/.:-])((?:{'|'.join(PACKAGES)}|docs|notebooks)/(?
 _MODULE = re.compile(rf"(?<![\w./-])((?:{'|'.join(PACKAGES[:4])})(?:\.\w+)+)(?![\w/])")
 _LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 # Files that a run or a user makes, by their first folder or their whole name.
-_MADE = ("runs/", "RUN/", "DIR/", "states/", "my_", "ticket.json", "dense/", "load_ticket.py")
+_MADE = ("runs/", "RUN/", "DIR/", "states/", "my_", "dense/")
+_PLACEHOLDERS = ("NNNN", "NAME")
+_NAMES = {path.name for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
 
 
 def text_of(page: str) -> str:
@@ -33,7 +36,12 @@ def text_of(page: str) -> str:
 
 
 def is_made(name: str) -> bool:
-    return name.startswith(_MADE)
+    return name.startswith(_MADE) or any(word in name for word in _PLACEHOLDERS)
+
+
+def is_there(name: str, folder: Path) -> bool:
+    """Whether a page in `folder` may name this file: from the root, from itself, or a module by its own name."""
+    return (ROOT / name).exists() or (folder / name).exists() or name in _NAMES
 
 
 def is_module(name: str) -> bool:
@@ -61,16 +69,14 @@ def _defines(module: str, rest: list[str]) -> bool:
 @pytest.mark.parametrize("page", PAGES)
 def test_every_path_that_a_page_names_exists(page: str) -> None:
     text = text_of(page)
-    files = {name for name in _FILE.findall(text) if not is_made(name)}
-    missing = {name for name in files if "/" in name and not (ROOT / name).exists()}
-    missing |= {name for name in files if "/" not in name and not any(ROOT.rglob(name))}
+    missing = {name for name in _FILE.findall(text) if not is_made(name) and not is_there(name, (ROOT / page).parent)}
     missing |= {name for name in _FOLDER.findall(text) if not (ROOT / name).is_dir()}
     assert missing == set()
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_module_that_a_page_names_exists(page: str) -> None:
-    names = {name for name in _MODULE.findall(text_of(page)) if not name.endswith((".py", ".md", ".parquet"))}
+    names = {name for name in _MODULE.findall(text_of(page)) if not name.endswith(".py") and not is_made(name)}
     assert {name for name in names if not is_module(name)} == set()
 
 
