@@ -25,9 +25,7 @@ from analysis.tables.exclusions import change_exclusions
 from analysis.tables.index import Geometry
 from analysis.tables.parquet import Frames, as_rows
 from analysis.text import console
-from lth_trainable.errors import UserError
-
-OK, BAD_INPUT = 0, 2
+from lth_trainable.errors import OK, command_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,13 +71,13 @@ class Options:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    try:
-        if arguments and arguments[0] in COMMANDS:
-            return int(importlib.import_module(COMMANDS[arguments[0]].module).main(arguments[1:]))
-        return _gather(arguments)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
+    return command_line(lambda: _run(arguments))
+
+
+def _run(arguments: Sequence[str]) -> int:
+    if arguments and arguments[0] in COMMANDS:
+        return int(importlib.import_module(COMMANDS[arguments[0]].module).main(arguments[1:]))
+    return _gather(arguments)
 
 
 def _gather(arguments: Sequence[str]) -> int:

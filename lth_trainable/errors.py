@@ -1,15 +1,18 @@
-"""The one exception for a user's mistake, and the two ways in which most of them read.
+"""The one exception for a user's mistake, how such messages read, and how commands end.
 
-A `UserError` says where, what was found, what was expected and what to do. Commands print it without a traceback and
-exit with code 2.
+A `UserError` says where, what was found, what was expected and what to do. `command_line` prints it without a traceback
+and ends the command with exit code 2.
 """
 
 from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
 from typing import Any
+
+OK, FAILED, BAD_INPUT, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130  # exit codes of all commands
 
 
 class UserError(ValueError):
@@ -46,3 +49,12 @@ def check_sparsity(where: str, value: Any) -> None:
         raise bad_value(where, value, expected, "0 is the dense network: dense baselines are part of every sweep")
     if not 0 < value < 100:
         raise bad_value(where, value, expected)
+
+
+def command_line(command: Callable[[], int]) -> int:
+    """What the command returns, its exit code; a mistake of the user's is one line on standard error, and code 2."""
+    try:
+        return command()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT

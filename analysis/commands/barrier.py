@@ -21,10 +21,8 @@ from analysis.report.barriers import barrier_table, stable_sentences
 from analysis.tables.run_plan import find_run, read_plan
 from analysis.tables.schema import Row
 from analysis.text import console, duration, plural, print_line
-from lth_trainable.errors import bad_value
+from lth_trainable.errors import INTERRUPTED, OK, bad_value
 from lth_trainable.store.store import Store
-
-OK, INTERRUPTED = 0, 130
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from analysis.tables.parquet import as_rows, load
 from analysis.tables.run_plan import find_run, read_plan
 from analysis.text import console
 from analysis.verdicts.compare import Compared, compare
-from lth_trainable.errors import UserError
+from lth_trainable.errors import OK, UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
         )
     else:
         show_comparison(console(), found, options.run_a, options.run_b)
-    return 0
+    return OK
 
 
 def compare_runs(path_a: str, path_b: str) -> Compared:

@@ -12,6 +12,7 @@ import tyro
 
 from analysis.export.tickets import Exported, export
 from analysis.text import human_bytes
+from lth_trainable.errors import OK
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +40,10 @@ def main(arguments: Sequence[str]) -> int:
     exported = export(options.trials, options.out, options.which)
     if options.json:
         print(json.dumps({"exports": [_plain(one) for one in exported]}))
-        return 0
+        return OK
     for one in exported:
         print(_line(one))
-    return 0
+    return OK
 
 
 def _line(one: Exported) -> str:

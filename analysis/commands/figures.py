@@ -12,7 +12,7 @@ import tyro
 
 from analysis.tables.parquet import load
 from analysis.tables.run_plan import find_run
-from lth_trainable.errors import UserError
+from lth_trainable.errors import OK, UserError
 
 Format = Literal["pdf", "svg", "png"]
 Theme = Literal["light", "dark"]
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
         print(json.dumps({name: str(path) for name, path in written.items()}))
     else:
         print("\n".join(map(str, written.values())))
-    return 0
+    return OK
 
 
 def write_figures(run: str, out: Path | None = None, kind: Format = "pdf", theme: Theme = "light") -> dict[str, Path]:

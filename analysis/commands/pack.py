@@ -12,6 +12,7 @@ import tyro
 
 from analysis.export.archive import pack
 from analysis.text import human_bytes, plural
+from lth_trainable.errors import OK
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +40,8 @@ def main(arguments: Sequence[str]) -> int:
     if options.json:
         about = {"archive": str(packed.path), "bytes": packed.bytes, "tickets": packed.tickets.trials}
         print(json.dumps({**about, "why": packed.tickets.why}))
-        return 0
+        return OK
     count = len(packed.tickets.trials)
     tickets = plural(count, "ticket") if count else "no tickets"
     print(f"{packed.path}: {human_bytes(packed.bytes)} with {tickets}: {packed.tickets.why}")
-    return 0
+    return OK
