@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from analysis.text import console, table_of
+from lth_trainable.errors import OK
 from lth_trainable.store.store import Store
 from sweeps.cli.dry_run import show_plan
-from sweeps.cli.job import OK, Job, Setting, exit_code_of, facts_of, finish, open_run
+from sweeps.cli.job import Job, Setting, exit_code_of, facts_of, finish, open_run
 from sweeps.cli.options import Options, parse
 from sweeps.cli.training import train_and_judge
 from sweeps.cli.until_decided import look_by_look, with_looks

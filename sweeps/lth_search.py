@@ -24,8 +24,9 @@ from analysis.tables.parquet import write_table
 from analysis.tables.run_plan import read_plan
 from analysis.tables.suggestions import STATUSES, SUGGESTIONS, measured, suggestion_table
 from analysis.text import console, table_of
+from lth_trainable.errors import FAILED, OK
 from lth_trainable.spec.trial_spec import TrialSpec
-from sweeps.cli.job import FAILED, OK, Job, Setting, exit_code_of, facts_of, finish, open_run
+from sweeps.cli.job import Job, Setting, exit_code_of, facts_of, finish, open_run
 from sweeps.cli.options import RunOptions
 from sweeps.cli.search_options import SearchOptions, parse
 from sweeps.experiments.recipes import digits

@@ -19,9 +19,9 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
+from analysis.labels import group_name, ladder_name
 from analysis.text import console, duration, print_line, table_of
-from analysis.verdicts.groups import group_name, ladder_name
-from lth_trainable.errors import UserError
+from lth_trainable.errors import OK, UserError, command_line
 from sweeps.runs.survey import Survey, read_survey
 from sweeps.runs.trial_report import about_trial, find_trial, show_trial
 
@@ -43,6 +43,10 @@ class Options:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     options = tyro.cli(Options, prog="python -m sweeps.status", args=argv, config=(tyro.conf.FlagCreatePairsOff,))
+    return command_line(lambda: _run(options))
+
+
+def _run(options: Options) -> int:
     try:
         survey = read_survey(options.run)
         told = about_run(survey) if options.trial is None else about_trial(survey, find_trial(survey, options.trial))
@@ -52,12 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             _show_run(console(), options.run, told)
         else:
             show_trial(console(), told)
-        return 0
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        return OK
+    except UserError:
+        raise
     except (OSError, ValueError) as error:
-        print(f"error: {options.run}: cannot be read ({error})", file=sys.stderr)
-    return 2
+        raise UserError(f"{options.run}: cannot be read ({error})") from error
 
 
 def about_run(survey: Survey) -> dict[str, Any]:
@@ -107,7 +110,7 @@ def _driver_line(driver: Mapping[str, Any] | None) -> str:
 
 def _folded(trials: Sequence[Mapping[str, Any]]) -> tuple[list[tuple[str, Counter[str]]], int]:
     """Statuses by group; by ladder where there are too many groups; and how many are left out even so."""
-    for name_of in (group_name, lambda trial: ladder_name(group_name(trial))):
+    for name_of in (group_name, ladder_name):
         groups: dict[str, Counter[str]] = defaultdict(Counter)
         for trial in trials:
             groups[name_of(trial["trial"])][trial["status"]] += 1

@@ -24,7 +24,7 @@ from pyarrow import fs
 from rich.console import Console
 
 from analysis.text import console, human_bytes, print_line, table_of
-from lth_trainable.errors import UserError
+from lth_trainable.errors import FAILED, OK, UserError, command_line
 from lth_trainable.store.store import MANIFEST, PART, STATES, Store, map_in_threads
 from sweeps.runs.inventory import Run, damage_in, files_below, open_storage, read_manifest, read_runs, take_inventory
 
@@ -58,6 +58,10 @@ class Garbage:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     options = tyro.cli(Options, prog="python -m sweeps.storage", args=argv, config=(tyro.conf.FlagCreatePairsOff,))
+    return command_line(lambda: _run(options))
+
+
+def _run(options: Options) -> int:
     try:
         store = open_storage(options.storage)
         if options.action == "check":
@@ -65,11 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.action == "gc":
             return _show_gc(options, gc(store, dry_run=options.dry_run))
         return _show_du(options, du(store))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
     except OSError as error:
-        print(f"error: storage {options.storage}: cannot be read or written ({error})", file=sys.stderr)
-    return 2
+        raise UserError(f"storage {options.storage}: cannot be read or written ({error})") from error
 
 
 # -- du --------------------------------------------------------------------------------------------------------------
@@ -113,7 +114,7 @@ def _size(files: Iterable[fs.FileInfo]) -> int:
 def _show_du(options: Options, found: Mapping[str, Any]) -> int:
     if options.json:
         print(json.dumps(found))
-        return 0
+        return OK
     parts = ("states_bytes", "shared_bytes", "trials_bytes", "analysis_bytes", "ray_bytes", "quarantine_bytes")
     words = ("run", "recorded", "states", "bytes", "of them shared", "trials", "analysis", "ray", "set aside")
     table = table_of(*words)
@@ -133,7 +134,7 @@ def _show_du(options: Options, found: Mapping[str, Any]) -> int:
     print_line(to, states, f"{human_bytes(total['bytes'])} with the runs")
     for problem in problems:
         print_line(to, f"note: {problem}")
-    return 0
+    return OK
 
 
 # -- gc --------------------------------------------------------------------------------------------------------------
@@ -221,7 +222,7 @@ def _show_gc(options: Options, garbage: Sequence[Garbage]) -> int:
     if options.json:
         gone = [asdict(item) for item in garbage]
         print(json.dumps({"storage": options.storage, "dry_run": options.dry_run, "gone": gone, "bytes": total}))
-        return 0
+        return OK
     to = console()
     if options.dry_run:
         _list_paths(to, garbage)
@@ -231,7 +232,7 @@ def _show_gc(options: Options, garbage: Sequence[Garbage]) -> int:
         table.add_row(what, f"{len(sizes):,}", human_bytes(sum(sizes)))
     to.print(table)
     print_line(to, f"{human_bytes(total)} {'would go; this was a dry run' if options.dry_run else 'deleted'}")
-    return 0
+    return OK
 
 
 def _list_paths(to: Console, garbage: Sequence[Garbage]) -> None:
@@ -259,7 +260,7 @@ def _show_check(options: Options, found: Mapping[str, Any]) -> int:
     damaged = found["damaged"]
     if options.json:
         print(json.dumps(found))
-        return 1 if damaged else 0
+        return FAILED if damaged else OK
     to = console()
     for entry in damaged:
         print_line(to, f"damaged: {entry['path']}: {entry['reason']}")
@@ -267,7 +268,7 @@ def _show_check(options: Options, found: Mapping[str, Any]) -> int:
         print_line(to, f"{len(damaged):,} damaged: rerun the sweep's command to repair, it trains anew what it must")
     else:
         print_line(to, f"{found['states']:,} states and {found['trials']:,} trials are as they were written")
-    return 1 if damaged else 0
+    return FAILED if damaged else OK
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 from pyarrow import fs
 
 from lth_trainable.errors import UserError
-from lth_trainable.spec.trial_spec import digest
+from lth_trainable.spec.values import digest
 
 MANIFEST = "manifest.json"
 RECORD = "record.json"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from sweeps.cli.job import OK, Job
+from lth_trainable.errors import OK
+from sweeps.cli.job import Job
 from sweeps.cli.options import Options
 from sweeps.planning.work import as_json, work_left
 from sweeps.running.estimate import estimate

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from lth_trainable.data.datasets import load_dataset
-from lth_trainable.errors import UserError, bad_value
+from lth_trainable.errors import FAILED, INTERRUPTED, OK, STOPPED, UserError, bad_value, command_line
 from lth_trainable.store.store import STATES, Store, is_no_space
 from sweeps.cli.options import RunOptions
 from sweeps.planning.dispatch import Dispatcher
@@ -31,17 +31,12 @@ from sweeps.runs.ledger import Ledger, check_place
 if TYPE_CHECKING:
     from sweeps.running.searcher import Source
 
-OK, FAILED, BAD_INPUT, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130
-
 
 def exit_code_of(command: Callable[[], int]) -> int:
-    """What the command returns; a mistake of the user's is one line, and so are a full disk and an interrupt."""
+    """As `command_line`; here a mistake of the user's is one line, and so are a full disk and an interrupt."""
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
     try:
-        return command()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
+        return command_line(command)
     except OSError as error:
         if not is_no_space(error):
             raise

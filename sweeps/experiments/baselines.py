@@ -13,8 +13,8 @@ from typing import Any
 
 from lth_trainable.data.datasets import load_dataset
 from lth_trainable.errors import UserError
-from lth_trainable.spec.normalise import DENSE_RESTARTS
 from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.spec.values import DENSE_RESTARTS
 
 Baseline = Callable[[TrialSpec, Path | None], TrialSpec]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from lth_trainable.errors import UserError, bad_value, unknown_name
 from lth_trainable.pruning.controls import CONTROLS
 from lth_trainable.registry import lookup
-from lth_trainable.spec.normalise import DENSE_RESTARTS
 from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.spec.values import DENSE_RESTARTS
 from sweeps.experiments.baselines import BASELINES, Baseline
 
 ALL, NONE = "all", "none"

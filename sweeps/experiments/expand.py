@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lth_trainable.errors import UserError, bad_value
-from lth_trainable.spec.normalise import check_sparsity
+from lth_trainable.errors import UserError, bad_value, check_sparsity
 from lth_trainable.spec.trial_spec import TrialSpec
 from sweeps.experiments.branches import baselines_of, controls_of, role_of
 from sweeps.experiments.recipes import Sweep

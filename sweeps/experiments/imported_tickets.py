@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from lth_trainable.data.datasets import load_dataset
 from lth_trainable.errors import bad_value
 from lth_trainable.models.networks import build
-from lth_trainable.spec.ticket_id import GIVEN_FIELDS, SHORT
+from lth_trainable.spec.normalise import IMPORTED_FIELDS
+from lth_trainable.spec.ticket_id import SHORT
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.store import Store
 from sweeps.experiments.recipes import Sweep
@@ -25,7 +26,11 @@ if TYPE_CHECKING:
 
     from lth_trainable.tickets.imported import Imported
 
-IDLE = (*GIVEN_FIELDS, "target_sparsity_pct", "reset_end")  # fields that an imported ticket leaves nothing to say about
+IDLE = (
+    *IMPORTED_FIELDS,
+    "target_sparsity_pct",
+    "reset_end",
+)  # fields that an imported ticket leaves nothing to say about
 _OWN = (*IDLE, "rewind_epoch", "layers")  # of a recipe's fields those that are of its own tickets
 _DIGEST = re.compile(rf"[0-9a-f]{{{SHORT},64}}")
 CLAIM = "Do the imported tickets match the dense network, over orders of the data?"

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.text import duration, human_bytes, plural
+from lth_trainable.spec.words import field_words
 from sweeps.planning.outline import (
     DONE,
     NOT_REWOUND,
@@ -181,8 +182,8 @@ def _rows(strand: Strand, first: str, rest: str, most_nodes: int, most_sides: in
             if len(families) > 1:
                 yield _Row(guide=joint, text=f"… {len(some)} more branches", nodes=nodes, folded=True)
             elif len(some) > 1:
-                names = [trial.spec.control for node in nodes for trial in node.trials]
-                text = ", ".join(dict.fromkeys(names)).replace("_", " ")
+                names = [field_words("control", trial.spec.control) for node in nodes for trial in node.trials]
+                text = ", ".join(dict.fromkeys(names))
                 yield _Row(guide=joint, text=text, nodes=nodes, folded=True)
             else:
                 yield from _rows(some[0], joint, below, most_nodes, most_sides)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -55,3 +56,11 @@ def wait_for_trials(storage: Path, number: int) -> None:
     while len(list((storage / "digits" / "trials").glob("*/manifest.json"))) < number:
         assert time.monotonic() < deadline, "the sweep makes no progress"
         time.sleep(0.1)
+
+
+def free_ports(number: int) -> list[int]:
+    with contextlib.ExitStack() as probes:
+        sockets = [probes.enter_context(socket.socket()) for _ in range(number)]
+        for probe in sockets:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in sockets]
