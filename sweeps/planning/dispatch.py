@@ -83,7 +83,7 @@ class Dispatcher:
     # -- events ------------------------------------------------------------------------------------------------------
 
     def reached(self, key: str) -> list[PlannedTrial]:
-        """Note that a state is stored; returns the waiting trials that end in it: they can be recorded without a run."""
+        """Note that a state is stored; returns the waiting trials that end in it, to be recorded without a run."""
         self.stored.add(key)
         node = self._by_key.get(key)
         if node is None:
