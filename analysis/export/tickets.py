@@ -27,6 +27,7 @@ from analysis.tables.run_plan import find_run
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.store.store import MANIFEST, WEIGHTS, Damaged, Sealed, Store, to_json
 from lth_trainable.store.trials import load_masks, open_trial, read_record
+from lth_trainable.tensors import row_major
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -186,9 +187,7 @@ def write_loader(folder: Path) -> None:
 
 
 def _write(tensors: Tensors, path: Path, formats: Sequence[str]) -> None:
-    import torch
-
-    own = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
+    own = row_major(tensors)
     for ending in formats:
         path.with_name(f"{path.name}.{ending}").write_bytes(FORMATS[ending](own))
 
