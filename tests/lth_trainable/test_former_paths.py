@@ -44,7 +44,8 @@ def test_an_old_path_is_another_name_of_the_module(old: str) -> None:
 
 def test_old_paths_are_there_in_a_fresh_process_and_load_nothing() -> None:
     code = (
-        "import sys, lth_trainable; assert 'torch' not in sys.modules; from lth_trainable.sparsify import SparsifyCallback;"
+        "import sys, lth_trainable; assert 'torch' not in sys.modules;"
+        "from lth_trainable.sparsify import SparsifyCallback;"
         "import lth_trainable.pruning.callback as home; assert SparsifyCallback is home.SparsifyCallback;"
         "assert home.__spec__.name == home.__name__ == 'lth_trainable.pruning.callback'"
     )
