@@ -189,7 +189,7 @@ class BarrierJob:
         copy = train_copy(self.start, order_seed)
         about = {
             "kind": "copy", "trial": self.target.trial.name, "key": self.target.trial.record["key"],
-            "start": self.target.state, "rewound_to": self.target.rewound_to, "order_seed": order_seed,
+            "start": self.target.state, "rewound_to": str(self.target.rewound_to), "order_seed": order_seed,
             "fingerprint": self.mark, "evaluation": dict(copy.evaluation),
         }  # fmt: skip
         self.store.seal(path, {WEIGHTS: pack_tensors(copy.tensors)}, about)

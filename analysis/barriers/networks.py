@@ -13,6 +13,7 @@ from analysis.barriers.targets import BarrierTarget
 from analysis.labels import common_label, short_labels
 from analysis.tables.schema import Row
 from analysis.verdicts.groups import group_name, ladder_name
+from lth_trainable.spec.rewind_point import RewindPoint
 
 STABLE_PP = 2.0  # a network with a lower barrier is stable to SGD noise (arXiv 1912.05671, section 3)
 DONE, DIVERGED = "done", "diverged"
@@ -29,7 +30,7 @@ def about_line(target: BarrierTarget, step: int, pair: tuple[int, int], device: 
         "key": target.trial.record["key"], "seed": target.trial.spec.seed,
         "sparsity_pct": target.trial.record["result"]["sparsity_pct"],
         "target_sparsity_pct": target.trial.spec.target_sparsity_pct,
-        "rewound_to": target.rewound_to, "rewound_to_step": step, "epochs": target.epochs,
+        "rewound_to": str(target.rewound_to), "rewound_to_step": step, "epochs": target.epochs,
         "order_seed_a": pair[0], "order_seed_b": pair[1], "device": device,
     }  # fmt: skip
 
@@ -75,7 +76,8 @@ class Network:
 
     @property
     def point(self) -> str:
-        return point_label(self.rows[0]["rewound_to"])
+        """Such as "epoch 1" or "iteration 500"."""
+        return RewindPoint.parse(self.rows[0]["rewound_to"]).in_words
 
     @property
     def n_seeds(self) -> int:
@@ -141,11 +143,6 @@ def has_batch_norm(rows: Iterable[Row]) -> bool:
     for row in rows:
         errors[*_line_of(row), row["part"]][row["batch_norm"]] = row.get("errors_pct")
     return any(kinds[RAW] != kinds[RECOMPUTED] for kinds in errors.values())
-
-
-def point_label(rewound_to: str) -> str:
-    """ "1" -> "epoch 1", "500it" -> "iteration 500"."""
-    return f"iteration {rewound_to[:-2]}" if rewound_to.endswith("it") else f"epoch {rewound_to}"
 
 
 def ladder_without_point(ladder: str) -> str:

@@ -12,6 +12,7 @@ from analysis.tables.run_plan import RunPlan
 from analysis.text import plural
 from analysis.verdicts.groups import group_name
 from lth_trainable.errors import UserError, bad_value
+from lth_trainable.spec.rewind_point import INITIALISATION, RewindPoint
 from lth_trainable.spec.trial_spec import TrialSpec, spec_from_dict
 from lth_trainable.store.store import Damaged, Sealed, Store
 from lth_trainable.store.trials import read_record
@@ -47,12 +48,10 @@ class BarrierTarget:
         return self.trial.spec.is_dense
 
     @property
-    def rewound_to(self) -> str:
-        """The epoch or iteration of the start, such as "1" or "500it"."""
+    def rewound_to(self) -> RewindPoint:
+        """The epoch or iteration of the start."""
         spec = self.ticket.spec
-        if spec.starts_over:
-            return "0"
-        return f"{spec.rewind_step}it" if spec.rewind_step is not None else str(spec.rewind_epoch)
+        return INITIALISATION if spec.starts_over or spec.rewind_point is None else spec.rewind_point
 
     @property
     def state(self) -> str:
@@ -64,10 +63,8 @@ class BarrierTarget:
     def epochs(self) -> int:
         """Epochs that a copy is trained; the one in which an iteration lies counts as one."""
         spec = self.ticket.spec
-        if spec.starts_over:
-            return spec.epochs
         steps = -(-self.ticket.record["data"]["n_train"] // spec.batch_size)
-        return spec.epochs - spec.retrained_from(steps)
+        return spec.epochs - self.rewound_to.epoch_at(steps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +90,7 @@ def choose(store: Store, run: str, plan: RunPlan, names: Sequence[str], seeds: i
     if not found:
         reasons = "; ".join(trials.notes()) or "none is finished"
         raise UserError(f"{run}: found no ticket to look at ({reasons}); expected finished tickets of imp or omp")
-    targets: dict[tuple[str, str], BarrierTarget] = {}
+    targets: dict[tuple[str, RewindPoint], BarrierTarget] = {}
     for target in found:  # tickets of several sparsities bring the same dense network from the same point
         targets.setdefault((target.trial.name, target.rewound_to), target)
     order = {seed: number for number, seed in enumerate(dict.fromkeys(spec.seed for spec in trials.specs.values()))}
