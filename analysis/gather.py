@@ -18,6 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from analysis.labels import group_name, ladder_name
 from analysis.tables import schema
 from analysis.tables.columns import spec_columns
 from analysis.tables.exclusions import EXCLUSIONS, Exclusions, check_trials, read_exclusions
@@ -29,7 +30,6 @@ from analysis.tables.records import Files, Found, is_begun, list_trials, read_tr
 from analysis.tables.run_plan import PlanEntry, RunPlan, find_run, read_plan, role_of
 from analysis.tables.spans import arranged
 from analysis.verdicts.claims import verdicts
-from analysis.verdicts.groups import group_name, ladder_name
 from lth_trainable.store.store import Store
 
 _RESULTS = (
@@ -182,13 +182,12 @@ def _trial_row(run: str, name: str, found: Found, planned: PlanEntry | None) -> 
     """A row of trials.parquet; what the trial does not have is left out, so null."""
     record = found.record
     spec = record.get("spec") or (planned.spec if planned else None)
-    group = group_name(name)
     return {
         "run": run,
         "trial": name,
         "key": record.get("key") or (planned.key if planned else None),
-        "group": group,
-        "ladder": ladder_name(group),
+        "group": group_name(name),
+        "ladder": ladder_name(name),
         **(spec_columns(spec) if spec else dict.fromkeys(schema.SPEC_FIELDS)),
         **_measured(record),
         **_provenance(record),

@@ -19,8 +19,8 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
+from analysis.labels import group_name, ladder_name
 from analysis.text import console, duration, print_line, table_of
-from analysis.verdicts.groups import group_name, ladder_name
 from lth_trainable.errors import OK, UserError, command_line
 from sweeps.runs.survey import Survey, read_survey
 from sweeps.runs.trial_report import about_trial, find_trial, show_trial
@@ -110,7 +110,7 @@ def _driver_line(driver: Mapping[str, Any] | None) -> str:
 
 def _folded(trials: Sequence[Mapping[str, Any]]) -> tuple[list[tuple[str, Counter[str]]], int]:
     """Statuses by group; by ladder where there are too many groups; and how many are left out even so."""
-    for name_of in (group_name, lambda trial: ladder_name(group_name(trial))):
+    for name_of in (group_name, ladder_name):
         groups: dict[str, Counter[str]] = defaultdict(Counter)
         for trial in trials:
             groups[name_of(trial["trial"])][trial["status"]] += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,9 +9,8 @@ from statistics import fmean
 from typing import Any
 
 from analysis.barriers.targets import BarrierTarget
-from analysis.labels import common_label, short_labels
+from analysis.labels import common_label, group_name, ladder_name, short_labels, without_fields
 from analysis.tables.schema import Row
-from analysis.verdicts.groups import group_name, ladder_name
 from lth_trainable.spec.rewind_point import RewindPoint
 
 STABLE_PP = 2.0  # a network with a lower barrier is stable to SGD noise (arXiv 1912.05671, section 3)
@@ -22,10 +20,9 @@ RAW, RECOMPUTED = "raw", "recomputed"
 
 def about_line(target: BarrierTarget, step: int, pair: tuple[int, int], device: str) -> dict[str, Any]:
     """What all rows of one line have in common but the run. step: updates before the start."""
-    group = group_name(target.trial.name)
     return {
-        "trial": target.trial.name, "group": group,
-        "ladder": None if target.is_dense else ladder_name(group),
+        "trial": target.trial.name, "group": group_name(target.trial.name),
+        "ladder": None if target.is_dense else ladder_name(target.trial.name),
         "baseline_group": None if target.dense is None else group_name(target.dense),
         "key": target.trial.record["key"], "seed": target.trial.spec.seed,
         "sparsity_pct": target.trial.record["result"]["sparsity_pct"],
@@ -147,8 +144,7 @@ def has_batch_norm(rows: Iterable[Row]) -> bool:
 
 def ladder_without_point(ladder: str) -> str:
     """A ladder's name without its rewind point."""
-    parts = ladder.split("-")
-    return "-".join(part for i, part in enumerate(parts) if i < 2 or not re.fullmatch(r"r\d+(it)?", part))
+    return without_fields(ladder, ("rewind_epoch", "rewind_step"))
 
 
 def _line_of(row: Row) -> tuple[object, ...]:

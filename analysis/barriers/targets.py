@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from analysis.labels import group_name
 from analysis.tables.exclusions import read_exclusions, unknown_trial
 from analysis.tables.run_plan import RunPlan
 from analysis.text import plural
-from analysis.verdicts.groups import group_name
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.spec.rewind_point import INITIALISATION, RewindPoint
 from lth_trainable.spec.trial_spec import TrialSpec, spec_from_dict

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis.tables.schema import SPEC_FIELDS, Row
-from analysis.verdicts.groups import BASELINE, SEEDS, TICKET, Group, find_groups, group_name, values_of
+from analysis.verdicts.groups import BASELINE, SEEDS, TICKET, Group, find_groups, values_of
 
 # What may differ between a ticket and a dense network although it stands in both specs: the replicate, what makes the
 # one a ticket, and the budget and the width, which are comparisons of their own.
@@ -157,7 +157,7 @@ def _branches(rows: Iterable[Row]) -> list[Baseline]:
 
 
 def _baseline(name: str, kind: str, rows: Sequence[Row]) -> Baseline:
-    return Baseline(name=name, kind=kind, group=group_name(rows[0]["trial"]) if rows else None, rows=tuple(rows))
+    return Baseline(name=name, kind=kind, group=rows[0]["group"] if rows else None, rows=tuple(rows))
 
 
 # -- tickets of another method: judged against the dense network as tickets are, in families of their own

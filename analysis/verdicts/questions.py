@@ -268,7 +268,7 @@ def _lacks(candidate: Candidate, baseline: Baseline, endpoint: str) -> str | Non
     """Why there can be no pairs: no such trials, or no such figures of those that are done."""
     if not baseline.rows:
         if baseline.kind == "dense":
-            return f"the run has no dense baseline of {baseline.name.removeprefix('dense-e')} epochs"
+            return f"the run has no dense baseline of {candidate.group.spec['epochs']} epochs"
         noun = _called(baseline)
         return f"the run has no {noun}{'' if baseline.kind in DENSE_KINDS else ' trials'} of these tickets"
     done = [row for row in (*candidate.group.done, *baseline.rows) if row["status"] == "done"]

@@ -107,8 +107,8 @@ def _first(job: Job, looks: Sequence[int]) -> int:
     store, run = job.ledger.store, job.ledger.run
     if not store.exists(f"{run}/{PLAN}"):
         return looks[0]
+    from analysis.labels import group_name
     from analysis.tables.run_plan import read_plan
-    from analysis.verdicts.groups import group_name
 
     planned = read_plan(store, run)
     before = {group_name(t.name) for t in planned.trials if t.role == TICKET}

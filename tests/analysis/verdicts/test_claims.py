@@ -11,7 +11,7 @@ from scipy import stats as scipy_stats
 
 from analysis.stats.power import seeds_needed
 from analysis.verdicts.claims import verdicts
-from tests.support.records import control_rows, dense, ladder, trial_rows, with_early_stop
+from tests.support.records import control_rows, dense, ladder, trial_rows, with_early_stop, with_fields
 from tests.support.verdicts import (
     BELOW,
     NEARLY_UP,
@@ -180,20 +180,17 @@ def two_rates(
     for row in rows:
         base = tickets[row["seed"]]["test_accuracy"]
         accuracy = base - best[row["seed"]] / 100 if row["control"] == "dense" else base - 0.05
-        name = row["trial"].replace("lr0.001", "lr0.01")
-        other.append(row | {"lr": 0.01, "trial": name, "test_accuracy": accuracy, "valid_accuracy": 0.92})
+        other.append(with_fields(row, lr=0.01) | {"test_accuracy": accuracy, "valid_accuracy": 0.92})
     narrow = [
-        row | {
-            "width_pct": 50.0, "n_weights": tickets[0]["n_kept"], "trial": row["trial"].replace("dense", "dense-w50"),
+        with_fields(row, width_pct=50.0) | {
+            "n_weights": tickets[0]["n_kept"],
             "test_accuracy": tickets[row["seed"]]["test_accuracy"] - small[row["seed"]] / 100,
         }
         for row in rows
         if row["control"] == "dense"
     ]  # fmt: skip
     reinits = control_rows(tickets, "reinit", reinit)
-    moved = [
-        row | {"lr": 0.01, "trial": row["trial"].replace("lr0.001", "lr0.01")} for row in reinits
-    ]  # the same accuracy at the other rate
+    moved = [with_fields(row, lr=0.01) for row in reinits]  # the same accuracy at the other rate
     return [*rows, *other, *narrow, *reinits, *moved]
 
 
