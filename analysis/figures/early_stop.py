@@ -27,7 +27,7 @@ from analysis.figures.style import (
     remaining_axis,
     theme_of,
 )
-from analysis.tables.parquet import Frames, as_rows
+from analysis.tables.parquet import Frames
 from analysis.tables.schema import Row
 
 HEIGHT = 2.5
@@ -69,7 +69,7 @@ def early_stop_figure(frames: Frames, theme: str = "light") -> Figure | None:
     A hollow triangle: the validation loss of a seed or more still fell at the end, so the mean is a lower bound. None
     where no ticket has an early stop; raises `UserError` for an unknown theme.
     """
-    colours, found = theme_of(theme), stops(as_rows(frames.trials))
+    colours, found = theme_of(theme), stops(frames.rows("trials"))
     shown = [ladder for ladder in ladders(frames) if any(rung.group in found for rung in ladder.rungs)]
     if not shown:
         return None
