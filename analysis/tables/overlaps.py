@@ -21,6 +21,7 @@ from analysis.stats.overlap import Overlap, overlap_of_counts
 from analysis.tables import schema
 from analysis.tables.schema import SPEC_FIELDS, Row
 from analysis.tables.spans import arranged, spans
+from lth_trainable.store.level_masks import last_level
 from lth_trainable.store.store import MASKS, Damaged, Store, map_in_threads
 
 BETWEEN = {"seed": ("seed",), "rewind": ("rewind_epoch", "rewind_step"), "criterion": ("criterion",)}
@@ -121,8 +122,7 @@ def final_masks(store: Store, run: str, trial: str) -> dict[str, Bits] | None:
         content = load(store.content(folder, MASKS))
     except Damaged:
         return None
-    last = max((int(entry.partition("/")[0]) for entry in content), default=0)
-    return {entry.partition("/")[2]: bits for entry, bits in content.items() if entry.startswith(f"{last}/")}
+    return last_level(content)
 
 
 def _counts(masks: Sequence[Bits], a: Sequence[int], b: Sequence[int]) -> npt.NDArray[np.int64]:

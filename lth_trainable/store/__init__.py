@@ -8,6 +8,7 @@ _HOME = {
         "FULL", "LISTINGS", "LOOKS", "FORMAT", "Damaged", "Sealed", "Store", "is_no_space", "damage_by_size",
         "fingerprint_mark", "to_json", "map_in_threads",
     ),
+    "level_masks": ("pack_levels", "unpack_levels", "last_level"),
     "trials": (
         "Failure", "open_run", "open_trial", "read_record", "read_failure", "finished_trials", "load_masks",
         "load_trial",

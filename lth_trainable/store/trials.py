@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lth_trainable.errors import UserError
 from lth_trainable.spec.trial_spec import spec_from_dict
+from lth_trainable.store.level_masks import unpack_levels
 from lth_trainable.store.store import FAILURE, MANIFEST, MASKS, RECORD, WEIGHTS, Damaged, Sealed, Store
 
 if TYPE_CHECKING:
@@ -75,14 +76,7 @@ def load_masks(store: Store, folder: Sealed) -> dict[int, dict[str, Any]]:
     """Masks of a trial, by level, then by parameter name: Boolean numpy arrays, True where the weight is kept."""
     from safetensors.numpy import load
 
-    from lth_trainable.pruning.masks import unpack
-
-    shapes = read_record(store, folder)["shapes"]
-    levels: dict[int, dict[str, Any]] = {}
-    for entry, packed in load(store.content(folder, MASKS)).items():
-        level, _, name = entry.partition("/")
-        levels.setdefault(int(level), {})[name] = unpack(packed, tuple(shapes[name]))
-    return levels
+    return unpack_levels(load(store.content(folder, MASKS)), read_record(store, folder)["shapes"])
 
 
 def load_trial(path: str | Path, which: str = "final") -> nn.Module:

@@ -100,7 +100,7 @@ def test_a_damaged_plan_is_named_before_anything_is_trained(
     (tmp_path / "digits").mkdir()
     (tmp_path / "digits" / "plan.json").write_text(content)
     assert main(["digits", "--epochs", "2", "--sparsity", "40", "--seeds", "1", "--storage", str(tmp_path), *how]) == 2
-    assert capsys.readouterr().err.startswith("error: digits/plan.json: ")
+    assert capsys.readouterr().err.startswith("error: digits/plan.json")
     assert (tmp_path / "digits" / "plan.json").read_text() == content
 
 

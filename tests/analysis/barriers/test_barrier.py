@@ -243,7 +243,7 @@ def test_other_data_or_code_than_the_trial_was_trained_with_is_refused(
 ) -> None:
     monkeypatch.setattr("lth_trainable.spec.trial_spec.code_digest", lambda name: "edited" if ":" in name else None)
     assert barrier(run, TICKETS["1"].name) == 2
-    assert "its plugged-in code, is not what it was trained with" in capsys.readouterr().err
+    assert "its plug-in code, is not what it was trained with" in capsys.readouterr().err
 
 
 def test_the_command_loads_neither_torch_nor_ray_before_it_must() -> None:

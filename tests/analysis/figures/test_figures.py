@@ -23,7 +23,7 @@ from analysis.figures.gallery import Material, drawn
 from analysis.figures.layers import strips
 from analysis.figures.overlap import _both, overlap_figure, overlap_series
 from analysis.figures.style import MOST_PANELS, THEMES
-from analysis.figures.training import _palette, courses, training_figure
+from analysis.figures.training import _palette, learning_curves, training_figure
 from analysis.report.html import report_html, savings
 from analysis.tables.parquet import Frames, as_rows
 from analysis.tables.run_plan import Rule, RunPlan
@@ -80,9 +80,9 @@ def test_training_curves_are_means_over_the_seeds_of_the_last_level(frames: Fram
         "trial": [done.trial.iloc[1]] * 4, "level": [0, 1, 1, 1], "epoch": [9, 3, 4, 5],
         "valid_accuracy": [0.1, 0.5, 0.6, 0.7],
     })  # fmt: skip
-    (course,) = courses(with_tables(frames, epochs=epochs)).values()
-    assert [level.mean for level in course] == pytest.approx([50, 60, 70])
-    everything = courses(frames)
+    (curve,) = learning_curves(with_tables(frames, epochs=epochs)).values()
+    assert [level.mean for level in curve] == pytest.approx([50, 60, 70])
+    everything = learning_curves(frames)
     group = frames.trials.group.iloc[0]
     mean = 100 * frames.trials[frames.trials.group == group].valid_accuracy.mean()
     assert everything[group][-1].mean == pytest.approx(mean)
@@ -188,7 +188,7 @@ def test_sparsities_beyond_the_palette_have_colours_of_their_own(large: Frames) 
 
 def test_a_curve_goes_from_many_weights_to_few(large: Frames) -> None:
     """Whatever the order of the verdicts: a ladder may have rungs of tickets and rungs of baselines."""
-    mixed = dataclasses.with_tables(large, verdicts=large.verdicts.iloc[::-1])
+    mixed = with_tables(large, verdicts=large.verdicts.iloc[::-1])
     for ladder_ in curves.ladders(mixed):
         left = [rung.remaining_pct for rung in ladder_.rungs]
         assert left == sorted(left, reverse=True)
