@@ -73,7 +73,7 @@ def test_it_ends_at_the_first_look_that_settles_every_ladder(
     assert summary["looks"] == {
         "planned": [5, 8, 12], "seeds": 5, "settled": {"digits-lenet_300_100-omp-r0-e2": True},
     }  # fmt: skip
-    assert "note: looks at 5, 8, 12 seeds; it ends at the first that settles every ladder" in out
+    assert "note: interim looks at 5, 8, 12 seeds; the sweep ends at the first look that settles every ladder" in out
     assert "look 1 of 3, 5 seeds: 1 of 1 ladder settled; decided" in out
     assert out.count("report  ") == 1, "the verdict is printed once"
     assert json.loads((tmp_path / "digits" / "plan.json").read_text())["looks"] == [5, 8, 12]

@@ -101,7 +101,7 @@ def test_what_only_some_tickets_have_is_made_for_those_and_told() -> None:
     axes = {"target_sparsity_pct": (64.0,), "retrain": ("weight_rewinding", "lr_rewinding")}
     space = expand(sweep(axes=axes, controls=("random_mask", "reinit")))
     assert Counter(spec.control for spec in trials_of(space, "control")) == {"random_mask": 2, "reinit": 4}
-    assert len(space.notes) == 1 and "random_mask goes without 2 of 4 tickets" in space.notes[0]
+    assert len(space.notes) == 1 and "random_mask: 2 of 4 tickets do not have it" in space.notes[0]
     assert "take reinit or random_sparse" in space.notes[0]
     [note] = expand(sweep(axes=axes, controls=("all",))).notes
     some = "random_mask for 2 only, layerwise_shuffle for 2 only"
@@ -116,7 +116,7 @@ def test_what_only_some_tickets_have_is_made_for_those_and_told() -> None:
         ({"baselines": ("large_dense",)}, "did you mean small_dense"),
         ({"controls": ("all", "reinit")}, "all alone"),
         ({"baselines": ("none", "omp")}, "none alone"),
-        ({"controls": ("sign_shuffle",)}, "no ticket of this sweep has it; .* for a ticket that is trained"),
+        ({"controls": ("sign_shuffle",)}, "no ticket of this sweep can have it; .* for a ticket that is trained"),
         (
             {"base": {"model": "tests.plugins:tiny_cnn"}, "baselines": ("small_dense",)},
             "takes none; expected a builder",
