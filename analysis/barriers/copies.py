@@ -156,7 +156,7 @@ class BarrierJob:
         levels = {} if target.is_dense else load_masks(self.store, target.ticket.folder)
         return start_at(
             spec, data, self.execution, store=self.store, state=target.state, mark=self.ticket_fingerprint,
-            rewound_to=target.rewound_to, masks=levels[max(levels)] if levels else {},
+            rewound_to=target.rewind_point, masks=levels[max(levels)] if levels else {},
         )  # fmt: skip
 
     def _line(self, pair: Pair) -> list[Row]:
@@ -191,7 +191,7 @@ class BarrierJob:
         copy = train_copy(self.start, order_seed)
         about = {
             "kind": "copy", "trial": self.target.trial.name, "key": self.target.trial.record["key"],
-            "start": self.target.state, "rewound_to": str(self.target.rewound_to), "order_seed": order_seed,
+            "start": self.target.state, "rewound_to": self.target.rewound_to, "order_seed": order_seed,
             "fingerprint": self.fingerprint, "evaluation": dict(copy.evaluation),
         }  # fmt: skip
         self.store.seal(path, {WEIGHTS: pack_tensors(copy.tensors)}, about)
