@@ -18,19 +18,18 @@ from typing import Any
 
 import pyarrow as pa
 
+from analysis.labels import group_name, ladder_name
 from analysis.tables import schema
 from analysis.tables.columns import spec_columns
-from analysis.tables.dense_accuracy import epochs_to_dense_accuracy
 from analysis.tables.exclusions import EXCLUSIONS, Exclusions, check_trials, read_exclusions
 from analysis.tables.geometry import geometry_tables
-from analysis.tables.index import Geometry, Known, Previous, mark_of, read_previous, write_index
+from analysis.tables.index import Geometry, Known, Previous, read_previous, signature_of, write_index
 from analysis.tables.parquet import OPTIONAL, Frames, read_table, to_frames, write_table
-from analysis.tables.record_rows import ENTRIES, Entries
+from analysis.tables.record_rows import ENTRIES, Entries, epochs_to_dense_accuracy
 from analysis.tables.records import Files, Found, is_begun, list_trials, read_trials, trial_names
-from analysis.tables.run_plan import PlannedTrial, RunPlan, find_run, read_plan, role_of
+from analysis.tables.run_plan import PlanEntry, RunPlan, find_run, read_plan, role_of
 from analysis.tables.spans import arranged
 from analysis.verdicts.claims import verdicts
-from analysis.verdicts.groups import group_name, ladder_name
 from lth_trainable.store.store import Store
 
 _RESULTS = (
@@ -82,7 +81,7 @@ def collect(store: Store, run: str, plan: RunPlan, geometry: Geometry | None = N
     names = trial_names(plan, folders)
     excluded = read_exclusions(store, run)
     check_trials(f"{run}/{EXCLUSIONS}", excluded, names)
-    marks = {name: mark_of(folders.get(name, {}), listed_at) for name in names}
+    marks = {name: signature_of(folders.get(name, {}), listed_at) for name in names}
     trials = _read(store, run, plan, folders, names, marks, previous)
     tables, known = _tabulate(run, plan, trials, marks, excluded, previous)
     wish: Geometry = geometry or previous.geometry or "auto"
@@ -162,7 +161,7 @@ def _tabulate(
     return tables, settled
 
 
-def _is_known(previous: Previous, planned: PlannedTrial | None, name: str, mark: str | None) -> bool:
+def _is_known(previous: Previous, planned: PlanEntry | None, name: str, mark: str | None) -> bool:
     """Whether the last gather read this very record, and it is the one that the plan asks for."""
     known = previous.trials.get(name)
     if known is None or mark is None or known.mark != mark:
@@ -171,7 +170,7 @@ def _is_known(previous: Previous, planned: PlannedTrial | None, name: str, mark:
 
 
 def _by_the_run(
-    row: schema.Row, trial: Found | Known, planned: PlannedTrial | None, exclusion: Mapping[str, str] | None
+    row: schema.Row, trial: Found | Known, planned: PlanEntry | None, exclusion: Mapping[str, str] | None
 ) -> dict[str, Any]:
     """What a row says that is not in the trial's record: what the plan and the person say of it."""
     status, reason = ("excluded", exclusion["reason"]) if exclusion else (trial.status, trial.reason)
@@ -179,17 +178,16 @@ def _by_the_run(
     return {"role": role, "parent": planned.parent if planned else None, "status": status, "reason": reason}
 
 
-def _trial_row(run: str, name: str, found: Found, planned: PlannedTrial | None) -> dict[str, Any]:
+def _trial_row(run: str, name: str, found: Found, planned: PlanEntry | None) -> dict[str, Any]:
     """A row of trials.parquet; what the trial does not have is left out, so null."""
     record = found.record
     spec = record.get("spec") or (planned.spec if planned else None)
-    group = group_name(name)
     return {
         "run": run,
         "trial": name,
         "key": record.get("key") or (planned.key if planned else None),
-        "group": group,
-        "ladder": ladder_name(group),
+        "group": group_name(name),
+        "ladder": ladder_name(name),
         **(spec_columns(spec) if spec else dict.fromkeys(schema.SPEC_FIELDS)),
         **_measured(record),
         **_provenance(record),

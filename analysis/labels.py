@@ -1,186 +1,144 @@
-"""Verdicts in a person's words: the reason for one, short labels for ladders, the answer to the run's question."""
+"""Groups, ladders, baselines and claims in words, for tables and figures.
+
+Tables hold the names of groups and ladders, not their fields, so labels are read from these names. The words are those
+of `lth_trainable.spec.words`, the one table of how a field is written in a name and for people.
+"""
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lth_trainable.spec.naming import IMPORTED
+from lth_trainable.spec.words import FIELD_WORDS
+
+SEEDS = ("seed", "order_seed")
+_PLAIN_DENSE = "dense-e"  # how the baseline of a dense network begins, before its number of epochs
+_FIRST = ("dataset", "model", "schedule")  # fields that a name begins with
+_NUMBER, _WORD, _TICKET = r"[\d.e+]+", r".+", r"[0-9a-f]{8}(?:\.e\d+)?"
+
 
 @dataclass(frozen=True, kw_only=True)
-class Reason:
-    """What `why` needs to know of one answer.
+class NamePart:
+    """A part of a name between two hyphens. field: of the spec; None where several fields could be written so."""
 
-    p: the decisive one, for the claim or, where that is refuted, against it; correction: how it was adjusted, "" if it
-    was not. said: the parts that the sentence names. reached: p is small enough but for the adjustment. needed: seeds
-    that would decide, None where that is no number. first_look: of a plan of looks of which none is complete.
+    text: str
+    field: str | None
+    words: str
+
+
+def name_parts(name: str) -> list[NamePart]:
+    """The parts of the name of a trial, group or ladder, in order."""
+    return [
+        _part(text, _FIRST[i] if i < len(_FIRST) and text != "dense" else _field_of(text))
+        for i, text in enumerate(name.split("-"))
+    ]
+
+
+def group_name(trial: str) -> str:
+    """A trial's name without its seeds: `digits-lenet-imp-s64-r0-seed3` -> `digits-lenet-imp-s64-r0`."""
+    return without_fields(trial, SEEDS)
+
+
+def ladder_name(trial: str) -> str:
+    """The same without its target sparsity, for a trial or a group: `digits-lenet-imp-r0`."""
+    return without_fields(trial, (*SEEDS, "target_sparsity_pct"))
+
+
+def without_fields(name: str, fields: Collection[str]) -> str:
+    """A name without the parts of these spec fields.
+
+    Names are made of fields, but not again: that would need the defaults of every schedule, those of plug-ins too,
+    which a machine that only reads results may not have.
     """
-
-    verdict: str
-    said: tuple[str, ...]
-    conjunction: bool
-    n_pairs: int
-    min_pairs: int
-    n_unpaired: int
-    n_censored: int
-    p: float | None
-    correction: str
-    test: str | None
-    reached: bool
-    missing: str | None = None
-    stopped_at: float | None = None
-    first_look: int | None = None
-    needed: int | None = None
-
-
-def why(reason: Reason) -> str:
-    """One clause, no full stop: what decided, or what is missing."""
-    if reason.verdict == "undecided":
-        return _undecided(reason)
-    return f"{', '.join(reason.said)} ({_p(reason)}){_test_note(reason)}"
-
-
-def ladder_reason(last: float | None, beyond: tuple[float, str] | None) -> str:
-    """Why a ladder ends where it does. last: the sparsest rung that matches; beyond: the next one and its verdict.
-
-    Rungs are targets in per cent; None where no rung matches, or none is left.
-    """
-    words = {"no": "falls short", "undecided": "is undecided"}
-    first = "no rung is shown to match" if last is None else f"matches down to {last:g} %"
-    if beyond is None:
-        return f"{first}, the sparsest rung"
-    return f"{first}; {beyond[0]:g} % {words[beyond[1]]}"
-
-
-def _undecided(reason: Reason) -> str:
-    if reason.missing is not None:
-        return f"not tested: {reason.missing}"
-    if reason.first_look is not None:
-        return f"the first look is at {reason.first_look} seeds, and its trials are not complete"
-    if reason.n_pairs < reason.min_pairs:
-        lack = f"{_count(reason.n_unpaired, 'planned seed')} lack{'s' * (reason.n_unpaired == 1)} a finished pair"
-        broken = f"; {lack}" if reason.n_unpaired else ""
-        return f"needs at least {reason.min_pairs} seeds, has {reason.n_pairs}{broken}"
-    if reason.stopped_at is not None:
-        return f"the ladder stopped at {reason.stopped_at:g} %"
-    return _open(reason) + _seeds(reason) + _test_note(reason)
-
-
-def _open(reason: Reason) -> str:
-    """What a conjunction still has to show; or that the adjustment alone stands between the claim and its answer."""
-    if reason.conjunction:
-        return f"not shown: {', '.join(reason.said)}; "
-    return f"not after {reason.correction}; " if reason.reached and reason.correction else ""
-
-
-def _seeds(reason: Reason) -> str:
-    if reason.needed is None and reason.n_censored:
-        return "more seeds alone would hardly decide"
-    if reason.needed is None:
-        return "too close to the bound, more than 1,000 seeds needed"
-    return f"about {reason.needed} seeds would decide at 80 % power"
-
-
-def _test_note(reason: Reason) -> str:
-    if reason.test == "sign flip":
-        return "; all differences are equal, so the sign-flip test decides"
-    if reason.test == "sign test":
-        are = "is" if reason.n_censored == 1 else "are"
-        still = f"{reason.n_censored} of {reason.n_pairs} pairs {are} censored, the loss still falling at the end"
-        return f"; {still}, so the sign test decides"
-    return ""
+    return "-".join(part.text for part in name_parts(name) if part.field not in fields)
 
 
 def short_labels(names: Sequence[str]) -> dict[str, str]:
     """Names of ladders or groups -> the shortest words that tell them apart, such as "rewind epoch 1".
 
-    Parts that all the names share are left out (of a single name: data set and model).
+    Parts that all names share are left out. A single name is labelled by everything but its data set and model.
     """
-    split = {name: name.split("-") for name in dict.fromkeys(names)}
-    if len(split) == 1:
-        return {name: pretty(parts[2:] or parts) for name, parts in split.items()}
-    common = set.intersection(*(set(parts) for parts in split.values())) if split else set()
-    return {name: pretty([part for part in parts if part not in common] or parts[2:3]) for name, parts in split.items()}
+    found = {name: name_parts(name) for name in dict.fromkeys(names)}
+    if len(found) == 1:
+        return {name: in_words(parts[2:] or parts) for name, parts in found.items()}
+    common = _common(list(found.values()))
+    return {
+        name: in_words([part for part in parts if part.text not in common] or parts[2:3])
+        for name, parts in found.items()
+    }
 
 
 def common_label(names: Sequence[str]) -> str:
-    """What the names share, in words: data set, model and whatever else none of them differs in."""
-    split = [name.split("-") for name in dict.fromkeys(names)]
-    if not split:
-        return ""
-    if len(split) == 1:
-        return pretty(split[0][:2])
-    return pretty([part for part in split[0] if all(part in other for other in split)])
+    """What all names share, in words: data set, model and whatever else none of them differs in."""
+    found = [name_parts(name) for name in dict.fromkeys(names)]
+    if len(found) == 1:
+        return in_words(found[0][:2])
+    common = _common(found)
+    return in_words([part for part in found[0] if part.text in common]) if found else ""
+
+
+def in_words(parts: Sequence[NamePart]) -> str:
+    """Parts of a name for people: "digits, LeNet-300-100, IMP"."""
+    return ", ".join(part.words for part in parts)
 
 
 def dense_label(baseline: str) -> str:
     """`dense-e20` -> "dense, 20 epochs"; `dense_restarts` -> "dense with restarts"."""
-    if baseline.startswith("dense-e"):
-        return f"dense, {baseline.removeprefix('dense-e')} epochs"
+    if baseline.startswith(_PLAIN_DENSE):
+        return f"dense, {baseline.removeprefix(_PLAIN_DENSE)} epochs"
     return control_label(baseline)
 
 
 def control_label(baseline: str) -> str:
-    """A baseline in running words: `dense-e20` -> "dense", `random_mask` -> "random mask", `reinit` -> itself."""
-    if baseline.startswith("dense-e"):
+    """A baseline or control in words: `dense-e20` -> "dense", `random_mask` -> "random mask", `omp` -> "OMP"."""
+    if baseline.startswith(_PLAIN_DENSE):
         return "dense"
-    return _CONTROLS.get(baseline, baseline.replace("_", " "))
+    for field in ("control", "schedule", "retrain"):
+        if baseline in FIELD_WORDS[field].values:
+            return FIELD_WORDS[field].values[baseline]
+    return baseline.replace("_", " ")
 
 
 def claim_label(row: Mapping[str, Any]) -> str:
-    """What a row claims, in words: "beats random mask", "faster than dense", "winning", "secondary prize"."""
+    """What a row of verdicts claims: "beats random mask", "faster than dense", "winning", "secondary prize"."""
     if row["claim"] in ("matches", "beats"):
         return f"{row['claim']} {dense_label(row['baseline'])}"
     return {"faster": "faster than dense", "supermask": "a supermask"}.get(row["claim"], row["claim"].replace("_", " "))
 
 
-_CONTROLS = {
-    "dense_restarts": "dense with restarts", "small_dense": "small dense", "layerwise_shuffle": "shuffled mask",
-    "random_sparse": "random sparse network", "sign_shuffle": "shuffled signs", "reinit": "reinitialisation",
-    "omp": "OMP", "lr_rewinding": "LR rewinding", "fine_tuning": "fine-tuning",
-}  # fmt: skip
-_PRETTY = {
-    "ticket": "imported",
-    "imp": "IMP", "omp": "OMP", "one_shot": "one shot", "agp": "AGP", "dsd": "DSD",
-    "supermask_True": "supermask", "retrain_none": "no rewinding", "retrain_lr_rewinding": "LR rewinding",
-    "retrain_fine_tuning": "fine-tuning", "lenet_300_100": "LeNet-300-100",
-}  # fmt: skip
-_PATTERNS = (
-    (re.compile(r"r(\d+)"), "rewind epoch {}"),
-    (re.compile(r"t([0-9a-f]{8}(\.e\d+)?)"), "{}"),
-    (re.compile(r"r(\d+)it"), "rewind iteration {}"),
-    (re.compile(r"s([\d.]+)"), "{} %"),
-    (re.compile(r"e(\d+)"), "{} epochs"),
-    (re.compile(r"p([\d.]+)"), "{} % a level"),
-    (re.compile(r"lr([\d.e]+)"), "learning rate {}"),
-    (re.compile(r"bs(\d+)"), "batch {}"),
-    (re.compile(r"val(\d+)"), "validated every {}"),
-    (re.compile(r"steps(\d+)"), "{} steps"),
-    (re.compile(r"start([\d.]+)"), "start {}"),
-    (re.compile(r"end([\d.]+)"), "end {}"),
-)
+def _common(names: Sequence[Sequence[NamePart]]) -> set[str]:
+    """The parts that are in every name."""
+    return set.intersection(*({part.text for part in parts} for parts in names)) if names else set()
 
 
-def pretty(parts: Sequence[str]) -> str:
-    """Parts of a trial's name in words."""
-    return ", ".join(_pretty_part(part) for part in parts)
+@functools.cache
+def _part(text: str, field: str | None) -> NamePart:
+    if field == "schedule" and text == IMPORTED:
+        return NamePart(text=text, field=field, words="imported")
+    value = re.fullmatch(_pattern(field), text) if field else None
+    words = _value_in_words(field, value[1]) if field and value else text.replace("_", " ")
+    return NamePart(text=text, field=field, words=words)
 
 
-def _pretty_part(part: str) -> str:
-    if part in _PRETTY:
-        return _PRETTY[part]
-    for pattern, text in _PATTERNS:
-        if found := pattern.fullmatch(part):
-            return text.format(found[1])
-    return part.replace("_", " ")
+def _value_in_words(field: str, value: str) -> str:
+    if field == "ticket":
+        return value  # after the word "imported"
+    known = {str(key): words for key, words in FIELD_WORDS[field].values.items()}
+    return known.get(value) or FIELD_WORDS[field].for_people.format(value.replace("_", " "))
 
 
-def _p(reason: Reason) -> str:
-    assert reason.p is not None
-    text = "p < 0.001" if reason.p < 0.001 else f"p = {reason.p:.3f}"
-    return f"{text}, {reason.correction}" if reason.correction else text
+@functools.cache
+def _field_of(text: str) -> str | None:
+    """The field whose values are written so in a name; None where only its value stands there."""
+    marked = (name for name, words in FIELD_WORDS.items() if words.in_name != "{}")
+    return next((name for name in marked if re.fullmatch(_pattern(name), text)), None)
 
 
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}{'s' * (n != 1)}"
+def _pattern(field: str) -> str:
+    before, after = FIELD_WORDS[field].in_name.split("{}")
+    value = _TICKET if field == "ticket" else _WORD if before.endswith("_") or not before else _NUMBER
+    return f"{re.escape(before)}({value}){re.escape(after)}"

@@ -31,7 +31,8 @@ import pyarrow.parquet as pq
 from analysis.tables.schema import SPEC_FIELDS
 from lth_trainable.data.datasets import load_dataset
 from lth_trainable.spec.trial_spec import TrialSpec
-from lth_trainable.store.store import Store, finished_trials
+from lth_trainable.store.store import Store
+from lth_trainable.store.trials import finished_trials
 from sweeps.experiments.recipes import digits
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.plan import Facts, make_plan

@@ -22,7 +22,8 @@ from typing import Any
 
 from lth_trainable.data.datasets import load_dataset
 from lth_trainable.spec.trial_spec import TrialSpec
-from lth_trainable.store.store import Store, finished_trials
+from lth_trainable.store.store import Store
+from lth_trainable.store.trials import finished_trials
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.plan import Facts, make_plan
 from sweeps.running.launch import launch

@@ -21,7 +21,8 @@ _HOME = {
     ),
     "spec.trial_spec": ("TrialSpec",),
     "pruning.ticket": ("Ticket", "save_ticket", "load_ticket"),
-    "store.store": ("Store", "load_trial"),
+    "store.store": ("Store",),
+    "store.trials": ("load_trial",),
     "training.run": ("run_trial",),
     "errors": ("UserError",),
 }  # fmt: skip

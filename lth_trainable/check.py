@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from lth_trainable.errors import UserError, bad_value
+from lth_trainable.errors import FAILED, OK, UserError, bad_value, command_line
 from lth_trainable.registry import lookup
 
 Kind = Literal["criterion", "schedule", "model", "dataset"]
@@ -53,7 +53,7 @@ def main(
         broken += fault is not None
         print(f"  {contract.name:<30} {'ok' if fault is None else f'BROKEN: {fault}'}", flush=True)
     print(f"{broken} of {len(CONTRACTS[kind])} contracts broken" if broken else "all contracts kept")
-    return 1 if broken else 0
+    return FAILED if broken else OK
 
 
 def guess_kind(name: str, function: Callable[..., Any]) -> Kind:
@@ -77,12 +77,10 @@ def guess_kind(name: str, function: Callable[..., Any]) -> Kind:
 
 
 def command(arguments: list[str] | None = None) -> int:
-    """`main` on a command line: a mistake of the user's is one line on standard error, and exit code 2."""
-    try:
-        return tyro.cli(main, prog="python -m lth_trainable.check", description=__doc__, args=arguments)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    """`main` on a command line; returns its exit code."""
+    return command_line(
+        lambda: tyro.cli(main, prog="python -m lth_trainable.check", description=__doc__, args=arguments)
+    )
 
 
 if __name__ == "__main__":

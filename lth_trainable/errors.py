@@ -1,14 +1,18 @@
-"""The one exception for a user's mistake, and the two ways in which most of them read.
+"""The one exception for a user's mistake, how such messages read, and how commands end.
 
-A `UserError` says where, what was found, what was expected and what to do. Commands print it without a traceback and
-exit with code 2.
+A `UserError` says where, what was found, what was expected and what to do. `command_line` prints it without a traceback
+and ends the command with exit code 2.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import math
+import sys
+from collections.abc import Callable, Iterable
 from typing import Any
+
+OK, FAILED, BAD_INPUT, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130  # exit codes of all commands
 
 
 class UserError(ValueError):
@@ -30,3 +34,27 @@ def unknown_name(where: str, found: str, valid: Iterable[str]) -> UserError:
         f"one of {', '.join(names)}",
         f"did you mean {near[0]}?" if near else "or plug in your own as package.module:function",
     )
+
+
+def check_sparsity(where: str, value: Any) -> None:
+    """Refuse a per cent that is none: a fraction, a negative, 100 or more. Raises `UserError`."""
+    expected = "per cent of the weights, more than 0 and less than 100"
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise bad_value(where, value, expected)
+    if 0 < value < 1:
+        raise bad_value(where, value, expected, f"it is in per cent: did you mean {round(value * 100, 6):g}?")
+    if value == 100:
+        raise bad_value(where, value, expected, "at 100 no weight would be left")
+    if value == 0:
+        raise bad_value(where, value, expected, "0 is the dense network: dense baselines are part of every sweep")
+    if not 0 < value < 100:
+        raise bad_value(where, value, expected)
+
+
+def command_line(command: Callable[[], int]) -> int:
+    """What the command returns, its exit code; a mistake of the user's is one line on standard error, and code 2."""
+    try:
+        return command()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return BAD_INPUT

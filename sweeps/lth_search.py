@@ -22,21 +22,21 @@ from typing import Any
 import analysis
 from analysis.tables.parquet import write_table
 from analysis.tables.run_plan import read_plan
-from analysis.tables.suggestions import STATUSES, SUGGESTIONS, measured, pareto_figure, suggestion_table
+from analysis.tables.suggestions import STATUSES, SUGGESTIONS, measured, suggestion_table
 from analysis.text import console, table_of
+from lth_trainable.errors import FAILED, OK
 from lth_trainable.spec.trial_spec import TrialSpec
-from sweeps.cli.job import FAILED, OK, Job, exit_code_of, facts_of, finish, open_run
+from sweeps.cli.job import Job, Setting, exit_code_of, facts_of, finish, open_run
 from sweeps.cli.options import RunOptions
 from sweeps.cli.search_options import SearchOptions, parse
 from sweeps.experiments.recipes import digits
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.plan import Facts, make_plan
-from sweeps.running.launch import Outcome, launch
+from sweeps.running.launch import Outcome
 from sweeps.running.log_feed import Loggers
-from sweeps.running.loggers import check_loggers
 from sweeps.running.progress import Board
-from sweeps.running.resources import Budget, Spent
-from sweeps.running.submit import Where, submit, where_of
+from sweeps.running.resources import Spent
+from sweeps.running.submit import Where, submit
 from sweeps.runs.ledger import Ledger
 from sweeps.runs.lock import RunLock
 from sweeps.search.searches import SEARCHES, Search
@@ -57,26 +57,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(options: SearchOptions, search: Search, arguments: Sequence[str]) -> int:
     """Ask, train and tell until the study has its suggestions, then gather and show."""
     started = time.monotonic()
-    resources = options.resources
-    where = where_of(options.target)
-    resources.check(here=options.target.is_this_machine)
-    budget = Budget(hours=options.max_hours, epochs=options.max_epochs)
-    budget.check()
-    check_loggers(options.log, here=where is not Where.SUBMIT)
-    if where is Where.SUBMIT:
+    setting = Setting.of(options)
+    if setting.where is Where.SUBMIT:
         return submit(options.target, "sweeps.lth_search", arguments)
     store, name = open_run(options, search.sweep.name)
     ledger = Ledger(store=store, run=name, plan=make_plan((), {}), facts={})
-    job = Job(console=console(), options=options, resources=resources, ledger=ledger)
+    command = ("python", "-m", "sweeps.lth_search", *arguments)
+    job = Job(console=console(), options=options, setting=setting, ledger=ledger, command=command)
     ledger.check_writable()
     spent = Spent()
     board = Board(planned=0, spent=spent)
     with RunLock(store, name, spent.now), contextlib.ExitStack() as open_:
         loggers = open_.enter_context(Loggers.open(options.log, store, name).running())
-        if where is Where.CONNECT:
+        if setting.where is Where.CONNECT:
             job = replace(job, cluster=open_.enter_context(job.connected()))
-        command = ["python", "-m", "sweeps.lth_search", *arguments]
-        outcome, rows = _search(job, search, command, spent, board, budget, loggers)
+        outcome, rows = _search(job, search, spent, board, loggers)
     for note in loggers.notes:
         job.say(f"note: {note}", "yellow")
     done, asked = _told(rows), [row["status"] for row in rows if row["on_the_way_of"] is None]
@@ -106,7 +101,7 @@ def show_searches(options: SearchOptions) -> int:
 
 
 def _search(
-    job: Job, search: Search, command: list[str], spent: Spent, board: Board, budget: Budget, loggers: Loggers
+    job: Job, search: Search, spent: Spent, board: Board, loggers: Loggers
 ) -> tuple[Outcome, list[dict[str, Any]]]:
     from sweeps.search.study import Study  # Optuna and Ray take a second
     from sweeps.search.suggestions import Suggestions
@@ -123,20 +118,11 @@ def _search(
 
     if options.retry_failed and (again := study.ask_again()):
         job.say(f"{again} suggestions that failed are asked again")
-    source = Suggestions(study, search, ledger, facts_of_spec, command, board, retry=options.retry_failed)
-    slots = (job.cluster or job.resources).slots()
-    dispatcher = Dispatcher(ledger.plan, (), (), slots, source.rank_of)
+    source = Suggestions(study, search, ledger, facts_of_spec, job.command, board, retry=options.retry_failed)
+    dispatcher = Dispatcher(ledger.plan, (), (), job.slots, source.rank_of)
     axes = "; ".join(f"{field} {axis}" for field, axis in search.axes.items())
     job.say(f"{search.sweep.claim}\n{search.suggestions} suggestions over {axes}  ->  {ledger.path}")
-    for line in loggers.watch:
-        job.say(f"watch: {line}")
-    outcome = Outcome(epochs=0, failures={}, interrupted=False)
-    if not source.is_over(dispatcher):
-        execution = {"data_root": options.data_root.resolve() if options.data_root else None}
-        outcome = launch(
-            ledger, dispatcher, job.resources, execution, spent, budget,
-            board=board, cluster=job.cluster, source=source, loggers=loggers,
-        )  # fmt: skip
+    outcome = job.launch(dispatcher, spent, board, loggers, source)
     for note in (*(f"damaged, trained again: {report}" for report in source.notes), *outcome.notes):
         job.say(f"note: {note}", "yellow")
     rows = _conclude(job, study, search)
@@ -146,7 +132,8 @@ def _search(
 
 def _conclude(job: Job, study: Any, search: Search) -> list[dict[str, Any]]:
     """Gather; write what was suggested, and its figure; show the best."""
-    from analysis.figures.accuracy import WRITERS  # matplotlib and jinja2 take a second to import
+    from analysis.figures.pareto import pareto_figure
+    from analysis.figures.style import WRITERS  # matplotlib takes a second to import
     from analysis.report.html import write_report
 
     store, run = job.ledger.store, job.ledger.run

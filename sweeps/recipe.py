@@ -19,15 +19,14 @@ from typing import Annotated, Any
 
 import tyro
 
-from analysis.text import console, say, table_of
-from lth_trainable.errors import UserError
+from analysis.text import console, print_line, table_of
+from lth_trainable.errors import OK, command_line
 from lth_trainable.registry import lookup
 from lth_trainable.spec.trial_spec import TrialSpec
 from sweeps.experiments.branches import BASELINE, CONTROL, DENSE, TICKET
 from sweeps.experiments.expand import expand
 from sweeps.experiments.recipes import RECIPES, Sweep, find_recipe
 
-OK, BAD_INPUT = 0, 2
 ABSENT = "–"
 FREE = ("seed", "control")  # of a trial: the sweep's own fields and the heading say them
 Rows = dict[tuple[str, str], Any]
@@ -57,11 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         {"show": Show, "diff": Diff}, prog="python -m sweeps.recipe", description=__doc__, args=argv,
         config=(tyro.conf.FlagCreatePairsOff,),
     )  # fmt: skip
-    try:
-        return show(options) if isinstance(options, Show) else diff(options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
+    return command_line(lambda: show(options) if isinstance(options, Show) else diff(options))
 
 
 def show(options: Show) -> int:
@@ -76,7 +71,7 @@ def show(options: Show) -> int:
     for (of, name), value in rows.items():
         table.add_row(of, name, as_text(value))
     to = console()
-    say(to, f"{text}\n")
+    print_line(to, f"{text}\n")
     to.print(table)
     return OK
 
@@ -90,7 +85,7 @@ def diff(options: Diff) -> int:
         return OK
     to = console()
     if not found:
-        say(to, f"{options.a} and {options.b} do not differ")
+        print_line(to, f"{options.a} and {options.b} do not differ")
         return OK
     table = table_of("of", "field", options.a, options.b, left=("field", options.a, options.b))
     for (of, name), (a, b) in found.items():

@@ -19,9 +19,9 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
-from analysis.text import console, duration, say, table_of
-from analysis.verdicts.groups import group_name, ladder_name
-from lth_trainable.errors import UserError
+from analysis.labels import group_name, ladder_name
+from analysis.text import console, duration, print_line, table_of
+from lth_trainable.errors import OK, UserError, command_line
 from sweeps.runs.survey import Survey, read_survey
 from sweeps.runs.trial_report import about_trial, find_trial, show_trial
 
@@ -43,6 +43,10 @@ class Options:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     options = tyro.cli(Options, prog="python -m sweeps.status", args=argv, config=(tyro.conf.FlagCreatePairsOff,))
+    return command_line(lambda: _run(options))
+
+
+def _run(options: Options) -> int:
     try:
         survey = read_survey(options.run)
         told = about_run(survey) if options.trial is None else about_trial(survey, find_trial(survey, options.trial))
@@ -52,12 +56,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             _show_run(console(), options.run, told)
         else:
             show_trial(console(), told)
-        return 0
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        return OK
+    except UserError:
+        raise
     except (OSError, ValueError) as error:
-        print(f"error: {options.run}: cannot be read ({error})", file=sys.stderr)
-    return 2
+        raise UserError(f"{options.run}: cannot be read ({error})") from error
 
 
 def about_run(survey: Survey) -> dict[str, Any]:
@@ -73,11 +76,13 @@ def about_run(survey: Survey) -> dict[str, Any]:
 
 def _show_run(to: Console, path: str, told: Mapping[str, Any]) -> None:
     counts, epochs, trials = told["counts"], told["epochs"], told["trials"]
-    say(to, f"{path}: {told['recipe']}. {told['claim'] or ''}")
-    say(to, _driver_line(told["driver"]))
+    print_line(to, f"{path}: {told['recipe']}. {told['claim'] or ''}")
+    print_line(to, _driver_line(told["driver"]))
     listed = ", ".join(f"{n:,} {status}" for status, n in counts.items() if n) or "none"
-    say(to, f"{len(trials):,} trials: {listed}")
-    say(to, f"{epochs['distinct']:,} epochs: {epochs['trained']:,} in stored states, {epochs['left']:,} to train")
+    print_line(to, f"{len(trials):,} trials: {listed}")
+    print_line(
+        to, f"{epochs['distinct']:,} epochs: {epochs['trained']:,} in stored states, {epochs['left']:,} to train"
+    )
     rows, more = _folded(trials)
     shown = [status for status in STATUSES if counts[status]]
     table = table_of("trials", *shown)
@@ -85,11 +90,11 @@ def _show_run(to: Console, path: str, told: Mapping[str, Any]) -> None:
         table.add_row(name, *(f"{found[status]:,}" if found[status] else "" for status in shown))
     to.print(table)
     if more:
-        say(to, f"and {more:,} more groups (all trials with --json)")
+        print_line(to, f"and {more:,} more groups (all trials with --json)")
     for trial in (trial for trial in trials if trial["status"] == "running"):
-        say(to, f"running: {trial['trial']}: level {trial['level']}, epochs trained: {trial['epochs']:,}")
+        print_line(to, f"running: {trial['trial']}: level {trial['level']}, epochs trained: {trial['epochs']:,}")
     for trial in (trial for trial in trials if trial["reason"]):
-        say(to, f"{trial['status']}: {trial['trial']}: {trial['reason']}")
+        print_line(to, f"{trial['status']}: {trial['trial']}: {trial['reason']}")
 
 
 def _driver_line(driver: Mapping[str, Any] | None) -> str:
@@ -105,7 +110,7 @@ def _driver_line(driver: Mapping[str, Any] | None) -> str:
 
 def _folded(trials: Sequence[Mapping[str, Any]]) -> tuple[list[tuple[str, Counter[str]]], int]:
     """Statuses by group; by ladder where there are too many groups; and how many are left out even so."""
-    for name_of in (group_name, lambda trial: ladder_name(group_name(trial))):
+    for name_of in (group_name, ladder_name):
         groups: dict[str, Counter[str]] = defaultdict(Counter)
         for trial in trials:
             groups[name_of(trial["trial"])][trial["status"]] += 1

@@ -23,10 +23,9 @@ import tyro
 from pyarrow import fs
 from rich.console import Console
 
-from analysis.text import console, human_bytes, say, table_of
-from lth_trainable.errors import UserError
-from lth_trainable.store.listing import each
-from lth_trainable.store.store import MANIFEST, PART, STATES, Store
+from analysis.text import console, human_bytes, print_line, table_of
+from lth_trainable.errors import FAILED, OK, UserError, command_line
+from lth_trainable.store.store import MANIFEST, PART, STATES, Store, map_in_threads
 from sweeps.runs.inventory import Run, damage_in, files_below, open_storage, read_manifest, read_runs, take_inventory
 
 WRITING_SECONDS = 3600.0  # files younger than this may belong to a seal that another driver is at
@@ -59,6 +58,10 @@ class Garbage:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     options = tyro.cli(Options, prog="python -m sweeps.storage", args=argv, config=(tyro.conf.FlagCreatePairsOff,))
+    return command_line(lambda: _run(options))
+
+
+def _run(options: Options) -> int:
     try:
         store = open_storage(options.storage)
         if options.action == "check":
@@ -66,11 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.action == "gc":
             return _show_gc(options, gc(store, dry_run=options.dry_run))
         return _show_du(options, du(store))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
     except OSError as error:
-        print(f"error: storage {options.storage}: cannot be read or written ({error})", file=sys.stderr)
-    return 2
+        raise UserError(f"storage {options.storage}: cannot be read or written ({error})") from error
 
 
 # -- du --------------------------------------------------------------------------------------------------------------
@@ -114,7 +114,7 @@ def _size(files: Iterable[fs.FileInfo]) -> int:
 def _show_du(options: Options, found: Mapping[str, Any]) -> int:
     if options.json:
         print(json.dumps(found))
-        return 0
+        return OK
     parts = ("states_bytes", "shared_bytes", "trials_bytes", "analysis_bytes", "ray_bytes", "quarantine_bytes")
     words = ("run", "recorded", "states", "bytes", "of them shared", "trials", "analysis", "ray", "set aside")
     table = table_of(*words)
@@ -128,13 +128,13 @@ def _show_du(options: Options, found: Mapping[str, Any]) -> int:
     advice = "python -m sweeps.storage gc deletes them" if nobodys["states"] else ""
     if problems:
         advice = "as far as can be told: a plan could not be read"
-    say(to, f"states that nobody needs: {nobodys['states']:,}, {human_bytes(nobodys['bytes'])}", advice)
-    say(to, f"set aside as damaged: {human_bytes(found['quarantine_bytes'])} in {STATES}/quarantine")
+    print_line(to, f"states that nobody needs: {nobodys['states']:,}, {human_bytes(nobodys['bytes'])}", advice)
+    print_line(to, f"set aside as damaged: {human_bytes(found['quarantine_bytes'])} in {STATES}/quarantine")
     states = f"states in all: {total['states']:,}, {human_bytes(total['states_bytes'])}"
-    say(to, states, f"{human_bytes(total['bytes'])} with the runs")
+    print_line(to, states, f"{human_bytes(total['bytes'])} with the runs")
     for problem in problems:
-        say(to, f"note: {problem}")
-    return 0
+        print_line(to, f"note: {problem}")
+    return OK
 
 
 # -- gc --------------------------------------------------------------------------------------------------------------
@@ -151,13 +151,13 @@ def gc(store: Store, dry_run: bool = False) -> list[Garbage]:
     def found(folder: str) -> list[Garbage]:
         return _garbage(store, folder, inventory.states[folder], runs)
 
-    listed = zip(inventory.states, each(found, inventory.states), strict=True)
+    listed = zip(inventory.states, map_in_threads(found, inventory.states), strict=True)
     garbage = {folder: items for folder, items in listed if items}
     full = {folder.rpartition("/")[0] for folder in inventory.states}
     empty = [key for key, info in inventory.keys.items() if key not in full and _is_old(info)]
     if not dry_run:
         runs = _known_runs(store)  # again: a driver may have started since
-        garbage = dict(zip(garbage, each(lambda folder: _sweep(store, folder, runs), garbage), strict=True))
+        garbage = dict(zip(garbage, map_in_threads(lambda folder: _sweep(store, folder, runs), garbage), strict=True))
         for key in {folder.rpartition("/")[0] for folder in garbage} | set(empty):
             _drop_if_empty(store, key)
     gone = [item for items in garbage.values() for item in items]
@@ -222,7 +222,7 @@ def _show_gc(options: Options, garbage: Sequence[Garbage]) -> int:
     if options.json:
         gone = [asdict(item) for item in garbage]
         print(json.dumps({"storage": options.storage, "dry_run": options.dry_run, "gone": gone, "bytes": total}))
-        return 0
+        return OK
     to = console()
     if options.dry_run:
         _list_paths(to, garbage)
@@ -231,15 +231,15 @@ def _show_gc(options: Options, garbage: Sequence[Garbage]) -> int:
         sizes = [item.bytes for item in garbage if item.what == what]
         table.add_row(what, f"{len(sizes):,}", human_bytes(sum(sizes)))
     to.print(table)
-    say(to, f"{human_bytes(total)} {'would go; this was a dry run' if options.dry_run else 'deleted'}")
-    return 0
+    print_line(to, f"{human_bytes(total)} {'would go; this was a dry run' if options.dry_run else 'deleted'}")
+    return OK
 
 
 def _list_paths(to: Console, garbage: Sequence[Garbage]) -> None:
     for item in garbage[:SHOWN]:
-        say(to, f"{item.path}  {human_bytes(item.bytes)}  {item.what}")
+        print_line(to, f"{item.path}  {human_bytes(item.bytes)}  {item.what}")
     if len(garbage) > SHOWN:
-        say(to, f"and {len(garbage) - SHOWN:,} more (all of them with --json)")
+        print_line(to, f"and {len(garbage) - SHOWN:,} more (all of them with --json)")
 
 
 # -- check -----------------------------------------------------------------------------------------------------------
@@ -250,7 +250,7 @@ def check(store: Store) -> dict[str, Any]:
     inventory = take_inventory(store)
     sealed = [folder for folder, files in inventory.states.items() if MANIFEST in files]
     folders = sorted([*sealed, *inventory.trials])
-    reasons = dict(zip(folders, each(lambda folder: damage_in(store, folder), folders), strict=True))
+    reasons = dict(zip(folders, map_in_threads(lambda folder: damage_in(store, folder), folders), strict=True))
     damaged = [{"path": folder, "reason": reason} for folder in folders for reason in reasons[folder]]
     plans = [{"path": run.name, "reason": run.problem} for run in read_runs(store) if run.problem]
     return {"storage": store.uri, "states": len(sealed), "trials": len(inventory.trials), "damaged": plans + damaged}
@@ -260,15 +260,15 @@ def _show_check(options: Options, found: Mapping[str, Any]) -> int:
     damaged = found["damaged"]
     if options.json:
         print(json.dumps(found))
-        return 1 if damaged else 0
+        return FAILED if damaged else OK
     to = console()
     for entry in damaged:
-        say(to, f"damaged: {entry['path']}: {entry['reason']}")
+        print_line(to, f"damaged: {entry['path']}: {entry['reason']}")
     if damaged:
-        say(to, f"{len(damaged):,} damaged: rerun the sweep's command to repair, it trains anew what it must")
+        print_line(to, f"{len(damaged):,} damaged: rerun the sweep's command to repair, it trains anew what it must")
     else:
-        say(to, f"{found['states']:,} states and {found['trials']:,} trials are as they were written")
-    return 1 if damaged else 0
+        print_line(to, f"{found['states']:,} states and {found['trials']:,} trials are as they were written")
+    return FAILED if damaged else OK
 
 
 if __name__ == "__main__":

@@ -22,10 +22,11 @@ import tyro
 from rich.table import Table
 from rich.text import Text
 
-from analysis.text import console, say, table_of
-from lth_trainable.errors import UserError, bad_value
+from analysis.text import console, print_line, table_of
+from lth_trainable.errors import FAILED, OK, UserError, bad_value, command_line
 from lth_trainable.spec.trial_spec import spec_from_dict
-from lth_trainable.store.store import Damaged, finished_trials, open_run
+from lth_trainable.store.store import Damaged
+from lth_trainable.store.trials import finished_trials, open_run
 
 PARTS = ("weights", "masks", "metrics")
 
@@ -43,11 +44,7 @@ class Options:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     options = tyro.cli(Options, prog="python -m sweeps.verify", args=argv, config=(tyro.conf.FlagCreatePairsOff,))
-    try:
-        return verify(options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return command_line(lambda: verify(options))
 
 
 def verify(options: Options) -> int:
@@ -62,12 +59,12 @@ def verify(options: Options) -> int:
     to.print(_table(rows))
     for row in rows:
         if row["why"]:
-            say(to, f"not comparable: {row['trial']}: {row['why']}")
+            print_line(to, f"not comparable: {row['trial']}: {row['why']}")
     identical = sum(row["identical"] for row in rows)
     print(f"{identical} of {len(rows)} trials are identical, bit for bit")
     if options.json:
         print(json.dumps({"run": options.run, "trials": rows, "identical": identical}))
-    return 0 if identical == len(rows) else 1
+    return OK if identical == len(rows) else FAILED
 
 
 def pick(run_path: str, number: int) -> list[dict[str, Any]]:

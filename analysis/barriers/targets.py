@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from analysis.labels import group_name
 from analysis.tables.exclusions import read_exclusions, unknown_trial
 from analysis.tables.run_plan import RunPlan
-from analysis.verdicts.groups import group_name
+from analysis.text import plural
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.spec.trial_spec import TrialSpec, spec_from_dict
-from lth_trainable.store.store import RECORD, Damaged, Sealed, Store
+from lth_trainable.store.store import Damaged, Sealed, Store
+from lth_trainable.store.trials import read_record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,7 @@ class Finished:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Target:
+class BarrierTarget:
     """A network that copies are trained of.
 
     trial: the ticket (or control), or the dense trial beside it. ticket: the one whose point is the start of both.
@@ -73,7 +74,7 @@ class Target:
 class Choice:
     """Targets, seed by seed, and what a person should know of those that were left out."""
 
-    targets: tuple[Target, ...]
+    targets: tuple[BarrierTarget, ...]
     notes: tuple[str, ...]
 
 
@@ -92,7 +93,7 @@ def choose(store: Store, run: str, plan: RunPlan, names: Sequence[str], seeds: i
     if not found:
         reasons = "; ".join(trials.notes()) or "none is finished"
         raise UserError(f"{run}: found no ticket to look at ({reasons}); expected finished tickets of imp or omp")
-    targets: dict[tuple[str, str], Target] = {}
+    targets: dict[tuple[str, str], BarrierTarget] = {}
     for target in found:  # tickets of several sparsities bring the same dense network from the same point
         targets.setdefault((target.trial.name, target.rewound_to), target)
     order = {seed: number for number, seed in enumerate(dict.fromkeys(spec.seed for spec in trials.specs.values()))}
@@ -167,19 +168,21 @@ class _Trials:
         both = list(found.values())
         return [t for t in both if not t.spec.is_dense], [t for t in both if t.spec.is_dense]
 
-    def from_the_point_of(self, ticket: Finished) -> list[Target]:
+    def from_the_point_of(self, ticket: Finished) -> list[BarrierTarget]:
         """The dense trial of the ticket's seed, where it is finished, and the ticket; a new initialisation alone."""
         planned = self.dense_of(ticket.spec)
-        target = Target(trial=ticket, ticket=ticket, dense=planned.name if planned else None)
+        target = BarrierTarget(trial=ticket, ticket=ticket, dense=planned.name if planned else None)
         is_elsewhere = ticket.spec.starts_over or (ticket.spec.given is not None and ticket.spec.given.masked)
         dense = None if is_elsewhere else self.finished(planned)  # it began with other weights
         return [replace(target, trial=dense), target] if dense else [target]
 
-    def from_all_points(self, dense: Finished) -> list[Target]:
+    def from_all_points(self, dense: Finished) -> list[BarrierTarget]:
         """The dense trial from wherever tickets beside it are rewound to. Raises `UserError` where there is none."""
         tickets = [spec for spec in self.specs.values() if spec.control == "none" and why_not(spec) is None]
         beside = [self.finished(spec) for spec in tickets if self.dense_of(spec) == dense.spec]
-        targets = [Target(trial=dense, ticket=ticket, dense=dense.name) for ticket in beside if ticket is not None]
+        targets = [
+            BarrierTarget(trial=dense, ticket=ticket, dense=dense.name) for ticket in beside if ticket is not None
+        ]
         if not targets:
             raise UserError(
                 f"TRIAL {dense.name}: found no finished ticket rewound to a point of it; expected at least one, "
@@ -188,7 +191,7 @@ class _Trials:
         return targets
 
     def notes(self) -> tuple[str, ...]:
-        return tuple(f"{count} trial{'s' * (count > 1)} left out: {why}" for why, count in self.left_out.items())
+        return tuple(f"{plural(count, 'trial')} left out: {why}" for why, count in self.left_out.items())
 
     def _usable(self, spec: TrialSpec) -> Finished | None:
         reason = why_not(spec)
@@ -201,7 +204,7 @@ class _Trials:
     def _read(self, spec: TrialSpec) -> Finished | None:
         try:
             folder = self.store.find(self.store.trial(self.run, spec.name))
-            record = json.loads(self.store.content(folder, RECORD)) if folder is not None else None
+            record = read_record(self.store, folder) if folder is not None else None
         except Damaged as damage:
             raise UserError(f"{damage}; rerun the sweep's command to repair it") from damage
         if folder is None or record is None or record["status"] != "done":

@@ -14,45 +14,42 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 from rich.progress import Progress
-from rich.text import Text
 
-from analysis.barriers.copies import Cost, Job, Settings, cost_of, do_all, write_barriers
+from analysis.barriers.copies import BarrierJob, Cost, Settings, cost_of, do_all, write_barriers
 from analysis.barriers.targets import choose
 from analysis.report.barriers import barrier_table, stable_sentences
 from analysis.tables.run_plan import find_run, read_plan
 from analysis.tables.schema import Row
-from lth_trainable.errors import bad_value
+from analysis.text import console, duration, plural, print_line
+from lth_trainable.errors import INTERRUPTED, OK, bad_value
 from lth_trainable.store.store import Store
-
-OK, INTERRUPTED = 0, 130
-PLAIN_WIDTH = 100  # where standard output is no terminal
 
 
 @dataclass(frozen=True, kw_only=True)
 class BarrierOptions:
-    """Linear-interpolation barriers: train copies of a ticket from its rewind point under different SGD noise, and
+    """Linear-interpolation barriers: train copies of a ticket from its rewind point with different SGD noise, and
     measure the error on the straight line between their weights (Frankle et al., arXiv 1912.05671).
 
-    The dense network of the ticket's seed is looked at from the same point. Every copy and line is stored below
-    RUN/barriers: a rerun trains nothing twice, and other trials, points and order seeds add to it. docs/barrier.md.
+    The dense network of the same seed is measured from the same point. Copies and lines are stored below RUN/barriers:
+    a rerun trains nothing twice, and more trials, points and order seeds can be added later. See docs/barrier.md.
     """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """The folder of a run, such as runs/digits, or its URI."""
     trials: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="TRIAL ...")] = ()
-    """Trials, or groups of them (names without the seed). None: every group of tickets that are rewound."""
+    """Trials or groups of trials (names without the seed). Default: every group of rewound tickets."""
     seeds: Annotated[int, tyro.conf.arg(metavar="N")] = 3
-    """Trials of each group, where none is named: the first N that are finished."""
+    """If no trial is named: the first N finished trials of each group."""
     order_seeds: Annotated[tuple[int, ...], tyro.conf.arg(metavar="A B ...")] = Settings.order_seeds
-    """Order seeds of the copies: order of the data, augmentation and dropout. Each pair of them gives a line."""
+    """Order seeds, one for each copy: order of the data, augmentation, dropout. Each pair of them gives a line."""
     points: Annotated[int, tyro.conf.arg(metavar="N")] = Settings.n_points
-    """Networks on a line, its ends included."""
+    """Number of networks on a line, including its ends."""
     data_root: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder of data sets that read files."""
+    """Folder with the files of data sets."""
     device: Literal["cpu", "cuda"] | None = None
-    """Where copies are trained. None: where the ticket was."""
+    """Where to train the copies. Default: on the kind of device the ticket was trained on."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Say what it costs, and train nothing."""
+    """Only print the cost; train nothing."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object instead: run, cost, rows, stable, files."""
 
@@ -64,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         return _run(options)
     except KeyboardInterrupt:
-        print("interrupted; what is trained stays: the same command goes on", file=sys.stderr)
+        print("interrupted; finished copies are kept: the same command goes on from there", file=sys.stderr)
         return INTERRUPTED
 
 
@@ -77,11 +74,11 @@ def _run(options: BarrierOptions) -> int:
     store, run = find_run(options.run)
     plan = read_plan(store, run)
     choice = choose(store, run, plan, options.trials, options.seeds)
-    jobs = [Job(store, run, target, settings) for target in choice.targets]
+    jobs = [BarrierJob(store, run, target, settings) for target in choice.targets]
     cost = cost_of(jobs)
-    console = Console(stderr=options.json, highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+    to = console(stderr=options.json)
     for line in (*(f"note: {note}" for note in choice.notes), cost_line(cost, settings)):
-        console.print(line, soft_wrap=True, markup=False)
+        print_line(to, line)
     if options.dry_run:
         if options.json:
             print(json.dumps({"run": options.run, "cost": asdict(cost)}))
@@ -93,53 +90,43 @@ def _run(options: BarrierOptions) -> int:
         found = {"run": options.run, "cost": asdict(cost), "rows": rows, "stable": stable_sentences(rows)}
         print(json.dumps({**found, "files": files}, allow_nan=False))
     else:
-        _show(console, rows, files)
+        _show(to, rows, files)
     return OK
 
 
 def cost_line(cost: Cost, settings: Settings) -> str:
-    """What it takes, before it is done."""
-    networks = f"{_count(cost.tickets, 'ticket')} and {_count(cost.dense, 'point')} of dense networks"
-    lines = f"{_count(cost.lines, 'line')} of {settings.n_points} points"
+    """The cost in words: networks, lines, copies to train, epochs, time."""
+    networks = f"{plural(cost.tickets, 'ticket')} and {plural(cost.dense, 'point')} of dense networks"
+    lines = f"{plural(cost.lines, 'line')} of {settings.n_points} points"
     if not cost.lines_left:
         return f"{networks}: {lines}, all of them stored"
     stored = f" ({cost.lines - cost.lines_left} of them stored)" if cost.lines_left < cost.lines else ""
     return (
-        f"{networks}: {lines}{stored}; {_count(cost.copies_left, 'copy', 'copies')} to train, "
-        f"{_count(cost.epochs, 'epoch')}, about {_duration(cost.seconds)}"
+        f"{networks}: {lines}{stored}; {plural(cost.copies_left, 'copy', 'copies')} to train, "
+        f"{plural(cost.epochs, 'epoch')}, about {duration(math.ceil(cost.seconds))}"
     )
 
 
-def _do(jobs: Sequence[Job], cost: Cost) -> list[Row]:
+def _do(jobs: Sequence[BarrierJob], cost: Cost) -> list[Row]:
     with Progress(console=Console(stderr=True), transient=True, disable=not cost.lines_left) as progress:
         task = progress.add_task("networks", total=len(jobs))
         return do_all(jobs, lambda: progress.advance(task))
 
 
 def _draw(store: Store, run: str, path: str, rows: Sequence[Row]) -> dict[str, str]:
-    """Write the figure; returns the files as a person would type them."""
-    from analysis.figures.accuracy import to_svg
+    """Write the figure; returns the paths of table and figure, relative to the run as it was typed."""
     from analysis.figures.barriers import barrier_figure  # matplotlib takes a second to import
+    from analysis.figures.style import to_svg
 
     store.write(f"{run}/analysis/barriers.svg", to_svg(barrier_figure(rows)))
     return {"table": f"{path}/analysis/barriers.parquet", "figure": f"{path}/analysis/barriers.svg"}
 
 
-def _show(console: Console, rows: Sequence[Row], files: dict[str, str]) -> None:
-    console.print()
-    console.print(barrier_table(rows))
-    console.print()
+def _show(to: Console, rows: Sequence[Row], files: dict[str, str]) -> None:
+    to.print()
+    to.print(barrier_table(rows))
+    to.print()
     for sentence in stable_sentences(rows):
-        console.print(sentence, soft_wrap=not console.is_terminal)
+        to.print(sentence, soft_wrap=not to.is_terminal)
     for what, path in files.items():
-        console.print(Text(f"{what}  {path}"), soft_wrap=True)
-
-
-def _count(n: int, noun: str, plural: str = "") -> str:
-    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{math.ceil(seconds)} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+        print_line(to, f"{what}  {path}")

@@ -1,14 +1,13 @@
-"""The figure of a run: accuracy against weights remaining. matplotlib with the Agg backend, imported only here.
+"""The main figure of a run: accuracy against weights remaining.
 
-Paper conventions: log axis from 100 % on the left to few weights on the right (Frankle & Carbin, arXiv 1803.03635,
-figure 3), mean over seeds with intervals, the dense network as a band. Colours are those of Okabe & Ito, which readers
-of every colour vision can tell apart; each curve also carries its label.
+It follows the conventions of papers: a logarithmic axis from 100 % on the left to few weights on the right (Frankle &
+Carbin, arXiv 1803.03635, figure 3), means over seeds with intervals, and the dense network as a band. Every curve is
+labelled, so that nobody has to rely on colour.
 """
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,69 +19,40 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.curves import Control, Curve, Panel, panels
 from analysis.figures.spacing import decades, extent, remaining, spread, ticks
+from analysis.figures.style import STYLE, Theme, colour_and_dashes, frame, theme_of
 from analysis.tables.parquet import Frames
 from analysis.text import percent
 from analysis.verdicts.answer import KEEPING_UP
-from lth_trainable.errors import unknown_name
 
-LABEL_GAP_PT = 12.0  # between the middles of two labels of 9 pt
-DODGE, MOST_DODGE = 0.012, 0.045  # parts of the axis between curves at one sparsity, so that intervals stand apart
-MOST_LABELS, MOST_OTHERS = 22, 3  # beside a panel; dense networks of other budgets that have a label each
+LABEL_GAP_PT = 12.0  # between the centres of two labels of 9 pt
+DODGE, MOST_DODGE = 0.012, 0.045  # sideways shift of curves, as a fraction of the axis: intervals must not overlap
+MOST_LABELS, MOST_OTHERS = 22, 3  # labels beside a panel; dense networks of other budgets with a label each
 PANEL_SIZE = (7.2, 4.2)  # inches: text width of a two-column page
-Label = tuple[float, str, str, float | None]  # y, text, colour, x of the point that it belongs to
+Label = tuple[float, str, str, float | None]  # y, text, colour, x of the point it belongs to
 
 
 @dataclass(frozen=True, kw_only=True)
-class Theme:
-    """Colours of a figure; the background is transparent unless it is written as PNG."""
-
-    text: str
-    muted: str
-    grid: str
-    background: str
-    series: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Look:
-    """How one curve is drawn; `shift` is a factor on its weights remaining."""
+class CurveStyle:
+    """How one curve is drawn. shift: a factor on its x values, so that curves do not hide each other."""
 
     colour: str
     dashes: Any
     shift: float
 
 
-THEMES = {
-    "light": Theme(
-        text="#1a1a1a", muted="#5c5c5c", grid="#e3e3e3", background="#ffffff",
-        series=("#0072b2", "#d55e00", "#009e73", "#aa4499", "#b07d00", "#3f8fc4", "#7a7a7a"),
-    ),
-    "dark": Theme(
-        text="#ececec", muted="#a8a8a8", grid="#383838", background="#16181c",
-        series=("#56b4e9", "#ff8c42", "#2fc79a", "#e08fc8", "#f0c040", "#9ecbff", "#c0c0c0"),
-    ),
-}  # fmt: skip
-
-_DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1)))  # of curves beyond the palette
 _FROM_DENSE = (0, (3, 2))
 _CONTROL = (0, (1, 1.5))
-STYLE = {
-    "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans", "Verdana"], "font.size": 9,
-    "svg.fonttype": "none", "svg.hashsalt": "lottery-sweep", "pdf.fonttype": 42, "axes.unicode_minus": True,
-}  # fmt: skip
 
 
 def accuracy_figure(frames: Frames, theme: str = "light") -> Figure:
-    """Endpoint (per cent) against weights remaining (per cent, log): one curve a ladder, one panel a dense baseline.
+    """Endpoint (percent) against weights remaining (percent, log): one panel per dense baseline, one curve per ladder.
 
-    Bars and band are two-sided 95 % t-intervals of the means over all finished seeds; the verdicts, which pair by seed,
-    are in the markers: filled matches or beats dense, open undecided, a cross falls short. Controls are dotted, and
-    left to a figure of their own where they are too many. A run without finished tickets gives a figure that says so.
+    Bars and band are two-sided 95 % t-intervals of the means over all finished seeds. The markers show the verdicts,
+    which are paired by seed: filled for matches or beats dense, open for undecided, a cross for falls short. Controls
+    are dotted; if there are too many, they get a figure of their own. Without finished tickets the figure says so.
     Raises `UserError` for an unknown theme.
     """
-    if theme not in THEMES:
-        raise unknown_name("theme", theme, THEMES)
-    colours, shown = THEMES[theme], [_thinned(panel) for panel in panels(frames) if panel.curves]
+    colours, shown = theme_of(theme), [_thinned(panel) for panel in panels(frames) if panel.curves]
     with mpl.rc_context(STYLE):
         count = max(1, len(shown))
         figure = Figure(figsize=(PANEL_SIZE[0], _height(shown) * count), facecolor=colours.background)
@@ -97,7 +67,7 @@ def accuracy_figure(frames: Frames, theme: str = "light") -> Figure:
 
 
 def is_crowded(panel: Panel) -> bool:
-    """Too many labels for one panel: its controls are drawn by `figure_controls`."""
+    """Whether the panel has too many labels; if so, `figures/controls.py` draws its controls."""
     return len(_texts(panel)) > MOST_LABELS
 
 
@@ -107,26 +77,8 @@ def _thinned(panel: Panel) -> Panel:
     return replace(panel, curves=tuple(replace(curve, controls=()) for curve in panel.curves))
 
 
-def to_svg(figure: Figure) -> bytes:
-    """SVG with text as text; the same figure gives the same bytes (fixed salt, no date)."""
-    return _saved(figure, "svg", transparent=True, metadata={"Date": None, "Creator": None})
-
-
-def to_png(figure: Figure, dpi: int = 200) -> bytes:
-    """PNG on the theme's background."""
-    return _saved(figure, "png", dpi=dpi, metadata={"Software": None})
-
-
-def to_pdf(figure: Figure) -> bytes:
-    """PDF with its fonts embedded as TrueType; the same figure gives the same bytes (no dates)."""
-    return _saved(figure, "pdf", transparent=True, metadata={"CreationDate": None, "Creator": None, "Producer": None})
-
-
-WRITERS: dict[str, Callable[[Figure], bytes]] = {"pdf": to_pdf, "svg": to_svg, "png": to_png}
-
-
 def _arrange(figure: Figure, shown: Sequence[Panel], count: int) -> None:
-    """Margins in inches, the right one as wide as the longest label (5.6 pt a character of 9 pt, plus its line)."""
+    """Set the margins. The right one fits the longest label: 5.6 pt per character of 9 pt, plus its line."""
     width, height = PANEL_SIZE[0], _height(shown) * count
     longest = max((len(text) for panel in shown for text in _texts(panel)), default=0)
     right = min(0.4 * width, 0.25 + longest * 5.6 / 72)
@@ -136,7 +88,7 @@ def _arrange(figure: Figure, shown: Sequence[Panel], count: int) -> None:
 
 
 def _height(shown: Sequence[Panel]) -> float:
-    """Inches of a panel: more than usual where its labels need it, one below the other."""
+    """Height of a panel in inches; more than usual if the labels, one below the other, need it."""
     most = max((len(_texts(panel)) for panel in shown), default=0)
     return max(PANEL_SIZE[1], 1.42 + most * LABEL_GAP_PT / 72)
 
@@ -150,7 +102,7 @@ def _texts(panel: Panel) -> list[str]:
 
 
 def _other_labels(panel: Panel) -> list[tuple[str, float]]:
-    """Dense networks of other budgets by label and height; many of them, such as those of all budgets, share one."""
+    """Label and height of the dense networks of other budgets; if there are many, they share one label."""
     if len(panel.others) <= MOST_OTHERS:
         return [(label, level.mean) for label, level in panel.others]
     heights = [level.mean for _, level in panel.others]
@@ -161,28 +113,21 @@ def _margin_label(panel: Panel) -> str:
     return f"dense \u2212 {panel.margin_pp:g} pp (margin)"
 
 
-def _saved(figure: Figure, kind: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    with mpl.rc_context(STYLE):
-        figure.savefig(buffer, format=kind, **options)
-    return buffer.getvalue()
-
-
 def _draw(axis: Any, panel: Panel, theme: Theme) -> None:
     _dress(axis, panel, theme)
     labels = _draw_dense(axis, panel, theme)
     start = panel.dense.mean if panel.dense else None
     for index, curve in enumerate(panel.curves):
-        look = _look(index, len(panel.curves), panel, theme)
-        labels.append(_draw_curve(axis, curve, look, start, theme))
-        labels += [_draw_control(axis, control, look) for control in curve.controls]
+        style = _curve_style(index, len(panel.curves), panel, theme)
+        labels.append(_draw_curve(axis, curve, style, start, theme))
+        labels += [_draw_control(axis, control, style) for control in curve.controls]
     _limits(axis, panel)
     _place(axis, labels)
     _key(axis, panel, theme)
 
 
 def _draw_dense(axis: Any, panel: Panel, theme: Theme) -> list[Label]:
-    """Band and lines of the dense baselines; returns their labels."""
+    """Draw band and lines of the dense baselines; returns their labels."""
     labels: list[Label] = []
     if panel.dense:
         mean, floor = panel.dense.mean, panel.dense.mean - panel.margin_pp
@@ -201,42 +146,37 @@ def _draw_dense(axis: Any, panel: Panel, theme: Theme) -> list[Label]:
     return [*labels, *((height, label, theme.muted, None) for label, height in _other_labels(panel))]
 
 
-def colour_and_dashes(index: int, theme: Theme) -> tuple[str, Any]:
-    """Of the curve of that number: colours of the palette, then the same with other dashes."""
-    return theme.series[index % len(theme.series)], _DASHES[index // len(theme.series) % len(_DASHES)]
-
-
-def _look(index: int, count: int, panel: Panel, theme: Theme) -> Look:
+def _curve_style(index: int, count: int, panel: Panel, theme: Theme) -> CurveStyle:
     """Colour and dashes of a curve, and the factor that moves it sideways on the log axis."""
     step = min(DODGE, MOST_DODGE / count)
     colour, dashes = colour_and_dashes(index, theme)
-    return Look(
+    return CurveStyle(
         colour=colour,
         dashes=dashes,
         shift=10 ** (((count - 1) / 2 - index) * step * decades(panel)),
     )
 
 
-def _draw_curve(axis: Any, curve: Curve, look: Look, start: float | None, theme: Theme) -> Label:
-    """The curve, from the dense network at 100 % on; returns its label."""
-    x = [point.remaining_pct * look.shift for point in curve.points]
+def _draw_curve(axis: Any, curve: Curve, style: CurveStyle, start: float | None, theme: Theme) -> Label:
+    """Draw the curve, starting from the dense network at 100 %; returns its label."""
+    x = [point.remaining_pct * style.shift for point in curve.points]
     y = [point.level.mean for point in curve.points]
     if start is not None:
-        axis.plot([100, x[0]], [start, y[0]], color=look.colour, linewidth=1, linestyle=_FROM_DENSE, alpha=0.6)
-    axis.plot(x, y, color=look.colour, linewidth=1.6, linestyle=look.dashes, zorder=3)
+        axis.plot([100, x[0]], [start, y[0]], color=style.colour, linewidth=1, linestyle=_FROM_DENSE, alpha=0.6)
+    axis.plot(x, y, color=style.colour, linewidth=1.6, linestyle=style.dashes, zorder=3)
     for at, point in zip(x, curve.points, strict=True):
         if point.level.low is not None:
-            axis.vlines(at, point.level.low, point.level.high, color=look.colour, linewidth=1.1, zorder=3)
-        axis.plot([at], [point.level.mean], color=look.colour, zorder=4, **_marker(point.verdict, look.colour, theme))
-    return y[-1], curve.label, look.colour, x[-1]
+            axis.vlines(at, point.level.low, point.level.high, color=style.colour, linewidth=1.1, zorder=3)
+        axis.plot([at], [point.level.mean], color=style.colour, zorder=4, **_marker(point.verdict, style.colour, theme))
+    return y[-1], curve.label, style.colour, x[-1]
 
 
-def _draw_control(axis: Any, control: Control, look: Look) -> Label:
-    """A thin dotted line in the colour of its tickets, without intervals: the claims compare it with them, paired."""
-    x = [at * look.shift for at, _ in control.points]
+def _draw_control(axis: Any, control: Control, style: CurveStyle) -> Label:
+    """Draw a thin dotted line in the colour of its tickets, without intervals: the claims compare the two by seed."""
+    x = [at * style.shift for at, _ in control.points]
     y = [level.mean for _, level in control.points]
-    axis.plot(x, y, color=look.colour, linewidth=0.9, linestyle=_CONTROL, alpha=0.75, marker=".", markersize=3.5)
-    return y[-1], control.label, look.colour, x[-1]
+    axis.plot(x, y, color=style.colour, linewidth=0.9, linestyle=_CONTROL, alpha=0.75, marker=".", markersize=3.5)
+    return y[-1], control.label, style.colour, x[-1]
 
 
 def _marker(verdict: str, colour: str, theme: Theme) -> dict[str, Any]:
@@ -254,17 +194,6 @@ def _dress(axis: Any, panel: Panel, theme: Theme) -> None:
     frame(axis, theme)
 
 
-def frame(axis: Any, theme: Theme) -> None:
-    """Ticks, spines and faint lines across, as in every figure."""
-    axis.grid(axis="y", color=theme.grid, linewidth=0.7)
-    axis.set_axisbelow(True)
-    axis.tick_params(colors=theme.text, length=3, width=0.8)
-    for side in ("top", "right"):
-        axis.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axis.spines[side].set_color(theme.muted)
-
-
 def _limits(axis: Any, panel: Panel) -> None:
     length, values = decades(panel), remaining(panel)
     axis.set_xscale("log")
@@ -279,7 +208,7 @@ def _limits(axis: Any, panel: Panel) -> None:
 
 
 def _place(axis: Any, labels: Sequence[Label]) -> None:
-    """Write the labels right of the axis, apart from each other, each tied to its point by a thin line."""
+    """Write the labels to the right of the axis without overlap, each joined to its point by a thin line."""
     height = axis.get_position().height * axis.figure.get_figheight() * 72
     low, high = axis.get_ylim()
     heights = spread([(y - low) / (high - low) * height for y, *_ in labels], LABEL_GAP_PT, (0.0, height))
@@ -287,14 +216,14 @@ def _place(axis: Any, labels: Sequence[Label]) -> None:
     for (y, text, colour, x), at in zip(labels, heights, strict=True):
         place = low + at / height * (high - low)
         if x is not None:
-            part = axis.transAxes.inverted().transform(axis.transData.transform((x, y)))[0]
-            axis.plot([part, 1.0], [y, y], color=colour, linewidth=0.6, alpha=0.55, transform=transform, zorder=2)
+            x_axis = axis.transAxes.inverted().transform(axis.transData.transform((x, y)))[0]
+            axis.plot([x_axis, 1.0], [y, y], color=colour, linewidth=0.6, alpha=0.55, transform=transform, zorder=2)
         axis.plot([1.0, 1.022], [y, place], color=colour, linewidth=0.6, alpha=0.7, transform=transform, clip_on=False)
         axis.text(1.028, place, text, color=colour, transform=transform, va="center", ha="left", clip_on=False)
 
 
 def _key(axis: Any, panel: Panel, theme: Theme) -> None:
-    """What the markers mean, below the axis: only the ones that occur."""
+    """Explain the markers that occur, below the axis."""
     words = {"matches dense": "matches or beats dense", "undecided": "undecided", "falls short": "falls short"}
     found = {point.verdict for curve in panel.curves for point in curve.points}
     found = {"matches dense" if verdict in KEEPING_UP else verdict for verdict in found}

@@ -1,34 +1,82 @@
-"""What the figures of a run share: canvas of panels, dress of an axis, the axis of weights remaining, key below."""
+"""What all figures share: themes, the grid of panels, axes, the key below, and writing to files.
+
+matplotlib with the Agg backend, without pyplot. Colours are those of Okabe & Ito, which people with any colour vision
+can tell apart.
+"""
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.figures.accuracy import THEMES, Theme, frame
 from analysis.figures.spacing import ticks
 from analysis.text import percent
 from lth_trainable.errors import unknown_name
 
-WIDTH, COLUMNS, MOST_PANELS = 7.2, 2, 8  # inches: text width of a two-column page; panels beside each other and in all
-LEFT, RIGHT, GAP, TOP, AXIS, KEY_LINE = 0.62, 0.15, 0.62, 0.38, 0.52, 0.19  # inches; AXIS: tick and axis labels below
-LETTER_PT, HANDLE_PT = 5.0, 38.0  # width of a letter of 8.5 pt, and of what stands before it in the key
+WIDTH, COLUMNS, MOST_PANELS = 7.2, 2, 8  # inches: text width of a two-column page; panels side by side, and in all
+LEFT, RIGHT, GAP, TOP, AXIS, KEY_LINE = (
+    0.62,
+    0.15,
+    0.62,
+    0.38,
+    0.52,
+    0.19,
+)  # inches; AXIS: room for tick and axis labels
+LETTER_PT, HANDLE_PT = 5.0, 38.0  # widths in the key: of a letter of 8.5 pt, and of the line before a label
+
+REMAINING = "weights remaining (%, log scale)"
+_DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1)))  # line styles, for more curves than the palette has colours
+STYLE = {
+    "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans", "Verdana"], "font.size": 9,
+    "svg.fonttype": "none", "svg.hashsalt": "lottery-sweep", "pdf.fonttype": 42, "axes.unicode_minus": True,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Theme:
+    """The colours of a figure. Only PNG files have the background; SVG and PDF files are transparent."""
+
+    text: str
+    muted: str
+    grid: str
+    background: str
+    series: tuple[str, ...]
+
+
+THEMES = {
+    "light": Theme(
+        text="#1a1a1a", muted="#5c5c5c", grid="#e3e3e3", background="#ffffff",
+        series=("#0072b2", "#d55e00", "#009e73", "#aa4499", "#b07d00", "#3f8fc4", "#7a7a7a"),
+    ),
+    "dark": Theme(
+        text="#ececec", muted="#a8a8a8", grid="#383838", background="#16181c",
+        series=("#56b4e9", "#ff8c42", "#2fc79a", "#e08fc8", "#f0c040", "#9ecbff", "#c0c0c0"),
+    ),
+}  # fmt: skip
 
 
 def theme_of(name: str) -> Theme:
-    """Raises `UserError` for an unknown one."""
+    """The theme of that name. Raises `UserError` for an unknown name."""
     if name not in THEMES:
         raise unknown_name("theme", name, THEMES)
     return THEMES[name]
 
 
+def colour_and_dashes(index: int, theme: Theme) -> tuple[str, Any]:
+    """Colour and line style of curve number `index`: all colours of the palette, then again with other dashes."""
+    return theme.series[index % len(theme.series)], _DASHES[index // len(theme.series) % len(_DASHES)]
+
+
 def canvas(count: int, height: float, key: Sequence[Line2D], theme: Theme) -> tuple[Figure, list[Any]]:
-    """A figure of `count` panels, each `height` inches high, at most two beside each other, with its key below."""
+    """A figure of `count` panels, each `height` inches high, at most two side by side, with the key below."""
     columns = min(COLUMNS, count)
     rows = math.ceil(count / columns)
     across = key_columns(key)
@@ -53,12 +101,13 @@ def canvas(count: int, height: float, key: Sequence[Line2D], theme: Theme) -> tu
 
 
 def key_columns(key: Sequence[Line2D]) -> int:
-    """As many as fit beside each other."""
+    """How many entries of the key fit side by side."""
     longest = max((len(str(handle.get_label())) for handle in key), default=0)
     return max(1, int((WIDTH - LEFT - RIGHT) * 72 / (HANDLE_PT + LETTER_PT * longest)))
 
 
 def dress(axis: Any, title: str, x: str, y: str, theme: Theme) -> None:
+    """Give a panel its title, axis labels and frame."""
     axis.set_facecolor("none")
     axis.set_title(title, loc="left", color=theme.text, fontsize=9.5, fontweight="bold", pad=7)
     axis.set_xlabel(x, color=theme.text)
@@ -66,8 +115,19 @@ def dress(axis: Any, title: str, x: str, y: str, theme: Theme) -> None:
     frame(axis, theme)
 
 
+def frame(axis: Any, theme: Theme) -> None:
+    """Draw ticks, spines and faint horizontal lines, as in every figure."""
+    axis.grid(axis="y", color=theme.grid, linewidth=0.7)
+    axis.set_axisbelow(True)
+    axis.tick_params(colors=theme.text, length=3, width=0.8)
+    for side in ("top", "right"):
+        axis.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axis.spines[side].set_color(theme.muted)
+
+
 def remaining_axis(axis: Any, values: Iterable[float]) -> None:
-    """Weights remaining (per cent), logarithmic, from many on the left to few on the right, ticks at the values."""
+    """Make x the weights remaining (percent, log), from many on the left to few on the right, with ticks at values."""
     at = sorted(set(values), reverse=True)
     length = max(math.log10(at[0] / at[-1]), 0.3)
     axis.set_xscale("log")
@@ -78,8 +138,30 @@ def remaining_axis(axis: Any, values: Iterable[float]) -> None:
 
 
 def line(colour: str, label: str, **style: Any) -> Line2D:
-    """An entry of a key."""
+    """An entry of the key."""
     return Line2D([], [], color=colour, label=label, **({"linewidth": 1.6} | style))
 
 
-REMAINING = "weights remaining (%, log scale)"
+def to_svg(figure: Figure) -> bytes:
+    """The figure as SVG, with text as text. The same figure gives the same bytes (fixed salt, no date)."""
+    return _saved(figure, "svg", transparent=True, metadata={"Date": None, "Creator": None})
+
+
+def to_png(figure: Figure, dpi: int = 200) -> bytes:
+    """The figure as PNG, on the background of its theme."""
+    return _saved(figure, "png", dpi=dpi, metadata={"Software": None})
+
+
+def to_pdf(figure: Figure) -> bytes:
+    """The figure as PDF, with fonts embedded as TrueType. The same figure gives the same bytes (no dates)."""
+    return _saved(figure, "pdf", transparent=True, metadata={"CreationDate": None, "Creator": None, "Producer": None})
+
+
+def _saved(figure: Figure, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    with mpl.rc_context(STYLE):
+        figure.savefig(buffer, format=kind, **options)
+    return buffer.getvalue()
+
+
+WRITERS: dict[str, Callable[[Figure], bytes]] = {"pdf": to_pdf, "svg": to_svg, "png": to_png}

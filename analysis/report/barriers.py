@@ -2,83 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from statistics import fmean
 
 from rich.table import Table
 
-from analysis.barriers.networks import DONE, STABLE_PP
-from analysis.labels import common_label, short_labels
+from analysis.barriers.networks import (
+    RAW,
+    RECOMPUTED,
+    STABLE_PP,
+    Network,
+    has_batch_norm,
+    ladder_labels,
+    ladder_without_point,
+    networks,
+    shared_label,
+)
+from analysis.labels import short_labels
 from analysis.tables.schema import Row
-
-RAW, RECOMPUTED = "raw", "recomputed"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Network:
-    """The rows of one group of tickets, or of the dense network beside them, from one point.
-
-    ladder: of the tickets. label: "dense", or the target sparsity.
-    """
-
-    ladder: str
-    label: str
-    rows: tuple[Row, ...]
-
-    @property
-    def step(self) -> int:
-        return int(self.rows[0]["rewound_to_step"])
-
-    @property
-    def point(self) -> str:
-        return point_label(self.rows[0]["rewound_to"])
-
-    @property
-    def n_seeds(self) -> int:
-        return len({row["seed"] for row in self.rows})
-
-    @property
-    def n_diverged(self) -> int:
-        """Lines without an error, as a copy diverged."""
-        return len({_line(row) for row in self.rows if row["status"] != DONE})
-
-    def barriers(self, part: str, batch_norm: str) -> list[float]:
-        return [
-            row["barrier_pp"] for row in self.rows
-            if row["part"] == part and row["batch_norm"] == batch_norm and row["status"] == DONE
-        ]  # fmt: skip
-
-    def is_stable(self, batch_norm: str) -> bool | None:
-        """Whether the mean barrier on the test part is below the threshold; None where every line lacks it."""
-        barriers = self.barriers("test", batch_norm)
-        return fmean(barriers) < STABLE_PP if barriers else None
-
-
-def networks(rows: Sequence[Row]) -> list[Network]:
-    """Ladder by ladder the dense network, then the tickets, the least sparse first.
-
-    Dense rows without tickets beside them come last, as a ladder of their own group.
-    """
-    dense: dict[tuple[str, str], list[Row]] = defaultdict(list)
-    tickets: dict[tuple[str, str], dict[float, list[Row]]] = defaultdict(lambda: defaultdict(list))
-    for row in rows:
-        if row["ladder"] is None:
-            dense[row["group"], row["rewound_to"]].append(row)
-        else:
-            tickets[row["ladder"], row["rewound_to"]][row["target_sparsity_pct"]].append(row)
-    found, beside = [], set()
-    for (ladder, rewound_to), by_target in tickets.items():
-        keys = {(row["baseline_group"], rewound_to) for group in by_target.values() for row in group} & set(dense)
-        beside |= keys
-        found += [Network(ladder=ladder, label="dense", rows=tuple(dense[key])) for key in sorted(keys)]
-        found += [Network(ladder=ladder, label=f"{t:g} %", rows=tuple(by_target[t])) for t in sorted(by_target)]
-    alone = {key: group for key, group in dense.items() if key not in beside}
-    found += [Network(ladder=f"{name}-r{to}", label="dense", rows=tuple(g)) for (name, to), g in alone.items()]
-    order = {ladder: i for i, ladder in enumerate(dict.fromkeys(_course(network.ladder) for network in found))}
-    return sorted(found, key=lambda network: (order[_course(network.ladder)], network.step))
+from analysis.text import plural
 
 
 def barrier_table(rows: Sequence[Row]) -> Table:
@@ -104,7 +47,7 @@ def stable_sentences(rows: Sequence[Row]) -> list[str]:
     """From which point on each network is stable, ladder by ladder but for the point: one sentence each."""
     courses: dict[str, list[Network]] = defaultdict(list)
     for network in networks(rows):
-        courses[_course(network.ladder)].append(network)
+        courses[ladder_without_point(network.ladder)].append(network)
     labels = short_labels(list(courses))
     kinds = [RAW, RECOMPUTED] if has_batch_norm(rows) else [RAW]
     return [
@@ -115,42 +58,6 @@ def stable_sentences(rows: Sequence[Row]) -> list[str]:
         for course, found in courses.items()
         for kind in kinds
     ]
-
-
-def shared_label(found: Sequence[Network]) -> str:
-    """Data set, model and whatever else all ladders share."""
-    return common_label([network.ladder for network in found])
-
-
-def ladder_labels(found: Sequence[Network]) -> dict[str, str]:
-    """Ladders in the words that tell them apart, such as "rewind epoch 1"; of a single one the point."""
-    labels = short_labels([network.ladder for network in found])
-    return labels if len(labels) > 1 else {network.ladder: f"rewind {network.point}" for network in found}
-
-
-def has_batch_norm(rows: Iterable[Row]) -> bool:
-    """Whether the kind of statistics makes a difference anywhere."""
-    errors: dict[tuple[object, ...], dict[str, object]] = defaultdict(dict)
-    for row in rows:
-        errors[*_line(row), row["part"]][row["batch_norm"]] = row.get("errors_pct")
-    return any(kinds[RAW] != kinds[RECOMPUTED] for kinds in errors.values())
-
-
-def point_label(rewound_to: str) -> str:
-    """ "1" -> "epoch 1", "500it" -> "iteration 500"."""
-    return f"iteration {rewound_to[:-2]}" if rewound_to.endswith("it") else f"epoch {rewound_to}"
-
-
-def _line(row: Row) -> tuple[object, ...]:
-    return tuple(
-        row[name] for name in ("trial", "rewound_to", "order_seed_a", "order_seed_b", "n_points", "device")
-    )  # fmt: skip
-
-
-def _course(ladder: str) -> str:
-    """A ladder's name without its rewind point."""
-    parts = ladder.split("-")
-    return "-".join(part for i, part in enumerate(parts) if i < 2 or not re.fullmatch(r"r\d+(it)?", part))
 
 
 def _since(found: Iterable[Network], kind: str) -> str:
@@ -197,5 +104,4 @@ def _stable(network: Network) -> str:
     found = {kind: network.is_stable(kind) for kind in (RAW, RECOMPUTED)}
     words = {(True, True): "yes", (False, False): "no", (True, False): "raw", (False, True): "recomputed"}
     word = words.get((found[RAW], found[RECOMPUTED]), "–")  # type: ignore[arg-type]
-    lines = "line" if network.n_diverged == 1 else "lines"
-    return word + (f"; {network.n_diverged} {lines} diverged" if network.n_diverged else "")
+    return word + (f"; {plural(network.n_diverged, 'line')} diverged" if network.n_diverged else "")

@@ -48,7 +48,7 @@ class Previous:
     geometry: Geometry | None = None
 
 
-def mark_of(files: Files, listed_at_ns: int) -> str | None:
+def signature_of(files: Files, listed_at_ns: int) -> str | None:
     """Names, sizes and times of a trial's files in one word; None where they say too little.
 
     listed_at_ns: when the listing began. A file that was written just before may be written again within one tick of

@@ -21,8 +21,8 @@ from analysis.stats.overlap import Overlap, overlap_of_counts
 from analysis.tables import schema
 from analysis.tables.schema import SPEC_FIELDS, Row
 from analysis.tables.spans import arranged, spans
-from lth_trainable.store.listing import each
-from lth_trainable.store.store import MASKS, Damaged, Store
+from lth_trainable.store.level_masks import last_level
+from lth_trainable.store.store import MASKS, Damaged, Store, map_in_threads
 
 BETWEEN = {"seed": ("seed",), "rewind": ("rewind_epoch", "rewind_step"), "criterion": ("criterion",)}
 MEMBERS = 10  # of a family that are compared, each with each: 45 pairs
@@ -101,7 +101,7 @@ def _compare(
     store: Store, run: str, pairs: Sequence[tuple[str, str]], weights: Mapping[str, int]
 ) -> dict[tuple[str, str], list[dict[str, Any]]]:
     trials = list(dict.fromkeys(itertools.chain.from_iterable(pairs)))
-    read = each(lambda trial: final_masks(store, run, trial), trials)
+    read = map_in_threads(lambda trial: final_masks(store, run, trial), trials)
     masks = {trial: mask for trial, mask in zip(trials, read, strict=True) if mask}
     whole = [pair for pair in pairs if pair[0] in masks and pair[1] in masks]
     numbers = {trial: number for number, trial in enumerate(masks)}
@@ -122,8 +122,7 @@ def final_masks(store: Store, run: str, trial: str) -> dict[str, Bits] | None:
         content = load(store.content(folder, MASKS))
     except Damaged:
         return None
-    last = max((int(entry.partition("/")[0]) for entry in content), default=0)
-    return {entry.partition("/")[2]: bits for entry, bits in content.items() if entry.startswith(f"{last}/")}
+    return last_level(content)
 
 
 def _counts(masks: Sequence[Bits], a: Sequence[int], b: Sequence[int]) -> npt.NDArray[np.int64]:

@@ -1,17 +1,19 @@
-"""The lists of a record as columns: rows of epochs, levels and layers, added a trial at a time."""
+"""From records to rows: their epochs, levels and layers, and the epochs each trial took to dense accuracy."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from analysis.tables.levels import level_rows, sparsity_pct
-from analysis.tables.schema import TABLES, Row
+from analysis.tables.schema import SPEC_FIELDS, TABLES, Row
 
 ENTRIES = ("epochs", "levels", "layers")
 _CHUNK = 50_000  # rows that are Python objects at a time
+COLUMNS = ("epochs_to_dense_accuracy", "epochs_to_dense_accuracy_censored")
+_MAY_DIFFER = ("control", "layers", "reset_end", "order_seed")  # though they stand in a dense trial's spec too
 
 
 class Entries:
@@ -62,3 +64,113 @@ class _Columns:
 
 def _layer_row(layer: Row) -> dict[str, Any]:
     return {**layer, "sparsity_pct": sparsity_pct(layer["n_kept"], layer["n_weights"])}
+
+
+# -- levels
+
+
+def sparsity_pct(n_kept: int, n_weights: int) -> float:
+    """100 (1 - n_kept / n_weights): per cent of the weights that are zero."""
+    return 100 * (1 - n_kept / n_weights)
+
+
+def level_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One row a level of a record, dense first; nulls of training for a level that the next prune came before."""
+    layers: dict[int, list[Row]] = defaultdict(list)
+    for layer in record["layers"]:
+        layers[layer["level"]].append(layer)
+    epochs: dict[int, list[Row]] = defaultdict(list)
+    for epoch in record["epochs"]:
+        epochs[epoch["level"]].append(epoch)
+    return [
+        {"level": level, **_mask(found), **_training(epochs.get(level, ()), record["trial"])}
+        for level, found in sorted(layers.items())
+    ]
+
+
+def _mask(layers: Sequence[Row]) -> dict[str, Any]:
+    n_weights, n_kept = sum(layer["n_weights"] for layer in layers), sum(layer["n_kept"] for layer in layers)
+    return {
+        "n_weights": n_weights, "n_kept": n_kept, "sparsity_pct": sparsity_pct(n_kept, n_weights),
+        "n_collapsed_layers": sum(layer["n_kept"] == 0 for layer in layers),
+    }  # fmt: skip
+
+
+def _training(epochs: Sequence[Row], trial: str) -> dict[str, Any]:
+    own = sum(row["trained_by"] == trial for row in epochs)
+    counts = {"n_epochs": len(epochs), "n_own_epochs": own, "seconds": sum(row["seconds"] for row in epochs)}
+    if not epochs:
+        return counts
+    last = epochs[-1]
+    measured = [row for row in epochs if row["valid_loss"] is not None]  # a level that diverged has nulls at its end
+    stop = min(measured, key=lambda row: row["valid_loss"], default={})
+    return {
+        **counts,
+        "last_epoch": last["epoch"], "train_loss": last["train_loss"], "valid_loss": last["valid_loss"],
+        "valid_accuracy": last["valid_accuracy"],
+        "best_valid_accuracy": max((row["valid_accuracy"] for row in measured), default=None),
+        "early_stop_epoch": stop.get("epoch"), "early_stop_valid_loss": stop.get("valid_loss"),
+        "early_stop_valid_accuracy": stop.get("valid_accuracy"),
+    }  # fmt: skip
+
+
+# -- epochs to dense accuracy
+
+
+def epochs_to_dense_accuracy(trials: Sequence[Row], epochs: pa.Table) -> list[dict[str, Any]]:
+    """The columns of `COLUMNS` for each row of trials.parquet, in their order. Pure.
+
+    The accuracy to reach is that of the dense trial of the same seed, budget, data, model and optimisation after its
+    last epoch. A trial that never reaches it is censored: it takes longer than the level had epochs.
+
+    The number of the first epoch since the last prune, from 1, after which the validation accuracy is at least the
+    dense network's. None and True: never; None and None: unknown, where either trial is not done, the dense one is not
+    planned, their data differ, or the trial ends with weights that its epochs did not train (a supermask). A dense
+    trial is measured by its own last epoch. Several dense trials of a seed (order seeds) give their mean.
+    """
+    marks, curves = _DenseAccuracies(trials), _last_levels(epochs)
+    found = ((marks.of(row), curves.get(row["trial"], ())) for row in trials)
+    return [dict(zip(COLUMNS, _first(mark, curve), strict=True)) for mark, curve in found]
+
+
+class _DenseAccuracies:
+    """Validation accuracy of the dense trials at their end, by what a ticket must share with them."""
+
+    def __init__(self, trials: Sequence[Row]) -> None:
+        dense = [row for row in trials if row["control"] == "dense"]
+        acting = [name for name in SPEC_FIELDS if any(row[name] is not None for row in dense)]
+        self.fields = (*(name for name in acting if name not in _MAY_DIFFER), "data_digest")
+        self.found: Mapping[tuple[Any, ...], list[float]] = defaultdict(list)
+        for row in filter(_is_done, dense):
+            self.found[self._key(row)].append(row["valid_accuracy"])
+
+    def of(self, row: Row) -> float | None:
+        found = self.found.get(self._key(row), ()) if _is_done(row) and not row["reset_end"] else ()
+        return sum(found) / len(found) if found else None
+
+    def _key(self, row: Row) -> tuple[Any, ...]:
+        return tuple(row[name] for name in self.fields)
+
+
+def _is_done(row: Row) -> bool:
+    return row["status"] == "done" and row["valid_accuracy"] is not None
+
+
+def _last_levels(epochs: pa.Table) -> dict[str, list[float | None]]:
+    """Validation accuracy of each epoch since the last prune, by trial; rows come in the order of training."""
+    curves: dict[str, list[float | None]] = {}
+    levels: dict[str, int] = {}
+    columns = (epochs[name].to_pylist() for name in ("trial", "level", "valid_accuracy"))
+    for trial, level, accuracy in zip(*columns, strict=True):
+        if levels.get(trial) != level:
+            levels[trial], curves[trial] = level, []
+        curves[trial].append(accuracy)
+    return curves
+
+
+def _first(mark: float | None, curve: Iterable[float | None]) -> tuple[int | None, bool | None]:
+    if mark is None:
+        return None, None
+    reached = (number for number, accuracy in enumerate(curve, 1) if accuracy is not None and accuracy >= mark)
+    first = next(reached, None)
+    return first, first is None

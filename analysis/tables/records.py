@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pyarrow import fs
 
-from analysis.tables.run_plan import PlannedTrial, RunPlan, check_fields
+from analysis.tables.run_plan import PlanEntry, RunPlan, check_fields
 from lth_trainable.errors import UserError
-from lth_trainable.store.listing import each, listing
-from lth_trainable.store.store import FAILURE, MANIFEST, PART, RECORD, Damaged, Store
+from lth_trainable.store.store import FAILURE, MANIFEST, PART, RECORD, Damaged, Store, map_in_threads
+from lth_trainable.store.trials import read_failure, read_record
 
 RECORD_FORMAT = 1
 BATCH = 256  # records in memory at a time
@@ -32,7 +31,7 @@ class Found:
 def list_trials(store: Store, run: str) -> dict[str, dict[str, fs.FileInfo]]:
     """Files of each trial's folder by name, by trial in order of name: one listing; files still written left out."""
     trials: dict[str, dict[str, fs.FileInfo]] = {}
-    for info in listing(store, f"{run}/trials"):
+    for info in store.walk(f"{run}/trials"):
         folder, _, name = info.path.rpartition("/")
         parent, _, trial = folder.rpartition("/")
         if info.type == fs.FileType.File and parent.endswith("/trials") and not name.endswith(PART):
@@ -52,22 +51,24 @@ def is_begun(files: Files) -> bool:
 
 
 def read_trials(
-    store: Store, run: str, names: Sequence[str], planned: Mapping[str, PlannedTrial]
+    store: Store, run: str, names: Sequence[str], planned: Mapping[str, PlanEntry]
 ) -> Iterator[tuple[str, Found]]:
     """What the store has of these trials, in their order; few at a time are in memory."""
     for start in range(0, len(names), BATCH):
         batch = names[start : start + BATCH]
-        yield from zip(batch, each(lambda name: read_trial(store, run, name, planned.get(name)), batch), strict=True)
+        yield from zip(
+            batch, map_in_threads(lambda name: read_trial(store, run, name, planned.get(name)), batch), strict=True
+        )
 
 
-def read_trial(store: Store, run: str, name: str, planned: PlannedTrial | None) -> Found:
+def read_trial(store: Store, run: str, name: str, planned: PlanEntry | None) -> Found:
     """What the store has of one trial."""
     path = store.trial(run, name)
     try:
         folder = store.find(path)
         if folder is None:
             return _unfinished(store, path)
-        record = json.loads(store.content(folder, RECORD))
+        record = read_record(store, folder)
         _check_record(path, record, planned)
     except Damaged as damage:
         return Found(status="damaged", reason=damage.reason)
@@ -79,15 +80,11 @@ def read_trial(store: Store, run: str, name: str, planned: PlannedTrial | None) 
 
 
 def _unfinished(store: Store, path: str) -> Found:
-    if not store.exists(f"{path}/{FAILURE}"):
-        return Found()
-    try:
-        return Found(status="failed", reason=str(json.loads(store.read(f"{path}/{FAILURE}"))["reason"]))
-    except (ValueError, KeyError, TypeError):
-        return Found(status="failed", reason=f"{FAILURE} is unreadable")
+    failure = read_failure(store, path)
+    return Found() if failure is None else Found(status="failed", reason=failure.reason)
 
 
-def _check_record(path: str, record: Mapping[str, Any], planned: PlannedTrial | None) -> None:
+def _check_record(path: str, record: Mapping[str, Any], planned: PlanEntry | None) -> None:
     """Raises `Damaged` for a record that is not this trial's, `UserError` for one of a newer version."""
     if record["format"] != RECORD_FORMAT:
         raise Damaged(path, f"{RECORD} has format {record['format']!r}; this version reads {RECORD_FORMAT}")

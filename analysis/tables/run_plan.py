@@ -13,7 +13,8 @@ from typing import Any
 
 from analysis.tables.schema import ROLES, SPEC_FIELDS
 from lth_trainable.errors import UserError, bad_value
-from lth_trainable.store.store import PLAN, Store, open_run
+from lth_trainable.store.store import PLAN, Store
+from lth_trainable.store.trials import open_run
 
 FORMAT = 1
 QUESTION = "At which sparsity do winning tickets stop matching the dense network?"
@@ -44,7 +45,7 @@ class Rule:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlannedTrial:
+class PlanEntry:
     """A trial that the run is to have: its name, its key, its canonical spec.
 
     role: one of `schema.ROLES`; parent: name of the ticket whose branch it is.
@@ -66,7 +67,7 @@ class RunPlan:
     commands: tuple[tuple[str, ...], ...]
     versions: Mapping[str, str]
     rule: Rule
-    trials: tuple[PlannedTrial, ...]
+    trials: tuple[PlanEntry, ...]
 
 
 def find_run(path: str | os.PathLike[str]) -> tuple[Store, str]:
@@ -141,12 +142,12 @@ def check_fields(where: str, spec: Mapping[str, Any]) -> Mapping[str, Any]:
     return spec
 
 
-def _planned(entry: Mapping[str, Any]) -> PlannedTrial:
+def _planned(entry: Mapping[str, Any]) -> PlanEntry:
     spec = check_fields(f"{PLAN}, trial {entry['name']}", entry["spec"])
     role = entry.get("role") or role_of(spec)
     if role not in ROLES:
         raise bad_value(f"{PLAN}, trial {entry['name']}, role", role, f"one of {', '.join(ROLES)}")
-    return PlannedTrial(name=entry["name"], key=entry.get("key"), spec=spec, role=role, parent=entry.get("parent"))
+    return PlanEntry(name=entry["name"], key=entry.get("key"), spec=spec, role=role, parent=entry.get("parent"))
 
 
 def _is_run(store: Store, run: str) -> bool:

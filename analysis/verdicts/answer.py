@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from analysis.labels import pretty, short_labels
+from analysis.labels import in_words, name_parts, short_labels
 from analysis.tables.schema import Row
 from analysis.text import percent, signed
 from analysis.verdicts.groups import TICKET
@@ -53,7 +53,7 @@ def answer_sentence(verdicts: Sequence[Row]) -> str:
 def setting(row: Row) -> str:
     """Data set, model and dense baseline of a comparison, in words: what one panel of the figure shows."""
     name = row["baseline_group"] or f"{row['dataset']}-{row['model']}-{row['baseline'].removeprefix('dense-')}"
-    return pretty([part for part in name.split("-") if part != "dense"])
+    return in_words([part for part in name_parts(name) if part.text != "dense"])
 
 
 def _clause(rows: Sequence[Row]) -> str:

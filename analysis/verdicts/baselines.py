@@ -11,14 +11,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis.tables.schema import SPEC_FIELDS, Row
-from analysis.verdicts.groups import BASELINE, SEEDS, TICKET, Group, find_groups, group_name, values_of
-from analysis.verdicts.methods import METHODS, methods_of
+from analysis.verdicts.groups import BASELINE, SEEDS, TICKET, Group, find_groups, values_of
 
 # What may differ between a ticket and a dense network although it stands in both specs: the replicate, what makes the
 # one a ticket, and the budget and the width, which are comparisons of their own.
 FREE_OF_DENSE = (*SEEDS, "control", "epochs", "layers", "reset_end", "width_pct")
 DENSE_KINDS = ("dense", "dense_stretched", "dense_restarts", "dense_other")
 SMALL_DENSE = "small_dense"
+METHODS = ("omp", "lr_rewinding", "fine_tuning")  # as `--baselines` has them
+LEVELS = ("imp", "omp")  # schedules that prune after T
+_HOW_PRUNED = ("schedule", "prune_rate_pct", "output_prune_rate_pct")
+_HOW_REWOUND = ("rewind_epoch", "rewind_step", "rewind_optimizer")
+_FREE_OF_METHODS = (*SEEDS, *_HOW_PRUNED, *_HOW_REWOUND, "retrain", "prune_steps", "start_pct", "end_pct")
+_SHARED_BY_METHODS = [name for name in SPEC_FIELDS if name not in _FREE_OF_METHODS]
 SAME_SIZE = 0.1  # a small dense network has the ticket's number of weights up to this part of it
 
 
@@ -152,4 +157,47 @@ def _branches(rows: Iterable[Row]) -> list[Baseline]:
 
 
 def _baseline(name: str, kind: str, rows: Sequence[Row]) -> Baseline:
-    return Baseline(name=name, kind=kind, group=group_name(rows[0]["trial"]) if rows else None, rows=tuple(rows))
+    return Baseline(name=name, kind=kind, group=rows[0]["group"] if rows else None, rows=tuple(rows))
+
+
+# -- tickets of another method: judged against the dense network as tickets are, in families of their own
+
+
+def methods_of(ticket: Group, groups: Iterable[Group]) -> list[tuple[str, Group]]:
+    """The baselines among `groups` that are this ticket by another method, with its name, in the order of `METHODS`.
+
+    None of what is a baseline itself. A group that the run also has as a ticket is a ticket, and no baseline.
+    """
+    if ticket.role != TICKET or ticket.spec["reset_end"]:
+        return []
+    found: dict[str, Group] = {}
+    for other in groups:
+        alike = other.role == BASELINE and values_of(other.spec, _SHARED_BY_METHODS) == values_of(
+            ticket.spec, _SHARED_BY_METHODS
+        )
+        name = _method(ticket.spec, other.spec) if alike else None
+        if name is not None:
+            found.setdefault(name, other)
+    return [(name, found[name]) for name in METHODS if name in found]
+
+
+def _are_alike(ticket: Row, other: Row) -> bool:
+    return values_of(ticket, _SHARED_BY_METHODS) == values_of(other, _SHARED_BY_METHODS)
+
+
+def _method(ticket: Row, other: Row) -> str | None:
+    """What `other` does in the ticket's place; None where it is the baseline of another ticket.
+
+    Of a ticket found by levels a baseline differs in one thing, the schedule or what returns after a prune. One that is
+    pruned within one fit has baselines that prune once after T, rewound to its k or to 0
+    (`sweeps.experiments.baselines`).
+    """
+    retrain = str(other["retrain"])
+    if ticket["schedule"] in LEVELS and retrain != ticket["retrain"]:
+        return retrain if values_of(other, _HOW_PRUNED) == values_of(ticket, _HOW_PRUNED) else None
+    if other["schedule"] != "omp" or ticket["schedule"] == "omp":
+        return None
+    if ticket["schedule"] in LEVELS:
+        return "omp" if values_of(other, _HOW_REWOUND) == values_of(ticket, _HOW_REWOUND) else None
+    k = ticket["rewind_epoch"] or 0
+    return {"weight_rewinding": "omp" if other["rewind_epoch"] == k else None}.get(retrain, retrain)

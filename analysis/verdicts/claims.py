@@ -17,13 +17,11 @@ from typing import Any
 from analysis.labels import control_label
 from analysis.tables.run_plan import Rule
 from analysis.tables.schema import Row
-from analysis.verdicts.baselines import DENSE_KINDS, SMALL_DENSE, Baseline, Candidate, find_candidates
+from analysis.verdicts.baselines import DENSE_KINDS, METHODS, SMALL_DENSE, Baseline, Candidate, find_candidates
 from analysis.verdicts.families import Answer, by_holm, by_ladder
 from analysis.verdicts.groups import BASELINE, values_of
-from analysis.verdicts.looks import looks_taken
-from analysis.verdicts.methods import METHODS
-from analysis.verdicts.parts import Parts
-from analysis.verdicts.questions import Evidence, Question
+from analysis.verdicts.outlook import looks_taken
+from analysis.verdicts.questions import BoundTests, Evidence, Question
 from analysis.verdicts.rows import ladder_row, row_of
 
 REINIT, SIGN_SHUFFLE = "reinit", "sign_shuffle"
@@ -42,7 +40,7 @@ def matching(evidence: Evidence) -> list[Answer]:
     the ticket (one level, or the whole fit); each other budget is a family of its own. Source: Frankle & Carbin, arXiv
     1803.03635, section 1 (commensurate accuracy); Piaggio et al. 2012, JAMA 308(24).
     """
-    parts = Parts(evidence.rule)
+    parts = BoundTests(evidence.rule)
     return by_ladder(
         [_single("matches", c, b, parts.matches(c, b)) for c, b in _against(evidence, DENSE_KINDS)], evidence
     )  # fmt: skip
@@ -57,7 +55,7 @@ def beats_dense(evidence: Evidence) -> list[Answer]:
     all-ones mask; of other budgets. Source: Frankle & Carbin, arXiv 1803.03635, section 1 (tickets that exceed the
     original network).
     """
-    parts = Parts(evidence.rule)
+    parts = BoundTests(evidence.rule)
     return by_holm([_single("beats", c, b, parts.beats(c, b)) for c, b in _against(evidence, DENSE_KINDS)], evidence)
 
 
@@ -70,7 +68,7 @@ def beats_controls(evidence: Evidence) -> list[Answer]:
     all tickets, each control or baseline a family of its own. Source: Frankle & Carbin, arXiv 1803.03635, section 2
     (reinitialisation); Su et al., arXiv 2009.11094 (shuffled masks); Renda et al., arXiv 2003.02389 (the methods).
     """
-    parts = Parts(evidence.rule)
+    parts = BoundTests(evidence.rule)
     found = [(c, b) for c in evidence.candidates for b in (*c.controls, *c.of(SMALL_DENSE, *METHODS))]
     return by_holm([_single("beats", c, b, parts.beats(c, b)) for c, b in found], evidence)
 
@@ -83,7 +81,7 @@ def faster(evidence: Evidence) -> list[Answer]:
     decides: pairs that are earlier for certain, of all pairs. Alpha: one-sided. Correction: Holm over all tickets.
     Source: Frankle & Carbin, arXiv 1803.03635, section 2 (early stop at the minimum of the validation loss).
     """
-    parts = Parts(evidence.rule)
+    parts = BoundTests(evidence.rule)
     return by_holm([_single("faster", c, c.dense, parts.faster(c)) for c in _trained(evidence)], evidence)
 
 
@@ -97,7 +95,7 @@ def winning(evidence: Evidence) -> list[Answer]:
     Source: Frankle & Carbin, arXiv 1803.03635, section 1 (the hypothesis: commensurate accuracy, commensurate training
     time) and section 2 (random reinitialisation).
     """
-    parts = Parts(evidence.rule)
+    parts = BoundTests(evidence.rule)
     questions = [
         Question(
             claim="winning", candidate=c, kind="dense", baseline=c.dense.name, baseline_group=c.dense.group,
@@ -120,7 +118,7 @@ def jackpot(evidence: Evidence) -> list[Answer]:
     Holm over all tickets. Needs a run with several learning rates. Source: Ma et al., arXiv 2107.00166, section 3 (with
     a margin of 0.5 pp on CIFAR-10).
     """
-    return by_holm(_ma_questions("jackpot", evidence, Parts.matches), evidence)
+    return by_holm(_ma_questions("jackpot", evidence, BoundTests.matches), evidence)
 
 
 def secondary_prize(evidence: Evidence) -> list[Answer]:
@@ -129,7 +127,7 @@ def secondary_prize(evidence: Evidence) -> list[Answer]:
     Unit, pairing, test, alpha, correction, source: as for `jackpot`; the last part is that the ticket falls short of
     the dense network of the best learning rate by more than the margin.
     """
-    return by_holm(_ma_questions("secondary_prize", evidence, Parts.falls_short), evidence)
+    return by_holm(_ma_questions("secondary_prize", evidence, BoundTests.falls_short), evidence)
 
 
 def supermask(evidence: Evidence) -> list[Answer]:
@@ -140,7 +138,7 @@ def supermask(evidence: Evidence) -> list[Answer]:
     last two. Test: one-sided paired t, H0: mean difference <= 0. Alpha: every part at alpha, no correction; against it
     the least p times four. Correction: Holm over all supermasks. Source: Zhou et al., arXiv 1905.01067, section 5.
     """
-    parts = Parts(evidence.rule)
+    parts = BoundTests(evidence.rule)
     questions = [
         Question(
             claim="supermask", candidate=c, kind=SEVERAL, baseline=SEVERAL,
@@ -231,7 +229,7 @@ def _one(candidate: Candidate, *kinds: str) -> Baseline:
 
 
 def _ma_questions(claim: str, evidence: Evidence, last: Callable[..., Any]) -> list[Question]:
-    parts, found = Parts(evidence.rule), []
+    parts, found = BoundTests(evidence.rule), []
     margin, again = evidence.rule.margin_pp, control_label(REINIT)
     for siblings in _by_rate(_trained(evidence)):
         best = max(siblings, key=_validated)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from analysis.stats.paired import hedges_g, holm, standard_deviation, t_interval, two_sided, two_sided_flip_p
 from analysis.tables.schema import SPEC_FIELDS, Row
-from analysis.verdicts.groups import BASELINE, SEEDS, Pairs, group_name, ladder_name, pair_up, values_of
+from analysis.verdicts.groups import BASELINE, SEEDS, Pairs, pair_up, values_of
 from analysis.verdicts.questions import MIN_PAIRS
 
 ALPHA = 0.05  # two-sided, after Holm: that of the 95 % intervals
@@ -181,7 +181,7 @@ def _unmatched(
     other = "B" if run == "A" else "A"
     several = f"not one to one: {len(here)} such in {run}, {len(there)} in {other}"
     why = several if there else f"none such in {other}"
-    return Unmatched(run=run, kind=kind, group=group_name(rows[0]["trial"]), n_trials=len(rows), why=why)
+    return Unmatched(run=run, kind=kind, group=rows[0]["group"], n_trials=len(rows), why=why)
 
 
 def _compared(kind: str, a: Sequence[Row], b: Sequence[Row], endpoint: str) -> Comparison:
@@ -191,9 +191,8 @@ def _compared(kind: str, a: Sequence[Row], b: Sequence[Row], endpoint: str) -> C
     broken = {seed: reason for seed, reason in broken.items() if reason}
     sums_a, sums_b = _metrics(a), _metrics(b)
     both = [seeds for seeds in sums_a if seeds in sums_b]
-    name = group_name(a[0]["trial"])
     found = Comparison(
-        kind=kind, group_a=name, group_b=group_name(b[0]["trial"]), ladder=ladder_name(name),
+        kind=kind, group_a=a[0]["group"], group_b=b[0]["group"], ladder=a[0]["ladder"],
         target_sparsity_pct=a[0]["target_sparsity_pct"], n_pairs=pairs.n, n_unpaired=len(broken),
         unpaired=Pairs(broken=broken).why_broken, n_both=len(both),
         n_same_metrics=sum(sums_a[seeds] == sums_b[seeds] for seeds in both),

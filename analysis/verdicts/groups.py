@@ -6,7 +6,6 @@ but for the target sparsity. A ticket is paired with the trial of its seed, the 
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from analysis.labels import SEEDS
 from analysis.stats.paired import Values
 from analysis.tables.schema import SPEC_FIELDS, Row
 
-SEEDS = ("seed", "order_seed")
 TICKET, BASELINE = "ticket", "baseline"  # roles of a group
 CENSORED = {"early_stop_iteration": "early_stop_censored"}  # column -> column that says that it is a lower bound only
 
@@ -94,18 +93,6 @@ class Pairs:
         return "; ".join(listed) or None
 
 
-def group_name(trial: str) -> str:
-    """A trial's name without its seeds: `digits-lenet-imp-s64-r0-seed3` -> `digits-lenet-imp-s64-r0`."""
-    parts = trial.split("-")
-    return "-".join(part for i, part in enumerate(parts) if i < 2 or not re.fullmatch(r"(seed|order)\d+", part))
-
-
-def ladder_name(group: str) -> str:
-    """A group's name without its target sparsity: `digits-lenet-imp-s64-r0` -> `digits-lenet-imp-r0`."""
-    parts = group.split("-")
-    return "-".join(part for i, part in enumerate(parts) if i != 3 or not re.fullmatch(r"s[\d.]+", part))
-
-
 def find_groups(trials: Iterable[Row]) -> list[Group]:
     """The groups of tickets, ladder by ladder in order of first appearance, the least sparse first."""
     shared = [name for name in SPEC_FIELDS if name not in SEEDS]
@@ -154,9 +141,9 @@ def values_of(row: Row, names: Iterable[str]) -> tuple[Any, ...]:
 
 
 def _group(rows: Sequence[Row], shared: Sequence[str]) -> Group:
-    name = group_name(rows[0]["trial"])
     return Group(
-        name=name, ladder=ladder_name(name), spec={field: rows[0][field] for field in shared}, members=tuple(rows),
+        name=rows[0]["group"], ladder=rows[0]["ladder"], spec={field: rows[0][field] for field in shared},
+        members=tuple(rows),
         role=BASELINE if all(row.get("role") == BASELINE for row in rows) else TICKET,
     )  # fmt: skip
 

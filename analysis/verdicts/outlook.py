@@ -1,11 +1,16 @@
-"""How many seeds would decide a question that is not decided: its power as its pairs so far have it."""
+"""What an open verdict still needs: seeds that would decide it, and where a run with interim looks stands. Pure."""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
 from analysis.stats.paired import standard_deviation
 from analysis.stats.power import seeds_needed, seeds_needed_by_sign
+from analysis.tables.schema import Row
 from analysis.verdicts.families import Answer
-from analysis.verdicts.questions import MIN_PAIRS, Part
+from analysis.verdicts.groups import TICKET
+from analysis.verdicts.questions import MIN_PAIRS, BoundTest
 
 MOST_SEEDS = 1000  # beyond this, a number of seeds is no plan
 
@@ -30,14 +35,14 @@ def seeds_to_decide(answer: Answer) -> int | None:
     return min((n for n in known if n is not None), default=None)
 
 
-def _points(part: Part) -> float:
+def _points(part: BoundTest) -> float:
     """Above 0 where the pairs speak for the claim, below where they speak against it."""
     if part.pairs.n_censored:
         return part.share(part.sign) - part.share(-part.sign)
     return part.sign * (float(part.differences.mean()) - part.bound)
 
 
-def _seeds(part: Part, direction: int, alpha: float, tested: bool) -> int | None:
+def _seeds(part: BoundTest, direction: int, alpha: float, tested: bool) -> int | None:
     """At least one more than have not been enough."""
     least = max(MIN_PAIRS, part.pairs.n + tested)
     if least > MOST_SEEDS:
@@ -46,3 +51,41 @@ def _seeds(part: Part, direction: int, alpha: float, tested: bool) -> int | None
         return seeds_needed_by_sign(part.share(direction * part.sign), alpha, at_most=MOST_SEEDS, at_least=least)
     delta = direction * part.sign * (float(part.differences.mean()) - part.bound)
     return seeds_needed(delta, standard_deviation(part.differences), alpha, at_most=MOST_SEEDS, at_least=least)
+
+
+# -- interim looks
+
+
+def looks_taken(trials: Iterable[Row], looks: Sequence[int]) -> tuple[int, ...]:
+    """The looks whose seeds have all been tried: planned, and no ticket or dense trial of them missing.
+
+    A look of n seeds is that of seeds 0 to n - 1; trials: rows of trials.parquet. The question of the looks is that of
+    tickets and dense networks: controls and baselines, which a later command may leave out, do not hold it up.
+    """
+    status: dict[int, set[str]] = defaultdict(set)
+    for row in trials:
+        if row.get("role") not in ("control", "baseline"):
+            status[row["seed"]].add(row["status"])
+    tried = next((n for n in range(max(looks, default=0)) if not status[n] or "missing" in status[n]), None)
+    return tuple(n for n in looks if tried is None or n <= tried)
+
+
+def settled(verdicts: Iterable[Row]) -> dict[str, bool]:
+    """Of each ladder of tickets whether its primary matching question is decided, from rows of verdicts.parquet.
+
+    It is once every rung down to the first that falls short is shown to match: behind that one no rung can be.
+    Baselines are not waited for.
+    """
+    ladders: dict[str, list[str]] = defaultdict(list)
+    for row in verdicts:
+        if row["claim"] == "matches" and row["primary"] and row["role"] == TICKET:
+            ladders[row["ladder"]].append(row["verdict"])
+    return {ladder: next((v for v in rungs if v != "yes"), "no") == "no" for ladder, rungs in ladders.items()}
+
+
+def next_look(verdicts: Sequence[Row], looks: Sequence[int]) -> int | None:
+    """Seeds of the look to take now; None where all ladders are settled or all looks are taken."""
+    taken = max((row["look"] for row in verdicts if row["look"] is not None), default=0)
+    if taken and all(settled(verdicts).values()):
+        return None
+    return next((n for n in looks if n > taken), None)

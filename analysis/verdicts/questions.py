@@ -5,25 +5,28 @@ Every test is one-sided, and each bound is tested from both sides: one p for the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from analysis.labels import control_label
 from analysis.stats import paired as stats
 from analysis.stats.paired import PValue, Values
 from analysis.tables.run_plan import Rule
-from analysis.verdicts.baselines import Baseline, Candidate
-from analysis.verdicts.groups import Pairs
+from analysis.verdicts.baselines import DENSE_KINDS, Baseline, Candidate
+from analysis.verdicts.groups import Pairs, pair_up
 
 MIN_PAIRS = 5  # at 4 the exact sign-flip test could not get below 1/16
 PP, ITERATIONS = "percentage points", "iterations"
 SCALE = {PP: 100.0, ITERATIONS: 1.0}  # of the unit in the values of a column
 _PARTS = {"test": "n_test", "valid": "n_valid"}
+AT_EARLY_STOP, ITERATION = "early_stop_test_accuracy", "early_stop_iteration"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class BoundTest:
     """A difference, ticket minus `baseline`, held against a bound.
 
     endpoint: the column that is compared. unit: PP or ITERATIONS, that of `bound` and `resolution`. sign: 1 where the
@@ -84,7 +87,7 @@ class Question:
 
     claim: str
     candidate: Candidate
-    parts: tuple[Part, ...]
+    parts: tuple[BoundTest, ...]
     kind: str
     baseline: str
     baseline_group: str | None = None
@@ -125,11 +128,11 @@ class Evidence:
         known = [p for p in found if p is not None]
         return min(1.0, len(found) * min(known)) if known and question.missing is None else None
 
-    def part_p(self, part: Part) -> float | None:
+    def part_p(self, part: BoundTest) -> float | None:
         """The p of one part of a claim, as it enters `p_for`."""
         return self._tested(part, part.for_it)
 
-    def _tested(self, part: Part, test: Callable[[Pairs], PValue]) -> float | None:
+    def _tested(self, part: BoundTest, test: Callable[[Pairs], PValue]) -> float | None:
         if part.pairs.n < MIN_PAIRS or (self.rule.looks and not self.taken):
             return None
         if not self.rule.looks:
@@ -149,3 +152,127 @@ def resolution(candidate: Candidate, endpoint: str) -> float | None:
     column = next((size for part, size in _PARTS.items() if part in endpoint), None)
     sizes = {row[column] for row in candidate.group.done if column} - {None}
     return 100 / min(sizes) if sizes else None
+
+
+@dataclass(frozen=True)
+class BoundTests:
+    """Tests of a candidate against a baseline under the rule of a run."""
+
+    rule: Rule
+
+    def matches(self, candidate: Candidate, baseline: Baseline) -> BoundTest:
+        """Non-inferior by the margin, on the endpoint."""
+        return self._non_inferior(candidate, baseline, self.rule.endpoint)
+
+    def matches_at_early_stop(self, candidate: Candidate) -> BoundTest:
+        """Non-inferior to the primary dense network by the margin, on test accuracy at early stop."""
+        return self._non_inferior(candidate, candidate.dense, AT_EARLY_STOP)
+
+    def falls_short(self, candidate: Candidate, baseline: Baseline) -> BoundTest:
+        """Below by more than the margin: the reverse of `matches`."""
+        margin, name = self.rule.margin_pp, _called(baseline)
+        return self._accuracy(
+            candidate, baseline, self.rule.endpoint, bound=-margin, sign=-1,
+            words=(f"more than {margin:g} pp below {name}", f"at most {margin:g} pp below {name}"),
+        )  # fmt: skip
+
+    def beats(self, candidate: Candidate, baseline: Baseline, by: float = 0.0) -> BoundTest:
+        """Above by more than `by` percentage points, on the endpoint."""
+        return self._superior(candidate, baseline, self.rule.endpoint, by)
+
+    def beats_at_early_stop(self, candidate: Candidate, baseline: Baseline) -> BoundTest:
+        """Above, on test accuracy at early stop."""
+        return self._superior(candidate, baseline, AT_EARLY_STOP, 0.0)
+
+    def beats_constant(self, candidate: Candidate, column: str, name: str) -> BoundTest:
+        """Above a constant of the trial's own data, on the endpoint."""
+        itself = Baseline(name=name, kind=name, group=candidate.group.name, rows=candidate.group.members)
+        return BoundTest(
+            baseline=itself, endpoint=self.rule.endpoint, shown=f"better than {name}", refuted=f"worse than {name}",
+            pairs=pair_up(itself.rows, itself.rows, self.rule.endpoint, name, column),
+            resolution=resolution(candidate, self.rule.endpoint), lacks=_lacks(candidate, itself, column),
+        )  # fmt: skip
+
+    def faster(self, candidate: Candidate) -> BoundTest:
+        """The least validation loss after fewer iterations since the last prune."""
+        return self._iterations(candidate, 0.0, "earlier than {}", "later than {}")
+
+    def not_later(self, candidate: Candidate) -> BoundTest:
+        """Later by less than one validation interval: what a single early stop cannot tell apart."""
+        interval = validation_interval(candidate)
+        words = f"{interval:,} iterations" if interval else "a validation interval"
+        return self._iterations(
+            candidate, interval or 0.0, f"less than {words} later than {{}}", f"more than {words} later than {{}}"
+        )  # fmt: skip
+
+    def _non_inferior(self, candidate: Candidate, baseline: Baseline, endpoint: str) -> BoundTest:
+        margin, name = self.rule.margin_pp, _called(baseline) + _where(endpoint)
+        return self._accuracy(
+            candidate, baseline, endpoint, bound=-margin, sign=1,
+            words=(f"at most {margin:g} pp below {name}", f"more than {margin:g} pp below {name}"),
+        )  # fmt: skip
+
+    def _superior(self, candidate: Candidate, baseline: Baseline, endpoint: str, by: float) -> BoundTest:
+        name = _called(baseline) + _where(endpoint)
+        shown = f"more than {by:g} pp above {name}" if by else f"better than {name}"
+        refuted = f"less than {by:g} pp above {name}" if by else f"worse than {name}"
+        return self._accuracy(candidate, baseline, endpoint, bound=by, sign=1, words=(shown, refuted))
+
+    def _accuracy(
+        self,
+        candidate: Candidate,
+        baseline: Baseline,
+        endpoint: str,
+        *,
+        bound: float,
+        sign: int,
+        words: tuple[str, str],
+    ) -> BoundTest:
+        """words: the claim and its reverse."""
+        return BoundTest(
+            baseline=baseline, endpoint=endpoint, bound=bound, sign=sign, shown=words[0], refuted=words[1],
+            pairs=pair_up(candidate.group.members, baseline.rows, endpoint, _called(baseline)),
+            resolution=resolution(candidate, endpoint), lacks=_lacks(candidate, baseline, endpoint),
+        )  # fmt: skip
+
+    def _iterations(self, candidate: Candidate, bound: float, shown: str, refuted: str) -> BoundTest:
+        baseline = candidate.dense
+        name = _called(baseline)
+        interval = validation_interval(candidate)
+        return BoundTest(
+            baseline=baseline, endpoint=ITERATION, unit=ITERATIONS, bound=bound, sign=-1,
+            shown=shown.format(name), refuted=refuted.format(name),
+            pairs=pair_up(candidate.group.members, baseline.rows, ITERATION, name),
+            resolution=interval, lacks=_lacks(candidate, baseline, ITERATION),
+        )  # fmt: skip
+
+
+def validation_interval(candidate: Candidate) -> int | None:
+    """Iterations between two validations of a ticket: `validate_every`, or those of an epoch; None while unknown."""
+    spec = candidate.group.spec
+    if spec.get("validate_every") is not None:
+        return int(spec["validate_every"])
+    sizes = {row["n_train"] for row in candidate.group.done} - {None}
+    return math.ceil(max(sizes) / spec["batch_size"]) if sizes else None
+
+
+def _called(baseline: Baseline) -> str:
+    return baseline.said or control_label(baseline.name)
+
+
+def _where(endpoint: str) -> str:
+    return " at early stop" if endpoint == AT_EARLY_STOP else ""
+
+
+def _lacks(candidate: Candidate, baseline: Baseline, endpoint: str) -> str | None:
+    """Why there can be no pairs: no such trials, or no such figures of those that are done."""
+    if not baseline.rows:
+        if baseline.kind == "dense":
+            return f"the run has no dense baseline of {candidate.group.spec['epochs']} epochs"
+        noun = _called(baseline)
+        return f"the run has no {noun}{'' if baseline.kind in DENSE_KINDS else ' trials'} of these tickets"
+    done = [row for row in (*candidate.group.done, *baseline.rows) if row["status"] == "done"]
+    if done and all(row.get(endpoint) is None for row in done):
+        what = "early stop" if endpoint in (AT_EARLY_STOP, ITERATION) else endpoint.replace("_", " ")
+        return f"the trials have no {what} on record"
+    return None

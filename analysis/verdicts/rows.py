@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from analysis.labels import Reason, ladder_reason, why
 from analysis.stats import paired as stats
 from analysis.stats.paired import PValue
 from analysis.verdicts.families import NO, UNDECIDED, YES, Answer
 from analysis.verdicts.groups import Group, Pairs
 from analysis.verdicts.outlook import seeds_to_decide
-from analysis.verdicts.questions import MIN_PAIRS, Evidence, Part, Question
+from analysis.verdicts.questions import MIN_PAIRS, BoundTest, Evidence, Question
+from analysis.verdicts.reasons import Reason, ladder_reason, why
 
 LADDER_CLAIM = "largest_matching_sparsity"
 _NAMED = ("dataset", "model", "schedule", "rewind_epoch", "epochs", "target_sparsity_pct")
@@ -68,7 +68,7 @@ def _look(evidence: Evidence) -> int | None:
     return evidence.taken[-1] if evidence.taken else None
 
 
-def _deciding(answer: Answer) -> Part:
+def _deciding(answer: Answer) -> BoundTest:
     """Of a refuted claim the part with the least p against it; else the one with too few pairs, or the largest p.
 
     Of what is not tested one without pairs.
@@ -89,7 +89,7 @@ def _bonferroni(p_values: Sequence[float]) -> float:
 
 
 def _nominal(
-    question: Question, join: Callable[[Sequence[float]], float], test: Callable[[Part], Callable[[Pairs], PValue]]
+    question: Question, join: Callable[[Sequence[float]], float], test: Callable[[BoundTest], Callable[[Pairs], PValue]]
 ) -> float | None:
     """p of all pairs, before looks and family; None where a part has fewer than 2."""
     if question.missing or any(part.pairs.n < 2 for part in question.parts):
@@ -110,7 +110,7 @@ def _correction(answer: Answer, evidence: Evidence) -> str:
     return ("; ".join(steps) or "none") + against
 
 
-def _reason(answer: Answer, evidence: Evidence, part: Part, needed: int | None) -> Reason:
+def _reason(answer: Answer, evidence: Evidence, part: BoundTest, needed: int | None) -> Reason:
     question, alpha = answer.question, evidence.rule.alpha
     first_look = evidence.rule.looks[0] if evidence.rule.looks and not evidence.taken else None
     stopped = answer.stopped.candidate.group.target if answer.stopped else None
@@ -124,7 +124,7 @@ def _reason(answer: Answer, evidence: Evidence, part: Part, needed: int | None) 
     )  # fmt: skip
 
 
-def _said(answer: Answer, evidence: Evidence, deciding: Part) -> tuple[str, ...]:
+def _said(answer: Answer, evidence: Evidence, deciding: BoundTest) -> tuple[str, ...]:
     """The parts that `why` names: all that are shown, the one that is refuted, or those that are not shown."""
     parts = answer.question.parts
     if answer.verdict == YES:
@@ -142,7 +142,7 @@ def _identity(group: Group) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _numbers(part: Part) -> dict[str, Any]:
+def _numbers(part: BoundTest) -> dict[str, Any]:
     """Descriptive numbers of the pairs; null where there are too few of them, or where some are censored."""
     pairs, d = part.pairs, part.differences
     known = pairs.n > 0 and not pairs.n_censored
@@ -159,7 +159,7 @@ def _numbers(part: Part) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _test(part: Part) -> str | None:
+def _test(part: BoundTest) -> str | None:
     return part.for_it(part.pairs).test if part.pairs.n >= 2 else None
 
 

@@ -111,7 +111,7 @@ class SparsifyCallback(Callback):
         elif inherited is not None:
             _inherit(pruner, inherited)
         self._must_start_at_0 = self._rewinds and not resumes
-        self.keeper = KeepMask(pruner, owner=self)
+        self.keeper = KeepMask(pruner, on_end=self.finish, is_active=self._is_attached)
         self.learn.add_cb(self.keeper)
         self._show_sparsity(True)
         self._say(self._opening())
@@ -148,7 +148,7 @@ class SparsifyCallback(Callback):
             if self._pruner.in_force is not None:
                 self.on_ticket()
         assert self.keeper is not None
-        self.keeper.pruner, self.keeper.owner = MaskedLayers(self._pruner.layers, self._pruner.in_force), None
+        self.keeper.become_independent(MaskedLayers(self._pruner.layers, self._pruner.in_force))
         self._show_sparsity(False)
         self._say(f"Final Sparsity: {self._pruner.sparsity_pct:.2f}%\n\n{report(self._pruner)}")
         if self.reset_end and self.verbose and self._pruner.in_force is not None:
@@ -232,7 +232,14 @@ class SparsifyCallback(Callback):
     @property
     def fitting(self) -> bool:
         """Whether a fit with this callback is under way: begun, not ended, not broken off."""
-        return self._fitting and self.learn is not None
+        return self._fitting and self._is_attached()
+
+    def _is_attached(self) -> bool:
+        """Whether it is with a learner; an exception in the middle of a fit takes it off."""
+        return self.learn is not None
+
+    def _measured_sparsity(self) -> float | None:
+        return self.pruner.sparsity_pct if self.fitting and self.pruner else None
 
     @property
     def _rewinds(self) -> bool:
@@ -271,7 +278,7 @@ class SparsifyCallback(Callback):
 
     def _show_sparsity(self, shown: bool) -> None:
         others = [metric for metric in self.learn.metrics if not isinstance(metric, SparsityMetric)]
-        self.learn.metrics = [*others, SparsityMetric(self)] if shown else others
+        self.learn.metrics = [*others, SparsityMetric(self._measured_sparsity)] if shown else others
 
     def _prune(self, sparsity: Target) -> None:
         self._pruner.prune(sparsity, self.learn.model, calibration(self.dls))
@@ -294,7 +301,7 @@ class SparsifyCallback(Callback):
         keepers = [cb for cb in self.learn.cbs if isinstance(cb, KeepMask)]
         for keeper in keepers:
             self.learn.remove_cb(keeper)
-        finished = [keeper.pruner for keeper in keepers if keeper.owner is None]
+        finished = [keeper.pruner for keeper in keepers if keeper.is_independent]
         return finished[-1] if finished else None
 
     def _take_up(self, state: Mapping[str, Any]) -> None:

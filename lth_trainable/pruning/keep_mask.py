@@ -2,33 +2,52 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from fastai.callback.core import Callback
 from fastai.metrics import Metric
 
 from lth_trainable.pruning.pruner import MaskedLayers
 
-if TYPE_CHECKING:
-    from lth_trainable.pruning.callback import SparsifyCallback
+
+def always() -> bool:
+    """The mask holds as long as the `KeepMask` is with a learner."""
+    return True
 
 
 class KeepMask(Callback):
     """Hold the masked weights at exactly zero: before training and validation, after every step, after the fit.
 
     Gradients of masked weights are cleared where another callback reads gradients, so that clipping does not count
-    them. Comes after callbacks that load weights at the end of a fit (SaveModelCallback). owner: the callback whose fit
-    it serves, told of the end; once that has left the learner in mid-fit, by an exception, nothing is held any more.
+    them. Comes after callbacks that load weights at the end of a fit (SaveModelCallback).
+
+    on_end: called once a fit has ended, after all else. is_active: whether the mask is to be held now; a callback that
+    an exception has taken off its learner in mid-fit says no.
     """
 
     order = 65
 
-    def __init__(self, pruner: MaskedLayers, owner: SparsifyCallback | None = None) -> None:
-        self.pruner, self.owner = pruner, owner
+    def __init__(
+        self,
+        pruner: MaskedLayers,
+        on_end: Callable[[], None] | None = None,
+        is_active: Callable[[], bool] = always,
+    ) -> None:
+        self.pruner, self.on_end, self.is_active = pruner, on_end, is_active
         self._gradients_are_read = False
 
+    @property
+    def is_independent(self) -> bool:
+        """Whether it holds the mask for its own sake: no callback's fit is under way."""
+        return self.on_end is None
+
+    def become_independent(self, masked: MaskedLayers) -> None:
+        """Stay with the learner after the fit that it served, and hold this mask."""
+        self.pruner, self.on_end, self.is_active = masked, None, always
+
     def _apply(self) -> None:
-        if self.owner is None or self.owner.learn is not None:
+        if self.is_active():
             self.pruner.apply()
 
     def before_train(self) -> None:
@@ -47,15 +66,15 @@ class KeepMask(Callback):
 
     def after_fit(self) -> None:
         self._apply()
-        if self.owner is not None and self.owner.learn is not None:
-            self.owner.finish()
+        if self.on_end is not None and self.is_active():
+            self.on_end()
 
 
 class SparsityMetric(Metric):
-    """The measured sparsity, per cent, as a column of fastai's table."""
+    """The measured sparsity, per cent, as a column of fastai's table. read: gives it; None while there is none."""
 
-    def __init__(self, callback: SparsifyCallback) -> None:
-        self.callback = callback
+    def __init__(self, read: Callable[[], float | None]) -> None:
+        self.read = read
 
     def reset(self) -> None: ...
 
@@ -63,7 +82,7 @@ class SparsityMetric(Metric):
 
     @property
     def value(self) -> float | None:
-        return self.callback.pruner.sparsity_pct if self.callback.fitting and self.callback.pruner else None
+        return self.read()
 
     @property
     def name(self) -> str:

@@ -8,13 +8,12 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
-from lth_trainable.errors import UserError, bad_value, unknown_name
+from lth_trainable.errors import UserError, bad_value, check_sparsity, unknown_name
 from lth_trainable.pruning.criteria import CRITERIA
 from lth_trainable.pruning.granularity import GRANULARITIES
 from lth_trainable.pruning.layers import Layer
 from lth_trainable.pruning.masks import CONTEXTS
 from lth_trainable.pruning.schedules import Schedule, exact
-from lth_trainable.spec.normalise import check_sparsity
 
 Target = Fraction | dict[str, Fraction]
 Sparsity = float | Mapping[str, float]

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from lth_trainable.errors import UserError
 from lth_trainable.pruning.layers import bare
 from lth_trainable.pruning.masks import Mask, pack, unpack
+from lth_trainable.tensors import below, row_major
 
 FORMAT = "lottery-ticket 1"
 PARTS = ("initial", "rewind", "final")
@@ -59,8 +60,7 @@ def save_ticket(ticket: Ticket, path: str | Path) -> Path:
     """Write the ticket, whole or not at all; returns its path. Equal tickets give equal bytes."""
     tensors = {f"mask/{name}": torch.from_numpy(pack(mask)) for name, mask in ticket.masks.items()}
     for part in PARTS:
-        for name, tensor in getattr(ticket, part).items():
-            tensors[f"{part}/{name}"] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        tensors |= {f"{part}/{name}": tensor for name, tensor in row_major(getattr(ticket, part)).items()}
     shapes = {name: list(mask.shape) for name, mask in ticket.masks.items()}
     about = {"format": FORMAT, "shapes": shapes, "provenance": dict(ticket.provenance)}
     target = Path(path)
@@ -82,9 +82,5 @@ def load_ticket(path: str | Path) -> Ticket:
         raise UserError(f"{path}: found format {about.get('format')!r}; expected {FORMAT!r}")
     shapes = about["shapes"]
     masks = {name: unpack(np.asarray(tensors[f"mask/{name}"]), tuple(shape)) for name, shape in shapes.items()}
-    parts = {part: _below(tensors, f"{part}/") for part in PARTS}
+    parts = {part: below(part, tensors) for part in PARTS}
     return Ticket(masks=masks, provenance=about["provenance"], **parts)
-
-
-def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

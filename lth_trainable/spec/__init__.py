@@ -5,6 +5,7 @@ from lth_trainable.registry import lazy
 __all__, __getattr__ = lazy(
     __name__,
     {
-        "trial_spec": ("TrialSpec", "spec_from_dict", "digest", "fraction", "RUNG_TOLERANCE"),
+        "trial_spec": ("TrialSpec", "spec_from_dict"),
+        "values": ("digest", "fraction", "RUNG_TOLERANCE"),
     },
 )

@@ -16,7 +16,8 @@ from fractions import Fraction
 from typing import Any
 
 from lth_trainable.errors import bad_value
-from lth_trainable.spec.trial_spec import TrialSpec, digest
+from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.spec.values import digest
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,6 @@ equal trials are equal objects.
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
@@ -22,11 +20,14 @@ from lth_trainable.pruning.controls import CONTROLS
 from lth_trainable.pruning.criteria import CRITERIA
 from lth_trainable.pruning.granularity import GRANULARITIES
 from lth_trainable.pruning.masks import CONTEXTS
-from lth_trainable.pruning.schedules import SCHEDULES, Prune, Schedule, ScheduleRule, exact
-from lth_trainable.registry import code_digest, lookup
+from lth_trainable.pruning.schedules import SCHEDULES, Prune, Schedule
+from lth_trainable.registry import code_digest
 from lth_trainable.spec.learning_rate import LR_POLICIES, LrCourse, parse_drops
 from lth_trainable.spec.naming import trial_name
-from lth_trainable.spec.normalise import (
+from lth_trainable.spec.normalise import normalise
+from lth_trainable.spec.rewind_point import RewindPoint
+from lth_trainable.spec.ticket_id import TicketId, parse_ticket
+from lth_trainable.spec.values import (
     AUGMENTS,
     DENSE_RESTARTS,
     KINDS,
@@ -35,11 +36,15 @@ from lth_trainable.spec.normalise import (
     PRECISIONS,
     RETRAINS,
     REWIND_OPTIMIZERS,
-    normalise,
+    digest,
+    family_of,
+    fraction,
+    make_schedule,
+    n_levels,
+    prune_events,
+    rewinds,
+    rungs,
 )
-from lth_trainable.spec.ticket_id import TicketId, parse_ticket
-
-RUNG_TOLERANCE = Fraction(1, 10_000)  # a rung counts as reached when its density is within this of the target's
 
 
 def _choice(default: str | None, names: tuple[str, ...] | Mapping[str, Any], text: str, **more: Any) -> Any:
@@ -120,7 +125,16 @@ class TrialSpec:
     notes: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
-        normalise(self)
+        values, notes = normalise(self.values)
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        if notes:
+            object.__setattr__(self, "notes", notes)
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """All fields by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
 
     # -- derived -----------------------------------------------------------------------------------------------------
 
@@ -151,9 +165,7 @@ class TrialSpec:
     @property
     def family(self) -> str:
         """ "levels" (one fit a level), "fit" (prunes within one fit), "given" (an imported ticket) or "dense"."""
-        if self.schedule is None:
-            return "dense" if self.is_dense else "given"
-        return self.rule.family
+        return family_of(self.schedule, self.control)
 
     @property
     def given(self) -> TicketId | None:
@@ -173,19 +185,12 @@ class TrialSpec:
         return self.given.epoch if self.given is not None and self.starts_from_given else 0
 
     @property
-    def rule(self) -> ScheduleRule:
-        """What is known of the trial's schedule; a plugged-in function is a gradual schedule within one fit."""
-        found = lookup("schedule", str(self.schedule), SCHEDULES)
-        return found if isinstance(found, ScheduleRule) else ScheduleRule(function=found)
-
-    @property
     def level_sparsities(self) -> tuple[Fraction, ...]:
         """Exact sparsity (fraction) in force at each level 1, 2, ...; empty for a dense trial."""
         if self.is_dense:
             return ()
         if self.schedule == "imp":
-            rungs = _rungs(self.prune_rate_pct, self.n_levels)
-            return (Fraction(0),) * len(rungs) if self.restarts else rungs
+            return (Fraction(0),) * self.n_levels if self.restarts else rungs(self.prune_rate_pct, self.n_levels)
         if self.schedule in ("omp", None):
             return (Fraction(0) if self.restarts else fraction(self.target_sparsity_pct),)
         return tuple(prune.sparsity for prune in self.prunes)
@@ -195,33 +200,34 @@ class TrialSpec:
         """Exact sparsity of the output layer at each level, None where it has no rate of its own."""
         if self.output_prune_rate_pct is None or self.restarts:
             return (None,) * len(self.level_sparsities)
-        return _rungs(self.output_prune_rate_pct, self.n_levels)
+        return rungs(self.output_prune_rate_pct, self.n_levels)
 
     @property
     def n_levels(self) -> int:
         """L of an imp trial, the smallest integer with (1-p)^L <= 1 - s + 1e-4."""
-        return _n_levels(self.prune_rate_pct, self.target_sparsity_pct)
+        return n_levels(self.prune_rate_pct, self.target_sparsity_pct)
 
     @property
     def prunes(self) -> tuple[Prune, ...]:
         """Prune events of a within-fit schedule; empty for the other families."""
         if self.family != "fit":
             return ()
-        events = self.make_schedule().prunes(self.epochs, fraction(self.target_sparsity_pct))
+        events = prune_events(self.make_schedule(), self.epochs, self.target_sparsity_pct)
         return tuple(Prune(event.epoch, Fraction(0)) for event in events) if self.restarts else events
 
     def make_schedule(self) -> Schedule:
         """The `Schedule` of a within-fit trial."""
-        function = self.rule.function
-        assert function is not None, f"{self.schedule} prunes between fits"
-        if self.schedule == "iterative":
-            function = functools.partial(function, n_steps=self.prune_steps)
-        return Schedule(function, self.start_pct, self.end_pct)
+        return make_schedule(self.schedule, self.prune_steps, self.start_pct, self.end_pct)
 
     @property
     def rewinds(self) -> bool:
         """Whether weights of an earlier point return: after a prune, or at the end."""
-        return self.retrain in ("weight_rewinding", "tutorial") or self.reset_end
+        return rewinds(self.retrain, self.reset_end)
+
+    @property
+    def rewind_point(self) -> RewindPoint | None:
+        """The point whose weights return; None where none do."""
+        return RewindPoint.of(self.rewind_epoch, self.rewind_step)
 
     @property
     def order_is_new(self) -> bool:
@@ -256,7 +262,8 @@ class TrialSpec:
     @property
     def name(self) -> str:
         """Readable and unique: the coordinates of the trial, then every other field that is not at its default."""
-        return trial_name(self)
+        values = self.values
+        return trial_name(values, usual_values(values))
 
     def canonical(self) -> dict[str, Any]:
         """The identity, field by field. A field added after the first version enters when it is off its no-op value."""
@@ -277,10 +284,12 @@ class TrialSpec:
         return {name: value for name, value in found.items() if value is not None}
 
 
-def digest(content: Any) -> str:
-    """SHA-256 (hex) of canonical JSON: sorted keys, no spaces, no NaN."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+DEFAULTS = {f.name: f.default for f in fields(TrialSpec)}
+
+
+def usual_values(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a trial of this schedule, optimiser and learning-rate policy has where its fields are at their defaults."""
+    return _usual(values["schedule"], values["optimizer"], values["lr_policy"], values["control"] == "dense")
 
 
 def spec_from_dict(content: Mapping[str, Any]) -> TrialSpec:
@@ -292,21 +301,14 @@ def spec_from_dict(content: Mapping[str, Any]) -> TrialSpec:
     return TrialSpec(**content)
 
 
-def fraction(per_cent: float | None) -> Fraction:
-    """The exact fraction of a per cent."""
-    assert per_cent is not None
-    return exact(per_cent) / 100
-
-
-@functools.cache
-def _n_levels(prune_rate_pct: float | None, target_sparsity_pct: float | None) -> int:
-    keep, floor = 1 - fraction(prune_rate_pct), 1 - fraction(target_sparsity_pct) + RUNG_TOLERANCE
-    levels, density = 1, keep
-    while density > floor:
-        levels, density = levels + 1, density * keep
-    return levels
-
-
-@functools.cache
-def _rungs(prune_rate_pct: float | None, levels: int) -> tuple[Fraction, ...]:
-    return tuple(1 - (1 - fraction(prune_rate_pct)) ** level for level in range(1, levels + 1))
+@functools.lru_cache
+def _usual(schedule: str | None, optimizer: str, lr_policy: str, is_dense: bool) -> Mapping[str, Any]:
+    """`normalise` of these alone; the fields that name the kind are at their own defaults."""
+    kind: dict[str, Any] = {"optimizer": optimizer, "lr_policy": lr_policy}
+    if is_dense:
+        kind["control"] = "dense"
+    elif schedule is None:
+        kind["ticket"] = "0" * 64  # any
+    else:
+        kind["schedule"] = schedule
+    return normalise(DEFAULTS | kind)[0] | {name: DEFAULTS[name] for name in kind}

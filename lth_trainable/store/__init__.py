@@ -6,7 +6,12 @@ _HOME = {
     "store": (
         "MANIFEST", "RECORD", "MASKS", "WEIGHTS", "TRAINING", "HISTORY", "STATES", "FAILURE", "PLAN", "PART",
         "FULL", "LISTINGS", "LOOKS", "FORMAT", "Damaged", "Sealed", "Store", "is_no_space", "damage_by_size",
-        "fingerprint_mark", "to_json", "open_run", "open_trial", "finished_trials", "load_masks", "load_trial",
+        "fingerprint_mark", "to_json", "map_in_threads",
+    ),
+    "level_masks": ("pack_levels", "unpack_levels", "last_level"),
+    "trials": (
+        "Failure", "open_run", "open_trial", "read_record", "read_failure", "finished_trials", "load_masks",
+        "load_trial",
     ),
 }  # fmt: skip
 __all__, __getattr__ = lazy(__name__, _HOME)

@@ -14,7 +14,8 @@ from typing import Any
 
 from lth_trainable.models.flops import costs
 from lth_trainable.spec.segments import Segment, recorded_keys
-from lth_trainable.spec.trial_spec import TrialSpec, digest
+from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.spec.values import digest
 from lth_trainable.store.store import FORMAT, HISTORY, MANIFEST, MASKS, RECORD, WEIGHTS, Damaged, Sealed, Store, to_json
 
 _NO_MASKS = (2).to_bytes(8, "little") + b"{}"  # a safetensors file without entries

@@ -19,7 +19,7 @@ import contextlib
 import json
 import os
 import uuid
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -31,10 +31,12 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from lth_trainable.pruning.masks import Mask, pack, unpack
+from lth_trainable.pruning.masks import Mask
 from lth_trainable.pruning.pruner import Pruner
 from lth_trainable.pruning.snapshot import Snapshot
+from lth_trainable.store.level_masks import pack_levels, unpack_levels
 from lth_trainable.store.store import HISTORY, MASKS, STATES, TRAINING, WEIGHTS, Damaged, Sealed, Store, to_json
+from lth_trainable.tensors import below, row_major
 
 PASSING = "-passing-"
 ATTEMPTS = 5  # to write a folder that another process, done with a passing state, takes away in that moment
@@ -158,12 +160,12 @@ class States:
         return folder is not None
 
     def _write(self, path: str, key: str, state: State, complete: bool) -> None:
-        files = {WEIGHTS: save_tensors(_rows(state.snapshot.weights)), HISTORY: to_json(dict(state.history))}
-        masks = packed(state.memory.levels)
+        files = {WEIGHTS: save_tensors(row_major(state.snapshot.weights)), HISTORY: to_json(dict(state.history))}
+        masks = pack_levels(state.memory.levels)
         if masks:
             files[MASKS] = save_arrays(masks)
         if complete:
-            files[TRAINING] = save_tensors(_rows(_training(state)))
+            files[TRAINING] = save_tensors(row_major(_training(state)))
         about = {"kind": "state", "key": key, "complete": complete, "fingerprint": self.mark}
         for _ in range(ATTEMPTS - 1):
             with contextlib.suppress(FileNotFoundError):
@@ -174,19 +176,18 @@ class States:
     def _read(self, folder: Sealed, like: Snapshot) -> State:
         history = json.loads(self.store.content(folder, HISTORY))
         training = load_tensors(self.store.content(folder, TRAINING))
-        tensors = {**load_tensors(self.store.content(folder, WEIGHTS)), **_below("buffer", training)}
+        tensors = {**load_tensors(self.store.content(folder, WEIGHTS)), **below("buffer", training)}
         levels: dict[int, dict[str, Mask]] = {}
         if MASKS in folder.manifest["files"]:
-            for entry, bits in load_arrays(self.store.content(folder, MASKS)).items():
-                level, _, name = entry.partition("/")
-                levels.setdefault(int(level), {})[name] = unpack(bits, tuple(history["weights"][name]["shape"]))
+            shapes = {name: weight["shape"] for name, weight in history["weights"].items()}
+            levels = unpack_levels(load_arrays(self.store.content(folder, MASKS)), shapes)
         memory = Memory(
             levels=tuple(levels[level] for level in sorted(levels)),
             asked={name: Fraction(value) for name, value in history["asked"].items()},
-            previous=_below("previous", training),
-            remembered={name: tensor.numpy() for name, tensor in _below("remembered", training).items()},
+            previous=below("previous", training),
+            remembered={name: tensor.numpy() for name, tensor in below("remembered", training).items()},
         )
-        snapshot = like.replaced(tensors, _optimizer_state(_below("optimizer", training)))
+        snapshot = like.replaced(tensors, _optimizer_state(below("optimizer", training)))
         return State(snapshot=snapshot, memory=memory, history=history)
 
     def _put_aside(self, damage: Damaged) -> None:
@@ -197,11 +198,6 @@ def size_of(state: State) -> int:
     """Bytes of a state's tensors, as they are stored."""
     tensors = [*state.snapshot.weights.values(), *_training(state).values()]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-def packed(levels: Iterable[Mapping[str, Mask]]) -> dict[str, Any]:
-    """Masks of all levels, bit-packed, by `<level>/<parameter>`."""
-    return {f"{level}/{name}": pack(mask) for level, masks in enumerate(levels, 1) for name, mask in masks.items()}
 
 
 def _training(state: State) -> dict[str, Tensor]:
@@ -226,12 +222,3 @@ def _optimizer_state(tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tenso
         index, _, name = path.partition("/")
         state.setdefault(int(index), {})[name] = tensor
     return dict(sorted(state.items()))
-
-
-def _below(folder: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(f"{folder}/"): t for name, t in tensors.items() if name.startswith(f"{folder}/")}
-
-
-def _rows(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies in memory of their own, row-major: safetensors takes no tensors that share memory, as tied weights do."""
-    return {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}

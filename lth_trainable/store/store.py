@@ -15,18 +15,16 @@ import errno
 import hashlib
 import json
 import uuid
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 from pyarrow import fs
 
 from lth_trainable.errors import UserError
-from lth_trainable.spec.trial_spec import digest, spec_from_dict
-
-if TYPE_CHECKING:
-    from torch import nn
+from lth_trainable.spec.values import digest
 
 MANIFEST = "manifest.json"
 RECORD = "record.json"
@@ -42,6 +40,10 @@ FULL = "no space"  # status of a trial that ended since the storage is full
 LISTINGS = 20  # attempts to list a folder that others are writing
 LOOKS = 3  # at a folder that seems damaged
 FORMAT = 1
+READERS = 16  # files read at a time: an object store answers slowly, but many at once
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
 
 
 class Damaged(Exception):
@@ -196,6 +198,17 @@ class Store:
         """Names of the folders below `path`, sorted; empty where there is no `path`."""
         return sorted(i.base_name for i in self._list(path) if i.type == fs.FileType.Directory)
 
+    def walk(self, path: str) -> list[fs.FileInfo]:
+        """All that is below `path`. A listing overtaken by a writer is taken again, folder by folder."""
+        full = self._full(path).rstrip("/")
+        try:
+            return list(self.fs.get_file_info(fs.FileSelector(full, recursive=True, allow_not_found=True)))
+        except FileNotFoundError:
+            folders = self.folders(path)
+            here = self.fs.get_file_info([f"{full}/{name}" for name in (*self.sizes(path), *folders)])
+            found = [info for info in here if info.type != fs.FileType.NotFound]
+            return found + [info for name in folders for info in self.walk(f"{path}/{name}".lstrip("/"))]
+
     def present(self, path: str, names: Collection[str]) -> set[str]:
         """Those of `names` that are folders below `path`.
 
@@ -298,81 +311,7 @@ def to_json(content: Any) -> bytes:
     return (json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
-def open_run(path: str | Path) -> tuple[Store, str]:
-    """The store and the run's name for the path or URI of a run, such as `runs/digits`."""
-    storage, name = _split(str(path), "/")
-    return Store(storage or "."), name
-
-
-def open_trial(path: str | Path) -> tuple[Store, str, str]:
-    """The store and the names of run and trial for the path or URI of a trial, such as `runs/digits/trials/NAME`."""
-    run_path, name = _split(str(path), "/trials/")
-    return *open_run(run_path), name
-
-
-def _split(path: str, at: str) -> tuple[str, str]:
-    """What is before and after the last `at`; what a URI says of its connection stays with the former."""
-    place, mark, connection = path.partition("?") if "://" in path else (path, "", "")
-    before, _, after = place.rstrip("/").rpartition(at)
-    return f"{before}{mark}{connection}", after
-
-
-def finished_trials(store: Store, run: str) -> Iterator[tuple[Sealed, dict[str, Any]]]:
-    """Each finished trial of a run with its record, in order of name. Raises `Damaged` at a damaged one."""
-    for name in store.folders(f"{run}/trials"):
-        folder = store.find(store.trial(run, name))
-        if folder is not None:
-            yield folder, json.loads(store.content(folder, RECORD))
-
-
-def load_masks(store: Store, folder: Sealed) -> dict[int, dict[str, Any]]:
-    """Masks of a trial, by level, then by parameter name: Boolean numpy arrays, True where the weight is kept."""
-    from safetensors.numpy import load
-
-    from lth_trainable.pruning.masks import unpack
-
-    shapes = json.loads(store.content(folder, RECORD))["shapes"]
-    levels: dict[int, dict[str, Any]] = {}
-    for entry, packed in load(store.content(folder, MASKS)).items():
-        level, _, name = entry.partition("/")
-        levels.setdefault(int(level), {})[name] = unpack(packed, tuple(shapes[name]))
-    return levels
-
-
-def load_trial(path: str | Path, which: str = "final") -> nn.Module:
-    """A ready model, in evaluation mode on the CPU: weights of a trial with its final mask applied.
-
-    path: the trial's folder, such as `runs/digits/trials/digits-lenet_300_100-imp-s64-r0-seed0`.
-    which: "final", "initial" or "rewind" weights. Raises `UserError` where there is no such trial.
-    """
-    store, run, name = open_trial(path)
-    try:
-        return _load(store, store.trial(run, name) if name else str(path), which)
-    except Damaged as damage:
-        raise UserError(f"{damage}; rerun the sweep's command to train this trial again") from damage
-
-
-def _load(store: Store, path: str, which: str) -> nn.Module:
-    import torch
-    from safetensors.torch import load
-
-    from lth_trainable.models.networks import build
-
-    folder = store.find(path)
-    if folder is None:
-        raise UserError(f"{path}: found no finished trial; expected a folder RUN/trials/TRIAL with a {MANIFEST}")
-    record = json.loads(store.content(folder, RECORD))
-    reference = folder.manifest["states"].get(which)
-    state = store.find(reference) if reference else None
-    if state is None:
-        there = f"{reference} is missing" if reference else f"it has {', '.join(folder.manifest['states'])}"
-        raise UserError(f"{path}: found no {which} weights; {there}")
-    weights = load(store.content(state, WEIGHTS))
-    spec = spec_from_dict(record["spec"])
-    with torch.random.fork_rng():
-        model = build(spec.model, tuple(record["data"]["shape"]), record["data"]["n_classes"], spec.width_pct)
-    model.load_state_dict(weights)
-    levels = load_masks(store, folder)
-    for parameter, mask in levels.get(max(levels, default=0), {}).items():
-        model.get_parameter(parameter).data.mul_(torch.from_numpy(mask))
-    return model.eval()
+def map_in_threads(function: Callable[[Item], Answer], items: Iterable[Item]) -> list[Answer]:
+    """The function's answers for all items, in their order, `READERS` at a time."""
+    with ThreadPoolExecutor(READERS) as pool:
+        return list(pool.map(function, items))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.pruning.layers import LAYER_TYPES, prunable_layers
 from lth_trainable.pruning.masks import Mask
+from lth_trainable.tensors import row_major
 from lth_trainable.tickets.formats import Foreign
 from lth_trainable.tickets.imported import Imported
 
@@ -31,7 +32,7 @@ def fit_ticket(found: Foreign, model: nn.Module) -> Imported:
     weights = {names[name]: tensor for name, tensor in found.weights.items()}
     _check_names(found.source, _shapes(weights), _shapes(like))
     other = sorted({str(t.dtype).removeprefix("torch.") for n, t in weights.items() if t.dtype != like[n].dtype})
-    weights = {name: _own(weights[name].to("cpu", tensor.dtype)) for name, tensor in like.items()}
+    weights = row_major({name: weights[name].to("cpu", tensor.dtype) for name, tensor in like.items()})
     for name, tensor in weights.items():
         if not torch.isfinite(tensor).all():
             raise bad_value(f"{found.source}, {name}", "NaN or infinite weights", "finite ones")
@@ -46,11 +47,6 @@ def fit_ticket(found: Foreign, model: nn.Module) -> Imported:
         weights=weights, masks=masks, epoch=found.epoch, source=found.source,
         told=(*found.told, *told, *([f"{', '.join(other)} taken as the network's type"] if other else [])),
     )  # fmt: skip
-
-
-def _own(tensor: Tensor) -> Tensor:
-    """A copy in memory of its own, row-major: tied weights share theirs, which no safetensors file can hold."""
-    return tensor.detach().clone(memory_format=torch.contiguous_format)
 
 
 def layers_of(ticket: Imported, model: nn.Module, asked: str | None) -> str:

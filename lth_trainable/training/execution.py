@@ -7,6 +7,7 @@ import functools
 import gc
 import os
 import platform
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -17,10 +18,10 @@ from typing import Any
 import torch
 
 from lth_trainable.errors import UserError, bad_value
-from lth_trainable.training.lineage import gpu_versions
 from lth_trainable.versions import DISTRIBUTION, project_version, source_sha256
 
 STEPS = ("captured", "eager")
+DRIVER = Path("/proc/driver/nvidia/version")
 _NO_ROOM = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
 
@@ -122,6 +123,22 @@ def versions() -> Mapping[str, str]:
     libraries = {name: version(name) for name in ("torch", "fastai", "ray", "numpy", "safetensors")}
     known = {"python": platform.python_version(), DISTRIBUTION: project_version(), **libraries}
     return MappingProxyType({**known, **gpu_versions(), "source": source_sha256("lth_trainable")})
+
+
+@functools.cache
+def driver_version(path: Path = DRIVER) -> str | None:
+    """Version of the GPU's driver, as its kernel module tells it; None where it does not."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    found = re.search(r"Kernel Module.*?\s(\d+(?:\.\d+)+)\s", text)
+    return found[1] if found else None
+
+
+def gpu_versions() -> dict[str, str]:
+    """CUDA of torch, cuDNN and driver, in a process that uses a GPU; what is not known is left out."""
+    if not torch.cuda.is_initialized():
+        return {}
+    found = {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(), "driver": driver_version()}
+    return {name: str(value) for name, value in found.items() if value is not None}
 
 
 def _device_model(device: torch.device) -> str:

@@ -24,6 +24,7 @@ from lth_trainable.pruning.supermask import batchnorms, recompute_batchnorm
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.states import States
 from lth_trainable.store.store import WEIGHTS, Damaged, Store
+from lth_trainable.tensors import row_major
 from lth_trainable.training.execution import Execution
 from lth_trainable.training.learner import Place, measure
 from lth_trainable.training.trial import Trial
@@ -159,7 +160,7 @@ def between(a: Tensors, b: Tensors, alpha: float) -> dict[str, Tensor]:
 
 def pack_tensors(tensors: Tensors) -> bytes:
     """As a safetensors file."""
-    return save({n: t.detach().cpu().clone(memory_format=torch.contiguous_format) for n, t in tensors.items()})
+    return save(row_major(tensors))
 
 
 def unpack_tensors(content: bytes) -> dict[str, Tensor]:

@@ -14,29 +14,29 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from lth_trainable.data.datasets import load_dataset
-from lth_trainable.errors import UserError, bad_value
+from lth_trainable.errors import FAILED, INTERRUPTED, OK, STOPPED, UserError, bad_value, command_line
 from lth_trainable.store.store import STATES, Store, is_no_space
 from sweeps.cli.options import RunOptions
+from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.plan import Facts
 from sweeps.running.cluster import Cluster
-from sweeps.running.launch import Outcome
-from sweeps.running.resources import Resources
+from sweeps.running.launch import Outcome, launch
+from sweeps.running.log_feed import Loggers
+from sweeps.running.loggers import check_loggers
+from sweeps.running.progress import Board
+from sweeps.running.resources import Budget, Resources, Spent
+from sweeps.running.submit import Where, where_of
 from sweeps.runs.ledger import Ledger, check_place
 
 if TYPE_CHECKING:
-    from lth_trainable.tickets.imported import Imported
-
-OK, FAILED, BAD_INPUT, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130
+    from sweeps.running.searcher import Source
 
 
 def exit_code_of(command: Callable[[], int]) -> int:
-    """What the command returns; a mistake of the user's is one line, and so are a full disk and an interrupt."""
+    """As `command_line`; here a mistake of the user's is one line, and so are a full disk and an interrupt."""
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
     try:
-        return command()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return BAD_INPUT
+        return command_line(command)
     except OSError as error:
         if not is_no_space(error):
             raise
@@ -53,21 +53,60 @@ def exit_code_of(command: Callable[[], int]) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Setting:
+    """Where the driver of a command runs, what each trial gets, and how long the command may go on."""
+
+    where: Where
+    resources: Resources
+    budget: Budget
+
+    @classmethod
+    def of(cls, options: RunOptions, trains: bool = True) -> Setting:
+        """What the options ask for; a command that does not train runs here. Raises `UserError` for what cannot be."""
+        where = where_of(options.target) if trains else Where.LOCAL
+        options.resources.check(here=options.target.is_this_machine)
+        budget = Budget(hours=options.max_hours, epochs=options.max_epochs)
+        budget.check()
+        check_loggers(options.log, here=where is not Where.SUBMIT)
+        return cls(where=where, resources=options.resources, budget=budget)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Job:
-    """What the parts of a command share. imported: tickets that its trials start from."""
+    """What the parts of a command share. command: as it was typed. cluster: that its trials run on, once connected."""
 
     console: Console
     options: RunOptions
-    resources: Resources
+    setting: Setting
     ledger: Ledger
+    command: tuple[str, ...]
     cluster: Cluster | None = None
-    imported: tuple[Imported, ...] = ()
+
+    @property
+    def slots(self) -> int:
+        """Trials that run at once."""
+        return (self.cluster or self.setting.resources).slots()
 
     def connected(self) -> contextlib.AbstractContextManager[Cluster]:
         """The cluster that the options name, with room for these trials and the storage that all its nodes share."""
-        cluster = Cluster.connect(self.options.address or "auto", self.resources, self.say)
+        cluster = Cluster.connect(self.options.address or "auto", self.setting.resources, self.say)
         cluster.check_room()
         return cluster.sharing(self.ledger.store, self.ledger.run)
+
+    def launch(
+        self, dispatcher: Dispatcher, spent: Spent, board: Board, loggers: Loggers, source: Source | None = None
+    ) -> Outcome:
+        """Train what the dispatcher and the source hand out; Ray does not start where there is nothing."""
+        for line in loggers.watch:
+            self.say(f"watch: {line}")
+        if dispatcher.over if source is None else source.is_over(dispatcher):
+            return Outcome(epochs=0, failures={}, interrupted=False)
+        data_root = self.options.data_root
+        return launch(
+            self.ledger, dispatcher, self.setting.resources,
+            {"data_root": data_root.resolve() if data_root else None}, spent, self.setting.budget,
+            board=board, cluster=self.cluster, source=source, loggers=loggers,
+        )  # fmt: skip
 
     def say(self, text: str, style: str = "") -> None:
         """One paragraph, wrapped by the terminal alone: a log keeps whole lines, and names keep their brackets."""
@@ -87,7 +126,7 @@ class Job:
             fingerprint,
         )
 
-        mark = fingerprint(Execution(**self.resources.execution()))
+        mark = fingerprint(Execution(**self.setting.resources.execution()))
         return mark, *self.ledger.stored(mark, repair)
 
 

@@ -120,6 +120,11 @@ class Options(RunOptions):
     dry_run: Annotated[bool, tyro.conf.arg(help="show the plan, its epochs and the time, and train nothing")] = False
     plan_figure: Annotated[Path | None, tyro.conf.arg(help="draw the plan: .svg, .pdf or .png", metavar="FILE")] = None
 
+    @property
+    def shows_plan(self) -> bool:
+        """Whether the command shows its plan, and trains nothing."""
+        return self.dry_run or self.plan_figure is not None
+
 
 def parse(argv: Sequence[str] | None = None) -> tuple[Options, Sweep]:
     """The options, and the recipe with the axes of the command line. Exits with code 2 on a malformed flag.

@@ -1,40 +1,30 @@
 """`--until-decided --max-seeds N`: seeds are added in looks planned beforehand, until every ladder is settled.
 
 The looks are fixed before the first trial and lie in plan.json, so that a rerun goes on with the same ones and alpha
-that is spent stays spent. What a look decides is `analysis.verdicts.looks` and `analysis.stats.sequential`; here is the
-loop.
+that is spent stays spent. What a look decides is `analysis.verdicts.outlook` and `analysis.stats.sequential`; here is
+the loop.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from analysis.text import plural
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.store.store import PLAN
+from sweeps.cli.job import Job
 from sweeps.cli.options import Options
+from sweeps.cli.training import Round
 from sweeps.experiments.branches import TICKET, role_of
-from sweeps.experiments.expand import expand
+from sweeps.experiments.experiment import Experiment
 from sweeps.experiments.recipes import Sweep
-from sweeps.planning.plan import make_plan
-from sweeps.running.launch import Outcome
 from sweeps.running.ray_process import wait_for_shutdown
-from sweeps.running.resources import Budget
 
 if TYPE_CHECKING:
-    from analysis.tables.parquet import Frames
     from analysis.tables.schema import Row
     from sweeps.cli.job import Job
-
-
-@dataclass(frozen=True, kw_only=True)
-class Round:
-    """What training and judging once came to. summary: for a machine, without the wall time."""
-
-    summary: Mapping[str, Any]
-    outcome: Outcome
-    frames: Frames
 
 
 def with_looks(options: Options, sweep: Sweep) -> Sweep:
@@ -53,14 +43,7 @@ def with_looks(options: Options, sweep: Sweep) -> Sweep:
     return replace(sweep, looks=looks, seeds=tuple(range(looks[-1])))
 
 
-def looks_note(sweep: Sweep) -> list[str]:
-    """What the plan of looks is, in words; nothing of a sweep without one."""
-    if not sweep.looks:
-        return []
-    return [f"looks at {', '.join(map(str, sweep.looks))} seeds; it ends at the first that settles every ladder"]
-
-
-def look_by_look(job: Job, sweep: Sweep, budget: Budget, once: Callable[[Job, Sweep, Budget], Round]) -> Round:
+def look_by_look(job: Job, experiment: Experiment, once: Callable[[Job, Experiment], Round]) -> Round:
     """Train and judge at one look after the other; the last round, with the epochs of all.
 
     Starts at the look that the run had got to. Ends where every ladder is settled, the looks are spent, a limit or an
@@ -68,13 +51,15 @@ def look_by_look(job: Job, sweep: Sweep, budget: Budget, once: Callable[[Job, Sw
     """
     from analysis.tables.parquet import as_rows
 
-    n, epochs = _first(job, sweep), 0
+    looks, budget = experiment.sweep.looks, job.setting.budget
+    n, epochs = _first(job, looks), 0
     while True:
         left = None if budget.epochs is None else budget.epochs - epochs
-        done = once(_at(job, sweep, n), replace(sweep, seeds=tuple(range(n))), replace(budget, epochs=left))
+        setting = replace(job.setting, budget=replace(budget, epochs=left))
+        done = once(replace(job, ledger=job.ledger.for_seeds(range(n)), setting=setting), experiment)
         epochs += done.outcome.epochs
-        look = _judged(as_rows(done.frames.verdicts), sweep.looks, n)
-        job.say(f"look {sweep.looks.index(n) + 1} of {len(sweep.looks)}, {n} seeds: {look.state}")
+        look = _judged(as_rows(done.frames.verdicts), looks, n)
+        job.say(f"look {looks.index(n) + 1} of {len(looks)}, {n} seeds: {look.state}")
         stopped_by = done.outcome.stopped_by or (budget.reached(epochs) if look.following else None)
         if look.following is None or stopped_by or done.outcome.interrupted:
             break
@@ -82,8 +67,8 @@ def look_by_look(job: Job, sweep: Sweep, budget: Budget, once: Callable[[Job, Sw
         wait_for_shutdown()
     summary = {**done.summary, "epochs_trained": epochs, "stopped_by": stopped_by}
     if look.following is not None:  # what is left of the sweep is not done
-        summary["planned"] = len(_at(job, sweep, look.following).ledger.plan.trials)
-    summary["looks"] = {"planned": list(sweep.looks), "seeds": n, "settled": look.settled}
+        summary["planned"] = len(job.ledger.for_seeds(range(look.following)).plan.trials)
+    summary["looks"] = {"planned": list(looks), "seeds": n, "settled": look.settled}
     return replace(done, summary=summary, outcome=replace(done.outcome, stopped_by=stopped_by))
 
 
@@ -98,10 +83,10 @@ class _Look:
 
 def _judged(rows: Sequence[Row], looks: Sequence[int], n: int) -> _Look:
     """What rows of verdicts.parquet say after the look of `n` seeds."""
-    from analysis.verdicts.looks import next_look, settled
+    from analysis.verdicts.outlook import next_look, settled
 
     ladders, following = settled(rows), next_look(rows, looks)
-    count = f"{sum(ladders.values())} of {len(ladders)} ladder{'s' * (len(ladders) != 1)} settled"
+    count = f"{sum(ladders.values())} of {plural(len(ladders), 'ladder')} settled"
     if following is None:
         end = "decided" if all(ladders.values()) else "not decided, and no look is left"
         return _Look(settled=ladders, following=None, state=f"{count}; {end}")
@@ -114,23 +99,16 @@ def _judged(rows: Sequence[Row], looks: Sequence[int], n: int) -> _Look:
     return _Look(settled=ladders, following=following, state=f"{count}; the next look is at {following} seeds")
 
 
-def _at(job: Job, sweep: Sweep, n: int) -> Job:
-    """The job with the trials of the look of `n` seeds."""
-    space = expand(replace(sweep, seeds=tuple(range(n))), job.options.data_root)
-    plan = make_plan(space.trials, job.ledger.facts, job.ledger.plan.policy)
-    return replace(job, ledger=replace(job.ledger, plan=plan, roles=space.roles))
-
-
-def _first(job: Job, sweep: Sweep) -> int:
+def _first(job: Job, looks: Sequence[int]) -> int:
     """The look to begin with: the last one whose seeds the run has been given before. Raises `UserError`.
 
     The tickets are fixed with the looks: one that is added after a look would be a question made from its answer.
     """
     store, run = job.ledger.store, job.ledger.run
     if not store.exists(f"{run}/{PLAN}"):
-        return sweep.looks[0]
+        return looks[0]
+    from analysis.labels import group_name
     from analysis.tables.run_plan import read_plan
-    from analysis.verdicts.groups import group_name
 
     planned = read_plan(store, run)
     before = {group_name(t.name) for t in planned.trials if t.role == TICKET}
@@ -143,4 +121,4 @@ def _first(job: Job, sweep: Sweep) -> int:
             "choose another --name"
         )
     seeds = {trial.spec["seed"] for trial in planned.trials}
-    return max((n for n in sweep.looks if set(range(n)) <= seeds), default=sweep.looks[0])
+    return max((n for n in looks if set(range(n)) <= seeds), default=looks[0])

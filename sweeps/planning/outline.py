@@ -14,25 +14,17 @@ from typing import Any
 
 from lth_trainable.pruning.controls import CONTROLS
 from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.spec.words import field_words
 from sweeps.planning.plan import Node, Plan, PlannedTrial
 from sweeps.planning.work import Work
 
 TO_TRAIN, STORED, DONE = "to train", "stored", "done"
 MOST_TREES = 8
-NOT_REWOUND = "no rewinding"  # mode of a strand whose weights go on as they are
+NOT_REWOUND = field_words("retrain", "none")  # mode of a strand whose weights go on as they are
 _MIXED = object()  # value of a field in which trials differ
 _FIRST = ("control", "target_sparsity_pct", "schedule", "mode")
-_SCHEDULES = {"imp": "IMP", "omp": "one-shot", "one_shot": "one-shot in the fit", "agp": "AGP", "dsd": "DSD"}
-_MODES = {"lr_rewinding": "LR rewinding", "fine_tuning": "fine-tuning", "none": NOT_REWOUND, None: ""}
-_WORDS = {
-    "target_sparsity_pct": "{} %", "lr": "learning rate {}", "batch_size": "batch {}", "epochs": "{} epochs",
-    "prune_rate_pct": "{} % a level", "order_seed": "data order {}", "split_seed": "split {}",
-    "prune_steps": "{} steps", "lr_policy": "{} learning rate", "rewind_optimizer": "{} optimiser",
-    "lr_drops": "drops at {}", "output_prune_rate_pct": "output layer {} % a level", "layers": "{} layers",
-    "width_pct": "{} % wide",
-}  # fmt: skip
 # Values that go without saying, here as in names of trials
-_USUAL = {name: getattr(TrialSpec(), name) for name in ("control", "criterion", "granularity", "context", "layers")}
+_USUAL = {name: getattr(TrialSpec(), name) for name in ("criterion", "granularity", "context", "layers")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +189,7 @@ def _facts(spec: TrialSpec) -> dict[str, Any]:
     k = f"{facts.pop('rewind_step', None)}it" if spec.rewind_step is not None else spec.rewind_epoch
     facts.pop("rewind_epoch")
     retrain = facts.pop("retrain")
-    return facts | {"mode": f"rewind to {k}" if k is not None else _MODES[retrain]}
+    return facts | {"mode": f"rewind to {k}" if k is not None else field_words("retrain", retrain)}
 
 
 def _starts_over(facts: Mapping[str, Any]) -> bool:
@@ -251,16 +243,9 @@ def _in_words(facts: Mapping[str, Any], names: Iterable[str]) -> str:
 
 
 def _word(name: str, value: Any) -> str:
-    if value is None or value is _MIXED or _USUAL.get(name) == value:
+    if value is _MIXED or _USUAL.get(name) == value:
         return ""
-    if isinstance(value, bool):
-        return ("supermask" if name == "reset_end" else name.replace("_", " ")) if value else ""
-    if name == "schedule":
-        return _SCHEDULES.get(value, value.replace("_", " "))
-    text = value if name in ("mode", "dataset", "model") else f"{value:g}" if isinstance(value, float) else str(value)
-    if name not in _WORDS and not isinstance(value, str):
-        return f"{name.removesuffix('_pct').replace('_', ' ')} {text}"
-    return _WORDS.get(name, "{}").format(text if name in ("dataset", "model") else text.replace("_", " "))
+    return str(value) if name == "mode" else field_words(name, value)
 
 
 def _ranges(numbers: Sequence[int]) -> str:

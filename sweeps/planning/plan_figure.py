@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from analysis.figures.accuracy import THEMES, to_png, to_svg
+from analysis.figures.style import THEMES, to_png, to_svg
 from lth_trainable.errors import UserError, bad_value
 from sweeps.planning.outline import TO_TRAIN, NodeStatus, Strand, Tree, factor, percents, trees
 from sweeps.planning.plan import Node, Plan

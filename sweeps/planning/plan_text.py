@@ -12,7 +12,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from analysis.text import duration, human_bytes
+from analysis.text import duration, human_bytes, plural
+from lth_trainable.spec.words import field_words
 from sweeps.planning.outline import (
     DONE,
     NOT_REWOUND,
@@ -88,7 +89,7 @@ class _Row:
 
 def _title(tree: Tree) -> Text:
     title = Text.assemble((tree.what, "bold"), " · ", (tree.seeds_text, "bold"))
-    return title.append(f" {_plural(len(tree.trials), 'trial')}, {tree.epochs:,} epochs")
+    return title.append(f" {plural(len(tree.trials), 'trial')}, {tree.epochs:,} epochs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +145,7 @@ def _ends(tree: Tree, trials: Sequence[PlannedTrial], folded: bool) -> Text:
     if ticket is not None:
         return Text(f"controls of {tree.labels.get(ticket, ticket)}", style="dim")
     if folded:
-        return Text(_plural(len(trials), "trial") if trials else "", style="dim")
+        return Text(plural(len(trials), "trial") if trials else "", style="dim")
     more = f", {len(labels) - 1} more" if len(labels) > 2 else ""
     return Text(", ".join(labels[: 1 if more else 2]) + more)
 
@@ -181,8 +182,8 @@ def _rows(strand: Strand, first: str, rest: str, most_nodes: int, most_sides: in
             if len(families) > 1:
                 yield _Row(guide=joint, text=f"… {len(some)} more branches", nodes=nodes, folded=True)
             elif len(some) > 1:
-                names = [trial.spec.control for node in nodes for trial in node.trials]
-                text = ", ".join(dict.fromkeys(names)).replace("_", " ")
+                names = [field_words("control", trial.spec.control) for node in nodes for trial in node.trials]
+                text = ", ".join(dict.fromkeys(names))
                 yield _Row(guide=joint, text=text, nodes=nodes, folded=True)
             else:
                 yield from _rows(some[0], joint, below, most_nodes, most_sides)
@@ -245,7 +246,3 @@ def _legend() -> Text:
     for state in (TO_TRAIN, STORED, DONE):
         legend.append(*_MARKS[state]).append(f" {state}   ", style="dim")
     return legend.append(*_MARKS[""]).append(" some of each", style="dim")
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'s' * (count != 1)}"

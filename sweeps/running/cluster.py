@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from analysis.text import plural
 from lth_trainable.errors import UserError
 from lth_trainable.store.store import Store
 from sweeps.planning.dispatch import Dispatcher
@@ -100,7 +101,7 @@ class Cluster:
         nodes = self.nodes()
         gpus = sum(node["Resources"].get("GPU", 0) for node in nodes)
         used = gpus - ray.available_resources().get("GPU", 0)
-        return f"{len(nodes)} node{'s' * (len(nodes) != 1)}, {max(0, used):g}/{gpus:g} GPUs"
+        return f"{plural(len(nodes), 'node')}, {max(0, used):g}/{gpus:g} GPUs"
 
     # -- whether they share the storage ------------------------------------------------------------------------------
 
@@ -249,7 +250,7 @@ def _fingerprint(execution: dict[str, Any]) -> dict[str, Any]:
 
 
 def _needs(resources: Resources) -> str:
-    cpus = f"{resources.cpus} CPU{'s' * (resources.cpus != 1)}"
+    cpus = plural(resources.cpus, "CPU")
     return f"{cpus} and {resources.gpus:g} GPU" if resources.gpus else cpus
 
 

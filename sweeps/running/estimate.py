@@ -8,7 +8,8 @@ from statistics import median
 from typing import Any
 
 from lth_trainable.spec.trial_spec import TrialSpec
-from lth_trainable.store.store import Damaged, finished_trials
+from lth_trainable.store.store import Damaged
+from lth_trainable.store.trials import finished_trials
 from sweeps.planning.work import Work
 from sweeps.runs.ledger import Ledger
 

@@ -26,7 +26,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from lth_trainable.errors import UserError, bad_value
+from lth_trainable.errors import FAILED, INTERRUPTED, OK, UserError, bad_value
 from sweeps.running.loggers import PASSED_ON
 from sweeps.running.ray_adapter import address_of_local_node
 
@@ -40,7 +40,6 @@ LOUD = ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job
 NEEDED = {"aiohttp": "the job server", "requests": "the job server", "colorful": "the launcher"}
 LAUNCHER_FILE = "a launcher file of Ray's, such as cluster.yaml"
 OLDER = {"min_workers", "head_node", "worker_nodes"}  # of older files; Ray still knows what to do with them
-FAILED, INTERRUPTED = 1, 130
 
 
 class Where(Enum):
@@ -233,7 +232,7 @@ def _exit_code(client: Any, job: str) -> int:
         time.sleep(1)
     info = client.get_job_info(job)
     if info.status == "SUCCEEDED":
-        return 0
+        return OK
     if info.driver_exit_code is None:
         print(f"error: the job ended as {info.status}: {info.message}", file=sys.stderr)
         return FAILED

@@ -14,8 +14,7 @@ from typing import Any
 from pyarrow import fs
 
 from lth_trainable.errors import UserError, bad_value
-from lth_trainable.store.listing import each, listing
-from lth_trainable.store.store import MANIFEST, PLAN, STATES, Damaged, Store
+from lth_trainable.store.store import MANIFEST, PLAN, STATES, Damaged, Store, map_in_threads
 from sweeps.planning.plan import Plan
 from sweeps.runs.plan_file import kept_keys, plans_of, read_content
 
@@ -69,7 +68,7 @@ def read_runs(store: Store) -> list[Run]:
 def _read_run(store: Store, name: str) -> Run | None:
     """None for a folder that is no run."""
     trials = store.folders(f"{name}/trials")
-    read = each(lambda trial: read_manifest(store, store.trial(name, trial)), trials)
+    read = map_in_threads(lambda trial: read_manifest(store, store.trial(name, trial)), trials)
     manifests = dict(zip(trials, read, strict=True))
     plans: list[Plan] = []
     planned, problem = 0, None
@@ -129,7 +128,7 @@ def take_inventory(store: Store) -> Inventory:
     keys: dict[str, fs.FileInfo] = {}
     sizes: dict[str, Counter[str]] = defaultdict(Counter)
     trials = []
-    for info in listing(store, ""):
+    for info in store.walk(""):
         path = info.path[len(store.root) + 1 :]
         parent, _, name = path.rpartition("/")
         if info.type == fs.FileType.Directory:
@@ -150,7 +149,7 @@ def take_inventory(store: Store) -> Inventory:
 def files_below(store: Store, folder: str) -> dict[str, fs.FileInfo]:
     """Files of a folder by name, without those of folders in it."""
     full = f"{store.root}/{folder}"
-    infos = (info for info in listing(store, folder) if info.type == fs.FileType.File)
+    infos = (info for info in store.walk(folder) if info.type == fs.FileType.File)
     return {info.base_name: info for info in infos if info.path == f"{full}/{info.base_name}"}
 
 

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from lth_trainable.errors import UserError, bad_value
-from lth_trainable.store.listing import each
 from lth_trainable.store.record import Identity, record_trial
 from lth_trainable.store.store import (
-    FAILURE,
     FORMAT,
     PLAN,
-    RECORD,
     STATES,
     WEIGHTS,
     Damaged,
     Sealed,
     Store,
     fingerprint_mark,
+    map_in_threads,
     to_json,
 )
+from lth_trainable.store.trials import read_failure, read_record
 from lth_trainable.versions import DISTRIBUTION, project_version
 from sweeps.experiments.branches import TICKET, role_of
 from sweeps.experiments.recipes import Sweep
@@ -66,6 +64,10 @@ class Ledger:
         """The run's path as a person would type it."""
         return self.store.at(self.run)
 
+    def for_seeds(self, seeds: Collection[int]) -> Ledger:
+        """The ledger of these seeds' trials alone."""
+        return replace(self, plan=self.plan.for_seeds(seeds))
+
     def check_writable(self) -> None:
         """Raise `UserError` where the run cannot be written, before anything is trained."""
         probe = f"{self.run}/.writable"
@@ -85,9 +87,9 @@ class Ledger:
         Raises `UserError` where a finished trial has this name but another identity.
         """
         paths = [self.store.trial(self.run, trial.name) for trial in self.plan.trials]
-        read = each(lambda path: self._read(self._find(path)), paths)
+        read = map_in_threads(lambda path: self._read(self._find(path)), paths)
         referred = list(dict.fromkeys(state for folder in read for state in _states_of(folder)))
-        states = dict(zip(referred, each(self._read_weights, referred), strict=True))
+        states = dict(zip(referred, map_in_threads(self._read_weights, referred), strict=True))
         damages = [state for state in states.values() if isinstance(state, Damaged)]
         reports = [self._report(damage, repair, STATES) for damage in damages]
         done: dict[str, Sealed] = {}
@@ -106,7 +108,7 @@ class Ledger:
                 )
             else:
                 done[trial.name] = found
-        reasons = zip(missing, each(self.failure, missing), strict=True)
+        reasons = zip(missing, map_in_threads(self.failure, missing), strict=True)
         failed = {name: reason for name, reason in reasons if reason is not None}
         return Stock(done=done, failed=failed, reports=tuple(reports))
 
@@ -114,11 +116,11 @@ class Ledger:
         """Keys of the states that can be gone on from under this fingerprint, and reports on damaged ones."""
         listed = set(self.store.folders(STATES))
         wanted = listed.intersection(segment.key for trial in self.plan.trials for segment in trial.chain)
-        found = each(lambda key: self._find(self.store.state(key, mark)), sorted(wanted))
+        found = map_in_threads(lambda key: self._find(self.store.state(key, mark)), sorted(wanted))
         whole = [folder for folder in found if isinstance(folder, Sealed) and folder.manifest.get("complete")]
         damages = [folder for folder in found if isinstance(folder, Damaged)]
         if sum(map(_bytes, whole)) <= READ_THROUGH:
-            read = each(self._read, whole)
+            read = map_in_threads(self._read, whole)
             whole = [folder for folder in read if isinstance(folder, Sealed)]
             damages += [folder for folder in read if isinstance(folder, Damaged)]
         reports = [self._report(damage, repair, STATES) for damage in damages]
@@ -170,8 +172,7 @@ class Ledger:
         folder = self.store.find(self.store.trial(self.run, name))
         if folder is None:
             raise Damaged(self.store.trial(self.run, name), "there is no manifest")
-        record: dict[str, Any] = json.loads(self.store.content(folder, RECORD))
-        return record
+        return read_record(self.store, folder)
 
     def write_plan(self, sweep: Sweep, command: Sequence[str]) -> None:
         """Add this command and its trials to the run's plan. Raises `UserError` where the verdict's terms change."""
@@ -218,11 +219,8 @@ class Ledger:
 
     def failure(self, name: str) -> str | None:
         """Why a trial failed, as its worker noted it."""
-        path = f"{self.store.trial(self.run, name)}/{FAILURE}"
-        try:
-            return str(json.loads(self.store.read(path))["reason"]) if self.store.exists(path) else None
-        except (ValueError, KeyError, TypeError):
-            return f"{FAILURE} is unreadable"
+        failure = read_failure(self.store, self.store.trial(self.run, name))
+        return None if failure is None else failure.reason
 
 
 def check_place(storage: str, run: str) -> Store:

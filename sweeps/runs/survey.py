@@ -5,7 +5,6 @@ Nothing is written, and nothing is asked of the driver: a run can be read while 
 
 from __future__ import annotations
 
-import json
 import time
 from collections import defaultdict
 from collections.abc import Collection, Mapping
@@ -14,8 +13,17 @@ from typing import Any
 
 from analysis.tables.run_plan import find_run
 from lth_trainable.spec.trial_spec import spec_from_dict
-from lth_trainable.store.listing import each, listing
-from lth_trainable.store.store import FAILURE, MANIFEST, PLAN, STATES, Store, damage_by_size, fingerprint_mark
+from lth_trainable.store.store import (
+    FAILURE,
+    MANIFEST,
+    PLAN,
+    STATES,
+    Store,
+    damage_by_size,
+    fingerprint_mark,
+    map_in_threads,
+)
+from lth_trainable.store.trials import read_failure
 from sweeps.planning.plan import Plan, PlannedTrial
 from sweeps.planning.work import needed_by, work_left
 from sweeps.runs.inventory import read_manifest
@@ -111,16 +119,18 @@ def _status(
 def _read_folders(store: Store, run: str, keys: Mapping[str, str | None]) -> _Folders:
     """keys: of the planned trials, by name. Damage is looked for by size alone."""
     sizes: dict[str, dict[str, int]] = defaultdict(dict)
-    for info in listing(store, f"{run}/trials"):
+    for info in store.walk(f"{run}/trials"):
         _, _, folder = info.path.rpartition("/trials/")
         name, _, file = folder.partition("/")
         sizes[name][file] = info.size
     recorded = [name for name in keys if MANIFEST in sizes.get(name, ())]
     failed = [name for name in keys if FAILURE in sizes.get(name, ()) and MANIFEST not in sizes[name]]
-    read = each(lambda name: read_manifest(store, store.trial(run, name)) or {}, recorded)
+    read = map_in_threads(lambda name: read_manifest(store, store.trial(run, name)) or {}, recorded)
     manifests = dict(zip(recorded, read, strict=True))
-    reasons = each(lambda name: failure(store, store.trial(run, name))["reason"], failed)
-    troubled = {name: ("failed", reason) for name, reason in zip(failed, reasons, strict=True)}
+    failures = map_in_threads(lambda name: read_failure(store, store.trial(run, name)), failed)
+    troubled = {  # no note any more: another attempt has just begun
+        name: ("failed", failure.reason if failure else "") for name, failure in zip(failed, failures, strict=True)
+    }
     for name, manifest in manifests.items():
         wrong = _wrong(manifest, sizes[name], keys[name])
         if wrong is not None:
@@ -133,17 +143,6 @@ def _wrong(manifest: Mapping[str, Any], files: Mapping[str, int], key: str | Non
     if wrong is None and key is not None and manifest.get("key") != key:
         return f"its key is {str(manifest.get('key'))[:12]}, the plan's {key[:12]}"
     return wrong
-
-
-def failure(store: Store, path: str) -> dict[str, str]:
-    """Reason and traceback of the last failed attempt at a trial."""
-    try:
-        content = json.loads(store.read(f"{path}/{FAILURE}"))
-        return {"reason": str(content["reason"]), "traceback": str(content.get("traceback", ""))}
-    except FileNotFoundError:  # another attempt has just begun
-        return {"reason": "", "traceback": ""}
-    except (ValueError, KeyError, TypeError):
-        return {"reason": f"{FAILURE} is unreadable", "traceback": ""}
 
 
 def _driver(store: Store, run: str) -> dict[str, Any] | None:
@@ -168,7 +167,7 @@ def _stored(store: Store, marks: Collection[str]) -> set[str]:
     marks: of the fingerprints of the run's trials; states of others are no use to it. Empty: of any.
     """
     files: dict[str, set[str]] = defaultdict(set)
-    for info in listing(store, STATES):
+    for info in store.walk(STATES):
         folder, _, name = info.path.rpartition("/")
         files[folder].add(name)
     complete = (

@@ -11,14 +11,15 @@ from typing import Any
 
 from rich.console import Console
 
-from analysis.text import say, table_of
+from analysis.text import print_line, table_of
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.spec.segments import Segment, segments
 from lth_trainable.spec.trial_spec import spec_from_dict
-from lth_trainable.store.store import FAILURE, HISTORY, RECORD, STATES, Damaged, Store
+from lth_trainable.store.store import HISTORY, STATES, Damaged, Store
+from lth_trainable.store.trials import read_failure, read_record
 from sweeps.planning.plan import Facts
 from sweeps.runs.inventory import damage_in, read_manifest
-from sweeps.runs.survey import Survey, failure
+from sweeps.runs.survey import Survey
 
 TRACEBACK = 12  # last lines that are shown
 _SHOWN = "sparsity_pct", "test_accuracy", "valid_accuracy", "best_valid_accuracy", "test_loss", "valid_loss"
@@ -45,12 +46,13 @@ def about_trial(survey: Survey, name: str) -> dict[str, Any]:
     rows = record["epochs"] if record else _rows(survey, chain)
     manifest = read_manifest(store, path) or {}
     folders = [path, *sorted(set(manifest.get("states", {}).values()))]
+    failure = read_failure(store, path)
     return {
         **asdict(survey.statuses[name]), "key": entry["key"], "why": record.get("reason"),
         "spec": {field: value for field, value in entry["spec"].items() if value is not None},
         "chain": [_about_segment(survey, segment, rows) for segment in chain], "result": record.get("result") or {},
         "epochs_trained": record.get("epochs_trained"), "train_seconds": record.get("train_seconds"),
-        "failure": failure(store, path) if store.exists(f"{path}/{FAILURE}") else None,
+        "failure": asdict(failure) if failure is not None else None,
         "damaged": [f"{folder}: {reason}" for folder in folders for reason in damage_in(store, folder)],
         "set_aside": _set_aside(store, survey.run, name),
     }  # fmt: skip
@@ -59,7 +61,7 @@ def about_trial(survey: Survey, name: str) -> dict[str, Any]:
 def _record(store: Store, path: str) -> dict[str, Any] | None:
     try:
         folder = store.find(path)
-        return dict(json.loads(store.content(folder, RECORD))) if folder else None
+        return read_record(store, folder) if folder else None
     except (Damaged, UserError):
         return None
 
@@ -131,25 +133,25 @@ def _set_aside(store: Store, run: str, name: str) -> list[str]:
 
 def show_trial(to: Console, told: Mapping[str, Any]) -> None:
     reason = told["why"] or told["reason"]
-    say(to, f"{told['trial']}: {told['status']}" + (f": {reason}" if reason else ""))
-    say(to, ", ".join(f"{field} {value}" for field, value in told["spec"].items()))
+    print_line(to, f"{told['trial']}: {told['status']}" + (f": {reason}" if reason else ""))
+    print_line(to, ", ".join(f"{field} {value}" for field, value in told["spec"].items()))
     if told["status"] == "running":
-        say(to, f"at level {told['level']}, epochs trained by it: {told['epochs']:,}")
+        print_line(to, f"at level {told['level']}, epochs trained by it: {told['epochs']:,}")
     if told["epochs_left"]:
-        say(to, f"epochs to train: {told['epochs_left']:,}")
+        print_line(to, f"epochs to train: {told['epochs_left']:,}")
     _show_chain(to, told)
     for name in (name for name in _SHOWN if told["result"].get(name) is not None):
-        say(to, f"{name} {told['result'][name]:.4f}")
+        print_line(to, f"{name} {told['result'][name]:.4f}")
     for name in told["waits_for"]:
-        say(to, f"waits for {name}")
+        print_line(to, f"waits for {name}")
     if told["failure"]:
-        say(to, f"last failure: {told['failure']['reason']}")
+        print_line(to, f"last failure: {told['failure']['reason']}")
         for line in told["failure"]["traceback"].rstrip().splitlines()[-TRACEBACK:]:
-            say(to, f"  {line}")
+            print_line(to, f"  {line}")
     for damage in told["damaged"]:
-        say(to, f"damaged: {damage}; rerun the sweep's command to repair")
+        print_line(to, f"damaged: {damage}; rerun the sweep's command to repair")
     for reason in told["set_aside"]:
-        say(to, f"set aside: {reason}")
+        print_line(to, f"set aside: {reason}")
 
 
 def _show_chain(to: Console, told: Mapping[str, Any]) -> None:
@@ -164,4 +166,6 @@ def _show_chain(to: Console, told: Mapping[str, Any]) -> None:
         )  # fmt: skip
     to.print(table)
     if not told["chain"]:
-        say(to, "planned by an earlier version, which did not write down its data: rerun the command to see its chain")
+        print_line(
+            to, "planned by an earlier version, which did not write down its data: rerun the command to see its chain"
+        )

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from lth_trainable.errors import UserError, bad_value
+from lth_trainable.errors import UserError, bad_value, check_sparsity
 from lth_trainable.registry import make
-from lth_trainable.spec.normalise import check_sparsity
 from sweeps.experiments.expand import check_seeds
 from sweeps.experiments.recipes import RECIPES, Sweep, digits, every_point, find_recipe
 from sweeps.search.axes import Axis, Choice, Range, check_axes

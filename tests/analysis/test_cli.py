@@ -11,9 +11,9 @@ import pytest
 from pyarrow import parquet
 
 from analysis.__main__ import main
+from tests.support.command import ROOT
 from tests.support.records import digits_like, drops, make_run
 
-ROOT = Path(__file__).parents[2]
 ACCURACY = drops({None: 0.965, 64: 0.964, 87.04: 0.966, 92.22: 0.948})
 
 

@@ -19,19 +19,13 @@ from typing import Any
 import pytest
 import yaml
 
-from lth_trainable.errors import UserError
-from sweeps.lth_grid import main
-from sweeps.running.cluster import GROWING, Cluster, fitting
-from sweeps.running.progress import Board, line
-from sweeps.running.resources import Resources
-from sweeps.running.submit import Target, Where, check_launcher_file, check_submittable, where_of, without
+from sweeps.running.cluster import GROWING
+from tests.support.command import ROOT, command, free_ports, hashes
 
 pytest.importorskip("aiohttp", reason="for the cluster extra")
 
-ROOT = Path(__file__).parents[2]
 SMALL = ["digits", "--epochs", "1", "--sparsity", "40", "--rewind-epoch", "0", "--seeds", "1"]
 LONG = ["digits", "--epochs", "20", "--sparsity", "87.04", "--rewind-epoch", "0", "1", "--seeds", "5"]
-FILE = str(ROOT / "cluster.yaml")
 ENVIRONMENT = {
     **os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0",
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -40,7 +34,7 @@ ENVIRONMENT = {
 
 def sweep(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "sweeps.lth_grid", *arguments], capture_output=True, text=True, check=False, cwd=ROOT,
+        command(*arguments), capture_output=True, text=True, check=False, cwd=ROOT,
         timeout=400, env={**ENVIRONMENT, **environment},
     )  # fmt: skip
 
@@ -48,19 +42,6 @@ def sweep(*arguments: str, **environment: str) -> subprocess.CompletedProcess[st
 def summary(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     assert done.returncode == 0, done.stdout + done.stderr
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))
-
-
-def hashes(storage: Path) -> dict[str, Any]:
-    records = (storage / "digits" / "trials").glob("*/record.json")
-    return {p.parent.name: json.loads(p.read_text())["sha256"] for p in records}
-
-
-def free_ports(number: int) -> list[int]:
-    with contextlib.ExitStack() as probes:
-        sockets = [probes.enter_context(socket.socket()) for _ in range(number)]
-        for probe in sockets:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in sockets]
 
 
 @contextlib.contextmanager
@@ -121,7 +102,7 @@ def test_a_command_is_submitted_and_streams_and_returns_the_jobs_exit_code(
 def test_an_interrupt_stops_the_job_which_keeps_what_is_finished(head: dict[str, str], tmp_path: Path) -> None:
     arguments = [*LONG[:-1], "20", "--storage", str(tmp_path), "--json", "--address", head["jobs"]]
     process = subprocess.Popen(
-        [sys.executable, "-m", "sweeps.lth_grid", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True, cwd=ROOT, env=ENVIRONMENT,
     )  # fmt: skip
     deadline = time.monotonic() + 240
@@ -175,7 +156,7 @@ def test_where_an_autoscaler_is_at_work_a_sweep_waits_for_a_node_that_can_take_i
 ) -> None:
     arguments = [*SMALL, "--storage", str(tmp_path), "--json", "--cpus-per-trial", "3", "--address", head["gcs"]]
     process = subprocess.Popen(
-        [sys.executable, "-m", "sweeps.lth_grid", *arguments], cwd=ROOT, text=True, stdout=subprocess.PIPE,
+        command(*arguments), cwd=ROOT, text=True, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, env={**ENVIRONMENT, GROWING: "1"},
     )  # fmt: skip
     assert process.stdout is not None
@@ -343,12 +324,12 @@ def test_three_nodes_give_what_one_machine_gives_with_one_of_them_killed_too(tmp
     local, whole, killed = (tmp_path / name for name in ("local", "whole", "killed"))
     summary(sweep(*LONG, "--storage", str(local), "--json"))
     with three_nodes() as cluster:
-        arguments = [*LONG, "--json", "--cluster", FILE]
+        arguments = [*LONG, "--json", "--cluster", str(ROOT / "cluster.yaml")]
         done = sweep(*arguments, "--storage", str(whole), RAY_ADDRESS=cluster.address)
         assert summary(done)["done"] == 15 and "3 nodes, 0/2 GPUs" in done.stdout
         assert hashes(whole) == hashes(local)
         process = subprocess.Popen(
-            [sys.executable, "-m", "sweeps.lth_grid", *arguments, "--storage", str(killed)], cwd=ROOT, text=True,
+            command(*arguments, "--storage", str(killed)), cwd=ROOT, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**ENVIRONMENT, "RAY_ADDRESS": cluster.address},
         )  # fmt: skip
         deadline = time.monotonic() + 240
@@ -360,152 +341,3 @@ def test_three_nodes_give_what_one_machine_gives_with_one_of_them_killed_too(tmp
         assert process.returncode == 0, out
         assert json.loads(out.strip().splitlines()[-1])["done"] == 15
     assert hashes(killed) == hashes(local)
-
-
-def test_trials_fit_on_a_node_by_cores_and_by_parts_of_gpus() -> None:
-    node = {"CPU": 8.0, "GPU": 2.0, "memory": 1e9}
-    assert fitting(node, Resources(cpus=3)) == 2
-    assert fitting(node, Resources(cpus=1, gpus=0.25)) == 8
-    assert fitting(node, Resources(cpus=1, gpus=1)) == 2
-    assert fitting({"memory": 1e9}, Resources()) == fitting({"CPU": 4.0}, Resources(gpus=0.5)) == 0
-
-
-def test_the_plain_line_shows_the_cluster() -> None:
-    assert line(Board(planned=1, cluster="3 nodes, 2/4 GPUs")).endswith("3 nodes, 2/4 GPUs")
-    assert "node" not in line(Board(planned=1))
-
-
-# -- where a command runs --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("options", "ray_address", "where"),
-    [
-        ({}, "127.0.0.1:6379", Where.LOCAL),
-        ({"cluster": Path("c.yaml")}, "127.0.0.1:6379", Where.CONNECT),
-        ({"cluster": Path("c.yaml")}, "http://head:8265", Where.SUBMIT),
-        ({"cluster": Path("c.yaml")}, None, Where.SUBMIT),
-        ({"address": "auto"}, None, Where.CONNECT),
-        ({"address": "10.0.0.1:6379"}, None, Where.CONNECT),
-        ({"address": "http://head:8265"}, "127.0.0.1:6379", Where.SUBMIT),
-        ({"address": "http://head:8265", "cluster": Path("c.yaml")}, None, Where.SUBMIT),
-    ],
-)
-def test_where_a_command_runs(
-    options: dict[str, Any], ray_address: str | None, where: Where, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("sweeps.running.submit.address_of_local_node", lambda: None)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    if ray_address is not None:
-        monkeypatch.setenv("RAY_ADDRESS", ray_address)
-    assert where_of(Target(**options)) is where
-
-
-def test_a_head_on_this_machine_is_one_that_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"127.0.0.1:{server.getsockname()[1]}"
-        monkeypatch.setattr("sweeps.running.submit.address_of_local_node", lambda: address)
-        assert where_of(Target(cluster=Path("c.yaml"))) is Where.CONNECT
-    assert where_of(Target(cluster=Path("c.yaml"))) is Where.SUBMIT, "the file of a head that has gone"
-
-
-BAD = [
-    (["--cluster", FILE], "a job has a working directory of its own"),
-    (["--cluster", "none.yaml", "--storage", "/shared/runs"], "there is no such file"),
-    (["--address", "http://127.0.0.1:1", "--storage", "/shared/runs"], "no job server answers at http://127.0.0.1:1"),
-    (["--address", "http://127.0.0.1:1", "--cpus-per-trial", "0"], "at least 1"),
-]
-
-
-@pytest.mark.parametrize(("arguments", "message"), BAD, ids=[" ".join(a) for a, _ in BAD])
-def test_what_cannot_be_submitted_exits_with_2(
-    arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("sweeps.running.submit.address_of_local_node", lambda: None)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr("sweeps.running.submit.brought_up", lambda *_: pytest.fail("it would cost money"))
-    assert main([*SMALL, *arguments]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ") and message in error and error.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("a: [", "it is no YAML: while parsing"),
-        ("", "None is not of type 'object'"),
-        ("cluster_name: a\n", "'provider' is a required property"),
-        ("cluster_name: a\nprovider: {type: aws}\nmax_worker: 3\n", "('max_worker' was unexpected)"),
-        (
-            "cluster_name: a\nprovider: {type: aws}\navailable_node_types: {head: {node_config: {}, resources: 3}}\n",
-            "available_node_types.head.resources: 3 is not of type 'object'",
-        ),
-    ],
-)
-def test_a_launcher_file_with_a_slip_is_one_line_before_anything_is_brought_up(
-    text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("sweeps.running.submit.address_of_local_node", lambda: None)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr("sweeps.running.submit.brought_up", lambda *_: pytest.fail("it would cost money"))
-    (tmp_path / "mine.yaml").write_text(text)
-    assert main([*SMALL, "--storage", str(tmp_path), "--cluster", str(tmp_path / "mine.yaml")]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: cluster: found") and message in error and error.count("\n") == 1
-
-
-def test_the_launcher_files_of_repository_and_docs_are_accepted(tmp_path: Path) -> None:
-    check_launcher_file(Path(FILE))
-    (tmp_path / "lab.yaml").write_text(
-        (ROOT / "docs" / "clusters.md").read_text().split("```yaml\n")[1].split("```")[0]
-    )
-    check_launcher_file(tmp_path / "lab.yaml")
-
-
-def test_a_head_that_does_not_answer_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray tries for minutes, and tells of each attempt."""
-    monkeypatch.setattr("ray.init", lambda **_: pytest.fail("it would try for minutes"))
-    (port,) = free_ports(1)
-    with pytest.raises(UserError, match=f"no Ray cluster answers at 127.0.0.1:{port} .*refused"):
-        Cluster.connect(f"127.0.0.1:{port}", Resources(), print)
-
-
-def test_without_the_extra_a_cluster_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sweeps.running.submit._is_installed", lambda name: False)
-    with pytest.raises(ValueError, match=r"pip install 'lottery-sweep\[cluster\]'"):
-        check_submittable(Target(address="http://head:8265", storage="/shared/runs"))
-
-
-def test_the_flag_that_submitted_is_not_submitted() -> None:
-    given = ["digits", "--address", "http://a", "--seeds", "1", "--address=http://b"]
-    assert without(given, "--address") == ["digits", "--seeds", "1"]
-
-
-# -- cluster.yaml ----------------------------------------------------------------------------------------------------
-
-
-def test_the_shipped_file_is_what_rays_schema_and_its_aws_provider_accept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As `ray up` does before it starts the first machine, against moto's AWS."""
-    moto = pytest.importorskip("moto", reason="for the test extra")
-    boto3 = pytest.importorskip("boto3", reason="for the test extra")
-    import jsonschema
-    import ray.autoscaler
-    from ray.autoscaler.sdk import bootstrap_config
-
-    monkeypatch.setenv("HOME", str(tmp_path))  # for the key pair
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    (tmp_path / ".ssh").mkdir()
-    config = yaml.safe_load(Path(FILE).read_text())
-    jsonschema.validate(config, json.loads(Path(ray.autoscaler.__file__).with_name("ray-schema.json").read_text()))
-    with moto.mock_aws():
-        boto3.client("iam").create_instance_profile(InstanceProfileName="lottery-sweep")
-        ready = bootstrap_config(config, no_config_cache=True)
-    worker, first = (ready["available_node_types"][name] for name in ("gpu_worker", "head"))
-    assert (worker["min_workers"], worker["max_workers"]) == (0, 4)
-    assert {name: worker["resources"][name] for name in ("CPU", "GPU")} == {"CPU": 4, "GPU": 1}
-    assert worker["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
-    assert first["resources"]["CPU"] == 0 and ready["idle_timeout_minutes"] == 5
-    assert worker["node_config"]["SubnetIds"] and first["node_config"]["KeyName"]

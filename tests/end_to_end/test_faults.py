@@ -19,15 +19,15 @@ import pytest
 
 from lth_trainable.errors import UserError
 from sweeps.running.ray_process import start_ray
+from tests.support.command import ROOT, command, hashes
 
-ROOT = Path(__file__).parents[2]
 ARGUMENTS = ["digits", "--epochs", "20", "--sparsity", "64", "87.04", "--rewind-epoch", "0", "1", "--seeds", "3"]
 KILLS = 20
 
 
 def start(storage: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "sweeps.lth_grid", *ARGUMENTS, "--storage", str(storage), "--json"], cwd=ROOT,
+        command(*ARGUMENTS, "--storage", str(storage), "--json"), cwd=ROOT,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
 
@@ -36,11 +36,6 @@ def finish(process: subprocess.Popen[str]) -> dict[str, Any]:
     out, err = process.communicate(timeout=280)
     assert process.returncode == 0, out + err
     return dict(json.loads(out.strip().splitlines()[-1]))
-
-
-def hashes(storage: Path) -> dict[str, Any]:
-    records = (storage / "digits" / "trials").glob("*/record.json")
-    return {p.parent.name: json.loads(p.read_text())["sha256"] for p in records}
 
 
 def sealed(storage: Path) -> dict[str, float]:
@@ -174,8 +169,7 @@ def test_two_drivers_on_one_storage_do_not_harm_each_other(tmp_path: Path, undis
     )  # type: ignore[union-attr]  # fmt: skip
     finish(first)
     finish(second)
-    records = (tmp_path / "other" / "trials").glob("*/record.json")
-    assert hashes(tmp_path) == undisturbed == {p.parent.name: json.loads(p.read_text())["sha256"] for p in records}
+    assert hashes(tmp_path) == undisturbed == hashes(tmp_path, "other")
     assert not list(tmp_path.glob("**/quarantine/*"))
 
 

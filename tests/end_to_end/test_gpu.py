@@ -15,10 +15,11 @@ from lth_trainable.pruning.criteria import CRITERIA, needs_inputs
 from lth_trainable.pruning.layers import prunable_layers
 from lth_trainable.pruning.pruner import Pruner
 from lth_trainable.spec.trial_spec import TrialSpec
-from lth_trainable.store.store import Store, load_masks, load_trial
+from lth_trainable.store.store import Store
+from lth_trainable.store.trials import load_masks, load_trial
 from lth_trainable.training.execution import Execution
 from lth_trainable.training.run import run_trial
-from tests.lth_trainable.pruning.test_sparsify import callback, learner, masked
+from tests.support.callback import callback, learner, masked
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

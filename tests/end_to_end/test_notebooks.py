@@ -18,10 +18,10 @@ from nbclient import NotebookClient
 from PIL import Image, ImageColor
 
 import analysis
-from analysis.figures.accuracy import THEMES
 from analysis.figures.gallery import Material, drawn
+from analysis.figures.style import THEMES
+from tests.support.command import ROOT
 
-ROOT = Path(__file__).parents[2]
 NOTEBOOK, PAGE = ROOT / "notebooks" / "lottery_tickets.ipynb", ROOT / "docs" / "callback.md"
 ANALYSIS, SMALL_RUN = ROOT / "notebooks" / "sweep_analysis.ipynb", ROOT / "tests" / "data" / "digits_small"
 SECONDS = 300  # for one cell, on a busy machine; the whole takes a tenth of it

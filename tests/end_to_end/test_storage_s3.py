@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,19 @@ import analysis
 from analysis.tables import index, records
 from analysis.tables import parquet as frames
 from lth_trainable.store.store import RECORD as RECORD_FILE
-from lth_trainable.store.store import Store, load_trial, open_run, to_json
+from lth_trainable.store.store import Store, to_json
+from lth_trainable.store.trials import load_trial, open_run
 from sweeps.lth_grid import main
 from sweeps.running.log_feed import Loggers
 from sweeps.search.searches import find_search
 from sweeps.search.study import Study
+from tests.support.command import ROOT, command
+from tests.support.curves import RECORD, ROWS, SPEC, check_curves, curves
 from tests.support.records import ladder, plan, record
-from tests.sweeps.running.test_logs import RECORD, ROWS, SPEC, check_curves, curves
 
 boto3 = pytest.importorskip("boto3", reason="for the test extra")
 pytest.importorskip("moto.server", reason="for the test extra")
 
-ROOT = Path(__file__).parents[2]
 SMALL = ["digits", "--epochs", "1", "--sparsity", "40", "--rewind-epoch", "0", "--json"]
 BUCKET = "tickets"
 CREDENTIALS = {
@@ -61,7 +61,7 @@ def objects(server: str, prefix: str) -> dict[str, str]:
 
 def sweep(storage: str, *arguments: str, **environment: str) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-m", "sweeps.lth_grid", *SMALL, *arguments, "--storage", storage],
+        command(*SMALL, *arguments, "--storage", storage),
         capture_output=True, text=True, check=False, cwd=ROOT, timeout=300, env={**os.environ, **environment},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
@@ -151,7 +151,7 @@ def test_a_storage_that_cannot_be_used_is_refused(
     server: str, storage: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{server}")
-    monkeypatch.setattr("sweeps.lth_grid.launch", lambda *_: pytest.fail("Ray would start"))
+    monkeypatch.setattr("sweeps.cli.job.launch", lambda *_: pytest.fail("Ray would start"))
     assert main([*SMALL, "--storage", storage]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: storage: ") and message in error and error.count("\n") == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from analysis.barriers.copies import Job, Settings
+from analysis.barriers.copies import BarrierJob, Settings
 from analysis.barriers.targets import choose
 from analysis.tables.run_plan import find_run, read_plan
 from lth_trainable.data.datasets import load_dataset
@@ -54,4 +54,4 @@ def start_of(run: Path, which: str, dense: bool = False) -> Start:
     store, name = find_run(run)
     choice = choose(store, name, read_plan(store, name), [(TICKETS | CONTROLS)[which].name], 1)
     (target,) = [target for target in choice.targets if target.is_dense == dense]
-    return Job(store, name, target, Settings()).start
+    return BarrierJob(store, name, target, Settings()).start

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from analysis.gather import tabulate
+from analysis.labels import group_name, ladder_name
 from analysis.tables.records import Found
 from analysis.tables.run_plan import Rule, RunPlan
-from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.spec.naming import trial_name
+from lth_trainable.spec.trial_spec import TrialSpec, usual_values
 from lth_trainable.store.store import RECORD, Store, to_json
 
 DATA = "d" * 64
@@ -151,15 +153,21 @@ def trial_rows(specs: Sequence[TrialSpec], accuracy: Accuracy, **changes: Any) -
     return [row | changes for row in rows.to_pylist()]
 
 
+def with_fields(row: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
+    """The row of another trial, which has these spec fields in place of the row's own."""
+    other = {**row, **fields}
+    name = trial_name(other, usual_values(other))
+    return other | {"trial": name, "group": group_name(name), "ladder": ladder_name(name)}
+
+
 def control_rows(rows: Sequence[Mapping[str, Any]], control: str, ahead_pp: Sequence[float]) -> list[dict[str, Any]]:
     """A control of every ticket among `rows`, which is ahead of it by this much, in pp by seed."""
     found = []
     for row in rows:
         if row["control"] == "none":
-            parts = row["trial"].split("-")
             accuracy = row["test_accuracy"] - ahead_pp[row["seed"]] / 100
-            changes = {"trial": "-".join([*parts[:-1], control, parts[-1]]), "control": control}
-            found.append(row | changes | {"test_accuracy": accuracy, "early_stop_test_accuracy": accuracy})
+            changes = {"test_accuracy": accuracy, "early_stop_test_accuracy": accuracy}
+            found.append(with_fields(row, control=control) | changes)
     return found
 
 

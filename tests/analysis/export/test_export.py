@@ -23,7 +23,8 @@ from lth_trainable.data.datasets import load_dataset
 from lth_trainable.models.networks import MODELS, build
 from lth_trainable.pruning.ticket import Ticket
 from lth_trainable.spec.trial_spec import TrialSpec
-from lth_trainable.store.store import Store, load_trial, to_json
+from lth_trainable.store.store import Store, to_json
+from lth_trainable.store.trials import load_trial
 from lth_trainable.training.run import run_trial
 from tests.support.records import plan
 

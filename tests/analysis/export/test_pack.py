@@ -22,7 +22,8 @@ from analysis.export.load_ticket import masked_weights, provenance
 from lth_trainable.data.datasets import load_dataset
 from lth_trainable.errors import UserError
 from lth_trainable.spec.trial_spec import TrialSpec
-from lth_trainable.store.store import FAILURE, Store, load_trial, to_json
+from lth_trainable.store.store import FAILURE, Store, to_json
+from lth_trainable.store.trials import load_trial
 from lth_trainable.training.run import run_trial
 from tests.support.records import dense, digits_like, drops, ladder, make_run, paired, plan
 
@@ -117,7 +118,7 @@ def test_the_same_run_gives_the_same_bytes_with_nobodys_name_or_time(trained: Pa
 def test_weights_that_are_gone_are_named(trained: Path, tmp_path: Path) -> None:
     run = shutil.copytree(trained.parent, tmp_path / "moved") / "run"
     shutil.rmtree(run.parent / "states")
-    with pytest.raises(UserError, match=r"weights are missing.*rerun the sweep's command, or --tickets none"):
+    with pytest.raises(UserError, match=r"weights are missing.*rerun the sweep's command, or use --tickets none"):
         pack(run, tmp_path / "a.tar.gz")
     assert not (tmp_path / "a.tar.gz").exists() and not list(tmp_path.glob(".pack-*"))
     folder = unpack(pack(run, tmp_path / "a.tar.gz", ("none",)).path, tmp_path / "elsewhere")
@@ -143,9 +144,9 @@ def test_the_command(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     [
         (["nowhere"], "error: RUN: found"),
         (["run", "--out", "run.zip"], "expected a file name that ends in .tar.gz or .tgz"),
-        (["run", "--out", "no/where.tar.gz"], "no folder to put it in"),
+        (["run", "--out", "no/where.tar.gz"], "a folder that does not exist"),
         (["run", "--tickets", "bets"], "near it: best"),
-        (["run", "--tickets", "all", "best"], "it by itself"),
+        (["run", "--tickets", "all", "best"], "that word alone"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_2(
@@ -177,7 +178,7 @@ def test_best_is_the_sparsest_that_matches_one_a_seed(tmp_path: Path) -> None:
     names, why = chosen(tmp_path, digits_like(), accuracy)
     assert len(names) == 5 and {name.rpartition("-seed")[2] for name in names} == set("01234")
     assert len({name.rpartition("-seed")[0] for name in names}) == 1 and "-s87.04-" in names[0]
-    assert "sparsest tickets of the verdict 'matches dense'" in why or "'beats dense'" in why
+    assert "sparsest tickets with the verdict 'matches dense'" in why or "'beats dense'" in why
 
 
 DIFFERENCES: Mapping[float | None, Sequence[float]] = {64.0: (-9, -1, -5, -3, -7), 87.04: (-2, -4, -3, -6, -5)}

@@ -16,16 +16,15 @@ import pytest
 import analysis
 from analysis.__main__ import main
 from analysis.figures import curves
-from analysis.figures.accuracy import THEMES, accuracy_figure
+from analysis.figures.accuracy import accuracy_figure
 from analysis.figures.controls import controls_figure
 from analysis.figures.early_stop import stops
 from analysis.figures.gallery import Material, drawn
 from analysis.figures.layers import strips
 from analysis.figures.overlap import _both, overlap_figure, overlap_series
-from analysis.figures.style import MOST_PANELS
-from analysis.figures.training import _palette, courses, training_figure
-from analysis.report.html import report_html
-from analysis.report.savings import savings
+from analysis.figures.style import MOST_PANELS, THEMES
+from analysis.figures.training import _palette, learning_curves, training_figure
+from analysis.report.html import report_html, savings
 from analysis.tables.parquet import Frames, as_rows, to_frames
 from analysis.tables.run_plan import Rule, RunPlan
 from analysis.tables.schema import TABLES, table
@@ -73,9 +72,9 @@ def test_training_curves_are_means_over_the_seeds_of_the_last_level(frames: Fram
         "trial": [done.trial.iloc[1]] * 4, "level": [0, 1, 1, 1], "epoch": [9, 3, 4, 5],
         "valid_accuracy": [0.1, 0.5, 0.6, 0.7],
     })  # fmt: skip
-    (course,) = courses(dataclasses.replace(frames, epochs=epochs)).values()
-    assert [level.mean for level in course] == pytest.approx([50, 60, 70])
-    everything = courses(frames)
+    (curve,) = learning_curves(dataclasses.replace(frames, epochs=epochs)).values()
+    assert [level.mean for level in curve] == pytest.approx([50, 60, 70])
+    everything = learning_curves(frames)
     group = frames.trials.group.iloc[0]
     mean = 100 * frames.trials[frames.trials.group == group].valid_accuracy.mean()
     assert everything[group][-1].mean == pytest.approx(mean)

@@ -20,7 +20,8 @@ from analysis import labels
 from analysis import text as text_of
 from analysis.figures import curves
 from analysis.figures import spacing as layout
-from analysis.figures.accuracy import accuracy_figure, to_png, to_svg
+from analysis.figures.accuracy import accuracy_figure
+from analysis.figures.style import to_png, to_svg
 from analysis.report.html import inline_svg
 from analysis.report.terminal import claims_table, status_line, verdict_view
 from analysis.tables import schema
@@ -41,6 +42,7 @@ from tests.support.records import (
     with_early_stop,
     without_early_stop,
 )
+from tests.support.svg import texts
 
 DIGITS = drops({None: 0.965, 64: 0.964, 87.04: 0.966, 92.22: 0.948})
 EMPTY = {name: schema.table(name, []) for name in schema.TABLES if name != "verdicts"}
@@ -76,13 +78,12 @@ def test_svg_bytes_are_deterministic_and_text_is_text(digits: Path) -> None:
     first = to_svg(accuracy_figure(frames))
     assert first == to_svg(accuracy_figure(analysis.load(digits)))
     assert first != to_svg(accuracy_figure(frames, theme="dark"))
-    text = first.decode()
-    assert re.findall(r"<text[^>]*>(.*?)</text>", text, flags=re.DOTALL)
+    assert b"<dc:date>" not in first
+    found = texts(first)
     for label in ("rewind epoch 0", "rewind epoch 1", "dense", "weights remaining (%, log scale)"):
-        assert f">{label}<" in text
-    assert "<dc:date>" not in text
+        assert label in found
     for tick in ("100", "36", "13", "7.8"):
-        assert f">{tick}<" in text
+        assert tick in found
 
 
 @pytest.mark.parametrize(("theme", "dark"), [("light", False), ("dark", True)])
@@ -242,12 +243,13 @@ def test_the_recipes_own_question_is_asked(tmp_path: Path) -> None:
 
 def test_inline_svg_loses_what_html_does_not_need() -> None:
     svg = b"""<?xml version="1.0"?><!DOCTYPE svg>
-<svg xmlns:xlink="http://a/b" width="10pt" height="5pt" viewBox="0 0 1 1" xmlns="http://c"><metadata><x/></metadata>
-<defs><path id="m1"/></defs><use xlink:href="#m1" clip-path="url(#m1)"/></svg>"""
-    assert inline_svg(svg, "dark").split() == [
-        "<svg", 'viewBox="0', "0", "1", '1">', "<defs><path", 'id="dark-m1"/></defs><use', 'xlink:href="#dark-m1"',
-        'clip-path="url(#dark-m1)"/></svg>',
-    ]  # fmt: skip
+<svg xmlns:xlink="http://www.w3.org/1999/xlink" width="10pt" height="5pt" viewBox="0 0 1 1"
+ xmlns="http://www.w3.org/2000/svg"><metadata><x/></metadata>
+<defs><path id="m1"/></defs><use xlink:href="#m1" clip-path="url(#m1)" style="stroke: #0072b2"/></svg>"""
+    assert inline_svg(svg, "dark") == (
+        '<svg viewBox="0 0 1 1"><defs><path id="dark-m1" /></defs><use xlink:href="#dark-m1" '
+        'clip-path="url(#dark-m1)" style="stroke: var(--figure-series-0)" /></svg>'
+    )
 
 
 # -- the terminal ------------------------------------------------------------------------------------------------------

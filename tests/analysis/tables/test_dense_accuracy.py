@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from analysis.tables import schema
-from analysis.tables.dense_accuracy import COLUMNS, epochs_to_dense_accuracy
+from analysis.tables.record_rows import COLUMNS, epochs_to_dense_accuracy
 from lth_trainable.spec.trial_spec import TrialSpec
 from tests.support.records import trial_rows
 

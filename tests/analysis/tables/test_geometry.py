@@ -20,7 +20,8 @@ from analysis.tables import geometry
 from analysis.tables.exclusions import change_exclusions
 from analysis.tables.overlaps import MEMBERS, find_families
 from lth_trainable.spec.trial_spec import TrialSpec
-from lth_trainable.store.store import MASKS, Store, load_masks, load_trial, to_json
+from lth_trainable.store.store import MASKS, Store, to_json
+from lth_trainable.store.trials import load_masks, load_trial
 from lth_trainable.training.run import run_trial
 from tests.support.records import dense, ladder, plan, trial_rows
 

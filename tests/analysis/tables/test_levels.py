@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import analysis
-from analysis.tables.levels import level_rows
+from analysis.tables.record_rows import level_rows
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.store import Store, to_json
 from lth_trainable.training.run import run_trial

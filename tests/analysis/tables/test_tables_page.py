@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from analysis.commands.tables_page import MARKER, columns
 from analysis.tables import geometry, overlaps
 from analysis.tables import parquet as frames
 from analysis.tables.schema import TABLES
+from tests.support.command import ROOT
 
-PAGE = (Path(__file__).parents[3] / "docs" / "tables.md").read_text()
+PAGE = (ROOT / "docs" / "tables.md").read_text()
 
 
 def test_the_columns_are_those_of_the_schemas() -> None:

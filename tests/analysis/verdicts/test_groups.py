@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
+from analysis.labels import group_name, ladder_name
 from analysis.verdicts import baselines
 from analysis.verdicts.baselines import Candidate, find_candidates
-from analysis.verdicts.groups import Pairs, find_groups, group_name, ladder_name, pair_up
+from analysis.verdicts.groups import Pairs, find_groups, pair_up
 from lth_trainable.spec.trial_spec import TrialSpec
-from tests.support.records import control_rows, dense, digits_like, ladder, trial_rows, with_early_stop
+from tests.support.records import control_rows, dense, digits_like, ladder, trial_rows, with_early_stop, with_fields
 
 FIVE = (0, 0, 0, 0, 0)
 
@@ -39,8 +40,8 @@ def test_names_lose_seeds_and_target_only() -> None:
     spec = TrialSpec(target_sparsity_pct=87.04, order_seed=4, lr=0.01, seed=3)
     assert spec.name == "digits-lenet_300_100-imp-s87.04-r0-lr0.01-order4-seed3"
     assert group_name(spec.name) == "digits-lenet_300_100-imp-s87.04-r0-lr0.01"
-    assert ladder_name(group_name(spec.name)) == "digits-lenet_300_100-imp-r0-lr0.01"
-    assert ladder_name(group_name(dense()[0].name)) == "digits-lenet_300_100-dense"
+    assert ladder_name(group_name(spec.name)) == ladder_name(spec.name) == "digits-lenet_300_100-imp-r0-lr0.01"
+    assert ladder_name(dense()[0].name) == "digits-lenet_300_100-dense"
 
 
 def test_fields_that_a_dense_baseline_must_share() -> None:
@@ -104,7 +105,7 @@ def test_a_small_dense_network_is_no_dense_baseline_and_belongs_to_the_ticket_of
     rows = trial_rows([*dense(), *ladder(64, 87.04)], lambda spec: 0.9)
     kept = {row["target_sparsity_pct"]: row["n_kept"] for row in rows}
     narrow = [
-        row | {"width_pct": width, "n_weights": n, "trial": row["trial"].replace("dense", f"dense-w{width:g}")}
+        with_fields(row, width_pct=width) | {"n_weights": n}
         for width, n in ((40.0, round(kept[64.0] * 1.03)), (35.0, round(kept[64.0] * 0.94)), (9.0, 2 * kept[87.04]))
         for row in rows
         if row["control"] == "dense"

@@ -26,9 +26,8 @@ from lth_trainable import (
 )
 from lth_trainable.pruning.layers import PRUNABLE, left_out, prunable_layers
 from lth_trainable.pruning.pruner import Pruner
-from tests.lth_trainable.pruning.test_fastai import zeros_hold
-from tests.lth_trainable.pruning.test_sparsify import callback, learner, tensors
 from tests.plugins import tiny_cnn
+from tests.support.callback import callback, learner, tensors, zeros_hold
 
 
 def test_tied_weights_count_once_and_frozen_groups_are_pruned(capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,8 +25,8 @@ from lth_trainable.pruning.granularity import GRANULARITIES
 from lth_trainable.pruning.layers import prunable_layers
 from lth_trainable.pruning.masks import count_zeros
 from lth_trainable.pruning.pruner import Pruner
-from tests.lth_trainable.pruning.test_sparsify import Spy, callback, learner, masked
 from tests.plugins import tiny_cnn
+from tests.support.callback import Spy, callback, learner, masked
 
 
 def zeros_pct(cb: SparsifyCallback) -> float:

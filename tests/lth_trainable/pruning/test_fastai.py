@@ -23,11 +23,8 @@ from torch import nn
 
 from lth_trainable import Schedule, SparsifyCallback, UserError, sched_one_shot
 from lth_trainable.pruning.keep_mask import KeepMask
-from tests.lth_trainable.pruning.test_sparsify import callback, learner, masked, tensors
-
-
-def zeros_hold(cb: SparsifyCallback) -> bool:
-    return all(bool((weight.detach()[~mask] == 0).all()) for _, weight, mask in masked(cb))
+from tests.support.callback import callback, learner, masked, tensors, zeros_hold
+from tests.support.command import ROOT
 
 
 @pytest.mark.parametrize("extra", [
@@ -99,7 +96,7 @@ def test_save_model_and_early_stopping(tmp_path: Path) -> None:
     learn, cb = learner(metrics=accuracy), callback(80, schedule=Schedule(sched_one_shot, start_pct=0.1), lth=True)
     learn.fit(20, 1e-9, cbs=[cb, EarlyStoppingCallback(monitor="accuracy", patience=2, min_delta=0.5)])
     assert len(learn.recorder.values) < 20 and cb.pruner.sparsity_pct == pytest.approx(80, abs=0.2)
-    assert zeros_hold(cb) and learn.keep_mask.owner is None
+    assert zeros_hold(cb) and learn.keep_mask.is_independent
 
 
 def test_zeros_stay_after_the_fit_until_they_are_released() -> None:
@@ -216,7 +213,7 @@ DDP = """
 import os, sys, torch, torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from lth_trainable import *
-from tests.lth_trainable.pruning.test_sparsify import learner, callback
+from tests.support.callback import learner, callback
 rank = int(sys.argv[1])
 os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=sys.argv[2])
 dist.init_process_group("gloo", rank=rank, world_size=2)
@@ -237,10 +234,9 @@ def test_two_processes_find_the_same_masks(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    root = Path(__file__).parents[3]
     processes = [
         subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", DDP, str(rank), port, str(tmp_path / f"{rank}.pt")], cwd=root,
+            [sys.executable, "-W", "ignore", "-c", DDP, str(rank), port, str(tmp_path / f"{rank}.pt")], cwd=ROOT,
             stderr=subprocess.PIPE, text=True,
         )
         for rank in (0, 1)

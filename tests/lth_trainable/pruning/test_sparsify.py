@@ -3,7 +3,6 @@ from __future__ import annotations
 import builtins
 import contextlib
 import io
-from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -11,7 +10,6 @@ import pytest
 import torch
 from fastai.callback import schedule as _lr_find  # noqa: F401
 from fastai.callback.core import Callback
-from fastai.learner import Learner
 from fastai.optimizer import SGD, Adam, RMSProp
 from torch import nn
 
@@ -27,7 +25,6 @@ from lth_trainable import (
     sched_one_shot,
 )
 from lth_trainable.data.datasets import load_dataset
-from lth_trainable.data.loaders import resident_loaders
 from lth_trainable.errors import UserError
 from lth_trainable.models.networks import lenet_300_100, resnet18
 from lth_trainable.pruning.criteria import CRITERIA
@@ -35,46 +32,7 @@ from lth_trainable.pruning.layers import prunable_layers
 from lth_trainable.pruning.masks import count_zeros
 from lth_trainable.pruning.pruner import Pruner, report
 from tests.plugins import tiny_cnn
-
-
-def learner(model: nn.Module | None = None, **settings: Any) -> Learner:
-    data = load_dataset("digits")
-    torch.manual_seed(0)
-    model = model or tiny_cnn(data.shape, 10)
-    learn = Learner(resident_loaders(data, batch_size=230, order_seed=0), model, **settings)
-    learn.remove_cbs([cb for cb in learn.cbs if type(cb).__name__ == "ProgressCallback"])
-    learn.logger = silent
-    return learn
-
-
-def silent(*_: Any) -> None:
-    """A logger that says nothing, and pickles."""
-
-
-def callback(sparsity: float = 50, schedule: Schedule | None = None, **settings: Any) -> SparsifyCallback:
-    schedule = schedule or Schedule(sched_iterative, start_pct=0.25)
-    return SparsifyCallback(sparsity, "weight", "local", large_final, schedule, **{"verbose": False, **settings})
-
-
-def masked(cb: SparsifyCallback) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
-    for layer in cb.pruner.layers:
-        yield layer.name, layer.weight, torch.from_numpy(cb.pruner.in_force[layer.parameter_name])
-
-
-def tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {n: t.detach().clone() for n, t in (*model.named_parameters(), *model.named_buffers())}
-
-
-class Spy(Callback):
-    """Looks at the weights before every forward pass of the training."""
-
-    order = 50
-
-    def __init__(self, look: Any) -> None:
-        self.look = look
-
-    def before_batch(self) -> None:
-        self.look()
+from tests.support.callback import Spy, callback, learner, masked, tensors
 
 
 def test_the_tutorials_lines() -> None:

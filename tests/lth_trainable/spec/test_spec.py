@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from lth_trainable.errors import UserError
+from lth_trainable.errors import UserError, check_sparsity
 from lth_trainable.models.networks import MODELS
 from lth_trainable.registry import lookup
-from lth_trainable.spec.normalise import check_sparsity
 from lth_trainable.spec.trial_spec import TrialSpec, spec_from_dict
 
 GOLDEN = Path(__file__).parent / "golden" / "keys.json"

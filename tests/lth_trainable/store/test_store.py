@@ -8,7 +8,8 @@ import pytest
 from pyarrow import fs
 
 from lth_trainable.errors import UserError
-from lth_trainable.store.store import MANIFEST, Damaged, Store, open_run
+from lth_trainable.store.store import MANIFEST, Damaged, Store
+from lth_trainable.store.trials import open_run
 
 FILES = {"a.bin": b"abc", "b.bin": b"\x00" * 1000}
 

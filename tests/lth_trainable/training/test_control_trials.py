@@ -19,12 +19,13 @@ from lth_trainable.seeds import derive_seed
 from lth_trainable.spec.segments import Segment, recorded_keys, rewind_key, segments
 from lth_trainable.spec.trial_spec import TrialSpec, spec_from_dict
 from lth_trainable.store.record import Identity, can_record
-from lth_trainable.store.store import Store, load_masks, load_trial
+from lth_trainable.store.store import Store
+from lth_trainable.store.trials import load_masks, load_trial
 from lth_trainable.training.run import Keep, run_trial
 from sweeps.planning.work import work_left
-from tests.end_to_end.test_sharing import plan_of
-from tests.lth_trainable.training.test_rewinds import BASE, COLUMNS, differing, watched
 from tests.support.plans import planned
+from tests.support.runs import plan_of
+from tests.support.watch import BASE, COLUMNS, differing, watched
 
 TICKETS: dict[str, dict[str, Any]] = {
     "imp, epoch 5": {"target_sparsity_pct": 64, "rewind_epoch": 5},

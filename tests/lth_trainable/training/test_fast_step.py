@@ -19,8 +19,8 @@ from lth_trainable.training import cuda_graphs as fast_step
 from lth_trainable.training.cuda_graphs import RateOnDevice
 from lth_trainable.training.execution import Execution
 from lth_trainable.training.run import run_trial
-from tests.end_to_end.test_sharing import GRIDS
 from tests.plugins import tiny_cnn
+from tests.support.grids import GRIDS
 
 WAITING = "tests.lth_trainable.training.test_fast_step:waiting_cnn"
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -14,7 +14,8 @@ import lth_trainable.training.learner
 from analysis.barriers.networks import barrier_of
 from lth_trainable.data.loaders import ResidentLoader
 from lth_trainable.errors import UserError
-from lth_trainable.store.store import Store, load_trial
+from lth_trainable.store.store import Store
+from lth_trainable.store.trials import load_trial
 from lth_trainable.training.instability import Copy, Start, alphas, between, errors_between, train_copy
 from lth_trainable.training.learner import measure
 from lth_trainable.training.lifecycle import Keep

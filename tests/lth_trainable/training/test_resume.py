@@ -30,13 +30,12 @@ from lth_trainable.store.store import (
     WEIGHTS,
     Store,
     fingerprint_mark,
-    finished_trials,
-    load_trial,
-)  # fmt: skip
+)
+from lth_trainable.store.trials import finished_trials, load_trial
 from lth_trainable.training.execution import Execution, fingerprint
 from lth_trainable.training.run import Keep, run_trial
+from tests.support.command import ROOT
 
-ROOT = Path(__file__).parents[3]
 CNN: dict[str, Any] = {"model": "tests.plugins:tiny_cnn", "batch_size": 230, "augment": "flip_shift"}
 SPECS: dict[str, dict[str, Any]] = {
     "dense": {"control": "dense", "epochs": 5, **CNN},

@@ -16,8 +16,10 @@ from safetensors.torch import load
 
 from lth_trainable.errors import UserError
 from lth_trainable.spec.trial_spec import TrialSpec
-from lth_trainable.store.store import WEIGHTS, Sealed, Store, finished_trials, load_masks, load_trial
+from lth_trainable.store.store import WEIGHTS, Sealed, Store
+from lth_trainable.store.trials import finished_trials, load_masks, load_trial
 from lth_trainable.training.run import run_trial
+from tests.support.command import ROOT
 
 CNN: dict[str, Any] = {"model": "tests.plugins:tiny_cnn", "batch_size": 230}
 SHORT: list[dict[str, Any]] = [
@@ -55,7 +57,7 @@ def test_a_trial_gives_the_same_bytes_after_other_trials_and_in_a_fresh_process(
     )
     fresh = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code, json.dumps(fields), f"{store.root}-fresh"],
-        capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3],
+        capture_output=True, text=True, check=True, cwd=ROOT,
     )  # fmt: skip
     assert first["sha256"] == second["sha256"] == json.loads(fresh.stdout)
     assert first["epochs_trained"] == second["epochs_trained"] > 0

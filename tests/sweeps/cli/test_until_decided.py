@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,25 +13,30 @@ import pytest
 import analysis
 from lth_trainable.store.store import Store
 from sweeps import lth_grid
+from sweeps.cli import training
 from sweeps.running.launch import Outcome
+from tests.support.command import ROOT, command
 from tests.support.records import record, seal
 
-ROOT = Path(__file__).parents[3]
 FLAGS = ["digits", "--epochs", "2", "--schedule", "omp", "--rewind-epoch", "0", "--sparsity", "50", "80"]
 SAME = [0.0, -0.1, 0.1, 0.05, -0.05, 0.2, -0.2, 0.1, 0.0, -0.1, 0.1, 0.0]
 NEAR = [-1.0, -1.5, -0.5, -1.2, -0.8, -1.1, -0.9, -1.3, -0.7, -1.0, -1.4, -0.6]
 FAR = [-3.0 + x for x in SAME]
 
-Train = Callable[[Any, Any, Any, Any, Any, Any, Any], Outcome]
+Train = Callable[[Any, Any, Any, Any, Any], Outcome]
+
+
+def n_seeds(job: Any) -> int:
+    return len({trial.spec.seed for trial in job.ledger.plan.trials})
 
 
 def trainer(differences: dict[float, Sequence[float]], seen: list[Any], **outcome: Any) -> Train:
     """In place of training: records with these differences (pp, by seed) to dense; notes the seeds and the budget."""
 
-    def train(job: Any, sweep: Any, command: list[str], spent: Any, board: Any, budget: Any, logs: Any) -> Outcome:
+    def train(job: Any, experiment: Any, spent: Any, board: Any, loggers: Any) -> Outcome:
         ledger = job.ledger
-        ledger.write_plan(sweep, command)
-        seen.append((len(sweep.seeds), budget.epochs))
+        ledger.write_plan(experiment.sweep, job.command)
+        seen.append((n_seeds(job), job.setting.budget.epochs))
         made = 0
         for trial in ledger.plan.trials:
             path = ledger.store.trial(ledger.run, trial.name)
@@ -53,7 +57,7 @@ def looks_of(
 ) -> tuple[int, list[Any], dict[str, Any], str]:  # fmt: skip
     """Exit code, (seeds, budget) of each look, the JSON of the last line, what was printed."""
     seen: list[Any] = []
-    monkeypatch.setattr(lth_grid, "train", trainer(differences, seen, **outcome))
+    monkeypatch.setattr(training, "train", trainer(differences, seen, **outcome))
     plan = ["--until-decided", "--max-seeds", str(most)]
     code = lth_grid.main([*FLAGS, *plan, "--storage", str(storage), "--json", *flags])
     out = capsys.readouterr().out
@@ -69,7 +73,7 @@ def test_it_ends_at_the_first_look_that_settles_every_ladder(
     assert summary["looks"] == {
         "planned": [5, 8, 12], "seeds": 5, "settled": {"digits-lenet_300_100-omp-r0-e2": True},
     }  # fmt: skip
-    assert "note: looks at 5, 8, 12 seeds; it ends at the first that settles every ladder" in out
+    assert "note: interim looks at 5, 8, 12 seeds; the sweep ends at the first look that settles every ladder" in out
     assert "look 1 of 3, 5 seeds: 1 of 1 ladder settled; decided" in out
     assert out.count("report  ") == 1, "the verdict is printed once"
     assert json.loads((tmp_path / "digits" / "plan.json").read_text())["looks"] == [5, 8, 12]
@@ -115,15 +119,15 @@ def test_without_a_finished_pair_no_more_seeds_are_tried(
 ) -> None:
     seen: list[Any] = []
 
-    def fail(job: Any, sweep: Any, command: list[str], spent: Any, board: Any, budget: Any, logs: Any) -> Outcome:
-        job.ledger.write_plan(sweep, command)
-        seen.append(len(sweep.seeds))
+    def fail(job: Any, experiment: Any, spent: Any, board: Any, loggers: Any) -> Outcome:
+        job.ledger.write_plan(experiment.sweep, job.command)
+        seen.append(n_seeds(job))
         for trial in job.ledger.plan.trials:
             store, path = job.ledger.store, job.ledger.store.trial(job.ledger.run, trial.name)
             store.write(f"{path}/failure.json", json.dumps({"reason": "no such node"}).encode())
         return Outcome(epochs=0, failures={t.name: "no such node" for t in job.ledger.plan.trials}, interrupted=False)
 
-    monkeypatch.setattr(lth_grid, "train", fail)
+    monkeypatch.setattr(training, "train", fail)
     assert lth_grid.main([*FLAGS, "--until-decided", "--max-seeds", "12", "--storage", str(tmp_path)]) == 1
     assert seen == [5]
     assert "look 1 of 3, 5 seeds: no pair is finished" in capsys.readouterr().out
@@ -150,7 +154,7 @@ def test_looks_and_tickets_stay_as_they_were_planned(
 def test_a_run_that_was_looked_at_gets_no_looks_afterwards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(lth_grid, "train", trainer({50.0: SAME, 80.0: FAR}, []))
+    monkeypatch.setattr(training, "train", trainer({50.0: SAME, 80.0: FAR}, []))
     assert lth_grid.main([*FLAGS, "--seeds", "5", "--storage", str(tmp_path)]) == 0
     assert lth_grid.main([*FLAGS, "--until-decided", "--max-seeds", "12", "--storage", str(tmp_path)]) == 2
     assert "looks: found [5, 8, 12]; expected [], as it was fixed" in capsys.readouterr().err
@@ -177,11 +181,9 @@ def test_flags_that_make_no_plan(
 @pytest.mark.slow
 def test_looks_on_digits_from_first_trial_to_verdict(tmp_path: Path) -> None:
     """Real trials: two looks in one process, each with a Ray of its own; a rerun trains nothing."""
-    command = [
-        sys.executable, "-m", "sweeps.lth_grid", "digits", "--epochs", "3", "--sparsity", "40", "92.22",
-        "--rewind-epoch", "0", "--until-decided", "--max-seeds", "7", "--storage", str(tmp_path), "--json",
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=500)
+    flags = ["--epochs", "3", "--sparsity", "40", "92.22", "--rewind-epoch", "0", "--until-decided", "--max-seeds", "7"]
+    words = command("digits", *flags, "--storage", str(tmp_path), "--json")
+    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT, timeout=500)
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout.strip().splitlines()[-1])
     looks = summary["looks"]
@@ -191,7 +193,7 @@ def test_looks_on_digits_from_first_trial_to_verdict(tmp_path: Path) -> None:
     assert set(frames.verdicts.look) == {looks["seeds"]}
     assert looks["seeds"] == 7 or all(looks["settled"].values())
     assert "Traceback" not in done.stdout + done.stderr
-    again = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=200)
+    again = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT, timeout=200)
     repeated = json.loads(again.stdout.strip().splitlines()[-1])
     assert (again.returncode, repeated["epochs_trained"], repeated["looks"]) == (0, 0, looks)
     assert repeated["verdicts"] == summary["verdicts"]

@@ -15,16 +15,17 @@ import torchvision
 
 from analysis.tables.run_plan import Rule
 from analysis.verdicts.answer import answer_sentence
+from analysis.verdicts.baselines import METHODS
 from analysis.verdicts.claims import verdicts
-from analysis.verdicts.looks import settled
-from analysis.verdicts.methods import METHODS
+from analysis.verdicts.outlook import settled
 from lth_trainable.data.datasets import load_dataset
 from lth_trainable.errors import UserError
 from lth_trainable.models.networks import _narrow_resnet18, build
 from lth_trainable.pruning.controls import CONTROLS
 from lth_trainable.pruning.layers import prunable_layers
 from lth_trainable.spec.trial_spec import TrialSpec
-from lth_trainable.store.store import PLAN, Store, load_masks, load_trial
+from lth_trainable.store.store import PLAN, Store
+from lth_trainable.store.trials import load_masks, load_trial
 from lth_trainable.training.run import run_trial
 from sweeps.cli.options import parse
 from sweeps.experiments.baselines import BASELINES
@@ -100,7 +101,7 @@ def test_what_only_some_tickets_have_is_made_for_those_and_told() -> None:
     axes = {"target_sparsity_pct": (64.0,), "retrain": ("weight_rewinding", "lr_rewinding")}
     space = expand(sweep(axes=axes, controls=("random_mask", "reinit")))
     assert Counter(spec.control for spec in trials_of(space, "control")) == {"random_mask": 2, "reinit": 4}
-    assert len(space.notes) == 1 and "random_mask goes without 2 of 4 tickets" in space.notes[0]
+    assert len(space.notes) == 1 and "random_mask: 2 of 4 tickets do not have it" in space.notes[0]
     assert "take reinit or random_sparse" in space.notes[0]
     [note] = expand(sweep(axes=axes, controls=("all",))).notes
     some = "random_mask for 2 only, layerwise_shuffle for 2 only"
@@ -115,7 +116,7 @@ def test_what_only_some_tickets_have_is_made_for_those_and_told() -> None:
         ({"baselines": ("large_dense",)}, "did you mean small_dense"),
         ({"controls": ("all", "reinit")}, "all alone"),
         ({"baselines": ("none", "omp")}, "none alone"),
-        ({"controls": ("sign_shuffle",)}, "no ticket of this sweep has it; .* for a ticket that is trained"),
+        ({"controls": ("sign_shuffle",)}, "no ticket of this sweep can have it; .* for a ticket that is trained"),
         (
             {"base": {"model": "tests.plugins:tiny_cnn"}, "baselines": ("small_dense",)},
             "takes none; expected a builder",

@@ -72,7 +72,7 @@ def test_targets_within_the_tolerance_of_a_rung_are_that_rung() -> None:
 
 def test_an_axis_that_acts_nowhere_is_named() -> None:
     space = expand(sweep(axes={"target_sparsity_pct": (64.0,), "prune_steps": (5,)}, seeds=(0,)))
-    assert "prune_steps acts in no trial of this sweep" in space.notes
+    assert "prune_steps has no effect in any trial of this sweep" in space.notes
 
 
 def test_a_prune_at_the_start_has_no_dense_part_before_it() -> None:

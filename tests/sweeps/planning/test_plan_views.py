@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import xml.etree.ElementTree as ET
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from sweeps.planning.plan import Facts, Plan, make_plan
 from sweeps.planning.plan_figure import draw_plan, place
 from sweeps.planning.plan_text import plan_summary, plan_tree
 from sweeps.planning.work import work_left
+from tests.support.svg import texts
 
 FACTS = {("digits", 0): Facts(digest="d", n_train=1200)}
 
@@ -48,7 +48,7 @@ def tree_of(plan: Plan, done: Collection[str] = (), stored: Collection[str] = ()
 def drawn(plan: Plan, path: Path, done: Collection[str] = (), stored: Collection[str] = ()) -> list[str]:
     """The texts of the picture."""
     draw_plan(plan, work_left(plan, done, stored), done, stored, str(path))
-    return [element.text or "" for element in ET.parse(path).iter("{http://www.w3.org/2000/svg}text")]
+    return texts(path.read_bytes())
 
 
 def finished(plan: Plan, names: Collection[str]) -> set[str]:
@@ -62,7 +62,7 @@ def finished(plan: Plan, names: Collection[str]) -> set[str]:
 def test_seeds_alike_are_shown_once() -> None:
     lines = tree_of(planned(digits(8)))
     assert [re.split(r"(?<=\S) {2,}", line)[0] for line in lines[:10]] == [
-        "digits · lenet_300_100 · seeds 0 to 7, each: 7 trials, 215 epochs",
+        "digits · LeNet-300-100 · seeds 0 to 7, each: 7 trials, 215 epochs",
         "training",
         "● dense to epoch 1",
         "● dense to epoch 20",
@@ -91,7 +91,7 @@ def test_partly_done_seeds_are_counted() -> None:
     plan = planned(digits(8))
     done = {t.name for t in plan.trials if t.spec.seed < 3 and t.spec.rewind_epoch in (None, 0)}
     lines = tree_of(plan, done, finished(plan, done))
-    assert lines[0].startswith("digits · lenet_300_100 · seeds 0 to 7, each:")
+    assert lines[0].startswith("digits · LeNet-300-100 · seeds 0 to 7, each:")
     dense, rewound_0, rewound_1 = (next(s for s in lines if t in s) for t in ("epoch 20", "rewind to 0", "rewind to 1"))
     for line in (dense, rewound_0):
         assert "◐" in line
@@ -115,14 +115,14 @@ def test_done_stored_and_to_train_are_marked() -> None:
 def test_seeds_whose_trials_differ_are_shown_apart() -> None:
     lines = tree_of(planned([s for s in digits(5) if s.seed != 3 or s.rewind_epoch != 1]))
     assert [line for line in lines if " · seed" in line] == [
-        "digits · lenet_300_100 · seeds 0 to 2, 4, each: 7 trials, 215 epochs",
-        "digits · lenet_300_100 · seed 3: 4 trials, 120 epochs",
+        "digits · LeNet-300-100 · seeds 0 to 2, 4, each: 7 trials, 215 epochs",
+        "digits · LeNet-300-100 · seed 3: 4 trials, 120 epochs",
     ]
 
 
 @pytest.mark.parametrize(
     ("change", "label"),
-    [({"lr": 0.01}, "learning rate 0.01"), ({"optimizer": "sgd"}, "sgd"), ({"order_seed": 7}, "data order 7"),
+    [({"lr": 0.01}, "learning rate 0.01"), ({"optimizer": "sgd"}, "SGD"), ({"order_seed": 7}, "data order 7"),
      ({"batch_size": 30}, "batch 30"), ({"lr_policy": "cosine"}, "cosine learning rate")],
 )  # fmt: skip
 def test_cohorts_are_labelled_by_what_differs(change: dict[str, object], label: str) -> None:
@@ -130,7 +130,7 @@ def test_cohorts_are_labelled_by_what_differs(change: dict[str, object], label: 
     lines = tree_of(planned([*specs, *(replace(spec, **change) for spec in specs)]))  # type: ignore[arg-type]
     titles = [line for line in lines if "each:" in line]
     assert len(titles) == 2
-    assert titles[1] == f"digits · lenet_300_100 · {label} · seeds 0, 1, each: 7 trials, 215 epochs"
+    assert titles[1] == f"digits · LeNet-300-100 · {label} · seeds 0, 1, each: 7 trials, 215 epochs"
     assert label not in titles[0]
 
 
@@ -142,9 +142,9 @@ def test_branches_and_trials_are_labelled_by_what_tells_them_apart() -> None:
     special = [replace(tickets[0], reset_end=True), replace(tickets[0], criterion="random")]
     text = "\n".join(tree_of(planned([TrialSpec(control="dense"), *tickets, *special]), width=160))
     assert "IMP: prune → 40 → 64 %, LR rewinding, retrain to 20" in text
-    assert "one-shot: prune → 64 %, rewind to 0" in text
+    assert "OMP: prune → 64 %, rewind to 0" in text
     assert "IMP · random: prune → 40 → 64 %" in text
-    assert "64 % · one-shot · LR rewinding" in text
+    assert "64 % · OMP · LR rewinding" in text
     assert "64 % · IMP · rewind 0, 64 % · IMP · rewind 0 · supermask" in text
 
 
@@ -190,9 +190,9 @@ def test_a_wide_fan_folds_and_says_how_much() -> None:
 
 def test_without_sharing_a_tree_is_a_trial() -> None:
     lines = tree_of(planned(digits(2), policy="none"))
-    assert "digits · lenet_300_100 · 64 % · rewind to 1 · seeds 0, 1, each: 1 trial, 58 epochs" in lines
+    assert "digits · LeNet-300-100 · 64 % · rewind to 1 · seeds 0, 1, each: 1 trial, 58 epochs" in lines
     assert any("prune → 40 → 64 %, rewind to 1, retrain to 20" in line for line in lines)
-    assert "digits · lenet_300_100 · dense · seeds 0, 1, each: 1 trial, 20 epochs" in lines
+    assert "digits · LeNet-300-100 · dense · seeds 0, 1, each: 1 trial, 20 epochs" in lines
 
 
 def test_a_network_pruned_before_training_is_a_tree_of_its_own() -> None:
@@ -217,10 +217,10 @@ def test_controls_part_from_their_tickets_ladder_which_goes_on() -> None:
     assert [re.split(r" {2,}", line.strip()) for line in lines[2:9]] == [
         ["● dense to epoch 20", "20", "dense"],
         ["└─● prune → 40 %, rewind to 0, retrain to 20", "20"],
-        ["├─● random mask, layerwise shuffle, reinit, random sparse", "80", "controls of 64 %"],
+        ["├─● random mask, shuffled mask, reinitialisation, random sparse network", "80", "controls of 64 %"],
         ["● prune → 64 %", "20", "64 %"],
         ["● prune → 78.4 %", "20"],
-        ["├─● random mask, layerwise shuffle, reinit, random sparse", "80", "controls of 87.04 %"],
+        ["├─● random mask, shuffled mask, reinitialisation, random sparse network", "80", "controls of 87.04 %"],
         ["● prune → 87.04 %", "20", "87.04 %"],
     ]
 
@@ -228,15 +228,15 @@ def test_controls_part_from_their_tickets_ladder_which_goes_on() -> None:
 def test_a_control_alone_is_a_branch_that_says_what_it_is() -> None:
     axes = {"target_sparsity_pct": (64.0,), "rewind_epoch": (0, 1)}
     text = "\n".join(tree_of(branched(axes=axes, controls=("reinit",))))
-    assert "reinit: prune → 64 %, retrain to 20" in text, "a new initialisation is rewound to nothing"
-    assert "64 % · reinit · rewind 1" in text
+    assert "reinitialisation: prune → 64 %, retrain to 20" in text, "a new initialisation is rewound to nothing"
+    assert "64 % · reinitialisation · rewind 1" in text
 
 
 def test_restarts_and_narrow_networks_are_told_as_what_they_are() -> None:
     axes = {"target_sparsity_pct": (64.0,), "retrain": ("lr_rewinding",)}
-    text = "\n".join(tree_of(branched(axes=axes, baselines=("dense_restarts", "small_dense"))))
-    assert "dense restarts: restart 2 times, nothing pruned, LR rewinding, retrain to 20" in text
-    assert "digits · lenet_300_100 · dense · 50.84 % wide · seeds 0, 1, each: 1 trial, 20 epochs" in text
+    text = "\n".join(tree_of(branched(axes=axes, baselines=("dense_restarts", "small_dense")), width=150))
+    assert "dense with restarts: restart 2 times, nothing pruned, LR rewinding, retrain to 20" in text
+    assert "digits · LeNet-300-100 · dense · 50.84 % wide · seeds 0, 1, each: 1 trial, 20 epochs" in text
 
 
 def test_many_trials_that_end_in_one_node_are_counted() -> None:
@@ -260,14 +260,15 @@ def test_summary_has_the_plans_figures() -> None:
     assert rows["epochs to train"] == [f"{work.epochs:,}", f"of {plan.epochs_distinct:,}, each once"]
     assert rows["saved"] == ["2,832", "2.65 times less, by sharing"]
     assert rows["critical path"][0] == str(work.critical_path)
-    assert rows["disk"] == ["38 MB"]
+    assert rows["disk"] == ["38.4 MB"]
     assert rows["time"] == ["1:05:05", "4 at a time"]
     unknown = shown(plan_summary(plan, work, done, seconds=None, slots=4, bytes_=None))
     assert sum("unknown" in line for line in unknown) == 2
 
 
 @pytest.mark.parametrize(
-    ("count", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (999_600, "1.0 MB"), (123_456_789_012, "123 GB")]
+    ("count", "text"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (999_600, "999.6 kB"), (123_456_789_012, "123.5 GB")],
 )
 def test_bytes_are_in_human_units(count: int, text: str) -> None:
     assert human_bytes(count) == text
@@ -324,9 +325,9 @@ def test_lines_to_branches_do_not_cross() -> None:
 def test_each_control_is_drawn(tmp_path: Path) -> None:
     axes = {"target_sparsity_pct": (64.0,), "rewind_epoch": (0,)}
     found = drawn(branched(axes=axes, controls=("all",), baselines=("small_dense",)), tmp_path / "plan.svg")
-    labels = ["random mask · rewind to 0", "layerwise shuffle · rewind to 0", "reinit", "random sparse"]
+    labels = ["random mask · rewind to 0", "shuffled mask · rewind to 0", "reinitialisation", "random sparse network"]
     assert [text for text in found if text in labels] == labels and found.count("64 %") == 5
-    assert any(text.startswith("digits · lenet_300_100 · dense · 50.84 % wide") for text in found)
+    assert any(text.startswith("digits · LeNet-300-100 · dense · 50.84 % wide") for text in found)
 
 
 @pytest.mark.parametrize("suffix", ["pdf", "PNG"])

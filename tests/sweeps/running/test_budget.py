@@ -21,10 +21,8 @@ from sweeps.planning.plan import Plan, PlannedTrial
 from sweeps.running.progress import Board, line, view
 from sweeps.running.resources import Budget, Spent
 from sweeps.running.searcher import PlanSearcher
-from tests.end_to_end.test_grid import command
+from tests.support.command import ROOT, command
 from tests.support.plans import dense, find, imp, planned
-
-ROOT = Path(__file__).parents[3]
 
 # -- the limits --------------------------------------------------------------------------------------------------------
 

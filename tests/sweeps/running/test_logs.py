@@ -7,17 +7,15 @@ import struct
 import threading
 import tomllib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pyarrow import fs
-from tensorboardX.proto.event_pb2 import Event
 
 import lth_trainable.trainable
 import sweeps.running.log_feed
-from lth_trainable.data.datasets import load_dataset
 from lth_trainable.errors import UserError
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.store import Store
@@ -25,25 +23,15 @@ from lth_trainable.trainable import train
 from lth_trainable.training.lifecycle import Keep
 from lth_trainable.training.run import run_trial
 from sweeps.lth_grid import main
-from sweeps.planning.plan import Facts, make_plan
 from sweeps.running import loggers as logs
 from sweeps.running.launch import Config
 from sweeps.running.log_feed import Loggers, LoggerThread
 from sweeps.running.loggers import LOGGERS, LogFolder, Logger, make_logger
 from sweeps.running.submit import _environment
 from sweeps.runs.ledger import Ledger
-from tests.end_to_end.test_grid import ROOT, grid, hashes
-
-SPEC = TrialSpec(epochs=2, target_sparsity_pct=64.0)
-ROWS = [
-    {
-        "epoch": n % 2, "step": 5, "lr": 0.1, "train_loss": 1 / (n + 1), "valid_loss": 2.0, "valid_accuracy": n / 8,
-        "seconds": 0.5, "level": n // 2, "sparsity_pct": 0.0, "trained_by": "another",
-    }
-    for n in range(6)
-]  # fmt: skip
-RESULT = {"n_kept": 7, "test_loss": 0.5, "test_accuracy": 0.75, "early_stop_epoch": None, "collapsed_layers": ["0"]}
-RECORD = {"epochs": ROWS, "result": RESULT}
+from tests.support.command import ROOT, grid, hashes
+from tests.support.curves import RECORD, RESULT, ROWS, SPEC, check_curves, curves, events
+from tests.support.runs import plan_of
 
 
 def told(first: int, end: int, result: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -51,42 +39,6 @@ def told(first: int, end: int, result: Mapping[str, Any] | None = None) -> dict[
 
 
 # -- reading back ------------------------------------------------------------------------------------------------------
-
-
-def events(folder: Path) -> list[Any]:
-    """All events below a folder: each is its length, a checksum, itself and another checksum."""
-    found = []
-    for file in sorted(folder.glob("events.out.tfevents.*")):
-        content, at = file.read_bytes(), 0
-        while at < len(content):
-            (length,) = struct.unpack_from("<Q", content, at)
-            found.append(Event.FromString(content[at + 12 : at + 12 + length]))
-            at += length + 16
-    return found
-
-
-def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Step and value of each scalar, by name."""
-    found = defaultdict(list)
-    for event in events(folder):
-        for value in event.summary.value:
-            if value.WhichOneof("value") == "simple_value":
-                found[value.tag.removeprefix("ray/tune/")].append((event.step, value.simple_value))
-    return dict(found)
-
-
-def check_curves(found: Mapping[str, Sequence[tuple[int, float]]], record: Mapping[str, Any]) -> None:
-    """Every number of every epoch at its own step, those of the result at the last, and nothing else."""
-    expected: dict[str, list[tuple[int, Any]]] = defaultdict(list)
-    for step, row in enumerate(record["epochs"], 1):
-        for name, value in row.items():
-            if isinstance(value, int | float) and name != "step":
-                expected[name].append((step, pytest.approx(float(value))))
-    result = {**record["result"], "collapsed_layers": len(record["result"]["collapsed_layers"])}
-    for name, value in result.items():
-        if isinstance(value, int | float):
-            expected[f"final/{name}"].append((step, pytest.approx(float(value))))
-    assert found == expected and {"train_loss", "sparsity_pct", "final/n_kept"} <= set(found)
 
 
 def wandb_records(file: Path) -> Iterator[Any]:
@@ -115,7 +67,7 @@ def reports(monkeypatch: pytest.MonkeyPatch, store: Store, spec: TrialSpec, log:
     found: list[dict[str, Any]] = []
     monkeypatch.setattr(lth_trainable.trainable, "REPORT_SECONDS", 0.0)
     monkeypatch.setattr(lth_trainable.trainable.tune, "report", lambda metrics, checkpoint=None: found.append(metrics))
-    plan = make_plan([spec], {("digits", 0): Facts(digest=load_dataset("digits").digest, n_train=1150)}, "levels")
+    plan = plan_of([spec], "levels")
     [trial] = plan.trials
     ledger = Ledger(store=store, run="r", plan=plan, facts={})
     train(Config(ledger=ledger, execution={}, log=log).of(plan, trial))

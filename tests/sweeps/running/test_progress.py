@@ -7,7 +7,8 @@ import re
 import pytest
 from rich.console import Console
 
-from sweeps.running.progress import Board, view
+from analysis.text import duration
+from sweeps.running.progress import Board, line, view
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
@@ -30,3 +31,28 @@ def shown(board: Board, width: int) -> list[str]:
     with console.capture() as capture:
         console.print(view(board))
     return [line.rstrip() for line in capture.get().splitlines() if line.strip()]
+
+
+def test_the_plain_line_says_how_far_it_is() -> None:
+    now = 0.0
+    board = Board(planned=10, skipped=3, epochs_planned=700, clock=lambda: now)
+    board.spent.report("a", 20)
+    assert "3/10 trials, 1 running, 20/700 epochs, measuring the pace" in line(board)
+    now = 10.0
+    board.spent.finish("b", 100)
+    board.spent.fail("c")
+    assert "4/10 trials, 1 running, 1 failed, 120/700 epochs, 10 epochs/s, 0:58 left" in line(board)
+
+
+def test_how_long_a_search_will_take_is_not_known_beforehand() -> None:
+    now = 0.0
+    board = Board(planned=10, suggestions=(1, 4), clock=lambda: now)
+    board.spent.report("a", 20)
+    board.look()
+    now = 10.0
+    board.spent.report("a", 120)
+    assert line(board).endswith("1/4 suggestions, 0/10 trials, 1 running, 120 epochs, 10 epochs/s")
+
+
+def test_durations_are_told_as_clocks_do() -> None:
+    assert [duration(s) for s in (7, 750, 11100)] == ["0:07", "12:30", "3:05:00"]

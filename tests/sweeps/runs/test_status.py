@@ -11,9 +11,7 @@ from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.store import FAILURE, MANIFEST, PLAN, STATES, Store, to_json
 from lth_trainable.training.run import Keep, run_trial
 from sweeps.status import main
-from tests.sweeps.runs.test_storage import DENSE, LADDER, OTHER, sweep, write_plan
-
-LONGER = TrialSpec(target_sparsity_pct=78.4, epochs=2, rewind_epoch=1)
+from tests.support.runs import DENSE, LADDER, LONGER, OTHER, sweep, write_plan
 
 
 def tell(capsys: pytest.CaptureFixture[str], *argv: str) -> dict[str, Any]:

@@ -3,57 +3,21 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pyarrow import fs
 
-from lth_trainable.data.datasets import load_dataset
 from lth_trainable.spec.trial_spec import TrialSpec
-from lth_trainable.store.listing import listing
-from lth_trainable.store.store import MANIFEST, PLAN, STATES, Store, load_trial, to_json
+from lth_trainable.store.store import MANIFEST, PLAN, STATES, Store, to_json
+from lth_trainable.store.trials import load_trial
 from lth_trainable.training.run import Keep, run_trial
 from sweeps import storage
-from sweeps.planning.plan import Facts, Plan, make_plan
 from sweeps.storage import main
+from tests.support.runs import DENSE, LADDER, LONGER, OTHER, plan_of, sweep, write_plan
 
-LADDER = [TrialSpec(target_sparsity_pct=pct, epochs=2, rewind_epoch=1) for pct in (40.0, 64.0)]
-DENSE = TrialSpec(control="dense", epochs=2)
-OTHER = TrialSpec(control="dense", epochs=1, seed=1)
-LONGER = TrialSpec(target_sparsity_pct=78.4, epochs=2, rewind_epoch=1)
 HOURS_AGO = time.time() - 7200
-
-
-def plan_of(specs: Sequence[TrialSpec], policy: str = "needed") -> Plan:
-    data = load_dataset("digits")
-    return make_plan(specs, {("digits", 0): Facts(digest=data.digest, n_train=len(data.train))}, policy)
-
-
-def write_plan(store: Store, run: str, specs: Sequence[TrialSpec], policy: str = "needed", **more: Any) -> Plan:
-    plan, data = plan_of(specs, policy), load_dataset("digits")
-    trials = [
-        {
-            "name": trial.name, "key": trial.key, "spec": trial.spec.canonical(),
-            "data": {"digest": data.digest, "n_train": len(data.train)},
-        }
-        for trial in plan.trials
-    ]  # fmt: skip
-    content = {
-        "format": 1, "commands": [], "recipe": "digits", "claim": "Do they?", "endpoint": "test_accuracy",
-        "margin_pp": 0.5, "alpha": 0.05, "versions": {}, "keep_states": policy, "trials": trials, **more,
-    }  # fmt: skip
-    store.write(f"{run}/{PLAN}", to_json(content))
-    return plan
-
-
-def sweep(store: Store, run: str, specs: Sequence[TrialSpec], policy: str = "needed") -> Plan:
-    """A run with all its trials trained, each keeping what the plan says."""
-    plan = write_plan(store, run, specs, policy)
-    for trial in plan.trials:
-        run_trial(trial.spec, store, run, keep=Keep(states=plan.keep(trial), resumable=policy != "none"))
-    return plan
 
 
 def states(store: Store) -> set[str]:
@@ -306,7 +270,7 @@ def test_a_storage_by_uri_and_listings_that_are_overtaken(
     store: Store, junk: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep(store, "a", [OTHER])
-    whole = {(info.path, info.size) for info in listing(store, "")}
+    whole = {(info.path, info.size) for info in store.walk("")}
     selector = fs.FileSelector
 
     def overtaken(base: str, recursive: bool = False, **more: Any) -> Any:
@@ -315,5 +279,5 @@ def test_a_storage_by_uri_and_listings_that_are_overtaken(
         return selector(base, recursive=recursive, **more)
 
     monkeypatch.setattr(fs, "FileSelector", overtaken)
-    assert {(info.path, info.size) for info in listing(store, "")} == whole
+    assert {(info.path, info.size) for info in store.walk("")} == whole
     assert [g["path"] for g in tell(capsys, "gc", f"file://{store.root}")["gone"]] == [junk]

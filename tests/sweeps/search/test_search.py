@@ -24,7 +24,8 @@ from lth_trainable.data.datasets import load_dataset
 from lth_trainable.errors import UserError
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.record import Identity, record_trial
-from lth_trainable.store.store import Store, finished_trials
+from lth_trainable.store.store import Store
+from lth_trainable.store.trials import finished_trials
 from lth_trainable.training.execution import Execution, fingerprint
 from lth_trainable.training.run import Keep, run_trial
 from sweeps.cli.options import RunOptions

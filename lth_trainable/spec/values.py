@@ -1,0 +1,89 @@
+"""What the fields of a spec may hold, and what follows from their values alone. Pure; no torch.
+
+Functions of single values, so that `normalise` can ask before there is a spec; `TrialSpec` has them as properties.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from fractions import Fraction
+from typing import Any
+
+from lth_trainable.pruning.controls import CONTROLS
+from lth_trainable.pruning.schedules import SCHEDULES, Prune, Schedule, ScheduleRule, exact
+from lth_trainable.registry import lookup
+
+DENSE_RESTARTS = "dense_restarts"
+KINDS = ("none", "dense", DENSE_RESTARTS, *CONTROLS)
+LAYERS = ("auto", "conv", "linear", "all")
+OPTIMIZERS = ("adam", "sgd")
+PRECISIONS = ("fp32",)
+AUGMENTS = ("none", "flip", "shift", "flip_shift")  # of augment.py, which imports torch
+LEVEL_RETRAINS = ("weight_rewinding", "lr_rewinding", "fine_tuning")
+RETRAINS = (*LEVEL_RETRAINS, "tutorial", "none")
+REWIND_OPTIMIZERS = ("restored", "fresh")
+RUNG_TOLERANCE = Fraction(1, 10_000)  # a rung counts as reached when its density is within this of the target's
+
+
+def digest(content: Any) -> str:
+    """SHA-256 (hex) of canonical JSON: sorted keys, no spaces, no NaN."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def fraction(per_cent: float | None) -> Fraction:
+    """The exact fraction of a per cent."""
+    assert per_cent is not None
+    return exact(per_cent) / 100
+
+
+def rule_of(schedule: str | None) -> ScheduleRule:
+    """What is known of a schedule; a plugged-in function is a gradual schedule within one fit."""
+    found = lookup("schedule", str(schedule), SCHEDULES)
+    return found if isinstance(found, ScheduleRule) else ScheduleRule(function=found)
+
+
+def family_of(schedule: str | None, control: str) -> str:
+    """ "levels" (one fit a level), "fit" (prunes within one fit), "given" (an imported ticket) or "dense"."""
+    if schedule is None:
+        return "dense" if control == "dense" else "given"
+    return rule_of(schedule).family
+
+
+def make_schedule(
+    schedule: str | None, prune_steps: int | None, start_pct: float | None, end_pct: float | None
+) -> Schedule:
+    """The `Schedule` of a trial that prunes within one fit."""
+    function = rule_of(schedule).function
+    assert function is not None, f"{schedule} prunes between fits"
+    if schedule == "iterative":
+        function = functools.partial(function, n_steps=prune_steps)
+    return Schedule(function, start_pct, end_pct)
+
+
+def prune_events(schedule: Schedule, epochs: int, target_sparsity_pct: float | None) -> tuple[Prune, ...]:
+    """Prune events of a fit of so many epochs."""
+    return schedule.prunes(epochs, fraction(target_sparsity_pct))
+
+
+def rewinds(retrain: str | None, reset_end: bool) -> bool:
+    """Whether weights of an earlier point return: after a prune, or at the end."""
+    return retrain in ("weight_rewinding", "tutorial") or reset_end
+
+
+@functools.cache
+def n_levels(prune_rate_pct: float | None, target_sparsity_pct: float | None) -> int:
+    """L of an imp trial, the smallest integer with (1-p)^L <= 1 - s + 1e-4."""
+    keep, floor = 1 - fraction(prune_rate_pct), 1 - fraction(target_sparsity_pct) + RUNG_TOLERANCE
+    levels, density = 1, keep
+    while density > floor:
+        levels, density = levels + 1, density * keep
+    return levels
+
+
+@functools.cache
+def rungs(prune_rate_pct: float | None, levels: int) -> tuple[Fraction, ...]:
+    """Sparsities 1 - (1-p)^level of the first levels, exact."""
+    return tuple(1 - (1 - fraction(prune_rate_pct)) ** level for level in range(1, levels + 1))

@@ -1,0 +1,118 @@
+"""The trials of a run in the store: their records, why they failed, their masks and their networks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lth_trainable.errors import UserError
+from lth_trainable.spec.trial_spec import spec_from_dict
+from lth_trainable.store.level_masks import unpack_levels
+from lth_trainable.store.store import FAILURE, MANIFEST, MASKS, RECORD, WEIGHTS, Damaged, Sealed, Store
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Why the last attempt at a trial failed; traceback: of Python, empty where none was written down."""
+
+    reason: str
+    traceback: str = ""
+
+
+def open_run(path: str | Path) -> tuple[Store, str]:
+    """The store and the run's name for the path or URI of a run, such as `runs/digits`."""
+    storage, name = _split(str(path), "/")
+    return Store(storage or "."), name
+
+
+def open_trial(path: str | Path) -> tuple[Store, str, str]:
+    """The store and the names of run and trial for the path or URI of a trial, such as `runs/digits/trials/NAME`."""
+    run_path, name = _split(str(path), "/trials/")
+    return *open_run(run_path), name
+
+
+def _split(path: str, at: str) -> tuple[str, str]:
+    """What is before and after the last `at`; what a URI says of its connection stays with the former."""
+    place, mark, connection = path.partition("?") if "://" in path else (path, "", "")
+    before, _, after = place.rstrip("/").rpartition(at)
+    return f"{before}{mark}{connection}", after
+
+
+def read_record(store: Store, folder: Sealed) -> dict[str, Any]:
+    """The record of a finished trial. Raises `Damaged`."""
+    record: dict[str, Any] = json.loads(store.content(folder, RECORD))
+    return record
+
+
+def read_failure(store: Store, path: str) -> Failure | None:
+    """Why the last attempt at the trial in the folder `path` failed, as its worker noted it; None without such a note.
+
+    path: see `Store.trial`. A note that is not readable says so as its reason.
+    """
+    try:
+        content = json.loads(store.read(f"{path}/{FAILURE}"))
+        return Failure(reason=str(content["reason"]), traceback=str(content.get("traceback", "")))
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        return Failure(reason=f"{FAILURE} is unreadable")
+
+
+def finished_trials(store: Store, run: str) -> Iterator[tuple[Sealed, dict[str, Any]]]:
+    """Each finished trial of a run with its record, in order of name. Raises `Damaged` at a damaged one."""
+    for name in store.folders(f"{run}/trials"):
+        folder = store.find(store.trial(run, name))
+        if folder is not None:
+            yield folder, read_record(store, folder)
+
+
+def load_masks(store: Store, folder: Sealed) -> dict[int, dict[str, Any]]:
+    """Masks of a trial, by level, then by parameter name: Boolean numpy arrays, True where the weight is kept."""
+    from safetensors.numpy import load
+
+    return unpack_levels(load(store.content(folder, MASKS)), read_record(store, folder)["shapes"])
+
+
+def load_trial(path: str | Path, which: str = "final") -> nn.Module:
+    """A ready model, in evaluation mode on the CPU: weights of a trial with its final mask applied.
+
+    path: the trial's folder, such as `runs/digits/trials/digits-lenet_300_100-imp-s64-r0-seed0`.
+    which: "final", "initial" or "rewind" weights. Raises `UserError` where there is no such trial.
+    """
+    store, run, name = open_trial(path)
+    try:
+        return _load(store, store.trial(run, name) if name else str(path), which)
+    except Damaged as damage:
+        raise UserError(f"{damage}; rerun the sweep's command to train this trial again") from damage
+
+
+def _load(store: Store, path: str, which: str) -> nn.Module:
+    import torch
+    from safetensors.torch import load
+
+    from lth_trainable.models.networks import build
+
+    folder = store.find(path)
+    if folder is None:
+        raise UserError(f"{path}: found no finished trial; expected a folder RUN/trials/TRIAL with a {MANIFEST}")
+    record = read_record(store, folder)
+    reference = folder.manifest["states"].get(which)
+    state = store.find(reference) if reference else None
+    if state is None:
+        there = f"{reference} is missing" if reference else f"it has {', '.join(folder.manifest['states'])}"
+        raise UserError(f"{path}: found no {which} weights; {there}")
+    weights = load(store.content(state, WEIGHTS))
+    spec = spec_from_dict(record["spec"])
+    with torch.random.fork_rng():
+        model = build(spec.model, tuple(record["data"]["shape"]), record["data"]["n_classes"], spec.width_pct)
+    model.load_state_dict(weights)
+    levels = load_masks(store, folder)
+    for parameter, mask in levels.get(max(levels, default=0), {}).items():
+        model.get_parameter(parameter).data.mul_(torch.from_numpy(mask))
+    return model.eval()

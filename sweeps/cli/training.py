@@ -1,0 +1,114 @@
+"""One round of a sweep: train what is missing of the planned trials, then gather and test."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from lth_trainable.store.store import fingerprint_mark, map_in_threads
+from sweeps.cli.job import Job
+from sweeps.experiments.experiment import Experiment
+from sweeps.planning.dispatch import Dispatcher
+from sweeps.planning.work import work_left
+from sweeps.running.launch import Outcome
+from sweeps.running.log_feed import Loggers
+from sweeps.running.progress import Board
+from sweeps.running.resources import Spent
+from sweeps.running.submit import Where
+from sweeps.runs.ledger import Ledger, Stock
+from sweeps.runs.lock import RunLock
+
+if TYPE_CHECKING:
+    from analysis.tables.parquet import Frames
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """What training and judging once came to. summary: for a machine, without the wall time."""
+
+    summary: Mapping[str, Any]
+    outcome: Outcome
+    frames: Frames
+
+
+def train_and_judge(job: Job, experiment: Experiment) -> Round:
+    """Train what is missing of these trials, then gather and test."""
+    import analysis
+
+    ledger, spent = job.ledger, Spent()
+    board = Board(planned=len(ledger.plan.trials), spent=spent)
+    with contextlib.ExitStack() as watched:
+        with RunLock(ledger.store, ledger.run, spent.now), contextlib.ExitStack() as sharing:
+            loggers = watched.enter_context(Loggers.open(job.options.log, ledger.store, ledger.run).running())
+            if job.setting.where is Where.CONNECT:
+                job = replace(job, cluster=sharing.enter_context(job.connected()))
+            outcome = train(job, experiment, spent, board, loggers)
+        frames = analysis.gather(ledger.path)
+    for note in loggers.notes:
+        job.say(f"note: {note}", "yellow")
+    ours = frames.trials[frames.trials.trial.isin([trial.name for trial in ledger.plan.trials])]
+    summary = {
+        "run": ledger.path, "planned": board.planned, "done": int(ours.status.isin(("done", "diverged")).sum()),
+        "failed": len(outcome.failures), "skipped": board.skipped, "shared": spent.shared,
+        "epochs_requested": ledger.plan.epochs_requested, "epochs_distinct": ledger.plan.epochs_distinct,
+        "epochs_trained": outcome.epochs, "stopped_by": outcome.stopped_by,
+        "verdicts": analysis.as_rows(frames.verdicts),
+    }  # fmt: skip
+    return Round(summary=summary, outcome=outcome, frames=frames)
+
+
+def train(job: Job, experiment: Experiment, spent: Spent, board: Board, loggers: Loggers) -> Outcome:
+    """Record what is covered already and train the rest."""
+    ledger = job.ledger
+    stock = ledger.take_stock(repair=True)
+    skipped = set(stock.done) | (set() if job.options.retry_failed else set(stock.failed))
+    # before states are counted on: it is what keeps them from being freed
+    ledger.write_plan(experiment.sweep, job.command)
+    for ticket in experiment.imported:
+        ticket.seal(ledger.store)
+    mark, stored, damaged = job.stored(len(ledger.plan.trials) - len(skipped), repair=True)
+    for report in (*stock.reports, *damaged):
+        job.say(f"note: {report}", "yellow")
+    board.skipped = len(stock.done)
+    covered = [t for t in ledger.plan.trials if t.name not in skipped and t.is_end_of_node and t.end.key in stored]
+    for trial, result in zip(covered, map_in_threads(lambda trial: ledger.record(trial, mark), covered), strict=True):
+        if result is not None:
+            skipped.add(trial.name)
+            spent.share(trial.name)
+            board.show(trial.name, result)
+            if loggers:
+                loggers.recorded(trial.spec, ledger.read_record(trial.name))
+    _note_fingerprints(job, stock, mark)
+    work = work_left(ledger.plan, skipped, stored)
+    board.epochs_planned = work.epochs
+    others = ledger.other_trials()
+    if others:
+        job.say(f"note: {ledger.path} holds {len(others)} more trials, of earlier commands; they stay as they are")
+    job.say(f"{experiment.sweep.claim}\n{_todo_line(board, ledger, len(ledger.plan.trials) - len(skipped))}")
+    outcome = job.launch(Dispatcher(ledger.plan, skipped, stored, job.slots), spent, board, loggers)
+    for note in outcome.notes:
+        job.say(f"note: {note}", "yellow")
+    left = {name: reason for name, reason in stock.failed.items() if name in skipped}
+    return replace(outcome, failures={**left, **outcome.failures})
+
+
+def _note_fingerprints(job: Job, stock: Stock, mark: Mapping[str, Any]) -> None:
+    """Trials of several machines or settings do not repeat each other's bytes, and a pair may be of two of them."""
+    marks = stock.fingerprints | ({fingerprint_mark(mark)} if mark else set())
+    if len(marks) > 1:
+        job.say(
+            f"note: the trials of this run were trained under {len(marks)} fingerprints (device, threads or versions); "
+            "pairs across them differ by more than the ticket: see the columns device, threads and torch_version",
+            "yellow",
+        )
+
+
+def _todo_line(board: Board, ledger: Ledger, missing: int) -> str:
+    parts = [f"{board.skipped} done before"] if board.skipped else []
+    parts += [f"{board.spent.shared} recorded from stored states"] if board.spent.shared else []
+    saved = ledger.plan.epochs_requested - ledger.plan.epochs_distinct
+    parts.append(f"{missing} to go, {board.epochs_planned:,} epochs to train")
+    shared = f"; sharing saves {saved:,} of {ledger.plan.epochs_requested:,}" if saved else ""
+    return f"{board.planned} trials: {', '.join(parts)}{shared}  ->  {ledger.path}"

@@ -1,0 +1,48 @@
+"""Names in words: what is read from a name is what its fields were."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from analysis.labels import common_label, control_label, dense_label, group_name, ladder_name, short_labels
+from lth_trainable.spec.naming import trial_name
+from lth_trainable.spec.trial_spec import TrialSpec, usual_values
+
+CHANGES: tuple[dict[str, Any], ...] = (
+    {}, {"order_seed": 7, "lr": 0.01}, {"rewind_epoch": None, "rewind_step": 500}, {"schedule": "omp", "epochs": 5},
+    {"retrain": "lr_rewinding"}, {"lr_policy": "cosine", "lr": 1e-5}, {"optimizer": "sgd", "criterion": "movement"},
+    {"control": "dense"}, {"control": "dense", "width_pct": 50.0}, {"control": "random_mask"}, {"split_seed": 3},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_group_has_the_name_of_its_trials_without_their_seeds(change: dict[str, Any]) -> None:
+    spec = TrialSpec(**({} if change.get("control") == "dense" else {"target_sparsity_pct": 87.04}) | change)
+    usual = usual_values(spec.values)
+    kept = {name: value for name, value in spec.values.items() if name not in ("seed", "order_seed")}
+    assert group_name(spec.name) == trial_name(kept, usual)
+    del kept["target_sparsity_pct"]
+    assert ladder_name(spec.name) == trial_name(kept, usual)
+
+
+def test_labels_are_what_tells_names_apart() -> None:
+    ladders = ["digits-lenet_300_100-imp-r0", "digits-lenet_300_100-imp-r500it-lr0.01"]
+    assert list(short_labels(ladders).values()) == ["rewind epoch 0", "rewind iteration 500, learning rate 0.01"]
+    assert common_label(ladders) == "digits, LeNet-300-100, IMP"
+    assert list(short_labels(ladders[:1]).values()) == ["IMP, rewind epoch 0"]
+    assert common_label(ladders[:1]) == "digits, LeNet-300-100"
+    assert common_label([]) == "" and short_labels([]) == {}
+
+
+def test_an_imported_ticket_is_labelled_by_its_digits() -> None:
+    (label,) = short_labels(["digits-lenet_300_100-ticket-r0-e4-t08627579.e2"]).values()
+    assert label == "imported, rewind epoch 0, 4 epochs, 08627579.e2"
+
+
+def test_baselines_in_words() -> None:
+    assert (dense_label("dense-e20"), control_label("dense-e20")) == ("dense, 20 epochs", "dense")
+    words = ("dense with restarts", "small dense", "shuffled mask", "random mask", "OMP", "LR rewinding")
+    names = ("dense_restarts", "small_dense", "layerwise_shuffle", "random_mask", "omp", "lr_rewinding")
+    assert tuple(map(dense_label, names)) == words
