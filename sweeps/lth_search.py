@@ -145,7 +145,7 @@ def _conclude(job: Job, study: Any, search: Search) -> list[dict[str, Any]]:
     write_report(store, run, frames, read_plan(store, run))  # now with the front
     for kind in ("svg", "png"):
         store.write(f"{run}/analysis/pareto.{kind}", WRITERS[kind](pareto_figure(rows)))
-    _show(job, rows, search, study.place)
+    _show(job, rows, search, study.uri)
     return rows
 
 
