@@ -187,10 +187,10 @@ def _branch_label(facts: Mapping[str, Any], differing: Sequence[str]) -> str:
 def _facts(spec: TrialSpec) -> dict[str, Any]:
     """The fields of a trial without its seed; how it retrains is one field in words, "mode"."""
     facts = {name: value for name, value in spec.canonical().items() if name != "seed"}
-    k = f"{facts.pop('rewind_step', None)}it" if spec.rewind_step is not None else spec.rewind_epoch
-    facts.pop("rewind_epoch")
-    retrain = facts.pop("retrain")
-    return facts | {"mode": f"rewind to {k}" if k is not None else field_words("retrain", retrain)}
+    for name in ("rewind_epoch", "rewind_step"):
+        facts.pop(name, None)
+    retrain, point = facts.pop("retrain"), spec.rewind_point
+    return facts | {"mode": f"rewind to {point}" if point is not None else field_words("retrain", retrain)}
 
 
 def _starts_over(facts: Mapping[str, Any]) -> bool:
