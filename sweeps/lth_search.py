@@ -25,6 +25,7 @@ from analysis.tables.run_plan import read_plan
 from analysis.tables.suggestions import STATUSES, SUGGESTIONS, measured, suggestion_table
 from analysis.text import console, table_of
 from lth_trainable.errors import FAILED, OK
+from lth_trainable.spec.rewind_point import RewindPoint
 from lth_trainable.spec.trial_spec import TrialSpec
 from sweeps.cli.job import Job, Setting, exit_code_of, facts_of, finish, open_run
 from sweeps.cli.options import RunOptions
@@ -138,13 +139,13 @@ def _conclude(job: Job, study: Any, search: Search) -> list[dict[str, Any]]:
 
     store, run = job.ledger.store, job.ledger.run
     frames = analysis.gather(job.ledger.path)
-    trials = {row["trial"]: row for row in analysis.as_rows(frames.trials)}
+    trials = {row["trial"]: row for row in frames.rows("trials")}
     rows = [row for trial in study.trials() if (row := _row(trial, study.front, trials)) is not None]
     write_table(store, run, SUGGESTIONS, suggestion_table(rows))
     write_report(store, run, frames, read_plan(store, run))  # now with the front
     for kind in ("svg", "png"):
         store.write(f"{run}/analysis/pareto.{kind}", WRITERS[kind](pareto_figure(rows)))
-    _show(job, rows, search, study.place)
+    _show(job, rows, search, study.uri)
     return rows
 
 
@@ -214,7 +215,7 @@ def confirm(best: Sequence[Mapping[str, Any]], search: Search, options: RunOptio
     named = {**digits().axes, **search.sweep.base, **search.axes}  # the first would all be trained where none is said
     values |= {name: row[name] for name in named if row.get(name) is not None}
     if row.get("rewind_step") is not None:
-        values["rewind_epoch"] = f"{row['rewind_step']}it"
+        values["rewind_epoch"] = str(RewindPoint(iteration=row["rewind_step"]))
     first = max(search.sweep.seeds) + 1
     words = [word for name, value in values.items() for word in (f"--{flag_of[name].replace('_', '-')}", _cell(value))]
     seeds = [str(seed) for seed in range(first, first + 8)]
