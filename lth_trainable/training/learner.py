@@ -71,7 +71,7 @@ class TrialLearner(Learner):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class LevelClock:
     """Where a fit stands among a trial's levels.
 
     level: names data order, augmentation and dropout beside the epoch, where a level has an order of its own; 0 where
@@ -97,7 +97,7 @@ class Clock(Callback):
     order = -5
 
     def __init__(self, spec: TrialSpec) -> None:
-        self.spec, self.start, self.place = spec, 0, Place()
+        self.spec, self.start, self.level_clock = spec, 0, LevelClock()
 
     @property
     def now(self) -> int:
@@ -109,9 +109,9 @@ class Clock(Callback):
 
     def before_train(self) -> None:
         train = self.dls.train
-        self.skipped = self.place.skip if self.learn.epoch == 0 else 0
-        train.epoch, train.level, train.skip = self.now, self.place.level, self.skipped
-        self.stream = derive_seed(self.spec.seed, "forward", self.now, *self.place.names)
+        self.skipped = self.level_clock.skip if self.learn.epoch == 0 else 0
+        train.epoch, train.level, train.skip = self.now, self.level_clock.level, self.skipped
+        self.stream = derive_seed(self.spec.seed, "forward", self.now, *self.level_clock.names)
         self.first = self.now * self.steps_per_epoch + self.skipped  # step of the epoch's first batch
 
     @property
@@ -124,7 +124,7 @@ class Clock(Callback):
             return
         seed_torch((self.stream + self.skipped + self.learn.iter) & _LARGEST_SEED, self.dls.device)
         if self.spec.lr_policy != "constant":
-            step = self.course.total_steps - 1 if self.place.lr_is_last else self.step
+            step = self.course.total_steps - 1 if self.level_clock.lr_is_last else self.step
             self.learn.opt.set_hyper("lr", self.course.lr_at(step))
             if self.course.rule.cycles_momentum:
                 self.learn.opt.set_hyper("mom", self.course.momentum_at(step))
