@@ -20,11 +20,12 @@ from typing import Annotated
 import tyro
 
 from analysis.gather import gather
-from analysis.report.terminal import answer, counts_by_status, paths, show
+from analysis.report.terminal import counts_by_status, paths, show
 from analysis.tables.exclusions import change_exclusions
 from analysis.tables.index import Geometry
-from analysis.tables.parquet import Frames, as_rows
+from analysis.tables.parquet import Frames
 from analysis.text import console
+from analysis.verdicts.answer import answer_sentence
 from lth_trainable.errors import OK, command_line
 
 
@@ -108,9 +109,9 @@ def summary(frames: Frames, run: str) -> dict[str, object]:
     """What `--json` prints: run, answer, number of trials in each status, verdict rows, files."""
     return {
         "run": run,
-        "answer": answer(frames.verdicts),
+        "answer": answer_sentence(frames.rows("verdicts")),
         "trials": counts_by_status(frames),
-        "verdicts": as_rows(frames.verdicts),
+        "verdicts": frames.rows("verdicts"),
         "files": paths(run),
     }
 

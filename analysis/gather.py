@@ -24,7 +24,7 @@ from analysis.tables.columns import spec_columns
 from analysis.tables.exclusions import EXCLUSIONS, Exclusions, check_trials, read_exclusions
 from analysis.tables.geometry import geometry_tables
 from analysis.tables.index import Geometry, Known, Previous, read_previous, signature_of, write_index
-from analysis.tables.parquet import OPTIONAL, Frames, read_table, to_frames, write_table
+from analysis.tables.parquet import OPTIONAL, Frames, read_table, write_table
 from analysis.tables.record_rows import ENTRIES, Entries, epochs_to_dense_accuracy
 from analysis.tables.records import Files, Found, is_begun, list_trials, read_trials, trial_names
 from analysis.tables.run_plan import PlanEntry, RunPlan, find_run, read_plan, role_of
@@ -66,7 +66,7 @@ def gather(path: str | os.PathLike[str], geometry: Geometry | None = None) -> Fr
         ours = {name: table for name, table in gathered.tables.items() if name not in OPTIONAL}
         sums = {name: write_table(store, run, name, table) for name, table in ours.items()}
         write_index(store, run, sums, gathered.known, gathered.geometry)
-        frames = to_frames(gathered.tables)
+        frames = Frames(tables=gathered.tables)
         write_report(store, run, frames, plan)
     return frames
 

@@ -138,13 +138,13 @@ def _conclude(job: Job, study: Any, search: Search) -> list[dict[str, Any]]:
 
     store, run = job.ledger.store, job.ledger.run
     frames = analysis.gather(job.ledger.path)
-    trials = {row["trial"]: row for row in analysis.as_rows(frames.trials)}
+    trials = {row["trial"]: row for row in frames.rows("trials")}
     rows = [row for trial in study.trials() if (row := _row(trial, study.front, trials)) is not None]
     write_table(store, run, SUGGESTIONS, suggestion_table(rows))
     write_report(store, run, frames, read_plan(store, run))  # now with the front
     for kind in ("svg", "png"):
         store.write(f"{run}/analysis/pareto.{kind}", WRITERS[kind](pareto_figure(rows)))
-    _show(job, rows, search, study.place)
+    _show(job, rows, search, study.uri)
     return rows
 
 

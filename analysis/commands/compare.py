@@ -11,7 +11,7 @@ from typing import Annotated
 import tyro
 
 from analysis.report.compare import show_comparison
-from analysis.tables.parquet import as_rows, load
+from analysis.tables.parquet import load
 from analysis.tables.run_plan import find_run, read_plan
 from analysis.text import console
 from analysis.verdicts.compare import Compared, compare
@@ -63,7 +63,7 @@ def compare_runs(path_a: str, path_b: str) -> Compared:
             f"RUN_B: found the endpoint {endpoint_b}; expected {endpoint_a}, the endpoint of RUN_A; "
             "each run is judged by the endpoint it was planned with, so compare runs with the same endpoint"
         )
-    found = compare(as_rows(load(path_a).trials), as_rows(load(path_b).trials), endpoint_a)
+    found = compare(load(path_a).rows("trials"), load(path_b).rows("trials"), endpoint_a)
     if not found.comparisons:
         raise UserError(
             f"RUN_B: found no group of {path_b} that matches one of {path_a}; expected tickets with the same target "

@@ -26,7 +26,7 @@ from analysis.gather import collect
 from analysis.report.html import report_html
 from analysis.tables.exclusions import EXCLUSIONS, unknown_trial
 from analysis.tables.index import write_index
-from analysis.tables.parquet import OPTIONAL, Frames, as_rows, to_frames, write_table
+from analysis.tables.parquet import OPTIONAL, Frames, write_table
 from analysis.tables.records import Found, read_trials
 from analysis.tables.run_plan import RunPlan, find_run, read_plan
 from analysis.tables.schema import Row
@@ -69,8 +69,8 @@ def pack(path: str | os.PathLike[str], out: str | Path | None = None, tickets: S
     plan = read_plan(store, run)
     planned = {trial.name: trial for trial in plan.trials}
     gathered = collect(store, run, plan)
-    frames = to_frames(gathered.tables)
-    choice = choose(as_rows(frames.trials), as_rows(frames.verdicts), tickets)
+    frames = Frames(tables=gathered.tables)
+    choice = choose(frames.rows("trials"), frames.rows("verdicts"), tickets)
     try:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".pack-") as folder:
             staged = Store(folder)
@@ -162,13 +162,13 @@ def _stage_ticket(store: Store, run: str, name: str, folder: Path) -> None:
 
 def readme(plan: RunPlan, frames: Frames, run: str, choice: Choice) -> str:
     """README.txt of the archive: what is where, which tickets and why, how to read it, versions."""
-    trials = as_rows(frames.trials)
+    trials = frames.rows("trials")
     parts = [f"{part}_version" for part in ("code", "python", "torch", "fastai", "ray")]
     trained = {f"{part.removesuffix('_version')} {row[part]}" for part in parts for row in trials if row[part]}
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     template = environment.from_string(files("analysis.export").joinpath(README).read_text(encoding="utf-8"))
     return template.render(
-        run=run, plan=plan, choice=choice, answer=answer_sentence(as_rows(frames.verdicts)), n_trials=len(trials),
+        run=run, plan=plan, choice=choice, answer=answer_sentence(frames.rows("verdicts")), n_trials=len(trials),
         n_done=sum(row["status"] == "done" for row in trials), trained_with=", ".join(sorted(trained)) or "nothing",
         planned_with=", ".join(f"{name} {value}" for name, value in sorted(plan.versions.items())),
         devices="; ".join(sorted({row["device"] for row in trials if row["device"]})) or "nothing",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from analysis.labels import common_label, control_label, dense_label, short_labels
 from analysis.stats.paired import t_interval
-from analysis.tables.parquet import Frames, as_rows
+from analysis.tables.parquet import Frames
 from analysis.tables.schema import Row
 from analysis.verdicts.answer import headlines, setting
 
@@ -80,10 +80,10 @@ class Panel:
 
 def panels(frames: Frames) -> list[Panel]:
     """One panel for each data set, model and primary dense baseline, in the order of the verdicts."""
-    verdicts = headlines(as_rows(frames.verdicts))
+    verdicts = headlines(frames.rows("verdicts"))
     if not verdicts:
         return []
-    trials = as_rows(frames.trials)
+    trials = frames.rows("trials")
     levels, controls = _levels(trials, verdicts[0]["endpoint"]), _controls(trials)
     settings: dict[str, list[Row]] = {}
     for row in verdicts:
@@ -94,7 +94,7 @@ def panels(frames: Frames) -> list[Panel]:
 
 def ladders(frames: Frames) -> list[Ladder]:
     """The ladders of a run that have a finished ticket, in the order of the verdicts, labelled by what differs."""
-    primary = [row for row in headlines(as_rows(frames.verdicts)) if row["primary"]]
+    primary = [row for row in headlines(frames.rows("verdicts")) if row["primary"]]
     found = []
     for ladder, label in ladder_labels(frames).items():
         rows = [row for row in _in_order(primary) if row["ladder"] == ladder and row["sparsity_pct"] is not None]
@@ -106,7 +106,7 @@ def ladders(frames: Frames) -> list[Ladder]:
 
 def ladder_labels(frames: Frames) -> dict[str, str]:
     """Ladders with a primary comparison -> short labels."""
-    return short_labels([row["ladder"] for row in headlines(as_rows(frames.verdicts)) if row["primary"]])
+    return short_labels([row["ladder"] for row in headlines(frames.rows("verdicts")) if row["primary"]])
 
 
 def _in_order(rows: Iterable[Row]) -> list[Row]:

@@ -27,7 +27,7 @@ from analysis.figures.style import (
     remaining_axis,
     theme_of,
 )
-from analysis.tables.parquet import Frames, as_rows
+from analysis.tables.parquet import Frames
 from analysis.tables.schema import Row
 
 HEIGHT = 2.5
@@ -69,7 +69,7 @@ def early_stop_figure(frames: Frames, theme: str = "light") -> Figure | None:
     A hollow triangle means that the validation loss of at least one seed was still falling at the end, so the mean is a
     lower bound. None if no ticket has an early stop. Raises `UserError` for an unknown theme.
     """
-    colours, found = theme_of(theme), stops(as_rows(frames.trials))
+    colours, found = theme_of(theme), stops(frames.rows("trials"))
     shown = [ladder for ladder in ladders(frames) if any(rung.group in found for rung in ladder.rungs)]
     if not shown:
         return None

@@ -16,7 +16,7 @@ from analysis.figures.overlap import MOST_SERIES, overlap_figure
 from analysis.figures.pareto import pareto_figure
 from analysis.figures.style import MOST_PANELS
 from analysis.figures.training import training_figure
-from analysis.tables.parquet import Frames, as_rows, read_table
+from analysis.tables.parquet import Frames, read_table
 from analysis.tables.schema import Row
 from analysis.tables.suggestions import SUGGESTIONS
 from lth_trainable.store.store import Store
@@ -54,10 +54,7 @@ def drawn(material: Material, theme: str) -> Iterator[tuple[str, Drawing, Figure
 
 
 def _barriers(material: Material, theme: str) -> Figure | None:
-    columns = ("alphas", "errors_pct")  # pandas gives arrays, which cannot be compared like lists
-    rows = [
-        {**row, **{c: list(row[c]) for c in columns if row[c] is not None}} for row in as_rows(material.frames.barriers)
-    ]
+    rows = material.frames.rows("barriers")
     return barrier_figure(rows, theme) if rows else None
 
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from analysis.figures.curves import ladder_labels
 from analysis.figures.style import REMAINING, STYLE, canvas, colour_and_dashes, dress, line, remaining_axis, theme_of
-from analysis.tables.parquet import Frames, as_rows
+from analysis.tables.parquet import Frames
 
 TITLES = {"seed": "between seeds", "rewind": "between rewind points", "criterion": "between criteria"}
 HEIGHT, CHANCE = 2.3, (0, (1, 1.6))
@@ -34,11 +34,11 @@ def overlap_series(frames: Frames) -> dict[str, list[Series]]:
     """What the tickets differ in -> one series per pair of ladders, over all layers, in the order of the verdicts.
 
     Nested pairs are left out: their masks overlap by construction."""
-    trials = {row["trial"]: row for row in as_rows(frames.trials)}
+    trials = {row["trial"]: row for row in frames.rows("trials")}
     labels = ladder_labels(frames)
     order = {label: i for i, label in enumerate(labels.values())}
     found: dict[str, dict[tuple[str, ...], Points]] = {}
-    for row in as_rows(frames.overlaps[frames.overlaps["layer"].isna()]):
+    for row in (row for row in frames.rows("overlaps") if row["layer"] is None):
         if row["iou"] is None or row["nested"] or not {row["trial_a"], row["trial_b"]} <= set(trials):
             continue
         names = dict.fromkeys(labels.get(ladder := trials[row[t]]["ladder"], ladder) for t in ("trial_a", "trial_b"))

@@ -21,7 +21,7 @@ from analysis.figures.gallery import Material, drawn, read_suggestions
 from analysis.figures.style import THEMES, to_svg
 from analysis.labels import claim_label, common_label, dense_label, short_labels
 from analysis.report.terminal import difference, is_other_claim, seeds, status_line
-from analysis.tables.parquet import Frames, as_rows
+from analysis.tables.parquet import Frames
 from analysis.tables.run_plan import RunPlan
 from analysis.tables.schema import Row
 from analysis.text import percent, plural, signed
@@ -64,7 +64,7 @@ def write_report(store: Store, run: str, frames: Frames, plan: RunPlan) -> None:
 
 def report_html(frames: Frames, plan: RunPlan, run: str, suggestions: Sequence[Row] = ()) -> str:
     """The page as text. It has no date, so the same tables, plan and suggestions give the same text."""
-    verdicts, trials = as_rows(frames.verdicts), as_rows(frames.trials)
+    verdicts, trials = frames.rows("verdicts"), frames.rows("trials")
     compared = headlines(verdicts)
     primary, baselines = of_tickets(verdicts), [row for row in compared if row["role"] != TICKET]
     work = savings(frames)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
@@ -30,11 +31,11 @@ _AGAINST = {
 }  # fmt: skip
 
 
-def verdict_view(verdicts: pd.DataFrame, width: int) -> RenderableType:
+def verdict_view(verdicts: Sequence[Row], width: int) -> RenderableType:
     """The table of verdicts, or in a narrow terminal one table per ladder."""
-    rows = headlines(as_rows(verdicts))
+    rows = headlines(verdicts)
     if width >= WIDTH or not rows:
-        return verdict_table(verdicts)
+        return _wide_table(rows)
     columns = _columns(rows)
     del columns["tickets"]
     if "dense of" in columns:
@@ -86,7 +87,11 @@ def _empty_narrow_table(widths: Mapping[str, int], heading: bool) -> Table:
 def verdict_table(verdicts: pd.DataFrame) -> Table:
     """The verdicts as a table of at most 100 columns, in the order of the frame: tickets (primary comparisons first),
     then the baselines that are judged like tickets."""
-    rows = headlines(as_rows(verdicts))
+    return _wide_table(headlines(as_rows(verdicts)))
+
+
+def _wide_table(rows: Sequence[Row]) -> Table:
+    """rows: headlines."""
     columns = _columns(rows)
     table = Table(title=_title(rows), title_justify="left", title_style="bold", box=None, padding=(0, GAP, 0, 0))
     widths = {heading: max(map(len, [heading, *cells])) for heading, cells in columns.items()}
@@ -111,13 +116,12 @@ def answer(verdicts: pd.DataFrame) -> str:
     return answer_sentence(as_rows(verdicts))
 
 
-def claims_table(verdicts: pd.DataFrame) -> Table:
+def claims_table(verdicts: Sequence[Row]) -> Table:
     """The other claims that the run has trials for: one line per ladder, its sparsities grouped by answer."""
-    every = as_rows(verdicts)
     lines: dict[str, dict[str, list[Row]]] = {}
-    for row in filter(is_other_claim, every):
+    for row in filter(is_other_claim, verdicts):
         lines.setdefault(claim_label(row), {}).setdefault(row["ladder"], []).append(row)
-    labels = short_labels([row["ladder"] for row in every])
+    labels = short_labels([row["ladder"] for row in verdicts])
     table = Table(title="other claims", title_justify="left", title_style="bold", box=None, padding=(0, GAP, 0, 0))
     several = any(len(ladders) > 1 for ladders in lines.values())
     for heading in ("claim", *(["tickets"] if several else []), "answer, by sparsity"):
@@ -130,16 +134,17 @@ def claims_table(verdicts: pd.DataFrame) -> Table:
 
 def show(console: Console, frames: Frames, run: str) -> None:
     """Print the verdicts, the other claims, the answer, unfinished trials, and the paths of the files."""
-    if len(frames.verdicts):
+    verdicts = frames.rows("verdicts")
+    if verdicts:
         console.print()
-        console.print(verdict_view(frames.verdicts, console.width))
-        others = claims_table(frames.verdicts)
+        console.print(verdict_view(verdicts, console.width))
+        others = claims_table(verdicts)
         if others.row_count:
             console.print()
             console.print(others)
     console.print()
-    console.print(answer(frames.verdicts), soft_wrap=not console.is_terminal, highlight=False)
-    trials = as_rows(frames.trials)
+    console.print(answer_sentence(verdicts), soft_wrap=not console.is_terminal, highlight=False)
+    trials = frames.rows("trials")
     style = "dim" if all(row["status"] == "done" for row in trials) else "yellow"
     print_line(console, status_line(frames), style=style)
     for row in trials:
@@ -157,13 +162,13 @@ def status_line(frames: Frames) -> str:
     """The number of trials in each status: "35 trials: 33 done, 1 failed, 1 missing"."""
     counts = counts_by_status(frames)
     listed = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "none planned"
-    return f"{len(frames.trials)} trials: {listed}"
+    return f"{frames.tables['trials'].num_rows} trials: {listed}"
 
 
 def counts_by_status(frames: Frames) -> dict[str, int]:
     """The number of trials in each status, zeros included."""
-    found = frames.trials["status"].value_counts()
-    return {status: int(found.get(status, 0)) for status in STATUSES}
+    found = Counter(frames.tables["trials"]["status"].to_pylist())
+    return {status: found[status] for status in STATUSES}
 
 
 def paths(run: str) -> dict[str, str]:

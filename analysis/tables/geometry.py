@@ -10,7 +10,7 @@ import pyarrow as pa
 from analysis.tables import schema
 from analysis.tables.index import Geometry
 from analysis.tables.overlaps import find_families, overlaps_table
-from analysis.tables.parquet import Frames, as_rows
+from analysis.tables.parquet import Frames
 from analysis.tables.schema import SPEC_FIELDS, Row
 from analysis.tables.signs import TIMES, signs_table
 from lth_trainable.store.store import Store
@@ -53,8 +53,8 @@ def geometry_tables(
 
 def left_out(frames: Frames) -> dict[str, Work]:
     """Tables that are empty because they are too much to make without being asked to."""
-    work = work_of(as_rows(frames.trials), len(frames.levels), len(frames.layers))
-    return {name: of for name, of in work.items() if not of.is_little and getattr(frames, name).empty}
+    work = work_of(frames.rows("trials"), frames.tables["levels"].num_rows, frames.tables["layers"].num_rows)
+    return {name: of for name, of in work.items() if not of.is_little and not frames.tables[name].num_rows}
 
 
 def work_of(trials: Sequence[Row], n_levels: int, n_layers: int) -> dict[str, Work]:

@@ -11,6 +11,7 @@ is `string`.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections import Counter
@@ -32,18 +33,37 @@ OPTIONAL = ("barriers",)  # written by commands of their own: a file that is not
 _PANDAS = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype(), pa.string(): pd.StringDtype()}
 
 
+def _as_pandas(name: str) -> functools.cached_property[pd.DataFrame]:
+    return functools.cached_property(lambda frames: frames.tables[name].to_pandas(types_mapper=_PANDAS.get))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Frames:
-    """The tables of a run. `analysis.tables.schema` describes every column, and so does docs/tables.md."""
+    """The tables of a run, each also as pandas, which is made when it is first asked for.
 
-    trials: pd.DataFrame
-    epochs: pd.DataFrame
-    levels: pd.DataFrame
-    layers: pd.DataFrame
-    overlaps: pd.DataFrame
-    signs: pd.DataFrame
-    barriers: pd.DataFrame
-    verdicts: pd.DataFrame
+    `analysis.tables.schema` describes every column, and so does docs/tables.md.
+    """
+
+    tables: Mapping[str, pa.Table]
+
+    trials = _as_pandas("trials")
+    epochs = _as_pandas("epochs")
+    levels = _as_pandas("levels")
+    layers = _as_pandas("layers")
+    overlaps = _as_pandas("overlaps")
+    signs = _as_pandas("signs")
+    barriers = _as_pandas("barriers")
+    verdicts = _as_pandas("verdicts")
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """The rows of a table as plain dicts, None for every null. They are made once: copy one before changing it."""
+        if name not in self._rows:
+            self._rows[name] = self.tables[name].to_pylist()
+        return self._rows[name]
+
+    @functools.cached_property
+    def _rows(self) -> dict[str, list[dict[str, Any]]]:
+        return {}
 
 
 def load(path: str | os.PathLike[str]) -> Frames:
@@ -51,7 +71,7 @@ def load(path: str | os.PathLike[str]) -> Frames:
 
     Raises `UserError` where there is no run, or its results were not gathered yet.
     """
-    return to_frames(_load(path))
+    return Frames(tables=_load(path))
 
 
 def load_many(paths: Iterable[str | os.PathLike[str]]) -> Frames:
@@ -71,7 +91,7 @@ def load_many(paths: Iterable[str | os.PathLike[str]]) -> Frames:
         _renamed(_load(path), path) if names[run] > 1 else _load(path)
         for path, (_, run) in zip(given, runs, strict=True)
     ]
-    return to_frames({name: pa.concat_tables([tables[name] for tables in loaded]) for name in TABLES})
+    return Frames(tables={name: pa.concat_tables([tables[name] for tables in loaded]) for name in TABLES})
 
 
 def _load(path: str | os.PathLike[str]) -> dict[str, pa.Table]:
@@ -168,14 +188,6 @@ def _to_bytes(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
     parquet.write_table(table.combine_chunks(), sink, compression="zstd")  # pages end where chunks do
     return sink.getvalue().to_pybytes()
-
-
-# -- pandas ----------------------------------------------------------------------------------------------------------
-
-
-def to_frames(tables: Mapping[str, pa.Table]) -> Frames:
-    """Arrow tables -> pandas, in the types of this module."""
-    return Frames(**{name: table.to_pandas(types_mapper=_PANDAS.get) for name, table in tables.items()})
 
 
 def as_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:

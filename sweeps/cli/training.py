@@ -54,7 +54,7 @@ def train_and_judge(job: Job, experiment: Experiment) -> Round:
         "failed": len(outcome.failures), "skipped": board.skipped, "shared": spent.shared,
         "epochs_requested": ledger.plan.epochs_requested, "epochs_distinct": ledger.plan.epochs_distinct,
         "epochs_trained": outcome.epochs, "stopped_by": outcome.stopped_by,
-        "verdicts": analysis.as_rows(frames.verdicts),
+        "verdicts": frames.rows("verdicts"),
     }  # fmt: skip
     return Round(summary=summary, outcome=outcome, frames=frames)
 

@@ -49,7 +49,6 @@ def look_by_look(job: Job, experiment: Experiment, once: Callable[[Job, Experime
     Starts at the look that the run had got to. Ends where every ladder is settled, the looks are spent, a limit or an
     interrupt ends it, or a look leaves no finished pair. A failed trial is a broken pair, and the looks go on.
     """
-    from analysis.tables.parquet import as_rows
 
     looks, budget = experiment.sweep.looks, job.setting.budget
     n, epochs = _first(job, looks), 0
@@ -58,7 +57,7 @@ def look_by_look(job: Job, experiment: Experiment, once: Callable[[Job, Experime
         setting = replace(job.setting, budget=replace(budget, epochs=left))
         done = once(replace(job, ledger=job.ledger.for_seeds(range(n)), setting=setting), experiment)
         epochs += done.outcome.epochs
-        look = _judged(as_rows(done.frames.verdicts), looks, n)
+        look = _judged(done.frames.rows("verdicts"), looks, n)
         job.say(f"look {looks.index(n) + 1} of {len(looks)}, {n} seeds: {look.state}")
         stopped_by = done.outcome.stopped_by or (budget.reached(epochs) if look.following else None)
         if look.following is None or stopped_by or done.outcome.interrupted:

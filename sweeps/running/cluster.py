@@ -19,6 +19,7 @@ from lth_trainable.errors import UserError
 from lth_trainable.store.store import Store
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.running.progress import Board
+from sweeps.running.ray_adapter import bootstrap_address
 from sweeps.running.ray_process import WATCH_SECONDS, quieten, silence_loggers
 from sweeps.running.resources import Resources
 
@@ -180,9 +181,7 @@ class Cluster:
 
 def _check_answers(address: str) -> None:
     """Raise `OSError` or `ValueError` where nothing listens at `address`: Ray itself would try for minutes."""
-    from ray._private.services import canonicalize_bootstrap_address
-
-    found = None if "://" in address else canonicalize_bootstrap_address(address)
+    found = None if "://" in address else bootstrap_address(address)
     if found is not None:
         host, _, port = found.rpartition(":")
         socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()

@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,30 +121,32 @@ def mlflow(log_folder: LogFolder) -> Logger:
     """A run of MLflow's for each trial, in an experiment of the run's name."""
     os.environ.update({name: os.environ.get(name, value) for name, value in MLFLOW_QUIET.items()})
     from mlflow import MlflowClient
-    from mlflow.entities import Metric
-    from ray.air.integrations.mlflow import MLflowLoggerCallback
+    from mlflow.entities import Metric, Param
+    from ray.tune.logger import LoggerCallback
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
     uri = os.environ.get("MLFLOW_TRACKING_URI") or _mlflow_database(log_folder.store)
 
-    class MLflow(MLflowLoggerCallback):
-        """Ray's, but with one request for all rows of a report: one for each number takes forty times as long."""
+    class MLflow(LoggerCallback):
+        """One request for all rows of a report: one for each number, as Ray sends them, takes forty times as long."""
 
         def setup(self, *args: Any, **info: Any) -> None:
             self._client = MlflowClient(uri)
             self._untold: dict[str, list[Metric]] = defaultdict(list)
-            if MLFLOW_RETRIES in os.environ:
-                return super().setup(*args, **info)
-            os.environ[MLFLOW_RETRIES] = "1"  # someone waits for an answer, as nobody does in mid-sweep
-            try:
-                return super().setup(*args, **info)
-            finally:
-                del os.environ[MLFLOW_RETRIES]
+            self._runs: dict[Any, str] = {}
+            with _few_retries():
+                self._experiment = _mlflow_experiment(self._client, log_folder.run)
+
+        def log_trial_start(self, trial: Any) -> None:
+            run = self._client.create_run(self._experiment, run_name=str(trial), tags={"trial_name": str(trial)})
+            self._runs[trial] = run.info.run_id
+            params = [Param(name, str(value)) for name, value in trial.config.items()]
+            self._client.log_batch(run.info.run_id, params=params)
 
         def log_trial_result(self, iteration: int, trial: Any, result: dict[str, Any]) -> None:
             now, (numbers, epoch) = int(time.time() * 1000), _split(result)
-            self._untold[self._trial_runs[trial]] += [Metric(*number, now, epoch) for number in numbers.items()]
+            self._untold[self._runs[trial]] += [Metric(*number, now, epoch) for number in numbers.items()]
 
         def on_step_end(self, *args: Any, **info: Any) -> None:
             while self._untold:
@@ -152,10 +154,36 @@ def mlflow(log_folder: LogFolder) -> Logger:
                 for first in range(0, len(numbers), MLFLOW_BATCH):
                     self._client.log_batch(run, metrics=numbers[first : first + MLFLOW_BATCH])
 
+        def log_trial_end(self, trial: Any, failed: bool = False) -> None:
+            self._client.set_terminated(self._runs[trial], "FAILED" if failed else "FINISHED")
+
     return Logger(
-        callback=MLflow(tracking_uri=uri, experiment_name=log_folder.run),
+        callback=MLflow(),
         watch=f"mlflow ui --backend-store-uri {uri}" if uri.startswith("sqlite:") else f"MLflow at {uri}",
     )
+
+
+@contextlib.contextmanager
+def _few_retries() -> Iterator[None]:
+    """One of MLflow's where nothing else is set: someone waits for an answer, as nobody does in mid-sweep."""
+    if MLFLOW_RETRIES in os.environ:
+        yield
+        return
+    os.environ[MLFLOW_RETRIES] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[MLFLOW_RETRIES]
+
+
+def _mlflow_experiment(client: Any, name: str) -> str:
+    """The experiment that MLflow's own MLFLOW_EXPERIMENT_ID names, where it exists; else that of this name."""
+    from mlflow.exceptions import MlflowException
+
+    with contextlib.suppress(MlflowException, KeyError):
+        return str(client.get_experiment(os.environ["MLFLOW_EXPERIMENT_ID"]).experiment_id)
+    found = client.get_experiment_by_name(name)
+    return str(found.experiment_id if found is not None else client.create_experiment(name))
 
 
 def wandb(log_folder: LogFolder) -> Logger:
@@ -171,12 +199,13 @@ def wandb(log_folder: LogFolder) -> Logger:
                 super().setup(*args, **info)
             self._runs: dict[Any, service.Run] = {}
 
-        def _start_logging_actor(self, trial: Any, exclude_results: list[str], **settings: Any) -> None:
+        def log_trial_start(self, trial: Any) -> None:
             trial.init_local_path()
-            self._runs[trial] = service.init(dir=trial.local_path, **settings)
-
-        def _cleanup_logging_actors(self, *args: Any, **limits: Any) -> None:
-            """At the end of Ray's callback, which asks for it: there are none."""
+            self._runs[trial] = service.init(
+                project=self.project, group=self.group or trial.experiment_dir_name, id=trial.trial_id,
+                name=str(trial), config=dict(trial.config), dir=trial.local_path, reinit="create_new",
+                resume=False, allow_val_change=True, settings=service.Settings(console="off", silent=True),
+            )  # fmt: skip
 
         def log_trial_result(self, iteration: int, trial: Any, result: dict[str, Any]) -> None:
             self._runs[trial].log(*_split(result))
@@ -187,12 +216,12 @@ def wandb(log_folder: LogFolder) -> Logger:
         def on_experiment_end(self, trials: Any, **info: Any) -> None:
             service.teardown()  # writes what is on its way, and waits for it
 
-    project, quiet = os.environ.get("WANDB_PROJECT", log_folder.run), service.Settings(console="off", silent=True)
+    project = os.environ.get("WANDB_PROJECT", log_folder.run)
     offline = f"wandb sync {log_folder.at('wandb')}/*/wandb/offline-run-*"
     if not _is_here(log_folder.store):
         offline = f"wandb sync, of a copy of {log_folder.at('wandb')}"
     return Logger(
-        callback=Wandb(project=project, reinit="create_new", settings=quiet),
+        callback=Wandb(project=project),
         watch=offline if os.environ.get("WANDB_MODE") == "offline" else f"wandb: project {project}",
     )
 

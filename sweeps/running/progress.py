@@ -55,7 +55,7 @@ class Board:
             TextColumn("{task.description}", style="dim", table_column=Column(no_wrap=True)),
             auto_refresh=False, speed_estimate_period=math.inf, get_time=self.clock,
         )  # fmt: skip
-        self.bar.add_task("epochs", start=False, visible=False)
+        self.bar.add_task("epochs", total=None, start=False, visible=False)
         self.bar.add_task("", start=False)
 
     def show(self, trial: str, result: Mapping[str, Any]) -> None:

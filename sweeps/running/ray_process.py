@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from lth_trainable.errors import UserError
+from sweeps.running.ray_adapter import dead_processes
 
 WATCH_SECONDS = 2.0
 LOCAL = {"RAY_AUTH_MODE": "disabled"}  # a local Ray needs no token, and asks for one loudly; a cluster may have one
@@ -75,16 +76,14 @@ def node_watched() -> Iterator[None]:
 
     Tune would wait for ever for the workers that died with it.
     """
-    from ray._private.worker import _global_node
-
     over = threading.Event()
 
     def watch() -> None:
         while not over.wait(WATCH_SECONDS):
-            dead = [name for name, _ in _global_node.dead_processes()] if _global_node is not None else []
+            dead = dead_processes()
             if dead and not over.is_set():
                 print(
-                    f"error: Ray's own processes on this machine died ({', '.join(map(str, dead))}); "
+                    f"error: Ray's own processes on this machine died ({', '.join(dead)}); "
                     "what is stored stays: the same command goes on",
                     file=sys.stderr, flush=True,
                 )  # fmt: skip

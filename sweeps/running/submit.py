@@ -28,6 +28,7 @@ from typing import Any
 
 from lth_trainable.errors import FAILED, INTERRUPTED, OK, UserError, bad_value
 from sweeps.running.loggers import PASSED_ON
+from sweeps.running.ray_adapter import address_of_local_node
 
 ROOT = Path(__file__).resolve().parents[2]
 LEFT_OUT = ["/.?*", "/runs", "/build", "*.egg-info", "__pycache__"]  # of the working directory that a job gets
@@ -79,9 +80,8 @@ def _is_in_a_cluster() -> bool:
     address = os.environ.get("RAY_ADDRESS", "")
     if address:
         return not _is_job_server(address)
-    from ray._private.utils import read_ray_address
-
-    host, _, port = (read_ray_address() or "").rpartition(":")  # left by `ray start`, never by the Ray of a local sweep
+    left = address_of_local_node()  # by `ray start`, never by the Ray of a local sweep
+    host, _, port = (left or "").rpartition(":")
     try:
         with socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS):
             return True

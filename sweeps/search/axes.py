@@ -17,23 +17,18 @@ import re
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.spec.trial_spec import TrialSpec
+
+if TYPE_CHECKING:  # Optuna takes a second to import
+    from optuna.trial import BaseTrial
 
 DECIDING = ("schedule", "retrain", "optimizer", "lr_policy", "context", "reset_end")  # which other fields act
 DIGITS = 4  # significant ones of a drawn number: more say nothing, and make names that nobody can read
 _RANGE = re.compile(r"(?P<low>[^.:]+(?:\.\d+)?)\.\.(?P<high>[^:]+?)(?::(?P<how>.+))?")
 _EXPECTED = "values, or LOW..HIGH, LOW..HIGH:log or LOW..HIGH:STEP"
-
-
-class Drawing(Protocol):
-    """What an axis needs of an Optuna trial."""
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any: ...
-    def suggest_float(self, name: str, low: float, high: float, *, step: float | None, log: bool) -> float: ...
-    def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +37,7 @@ class Choice:
 
     values: tuple[Any, ...]
 
-    def draw(self, trial: Drawing, name: str) -> Any:
+    def draw(self, trial: BaseTrial, name: str) -> Any:
         return trial.suggest_categorical(name, self.values)
 
     @property
@@ -65,7 +60,7 @@ class Range:
     log: bool = False
     step: float | None = None
 
-    def draw(self, trial: Drawing, name: str) -> Any:
+    def draw(self, trial: BaseTrial, name: str) -> Any:
         if self._is_whole:
             return trial.suggest_int(name, int(self.low), int(self.high), step=int(self.step or 1), log=self.log)
         drawn = trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
@@ -99,7 +94,7 @@ def parse_axis(field: str, flag: str, texts: Sequence[str]) -> Axis:
     return _range(field, flag, kind, texts[0])
 
 
-def draw_point(trial: Drawing, base: Mapping[str, Any], axes: Mapping[str, Axis]) -> dict[str, Any]:
+def draw_point(trial: BaseTrial, base: Mapping[str, Any], axes: Mapping[str, Axis]) -> dict[str, Any]:
     """A value for every axis that acts together with the others, fields that decide about others first."""
     point: dict[str, Any] = {}
     for name in sorted(axes, key=lambda name: DECIDING.index(name) if name in DECIDING else len(DECIDING)):

@@ -1,4 +1,4 @@
-"""The Optuna side of a search: Ray's OptunaSearch over a study that lies in a file of the run, `RUN/study.db`.
+"""The Optuna side of a search: a study that is asked and told, in a file of the run, `RUN/study.db`.
 
 The study is SQLite, which `optuna-dashboard sqlite:///RUN/study.db` opens, also while the search runs. What is drawn
 for a suggestion depends on the sampler's seed, the suggestion's number and what was told before it, never on how often
@@ -16,15 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
-from ray.tune.search.optuna import OptunaSearch
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from lth_trainable.errors import UserError
 from lth_trainable.seeds import derive_seed
 from lth_trainable.store.store import Store
 from sweeps.search.axes import draw_point
+from sweeps.search.optuna_adapter import reopen
 from sweeps.search.searches import OBJECTIVES, Search
 
 STUDY = "study.db"
@@ -50,12 +51,12 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.search, self.store, self.run = search, store, run
         self._file = _File(store, f"{run}/{STUDY}")
-        self.place = self._file.uri
+        self.uri = self._file.uri
         try:
             self._storage = optuna.storages.RDBStorage(self._file.uri)
             self._study = optuna.create_study(
                 study_name=run, storage=self._storage, load_if_exists=True, sampler=_Sampler(search.sampler_seed),
-                directions=[_DIRECTION[OBJECTIVES[name]] for name in search.objectives],
+                pruner=_pruner(search), directions=[_DIRECTION[OBJECTIVES[name]] for name in search.objectives],
             )  # fmt: skip
         except Exception as error:  # of SQLAlchemy, SQLite and Optuna
             raise UserError(
@@ -64,27 +65,18 @@ class Study:
             ) from error
         self._check_terms()
         self._study.set_metric_names(list(search.objectives))
-        self._reopen()
-        single = len(search.objectives) == 1
-        modes = [OBJECTIVES[name] for name in search.objectives]
-        self._ray = OptunaSearch(
-            space=self._draw, metric=search.objectives[0] if single else list(search.objectives),
-            mode=modes[0] if single else modes, sampler=_Sampler(search.sampler_seed), study_name=run,
-            storage=self._storage,
-        )  # fmt: skip
-        self._drawn: list[Any] = []
-        self._open: dict[int, Any] = {}
+        reopen(self._study, self._storage)  # what an earlier command asked and never told
+        self._open: dict[int, Trial] = {}
 
     # -- asking and telling ------------------------------------------------------------------------------------------
 
     def ask(self) -> Asked:
         """The next suggestion; those that an earlier command left open come first."""
-        name = f"suggestion-{len(self._drawn)}"
-        point = self._ray.suggest(name)
-        trial = self._drawn[-1]
-        self._open[trial.number] = (name, trial)
+        trial = self._study.ask()
+        point = draw_point(trial, self.search.sweep.base, self.search.axes)
+        self._open[trial.number] = trial
         self._file.keep()
-        return Asked(number=trial.number, point=point or {}, on_way=ON_WAY in trial.user_attrs)
+        return Asked(number=trial.number, point=point, on_way=ON_WAY in trial.user_attrs)
 
     def ask_on_way(self, number: int, point: Mapping[str, Any]) -> None:
         """Ask next for a point that the suggestion of this number has come by."""
@@ -98,20 +90,20 @@ class Study:
     def note(self, number: int, **notes: Any) -> None:
         """Say something of an open suggestion that the dashboard shows too."""
         for key, value in notes.items():
-            self._open[number][1].set_user_attr(key, value)
+            self._open[number].set_user_attr(key, value)
 
     def tell(self, number: int, values: Mapping[str, float]) -> None:
         """The objectives of a suggestion, all of them."""
-        self._end(number, dict(values), error=False)
+        self._end(number, TrialState.COMPLETE, [values[name] for name in self.search.objectives])
 
     def fail(self, number: int, reason: str) -> None:
         """A suggestion has no objectives and never will."""
         self.note(number, reason=reason)
-        self._end(number, None, error=True)
+        self._end(number, TrialState.FAIL)
 
     def stop(self, number: int) -> None:
         """Successive halving ends a suggestion."""
-        self._end(number, None, error=False)
+        self._end(number, TrialState.PRUNED)
 
     def is_worth_going_on(self, number: int, stage: int, value: float) -> bool:
         """Report the objective at a stage (0, 1, ...); whether it is among the best 1/reduction there so far.
@@ -120,12 +112,8 @@ class Study:
         """
         reduction = self.search.reduction
         assert reduction is not None
-        name, _ = self._open[number]
-        step = reduction**stage
-        self._ray.on_trial_result(name, {self.search.objectives[0]: value, "training_iteration": step})
-        pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=reduction)
-        frozen = next(t for t in self._study.get_trials(deepcopy=False) if t.number == number)
-        return not pruner.prune(self._study, frozen)
+        self._open[number].report(value, step=reduction**stage)
+        return not self._open[number].should_prune()
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         """The study's trials in these states (all), by number."""
@@ -166,13 +154,8 @@ class Study:
 
     # -- within ------------------------------------------------------------------------------------------------------
 
-    def _draw(self, trial: Any) -> dict[str, Any]:
-        self._drawn.append(trial)
-        return draw_point(trial, self.search.sweep.base, self.search.axes)
-
-    def _end(self, number: int, values: dict[str, float] | None, error: bool) -> None:
-        name, _ = self._open.pop(number)
-        self._ray.on_trial_complete(name, values, error=error)
+    def _end(self, number: int, state: TrialState, values: Sequence[float] | None = None) -> None:
+        self._study.tell(self._open.pop(number), values, state)
         self._file.keep()
 
     def _check_terms(self) -> None:
@@ -187,10 +170,12 @@ class Study:
                     "choose another --name"
                 )
 
-    def _reopen(self) -> None:
-        """What an earlier command asked and never told waits to be asked again, under its number."""
-        for trial in self.trials(TrialState.RUNNING):
-            self._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+
+def _pruner(search: Search) -> BasePruner:
+    """Successive halving, where the search has it."""
+    if search.reduction is None:
+        return NopPruner()
+    return SuccessiveHalvingPruner(min_resource=1, reduction_factor=search.reduction)
 
 
 class _Sampler(BaseSampler):

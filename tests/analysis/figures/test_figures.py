@@ -25,12 +25,22 @@ from analysis.figures.overlap import _both, overlap_figure, overlap_series
 from analysis.figures.style import MOST_PANELS, THEMES
 from analysis.figures.training import _palette, learning_curves, training_figure
 from analysis.report.html import report_html, savings
-from analysis.tables.parquet import Frames, as_rows, to_frames
+from analysis.tables.parquet import Frames, as_rows
 from analysis.tables.run_plan import Rule, RunPlan
 from analysis.tables.schema import TABLES, table
 from analysis.verdicts.claims import verdicts
 from lth_trainable.spec.trial_spec import TrialSpec
-from tests.support.records import control_rows, dense, digits_like, drops, ladder, make_run, record, trial_rows
+from tests.support.records import (
+    control_rows,
+    dense,
+    digits_like,
+    drops,
+    ladder,
+    make_run,
+    record,
+    trial_rows,
+    with_tables,
+)
 
 ACCURACY = drops({None: 0.965, 64: 0.964, 87.04: 0.966, 92.22: 0.948})
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -61,9 +71,7 @@ def overlaps(frames: Frames) -> Frames:
         shared | {"trial_a": names[3], "trial_b": names[4], "iou": 0.9, "chance_iou": 0.1, "nested": True},
         shared | {"trial_a": names[0], "trial_b": names[1], "iou": 0.1, "chance_iou": 0.1, "layer": "1.weight"},
     ]
-    empty = {name: table(name, []) for name in TABLES if name != "overlaps"}
-    found = to_frames({"overlaps": table("overlaps", rows), **empty}).overlaps
-    return dataclasses.replace(frames, overlaps=found)
+    return with_tables(frames, overlaps=table("overlaps", rows))
 
 
 def test_training_curves_are_means_over_the_seeds_of_the_last_level(frames: Frames) -> None:
@@ -72,7 +80,7 @@ def test_training_curves_are_means_over_the_seeds_of_the_last_level(frames: Fram
         "trial": [done.trial.iloc[1]] * 4, "level": [0, 1, 1, 1], "epoch": [9, 3, 4, 5],
         "valid_accuracy": [0.1, 0.5, 0.6, 0.7],
     })  # fmt: skip
-    (curve,) = learning_curves(dataclasses.replace(frames, epochs=epochs)).values()
+    (curve,) = learning_curves(with_tables(frames, epochs=epochs)).values()
     assert [level.mean for level in curve] == pytest.approx([50, 60, 70])
     everything = learning_curves(frames)
     group = frames.trials.group.iloc[0]
@@ -117,7 +125,7 @@ def test_controls_are_curves_of_their_tickets() -> None:
     every = [*rows, *found]
     empty = {name: table(name, []) for name in TABLES if name not in ("trials", "verdicts")}
     judged = table("verdicts", verdicts(every, Rule()))
-    tables = to_frames({"trials": table("trials", every), "verdicts": judged, **empty})
+    tables = Frames(tables={"trials": table("trials", every), "verdicts": judged, **empty})
     (panel,) = curves.panels(tables)
     (curve,) = panel.curves
     (control,) = curve.controls
@@ -141,7 +149,7 @@ def large() -> Frames:
     ]
     judged = table("verdicts", verdicts([*rows, *controls], Rule()))
     empty = {name: table(name, []) for name in TABLES if name not in ("trials", "verdicts")}
-    return to_frames({"trials": table("trials", [*rows, *controls]), "verdicts": judged, **empty})
+    return Frames(tables={"trials": table("trials", [*rows, *controls]), "verdicts": judged, **empty})
 
 
 def test_a_large_grid_has_a_figure_that_fits_a_page(large: Frames) -> None:
@@ -180,7 +188,7 @@ def test_sparsities_beyond_the_palette_have_colours_of_their_own(large: Frames) 
 
 def test_a_curve_goes_from_many_weights_to_few(large: Frames) -> None:
     """In any order of the verdicts, which list the tickets and the baselines of a ladder separately."""
-    mixed = dataclasses.replace(large, verdicts=large.verdicts.iloc[::-1])
+    mixed = with_tables(large, verdicts=large.verdicts.iloc[::-1])
     for ladder_ in curves.ladders(mixed):
         left = [rung.remaining_pct for rung in ladder_.rungs]
         assert left == sorted(left, reverse=True)
@@ -217,12 +225,12 @@ def test_savings_are_sums_of_the_tables(tmp_path: Path) -> None:
     specs = dense(2)
     frames = analysis.gather(make_run(tmp_path, specs, ACCURACY))
     shared = frames.epochs.assign(trained_by=frames.epochs.trained_by.iloc[0])
-    work = savings(dataclasses.replace(frames, epochs=shared))
+    work = savings(with_tables(frames, epochs=shared))
     assert (work.n_trials, work.epochs_alone, work.epochs_distinct) == (2, 2 * specs[0].epochs, 1)
     assert work.seconds_own == pytest.approx(3.0)
     assert work.flops_dense == pytest.approx(2 * record(specs[0], 0.9)["result"]["flops_dense"])
     half = frames.trials.assign(epochs_trained=specs[0].epochs // 2)
-    assert savings(dataclasses.replace(frames, trials=half)).epochs_saved_pct == pytest.approx(50)
+    assert savings(with_tables(frames, trials=half)).epochs_saved_pct == pytest.approx(50)
 
 
 def test_nothing_finished_gives_the_figure_that_says_so(tmp_path: Path) -> None:
