@@ -25,6 +25,7 @@ from analysis.tables.run_plan import read_plan
 from analysis.tables.suggestions import STATUSES, SUGGESTIONS, measured, suggestion_table
 from analysis.text import console, table_of
 from lth_trainable.errors import FAILED, OK
+from lth_trainable.spec.rewind_point import RewindPoint
 from lth_trainable.spec.trial_spec import TrialSpec
 from sweeps.cli.job import Job, Setting, exit_code_of, facts_of, finish, open_run
 from sweeps.cli.options import RunOptions
@@ -214,7 +215,7 @@ def confirm(best: Sequence[Mapping[str, Any]], search: Search, options: RunOptio
     named = {**digits().axes, **search.sweep.base, **search.axes}  # the first would all be trained where none is said
     values |= {name: row[name] for name in named if row.get(name) is not None}
     if row.get("rewind_step") is not None:
-        values["rewind_epoch"] = f"{row['rewind_step']}it"
+        values["rewind_epoch"] = str(RewindPoint(iteration=row["rewind_step"]))
     first = max(search.sweep.seeds) + 1
     words = [word for name, value in values.items() for word in (f"--{flag_of[name].replace('_', '-')}", _cell(value))]
     seeds = [str(seed) for seed in range(first, first + 8)]

@@ -156,7 +156,7 @@ class BarrierJob:
         levels = {} if target.is_dense else load_masks(self.store, target.ticket.folder)
         return start_at(
             spec, data, self.execution, store=self.store, state=target.state, mark=self.ticket_fingerprint,
-            rewound_to=target.rewound_to, masks=levels[max(levels)] if levels else {},
+            rewound_to=target.rewind_point, masks=levels[max(levels)] if levels else {},
         )  # fmt: skip
 
     def _line(self, pair: Pair) -> list[Row]:

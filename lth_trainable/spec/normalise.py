@@ -323,7 +323,7 @@ def _check_fit(draft: _Draft) -> None:
         draft.drop("rewind_epoch", "rewind_step")
     elif draft.rewind_step is not None:
         raise bad_value(
-            "rewind_epoch", f"{draft.rewind_step}it", f"an epoch with schedule {draft.schedule}",
+            "rewind_epoch", str(RewindPoint(iteration=draft.rewind_step)), f"an epoch with schedule {draft.schedule}",
             "within one fit prunes and resets fall on epochs; imp and omp rewind to an iteration",
         )  # fmt: skip
     else:

@@ -58,6 +58,11 @@ class RewindPoint:
         assert self.epoch is not None
         return self.epoch * steps_per_epoch
 
-    def epoch_at(self, steps_per_epoch: int) -> int:
-        """The epoch that starts at this point, or in which it lies."""
-        return self.updates_before(steps_per_epoch) // steps_per_epoch
+    def epoch_at(self, steps_per_epoch: int | None) -> int:
+        """The epoch that starts at this point, or in which it lies: 0 for an iteration where the steps are unknown."""
+        if self.epoch is not None:
+            return self.epoch
+        return self.updates_before(steps_per_epoch) // steps_per_epoch if steps_per_epoch else 0
+
+
+INITIALISATION = RewindPoint(epoch=0)

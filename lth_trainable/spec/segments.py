@@ -16,6 +16,7 @@ from fractions import Fraction
 from typing import Any
 
 from lth_trainable.errors import bad_value
+from lth_trainable.spec.rewind_point import INITIALISATION
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.spec.values import digest
 
@@ -67,14 +68,14 @@ def segments(spec: TrialSpec, data_digest: str, steps_per_epoch: int | None = No
         _levels(chain, spec, steps_per_epoch)
     elif spec.family == "fit":
         _within_fit(chain, spec)
-    elif spec.family == "given":
-        _given(chain, spec)
+    elif spec.family == "imported":
+        _imported(chain, spec)
     else:
         chain.train_to(spec.epochs)
     if spec.reset_end and spec.control == "none":
-        chain.event("reset_end", at=spec.epochs, rewind=_whither(spec))
+        chain.event("reset_end", at=spec.epochs, rewind=_rewind_target(spec))
     elif spec.reset_end:
-        chain.event("control", at=spec.epochs, name=spec.control, to=_whither(spec))
+        chain.event("control", at=spec.epochs, name=spec.control, to=_rewind_target(spec))
     return tuple(chain.segments)
 
 
@@ -84,9 +85,8 @@ def rewind_key(spec: TrialSpec, chain: Sequence[Segment]) -> str | None:
     within_fit = spec.family == "fit"  # there the last reset comes even where a new initialisation follows it
     if not spec.rewinds or not (within_fit or any(segment.kind in returns for segment in chain)):
         return None
-    if spec.rewind_step is not None:
-        return _on_line(_trunk(chain).line, f"{spec.rewind_step}it")
-    return state_at(chain, spec.rewind_epoch or 0)
+    point = spec.rewind_point or INITIALISATION
+    return state_at(chain, point.epoch) if point.epoch is not None else _on_line(_trunk(chain).line, point.value)
 
 
 def recorded_keys(spec: TrialSpec, chain: Sequence[Segment]) -> dict[str, str]:
@@ -114,11 +114,11 @@ def _levels(chain: _Chain, spec: TrialSpec, steps_per_epoch: int | None) -> None
         assert steps_per_epoch is not None, "a rewind to an iteration needs the number of iterations in an epoch"
         if spec.rewind_step >= spec.epochs * steps_per_epoch:
             raise bad_value(
-                "rewind_epoch", f"{spec.rewind_step}it",
+                "rewind_epoch", str(spec.rewind_point),
                 f"less than {spec.epochs * steps_per_epoch}it ({spec.epochs} epochs of {steps_per_epoch} iterations)",
                 "no iteration would be left to retrain",
             )  # fmt: skip
-    k = spec.retrained_from(steps_per_epoch)
+    k = (spec.rewind_point or INITIALISATION).epoch_at(steps_per_epoch)
     if spec.rewind_epoch:
         chain.train_to(k)
     chain.train_to(spec.epochs)
@@ -128,7 +128,7 @@ def _levels(chain: _Chain, spec: TrialSpec, steps_per_epoch: int | None) -> None
         if spec.acts_at_prune and level == len(levels):
             _control(chain, spec, k)
         else:
-            chain.event("rewind", at=k, mode=spec.retrain, to=_whither(spec), optimizer=spec.rewind_optimizer)
+            chain.event("rewind", at=k, mode=spec.retrain, to=_rewind_target(spec), optimizer=spec.rewind_optimizer)
         chain.train_to(spec.epochs)
 
 
@@ -136,7 +136,7 @@ def _control(chain: _Chain, spec: TrialSpec, k: int) -> None:
     if spec.starts_over:  # what the ticket is rewound to does not act any more
         chain.event("control", at=0, name=spec.control, order="level" if spec.order_is_new else "dense")
     else:
-        chain.event("control", at=k, name=spec.control, to=_whither(spec), optimizer=spec.rewind_optimizer)
+        chain.event("control", at=k, name=spec.control, to=_rewind_target(spec), optimizer=spec.rewind_optimizer)
 
 
 def _within_fit(chain: _Chain, spec: TrialSpec) -> None:
@@ -148,24 +148,25 @@ def _within_fit(chain: _Chain, spec: TrialSpec) -> None:
         chain.train_to(event.epoch)
         chain.prune(event.sparsity)
         if spec.acts_at_prune and event is events[-1]:
-            to = None if spec.starts_over else _whither(spec)
+            to = None if spec.starts_over else _rewind_target(spec)
             chain.event("control", at=event.epoch, name=spec.control, within="fit", to=to)
         elif spec.retrain == "tutorial":
-            chain.event("rewind", at=event.epoch, mode="tutorial", to=_whither(spec))
+            chain.event("rewind", at=event.epoch, mode="tutorial", to=_rewind_target(spec))
     chain.train_to(spec.epochs)
 
 
-def _given(chain: _Chain, spec: TrialSpec) -> None:
-    chain.take()
+def _imported(chain: _Chain, spec: TrialSpec) -> None:
+    chain.apply_imported_mask()
     if spec.acts_at_prune:
         _control(chain, spec, spec.start_epoch)
     else:
-        chain.event("rewind", at=spec.start_epoch, mode=spec.retrain, to=_whither(spec), optimizer=None)
+        chain.event("rewind", at=spec.start_epoch, mode=spec.retrain, to=_rewind_target(spec), optimizer=None)
     chain.train_to(spec.epochs)
 
 
-def _whither(spec: TrialSpec) -> int | str | None:
-    return f"{spec.rewind_step}it" if spec.rewind_step is not None else spec.rewind_epoch
+def _rewind_target(spec: TrialSpec) -> int | str | None:
+    """The rewind point as keys hold it."""
+    return spec.rewind_point.value if spec.rewind_point is not None else None
 
 
 class _Chain:
@@ -184,7 +185,7 @@ class _Chain:
     def root(self) -> None:
         more: dict[str, Any] = {f"{name}_code": self.code[name] for name in ("dataset", "model") if name in self.code}
         more |= {"width_pct": self.spec.width_pct} if self.spec.width_pct is not None else {}
-        more |= {"ticket": self.spec.ticket} if self.spec.starts_from_given else {}
+        more |= {"ticket": self.spec.ticket} if self.spec.starts_from_imported else {}
         self.event(
             "init", data=self.data_digest, split_seed=self.spec.split_seed, model=self.spec.model, seed=self.spec.seed,
             precision=self.spec.precision, **more,
@@ -208,7 +209,7 @@ class _Chain:
             layers=self.spec.layers, code=self.code.get("criterion"),
         )  # fmt: skip
 
-    def take(self) -> None:
+    def apply_imported_mask(self) -> None:
         """The mask of the imported ticket, in place of the first prune."""
         self.level, self.sparsity = 1, self.spec.level_sparsities[0]
         self.event("given", ticket=self.spec.ticket, layers=self.spec.layers)
@@ -249,8 +250,9 @@ def _line(base: str, start: int, training: tuple[tuple[str, Any], ...]) -> str:
 
 
 @functools.lru_cache(maxsize=1 << 16)
-def _on_line(line: str, whither: int | str) -> str:
-    return hashlib.sha256(f"{line}:{whither}".encode()).hexdigest()
+def _on_line(line: str, to: int | str) -> str:
+    """Key of the state at an epoch of a line, or at an iteration such as "500it"."""
+    return hashlib.sha256(f"{line}:{to}".encode()).hexdigest()
 
 
 def _training(spec: TrialSpec) -> tuple[tuple[str, Any], ...]:

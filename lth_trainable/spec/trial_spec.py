@@ -25,7 +25,7 @@ from lth_trainable.registry import code_digest
 from lth_trainable.spec.learning_rate import LR_POLICIES, LrCourse, parse_drops
 from lth_trainable.spec.naming import trial_name
 from lth_trainable.spec.normalise import normalise
-from lth_trainable.spec.rewind_point import RewindPoint
+from lth_trainable.spec.rewind_point import INITIALISATION, RewindPoint
 from lth_trainable.spec.ticket_id import TicketId, parse_ticket
 from lth_trainable.spec.values import (
     AUGMENTS,
@@ -164,25 +164,25 @@ class TrialSpec:
 
     @property
     def family(self) -> str:
-        """ "levels" (one fit a level), "fit" (prunes within one fit), "given" (an imported ticket) or "dense"."""
+        """The kind of trial: "levels", "fit", "imported" or "dense"; see `family_of`."""
         return family_of(self.schedule, self.control)
 
     @property
-    def given(self) -> TicketId | None:
+    def ticket_id(self) -> TicketId | None:
         """The imported ticket of this trial, or beside it."""
         return None if self.ticket is None else parse_ticket(self.ticket)
 
     @property
-    def starts_from_given(self) -> bool:
+    def starts_from_imported(self) -> bool:
         """Whether its initial weights are the imported ones. A dense network needs those outside the mask too."""
-        if self.given is None:
+        if self.ticket_id is None:
             return False
-        return not self.is_dense or (not self.given.masked and self.width_pct is None)
+        return not self.is_dense or (not self.ticket_id.masked and self.width_pct is None)
 
     @property
     def start_epoch(self) -> int:
         """Epoch of the initial weights, on the clock of learning rate and data order."""
-        return self.given.epoch if self.given is not None and self.starts_from_given else 0
+        return self.ticket_id.epoch if self.ticket_id is not None and self.starts_from_imported else 0
 
     @property
     def level_sparsities(self) -> tuple[Fraction, ...]:
@@ -234,12 +234,6 @@ class TrialSpec:
         """Whether each level sees the data in an order of its own: where training goes on from the pruned weights."""
         return self.retrain in ("lr_rewinding", "fine_tuning")
 
-    def retrained_from(self, steps_per_epoch: int | None = None) -> int:
-        """Epoch at which each level's training starts on its clock; that of a rewind iteration needs the steps."""
-        if self.rewind_step is not None:
-            return self.rewind_step // steps_per_epoch if steps_per_epoch else 0
-        return self.rewind_epoch or 0
-
     def epochs_alone(self, steps_per_epoch: int | None = None) -> int:
         """Epochs that this trial trains when nothing is shared: T + L (T - k) for levels, else the fit's epochs.
 
@@ -248,7 +242,7 @@ class TrialSpec:
         """
         if self.family != "levels":
             return self.epochs - (0 if self.starts_over else self.start_epoch)
-        k = self.retrained_from(steps_per_epoch)
+        k = (self.rewind_point or INITIALISATION).epoch_at(steps_per_epoch)
         return self.epochs + len(self.level_sparsities) * (self.epochs - k) + (k if self.starts_over else 0)
 
     def lr_course(self, steps_per_epoch: int) -> LrCourse:

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.pruning.ticket import load_ticket
+from lth_trainable.spec.rewind_point import RewindPoint
 
 PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".tar")
 EXPORT, OPEN_LTH = "ticket.json", "mask.pth"
@@ -172,12 +173,10 @@ def _read_export(path: Path) -> Foreign:
     weights, _ = _load(_either(path / "dense" / part, path / part), "--import-ticket")
     masks, _ = _load(_either(path / "masks"), "--import-ticket") if about["masks"] else ({}, ())
     spec, data = provenance["spec"], provenance["data"]
-    epoch, told = spec.get("rewind_epoch") or 0, [f"its {part} weights"]
-    if spec.get("rewind_step") is not None:
-        epoch = spec["rewind_step"] // -(-data["n_train"] // spec["batch_size"])
-        told.append(
-            f"of iteration {spec['rewind_step']}, within epoch {epoch}, at whose beginning training starts here"
-        )
+    point, told = RewindPoint.of(spec.get("rewind_epoch"), spec.get("rewind_step")), [f"its {part} weights"]
+    epoch = 0 if point is None else point.epoch_at(-(-data["n_train"] // spec["batch_size"]))
+    if point is not None and point.iteration is not None:
+        told.append(f"of {point.in_words}, within epoch {epoch}, at whose beginning training starts here")
     return Foreign(
         source=path.name, weights=weights, masks=masks, epoch=epoch if part == "rewind" else 0, told=(", ".join(told),)
     )

@@ -21,6 +21,7 @@ from lth_trainable.errors import UserError
 from lth_trainable.pruning.masks import Mask
 from lth_trainable.pruning.snapshot import Snapshot
 from lth_trainable.pruning.supermask import batchnorms, recompute_batchnorm
+from lth_trainable.spec.rewind_point import RewindPoint
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.states import States
 from lth_trainable.store.store import WEIGHTS, Damaged, Store
@@ -76,24 +77,18 @@ def start_at(
     store: Store,
     state: str,
     mark: Mapping[str, Any],
-    rewound_to: str,
+    rewound_to: RewindPoint,
     masks: Mapping[str, Mask],
 ) -> Start:
     """The start at the stored state `state`, made under the fingerprint `mark`.
 
-    rewound_to: its epoch or iteration, such as "1" or "500it". Raises `UserError` where the state is not stored, is
+    rewound_to: its epoch or iteration. Raises `UserError` where the state is not stored, is
     damaged, or holds too little to train on from.
     """
     origin = Trial(spec, data, execution, None)
-    step = step_of(rewound_to, origin.steps_per_epoch)
+    step = rewound_to.updates_before(origin.steps_per_epoch)
     point = _point(store, state, mark, origin, step)
     return Start(spec=spec, data=data, execution=execution, origin=origin, point=point, masks=masks, step=step)
-
-
-def step_of(rewound_to: str, steps_per_epoch: int) -> int:
-    """Updates before a rewind point: an epoch such as "1", or an iteration such as "500it"."""
-    number = int(rewound_to.removesuffix("it"))
-    return number if rewound_to.endswith("it") else number * steps_per_epoch
 
 
 def train_copy(start: Start, order_seed: int) -> Copy:

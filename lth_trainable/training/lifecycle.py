@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from fastai.callback.core import Callback, CancelFitException
 
 from lth_trainable.pruning.snapshot import Snapshot
+from lth_trainable.spec.rewind_point import INITIALISATION
 from lth_trainable.spec.segments import Segment, rewind_key, segments
 from lth_trainable.store.record import Identity, can_record
 from lth_trainable.store.states import State, States
@@ -118,7 +119,7 @@ class Life:
         spec = self.trial.spec
         if self.rewind_key is None:
             return False
-        step = spec.rewind_step or (spec.rewind_epoch or 0) * self.trial.steps_per_epoch
+        step = (spec.rewind_point or INITIALISATION).updates_before(self.trial.steps_per_epoch)
         return self.chain[index].level > 0 or epoch * self.trial.steps_per_epoch > step
 
     def _fetch_rewind_point(self) -> None:
