@@ -117,7 +117,7 @@ class Job:
         if not missing or not self.ledger.store.exists(STATES):
             return {}, set(), []
         if self.cluster is not None:
-            mark = self.cluster.mark()
+            mark = self.cluster.fingerprint()
             return mark, *self.ledger.stored(mark, repair)
         if self.options.cluster or self.options.address:
             self.say("note: what is stored is shown for this machine's fingerprint, not for the cluster's", "yellow")
