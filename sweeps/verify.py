@@ -114,8 +114,8 @@ def _retrain(record: dict[str, Any], run: str, data_root: Path | None) -> dict[s
 
     spec, execution = spec_from_dict(record["spec"]), execution_like(record["fingerprint"], data_root)
     with tempfile.TemporaryDirectory() as folder:
-        if spec.given is not None and spec.starts_from_given:
-            find_imported(open_run(run)[0], spec.given.digest).seal(Store(folder))
+        if spec.ticket_id is not None and spec.starts_from_imported:
+            find_imported(open_run(run)[0], spec.ticket_id.digest).seal(Store(folder))
         again = run_trial(spec, Store(folder), "verify", execution)
     return {"fingerprint": again["fingerprint"], "sha256": again["sha256"]}
 

@@ -123,14 +123,12 @@ class Job:
         if not missing or not self.ledger.store.exists(STATES):
             return {}, set(), []
         if self.cluster is not None:
-            of_workers = self.cluster.mark()
+            of_workers = self.cluster.fingerprint()
             return of_workers, *self.ledger.stored(of_workers, repair)
         if self.options.cluster or self.options.address:
             self.say("note: stored states are counted for this machine's fingerprint, not for the cluster's", "yellow")
-        from lth_trainable.training.execution import (  # torch takes a second to import
-            Execution,
-            fingerprint,
-        )
+        # torch takes a second to import
+        from lth_trainable.training.execution import Execution, fingerprint
 
         here = fingerprint(Execution(**self.setting.resources.execution()))
         return here, *self.ledger.stored(here, repair)

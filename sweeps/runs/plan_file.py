@@ -81,8 +81,8 @@ def kept_keys(plan: Plan, trial: PlannedTrial, recorded: bool) -> set[str]:
     rewound = rewind_key(trial.spec, trial.chain)
     if rewound is not None:
         keys.add(rewound)
-    if trial.spec.given is not None:
-        keys.add(trial.spec.given.digest)
+    if trial.spec.ticket_id is not None:
+        keys.add(trial.spec.ticket_id.digest)
     if not recorded:
         trained = (segment for segment in trial.chain if segment.kind == "train")
         keys |= {segment.key_at(epoch) for segment in trained for epoch in range(segment.start + 1, segment.end + 1)}

@@ -194,7 +194,7 @@ def test_controls_and_baselines_are_those_that_the_file_has_weights_for(half_tic
         space = expand(Sweep(name="a", claim="?", axes=axes, seeds=(0,), controls=("all",), baselines=("all",)))
         assert {spec.control for spec in space.trials} == {"none", "dense", *controls}
         of_dense = [spec for spec in space.trials if spec.is_dense]
-        assert sorted((spec.width_pct is None, spec.starts_from_given) for spec in of_dense) == [
+        assert sorted((spec.width_pct is None, spec.starts_from_imported) for spec in of_dense) == [
             (False, False), (True, ticket is half_ticket),
         ], "the network of its own width, and small_dense"  # fmt: skip
         left_out = next(note for note in space.notes if note.startswith("baselines all"))
