@@ -21,7 +21,7 @@ from analysis.verdicts.baselines import DENSE_KINDS, METHODS, SMALL_DENSE, Basel
 from analysis.verdicts.families import Answer, by_holm, by_ladder
 from analysis.verdicts.groups import BASELINE, values_of
 from analysis.verdicts.outlook import looks_taken
-from analysis.verdicts.questions import BoundTests, Evidence, Question
+from analysis.verdicts.questions import BoundTest, BoundTests, Evidence, Question
 from analysis.verdicts.rows import ladder_row, row_of
 
 REINIT, SIGN_SHUFFLE = "reinit", "sign_shuffle"
@@ -40,9 +40,9 @@ def matching(evidence: Evidence) -> list[Answer]:
     the ticket (one level, or the whole fit); each other budget is a family of its own. Source: Frankle & Carbin, arXiv
     1803.03635, section 1 (commensurate accuracy); Piaggio et al. 2012, JAMA 308(24).
     """
-    parts = BoundTests(evidence.rule)
+    tests = BoundTests(evidence.rule)
     return by_ladder(
-        [_single("matches", c, b, parts.matches(c, b)) for c, b in _against(evidence, DENSE_KINDS)], evidence
+        [_single("matches", c, b, tests.matches(c, b)) for c, b in _against(evidence, DENSE_KINDS)], evidence
     )  # fmt: skip
 
 
@@ -55,8 +55,8 @@ def beats_dense(evidence: Evidence) -> list[Answer]:
     all-ones mask; of other budgets. Source: Frankle & Carbin, arXiv 1803.03635, section 1 (tickets that exceed the
     original network).
     """
-    parts = BoundTests(evidence.rule)
-    return by_holm([_single("beats", c, b, parts.beats(c, b)) for c, b in _against(evidence, DENSE_KINDS)], evidence)
+    tests = BoundTests(evidence.rule)
+    return by_holm([_single("beats", c, b, tests.beats(c, b)) for c, b in _against(evidence, DENSE_KINDS)], evidence)
 
 
 def beats_controls(evidence: Evidence) -> list[Answer]:
@@ -68,9 +68,9 @@ def beats_controls(evidence: Evidence) -> list[Answer]:
     all tickets, each control or baseline a family of its own. Source: Frankle & Carbin, arXiv 1803.03635, section 2
     (reinitialisation); Su et al., arXiv 2009.11094 (shuffled masks); Renda et al., arXiv 2003.02389 (the methods).
     """
-    parts = BoundTests(evidence.rule)
+    tests = BoundTests(evidence.rule)
     found = [(c, b) for c in evidence.candidates for b in (*c.controls, *c.of(SMALL_DENSE, *METHODS))]
-    return by_holm([_single("beats", c, b, parts.beats(c, b)) for c, b in found], evidence)
+    return by_holm([_single("beats", c, b, tests.beats(c, b)) for c, b in found], evidence)
 
 
 def faster(evidence: Evidence) -> list[Answer]:
@@ -81,8 +81,8 @@ def faster(evidence: Evidence) -> list[Answer]:
     decides: pairs that are earlier for certain, of all pairs. Alpha: one-sided. Correction: Holm over all tickets.
     Source: Frankle & Carbin, arXiv 1803.03635, section 2 (early stop at the minimum of the validation loss).
     """
-    parts = BoundTests(evidence.rule)
-    return by_holm([_single("faster", c, c.dense, parts.faster(c)) for c in _trained(evidence)], evidence)
+    tests = BoundTests(evidence.rule)
+    return by_holm([_single("faster", c, c.dense, tests.faster(c)) for c in _trained(evidence)], evidence)
 
 
 def winning(evidence: Evidence) -> list[Answer]:
@@ -95,12 +95,12 @@ def winning(evidence: Evidence) -> list[Answer]:
     Source: Frankle & Carbin, arXiv 1803.03635, section 1 (the hypothesis: commensurate accuracy, commensurate training
     time) and section 2 (random reinitialisation).
     """
-    parts = BoundTests(evidence.rule)
+    tests = BoundTests(evidence.rule)
     questions = [
         Question(
             claim="winning", candidate=c, kind="dense", baseline=c.dense.name, baseline_group=c.dense.group,
-            parts=(
-                parts.matches_at_early_stop(c), parts.not_later(c), parts.beats_at_early_stop(c, _one(c, REINIT)),
+            tests=(
+                tests.matches_at_early_stop(c), tests.not_later(c), tests.beats_at_early_stop(c, _one(c, REINIT)),
             ),
         )
         for c in _trained(evidence)
@@ -138,14 +138,14 @@ def supermask(evidence: Evidence) -> list[Answer]:
     last two. Test: one-sided paired t, H0: mean difference <= 0. Alpha: every part at alpha, no correction; against it
     the least p times four. Correction: Holm over all supermasks. Source: Zhou et al., arXiv 1905.01067, section 5.
     """
-    parts = BoundTests(evidence.rule)
+    tests = BoundTests(evidence.rule)
     questions = [
         Question(
             claim="supermask", candidate=c, kind=SEVERAL, baseline=SEVERAL,
-            parts=(
-                parts.beats(c, _one(c, *RANDOM_MASKS)), parts.beats(c, _one(c, SIGN_SHUFFLE)),
-                parts.beats_constant(c, "majority_class_accuracy", "the majority class"),
-                parts.beats_constant(c, "chance_accuracy", "chance"),
+            tests=(
+                tests.beats(c, _one(c, *RANDOM_MASKS)), tests.beats(c, _one(c, SIGN_SHUFFLE)),
+                tests.beats_constant(c, "majority_class_accuracy", "the majority class"),
+                tests.beats_constant(c, "chance_accuracy", "chance"),
             ),
         )
         for c in evidence.candidates
@@ -196,9 +196,9 @@ def verdicts(trials: Iterable[Row], rule: Rule) -> list[dict[str, Any]]:
     ]
 
 
-def _single(claim: str, candidate: Candidate, baseline: Baseline, part: Any) -> Question:
+def _single(claim: str, candidate: Candidate, baseline: Baseline, test: BoundTest) -> Question:
     return Question(
-        claim=claim, candidate=candidate, parts=(part,), kind=baseline.kind, baseline=baseline.name,
+        claim=claim, candidate=candidate, tests=(test,), kind=baseline.kind, baseline=baseline.name,
         baseline_group=baseline.group,
     )  # fmt: skip
 
@@ -228,22 +228,24 @@ def _one(candidate: Candidate, *kinds: str) -> Baseline:
     return found[0] if found else Baseline(name=kinds[0], kind=kinds[0], group=None)
 
 
-def _ma_questions(claim: str, evidence: Evidence, last: Callable[..., Any]) -> list[Question]:
-    parts, found = BoundTests(evidence.rule), []
+def _ma_questions(
+    claim: str, evidence: Evidence, last: Callable[[BoundTests, Candidate, Baseline], BoundTest]
+) -> list[Question]:
+    tests, found = BoundTests(evidence.rule), []
     margin, again = evidence.rule.margin_pp, control_label(REINIT)
     for siblings in _by_rate(_trained(evidence)):
         best = max(siblings, key=_validated)
         for c in siblings:
             reinits = [
-                parts.beats(c, _named(_one(s, REINIT), f"{again} at learning rate", s, siblings), by=margin)
+                tests.beats(c, _named(_one(s, REINIT), f"{again} at learning rate", s, siblings), by=margin)
                 for s in siblings
             ]
             top = _named(best.dense, "dense of the best learning rate,", best, siblings)
-            own, small = parts.matches(c, c.dense), parts.beats(c, _one(c, SMALL_DENSE))
+            own, small = tests.matches(c, c.dense), tests.beats(c, _one(c, SMALL_DENSE))
             found.append(
                 Question(
                     claim=claim, candidate=c, kind=SEVERAL, baseline=SEVERAL,
-                    parts=(*reinits, small, own, last(parts, c, top)),
+                    tests=(*reinits, small, own, last(tests, c, top)),
                     lacks=NO_RATES if len(siblings) == 1 else None,
                 )
             )  # fmt: skip

@@ -22,35 +22,35 @@ def seeds_to_decide(answer: Answer) -> int | None:
     rungs behind the end of a ladder also that of the rung where it ended; its reverse needs one refuted part. The level
     is the part of alpha that the family leaves at the worst. It takes observed means and deviations for the true ones.
     """
-    parts = answer.question.parts
-    if any(part.pairs.n < 2 for part in parts) or answer.question.missing:
+    tests = answer.question.tests
+    if any(test.pairs.n < 2 for test in tests) or answer.question.missing:
         return None
-    if all(_points(part) > 0 for part in parts):
-        behind = answer.stopped.parts if answer.stopped else ()
-        found = [_seeds(part, 1, answer.share, answer.p is not None) for part in parts]
-        found += [_seeds(part, 1, answer.share, True) if part.pairs.n > 1 else None for part in behind]
+    if all(_points(test) > 0 for test in tests):
+        behind = answer.stopped.tests if answer.stopped else ()
+        found = [_seeds(test, 1, answer.share, answer.p is not None) for test in tests]
+        found += [_seeds(test, 1, answer.share, True) if test.pairs.n > 1 else None for test in behind]
         return None if None in found else max(n for n in found if n is not None)
-    against = answer.share_against / len(parts)
-    known = [_seeds(part, -1, against, answer.p_against is not None) for part in parts if _points(part) < 0]
+    against = answer.share_against / len(tests)
+    known = [_seeds(test, -1, against, answer.p_against is not None) for test in tests if _points(test) < 0]
     return min((n for n in known if n is not None), default=None)
 
 
-def _points(part: BoundTest) -> float:
+def _points(test: BoundTest) -> float:
     """Above 0 where the pairs speak for the claim, below where they speak against it."""
-    if part.pairs.n_censored:
-        return part.share(part.sign) - part.share(-part.sign)
-    return part.sign * (float(part.differences.mean()) - part.bound)
+    if test.pairs.n_censored:
+        return test.share(test.sign) - test.share(-test.sign)
+    return test.sign * (float(test.differences.mean()) - test.bound)
 
 
-def _seeds(part: BoundTest, direction: int, alpha: float, tested: bool) -> int | None:
+def _seeds(test: BoundTest, direction: int, alpha: float, tested: bool) -> int | None:
     """At least one more than have not been enough."""
-    least = max(MIN_PAIRS, part.pairs.n + tested)
+    least = max(MIN_PAIRS, test.pairs.n + tested)
     if least > MOST_SEEDS:
         return None
-    if part.pairs.n_censored:
-        return seeds_needed_by_sign(part.share(direction * part.sign), alpha, at_most=MOST_SEEDS, at_least=least)
-    delta = direction * part.sign * (float(part.differences.mean()) - part.bound)
-    return seeds_needed(delta, standard_deviation(part.differences), alpha, at_most=MOST_SEEDS, at_least=least)
+    if test.pairs.n_censored:
+        return seeds_needed_by_sign(test.share(direction * test.sign), alpha, at_most=MOST_SEEDS, at_least=least)
+    delta = direction * test.sign * (float(test.differences.mean()) - test.bound)
+    return seeds_needed(delta, standard_deviation(test.differences), alpha, at_most=MOST_SEEDS, at_least=least)
 
 
 # -- interim looks

@@ -21,7 +21,7 @@ from analysis.verdicts.groups import Pairs, pair_up
 MIN_PAIRS = 5  # at 4 the exact sign-flip test could not get below 1/16
 PP, ITERATIONS = "percentage points", "iterations"
 SCALE = {PP: 100.0, ITERATIONS: 1.0}  # of the unit in the values of a column
-_PARTS = {"test": "n_test", "valid": "n_valid"}
+_SPLIT_SIZES = {"test": "n_test", "valid": "n_valid"}
 AT_EARLY_STOP, ITERATION = "early_stop_test_accuracy", "early_stop_iteration"
 
 
@@ -87,7 +87,7 @@ class Question:
 
     claim: str
     candidate: Candidate
-    parts: tuple[BoundTest, ...]
+    tests: tuple[BoundTest, ...]
     kind: str
     baseline: str
     baseline_group: str | None = None
@@ -100,7 +100,7 @@ class Question:
     @property
     def missing(self) -> str | None:
         """What the run lacks for the claim; it is not tested then."""
-        reasons = [self.lacks, *(part.lacks for part in self.parts)]
+        reasons = [self.lacks, *(test.lacks for test in self.tests)]
         return "; ".join(dict.fromkeys(reason for reason in reasons if reason)) or None
 
 
@@ -118,38 +118,38 @@ class Evidence:
 
     def p_for(self, question: Question) -> float | None:
         """Of a conjunction the largest p of its parts (intersection-union); None where a part cannot be tested."""
-        found = [self._tested(part, part.for_it) for part in question.parts]
+        found = [self._tested(test, test.for_it) for test in question.tests]
         known = [p for p in found if p is not None]
         return max(known) if len(known) == len(found) and question.missing is None else None
 
     def p_against(self, question: Question) -> float | None:
         """One refuted part refutes a conjunction: the least p of its parts times their number (Bonferroni)."""
-        found = [self._tested(part, part.against_it) for part in question.parts]
+        found = [self._tested(test, test.against_it) for test in question.tests]
         known = [p for p in found if p is not None]
         return min(1.0, len(found) * min(known)) if known and question.missing is None else None
 
-    def part_p(self, part: BoundTest) -> float | None:
+    def p_of_test(self, test: BoundTest) -> float | None:
         """The p of one part of a claim, as it enters `p_for`."""
-        return self._tested(part, part.for_it)
+        return self._tested(test, test.for_it)
 
-    def _tested(self, part: BoundTest, test: Callable[[Pairs], PValue]) -> float | None:
-        if part.pairs.n < MIN_PAIRS or (self.rule.looks and not self.taken):
+    def _tested(self, test: BoundTest, p_of: Callable[[Pairs], PValue]) -> float | None:
+        if test.pairs.n < MIN_PAIRS or (self.rule.looks and not self.taken):
             return None
         if not self.rule.looks:
-            return test(part.pairs).p
+            return p_of(test.pairs).p
         from analysis.stats.sequential import (
             sequential_p,
         )  # its integrals take a second to import: for a run with looks alone
 
-        at_looks = [part.pairs.before(n) for n in self.taken]
+        at_looks = [test.pairs.before(n) for n in self.taken]
         return sequential_p(
-            self.rule.looks, [test(pairs).p if pairs.n >= MIN_PAIRS else 1.0 for pairs in at_looks]
+            self.rule.looks, [p_of(pairs).p if pairs.n >= MIN_PAIRS else 1.0 for pairs in at_looks]
         )  # fmt: skip
 
 
 def resolution(candidate: Candidate, endpoint: str) -> float | None:
     """One picture of the part of the data that an accuracy is measured on, in percentage points: 100 / n."""
-    column = next((size for part, size in _PARTS.items() if part in endpoint), None)
+    column = next((size for split, size in _SPLIT_SIZES.items() if split in endpoint), None)
     sizes = {row[column] for row in candidate.group.done if column} - {None}
     return 100 / min(sizes) if sizes else None
 
