@@ -1,4 +1,4 @@
-"""Answers -> rows of verdicts.parquet: the numbers of the deciding part, the decision, and the reason in words."""
+"""From answers to rows of verdicts.parquet: the numbers of the deciding test, the verdict, and the reason in words."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NAMED = ("dataset", "model", "schedule", "rewind_epoch", "epochs", "target_spar
 
 
 def row_of(answer: Answer, evidence: Evidence) -> dict[str, Any]:
-    """One row. The numbers of a conjunction are those of its deciding part, which `why` names."""
+    """The row of an answer. The numbers of a conjunction are those of its deciding test, which the column why names."""
     question, rule = answer.question, evidence.rule
     test = _deciding(answer)
     needed = seeds_to_decide(answer) if answer.verdict == UNDECIDED else None
@@ -38,10 +38,10 @@ def row_of(answer: Answer, evidence: Evidence) -> dict[str, Any]:
 
 
 def ladder_row(rungs: Sequence[Answer], evidence: Evidence) -> dict[str, Any]:
-    """The row of a whole ladder, from its matching answers, the least sparse first.
+    """The row of a whole ladder. rungs: its answers to "matches", the least sparse first.
 
-    Its group is that of the sparsest rung that is shown to match, of the first rung where none is; its effect that
-    rung's target, null where none is.
+    Its group is the sparsest one that is shown to match, or the first one if none is. Its effect is the target sparsity
+    of that rung; null if none matches.
     """
     end = next((i for i, answer in enumerate(rungs) if answer.verdict != YES), len(rungs))
     last, beyond = rungs[max(end - 1, 0)], rungs[end] if end < len(rungs) else None
@@ -69,9 +69,10 @@ def _look(evidence: Evidence) -> int | None:
 
 
 def _deciding(answer: Answer) -> BoundTest:
-    """Of a refuted claim the part with the least p against it; else the one with too few pairs, or the largest p.
+    """The test whose numbers the row shows.
 
-    Of what is not tested one without pairs.
+    If the claim is refuted, the one with the least p of the reverse. Else one with too few pairs, or if all have enough
+    the one with the largest p. If the claim is not tested, one without pairs.
     """
     tests = answer.question.tests
     if answer.question.missing:
@@ -91,14 +92,14 @@ def _bonferroni(p_values: Sequence[float]) -> float:
 def _nominal(
     question: Question, join: Callable[[Sequence[float]], float], p_of: Callable[[BoundTest], Callable[[Pairs], PValue]]
 ) -> float | None:
-    """p of all pairs, before looks and family; None where a part has fewer than 2."""
+    """p of all pairs, before looks and correction; None if a test has fewer than 2 pairs."""
     if question.missing or any(test.pairs.n < 2 for test in question.tests):
         return None
     return join([p_of(test)(test.pairs).p for test in question.tests])
 
 
 def _correction(answer: Answer, evidence: Evidence) -> str:
-    """How the decisive p values were found, those for the claim and those against it, in words."""
+    """How the adjusted p values of the claim and of its reverse were found, in words."""
     question = answer.question
     steps = [
         *(["alpha spending (O'Brien and Fleming)"] if evidence.rule.looks else []),
@@ -119,13 +120,13 @@ def _reason(answer: Answer, evidence: Evidence, test: BoundTest, needed: int | N
         n_unpaired=len(test.pairs.broken), n_censored=test.pairs.n_censored, stopped_at=stopped, first_look=first_look,
         p=answer.decisive_against if answer.verdict == NO else answer.decisive,
         correction=answer.correction_against if answer.verdict == NO else answer.correction,
-        said=_said(answer, evidence, test), conjunction=len(question.tests) > 1, needed=needed,
+        tests=_named_tests(answer, evidence, test), conjunction=len(question.tests) > 1, needed=needed,
         test=_test_name(test), reached=answer.p is not None and answer.p <= alpha,
     )  # fmt: skip
 
 
-def _said(answer: Answer, evidence: Evidence, deciding: BoundTest) -> tuple[str, ...]:
-    """The parts that `why` names: all that are shown, the one that is refuted, or those that are not shown."""
+def _named_tests(answer: Answer, evidence: Evidence, deciding: BoundTest) -> tuple[str, ...]:
+    """The tests that the reason names: all if the claim is shown, the refuted one, or those that are not shown yet."""
     tests = answer.question.tests
     if answer.verdict == YES:
         return tuple(test.shown for test in tests)
@@ -143,7 +144,7 @@ def _identity(group: Group) -> dict[str, Any]:
 
 
 def _numbers(test: BoundTest) -> dict[str, Any]:
-    """Descriptive numbers of the pairs; null where there are too few of them, or where some are censored."""
+    """Descriptive numbers of the pairs; null if there are too few pairs or some are censored."""
     pairs, d = test.pairs, test.differences
     known = pairs.n > 0 and not pairs.n_censored
     interval = stats.t_interval(d) if known else None
