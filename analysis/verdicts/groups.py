@@ -82,7 +82,7 @@ class Pairs:
 
     @property
     def why_broken(self) -> str | None:
-        """The reasons with their seeds: "ticket diverged (seed 3); no dense trial (seeds 5, 6)". None if none is broken."""
+        """The reasons with their seeds, such as "ticket diverged (seed 3); no dense trial (seeds 5, 6)", or None."""
         by_reason: dict[str, list[int]] = defaultdict(list)
         for seed, reason in sorted(self.broken.items()):
             by_reason[reason].append(seed)
