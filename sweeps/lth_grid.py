@@ -85,8 +85,8 @@ def show_recipes(options: Options) -> int:
         return OK
     table = table_of("recipe", "trials", "epochs", "question", left=("question",))
     for name, recipe in RECIPES.items():
-        space = expand(recipe())
-        table.add_row(name, str(len(space.trials)), f"{space.epochs:,}", recipe().claim)
+        expanded = expand(recipe())
+        table.add_row(name, str(len(expanded.trials)), f"{expanded.epochs:,}", recipe().claim)
     console().print(table)
     return OK
 

@@ -107,9 +107,9 @@ def rows_of(sweep: Sweep) -> Rows:
             rows |= {("sweep", f"{field.name}.{key}"): _plain(value[key]) for key in sorted(value)}
         else:
             rows["sweep", field.name] = _plain(value)
-    space = expand(sweep)
+    expanded = expand(sweep)
     for of, role in (("tickets", TICKET), ("dense", DENSE), ("controls", CONTROL), ("baselines", BASELINE)):
-        members = [trial for trial in space.trials if space.roles[trial.name] == role]
+        members = [trial for trial in expanded.trials if expanded.roles[trial.name] == role]
         if not members:
             continue
         rows[of, "trials"] = len(members)

@@ -49,13 +49,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: Options) -> int:
     try:
         survey = read_survey(options.run)
-        told = about_run(survey) if options.trial is None else about_trial(survey, find_trial(survey, options.trial))
+        report = about_run(survey) if options.trial is None else about_trial(survey, find_trial(survey, options.trial))
         if options.json:
-            print(json.dumps(told))
+            print(json.dumps(report))
         elif options.trial is None:
-            _show_run(console(), options.run, told)
+            _show_run(console(), options.run, report)
         else:
-            show_trial(console(), told)
+            show_trial(console(), report)
         return OK
     except UserError:
         raise
@@ -74,10 +74,10 @@ def about_run(survey: Survey) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _show_run(to: Console, path: str, told: Mapping[str, Any]) -> None:
-    counts, epochs, trials = told["counts"], told["epochs"], told["trials"]
-    print_line(to, f"{path}: {told['recipe']}. {told['claim'] or ''}")
-    print_line(to, _driver_line(told["driver"]))
+def _show_run(to: Console, path: str, report: Mapping[str, Any]) -> None:
+    counts, epochs, trials = report["counts"], report["epochs"], report["trials"]
+    print_line(to, f"{path}: {report['recipe']}. {report['claim'] or ''}")
+    print_line(to, _driver_line(report["driver"]))
     listed = ", ".join(f"{n:,} {status}" for status, n in counts.items() if n) or "none"
     print_line(to, f"{len(trials):,} trials: {listed}")
     print_line(

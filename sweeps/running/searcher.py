@@ -56,7 +56,7 @@ class PlanSearcher(Searcher):
         self.is_full = False
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        if self.dispatcher.all_begun and (self.source is None or self.source.is_over(self.dispatcher)):
+        if self.dispatcher.all_started and (self.source is None or self.source.is_over(self.dispatcher)):
             # what runs may finish, whatever the budget is
             return str(Searcher.FINISHED) if self.dispatcher.over else None
         self.stopped_by = self.stopped_by or self.budget.reached(self.spent.epochs)
@@ -90,7 +90,7 @@ class PlanSearcher(Searcher):
             self.dispatcher.stopped.add(trial.name)
         else:
             self.spent.fail(trial.name)
-        self.dispatcher.finished(trial.name, whole=False)
+        self.dispatcher.finished(trial.name, recorded=False)
 
     def should_stop(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Whether to end a trial at this report: the budget is spent, and what the trial has trained is stored.

@@ -1,4 +1,4 @@
-"""What the command refuses before it starts Ray, and what it shows without training anything."""
+"""What the command refuses before it starts Ray, and what it shows without training."""
 
 from __future__ import annotations
 
