@@ -135,7 +135,7 @@ EPOCHS = table_schema("epochs", "one row for each trial, level and epoch; inheri
     _RUN, _TRIAL,
     column("level", INT, "number", "record.json: epochs.level", "prunes before this epoch; 0: dense"),
     column("epoch", INT, "epoch", "record.json: epochs.epoch", "position in the learning-rate schedule and data order"),
-    column("step", INT, "steps", "record.json: epochs.step", "the same position in optimiser steps, at the end of the epoch"),
+    column("step", INT, "steps", "record.json: epochs.step", "the same in optimiser steps, at the end of the epoch"),
     column("iterations", INT, "iterations", "record.json: epochs.iterations",
            "optimiser steps in this epoch; fewer than a full pass if the level is rewound to an iteration within it"),
     column("lr", FLOAT, "number", "record.json: epochs.lr", "learning rate"),
