@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import inspect
+import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -54,7 +55,7 @@ def lazy(package: str, homes: Mapping[str, Iterable[str]]) -> tuple[list[str], C
     def load(name: str) -> Any:
         if name not in module_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(f"{package}.{module_of[name]}"), name)
+        return pkgutil.resolve_name(f"{package}.{module_of[name]}:{name}")
 
     return list(module_of), load
 

@@ -176,7 +176,7 @@ class _Trials:
         """The ticket, and before it the finished dense trial of its seed, unless they start from different weights."""
         planned = self.dense_of(ticket.spec)
         target = BarrierTarget(trial=ticket, ticket=ticket, dense=planned.name if planned else None)
-        is_elsewhere = ticket.spec.starts_over or (ticket.spec.given is not None and ticket.spec.given.masked)
+        is_elsewhere = ticket.spec.starts_over or (ticket.spec.ticket_id is not None and ticket.spec.ticket_id.masked)
         dense = None if is_elsewhere else self.finished(planned)  # the dense trial starts from other weights
         return [replace(target, trial=dense), target] if dense else [target]
 

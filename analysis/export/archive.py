@@ -190,14 +190,14 @@ def _target(run: str, out: str | Path | None) -> Path:
 
 def _write_archive(folder: Path, target: Path) -> int:
     """Write the folder as an archive, completely or not at all; returns its size in bytes."""
-    part = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.part")
+    unfinished = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.part")
     try:
-        with part.open("wb") as stream:
+        with unfinished.open("wb") as stream:
             _write_tar(folder, stream)
-        size = part.stat().st_size
-        os.replace(part, target)
+        size = unfinished.stat().st_size
+        os.replace(unfinished, target)
     finally:
-        part.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
     return size
 
 

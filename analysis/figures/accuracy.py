@@ -122,7 +122,7 @@ def _draw(axis: Any, panel: Panel, theme: Theme) -> None:
         labels.append(_draw_curve(axis, curve, style, start, theme))
         labels += [_draw_control(axis, control, style) for control in curve.controls]
     _limits(axis, panel)
-    _place(axis, labels)
+    _write_labels(axis, labels)
     _key(axis, panel, theme)
 
 
@@ -207,19 +207,21 @@ def _limits(axis: Any, panel: Panel) -> None:
     axis.yaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
 
 
-def _place(axis: Any, labels: Sequence[Label]) -> None:
+def _write_labels(axis: Any, labels: Sequence[Label]) -> None:
     """Write the labels to the right of the axis without overlap, each joined to its point by a thin line."""
     height = axis.get_position().height * axis.figure.get_figheight() * 72
     low, high = axis.get_ylim()
     heights = spread([(y - low) / (high - low) * height for y, *_ in labels], LABEL_GAP_PT, (0.0, height))
     transform = axis.get_yaxis_transform()
     for (y, text, colour, x), at in zip(labels, heights, strict=True):
-        place = low + at / height * (high - low)
+        label_y = low + at / height * (high - low)
         if x is not None:
             x_axis = axis.transAxes.inverted().transform(axis.transData.transform((x, y)))[0]
             axis.plot([x_axis, 1.0], [y, y], color=colour, linewidth=0.6, alpha=0.55, transform=transform, zorder=2)
-        axis.plot([1.0, 1.022], [y, place], color=colour, linewidth=0.6, alpha=0.7, transform=transform, clip_on=False)
-        axis.text(1.028, place, text, color=colour, transform=transform, va="center", ha="left", clip_on=False)
+        axis.plot(
+            [1.0, 1.022], [y, label_y], color=colour, linewidth=0.6, alpha=0.7, transform=transform, clip_on=False
+        )
+        axis.text(1.028, label_y, text, color=colour, transform=transform, va="center", ha="left", clip_on=False)
 
 
 def _key(axis: Any, panel: Panel, theme: Theme) -> None:

@@ -104,8 +104,8 @@ def _dress(axis: Any, title: str, theme: Theme) -> None:
     axis.set_title(title, loc="left", color=theme.text, fontsize=9, pad=5)
     axis.set_xlim(0, 1)
     axis.set_xticks([0, 0.25, 0.5, 0.75, 1], ["one copy", "¼", "½", "¾", "the other"])
-    for label, place in zip(axis.get_xticklabels(), ("left", "center", "center", "center", "right"), strict=True):
-        label.set_horizontalalignment(place)
+    for label, alignment in zip(axis.get_xticklabels(), ("left", "center", "center", "center", "right"), strict=True):
+        label.set_horizontalalignment(alignment)
     low, high = axis.get_ylim()
     spare = max(0.0, LEAST_SPAN - (high - low)) / 2
     low, high = max(low - spare, 0.0), max(high + spare, LEAST_SPAN)

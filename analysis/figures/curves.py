@@ -166,8 +166,8 @@ def _control_curves(
 ) -> Iterable[Control]:
     """The controls of these tickets, each drawn at the weights remaining of the ticket it was branched off."""
     for name in dict.fromkeys(name for row in rows for name in controls.get(row["group"], {})):
-        places = [(100 - row["sparsity_pct"], controls.get(row["group"], {}).get(name, "")) for row in rows]
-        points = tuple((at, levels[group]) for at, group in places if group in levels)
+        members = [(100 - row["sparsity_pct"], controls.get(row["group"], {}).get(name, "")) for row in rows]
+        points = tuple((at, levels[group]) for at, group in members if group in levels)
         if points:
             yield Control(label=control_label(name), points=points)
 

@@ -80,8 +80,8 @@ def early_stop_figure(frames: Frames, theme: str = "light") -> Figure | None:
             for (colour, dashes), ladder in zip(styles, shown, strict=True)
         ]
         if any(stop.n_censored for stop in found.values()):
-            mark = {"linestyle": "none", "marker": "^", "markersize": 5.5, "markerfacecolor": "none"}
-            key.append(line(colours.muted, "lower bound: censored seeds", **mark))
+            marker = {"linestyle": "none", "marker": "^", "markersize": 5.5, "markerfacecolor": "none"}
+            key.append(line(colours.muted, "lower bound: censored seeds", **marker))
         figure, axes = canvas(2, HEIGHT, key, colours)
         dress(axes[0], "how soon", REMAINING, "early stop (iterations)", colours)
         dress(axes[1], "how well", REMAINING, "test accuracy at early stop (%)", colours)

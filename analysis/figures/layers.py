@@ -88,8 +88,8 @@ def _draw(axis: Any, strip: Strip, least: float, theme: Theme) -> None:
     for y, row in enumerate(strip.cells):
         for x, cell in enumerate(row):
             depth = _depth(cell, least)
-            place = (x - WIDEST / 2, y - WIDEST / 2)
-            axis.add_patch(Rectangle(place, WIDEST, WIDEST, color=theme.series[0], alpha=depth, linewidth=0))
+            corner = (x - WIDEST / 2, y - WIDEST / 2)
+            axis.add_patch(Rectangle(corner, WIDEST, WIDEST, color=theme.series[0], alpha=depth, linewidth=0))
             ink = theme.background if depth > 0.6 else theme.text
             text = percent(cell) if cell > 0 else "none"
             axis.text(x, y, text, ha="center", va="center", color=ink, fontsize=8)

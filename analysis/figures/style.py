@@ -89,8 +89,8 @@ def canvas(count: int, height: float, key: Sequence[Line2D], theme: Theme) -> tu
     for index in range(count):
         row, column = divmod(index, columns)
         bottom = total - (row + 1) * (TOP + height + AXIS) + AXIS
-        place = (LEFT + column * (wide + GAP)) / WIDTH, bottom / total, wide / WIDTH, height / total
-        axes.append(figure.add_axes(place))
+        box = (LEFT + column * (wide + GAP)) / WIDTH, bottom / total, wide / WIDTH, height / total
+        axes.append(figure.add_axes(box))
     if key:
         figure.legend(
             handles=list(key), loc="lower left", bbox_to_anchor=((LEFT - 0.08) / WIDTH, 0.06 / total), ncols=across,

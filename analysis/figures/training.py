@@ -68,8 +68,8 @@ def _draw(axis: Any, curve: LearningCurve, colour: str) -> None:
     low = [level.mean if level.low is None else level.low for level in curve]
     high = [level.mean if level.high is None else min(level.high, 100.0) for level in curve]
     axis.fill_between(x, low, high, color=colour, alpha=BAND, linewidth=0)
-    mark: dict[str, Any] = {"marker": "o", "markersize": 3.5} if len(curve) == 1 else {}
-    axis.plot(x, [level.mean for level in curve], color=colour, linewidth=1.5, **mark)
+    marker: dict[str, Any] = {"marker": "o", "markersize": 3.5} if len(curve) == 1 else {}
+    axis.plot(x, [level.mean for level in curve], color=colour, linewidth=1.5, **marker)
 
 
 def _palette(shown: Sequence[Ladder], theme: Theme) -> dict[str, str]:
@@ -78,5 +78,5 @@ def _palette(shown: Sequence[Ladder], theme: Theme) -> dict[str, str]:
     written = list(dict.fromkeys(map(percent, left)))
     if len(written) <= len(theme.series):
         return dict(zip(written, theme.series, strict=False))
-    places = [ORDERED[0] + (ORDERED[1] - ORDERED[0]) * i / (len(written) - 1) for i in range(len(written))]
-    return {text: to_hex(mpl.colormaps["viridis"](place)) for text, place in zip(written, places, strict=True)}
+    depths = [ORDERED[0] + (ORDERED[1] - ORDERED[0]) * i / (len(written) - 1) for i in range(len(written))]
+    return {text: to_hex(mpl.colormaps["viridis"](depth)) for text, depth in zip(written, depths, strict=True)}

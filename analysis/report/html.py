@@ -204,8 +204,8 @@ def _flops(work: Savings) -> str | None:
     """Theoretical cost of training all chains, dense and sparse, in words; None if unknown."""
     if work.flops_dense is None or work.flops_sparse is None or not work.flops_dense:
         return None
-    part = 100 * work.flops_sparse / work.flops_dense
-    return f"{work.flops_dense:.2e} multiply-adds dense, {work.flops_sparse:.2e} sparse ({part:.0f} %)"
+    share = 100 * work.flops_sparse / work.flops_dense
+    return f"{work.flops_dense:.2e} multiply-adds dense, {work.flops_sparse:.2e} sparse ({share:.0f} %)"
 
 
 def _verdict_view(rows: Sequence[Row]) -> list[dict[str, Any]]:

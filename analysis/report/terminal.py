@@ -57,21 +57,24 @@ def _narrow_table(
     Columns have the same width in every ladder, so that numbers line up.
     """
     widths = {heading: max(map(len, [heading, *cells])) for heading, cells in columns.items()}
-    parts: list[RenderableType] = [Text(title, style="bold")]
+    shown: list[RenderableType] = [Text(title, style="bold")]
     before: tuple[str, str, str] | None = None
     for i, row in enumerate(rows):
-        place = row["ladder"], row["kind"], row["role"]
-        if place != before:
+        section = row["ladder"], row["kind"], row["role"]
+        if section != before:
             role = "baseline " if row["role"] == "baseline" else ""
             against = _AGAINST.get(row["kind"], ", against other dense networks")
-            parts += [Text(f"{role}{labels[row['ladder']]}{against}"), _narrow_part(widths, heading=before is None)]
-        assert isinstance(parts[-1], Table)
-        parts[-1].add_row(*(cells[i] for cells in columns.values()), last[i])
-        before = place
-    return Group(*parts)
+            shown += [
+                Text(f"{role}{labels[row['ladder']]}{against}"),
+                _empty_narrow_table(widths, heading=before is None),
+            ]
+        assert isinstance(shown[-1], Table)
+        shown[-1].add_row(*(cells[i] for cells in columns.values()), last[i])
+        before = section
+    return Group(*shown)
 
 
-def _narrow_part(widths: Mapping[str, int], heading: bool) -> Table:
+def _empty_narrow_table(widths: Mapping[str, int], heading: bool) -> Table:
     """An empty table with these columns. heading: whether it shows their headings."""
     table = Table(box=None, padding=(0, GAP, 0, 0), show_header=heading, pad_edge=False)
     for name, width in widths.items():

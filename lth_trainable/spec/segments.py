@@ -68,7 +68,7 @@ def segments(spec: TrialSpec, data_digest: str, steps_per_epoch: int | None = No
         _levels(chain, spec, steps_per_epoch)
     elif spec.family == "fit":
         _within_fit(chain, spec)
-    elif spec.family == "given":
+    elif spec.family == "imported":
         _imported(chain, spec)
     else:
         chain.train_to(spec.epochs)
@@ -185,7 +185,7 @@ class _Chain:
     def root(self) -> None:
         more: dict[str, Any] = {f"{name}_code": self.code[name] for name in ("dataset", "model") if name in self.code}
         more |= {"width_pct": self.spec.width_pct} if self.spec.width_pct is not None else {}
-        more |= {"ticket": self.spec.ticket} if self.spec.starts_from_given else {}
+        more |= {"ticket": self.spec.ticket} if self.spec.starts_from_imported else {}
         self.event(
             "init", data=self.data_digest, split_seed=self.spec.split_seed, model=self.spec.model, seed=self.spec.seed,
             precision=self.spec.precision, **more,

@@ -164,25 +164,25 @@ class TrialSpec:
 
     @property
     def family(self) -> str:
-        """ "levels" (one fit a level), "fit" (prunes within one fit), "given" (an imported ticket) or "dense"."""
+        """The kind of trial: "levels", "fit", "imported" or "dense"; see `family_of`."""
         return family_of(self.schedule, self.control)
 
     @property
-    def given(self) -> TicketId | None:
+    def ticket_id(self) -> TicketId | None:
         """The imported ticket of this trial, or beside it."""
         return None if self.ticket is None else parse_ticket(self.ticket)
 
     @property
-    def starts_from_given(self) -> bool:
+    def starts_from_imported(self) -> bool:
         """Whether its initial weights are the imported ones. A dense network needs those outside the mask too."""
-        if self.given is None:
+        if self.ticket_id is None:
             return False
-        return not self.is_dense or (not self.given.masked and self.width_pct is None)
+        return not self.is_dense or (not self.ticket_id.masked and self.width_pct is None)
 
     @property
     def start_epoch(self) -> int:
         """Epoch of the initial weights, on the clock of learning rate and data order."""
-        return self.given.epoch if self.given is not None and self.starts_from_given else 0
+        return self.ticket_id.epoch if self.ticket_id is not None and self.starts_from_imported else 0
 
     @property
     def level_sparsities(self) -> tuple[Fraction, ...]:

@@ -46,9 +46,9 @@ def rule_of(schedule: str | None) -> ScheduleRule:
 
 
 def family_of(schedule: str | None, control: str) -> str:
-    """ "levels" (one fit a level), "fit" (prunes within one fit), "given" (an imported ticket) or "dense"."""
+    """ "levels" (one fit a level), "fit" (prunes within one fit), "imported" (a ticket from elsewhere) or "dense"."""
     if schedule is None:
-        return "dense" if control == "dense" else "given"
+        return "dense" if control == "dense" else "imported"
     return rule_of(schedule).family
 
 

@@ -66,7 +66,11 @@ def _run(
 ) -> dict[str, Any]:
     prepare(execution)
     data = load_dataset(spec.dataset, execution.data_root, spec.split_seed)
-    imported = find_imported(store, spec.given.digest) if spec.given is not None and spec.starts_from_given else None
+    imported = (
+        find_imported(store, spec.ticket_id.digest)
+        if spec.ticket_id is not None and spec.starts_from_imported
+        else None
+    )
     trial = Trial(spec, data, execution, on_epoch, imported)
     lifecycle = TrialLifecycle(trial, States(store, fingerprint(execution)), keep, on_state)
     lifecycle.run()

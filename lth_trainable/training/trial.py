@@ -205,7 +205,7 @@ class Trial:
     def _make_keeper(self) -> KeepMask | SparsifyCallback:
         spec = self.spec
         layer_type, seed = LAYER_TYPES[spec.layers], derive_seed(spec.seed, "criterion")
-        if spec.family in ("dense", "given"):  # no score is ever asked for
+        if spec.family in ("dense", "imported"):  # no score is ever asked for
             return KeepMask(Pruner(prunable_layers(self.model, layer_type), CRITERIA["large_final"]))
         criterion = lookup("criterion", str(spec.criterion), CRITERIA)
         granularity, context = str(spec.granularity), str(spec.context)

@@ -93,8 +93,8 @@ class Dispatcher:
         self._loose.extend(ended)
         return ended
 
-    def finished(self, name: str, whole: bool = True) -> None:
-        """Note that a trial is recorded (whole) or has finally failed: it is not handed out again.
+    def finished(self, name: str, recorded: bool = True) -> None:
+        """Note that a trial is recorded, or has failed for good: it is not handed out again.
 
         The states that a recorded trial was to produce exist, even if this was not reported. What a failed trial was
         producing is free for other trials.
@@ -102,11 +102,11 @@ class Dispatcher:
         trial = self.waiting.pop(name, None)
         nodes = self.running.pop(name, [])
         self.done.add(name)
-        self.stored.update(node.key for node in nodes if whole)
+        self.stored.update(node.key for node in nodes if recorded)
         if trial is not None:
             for node in trial.end.path():
                 self._open[id(node)] -= 1
-        for node in nodes if whole else ():
+        for node in nodes if recorded else ():
             self._pass(node)
         for node in nodes:
             if self._making.get(id(node)) == name:
@@ -153,7 +153,7 @@ class Dispatcher:
         return not self.waiting
 
     @property
-    def all_begun(self) -> bool:
+    def all_started(self) -> bool:
         """Whether every trial runs, is recorded or has failed."""
         return len(self.waiting) == len(self.running)
 
@@ -216,8 +216,8 @@ class Dispatcher:
 
     def _can_begin(self, node: Node) -> bool:
         held = any(id(other) in self._making for other in self._before(node))
-        begun = node.parent is None or id(node.parent) in self._passed
-        return begun and not held and self._is_free(node)
+        has_start = node.parent is None or id(node.parent) in self._passed
+        return has_start and not held and self._is_free(node)
 
     def _before(self, node: Node) -> list[Node]:
         """The nodes to train again for the rewind at the start of this node, if its rewind point is not stored."""

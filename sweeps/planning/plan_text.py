@@ -219,7 +219,7 @@ def _what(node: Node, strand: Strand | None) -> str:
     if not reached:
         return ", ".join(words) or f"to epoch {end}"
     levels = f" ({len(reached)} levels)" if len(reached) > 3 else ""
-    verb = "imported mask," if any(trial.spec.given for trial in node.trials) else "prune →"
+    verb = "imported mask," if any(trial.spec.ticket_id for trial in node.trials) else "prune →"
     if not node.parts[-1][0].sparsity:
         words.append(f"restart{f' {len(reached)} times' * (len(reached) > 1)}, nothing pruned")
     else:

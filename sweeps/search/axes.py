@@ -1,12 +1,12 @@
-"""The axes of a search: which values a field may take, as a person writes them and as Optuna draws them.
+"""The axes of a search: which values a field may take, as the user writes them and as Optuna draws them.
 
     --sparsity 50..97          any number from 50 to 97
-    --lr 3e-4..3e-3:log        the same, drawn evenly on a log scale
+    --lr 3e-4..3e-3:log        any number of this range, drawn evenly on a log scale
     --prune-rate 20..60:20     20, 40 or 60
     --schedule imp omp         one of these
-    --epochs 20                always this: no axis
+    --epochs 20                always this value: not an axis
 
-An axis that does not act in a point (the prune rate of a one-shot schedule) is not drawn there.
+An axis is drawn only in trials where its field has an effect: the prune rate has none in a one-shot schedule.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ from lth_trainable.spec.trial_spec import TrialSpec
 if TYPE_CHECKING:  # Optuna takes a second to import
     from optuna.trial import BaseTrial
 
-DECIDING = ("schedule", "retrain", "optimizer", "lr_policy", "context", "reset_end")  # which other fields act
-DIGITS = 4  # significant ones of a drawn number: more say nothing, and make names that nobody can read
+# the fields that decide which others have an effect
+DECIDING = ("schedule", "retrain", "optimizer", "lr_policy", "context", "reset_end")
+DIGITS = 4  # significant digits of a drawn number: more would only make trial names unreadable
 _RANGE = re.compile(r"(?P<low>[^.:]+(?:\.\d+)?)\.\.(?P<high>[^:]+?)(?::(?P<how>.+))?")
 _EXPECTED = "values, or LOW..HIGH, LOW..HIGH:log or LOW..HIGH:STEP"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """One of several values, in no order."""
+    """One of several values, without an order."""
 
     values: tuple[Any, ...]
 
@@ -50,9 +51,9 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """Numbers from low to high, both included; whole ones where both ends (and the step) are of type int.
+    """Numbers from low to high, both included; integers if both ends (and the step) are of type int.
 
-    log: drawn evenly on a log scale. step: only low, low + step, ...
+    log: draw evenly on a log scale. step: draw only low, low + step, ...
     """
 
     low: float
@@ -83,7 +84,7 @@ Axis = Choice | Range
 
 
 def parse_axis(field: str, flag: str, texts: Sequence[str]) -> Axis:
-    """The axis of a spec field from the words after its flag. Raises `UserError`."""
+    """The axis of a spec field, from the words after its flag. Raises `UserError` for words that describe no axis."""
     hint = typing.get_type_hints(TrialSpec)[field]
     kind = next(t for t in (*typing.get_args(hint), hint) if t is not type(None))
     ranges = [text for text in texts if ".." in text]
@@ -95,7 +96,7 @@ def parse_axis(field: str, flag: str, texts: Sequence[str]) -> Axis:
 
 
 def draw_point(trial: BaseTrial, base: Mapping[str, Any], axes: Mapping[str, Axis]) -> dict[str, Any]:
-    """A value for every axis that acts together with the others, fields that decide about others first."""
+    """Draw a value for every axis that has an effect. Fields that decide about others are drawn first."""
     point: dict[str, Any] = {}
     for name in sorted(axes, key=lambda name: DECIDING.index(name) if name in DECIDING else len(DECIDING)):
         if acts(name, axes[name], {**base, **point}):
@@ -104,7 +105,7 @@ def draw_point(trial: BaseTrial, base: Mapping[str, Any], axes: Mapping[str, Axi
 
 
 def acts(name: str, axis: Axis, point: Mapping[str, Any]) -> bool:
-    """Whether the field does anything in a trial of this point. A point that is no trial says nothing: it acts."""
+    """Whether the field has an effect in a trial with these values. True if they do not make a valid trial."""
     names = ("rewind_epoch", "rewind_step") if name == "rewind_epoch" else (name,)
     try:
         spec = TrialSpec(**{**point, name: axis.ends[0]})
@@ -114,7 +115,7 @@ def acts(name: str, axis: Axis, point: Mapping[str, Any]) -> bool:
 
 
 def check_axes(base: Mapping[str, Any], axes: Mapping[str, Axis]) -> None:
-    """Raise `UserError` for a value that no trial of the search can have, and for an axis that acts in none."""
+    """Raise `UserError` for a value that is valid in no trial of the search, or an axis that has an effect in none."""
     deciding = {name: axis.ends for name, axis in axes.items() if name in DECIDING}
     points = [{**base, **dict(zip(deciding, values, strict=True))} for values in itertools.product(*deciding.values())]
     for name, axis in axes.items():
@@ -123,7 +124,7 @@ def check_axes(base: Mapping[str, Any], axes: Mapping[str, Axis]) -> None:
             if None not in refusals:
                 raise next(refusal for refusal in refusals if refusal is not None)
         if not any(acts(name, axis, point) for point in points):
-            raise bad_value(name, str(axis), "an axis that acts in some trial of this search")
+            raise bad_value(name, str(axis), "an axis that has an effect in some trial of this search")
 
 
 def _refusal(point: Mapping[str, Any]) -> UserError | None:

@@ -1,4 +1,4 @@
-"""`python -m analysis pack`: one file that says all, wherever it is unpacked."""
+"""`python -m analysis pack`: one file with the whole run, which can be unpacked anywhere."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def assert_equal_tables(one: analysis.Frames, other: analysis.Frames) -> None:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two seeds, trained for real."""
+    """A run with two seeds, really trained."""
     storage = tmp_path_factory.mktemp("trained")
     digest = load_dataset("digits").digest
     specs = [
@@ -164,7 +164,7 @@ def test_bad_input_is_one_line_and_exit_2(
 
 
 def chosen(storage: Path, specs: Sequence[TrialSpec], accuracy: Any, **more: Any) -> tuple[tuple[str, ...], str]:
-    """Tickets of "best", without packing their weights."""
+    """The tickets that "best" chooses, without packing their weights."""
     from analysis.export.archive import choose
     from analysis.tables.parquet import as_rows
 

@@ -60,7 +60,7 @@ def frames(run: Path) -> Frames:
 
 
 def overlaps(frames: Frames) -> Frames:
-    """With the overlaps of seeds of a ladder: IoU 0.5 and 0.3, by chance 0.2; also one of a layer, and nested ones."""
+    """The tables with overlaps between seeds: IoU 0.5 and 0.3, by chance 0.2. Also a nested pair and a single layer."""
     names = [
         f"digits-lenet_300_100-imp-s{s}-r0-seed{k}" for s, k in ((64, 0), (64, 1), (64, 2), (87.04, 0), (87.04, 1))
     ]
@@ -137,7 +137,7 @@ def test_controls_are_curves_of_their_tickets() -> None:
 
 @pytest.fixture(scope="module")
 def large() -> Frames:
-    """Nine rungs, nine ladders, four controls of each ticket, eight dense networks of other budgets."""
+    """A large grid: nine ladders of nine rungs, four controls per ticket, eight dense networks of other budgets."""
     targets = (20, 36, 50, 64, 75, 80, 87.04, 92.22, 95)
     tickets = [t for k in range(9) for t in ladder(*targets, seeds=2, schedule="omp", rewind_epoch=k)]
     every = [*dense(2), *(d for e in range(21, 29) for d in dense(2, epochs=e)), *tickets]
@@ -187,7 +187,7 @@ def test_sparsities_beyond_the_palette_have_colours_of_their_own(large: Frames) 
 
 
 def test_a_curve_goes_from_many_weights_to_few(large: Frames) -> None:
-    """Whatever the order of the verdicts: a ladder may have rungs of tickets and rungs of baselines."""
+    """In any order of the verdicts, which list the tickets and the baselines of a ladder separately."""
     mixed = with_tables(large, verdicts=large.verdicts.iloc[::-1])
     for ladder_ in curves.ladders(mixed):
         left = [rung.remaining_pct for rung in ladder_.rungs]
@@ -264,7 +264,7 @@ def test_the_commands_mistakes_are_one_line(run: Path, tmp_path: Path, capsys: p
 
 @pytest.mark.parametrize(("scheme", "dark"), [(1, False), (0, True)])
 def test_a_browser_shows_the_figures_without_complaint(run: Path, tmp_path: Path, scheme: int, dark: bool) -> None:
-    """A copy of the page with a script that measures each figure, opened from the disk."""
+    """Open a copy of the page with a script that measures each figure."""
     measure = """<script>document.title = JSON.stringify([getComputedStyle(document.body).backgroundColor,
         ...[...document.querySelectorAll("figure")].map(figure => {
         const box = figure.querySelector("svg").getBoundingClientRect();
@@ -282,7 +282,7 @@ def test_a_browser_shows_the_figures_without_complaint(run: Path, tmp_path: Path
 
 @pytest.mark.parametrize(("media", "width"), [("screen", 420), ("screen", 1200), ("print", 718)])
 def test_nothing_runs_off_the_page(large: Frames, tmp_path: Path, media: str, width: int) -> None:
-    """At the width of a telephone, a window, and A4 with its margins: there with the rules for paper in force."""
+    """At the width of a phone, of a window, and of A4 paper without margins, where the rules for print apply."""
     no_plan = RunPlan(recipe="digits", claim="?", commands=(), versions={}, rule=Rule(), trials=())
     page = report_html(large, no_plan, "run")
     measure = """<script>document.title = JSON.stringify([innerWidth, document.documentElement.scrollWidth,
@@ -297,7 +297,7 @@ def test_nothing_runs_off_the_page(large: Frames, tmp_path: Path, media: str, wi
 
 
 def opened(folder: Path, page: str, width: int, scheme: int) -> tuple[str, str]:
-    """The title of the page in a browser, and what that had to say; skips where there is none."""
+    """The title of the page in a browser, and the messages of the browser. Skips the test if there is no browser."""
     browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if browser is None:
         pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")

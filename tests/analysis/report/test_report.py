@@ -1,4 +1,4 @@
-"""What a person sees: figure, report, terminal table, answer."""
+"""What people see of a run: figure, report, table in the terminal, answer."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def tutorial(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The default recipe, with one trial failed, one diverged, one missing."""
+    """A run of the recipe digits in which one trial failed, one diverged and one is missing."""
     failed, diverged, missing = (digits_like()[i] for i in (6, 12, 18))
 
     def accuracy(spec: object) -> float | None:
@@ -169,7 +169,7 @@ def test_ticks_that_would_collide_are_left_out() -> None:
 
 
 class Page(HTMLParser):
-    """Tags, ids and text of a page, its nesting checked."""
+    """Tags, ids and text of a page. Checks that tags are nested correctly."""
 
     VOID = frozenset({"meta", "br", "path", "use", "rect", "circle", "line"})
 
@@ -307,7 +307,7 @@ def test_long_names_wrap(tmp_path: Path) -> None:
 
 
 def other_claims(rows: list[dict[str, Any]]) -> list[str]:
-    """The lines of the table of other claims, without headings."""
+    """The lines of the table of other claims, without title and headings."""
     verdict_rows = verdicts(rows, Rule(margin_pp=1.0))
     found = schema.table("verdicts", verdict_rows).to_pylist()
     console = Console(width=100, file=io.StringIO(), color_system=None)

@@ -60,7 +60,7 @@ def test_nothing_of_how_a_ticket_is_found_acts_in_a_given_one() -> None:
     assert spec_from_dict(spec.canonical()) == spec
     dense = replace(spec, control="dense")
     assert dense.name == "digits-lenet_300_100-dense-t0a0a0a0a-seed3"
-    assert dense.starts_from_given and not replace(dense, ticket=f"{DIGEST}-masked").starts_from_given
+    assert dense.starts_from_imported and not replace(dense, ticket=f"{DIGEST}-masked").starts_from_imported
 
 
 def test_keys_have_the_ticket_where_the_weights_come_from_it_and_the_seed_always() -> None:

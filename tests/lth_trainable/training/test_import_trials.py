@@ -140,7 +140,7 @@ def test_tickets_are_an_axis_with_a_dense_network_each(
     }  # fmt: skip
     assert "half.pt: ticket" in notes and "dense networks start from its weights" in notes
     assert "masked.pt: ticket" in notes and "start from the seed's own initialisation" in notes
-    assert "seeds are orders of the data" in notes
+    assert "seeds only change the order of the data" in notes
     assert not store.exists("states"), "nothing is written before the plan is"
 
 
@@ -167,8 +167,8 @@ def test_a_run_keeps_the_content_of_its_tickets(half_ticket: ImportedTicket, sto
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--import-ticket", "half.pt", "--sparsity", "50"], "--sparsity: found '50.0'; expected no such flag beside"),
-        (["--import-ticket", "half.pt", "--schedule", "agp"], "--schedule: found 'agp'; expected no such flag beside"),
+        (["--import-ticket", "half.pt", "--sparsity", "50"], "--sparsity: found '50.0'; expected no such flag with"),
+        (["--import-ticket", "half.pt", "--schedule", "agp"], "--schedule: found 'agp'; expected no such flag with"),
         (["--import-ticket", "half.pt", "--rewind-epoch", "500it"], "--rewind-epoch: found '500it'"),
         (["--import-ticket", "half.pt", "--model", "lenet_300_100", "resnet18"], "expected one value with"),
         (["--import-ticket", "half.pt", "--import-masks", "a.pt", "b.pt"], "as many as tickets, in their order: 1"),
@@ -200,7 +200,7 @@ def test_controls_and_baselines_are_those_that_the_file_has_weights_for(
         space = expand(Sweep(name="a", claim="?", axes=axes, seeds=(0,), controls=("all",), baselines=("all",)))
         assert {spec.control for spec in space.trials} == {"none", "dense", *controls}
         of_dense = [spec for spec in space.trials if spec.is_dense]
-        assert sorted((spec.width_pct is None, spec.starts_from_given) for spec in of_dense) == [
+        assert sorted((spec.width_pct is None, spec.starts_from_imported) for spec in of_dense) == [
             (False, False), (True, ticket is half_ticket),
         ], "the network of its own width, and small_dense"  # fmt: skip
         left_out = next(note for note in space.notes if note.startswith("baselines all"))

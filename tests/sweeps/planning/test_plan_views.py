@@ -1,4 +1,4 @@
-"""What a person sees of a plan: the tree and its figures as text, and the picture."""
+"""What the user sees of a plan: its tree and numbers as text, and its figure."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def tree_of(plan: Plan, done: Collection[str] = (), stored: Collection[str] = ()
 
 
 def drawn(plan: Plan, path: Path, done: Collection[str] = (), stored: Collection[str] = ()) -> list[str]:
-    """The texts of the picture."""
+    """The texts in the figure."""
     draw_plan(plan, work_left(plan, done, stored), done, stored, str(path))
     return texts(path.read_bytes())
 
 
 def finished(plan: Plan, names: Collection[str]) -> set[str]:
-    """State keys on the way of these trials."""
+    """Keys of the states on the path of these trials."""
     return {node.key for trial in plan.trials if trial.name in names for node in trial.end.path()}
 
 

@@ -70,7 +70,7 @@ def test_a_head_on_this_machine_is_one_that_answers(monkeypatch: pytest.MonkeyPa
 
 
 BAD = [
-    (["--cluster", FILE], "a job has a working directory of its own"),
+    (["--cluster", FILE], "a job has its own working directory"),
     (["--cluster", "none.yaml", "--storage", "/shared/runs"], "there is no such file"),
     (["--address", "http://127.0.0.1:1", "--storage", "/shared/runs"], "no job server answers at http://127.0.0.1:1"),
     (["--address", "http://127.0.0.1:1", "--cpus-per-trial", "0"], "at least 1"),
@@ -92,7 +92,7 @@ def test_what_cannot_be_submitted_exits_with_2(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: [", "it is no YAML: while parsing"),
+        ("a: [", "it is not valid YAML: while parsing"),
         ("", "None is not of type 'object'"),
         ("cluster_name: a\n", "'provider' is a required property"),
         ("cluster_name: a\nprovider: {type: aws}\nmax_worker: 3\n", "('max_worker' was unexpected)"),
