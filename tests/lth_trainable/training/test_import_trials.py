@@ -136,7 +136,7 @@ def test_tickets_are_an_axis_with_a_dense_network_each(half_ticket: Imported, tm
     }  # fmt: skip
     assert "half.pt: ticket" in notes and "dense networks start from its weights" in notes
     assert "masked.pt: ticket" in notes and "start from the seed's own initialisation" in notes
-    assert "seeds are orders of the data" in notes
+    assert "seeds only change the order of the data" in notes
     assert not store.exists("states"), "nothing is written before the plan is"
 
 
@@ -163,8 +163,8 @@ def test_a_run_keeps_the_content_of_its_tickets(half_ticket: Imported, store: St
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--import-ticket", "half.pt", "--sparsity", "50"], "--sparsity: found '50.0'; expected no such flag beside"),
-        (["--import-ticket", "half.pt", "--schedule", "agp"], "--schedule: found 'agp'; expected no such flag beside"),
+        (["--import-ticket", "half.pt", "--sparsity", "50"], "--sparsity: found '50.0'; expected no such flag with"),
+        (["--import-ticket", "half.pt", "--schedule", "agp"], "--schedule: found 'agp'; expected no such flag with"),
         (["--import-ticket", "half.pt", "--rewind-epoch", "500it"], "--rewind-epoch: found '500it'"),
         (["--import-ticket", "half.pt", "--model", "lenet_300_100", "resnet18"], "expected one value with"),
         (["--import-ticket", "half.pt", "--import-masks", "a.pt", "b.pt"], "as many as tickets, in their order: 1"),
