@@ -118,15 +118,18 @@ class _Trial:
 
     def state(self) -> dict[str, Any]:
         pruner = self.pruner
-        kept = {"levels": pruner.levels, "asked": pruner.asked, "initial": pruner.initial, "previous": pruner.previous}
-        return {**kept, "model": self.model.state_dict()}
+        return {
+            "levels": pruner.levels, "requested_sparsity": pruner.requested_sparsity, "initial": pruner.initial,
+            "previous": pruner.previous, "model": self.model.state_dict(),
+        }  # fmt: skip
 
     def take_up(self, state: Mapping[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         for masks in state["levels"]:
-            self.pruner.put(masks)
+            self.pruner.apply_mask(masks)
         pruner = self.pruner
-        pruner.asked, pruner.initial, pruner.previous = state["asked"], state["initial"], state["previous"]
+        pruner.requested_sparsity = state["requested_sparsity"]
+        pruner.initial, pruner.previous = state["initial"], state["previous"]
 
     @torch.no_grad()
     def _train(self, level: int) -> None:

@@ -27,7 +27,7 @@ def weight_uses(model: nn.Module, x: Tensor) -> dict[str, int]:
     """
     import torch
 
-    from lth_trainable.pruning.layers import LAYER_TYPES, PRUNABLE, Layer, bare, prunable_layers
+    from lth_trainable.pruning.layers import LAYER_TYPES, PRUNABLE, Layer, prunable_layers, unwrapped
 
     layers = {id(layer.weight): layer for layer in prunable_layers(model, LAYER_TYPES["all"])}
     uses = {layer.parameter_name: 0 for layer in layers.values()}
@@ -39,7 +39,7 @@ def weight_uses(model: nn.Module, x: Tensor) -> dict[str, int]:
 
         return hook
 
-    modules = [module for module in bare(model).modules() if isinstance(module, PRUNABLE)]
+    modules = [module for module in unwrapped(model).modules() if isinstance(module, PRUNABLE)]
     watched = [(module, layers[id(module.weight)]) for module in modules if id(module.weight) in layers]
     hooks = [module.register_forward_hook(watch(layer)) for module, layer in watched]
     training = model.training

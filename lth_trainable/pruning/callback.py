@@ -21,8 +21,15 @@ from fastai.callback.core import Callback
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.pruning.criteria import CRITERIA, Criterion
 from lth_trainable.pruning.keep_mask import KeepMask, SparsityMetric
-from lth_trainable.pruning.layer_targets import Sparsity, Target, check_arguments, falls, named, plan
-from lth_trainable.pruning.layers import LayerType, Selection, bare, left_out, prunable_layers
+from lth_trainable.pruning.layer_targets import (
+    Sparsity,
+    Target,
+    check_arguments,
+    layers_with_target,
+    sparsity_falls,
+    target_by_epoch,
+)
+from lth_trainable.pruning.layers import LayerType, Selection, left_out, prunable_layers, unwrapped
 from lth_trainable.pruning.pruner import MaskedLayers, Pruner, calibration, report
 from lth_trainable.pruning.schedules import Schedule
 from lth_trainable.pruning.snapshot import Snapshot
@@ -91,22 +98,22 @@ class SparsifyCallback(Callback):
     def before_fit(self) -> None:
         if not self._is_training_fit():
             return
-        layers = named(prunable_layers(self.learn.model, self.layer_type, self.select), self.sparsity)
-        self._plan = plan(self.schedule, self.n_epoch, self.sparsity, layers)
+        layers = layers_with_target(prunable_layers(self.learn.model, self.layer_type, self.select), self.sparsity)
+        self._plan = target_by_epoch(self.schedule, self.n_epoch, self.sparsity, layers)
         first = min(self._plan)
         if self._rewinds and self.rewind_epoch > first:
             raise bad_value("rewind_epoch", self.rewind_epoch, f"an epoch up to the first prune (epoch {first})")
         inherited = self._release_keeper()
         pruner = Pruner(
             layers, self.criterion, granularity=self.granularity, context=self.context, seed=self.seed,
-            regrows=falls(self._plan),
+            regrows=sparsity_falls(self._plan),
         )  # fmt: skip
         self.pruner, self.rewind_point, self._fitting, self._epoch = pruner, None, True, 0
         self.model_of_fit, self.dls_of_fit, self.n_epochs = self.learn.model, self.learn.dls, self.n_epoch
-        self.initial = Snapshot(bare(self.learn.model))
+        self.initial = Snapshot(unwrapped(self.learn.model))
         resumes = self._resume is not None
         if self._resume is not None:
-            self._take_up(self._resume)
+            self._resume_from(self._resume)
             self._resume = None
         elif inherited is not None:
             _inherit(pruner, inherited)
@@ -114,7 +121,7 @@ class SparsifyCallback(Callback):
         self.keeper = KeepMask(pruner, on_end=self.finish, is_active=self._is_attached)
         self.learn.add_cb(self.keeper)
         self._show_sparsity(True)
-        self._say(self._opening())
+        self._print(self._opening())
         if self._rewinds and self.rewind_epoch == 0 and self.rewind_point is None:
             self._save_rewind_point()
 
@@ -136,7 +143,7 @@ class SparsifyCallback(Callback):
     def after_epoch(self) -> None:
         if self._in_fit() and self._trained:
             self._trained = False
-            self._say(f"Sparsity at the end of epoch {self._epoch}: {self._pruner.sparsity_pct:.2f}%")
+            self._print(f"Sparsity at the end of epoch {self._epoch}: {self._pruner.sparsity_pct:.2f}%")
 
     def finish(self) -> None:
         """The end of the fit, called by the mask's keeper after all else."""
@@ -150,9 +157,9 @@ class SparsifyCallback(Callback):
         assert self.keeper is not None
         self.keeper.become_independent(MaskedLayers(self._pruner.layers, self._pruner.in_force))
         self._show_sparsity(False)
-        self._say(f"Final Sparsity: {self._pruner.sparsity_pct:.2f}%\n\n{report(self._pruner)}")
+        self._print(f"Final Sparsity: {self._pruner.sparsity_pct:.2f}%\n\n{report(self._pruner)}")
         if self.reset_end and self.verbose and self._pruner.in_force is not None:
-            self._say(f"\n{self._judgement()}")
+            self._print(f"\n{self._judgement()}")
 
     # -- for the user ------------------------------------------------------------------------------------------------
 
@@ -193,7 +200,7 @@ class SparsifyCallback(Callback):
         start = (self.rewind_point or self.initial) if self.pruner and self.pruner.in_force is not None else None
         if start is None:
             raise UserError("supermask: the callback has pruned nothing yet; fit a learner with it first")
-        model = copy.deepcopy(bare(self.model_of_fit))
+        model = copy.deepcopy(unwrapped(self.model_of_fit))
         start.restore(model)
         return supermask_report(model, self._pruner, self.dls_of_fit, initial=start.state(), seed=self.seed)
 
@@ -202,7 +209,7 @@ class SparsifyCallback(Callback):
         pruner, initial = self.pruner, self.initial
         if pruner is None or pruner.in_force is None or initial is None:
             raise UserError("ticket: the callback has pruned nothing yet; fit a learner with it first")
-        model = bare(self.model_of_fit)
+        model = unwrapped(self.model_of_fit)
         return Ticket(
             masks=pruner.in_force,
             initial=initial.weights,
@@ -217,8 +224,8 @@ class SparsifyCallback(Callback):
             return {}
         pruner = self.pruner
         return {
-            "levels": pruner.levels, "asked": pruner.asked, "initial": pruner.initial, "previous": pruner.previous,
-            "remembered": pruner.remembered,
+            "levels": pruner.levels, "asked": pruner.requested_sparsity, "initial": pruner.initial,
+            "previous": pruner.previous, "remembered": pruner.last_scores,
             "first": self.initial.state() if self.initial else None,
             "rewind_point": self.rewind_point.state() if self.rewind_point else None,
         }  # fmt: skip
@@ -265,8 +272,8 @@ class SparsifyCallback(Callback):
         return "\n".join(lines)
 
     def _save_rewind_point(self) -> None:
-        self._say(f"Saving Weights at epoch {self.rewind_epoch}")
-        self.rewind_point = self.initial if self.rewind_epoch == 0 else Snapshot(bare(self.learn.model))
+        self._print(f"Saving Weights at epoch {self.rewind_epoch}")
+        self.rewind_point = self.initial if self.rewind_epoch == 0 else Snapshot(unwrapped(self.learn.model))
 
     def _judgement(self) -> str:
         try:
@@ -283,7 +290,7 @@ class SparsifyCallback(Callback):
     def _prune(self, sparsity: Target) -> None:
         self._pruner.prune(sparsity, self.learn.model, calibration(self.dls))
         if self.lth:
-            self._say(f"Resetting Weights to their epoch {self.rewind_epoch} values")
+            self._print(f"Resetting Weights to their epoch {self.rewind_epoch} values")
             self._reset()
         if self._epoch == max(self._plan) and not self.reset_end:
             self.on_ticket()
@@ -293,7 +300,7 @@ class SparsifyCallback(Callback):
 
     def _reset(self) -> None:
         assert self.rewind_point is not None
-        self.rewind_point.restore(bare(self.learn.model))
+        self.rewind_point.restore(unwrapped(self.learn.model))
         self._pruner.apply()
 
     def _release_keeper(self) -> MaskedLayers | None:
@@ -304,13 +311,13 @@ class SparsifyCallback(Callback):
         finished = [keeper.pruner for keeper in keepers if keeper.is_independent]
         return finished[-1] if finished else None
 
-    def _take_up(self, state: Mapping[str, Any]) -> None:
-        pruner, model = self._pruner, bare(self.learn.model)
+    def _resume_from(self, state: Mapping[str, Any]) -> None:
+        pruner, model = self._pruner, unwrapped(self.learn.model)
         for masks in state["levels"]:
-            pruner.hold(masks)  # the weights are those of the last one; replaying all would clear what came back since
-        pruner.asked = {**pruner.asked, **state["asked"]}
+            pruner.set_mask(masks)  # the weights are those of the last one; applying all would clear regrown weights
+        pruner.requested_sparsity = {**pruner.requested_sparsity, **state["asked"]}
         pruner.initial, pruner.previous = state["initial"], state["previous"]
-        pruner.remembered = state["remembered"]
+        pruner.last_scores = state["remembered"]
         self.initial = Snapshot.of(model, state["first"])
         self.rewind_point = Snapshot.of(model, state["rewind_point"]) if state["rewind_point"] else None
 
@@ -332,7 +339,7 @@ class SparsifyCallback(Callback):
             "code": project_version(),
         }
 
-    def _say(self, lines: str) -> None:
+    def _print(self, lines: str) -> None:
         if self.verbose:
             print(lines)
 
@@ -340,5 +347,5 @@ class SparsifyCallback(Callback):
 def _inherit(pruner: Pruner, masked: MaskedLayers) -> None:
     """Start from the mask of an earlier fit: what it removed stays removed."""
     if masked.in_force is not None and set(masked.in_force) == set(pruner.counts):
-        MaskedLayers.put(pruner, masked.in_force)
+        MaskedLayers.apply_mask(pruner, masked.in_force)
         pruner.counts_by_level = [pruner.counts]

@@ -19,7 +19,7 @@ Target = Fraction | dict[str, Fraction]
 Sparsity = float | Mapping[str, float]
 
 
-def named(layers: Sequence[Layer], sparsity: Sparsity) -> list[Layer]:
+def layers_with_target(layers: Sequence[Layer], sparsity: Sparsity) -> list[Layer]:
     """The layers that have a target. Raises `UserError` for a name or pattern that fits none."""
     if not isinstance(sparsity, Mapping):
         return list(layers)
@@ -29,7 +29,9 @@ def named(layers: Sequence[Layer], sparsity: Sparsity) -> list[Layer]:
     return [layer for layer in layers if _target_of(layer.name, sparsity) is not None]
 
 
-def plan(schedule: Schedule, n_epochs: int, sparsity: Sparsity, layers: Sequence[Layer]) -> dict[int, Target]:
+def target_by_epoch(
+    schedule: Schedule, n_epochs: int, sparsity: Sparsity, layers: Sequence[Layer]
+) -> dict[int, Target]:
     """Sparsity to reach at the start of an epoch, by epoch: a fraction, or one by parameter name."""
     if not isinstance(sparsity, Mapping):
         return {event.epoch: event.sparsity for event in schedule.prunes(n_epochs, exact(sparsity) / 100)}
@@ -42,7 +44,7 @@ def plan(schedule: Schedule, n_epochs: int, sparsity: Sparsity, layers: Sequence
     return dict(by_epoch)
 
 
-def falls(targets: Mapping[int, Target]) -> bool:
+def sparsity_falls(targets: Mapping[int, Target]) -> bool:
     """Whether any target is below the one before it, so that weights return."""
     steps = [target if isinstance(target, dict) else {"": target} for _, target in sorted(targets.items())]
     return any(after[name] < before.get(name, Fraction(0)) for before, after in pairwise(steps) for name in after)

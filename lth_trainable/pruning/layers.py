@@ -34,7 +34,7 @@ class Layer:
     transposed: bool = False
 
 
-def bare(model: nn.Module) -> nn.Module:
+def unwrapped(model: nn.Module) -> nn.Module:
     """The model within DataParallel or DistributedDataParallel, whose names have no `module.` before them."""
     return model.module if isinstance(model, DataParallel | DistributedDataParallel) else model
 
@@ -49,7 +49,9 @@ def prunable_layers(model: nn.Module, layer_type: LayerType = None, select: Sele
     found = [layer for layer, reason in _judged(model, layer_type, select) if not reason]
     if not found:
         reasons = "; ".join(f"{layer.name}: {reason}" for layer, reason in _judged(model, layer_type, select))
-        raise UserError(f"{type(bare(model)).__name__}: found no layer to prune ({reasons or 'it has no weights'})")
+        raise UserError(
+            f"{type(unwrapped(model)).__name__}: found no layer to prune ({reasons or 'it has no weights'})"
+        )
     return found
 
 
@@ -59,7 +61,7 @@ def left_out(model: nn.Module, layer_type: LayerType = None, select: Selection =
 
 
 def _judged(model: nn.Module, layer_type: LayerType, select: Selection) -> list[tuple[Layer, str]]:
-    modules = dict(bare(model).named_modules())
+    modules = dict(unwrapped(model).named_modules())
     has_convolutions = any(isinstance(module, CONVOLUTIONS) for module in modules.values())
     types: Any = layer_type or (CONVOLUTIONS if has_convolutions else (nn.Linear,))
     judged: list[tuple[Layer, str]] = []

@@ -36,13 +36,13 @@ def prune(
     axes: Mapping[str, tuple[int, ...]] | None = None,
     context: str = "local",
     previous: Mapping[str, Mask] | None = None,
-    growing: bool = False,
+    regrow: bool = False,
 ) -> dict[str, Mask]:
     """Boolean masks (True: kept), shaped as the scores, by layer name.
 
     scores: per layer, higher is kept. sparsity: one fraction, or one per layer (local only). axes: per layer, those
     averaged into groups (`granularity.group_axes`); None prunes single weights. previous: masks that only shrink: what
-    they removed stays removed, also where the target is below theirs. With `growing` they grow where the target is
+    they removed stays removed, also where the target is below theirs. With `regrow` they grow where the target is
     below theirs: what they kept stays, and the best of the rest returns. A layer without weights gets an empty mask.
     """
     over = {name: axes[name] if axes else () for name in scores}
@@ -53,14 +53,14 @@ def prune(
         if not isinstance(sparsity, Fraction):
             raise UserError("a target for each layer goes with the local context only")
         sizes = [scores[name].size // r.size for name, r in ranked.items()]
-        found = _select(list(ranked.values()), sizes, sparsity, list(kept.values()) if kept else None, growing)
+        found = _select(list(ranked.values()), sizes, sparsity, list(kept.values()) if kept else None, regrow)
         flat = dict(zip(ranked, found, strict=True))
     else:
         wanted = {name: sparsity if isinstance(sparsity, Fraction) else sparsity[name] for name in ranked}
         for name, r in ranked.items():
-            flat[name] = _select([r], [1], wanted[name], [kept[name]] if kept else None, growing)[0]
+            flat[name] = _select([r], [1], wanted[name], [kept[name]] if kept else None, regrow)[0]
     masks = {name: _spread(flat.get(name), layer.shape, over[name]) for name, layer in scores.items()}
-    if previous and not growing:
+    if previous and not regrow:
         for name in flat:
             if over[name]:  # an earlier mask of a finer granularity may have holes within the groups that it kept
                 masks[name] &= previous[name]
@@ -101,7 +101,7 @@ def _rank(name: str, scores: Scores, axes: tuple[int, ...]) -> Scores:
 
 
 def _select(
-    parts: Sequence[Scores], sizes: Sequence[int], sparsity: Fraction, kept: Sequence[Mask] | None, growing: bool
+    parts: Sequence[Scores], sizes: Sequence[int], sparsity: Fraction, kept: Sequence[Mask] | None, regrow: bool
 ) -> list[Mask]:
     """Flat masks of `parts`, ranked together, within the bounds of an earlier mask `kept`.
 
@@ -114,7 +114,7 @@ def _select(
     if kept is None:
         return _remove(parts, sizes, n_zeros)
     removed = sum(int(k.size - np.count_nonzero(k)) * size for k, size in zip(kept, sizes, strict=True))
-    grows = growing and n_zeros < removed
+    grows = regrow and n_zeros < removed
     undecided = [~k if grows else k for k in kept]
     candidates = [part[u] for part, u in zip(parts, undecided, strict=True)]
     found = _remove(candidates, sizes, n_zeros if grows else max(0, n_zeros - removed))

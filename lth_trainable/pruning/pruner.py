@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from lth_trainable.pruning.criteria import Criterion, Weights, needs_inputs, reads_previous
 from lth_trainable.pruning.granularity import group_axes
-from lth_trainable.pruning.layers import Layer, bare
+from lth_trainable.pruning.layers import Layer, unwrapped
 from lth_trainable.pruning.masks import Mask, Scores, prune
 from lth_trainable.seeds import generator
 from lth_trainable.tensors import multiply
 
 Batches = Callable[[], Iterable[Tensor]]
 CALIBRATION_BATCHES = 8
+_NAMES_OF_0_4 = {"asked": "requested_sparsity", "remembered": "last_scores"}
 
 
 class MaskedLayers:
@@ -31,7 +32,7 @@ class MaskedLayers:
         self.counts: dict[str, int] = {layer.parameter_name: layer.weight.numel() for layer in self.layers}
         self._factors: list[Tensor] = []
         if masks is not None:
-            self.put(masks)
+            self.apply_mask(masks)
 
     @property
     def n_weights(self) -> int:
@@ -52,14 +53,14 @@ class MaskedLayers:
         """Layers without a weight left."""
         return [layer.name for layer in self.layers if self.counts[layer.parameter_name] == 0]
 
-    def hold(self, masks: dict[str, Mask]) -> None:
+    def set_mask(self, masks: dict[str, Mask]) -> None:
         """Make `masks` (Boolean, True: kept, by parameter name) the mask in force, not touching weights."""
         self.in_force, self._factors = masks, []
         self.counts = {name: int(np.count_nonzero(mask)) for name, mask in masks.items()}
 
-    def put(self, masks: dict[str, Mask]) -> None:
+    def apply_mask(self, masks: dict[str, Mask]) -> None:
         """Make `masks` the mask in force, and apply it."""
-        self.hold(masks)
+        self.set_mask(masks)
         with torch.no_grad():
             for layer in self.layers:
                 layer.weight.mul_(torch.from_numpy(masks[layer.parameter_name]).to(layer.weight.device))
@@ -94,6 +95,10 @@ class MaskedLayers:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_factors": []}
 
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """From a pickle, in which version 0.4 has other names."""
+        self.__dict__.update({_NAMES_OF_0_4.get(name, name): value for name, value in state.items()})
+
 
 class Pruner(MaskedLayers):
     """Finds the masks of one model, level by level.
@@ -121,11 +126,11 @@ class Pruner(MaskedLayers):
         }
         self.levels: list[dict[str, Mask]] = []
         self.counts_by_level = [self.counts]
-        self.asked: dict[str, Fraction] = dict.fromkeys(self.counts, Fraction(0))
+        self.requested_sparsity: dict[str, Fraction] = dict.fromkeys(self.counts, Fraction(0))
         self.initial = {layer.parameter_name: layer.weight.detach().clone() for layer in self.layers}
         self.previous = self.initial
         self.regrows = regrows
-        self.remembered: dict[str, Scores] = {}
+        self.last_scores: dict[str, Scores] = {}
 
     @torch.no_grad()
     def prune(
@@ -139,56 +144,56 @@ class Pruner(MaskedLayers):
         Masks only shrink while sparsity rises, and only grow while it falls. model, batches: the network and the
         training data that a criterion marked with `uses_inputs` looks at.
         """
-        asked = dict.fromkeys(self.counts, sparsity) if isinstance(sparsity, Fraction) else dict(sparsity)
+        requested = dict.fromkeys(self.counts, sparsity) if isinstance(sparsity, Fraction) else dict(sparsity)
         inputs: Mapping[str, Tensor] = {}
         if needs_inputs(self.criterion):
             assert model is not None and batches is not None, "this criterion looks at training data"
             inputs = input_norms(model, self.layers, batches())
-        growing = self.regrows and any(asked[name] < self.asked[name] for name in asked)
+        regrow = self.regrows and any(requested[name] < self.requested_sparsity[name] for name in requested)
         if self.context == "global" or self.regrows:
             scores = {layer.parameter_name: self._scores(index, inputs) for index, layer in enumerate(self.layers)}
             if self.regrows:
-                scores = self.remembered = self._recalled(scores)
-            masks = self._masks(scores, sparsity, growing)
+                scores = self.last_scores = self._recalled(scores)
+            masks = self._masks(scores, sparsity, regrow)
         else:  # a layer at a time: its scores go before the next one's come, and memory is used again
             masks = {}
             for index, layer in enumerate(self.layers):
                 name = layer.parameter_name
-                masks |= self._masks({name: self._scores(index, inputs)}, {name: asked[name]}, growing)
-        self.asked = asked
-        self._put(masks)
+                masks |= self._masks({name: self._scores(index, inputs)}, {name: requested[name]}, regrow)
+        self.requested_sparsity = requested
+        self._apply_new_mask(masks)
         if reads_previous(self.criterion):
             self.previous = {layer.parameter_name: layer.weight.detach().clone() for layer in self.layers}
 
-    def exchange(self, masks: dict[str, Mask]) -> None:
+    def replace_mask(self, masks: dict[str, Mask]) -> None:
         """Put other masks in the place of the last level's, and apply them; what those removed is not brought back."""
         self.levels.pop()
         self.counts_by_level.pop()
-        self._put(masks)
+        self._apply_new_mask(masks)
 
-    def _put(self, masks: dict[str, Mask]) -> None:
-        self.put(masks)
+    def _apply_new_mask(self, masks: dict[str, Mask]) -> None:
+        self.apply_mask(masks)
         if self.collapsed:
             names = ", ".join(self.collapsed)
             warnings.warn(f"no weight is left in {names} at {self.sparsity_pct:.2f} %", stacklevel=3)
 
     def _masks(
-        self, scores: Mapping[str, Scores], sparsity: Fraction | Mapping[str, Fraction], growing: bool
+        self, scores: Mapping[str, Scores], sparsity: Fraction | Mapping[str, Fraction], regrow: bool
     ) -> dict[str, Mask]:
         before = self.in_force
         previous = {name: before[name] for name in scores} if before is not None else None
-        return prune(scores, sparsity, axes=self.axes, context=self.context, previous=previous, growing=growing)
+        return prune(scores, sparsity, axes=self.axes, context=self.context, previous=previous, regrow=regrow)
 
-    def hold(self, masks: dict[str, Mask]) -> None:
-        super().hold(masks)
+    def set_mask(self, masks: dict[str, Mask]) -> None:
+        super().set_mask(masks)
         self.levels.append(masks)
         self.counts_by_level.append(self.counts)
 
     def _recalled(self, scores: dict[str, Scores]) -> dict[str, Scores]:
         """Present scores of the weights that are kept, last ones of those that were removed."""
-        if self.in_force is None or not self.remembered:
+        if self.in_force is None or not self.last_scores:
             return scores
-        return {name: np.where(self.in_force[name], s, self.remembered[name]) for name, s in scores.items()}
+        return {name: np.where(self.in_force[name], s, self.last_scores[name]) for name, s in scores.items()}
 
     def _scores(self, index: int, inputs: Mapping[str, Tensor]) -> Any:
         layer = self.layers[index]
@@ -215,7 +220,7 @@ def input_norms(model: nn.Module, layers: Sequence[Layer], batches: Iterable[Ten
 
     The model is in evaluation mode for it, so neither its buffers nor any random stream moves.
     """
-    modules, sums, seen = dict(bare(model).named_modules()), {}, {}
+    modules, sums, seen = dict(unwrapped(model).named_modules()), {}, {}
     for layer in layers:
         sums[layer.parameter_name], seen[layer.parameter_name] = torch.zeros((), dtype=torch.float64), 0
 

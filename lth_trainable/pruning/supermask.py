@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.pruning.controls import shuffled
-from lth_trainable.pruning.layers import bare
+from lth_trainable.pruning.layers import unwrapped
 from lth_trainable.pruning.masks import Mask
 from lth_trainable.pruning.pruner import MaskedLayers, Pruner
 from lth_trainable.seeds import derive_seed, generator
@@ -242,7 +242,7 @@ def batchnorms(model: nn.Module) -> list[BatchNorm]:
 @torch.no_grad()
 def _under(model: nn.Module, tensors: Mapping[str, Tensor], masks: Mapping[str, Mask]) -> nn.Module:
     """A copy of the model with these tensors, by name, under the masks."""
-    network = copy.deepcopy(bare(model))
+    network = copy.deepcopy(unwrapped(model))
     places = {
         **dict(network.named_parameters(remove_duplicate=False)), **dict(network.named_buffers(remove_duplicate=False))
     }  # fmt: skip

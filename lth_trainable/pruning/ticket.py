@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from lth_trainable.errors import UserError
-from lth_trainable.pruning.layers import bare
+from lth_trainable.pruning.layers import unwrapped
 from lth_trainable.pruning.masks import Mask, pack, unpack
 from lth_trainable.tensors import below, row_major
 
@@ -49,9 +49,9 @@ class Ticket:
         if not state:
             present = [part for part in PARTS if getattr(self, part)]
             raise UserError(f"ticket: found no {weights} weights; it has {', '.join(present)}")
-        bare(model).load_state_dict(state)
+        unwrapped(model).load_state_dict(state)
         for name, mask in self.masks.items():
-            parameter = bare(model).get_parameter(name)
+            parameter = unwrapped(model).get_parameter(name)
             parameter.mul_(torch.from_numpy(mask).to(parameter))
         return model
 

@@ -44,30 +44,34 @@ ATTEMPTS = 5  # to write a folder that another process, done with a passing stat
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """What a pruner carries from level to level. levels: masks by parameter name. asked: sparsities by parameter name.
+    """What a pruner carries from level to level.
 
-    previous: weights at the last prune, for criteria that read them. remembered: scores of removed weights, for
+    levels: masks by parameter name. requested_sparsity: fractions by parameter name.
+    previous: weights at the last prune, for criteria that read them. last_scores: of removed weights, for
     schedules that bring them back.
     """
 
     levels: tuple[dict[str, Mask], ...] = ()
-    asked: Mapping[str, Fraction] = field(default_factory=dict)
+    requested_sparsity: Mapping[str, Fraction] = field(default_factory=dict)
     previous: Mapping[str, Tensor] = field(default_factory=dict)
-    remembered: Mapping[str, Any] = field(default_factory=dict)
+    last_scores: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, pruner: Pruner) -> Memory:
         previous = {} if pruner.previous is pruner.initial else pruner.previous
         return cls(
-            levels=tuple(pruner.levels), asked=dict(pruner.asked), previous=previous, remembered=pruner.remembered
+            levels=tuple(pruner.levels),
+            requested_sparsity=dict(pruner.requested_sparsity),
+            previous=previous,
+            last_scores=pruner.last_scores,
         )
 
     def give(self, pruner: Pruner) -> None:
         """Put a fresh pruner of the same layers where this one was; the weights are not touched."""
         for masks in self.levels:
-            pruner.hold(masks)
-        pruner.asked = {**pruner.asked, **self.asked}
-        pruner.remembered = dict(self.remembered)
+            pruner.set_mask(masks)
+        pruner.requested_sparsity = {**pruner.requested_sparsity, **self.requested_sparsity}
+        pruner.last_scores = dict(self.last_scores)
         if self.previous:
             pruner.previous = {name: tensor.to(pruner.initial[name]) for name, tensor in self.previous.items()}
 
@@ -183,9 +187,9 @@ class States:
             levels = unpack_levels(load_arrays(self.store.content(folder, MASKS)), shapes)
         memory = Memory(
             levels=tuple(levels[level] for level in sorted(levels)),
-            asked={name: Fraction(value) for name, value in history["asked"].items()},
+            requested_sparsity={name: Fraction(value) for name, value in history["asked"].items()},
             previous=below("previous", training),
-            remembered={name: tensor.numpy() for name, tensor in below("remembered", training).items()},
+            last_scores={name: tensor.numpy() for name, tensor in below("remembered", training).items()},
         )
         snapshot = like.replaced(tensors, _optimizer_state(below("optimizer", training)))
         return State(snapshot=snapshot, memory=memory, history=history)
@@ -212,7 +216,7 @@ def _training(state: State) -> dict[str, Tensor]:
             if value is not None
         },
         **{f"previous/{name}": tensor for name, tensor in memory.previous.items()},
-        **{f"remembered/{name}": torch.from_numpy(scores) for name, scores in memory.remembered.items()},
+        **{f"remembered/{name}": torch.from_numpy(scores) for name, scores in memory.last_scores.items()},
     }
 
 

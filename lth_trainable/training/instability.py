@@ -103,7 +103,7 @@ def train_copy(start: Start, order_seed: int) -> Copy:
     start.point.restore(trial.model, None if is_fresh else trial.learn.opt)
     if start.masks:
         assert trial.pruner is not None
-        trial.pruner.put(dict(start.masks))
+        trial.pruner.apply_mask(dict(start.masks))
     epoch, skip = divmod(start.step, trial.steps_per_epoch)
     trial.fit(epoch, start.spec.epochs, LevelClock(skip=skip))
     if trial.log.diverged:

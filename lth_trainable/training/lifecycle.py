@@ -160,7 +160,7 @@ class TrialLifecycle:
             elif segment.kind in ("prune", "restart"):
                 self.trial.prune(segment)
             elif segment.kind == "given":
-                self.trial.take_mask(segment)
+                self.trial.apply_imported_mask(segment)
             elif segment.kind == "control":
                 self.trial.control(self.rewind_point)
             elif segment.kind in ("rewind", "reset_end"):

@@ -114,8 +114,8 @@ class Trial:
             names = [layer.parameter_name for layer in prunable_layers(self.model, LAYER_TYPES[self.spec.layers])]
             first = {name: self.initial.tensors[name] for name in names}
             self.keeper.load_state_dict({
-                "levels": state.memory.levels, "asked": state.memory.asked, "initial": first,
-                "previous": state.memory.previous or first, "remembered": state.memory.remembered,
+                "levels": state.memory.levels, "asked": state.memory.requested_sparsity, "initial": first,
+                "previous": state.memory.previous or first, "remembered": state.memory.last_scores,
                 "first": self.initial.state(), "rewind_point": rewind_point.state() if rewind_point else None,
             })  # fmt: skip
         elif self.pruner is not None:
@@ -141,7 +141,7 @@ class Trial:
             target[pruner.layers[-1].parameter_name] = segment.output_sparsity
         pruner.prune(target, self.model, calibration(self.dls))
 
-    def take_mask(self, segment: Segment) -> None:
+    def apply_imported_mask(self, segment: Segment) -> None:
         """In place of a prune: the imported mask. Raises `UserError` where its sparsity is not that of the spec."""
         pruner, imported = self.pruner, self.imported
         assert pruner is not None and imported is not None
@@ -151,7 +151,7 @@ class Trial:
                 f"ticket {imported.digest[:SHORT]}, sparsity", round(float(100 * segment.sparsity), 4),
                 f"{float(100 * found):.4f} %, as its mask has in layers {self.spec.layers}",
             )  # fmt: skip
-        pruner.put({name: imported.masks[name] for name in pruner.counts})
+        pruner.apply_mask({name: imported.masks[name] for name in pruner.counts})
 
     def rewind(self, to: Snapshot | None) -> None:
         """After a prune: return to a snapshot; without one go on from the pruned weights. The mask stays in force."""
@@ -177,7 +177,7 @@ class Trial:
             rewind_point.restore(self.model)
         draw = draws(self.spec.seed, len(pruner.levels))
         masks = {layer.parameter_name: pruner.in_force[layer.parameter_name] for layer in pruner.layers}
-        pruner.exchange(control.masks(masks, pruner.axes, draw))
+        pruner.replace_mask(control.masks(masks, pruner.axes, draw))
         for index, layer in enumerate(pruner.layers if control.weights is not None else ()):
             assert control.weights is not None
             start = layer.weight.detach().cpu().numpy()
@@ -238,7 +238,7 @@ class Trial:
             },
             "selections": {name: self._selected(name) for name in LAYER_TYPES},
             "counts": self.pruner.counts_by_level[1:] if self.pruner is not None else [],
-            "asked": {name: str(value) for name, value in memory.asked.items()},
+            "asked": {name: str(value) for name, value in memory.requested_sparsity.items()},
             "evaluation": self.evaluation() if measured and not self.log.diverged else None,
             "early_stop": self.early_stop.state(),
             "diverged": self._reason(), "data": self._about_data(), "versions": dict(versions()),

@@ -182,7 +182,7 @@ def test_the_report_is_what_each_network_answers() -> None:
     with torch.no_grad():
         for layer in shuffled.layers:
             layer.weight.copy_(pruner.initial[layer.parameter_name])
-    shuffled.put(random_like(pruner.in_force, 3))
+    shuffled.apply_mask(random_like(pruner.in_force, 3))
     assert found.shuffled.raw == evaluate(model, dls.valid)
     commonest = np.bincount(load_dataset("digits").valid.y).max() / 287
     assert (found.majority, found.chance, found.n) == (pytest.approx(commonest), 0.1, 287)
@@ -197,10 +197,10 @@ def test_the_initial_tensors_may_come_from_outside() -> None:
     with torch.no_grad():
         for tensor in (*model.parameters(), *model.buffers()):
             tensor.zero_()
-    bare = MaskedLayers(pruner.layers, pruner.in_force)
-    assert supermask_report(model, bare, dls, initial=start) == expected
+    layers_only = MaskedLayers(pruner.layers, pruner.in_force)
+    assert supermask_report(model, layers_only, dls, initial=start) == expected
     with pytest.raises(UserError, match=r"no initial weights of 0\.weight, 4\.weight"):
-        supermask_report(model, bare, dls)
+        supermask_report(model, layers_only, dls)
     with pytest.raises(UserError, match="no mask"):
         supermask_report(model, MaskedLayers(pruner.layers), dls)
 
