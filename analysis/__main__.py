@@ -11,6 +11,7 @@ Exit code: 0, or 2 for bad input, such as a RUN that is not a run.
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import sys
 from collections.abc import Sequence
@@ -68,8 +69,8 @@ class Options:
     include: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TRIAL ...")] = ()
     """Excluded trials to include again."""
     geometry: Annotated[Geometry | None, tyro.conf.arg(metavar="auto|all|none")] = None
-    """Whether to compare masks of tickets (overlaps) and signs of weights (signs). auto: if there is little to read;
-    all: always; none: never. Default: as last time, auto the first time."""
+    """Whether to compare masks of tickets (overlaps) and signs of weights (signs): auto (if there is little to
+    read), all (always) or none. Default: as last time, auto the first time."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -98,10 +99,10 @@ def _gather(arguments: Sequence[str]) -> int:
 
 
 def _description() -> str:
-    others = "; ".join(f"python -m analysis {name} ... to {command.text}" for name, command in COMMANDS.items())
+    others = "\n".join(f"    python -m analysis {name:<7} ...  {command.text}" for name, command in COMMANDS.items())
     return (
-        f"{Options.__doc__}\nOther commands, each with its own --help: {others}. A run with the name of a command is "
-        "written ./NAME."
+        f"{inspect.getdoc(Options)}\n\nOther commands, each with its own --help (if a run has the name of a command, "
+        f"write ./NAME):\n\n{others}"
     )
 
 

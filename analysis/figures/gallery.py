@@ -66,7 +66,7 @@ FIGURES: dict[str, Drawing] = {
     "accuracy": Drawing(
         title="Accuracy against weights remaining",
         caption="Means over all finished seeds; bars and band are two-sided 95 % t-intervals of the mean. "
-        "Dotted lines are controls of the tickets in the same colour.",
+        "Dotted lines, if any, are controls of the tickets in the same colour.",
         draw=lambda material, theme: accuracy_figure(material.frames, theme),
     ),
     "controls": Drawing(
