@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from lth_trainable import former_paths
 from lth_trainable.registry import lazy
 
 _HOME = {
@@ -27,3 +28,4 @@ _HOME = {
     "errors": ("UserError",),
 }  # fmt: skip
 __all__, __getattr__ = lazy(__name__, _HOME)
+former_paths.install()

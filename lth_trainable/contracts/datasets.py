@@ -8,35 +8,35 @@ from typing import Any
 import numpy as np
 
 from lth_trainable.contracts.common import ContractError, as_contracts, serialisable
-from lth_trainable.data.datasets import Dataset, Loader, Part
+from lth_trainable.data.datasets import Dataset, Loader, Split
 
 
 def parts_fit(loader: Loader) -> None:
     """Three parts of float32 pictures (n, channels, height, width) and int64 labels below the number of classes."""
     data = _load(loader)
     for name in ("train", "valid", "test"):
-        part = getattr(data, name)
-        if not isinstance(part, Part) or len(part) == 0:
+        split = getattr(data, name)
+        if not isinstance(split, Split) or len(split) == 0:
             raise ContractError(f"its {name} part is empty or not a Part")
-        if part.x.dtype != np.float32 or part.x.ndim != 4 or part.x.shape[1:] != data.shape:
-            found = f"{part.x.dtype} of shape {part.x.shape}"
+        if split.x.dtype != np.float32 or split.x.ndim != 4 or split.x.shape[1:] != data.shape:
+            found = f"{split.x.dtype} of shape {split.x.shape}"
             raise ContractError(
                 f"the pictures of its {name} part are {found}; float32 (n, channels, height, width) is due"
             )
-        if part.y.dtype != np.int64 or part.y.shape != (len(part.x),):
+        if split.y.dtype != np.int64 or split.y.shape != (len(split.x),):
             raise ContractError(
-                f"the labels of its {name} part are {part.y.dtype} of shape {part.y.shape}; int64 (n,) is due"
+                f"the labels of its {name} part are {split.y.dtype} of shape {split.y.shape}; int64 (n,) is due"
             )
-        if part.y.min() < 0 or part.y.max() >= len(data.classes):
+        if split.y.min() < 0 or split.y.max() >= len(data.classes):
             raise ContractError(f"its {name} part has labels outside 0 to {len(data.classes) - 1}")
-        if not np.isfinite(part.x).all():
+        if not np.isfinite(split.x).all():
             raise ContractError(f"its {name} part has NaN or infinity among the pixels")
 
 
 def parts_are_disjoint(loader: Loader) -> None:
     """Training, validation and test are cut from one set by the split seed alone."""
     data, other = _load(loader), _load(loader, split_seed=1)
-    sizes = [[len(part) for part in (d.train, d.valid, d.test)] for d in (data, other)]
+    sizes = [[len(split) for split in (d.train, d.valid, d.test)] for d in (data, other)]
     if sizes[0] != sizes[1]:
         raise ContractError(f"its parts have other sizes under another split seed: {sizes[0]} and {sizes[1]}")
     for (one, x), (two, y) in itertools.combinations([("train", data.train.x), *_held_out(data)], 2):

@@ -24,7 +24,7 @@ from lth_trainable.seeds import generator
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class Split:
     """Pictures (n, channels, height, width), float32 and normalised, with labels (n,), int64."""
 
     x: npt.NDArray[np.float32]
@@ -34,13 +34,16 @@ class Part:
         return len(self.x)
 
 
+Part = Split  # its name up to version 0.4, which users' data sets and exported learners have
+
+
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
     """Three disjoint parts, the class names and the SHA-256 (hex) of the content before the split."""
 
-    train: Part
-    valid: Part
-    test: Part
+    train: Split
+    valid: Split
+    test: Split
     classes: tuple[str, ...]
     digest: str
 
@@ -139,8 +142,8 @@ def split(
         order = np.concatenate([order[~test[order]], np.flatnonzero(test)])
     cuts = np.split(order, np.cumsum(sizes)[:-1])
     mean, std = _moments(x, cuts[0], scale)
-    parts = [Part(x=_normalised(x, cut, scale, mean, std), y=np.ascontiguousarray(y[cut])) for cut in cuts]
-    return Dataset(train=parts[0], valid=parts[1], test=parts[2], classes=classes, digest=content_digest(x, y))
+    splits = [Split(x=_normalised(x, cut, scale, mean, std), y=np.ascontiguousarray(y[cut])) for cut in cuts]
+    return Dataset(train=splits[0], valid=splits[1], test=splits[2], classes=classes, digest=content_digest(x, y))
 
 
 def _moments(

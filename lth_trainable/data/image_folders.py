@@ -1,7 +1,7 @@
 """Picture files -> arrays: finding a data set's folder, decoding it once, keeping what was decoded. No torch.
 
-A `Layout` says how the files of a data set lie; `read` turns them into uint8 arrays in the order of the paths, so that
-neither the folder nor the file system shows in them. `lth_trainable/data/datasets.py` cuts them into parts.
+A `FolderLayout` says how the files of a data set lie; `read` turns them into uint8 arrays in the order of the paths, so
+that neither the folder nor the file system shows in them. `lth_trainable/data/datasets.py` cuts them into parts.
 
 What is decoded is kept in `$LTH_CACHE` (or `~/.cache/lottery-sweep`), under a name made of the paths, sizes and times
 of the files and the versions of the decoder: one file a listing, uint8, mapped into memory by those that come after.
@@ -32,7 +32,7 @@ SHA = hashlib.sha256().digest_size
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class FolderLayout:
     """How the files of a data set lie.
 
     url: its name among fastai's `URLs`. names: of its folder, the archive's own first. tree: the layout in words.
@@ -62,23 +62,23 @@ class Layout:
         return self.classes.index(folder) if folder in self.classes else int(name[0].isupper())
 
 
-def _by_class(parts: tuple[str, str], classes: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(f"{part}/{name}" for part in parts for name in classes)
+def _by_class(splits: tuple[str, str], classes: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{split}/{name}" for split in splits for name in classes)
 
 
 _DIGITS = tuple("0123456789")
 _CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
-LAYOUTS: dict[str, Layout] = {
-    "mnist": Layout(
+LAYOUTS: dict[str, FolderLayout] = {
+    "mnist": FolderLayout(
         url="MNIST", names=("mnist_png",), tree="mnist_png/{training,testing}/<digit>/*.png", classes=_DIGITS,
         folders=_by_class(("training", "testing"), _DIGITS), test="testing", mode="L", size=28,
     ),
-    "cifar10": Layout(
+    "cifar10": FolderLayout(
         url="CIFAR", names=("cifar10",), tree="cifar10/{train,test}/<class>/*.png (or .jpg)", classes=_CIFAR,
         folders=_by_class(("train", "test"), _CIFAR), test="test", mode="RGB", size=32,
     ),
-    "pets": Layout(
+    "pets": FolderLayout(
         url="PETS", names=("oxford-iiit-pet",), tree="oxford-iiit-pet/images/<name>.jpg", classes=("dog", "cat"),
         folders=("images",), test=None, mode="RGB", size=64, crop=True,
     ),
@@ -121,7 +121,7 @@ def read(name: str, root: Path | None) -> Pictures:
     return Pictures(x=_decoded(name, folder, entries), y=y, classes=layout.classes, test=test)
 
 
-def _capital(layout: Layout) -> str:
+def _capital(layout: FolderLayout) -> str:
     return "names of cats begin with a capital letter" if len(layout.folders) == 1 else ""
 
 
@@ -167,8 +167,8 @@ def find_folder(name: str, root: Path) -> Path:
     )
 
 
-def _fits(folder: Path, layout: Layout) -> bool:
-    return all(os.path.isdir(folder / part) for part in layout.folders)  # Path.is_dir may raise PermissionError
+def _fits(folder: Path, layout: FolderLayout) -> bool:
+    return all(os.path.isdir(folder / name) for name in layout.folders)  # Path.is_dir may raise PermissionError
 
 
 def _subfolders(folder: Path) -> Iterator[Path]:
@@ -180,22 +180,22 @@ def _subfolders(folder: Path) -> Iterator[Path]:
     yield from (folder / name for name in names)
 
 
-def list_pictures(folder: Path, layout: Layout) -> list[Entry]:
+def list_pictures(folder: Path, layout: FolderLayout) -> list[Entry]:
     """The picture files of the layout, sorted by path; passes over hidden files and other suffixes (`.mat` in Pets)."""
     entries = []
-    for part in layout.folders:
+    for name in layout.folders:
         try:
-            with os.scandir(folder / part) as found:
+            with os.scandir(folder / name) as found:
                 files = [e for e in found if e.name.lower().endswith(SUFFIXES) and not e.name.startswith(".")]
-            entries += [Entry(f"{part}/{e.name}", (stat := e.stat()).st_size, stat.st_mtime_ns) for e in files]
+            entries += [Entry(f"{name}/{e.name}", (stat := e.stat()).st_size, stat.st_mtime_ns) for e in files]
         except OSError as error:  # no permission, or a link that leads nowhere: the error names the file
             raise UserError(f"pictures of {folder}: cannot be listed ({error})") from error
         if not files:
-            raise bad_value(f"pictures of {folder}", f"none in {part}", layout.tree)
+            raise bad_value(f"pictures of {folder}", f"none in {name}", layout.tree)
     return sorted(entries)
 
 
-def decode(file: Path, layout: Layout) -> npt.NDArray[np.uint8]:
+def decode(file: Path, layout: FolderLayout) -> npt.NDArray[np.uint8]:
     """One picture, (channels, size, size), by its content whatever its suffix; grey, palette and RGBA become `mode`.
 
     `crop` is what fastai's `Resize(size)` does in validation: the centre square, bilinear. JPEG leaves its decoders
@@ -244,7 +244,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get(CACHE_VARIABLE) or Path("~/.cache/lottery-sweep")).expanduser()
 
 
-def listing_key(layout: Layout, entries: list[Entry]) -> str:
+def listing_key(layout: FolderLayout, entries: list[Entry]) -> str:
     """SHA-256 (hex, 32 digits of it) of the listing and of all that decides which pixels a file gives."""
     import PIL
     from PIL import features
@@ -273,15 +273,15 @@ def _sha(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 def _keep(file: Path, flat: npt.NDArray[np.uint8]) -> None:
     """Write beside and move, so that a reader or a second writer never meets half a file."""
-    part = None
+    unfinished = None
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=file.parent, prefix=file.stem, suffix=".part", delete=False) as stream:
-            part = Path(stream.name)
+            unfinished = Path(stream.name)
             np.save(stream, flat, allow_pickle=False)
-        os.replace(part, file)
+        os.replace(unfinished, file)
     except OSError as error:  # a full or read-only disk costs each process the decoding, not the run
         warnings.warn(f"pictures not kept in {file.parent} ({error}); set {CACHE_VARIABLE}", stacklevel=2)
     finally:
-        if part is not None:
-            part.unlink(missing_ok=True)
+        if unfinished is not None:
+            unfinished.unlink(missing_ok=True)

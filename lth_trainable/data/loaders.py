@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from lth_trainable.data.augment import AUGMENTATIONS, Draws
-from lth_trainable.data.datasets import Dataset, Part
+from lth_trainable.data.datasets import Dataset, Split
 from lth_trainable.seeds import generator
 
 EVALUATION_BATCH = 1024  # fixed: a sum's rounding depends on how it is cut up
@@ -27,17 +27,17 @@ EVALUATION_BATCH = 1024  # fixed: a sum's rounding depends on how it is cut up
 _copies: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
 
 
-def resident(part: Part, device: torch.device) -> tuple[Tensor, Tensor]:
+def resident(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
     """Pictures and labels of a part on a device; on the CPU the part's own memory."""
-    own = torch.from_numpy(part.x), torch.from_numpy(part.y)
+    own = torch.from_numpy(split.x), torch.from_numpy(split.y)
     if device.type == "cpu":
         return own
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", torch.cuda.current_device())
-    key = (id(part), device)  # an id is given again only when the part, and with it the copy, is gone
+    key = (id(split), device)  # an id is given again only when the part, and with it the copy, is gone
     if key not in _copies:
         _copies[key] = own[0].to(device), own[1].to(device)
-        weakref.finalize(part, _copies.pop, key, None)
+        weakref.finalize(split, _copies.pop, key, None)
     return _copies[key]
 
 
@@ -80,7 +80,7 @@ class ResidentLoader:
 
     def to(self, device: Any) -> ResidentLoader:
         self.device = torch.device(device)
-        self.x, self.y = resident(self.dataset.part, self.device)
+        self.x, self.y = resident(self.dataset.split, self.device)
         return self
 
     @property
@@ -136,15 +136,19 @@ class ResidentLoader:
 class _Resident(TensorDataset):
     """Tensors (n, ...) and labels (n,), with what fastai asks of a data set."""
 
-    def __init__(self, part: Part, classes: tuple[str, ...]) -> None:
-        super().__init__(torch.from_numpy(part.x), torch.from_numpy(part.y))
-        self.part, self.vocab, self.c = part, classes, len(classes)
+    def __init__(self, split: Split, classes: tuple[str, ...]) -> None:
+        super().__init__(torch.from_numpy(split.x), torch.from_numpy(split.y))
+        self.split, self.vocab, self.c = split, classes, len(classes)
         self.loss_func = CrossEntropyLossFlat()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """From a pickle, in which version 0.4 has the split by the name `part`."""
+        self.__dict__.update({"split" if name == "part" else name: value for name, value in state.items()})
 
     def new_empty(self) -> _Resident:
         """No pictures, the same classes: what `learn.export` keeps of a data set."""
         shape = self.tensors[0].shape[1:]
-        return _Resident(Part(x=np.zeros((0, *shape), np.float32), y=np.zeros(0, np.int64)), self.vocab)
+        return _Resident(Split(x=np.zeros((0, *shape), np.float32), y=np.zeros(0, np.int64)), self.vocab)
 
 
 def resident_loaders(
@@ -154,7 +158,7 @@ def resident_loaders(
 
     Shapes: x (batch, channels, height, width) float32, y (batch,) int64.
     """
-    train, valid, test = (_Resident(part, data.classes) for part in (data.train, data.valid, data.test))
+    train, valid, test = (_Resident(split, data.classes) for split in (data.train, data.valid, data.test))
     loaders = [
         ResidentLoader(train, batch_size, order_seed, device, augment=augment),
         ResidentLoader(valid, EVALUATION_BATCH, None, device),

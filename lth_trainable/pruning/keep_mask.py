@@ -37,6 +37,12 @@ class KeepMask(Callback):
         self.pruner, self.on_end, self.is_active = pruner, on_end, is_active
         self._gradients_are_read = False
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """From a pickle; one of version 0.4 has an `owner` in place of the two functions, None once a fit had ended."""
+        current = {"on_end": None, "is_active": always, **state}
+        current.pop("owner", None)
+        self.__dict__.update(current)
+
     @property
     def is_independent(self) -> bool:
         """Whether it holds the mask for its own sake: no callback's fit is under way."""

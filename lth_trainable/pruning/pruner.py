@@ -16,6 +16,7 @@ from lth_trainable.pruning.granularity import group_axes
 from lth_trainable.pruning.layers import Layer, bare
 from lth_trainable.pruning.masks import Mask, Scores, prune
 from lth_trainable.seeds import generator
+from lth_trainable.tensors import multiply
 
 Batches = Callable[[], Iterable[Tensor]]
 CALIBRATION_BATCHES = 8
@@ -67,7 +68,7 @@ class MaskedLayers:
     def apply(self) -> None:
         """Set every masked weight to zero."""
         if self.in_force is not None:
-            torch._foreach_mul_([layer.weight for layer in self.layers], self.factors())
+            multiply([layer.weight for layer in self.layers], self.factors())
 
     @torch.no_grad()
     def apply_to_gradients(self) -> None:

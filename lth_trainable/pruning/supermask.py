@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.pruning.controls import shuffled
@@ -28,6 +27,8 @@ from lth_trainable.pruning.layers import bare
 from lth_trainable.pruning.masks import Mask
 from lth_trainable.pruning.pruner import MaskedLayers, Pruner
 from lth_trainable.seeds import derive_seed, generator
+
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
 
 BATCHNORM_BATCHES = 100  # training batches that statistics are gathered on: their mean has settled long before
 
@@ -233,9 +234,9 @@ def _recomputed(models: Sequence[nn.Module], loader: Iterable[Any], seed: int = 
     return copies
 
 
-def batchnorms(model: nn.Module) -> list[_BatchNorm]:
+def batchnorms(model: nn.Module) -> list[BatchNorm]:
     """The BatchNorm layers that keep running statistics."""
-    return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+    return [m for m in model.modules() if isinstance(m, BatchNorm) and m.running_mean is not None]
 
 
 @torch.no_grad()

@@ -17,15 +17,15 @@ from lth_trainable.errors import UserError, bad_value
 from lth_trainable.pruning.layers import LAYER_TYPES, prunable_layers
 from lth_trainable.pruning.masks import Mask
 from lth_trainable.tensors import row_major
-from lth_trainable.tickets.formats import Foreign
-from lth_trainable.tickets.imported import Imported
+from lth_trainable.tickets.formats import TicketFile
+from lth_trainable.tickets.imported import ImportedTicket
 
 SHOWN = 3  # mismatches of a kind that an error lists
 
 Names = dict[str, str]
 
 
-def fit_ticket(found: Foreign, model: nn.Module) -> Imported:
+def fit_ticket(found: TicketFile, model: nn.Module) -> ImportedTicket:
     """The ticket for this network. Raises `UserError` where it does not fit it, or is no ticket."""
     like = model.state_dict()
     names, told = _renamed(_shapes(found.weights), _shapes(like))
@@ -43,13 +43,13 @@ def fit_ticket(found: Foreign, model: nn.Module) -> Imported:
     else:
         masks |= _fitted_masks(found, found.masks, names, prunable)
     _check_masks(found.source, masks)
-    return Imported(
+    return ImportedTicket(
         weights=weights, masks=masks, epoch=found.epoch, source=found.source,
         told=(*found.told, *told, *([f"{', '.join(other)} taken as the network's type"] if other else [])),
     )  # fmt: skip
 
 
-def layers_of(ticket: Imported, model: nn.Module, asked: str | None) -> str:
+def layers_of(ticket: ImportedTicket, model: nn.Module, asked: str | None) -> str:
     """The choice of prunable layers (`LAYER_TYPES`) that the mask is of. asked: this one, and no other.
 
     The usual one where the mask removes nothing beyond it, else all. Raises `UserError` where that asked for does not
@@ -139,7 +139,7 @@ def _few(names: Collection[str], most: int = SHOWN) -> str:
 
 
 def _fitted_masks(
-    found: Foreign, masks: Mapping[str, Tensor], names: Names, prunable: Mapping[str, Tensor]
+    found: TicketFile, masks: Mapping[str, Tensor], names: Names, prunable: Mapping[str, Tensor]
 ) -> dict[str, Mask]:
     """Masks by the network's names, of weights that can be pruned. Raises `UserError`."""
     if not masks.keys() <= names.keys():

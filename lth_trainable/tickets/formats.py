@@ -38,7 +38,7 @@ Tensors = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Foreign:
+class TicketFile:
     """A ticket as its file has it. masks: None where nothing but zeros says what is removed.
 
     epoch: of the weights, as far as the file says. told: what a person should know of how it was read.
@@ -51,7 +51,7 @@ class Foreign:
     told: tuple[str, ...] = ()
 
 
-def read_foreign(path: Path, masks: Path | None = None) -> Foreign:
+def read_foreign(path: Path, masks: Path | None = None) -> TicketFile:
     """The ticket at `path`, with the masks of another file where one is given. Raises `UserError`."""
     if path.is_dir():
         found = _read_folder(path)
@@ -72,17 +72,17 @@ def read_foreign(path: Path, masks: Path | None = None) -> Foreign:
 # -- files -----------------------------------------------------------------------------------------------------------
 
 
-def _read_file(path: Path) -> Foreign:
+def _read_file(path: Path) -> TicketFile:
     if path.suffix == ".safetensors" and _is_ticket(path):
         ticket = load_ticket(path)
-        return Foreign(
+        return TicketFile(
             source=path.name, weights=ticket.rewind or ticket.initial,
             masks={name: torch.from_numpy(mask) for name, mask in ticket.masks.items()},
             epoch=int(ticket.provenance.get("rewind_epoch") or 0) if ticket.rewind else 0,
         )  # fmt: skip
     tensors, told = _load(path, "--import-ticket")
     weights, masks = _split_masks(tensors)
-    return Foreign(source=path.name, weights=weights, masks=masks or None, told=told)
+    return TicketFile(source=path.name, weights=weights, masks=masks or None, told=told)
 
 
 def _is_ticket(path: Path) -> bool:
@@ -149,7 +149,7 @@ def _is_state_dict(content: Any) -> bool:
 # -- folders ---------------------------------------------------------------------------------------------------------
 
 
-def _read_folder(path: Path) -> Foreign:
+def _read_folder(path: Path) -> TicketFile:
     if (path / EXPORT).is_file():
         return _read_export(path)
     for folder in (path, path / "main"):
@@ -160,7 +160,7 @@ def _read_folder(path: Path) -> Foreign:
     )
 
 
-def _read_export(path: Path) -> Foreign:
+def _read_export(path: Path) -> TicketFile:
     """The weights that the exported trial was trained from: those of its rewind point, else the initial ones."""
     try:
         about = json.loads((path / EXPORT).read_text(encoding="utf-8"))
@@ -177,7 +177,7 @@ def _read_export(path: Path) -> Foreign:
     epoch = 0 if point is None else point.epoch_at(-(-data["n_train"] // spec["batch_size"]))
     if point is not None and point.iteration is not None:
         told.append(f"of {point.in_words}, within epoch {epoch}, at whose beginning training starts here")
-    return Foreign(
+    return TicketFile(
         source=path.name, weights=weights, masks=masks, epoch=epoch if part == "rewind" else 0, told=(", ".join(told),)
     )
 
@@ -193,7 +193,7 @@ class _Step(NamedTuple):
     iteration: int
 
 
-def _read_open_lth(folder: Path) -> Foreign:
+def _read_open_lth(folder: Path) -> TicketFile:
     models = {
         _Step(*map(int, found.groups())): path
         for path in folder.iterdir()
@@ -216,7 +216,7 @@ def _read_open_lth(folder: Path) -> Foreign:
             told.append("weights outside the mask from its level_0")
         else:
             told.append("its level_0 has other weights under this mask, and is left alone")
-    return Foreign(source=level.name, weights=weights, masks=masks, epoch=step.epoch, told=(", ".join(told),))
+    return TicketFile(source=level.name, weights=weights, masks=masks, epoch=step.epoch, told=(", ".join(told),))
 
 
 def _agree(whole: Tensors, weights: Tensors, masks: Tensors) -> bool:

@@ -33,7 +33,7 @@ LENGTH = 64  # of a whole digest
 
 
 @dataclass(frozen=True, kw_only=True)
-class Imported:
+class ImportedTicket:
     """A ticket in the names, shapes and types of the network that it was fitted to.
 
     weights: a whole `state_dict` on the CPU, each tensor in memory of its own: the start weights, also outside the mask
@@ -98,7 +98,7 @@ class Imported:
         store.seal_shared(path, files, {"kind": "ticket", "key": self.digest, "complete": False})
 
 
-def find_imported(store: Store, digest: str) -> Imported:
+def find_imported(store: Store, digest: str) -> ImportedTicket:
     """The ticket whose digest is this or begins so. Raises `UserError` where the store does not have it whole."""
     expected = "an imported ticket that the storage has"
     advice = "import its file again (--import-ticket FILE)"
@@ -117,13 +117,13 @@ def find_imported(store: Store, digest: str) -> Imported:
     return found
 
 
-def _read(store: Store, digest: str) -> Imported:
+def _read(store: Store, digest: str) -> ImportedTicket:
     folder = store.find(store.state(digest, {}))
     if folder is None:
         raise Damaged(digest, "it is no longer there")
     about = json.loads(store.content(folder, ABOUT))
     packed = load_arrays(store.content(folder, MASKS))
-    return Imported(
+    return ImportedTicket(
         weights=load_tensors(store.content(folder, WEIGHTS)), epoch=about["epoch"], source=about["source"],
         masks={name: unpack(packed[name], tuple(shape)) for name, shape in about["shapes"].items()},
     )  # fmt: skip

@@ -21,6 +21,7 @@ from fastai.optimizer import OptimWrapper
 from torch import Tensor
 
 from lth_trainable.pruning.keep_mask import KeepMask
+from lth_trainable.training.fastai_adapter import eager_step
 
 WITHIN_A_STEP = (
     "after_pred", "after_loss", "before_backward", "after_backward", "after_cancel_backward", "before_step",
@@ -59,7 +60,7 @@ class CapturedSteps(Callback):
             self._seen.clear()
         others = [cb for cb in self.learn.cbs if not isinstance(cb, KeepMask)]
         acting = [cb for cb in others if any(hasattr(type(cb), event) for event in WITHIN_A_STEP)]
-        cycles = self.learn.clock.course.rule.cycles_momentum
+        cycles = self.learn.clock.curve.rule.cycles_momentum
         self._usable = self.refusal is None and not acting and not cycles
 
     def take(self) -> bool:
@@ -92,7 +93,7 @@ class CapturedSteps(Callback):
             warnings.simplefilter("always")
             torch.cuda.set_sync_debug_mode("warn")
             try:
-                self.learn.eager_step()
+                eager_step(self.learn)
             finally:
                 torch.cuda.set_sync_debug_mode(mode)
         for warning in caught:
@@ -123,7 +124,7 @@ class _Graph:
         self.graph = torch.cuda.CUDAGraph()
         try:
             with self._captured(pool):
-                learn.eager_step()
+                eager_step(learn)
             self.pred, self.loss = learn.pred.detach(), learn.loss.detach()
         finally:
             learn.xb, learn.yb = given
@@ -191,14 +192,16 @@ class RateOnDevice(OptimWrapper):
         ]
         self._hand_over()
 
-    def _set_hyper(self, k: str, v: Any) -> None:
+    def set_hyper(self, k: str, v: Any) -> None:
+        """As fastai's, which leaves plain numbers in the optimiser's groups: a learning rate goes to its tensor."""
+        super().set_hyper(k, v)
         if k != "lr":
-            super()._set_hyper(k, v)
             return
-        for index, rate in enumerate(v):
-            if rate != self.rates[index]:
-                self.rates[index] = float(rate)
-                self.on_device[index].fill_(rate)
+        for index, group in enumerate(self.opt.param_groups):
+            if group["lr"] != self.rates[index]:
+                self.rates[index] = float(group["lr"])
+                self.on_device[index].fill_(self.rates[index])
+        self._hand_over()
 
     @property
     def hypers(self) -> list[dict[str, Any]]:

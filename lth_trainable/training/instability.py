@@ -27,7 +27,7 @@ from lth_trainable.store.states import States
 from lth_trainable.store.store import WEIGHTS, Damaged, Store
 from lth_trainable.tensors import row_major
 from lth_trainable.training.execution import Execution
-from lth_trainable.training.learner import Place, measure
+from lth_trainable.training.learner import LevelClock, measure
 from lth_trainable.training.trial import Trial
 
 PARTS = ("train", "test")
@@ -105,7 +105,7 @@ def train_copy(start: Start, order_seed: int) -> Copy:
         assert trial.pruner is not None
         trial.pruner.put(dict(start.masks))
     epoch, skip = divmod(start.step, trial.steps_per_epoch)
-    trial.fit(epoch, start.spec.epochs, Place(skip=skip))
+    trial.fit(epoch, start.spec.epochs, LevelClock(skip=skip))
     if trial.log.diverged:
         return Copy(tensors={}, evaluation={})
     return Copy(tensors=Snapshot(trial.model).tensors, evaluation=trial.evaluation())

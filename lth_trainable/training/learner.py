@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from lth_trainable.seeds import derive_seed
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.training.cuda_graphs import CapturedSteps, RateOnDevice
+from lth_trainable.training.fastai_adapter import eager_step
 
 _LARGEST_SEED = (1 << 63) - 1
 
@@ -30,13 +31,12 @@ class TrialLearner(Learner):
     A digits batch takes 0.8 ms through fastai, half of it in asking callbacks about events they ignore.
     """
 
+    captured_steps: CapturedSteps | None = None
+
     def __call__(self, event_name: Any) -> None:
         for name in [event_name] if isinstance(event_name, str) else event_name:
-            self._call_one(name)
-
-    def _call_one(self, event_name: str) -> None:
-        for callback in self._listeners(event_name):
-            callback(event_name)
+            for callback in self._listeners(name):
+                callback(name)
 
     def _listeners(self, event_name: str) -> list[Callback]:
         known: dict[str, list[Callback]] = self.__dict__.setdefault("_known_listeners", {})
@@ -46,21 +46,20 @@ class TrialLearner(Learner):
             known[event_name] = [c for c in callbacks if event_name == "after_fit" or hasattr(type(c), event_name)]
         return known[event_name]
 
-    captured_steps: CapturedSteps | None = None
-
     def one_batch(self, i: int, b: tuple[Any, ...]) -> None:
-        """As fastai's, without moving the batch: resident data are where the model is."""
-        self.iter = i
-        self._split(b)
-        self._with_events(self._do_one_batch, "batch", CancelBatchException)
+        """As fastai's, with two differences: the batch is not moved, and a training step may be a captured one.
 
-    def _do_one_batch(self) -> None:
-        if not (self.training and self.captured_steps is not None and self.captured_steps.take()):
-            self.eager_step()
-
-    def eager_step(self) -> None:
-        """fastai's own step of the present batch."""
-        super()._do_one_batch()
+        Resident data are where the model is.
+        """
+        n_inputs = self.dls.n_inp
+        self.iter, self.xb, self.yb = i, b[:n_inputs], b[n_inputs:]
+        try:
+            self("before_batch")
+            if not (self.training and self.captured_steps is not None and self.captured_steps.take()):
+                eager_step(self)
+        except CancelBatchException:
+            self("after_cancel_batch")
+        self("after_batch")
 
     def add_cb(self, cb: Any) -> TrialLearner:
         self.__dict__.pop("_known_listeners", None)
@@ -72,7 +71,7 @@ class TrialLearner(Learner):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class LevelClock:
     """Where a fit stands among a trial's levels.
 
     level: names data order, augmentation and dropout beside the epoch, where a level has an order of its own; 0 where
@@ -98,7 +97,7 @@ class Clock(Callback):
     order = -5
 
     def __init__(self, spec: TrialSpec) -> None:
-        self.spec, self.start, self.place = spec, 0, Place()
+        self.spec, self.start, self.level_clock = spec, 0, LevelClock()
 
     @property
     def now(self) -> int:
@@ -106,13 +105,13 @@ class Clock(Callback):
 
     def before_fit(self) -> None:
         self.steps_per_epoch = self.dls.train.steps_per_epoch
-        self.course = self.spec.lr_course(self.steps_per_epoch)
+        self.curve = self.spec.lr_curve(self.steps_per_epoch)
 
     def before_train(self) -> None:
         train = self.dls.train
-        self.skipped = self.place.skip if self.learn.epoch == 0 else 0
-        train.epoch, train.level, train.skip = self.now, self.place.level, self.skipped
-        self.stream = derive_seed(self.spec.seed, "forward", self.now, *self.place.names)
+        self.skipped = self.level_clock.skip if self.learn.epoch == 0 else 0
+        train.epoch, train.level, train.skip = self.now, self.level_clock.level, self.skipped
+        self.stream = derive_seed(self.spec.seed, "forward", self.now, *self.level_clock.names)
         self.first = self.now * self.steps_per_epoch + self.skipped  # step of the epoch's first batch
 
     @property
@@ -125,10 +124,10 @@ class Clock(Callback):
             return
         seed_torch((self.stream + self.skipped + self.learn.iter) & _LARGEST_SEED, self.dls.device)
         if self.spec.lr_policy != "constant":
-            step = self.course.total_steps - 1 if self.place.lr_is_last else self.step
-            self.learn.opt.set_hyper("lr", self.course.lr_at(step))
-            if self.course.rule.cycles_momentum:
-                self.learn.opt.set_hyper("mom", self.course.momentum_at(step))
+            step = self.curve.total_steps - 1 if self.level_clock.lr_is_last else self.step
+            self.learn.opt.set_hyper("lr", self.curve.lr_at(step))
+            if self.curve.rule.cycles_momentum:
+                self.learn.opt.set_hyper("mom", self.curve.momentum_at(step))
 
 
 def seed_torch(seed: int, device: torch.device) -> None:

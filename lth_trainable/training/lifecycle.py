@@ -13,7 +13,7 @@ from lth_trainable.spec.rewind_point import INITIALISATION
 from lth_trainable.spec.segments import Segment, rewind_key, segments
 from lth_trainable.store.record import Identity, can_record
 from lth_trainable.store.states import State, States
-from lth_trainable.training.learner import Place
+from lth_trainable.training.learner import LevelClock
 from lth_trainable.training.trial import Trial
 
 OnState = Callable[[str], None]
@@ -37,7 +37,7 @@ class Keep:
 NOTHING_MORE = Keep(states={})
 
 
-class Life:
+class TrialLifecycle:
     """A trial from the deepest state that is stored to its end, storing on the way what is to be kept."""
 
     def __init__(self, trial: Trial, states: States, keep: Keep, on_state: OnState | None) -> None:
@@ -55,7 +55,7 @@ class Life:
         self.untold: list[str] = []  # keys of states that came to be kept before the first epoch
         self.sealed_at = time.monotonic()
 
-    def live(self) -> None:
+    def run(self) -> None:
         """Train what is left, if anything is."""
         rewinds = {self.rewind_key} if self.rewind_key is not None else set()
         epochs = {key for *_, key in self._epochs(len(self.chain))}
@@ -170,13 +170,13 @@ class Life:
         spec, level = self.trial.spec, segment.level
         starts_over = spec.starts_over and segment is self.chain[-1]
         is_last = level > 0 and spec.retrain == "fine_tuning" and not starts_over
-        place = Place(level=level if spec.order_is_new else 0, lr_is_last=is_last)
+        level_clock = LevelClock(level=level if spec.order_is_new else 0, lr_is_last=is_last)
         more: list[Callback] = [_AtBoundaries(self, segment)]
         if level == 0:
             more += self._at_steps(spec.rewind_step if stop else None)
         elif spec.rewind_step is not None and start == segment.start and not starts_over:
-            place = replace(place, skip=spec.rewind_step % self.trial.steps_per_epoch)
-        self.trial.fit(start, end, place, *more)
+            level_clock = replace(level_clock, skip=spec.rewind_step % self.trial.steps_per_epoch)
+        self.trial.fit(start, end, level_clock, *more)
 
     def _at_steps(self, stop: int | None = None) -> list[Callback]:
         return [_AtStep(self, self.marks, stop)] if self.marks else []
@@ -251,8 +251,8 @@ class _AtBoundaries(Callback):
 
     order = 80
 
-    def __init__(self, life: Life, segment: Segment | None) -> None:
-        self.life, self.segment, self.trained = life, segment, False
+    def __init__(self, lifecycle: TrialLifecycle, segment: Segment | None) -> None:
+        self.lifecycle, self.segment, self.trained = lifecycle, segment, False
 
     def before_train(self) -> None:
         self.trained = True
@@ -260,7 +260,7 @@ class _AtBoundaries(Callback):
     def after_epoch(self) -> None:
         if self.trained:
             self.trained = False
-            self.life.at_boundary(self.segment, self.learn.clock.now + 1)
+            self.lifecycle.at_boundary(self.segment, self.learn.clock.now + 1)
 
 
 class _AtStep(Callback):
@@ -268,11 +268,11 @@ class _AtStep(Callback):
 
     order = 80
 
-    def __init__(self, life: Life, steps: Collection[int], stop: int | None) -> None:
-        self.life, self.steps, self.stop = life, steps, stop
+    def __init__(self, lifecycle: TrialLifecycle, steps: Collection[int], stop: int | None) -> None:
+        self.lifecycle, self.steps, self.stop = lifecycle, steps, stop
 
     def before_batch(self) -> None:
         if self.learn.training and self.learn.clock.step in self.steps:
-            self.life.at_mark(self.learn.clock.step)
+            self.lifecycle.at_mark(self.learn.clock.step)
             if self.learn.clock.step == self.stop:
                 raise CancelFitException

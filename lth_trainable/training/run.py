@@ -1,7 +1,7 @@
 """The whole life of one trial, without Ray: `run_trial(spec, store)`.
 
 A trial starts from the deepest state on its chain that the store has, works off the segments that are left, and stores
-the states that others need (`life.py`). One `Learner.fit` a stretch of training for levels, one fit in all for
+the states that others need (`lifecycle.py`). One `Learner.fit` a stretch of training for levels, one fit in all for
 schedules within it (`trial.py`). Its record is made from the state in which it ends (`record.py`).
 """
 
@@ -20,7 +20,7 @@ from lth_trainable.store.states import States, size_of
 from lth_trainable.store.store import Store
 from lth_trainable.tickets.imported import find_imported
 from lth_trainable.training.execution import Execution, fingerprint, is_no_room, no_room, prepare, release
-from lth_trainable.training.lifecycle import NOTHING_MORE, Keep, Life, OnState
+from lth_trainable.training.lifecycle import NOTHING_MORE, Keep, OnState, TrialLifecycle
 from lth_trainable.training.trial import OnEpoch, Trial
 
 
@@ -72,13 +72,13 @@ def _run(
         else None
     )
     trial = Trial(spec, data, execution, on_epoch, imported)
-    life = Life(trial, States(store, fingerprint(execution)), keep, on_state)
-    life.live()
-    for note in (*(f"damaged, trained again: {report}" for report in life.states.set_aside), *trial.notes):
+    lifecycle = TrialLifecycle(trial, States(store, fingerprint(execution)), keep, on_state)
+    lifecycle.run()
+    for note in (*(f"damaged, trained again: {report}" for report in lifecycle.states.set_aside), *trial.notes):
         if on_note is not None:
             on_note(note)
     record = record_trial(
-        store, run, life.identity, seconds=time.perf_counter() - trial.started, epochs_trained=trial.log.trained
+        store, run, lifecycle.identity, seconds=time.perf_counter() - trial.started, epochs_trained=trial.log.trained
     )
     assert record is not None, "a state of the trial was taken away while it was sealed; run it again"
     return record

@@ -31,11 +31,11 @@ from lth_trainable.spec.segments import Segment
 from lth_trainable.spec.ticket_id import SHORT
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.states import Memory, State
-from lth_trainable.tickets.imported import Imported
+from lth_trainable.tickets.imported import ImportedTicket
 from lth_trainable.training.cuda_graphs import CapturedSteps
 from lth_trainable.training.early_stop import make_early_stop
 from lth_trainable.training.execution import Execution, versions
-from lth_trainable.training.learner import EpochLog, Place, balanced_accuracy, make_learner, measure, seed_torch
+from lth_trainable.training.learner import EpochLog, LevelClock, balanced_accuracy, make_learner, measure, seed_torch
 
 OnEpoch = Callable[[list[dict[str, Any]]], None]
 SAME_SPARSITY = Fraction(1, 10_000)  # a spec has the sparsity of a given mask in per cent, with two decimals
@@ -50,7 +50,7 @@ class Trial:
         data: Dataset,
         execution: Execution,
         on_epoch: OnEpoch | None,
-        imported: Imported | None = None,
+        imported: ImportedTicket | None = None,
     ) -> None:
         self.spec, self.data, self.execution, self.imported = spec, data, execution, imported
         self.started = time.perf_counter()
@@ -122,9 +122,9 @@ class Trial:
             state.memory.give(self.pruner)
         state.snapshot.restore(self.model, self.learn.opt)
 
-    def fit(self, start: int, end: int, place: Place, *more: Callback) -> None:
+    def fit(self, start: int, end: int, level_clock: LevelClock, *more: Callback) -> None:
         """Train the epochs [start, end) of a level."""
-        self.learn.clock.place = place
+        self.learn.clock.level_clock = level_clock
         self.learn.clock.start = start
         self.learn.fit(end - start, cbs=list(more))
 

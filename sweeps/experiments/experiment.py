@@ -12,7 +12,7 @@ from sweeps.experiments.imported_tickets import Files, import_tickets
 from sweeps.experiments.recipes import Sweep
 
 if TYPE_CHECKING:
-    from lth_trainable.tickets.imported import Imported
+    from lth_trainable.tickets.imported import ImportedTicket
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class Experiment:
 
     sweep: Sweep
     trials: Trials
-    imported: tuple[Imported, ...] = ()
+    imported: tuple[ImportedTicket, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -33,7 +33,7 @@ def prepare(sweep: Sweep, files: Files, store: Store, data_root: Path | None) ->
 
     Nothing is written. Raises `UserError` if a ticket cannot be read or the sweep has no trials.
     """
-    imported: tuple[Imported, ...] = ()
+    imported: tuple[ImportedTicket, ...] = ()
     of_tickets: tuple[str, ...] = ()
     if files.tickets:
         sweep, imported, of_tickets = import_tickets(sweep, files, store, data_root)

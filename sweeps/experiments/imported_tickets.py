@@ -24,7 +24,7 @@ from sweeps.experiments.recipes import Sweep
 if TYPE_CHECKING:
     from torch import nn
 
-    from lth_trainable.tickets.imported import Imported
+    from lth_trainable.tickets.imported import ImportedTicket
 
 IDLE = (
     *IMPORTED_FIELDS,
@@ -80,7 +80,7 @@ def without_own_tickets(sweep: Sweep, axes: Mapping[str, Sequence[Any]], flags: 
 
 def import_tickets(
     sweep: Sweep, files: Files, store: Store, data_root: Path | None
-) -> tuple[Sweep, tuple[Imported, ...], tuple[str, ...]]:
+) -> tuple[Sweep, tuple[ImportedTicket, ...], tuple[str, ...]]:
     """Read the tickets: the sweep with them as its axes, the tickets themselves, and notes on them for the user.
 
     Nothing is written. Raises `UserError` if a ticket cannot be read or does not fit the sweep's network.
@@ -112,7 +112,7 @@ def import_tickets(
     )
 
 
-def _read(text: str, masks: Path | None, model: nn.Module, store: Store) -> Imported:
+def _read(text: str, masks: Path | None, model: nn.Module, store: Store) -> ImportedTicket:
     from lth_trainable.tickets.fit import fit_ticket
     from lth_trainable.tickets.formats import read_foreign
     from lth_trainable.tickets.imported import find_imported
@@ -154,7 +154,7 @@ def _rounded_pct(value: float) -> float:
     return next(rounded for digits in range(2, 20) if 0 < (rounded := round(value, digits)) < 100)
 
 
-def _note(ticket: Imported, layers: str, target: float) -> str:
+def _note(ticket: ImportedTicket, layers: str, target: float) -> str:
     start = (
         "its weights outside the mask are zero, so dense networks start from the seed's own initialisation"
         if ticket.masked

@@ -23,7 +23,7 @@ from lth_trainable.spec.trial_spec import TrialSpec, spec_from_dict
 from lth_trainable.store.store import Store
 from lth_trainable.tickets.fit import fit_ticket, layers_of
 from lth_trainable.tickets.formats import read_foreign
-from lth_trainable.tickets.imported import Imported, find_imported
+from lth_trainable.tickets.imported import ImportedTicket, find_imported
 from lth_trainable.training.run import run_trial
 from tests.plugins import tiny_cnn
 from tests.support.tickets import DIGEST, half, lenet, read, weights_of, write_half
@@ -32,11 +32,11 @@ GIVEN = {"ticket": DIGEST, "target_sparsity_pct": 87.04}
 
 
 @pytest.fixture
-def half_ticket(tmp_path: Path) -> Imported:
+def half_ticket(tmp_path: Path) -> ImportedTicket:
     return write_half(tmp_path / "half.pt")
 
 
-def assert_ticket(found: Imported, weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
+def assert_ticket(found: ImportedTicket, weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
     assert found.weights.keys() == weights.keys() and found.masks.keys() == masks.keys()
     assert all(torch.equal(found.weights[name], tensor) for name, tensor in weights.items())
     assert all(np.array_equal(found.masks[name], mask.bool().numpy()) for name, mask in masks.items())
@@ -315,7 +315,7 @@ def test_layers_are_the_usual_ones_unless_the_mask_goes_beyond(tmp_path: Path) -
 # -- in the store ------------------------------------------------------------------------------------------------------
 
 
-def test_the_store_has_it_by_its_digest_and_reads_it_whole_or_not(half_ticket: Imported, store: Store) -> None:
+def test_the_store_has_it_by_its_digest_and_reads_it_whole_or_not(half_ticket: ImportedTicket, store: Store) -> None:
     with pytest.raises(UserError, match=r"found none in .*import its file again"):
         find_imported(store, half_ticket.digest)
     half_ticket.seal(store)
@@ -331,7 +331,7 @@ def test_the_store_has_it_by_its_digest_and_reads_it_whole_or_not(half_ticket: I
     assert find_imported(store, half_ticket.digest).digest == half_ticket.digest
 
 
-def test_a_spec_of_another_sparsity_or_network_is_refused(half_ticket: Imported, store: Store) -> None:
+def test_a_spec_of_another_sparsity_or_network_is_refused(half_ticket: ImportedTicket, store: Store) -> None:
     half_ticket.seal(store)
     ticket = str(half_ticket.id())
     with pytest.raises(UserError, match=r"sparsity: found 60.0; expected 50.0000 %"):
