@@ -21,44 +21,44 @@ from lth_trainable.pruning.schedules import exact
 ONE_CYCLE_PEAK, ONE_CYCLE_DIV, ONE_CYCLE_DIV_FINAL, ONE_CYCLE_MOMENTUM_DIP = 0.25, 25.0, 1e5, 0.1
 
 
-def lr_constant(course: LrCourse, step: int) -> float:
+def lr_constant(curve: LrCurve, step: int) -> float:
     """The base rate throughout."""
-    return course.lr
+    return curve.lr
 
 
-def lr_warmup(course: LrCourse, step: int) -> float:
+def lr_warmup(curve: LrCurve, step: int) -> float:
     """A ramp lr (step + 1) / n_warm, then the base rate (Frankle & Carbin, arXiv 1803.03635, sec. 4)."""
-    return course.lr * (step + 1) / course.n_warm if step < course.n_warm else course.lr
+    return curve.lr * (step + 1) / curve.n_warm if step < curve.n_warm else curve.lr
 
 
-def lr_steps(course: LrCourse, step: int) -> float:
+def lr_steps(curve: LrCurve, step: int) -> float:
     """The ramp, then lr drop_factor^d after d drops; a drop acts from step round(drop * total) on.
 
     Renda et al. (arXiv 2003.02389) drop tenfold at epochs 91 and 136 of 182 on CIFAR-10: at parts 0.5 and 0.75.
     """
-    assert course.drop_factor is not None
-    dropped = sum(step >= first for first in course.first_steps)
-    return lr_warmup(course, step) * float(course.drop_factor**dropped)
+    assert curve.drop_factor is not None
+    dropped = sum(step >= first for first in curve.first_steps)
+    return lr_warmup(curve, step) * float(curve.drop_factor**dropped)
 
 
-def lr_cosine(course: LrCourse, step: int) -> float:
+def lr_cosine(curve: LrCurve, step: int) -> float:
     """The ramp, then half a cosine wave: lr (1 + cos(pi t)) / 2, t = (step - n_warm) / (total - n_warm).
 
     The base rate at the first step after the ramp, 0 at `total`, which is one past the last step (Loshchilov & Hutter,
     arXiv 1608.03983, eq. 5, without restarts).
     """
-    if step < course.n_warm or course.n_warm == course.total_steps:
-        return lr_warmup(course, step)
-    return _half_cosine(course.lr, 0.0, (step - course.n_warm) / (course.total_steps - course.n_warm))
+    if step < curve.n_warm or curve.n_warm == curve.total_steps:
+        return lr_warmup(curve, step)
+    return _half_cosine(curve.lr, 0.0, (step - curve.n_warm) / (curve.total_steps - curve.n_warm))
 
 
-def lr_one_cycle(course: LrCourse, step: int) -> float:
+def lr_one_cycle(curve: LrCurve, step: int) -> float:
     """fastai's `fit_one_cycle`: lr / 25 up to lr over a quarter of the fit, down to lr / 1e5, each half a cosine wave.
 
     (Smith & Topin, arXiv 1708.07120, in fastai's shape.)
     """
-    low, end = course.lr / ONE_CYCLE_DIV, course.lr / ONE_CYCLE_DIV_FINAL
-    return combined_cos(step / course.total_steps, low, course.lr, end)
+    low, end = curve.lr / ONE_CYCLE_DIV, curve.lr / ONE_CYCLE_DIV_FINAL
+    return combined_cos(step / curve.total_steps, low, curve.lr, end)
 
 
 def combined_cos(pos: float, start: float, middle: float, end: float) -> float:
@@ -81,13 +81,13 @@ def _half_cosine(start: float, end: float, pos: float) -> float:
 class LrPolicy:
     """What the house knows of a policy.
 
-    function: f(course, step) -> learning rate; of the step and not of step / total, so that ramps and drops fall on
+    function: f(curve, step) -> learning rate; of the step and not of step / total, so that ramps and drops fall on
     whole steps. `knows_total`: the rate depends on the number of steps, so a short fit is no prefix of a long one.
     `cycles_momentum`: momentum moves too. The others are the defaults of the settings that act here; a setting that is
     None does not act.
     """
 
-    function: Callable[[LrCourse, int], float]
+    function: Callable[[LrCurve, int], float]
     knows_total: bool = True
     cycles_momentum: bool = False
     warmup_pct: float | None = None
@@ -105,13 +105,13 @@ LR_POLICIES: dict[str, LrPolicy] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class LrCourse:
-    """The learning rates of a fit: `LrCourse(policy="steps", lr=0.1, momentum=0.9, total_steps=71_000)`.
+class LrCurve:
+    """The learning rates of a fit: `LrCurve(policy="steps", lr=0.1, momentum=0.9, total_steps=71_000)`.
 
     lr: the base (largest) rate. momentum: adam's beta1, or that of SGD. total_steps: updates in the whole fit, wherever
     this part of it starts. warmup_pct: part of the fit in [0, 1) that ramps up, round(warmup_pct * total_steps) steps
     (half to even; may be none in a short fit). drops: parts of the fit in (0, 1), increasing. drop_factor: in (0, 1).
-    A setting left None takes the policy's default; one that does not act is None whatever was given, so equal courses
+    A setting left None takes the policy's default; one that does not act is None whatever was given, so equal curves
     are equal objects.
     """
 

@@ -22,7 +22,7 @@ from lth_trainable.pruning.granularity import GRANULARITIES
 from lth_trainable.pruning.masks import CONTEXTS
 from lth_trainable.pruning.schedules import SCHEDULES, Prune, Schedule
 from lth_trainable.registry import code_digest
-from lth_trainable.spec.learning_rate import LR_POLICIES, LrCourse, parse_drops
+from lth_trainable.spec.learning_rate import LR_POLICIES, LrCurve, parse_drops
 from lth_trainable.spec.naming import trial_name
 from lth_trainable.spec.normalise import normalise
 from lth_trainable.spec.rewind_point import INITIALISATION, RewindPoint
@@ -245,9 +245,9 @@ class TrialSpec:
         k = (self.rewind_point or INITIALISATION).epoch_at(steps_per_epoch)
         return self.epochs + len(self.level_sparsities) * (self.epochs - k) + (k if self.starts_over else 0)
 
-    def lr_course(self, steps_per_epoch: int) -> LrCourse:
+    def lr_curve(self, steps_per_epoch: int) -> LrCurve:
         """Learning rate and momentum of every step of a level, or of the whole fit."""
-        return LrCourse(
+        return LrCurve(
             policy=self.lr_policy, lr=self.lr, momentum=self.momentum, total_steps=self.epochs * steps_per_epoch,
             warmup_pct=self.warmup_pct, drops=parse_drops(self.lr_drops) if self.lr_drops else None,
             drop_factor=self.lr_drop_factor,

@@ -60,7 +60,7 @@ class CapturedSteps(Callback):
             self._seen.clear()
         others = [cb for cb in self.learn.cbs if not isinstance(cb, KeepMask)]
         acting = [cb for cb in others if any(hasattr(type(cb), event) for event in WITHIN_A_STEP)]
-        cycles = self.learn.clock.course.rule.cycles_momentum
+        cycles = self.learn.clock.curve.rule.cycles_momentum
         self._usable = self.refusal is None and not acting and not cycles
 
     def take(self) -> bool:

@@ -105,7 +105,7 @@ class Clock(Callback):
 
     def before_fit(self) -> None:
         self.steps_per_epoch = self.dls.train.steps_per_epoch
-        self.course = self.spec.lr_course(self.steps_per_epoch)
+        self.curve = self.spec.lr_curve(self.steps_per_epoch)
 
     def before_train(self) -> None:
         train = self.dls.train
@@ -124,10 +124,10 @@ class Clock(Callback):
             return
         seed_torch((self.stream + self.skipped + self.learn.iter) & _LARGEST_SEED, self.dls.device)
         if self.spec.lr_policy != "constant":
-            step = self.course.total_steps - 1 if self.level_clock.lr_is_last else self.step
-            self.learn.opt.set_hyper("lr", self.course.lr_at(step))
-            if self.course.rule.cycles_momentum:
-                self.learn.opt.set_hyper("mom", self.course.momentum_at(step))
+            step = self.curve.total_steps - 1 if self.level_clock.lr_is_last else self.step
+            self.learn.opt.set_hyper("lr", self.curve.lr_at(step))
+            if self.curve.rule.cycles_momentum:
+                self.learn.opt.set_hyper("mom", self.curve.momentum_at(step))
 
 
 def seed_torch(seed: int, device: torch.device) -> None:

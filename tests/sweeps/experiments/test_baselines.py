@@ -159,7 +159,7 @@ def test_dense_stretched_has_the_learning_rates_course_over_the_whole_budget() -
     expanded = expand(sweep(base={"lr_policy": "cosine"}, baselines=("dense_stretched",), seeds=(0,)))
     for ticket in trials_of(expanded, "ticket"):
         stretched = next(s for s in expanded.trials if s.is_dense and s.epochs == ticket.epochs_alone())
-        assert stretched.lr_course(20).total_steps == 20 * ticket.epochs_alone()
+        assert stretched.lr_curve(20).total_steps == 20 * ticket.epochs_alone()
 
 
 def test_the_command_line_overrides_the_recipe() -> None:
