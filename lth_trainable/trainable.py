@@ -43,11 +43,11 @@ def train(config: dict[str, Any]) -> None:
     store.delete(f"{path}/{FAILURE}")
     progress = _Progress(task["end"], task["log"])
     keep = Keep(
-        states=task["keep"], marks={int(step): key for step, key in task["marks"].items()},
+        states=task["keep"], mid_epoch_points={int(step): key for step, key in task["marks"].items()},
         resumable=task["resumable"],
     )  # fmt: skip
     try:
-        progress.mark = json.dumps(fingerprint(execution))
+        progress.fingerprint = json.dumps(fingerprint(execution))
         _check_same(spec, task["key"], execution)
         record = run_trial(
             spec, store, run, execution, progress.epoch, keep=keep, on_state=progress.state, on_note=progress.note
@@ -62,10 +62,10 @@ def train(config: dict[str, Any]) -> None:
             tune.report({"status": "failed", "epochs_done": progress.epochs, **progress.news()})
             return
         raise
-    told = {name: record["result"][name] for name in ("sparsity_pct", "test_accuracy")}
+    measures = {name: record["result"][name] for name in ("sparsity_pct", "test_accuracy")}
     progress.rows = record["epochs"]
     news = progress.news(record["result"])
-    final = {"epochs_done": record["epochs_trained"], "status": record["status"], **told, **news}
+    final = {"epochs_done": record["epochs_trained"], "status": record["status"], **measures, **news}
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, MANIFEST).write_bytes(store.read(f"{path}/{MANIFEST}"))
         tune.report(final, checkpoint=tune.Checkpoint.from_directory(folder))
@@ -90,8 +90,8 @@ class _Progress:
     """
 
     def __init__(self, end: str, logged: bool) -> None:
-        self.end, self.mark, self.epochs, self.last = end, "{}", 0, time.monotonic()
-        self.logged, self.told = logged, 0
+        self.end, self.fingerprint, self.epochs, self.last = end, "{}", 0, time.monotonic()
+        self.logged, self.reported = logged, 0
         self.rows: list[dict[str, Any]] = []
         self.stored: list[str] = []
         self.notes: list[str] = []
@@ -113,11 +113,11 @@ class _Progress:
     def news(self, result: dict[str, Any] | None = None) -> dict[str, Any]:
         """What has not been reported yet. result: of the trial, once it has ended."""
         # the fingerprint as text: Tune flattens nested results
-        news = {"stored": self.stored, "fingerprint": self.mark, "notes": self.notes}
+        news = {"stored": self.stored, "fingerprint": self.fingerprint, "notes": self.notes}
         self.stored, self.notes = [], []
         if self.logged:  # every epoch, however rarely is reported
-            log = {"first": self.told, "rows": self.rows[self.told :], "result": result}
-            news["log"], self.told = json.dumps(log), len(self.rows)
+            log = {"first": self.reported, "rows": self.rows[self.reported :], "result": result}
+            news["log"], self.reported = json.dumps(log), len(self.rows)
         return news
 
     def _report(self) -> None:

@@ -86,7 +86,7 @@ def du(store: Store) -> dict[str, Any]:
     set_aside = inventory.bytes[STATES]["quarantine"]
     own = sum(sum(parts.values()) for parts in inventory.bytes.values())
     return {
-        "storage": store.uri,
+        "storage": store.as_typed,
         "runs": [
             {
                 "run": run.name, "planned": run.planned, "recorded": run.recorded, "states": len(needed[run.name]),
@@ -253,7 +253,12 @@ def check(store: Store) -> dict[str, Any]:
     reasons = dict(zip(folders, map_in_threads(lambda folder: damage_in(store, folder), folders), strict=True))
     damaged = [{"path": folder, "reason": reason} for folder in folders for reason in reasons[folder]]
     plans = [{"path": run.name, "reason": run.problem} for run in read_runs(store) if run.problem]
-    return {"storage": store.uri, "states": len(sealed), "trials": len(inventory.trials), "damaged": plans + damaged}
+    return {
+        "storage": store.as_typed,
+        "states": len(sealed),
+        "trials": len(inventory.trials),
+        "damaged": plans + damaged,
+    }
 
 
 def _show_check(options: Options, found: Mapping[str, Any]) -> int:

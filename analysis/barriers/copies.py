@@ -155,7 +155,7 @@ class BarrierJob:
             )
         levels = {} if target.is_dense else load_masks(self.store, target.ticket.folder)
         return start_at(
-            spec, data, self.execution, store=self.store, state=target.state, mark=self.ticket_fingerprint,
+            spec, data, self.execution, store=self.store, state=target.state, fingerprint=self.ticket_fingerprint,
             rewound_to=target.rewind_point, masks=levels[max(levels)] if levels else {},
         )  # fmt: skip
 
@@ -167,11 +167,11 @@ class BarrierJob:
         return rows or read_line(self.store, self.run, path)
 
     def _make_line(self, path: str, pair: Pair) -> None:
-        from lth_trainable.training.instability import BATCH_NORMS, PARTS, alphas, errors_between
+        from lth_trainable.training.instability import BATCH_NORMS, SPLITS, alphas, errors_between
 
         a, b = (self._copy(seed) for seed in pair)
         points = self.settings.n_points
-        curves: dict[tuple[str, str], Any] = dict.fromkeys(itertools.product(PARTS, BATCH_NORMS))
+        curves: dict[tuple[str, str], Any] = dict.fromkeys(itertools.product(SPLITS, BATCH_NORMS))
         if not (a.diverged or b.diverged):
             curves = dict(errors_between(self.start, a.tensors, b.tensors, points))
         common = about_line(self.target, self.start.step, pair, self.fingerprint["device"])

@@ -40,8 +40,8 @@ def parts_are_disjoint(loader: Loader) -> None:
     if sizes[0] != sizes[1]:
         raise ContractError(f"its parts have other sizes under another split seed: {sizes[0]} and {sizes[1]}")
     for (one, x), (two, y) in itertools.combinations([("train", data.train.x), *_held_out(data)], 2):
-        seen = {picture.tobytes() for picture in x}
-        shared = sum(picture.tobytes() in seen for picture in y)
+        seen = {image.tobytes() for image in x}
+        shared = sum(image.tobytes() in seen for image in y)
         if shared > len(y) / 10:  # a few pictures may be in the collection twice
             raise ContractError(f"{shared} of the {len(y)} pictures of its {two} part are in its {one} part too")
 

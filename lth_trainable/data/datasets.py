@@ -91,7 +91,7 @@ def mnist(root: Path | None, split_seed: int) -> Dataset:
 
     Layout of fastai's `URLs.MNIST`: `mnist_png/{training,testing}/<digit>/*.png`.
     """
-    return _of_pictures("mnist", root, split_seed, valid=Fraction(5_000, 60_000))
+    return _of_images("mnist", root, split_seed, valid=Fraction(5_000, 60_000))
 
 
 def cifar10(root: Path | None, split_seed: int) -> Dataset:
@@ -99,7 +99,7 @@ def cifar10(root: Path | None, split_seed: int) -> Dataset:
 
     Layout of fastai's `URLs.CIFAR`: `cifar10/{train,test}/<class>/*.png` (or JPEG copies, which are other pictures).
     """
-    return _of_pictures("cifar10", root, split_seed, valid=Fraction(5_000, 50_000))
+    return _of_images("cifar10", root, split_seed, valid=Fraction(5_000, 50_000))
 
 
 def pets(root: Path | None, split_seed: int) -> Dataset:
@@ -108,10 +108,10 @@ def pets(root: Path | None, split_seed: int) -> Dataset:
     Layout of fastai's `URLs.PETS`: `oxford-iiit-pet/images/<name>.jpg`, a capital first letter for a cat. The centre
     square is resized. The digest is of decoded pixels, so it depends on the JPEG decoder.
     """
-    return _of_pictures("pets", root, split_seed, valid=Fraction(739, 7_390), test=Fraction(739, 7_390))
+    return _of_images("pets", root, split_seed, valid=Fraction(739, 7_390), test=Fraction(739, 7_390))
 
 
-def _of_pictures(name: str, root: Path | None, seed: int, *, valid: Fraction, test: Fraction = Fraction(0)) -> Dataset:
+def _of_images(name: str, root: Path | None, seed: int, *, valid: Fraction, test: Fraction = Fraction(0)) -> Dataset:
     """Data set `name`; shares `valid` and `test` (rounded down) of what is not in its own test part are held out."""
     found = read(name, root)
     own = 0 if found.test is None else int(found.test.sum())

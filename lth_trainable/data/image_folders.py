@@ -86,7 +86,7 @@ LAYOUTS: dict[str, FolderLayout] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pictures:
+class Images:
     """All pictures x (n, channels, height, width), 0 to 255, with labels y (n,), in the order of their paths.
 
     test: (n,), whether a picture belongs to the test part that the data set brings with it; None where it brings none.
@@ -106,11 +106,11 @@ class Entry(NamedTuple):
     changed: int
 
 
-def read(name: str, root: Path | None) -> Pictures:
+def read(name: str, root: Path | None) -> Images:
     """The pictures of the data set `name` below `root`; without a root, fastai downloads them."""
     layout = LAYOUTS[name]
     folder = find_folder(name, download(name) if root is None else root)
-    entries = list_pictures(folder, layout)
+    entries = list_images(folder, layout)
     paths = [entry.path for entry in entries]
     y = np.array([layout.label(path) for path in paths], np.int64)
     for missing in set(range(len(layout.classes))) - set(y.tolist()):
@@ -118,7 +118,7 @@ def read(name: str, root: Path | None) -> Pictures:
             f"pictures of {folder}", f"no {layout.classes[missing]} among them", layout.tree, _capital(layout)
         )
     test = None if layout.test is None else np.array([path.startswith(f"{layout.test}/") for path in paths])
-    return Pictures(x=_decoded(name, folder, entries), y=y, classes=layout.classes, test=test)
+    return Images(x=_decoded(name, folder, entries), y=y, classes=layout.classes, test=test)
 
 
 def _capital(layout: FolderLayout) -> str:
@@ -180,7 +180,7 @@ def _subfolders(folder: Path) -> Iterator[Path]:
     yield from (folder / name for name in names)
 
 
-def list_pictures(folder: Path, layout: FolderLayout) -> list[Entry]:
+def list_images(folder: Path, layout: FolderLayout) -> list[Entry]:
     """The picture files of the layout, sorted by path; passes over hidden files and other suffixes (`.mat` in Pets)."""
     entries = []
     for name in layout.folders:
@@ -205,21 +205,21 @@ def decode(file: Path, layout: FolderLayout) -> npt.NDArray[np.uint8]:
 
     try:
         with Image.open(file, formats=FORMATS) as opened:
-            picture = opened.convert(layout.mode)
+            image = opened.convert(layout.mode)
     except Exception as error:  # Pillow raises anything from OSError to SyntaxError on bytes that are no picture
         reason = f"{type(error).__name__}: {error}"
         raise UserError(
             f"{file}: cannot be decoded ({reason}); expected a picture; unpack the archive again"
         ) from error
     if layout.crop:
-        (width, height), side = picture.size, min(picture.size)
+        (width, height), side = image.size, min(image.size)
         left, top = (width - side) // 2, (height - side) // 2
-        square = picture.crop((left, top, left + side, top + side))
-        picture = square.resize((layout.size, layout.size), Image.Resampling.BILINEAR)
-    if picture.size != (layout.size, layout.size):
-        found = "{} x {} pixels".format(*picture.size)
+        square = image.crop((left, top, left + side, top + side))
+        image = square.resize((layout.size, layout.size), Image.Resampling.BILINEAR)
+    if image.size != (layout.size, layout.size):
+        found = "{} x {} pixels".format(*image.size)
         raise bad_value(str(file), found, f"{layout.size} x {layout.size} pixels", f"the layout is {layout.tree}")
-    pixels = np.asarray(picture, np.uint8).reshape(layout.size, layout.size, layout.channels)
+    pixels = np.asarray(image, np.uint8).reshape(layout.size, layout.size, layout.channels)
     return pixels.transpose(2, 0, 1)
 
 

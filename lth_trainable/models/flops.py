@@ -71,17 +71,17 @@ def costs(
     forward = [
         sum(n * weights[name]["uses"] for name, n in {**whole, **counts}.items()) for counts in kept
     ]  # of one picture, by level
-    pictures = _pictures(rows, batch_size, n_train)
+    images = _images(rows, batch_size, n_train)
     return {
         "epochs_total": len(rows),
-        "flops_dense": float(PASSES * forward[0] * sum(pictures)),
-        "flops_sparse": float(PASSES * sum(forward[row["level"]] * n for row, n in zip(rows, pictures, strict=True))),
+        "flops_dense": float(PASSES * forward[0] * sum(images)),
+        "flops_sparse": float(PASSES * sum(forward[row["level"]] * n for row, n in zip(rows, images, strict=True))),
         "inference_flops_dense": float(forward[0]),
         "inference_flops_sparse": float(forward[-1]),
     }
 
 
-def _pictures(rows: Iterable[Mapping[str, Any]], batch_size: int, n_train: int) -> list[int]:
+def _images(rows: Iterable[Mapping[str, Any]], batch_size: int, n_train: int) -> list[int]:
     """Pictures of each epoch: all, but that a level rewound to an iteration begins in the middle of one."""
     steps = -(-n_train // batch_size)
     return [n_train - (steps - row["iterations"]) * batch_size for row in rows]

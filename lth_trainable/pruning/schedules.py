@@ -132,12 +132,12 @@ class Schedule:
     def __repr__(self) -> str:
         return f"Schedule({self.name}, start_pct={self.start_pct:g}, end_pct={self.end_pct:g})"
 
-    def sparsity_at(self, part: Fraction, target: Fraction) -> Fraction:
-        """Sparsity (fraction) in force at `part` of the fit, for a final (dsd: peak) sparsity `target`."""
+    def sparsity_at(self, fraction: Fraction, target: Fraction) -> Fraction:
+        """Sparsity (fraction) in force at `fraction` of the fit, for a final (dsd: peak) sparsity `target`."""
         start, end = exact(self.start_pct), exact(self.end_pct)
-        if part < start:
+        if fraction < start:
             return Fraction(0)
-        pos = min(Fraction(1), (part - start) / (end - start)) if end > start else Fraction(1)
+        pos = min(Fraction(1), (fraction - start) / (end - start)) if end > start else Fraction(1)
         return min(Fraction(1), max(Fraction(0), Fraction(self.function(Fraction(0), target, pos))))
 
     def prunes(self, n_epochs: int, target: Fraction) -> tuple[Prune, ...]:

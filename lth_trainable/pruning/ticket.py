@@ -25,7 +25,7 @@ from lth_trainable.pruning.masks import Mask, pack, unpack
 from lth_trainable.tensors import below, row_major
 
 FORMAT = "lottery-ticket 1"
-PARTS = ("initial", "rewind", "final")
+WEIGHTS = ("initial", "rewind", "final")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +45,9 @@ class Ticket:
     @torch.no_grad()
     def apply(self, model: nn.Module, weights: str = "rewind") -> nn.Module:
         """Load the "initial", "rewind" or "final" weights into `model` and mask them; returns the model."""
-        state = getattr(self, weights) if weights in PARTS else None
+        state = getattr(self, weights) if weights in WEIGHTS else None
         if not state:
-            present = [part for part in PARTS if getattr(self, part)]
+            present = [which for which in WEIGHTS if getattr(self, which)]
             raise UserError(f"ticket: found no {weights} weights; it has {', '.join(present)}")
         unwrapped(model).load_state_dict(state)
         for name, mask in self.masks.items():
@@ -59,8 +59,8 @@ class Ticket:
 def save_ticket(ticket: Ticket, path: str | Path) -> Path:
     """Write the ticket, whole or not at all; returns its path. Equal tickets give equal bytes."""
     tensors = {f"mask/{name}": torch.from_numpy(pack(mask)) for name, mask in ticket.masks.items()}
-    for part in PARTS:
-        tensors |= {f"{part}/{name}": tensor for name, tensor in row_major(getattr(ticket, part)).items()}
+    for which in WEIGHTS:
+        tensors |= {f"{which}/{name}": tensor for name, tensor in row_major(getattr(ticket, which)).items()}
     shapes = {name: list(mask.shape) for name, mask in ticket.masks.items()}
     about = {"format": FORMAT, "shapes": shapes, "provenance": dict(ticket.provenance)}
     target = Path(path)
@@ -82,5 +82,5 @@ def load_ticket(path: str | Path) -> Ticket:
         raise UserError(f"{path}: found format {about.get('format')!r}; expected {FORMAT!r}")
     shapes = about["shapes"]
     masks = {name: unpack(np.asarray(tensors[f"mask/{name}"]), tuple(shape)) for name, shape in shapes.items()}
-    parts = {part: below(part, tensors) for part in PARTS}
+    parts = {which: below(which, tensors) for which in WEIGHTS}
     return Ticket(masks=masks, provenance=about["provenance"], **parts)

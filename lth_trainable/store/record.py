@@ -30,7 +30,7 @@ class Identity:
     spec: TrialSpec
     key: str
     chain: tuple[Segment, ...]
-    mark: Mapping[str, Any]
+    fingerprint: Mapping[str, Any]
 
     @property
     def state_keys(self) -> dict[str, str]:
@@ -71,7 +71,7 @@ def record_trial(
         "data": history["data"], "states": keys, "epochs": history["rows"], "layers": _layers(trial.spec, history),
         "result": result, "shapes": {name: history["weights"][name]["shape"] for name in _pruned(trial.spec, history)},
         "train_seconds": round(seconds, 4), "epochs_trained": epochs_trained,
-        "fingerprint": dict(trial.mark), "versions": history["versions"],
+        "fingerprint": dict(trial.fingerprint), "versions": history["versions"],
         "sha256": {
             "weights": final.manifest["files"][WEIGHTS]["sha256"], "masks": hashlib.sha256(masks).hexdigest(),
             "metrics": _metrics_digest(history["rows"], result),
@@ -79,7 +79,7 @@ def record_trial(
     }  # fmt: skip
     about = {
         "kind": "trial", "trial": trial.spec.name, "key": trial.key, "status": record["status"],
-        "states": {which: folder.path for which, folder in folders.items()}, "fingerprint": dict(trial.mark),
+        "states": {which: folder.path for which, folder in folders.items()}, "fingerprint": dict(trial.fingerprint),
     }  # fmt: skip
     _seal(store, store.trial(run, trial.spec.name), {RECORD: to_json(record), MASKS: masks}, about)
     return record
@@ -103,7 +103,7 @@ def _seal(store: Store, path: str, files: Mapping[str, bytes], about: Mapping[st
 
 
 def _sources(store: Store, trial: Identity) -> tuple[dict[str, Sealed], dict[str, Any]] | None:
-    found = {which: store.find(store.state(key, trial.mark)) for which, key in trial.state_keys.items()}
+    found = {which: store.find(store.state(key, trial.fingerprint)) for which, key in trial.state_keys.items()}
     folders = {which: folder for which, folder in found.items() if folder is not None}
     final = folders.get("final")
     if final is None or "initial" not in folders or HISTORY not in final.manifest["files"]:

@@ -38,7 +38,7 @@ from lth_trainable.store.level_masks import pack_levels, unpack_levels
 from lth_trainable.store.store import HISTORY, MASKS, STATES, TRAINING, WEIGHTS, Damaged, Sealed, Store, to_json
 from lth_trainable.tensors import below, row_major
 
-PASSING = "-passing-"
+TEMPORARY = "-passing-"
 ATTEMPTS = 5  # to write a folder that another process, done with a passing state, takes away in that moment
 
 
@@ -88,8 +88,8 @@ class State:
 class States:
     """The states of a storage that were made under one fingerprint: bytes are equal only within one."""
 
-    def __init__(self, store: Store, mark: Mapping[str, Any]) -> None:
-        self.store, self.mark = store, dict(mark)
+    def __init__(self, store: Store, fingerprint: Mapping[str, Any]) -> None:
+        self.store, self.fingerprint = store, dict(fingerprint)
         self.known: set[str] = set()
         self.set_aside: list[str] = []
         self.token = uuid.uuid4().hex[:8]
@@ -112,7 +112,7 @@ class States:
         return folder if folder is None or folder.manifest.get("complete") or not complete else None
 
     def path(self, key: str) -> str:
-        return self.store.state(key, self.mark)
+        return self.store.state(key, self.fingerprint)
 
     def seal(self, key: str, state: State, complete: bool = True, anew: bool = False) -> str:
         """Store a state unless it is there, or in any case; returns its folder."""
@@ -121,19 +121,19 @@ class States:
         self.known.add(key)
         return self.path(key)
 
-    def seal_passing(self, key: str, state: State) -> str:
-        """Store a state for a while; returns its folder, which `delete_passing` takes away."""
-        path = f"{self.path(key)}{PASSING}{self.token}"
+    def seal_temporary(self, key: str, state: State) -> str:
+        """Store a state for a while; returns its folder, which `delete_temporary` takes away."""
+        path = f"{self.path(key)}{TEMPORARY}{self.token}"
         self._write(path, key, state, complete=True)
         return path
 
-    def passing(self, key: str) -> list[str]:
+    def temporary(self, key: str) -> list[str]:
         """Folders of the passing states of this key and fingerprint, whoever stored them."""
-        whose = self.path(key).rpartition("/")[2] + PASSING
+        whose = self.path(key).rpartition("/")[2] + TEMPORARY
         names = self.store.folders(f"{STATES}/{key}") if key in self.known else []
         return [f"{STATES}/{key}/{name}" for name in names if name.startswith(whose)]
 
-    def delete_passing(self, path: str) -> None:
+    def delete_temporary(self, path: str) -> None:
         """Take a passing state away, and the folder of its key where that leaves nothing in it."""
         self.store.delete_folder(path)
         with contextlib.suppress(OSError):  # there are others in it, or it is an object store, without empty folders
@@ -141,7 +141,7 @@ class States:
 
     def load(self, key: str, like: Snapshot) -> State | None:
         """A complete state; None where there is none or it is damaged. like: a snapshot of the same model."""
-        for path in (self.path(key), *self.passing(key)):
+        for path in (self.path(key), *self.temporary(key)):
             try:
                 folder = self.store.find(path)
                 if folder is not None and folder.manifest["complete"]:
@@ -170,7 +170,7 @@ class States:
             files[MASKS] = save_arrays(masks)
         if complete:
             files[TRAINING] = save_tensors(row_major(_training(state)))
-        about = {"kind": "state", "key": key, "complete": complete, "fingerprint": self.mark}
+        about = {"kind": "state", "key": key, "complete": complete, "fingerprint": self.fingerprint}
         for _ in range(ATTEMPTS - 1):
             with contextlib.suppress(FileNotFoundError):
                 self.store.seal_shared(path, files, about)

@@ -69,22 +69,22 @@ class Store:
     """
 
     def __init__(self, root: str | Path) -> None:
-        self.uri = str(root)
-        if "://" in self.uri:
-            self.fs, self.root = fs.FileSystem.from_uri(self.uri)
+        self.as_typed = str(root)
+        if "://" in self.as_typed:
+            self.fs, self.root = fs.FileSystem.from_uri(self.as_typed)
         else:
             self.fs, self.root = fs.LocalFileSystem(), str(Path(root).expanduser().resolve())
         self.root = self.root.rstrip("/")
 
     @property
-    def place(self) -> str:
+    def uri(self) -> str:
         """The store's path or URI, the same from every working directory."""
-        return self.uri if "://" in self.uri else self.root
+        return self.as_typed if "://" in self.as_typed else self.root
 
     def at(self, path: str) -> str:
         """The path or URI of what is at `path` in this store, as a person would type it."""
-        place, mark, connection = self.uri.partition("?") if "://" in self.uri else (self.uri, "", "")
-        return f"{place.rstrip('/')}/{path}{mark}{connection}"
+        base, query = split_query(self.as_typed)
+        return f"{base.rstrip('/')}/{path}{query}"
 
     # -- sealed folders ----------------------------------------------------------------------------------------------
 
@@ -192,7 +192,7 @@ class Store:
 
     def state(self, key: str, fingerprint: Mapping[str, Any]) -> str:
         """Where the state `key` lives for machines of this fingerprint: bytes are equal only within one."""
-        return f"{STATES}/{key}/{fingerprint_mark(fingerprint)}"
+        return f"{STATES}/{key}/{fingerprint_id(fingerprint)}"
 
     def folders(self, path: str) -> list[str]:
         """Names of the folders below `path`, sorted; empty where there is no `path`."""
@@ -275,6 +275,12 @@ class Store:
         return self.fs.get_file_info(selector)
 
 
+def split_query(path: str) -> tuple[str, str]:
+    """A path or URI up to its `?`, and all from there on, which belongs to the connection; empty for a plain path."""
+    base, mark, query = path.partition("?") if "://" in path else (path, "", "")
+    return base, mark + query
+
+
 def is_no_space(error: BaseException) -> bool:
     """Whether a write failed since the disk, or what its owner may use of it, is full."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -301,7 +307,7 @@ def _manifest(about: Mapping[str, Any], files: Mapping[str, Any]) -> dict[str, A
     return {**content, "sha256": digest(content)}
 
 
-def fingerprint_mark(fingerprint: Mapping[str, Any]) -> str:
+def fingerprint_id(fingerprint: Mapping[str, Any]) -> str:
     """A short name of a fingerprint, for folders."""
     return digest(dict(fingerprint))[:12]
 

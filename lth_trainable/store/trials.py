@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lth_trainable.errors import UserError
 from lth_trainable.spec.trial_spec import spec_from_dict
 from lth_trainable.store.level_masks import unpack_levels
-from lth_trainable.store.store import FAILURE, MANIFEST, MASKS, RECORD, WEIGHTS, Damaged, Sealed, Store
+from lth_trainable.store.store import FAILURE, MANIFEST, MASKS, RECORD, WEIGHTS, Damaged, Sealed, Store, split_query
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,9 +39,9 @@ def open_trial(path: str | Path) -> tuple[Store, str, str]:
 
 def _split(path: str, at: str) -> tuple[str, str]:
     """What is before and after the last `at`; what a URI says of its connection stays with the former."""
-    place, mark, connection = path.partition("?") if "://" in path else (path, "", "")
-    before, _, after = place.rstrip("/").rpartition(at)
-    return f"{before}{mark}{connection}", after
+    base, query = split_query(path)
+    before, _, after = base.rstrip("/").rpartition(at)
+    return f"{before}{query}", after
 
 
 def read_record(store: Store, folder: Sealed) -> dict[str, Any]:

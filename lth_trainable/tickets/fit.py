@@ -28,7 +28,7 @@ Names = dict[str, str]
 def fit_ticket(found: TicketFile, model: nn.Module) -> ImportedTicket:
     """The ticket for this network. Raises `UserError` where it does not fit it, or is no ticket."""
     like = model.state_dict()
-    names, told = _renamed(_shapes(found.weights), _shapes(like))
+    names, notes = _renamed(_shapes(found.weights), _shapes(like))
     weights = {names[name]: tensor for name, tensor in found.weights.items()}
     _check_names(found.source, _shapes(weights), _shapes(like))
     other = sorted({str(t.dtype).removeprefix("torch.") for n, t in weights.items() if t.dtype != like[n].dtype})
@@ -45,7 +45,7 @@ def fit_ticket(found: TicketFile, model: nn.Module) -> ImportedTicket:
     _check_masks(found.source, masks)
     return ImportedTicket(
         weights=weights, masks=masks, epoch=found.epoch, source=found.source,
-        told=(*found.told, *told, *([f"{', '.join(other)} taken as the network's type"] if other else [])),
+        notes=(*found.notes, *notes, *([f"{', '.join(other)} taken as the network's type"] if other else [])),
     )  # fmt: skip
 
 

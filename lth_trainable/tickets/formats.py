@@ -48,7 +48,7 @@ class TicketFile:
     weights: Tensors
     masks: Tensors | None = None
     epoch: int = 0
-    told: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def read_foreign(path: Path, masks: Path | None = None) -> TicketFile:
@@ -63,9 +63,9 @@ def read_foreign(path: Path, masks: Path | None = None) -> TicketFile:
         return found
     if found.masks is not None:
         raise bad_value("--import-masks", str(masks), "none", f"{path} has masks of its own")
-    tensors, told = _load(masks, "--import-masks")
+    tensors, notes = _load(masks, "--import-masks")
     return replace(
-        found, masks={name.removesuffix("_mask"): mask for name, mask in tensors.items()}, told=(*found.told, *told)
+        found, masks={name.removesuffix("_mask"): mask for name, mask in tensors.items()}, notes=(*found.notes, *notes)
     )
 
 
@@ -80,9 +80,9 @@ def _read_file(path: Path) -> TicketFile:
             masks={name: torch.from_numpy(mask) for name, mask in ticket.masks.items()},
             epoch=int(ticket.provenance.get("rewind_epoch") or 0) if ticket.rewind else 0,
         )  # fmt: skip
-    tensors, told = _load(path, "--import-ticket")
+    tensors, notes = _load(path, "--import-ticket")
     weights, masks = _split_masks(tensors)
-    return TicketFile(source=path.name, weights=weights, masks=masks or None, told=told)
+    return TicketFile(source=path.name, weights=weights, masks=masks or None, notes=notes)
 
 
 def _is_ticket(path: Path) -> bool:
@@ -173,12 +173,16 @@ def _read_export(path: Path) -> TicketFile:
     weights, _ = _load(_either(path / "dense" / part, path / part), "--import-ticket")
     masks, _ = _load(_either(path / "masks"), "--import-ticket") if about["masks"] else ({}, ())
     spec, data = provenance["spec"], provenance["data"]
-    point, told = RewindPoint.of(spec.get("rewind_epoch"), spec.get("rewind_step")), [f"its {part} weights"]
+    point, notes = RewindPoint.of(spec.get("rewind_epoch"), spec.get("rewind_step")), [f"its {part} weights"]
     epoch = 0 if point is None else point.epoch_at(-(-data["n_train"] // spec["batch_size"]))
     if point is not None and point.iteration is not None:
-        told.append(f"of {point.in_words}, within epoch {epoch}, at whose beginning training starts here")
+        notes.append(f"of {point.in_words}, within epoch {epoch}, at whose beginning training starts here")
     return TicketFile(
-        source=path.name, weights=weights, masks=masks, epoch=epoch if part == "rewind" else 0, told=(", ".join(told),)
+        source=path.name,
+        weights=weights,
+        masks=masks,
+        epoch=epoch if part == "rewind" else 0,
+        notes=(", ".join(notes),),
     )
 
 
@@ -205,18 +209,18 @@ def _read_open_lth(folder: Path) -> TicketFile:
     masks, _ = _load(folder / OPEN_LTH, "--import-ticket")
     weights, _ = _load(models[step], "--import-ticket")
     level = folder.parent if folder.name == "main" else folder
-    told = [f"start of OpenLTH's {level.name}"]
+    notes = [f"start of OpenLTH's {level.name}"]
     if step.iteration:
-        told.append(f"of iteration {step.iteration}, {_WITHIN.format(step.epoch)}")
+        notes.append(f"of iteration {step.iteration}, {_WITHIN.format(step.epoch)}")
     dense = folder.parent.parent / "level_0" / "main" / models[step].name
     if dense.is_file():
         whole, _ = _load(dense, "--import-ticket")
         if _agree(whole, weights, masks):
             weights = whole
-            told.append("weights outside the mask from its level_0")
+            notes.append("weights outside the mask from its level_0")
         else:
-            told.append("its level_0 has other weights under this mask, and is left alone")
-    return TicketFile(source=level.name, weights=weights, masks=masks, epoch=step.epoch, told=(", ".join(told),))
+            notes.append("its level_0 has other weights under this mask, and is left alone")
+    return TicketFile(source=level.name, weights=weights, masks=masks, epoch=step.epoch, notes=(", ".join(notes),))
 
 
 def _agree(whole: Tensors, weights: Tensors, masks: Tensors) -> bool:

@@ -1,6 +1,6 @@
 """The content of an imported ticket, and its place in the store: a folder among the states, named by its SHA-256.
 
-    <storage>/states/<digest>/<mark>/    weights.safetensors, masks.safetensors (bit-packed), ticket.json
+    <storage>/states/<digest>/<fingerprint>/    weights.safetensors, masks.safetensors (bit-packed), ticket.json
 
 Workers and later commands find it there, whatever has become of the file that it was read from.
 """
@@ -46,7 +46,7 @@ class ImportedTicket:
     masks: Mapping[str, Mask]
     epoch: int = 0
     source: str = ""
-    told: tuple[str, ...] = field(default=(), compare=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     @functools.cached_property
     def digest(self) -> str:
@@ -106,7 +106,7 @@ def find_imported(store: Store, digest: str) -> ImportedTicket:
     keys = [key for key in listed if key.startswith(digest) and _is_ticket(store, key)]
     if len(keys) != 1:
         raise UserError(
-            f"ticket {digest[: 2 * SHORT]}: found {len(keys) or 'none'} in {store.place}; expected {expected}; {advice}"
+            f"ticket {digest[: 2 * SHORT]}: found {len(keys) or 'none'} in {store.uri}; expected {expected}; {advice}"
         )
     try:
         found = _read(store, keys[0])

@@ -46,11 +46,11 @@ class Execution:
             raise bad_value("step", self.step, " or ".join(STEPS))
 
 
-def execution_like(mark: Mapping[str, Any], data_root: Path | None) -> Execution:
-    """What trains here as the trials of the fingerprint `mark` were trained, as far as this machine is like theirs."""
-    device = mark["device"].partition(":")[0]
-    deterministic = mark["deterministic"] and device != "cpu"
-    return Execution(data_root=data_root, device=device, threads=mark["threads"], deterministic=deterministic)
+def execution_like(fingerprint: Mapping[str, Any], data_root: Path | None) -> Execution:
+    """What trains here as the trials of this fingerprint were trained, as far as this machine is like theirs."""
+    device = fingerprint["device"].partition(":")[0]
+    deterministic = fingerprint["deterministic"] and device != "cpu"
+    return Execution(data_root=data_root, device=device, threads=fingerprint["threads"], deterministic=deterministic)
 
 
 def prepare(execution: Execution) -> None:

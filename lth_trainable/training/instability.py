@@ -30,7 +30,7 @@ from lth_trainable.training.execution import Execution
 from lth_trainable.training.learner import LevelClock, measure
 from lth_trainable.training.trial import Trial
 
-PARTS = ("train", "test")
+SPLITS = ("train", "test")
 BATCH_NORMS = ("raw", "recomputed")
 
 _AGAIN = "rerun the sweep's command"
@@ -76,18 +76,18 @@ def start_at(
     *,
     store: Store,
     state: str,
-    mark: Mapping[str, Any],
+    fingerprint: Mapping[str, Any],
     rewound_to: RewindPoint,
     masks: Mapping[str, Mask],
 ) -> Start:
-    """The start at the stored state `state`, made under the fingerprint `mark`.
+    """The start at the stored state `state`, made under this fingerprint.
 
     rewound_to: its epoch or iteration. Raises `UserError` where the state is not stored, is
     damaged, or holds too little to train on from.
     """
     origin = Trial(spec, data, execution, None)
     step = rewound_to.updates_before(origin.steps_per_epoch)
-    point = _point(store, state, mark, origin, step)
+    point = _point(store, state, fingerprint, origin, step)
     return Start(spec=spec, data=data, execution=execution, origin=origin, point=point, masks=masks, step=step)
 
 
@@ -121,21 +121,21 @@ def errors_between(start: Start, a: Tensors, b: Tensors, n_points: int) -> Curve
     """
     model, loss = start.origin.model, start.origin.learn.loss_func
     train = start.origin.dls.train.dataset
-    parts = {
+    loaders = {
         "train": ResidentLoader(train, EVALUATION_BATCH, None, start.execution.device),
         "test": start.origin.dls[2],
     }
     gathering = ResidentLoader(train, start.spec.batch_size, start.spec.seed, start.execution.device)
-    curves: dict[tuple[str, str], list[float]] = {(part, norm): [] for part in PARTS for norm in BATCH_NORMS}
+    curves: dict[tuple[str, str], list[float]] = {(split, norm): [] for split in SPLITS for norm in BATCH_NORMS}
     for alpha in alphas(n_points):
         start.point.replaced(between(a, b, alpha)).restore(model)
         networks = {"raw": model}
         if batchnorms(model):
             networks["recomputed"] = recompute_batchnorm(model, gathering)
-        for part, loader in parts.items():
+        for split, loader in loaders.items():
             errors = {norm: 100 * (1 - measure(network, loader, loss).accuracy) for norm, network in networks.items()}
             for norm in BATCH_NORMS:
-                curves[part, norm].append(errors.get(norm, errors["raw"]))
+                curves[split, norm].append(errors.get(norm, errors["raw"]))
     return {key: tuple(errors) for key, errors in curves.items()}
 
 
@@ -162,7 +162,7 @@ def unpack_tensors(content: bytes) -> dict[str, Tensor]:
     return load(content)
 
 
-def _point(store: Store, path: str, mark: Mapping[str, Any], origin: Trial, step: int) -> Snapshot:
+def _point(store: Store, path: str, fingerprint: Mapping[str, Any], origin: Trial, step: int) -> Snapshot:
     try:
         folder = store.find(path)
         if folder is None:
@@ -173,7 +173,7 @@ def _point(store: Store, path: str, mark: Mapping[str, Any], origin: Trial, step
     if step == 0:  # of an initialisation the store has the weights alone; there is no more to it
         initial = origin.initial_state(anew=origin.spec.starts_over).snapshot
         return initial.replaced({**initial.tensors, **load(content[WEIGHTS])})
-    state = States(store, mark).load(folder.manifest["key"], origin.initial)
+    state = States(store, fingerprint).load(folder.manifest["key"], origin.initial)
     if state is None:
         raise UserError(
             f"{path}: found weights alone, as --keep-states none leaves them; expected the optimiser's state too, to "

@@ -30,7 +30,7 @@ class Keep:
     """
 
     states: Mapping[str, bool]
-    marks: Mapping[int, str] = field(default_factory=dict)
+    mid_epoch_points: Mapping[int, str] = field(default_factory=dict)
     resumable: bool = True
 
 
@@ -44,15 +44,17 @@ class TrialLifecycle:
         self.trial, self.states, self.keep, self.on_state = trial, states, keep, on_state
         spec = trial.spec
         self.chain = segments(spec, trial.data.digest, trial.steps_per_epoch)
-        self.identity = Identity(spec=spec, key=spec.key(trial.data.digest), chain=self.chain, mark=states.mark)
+        self.identity = Identity(
+            spec=spec, key=spec.key(trial.data.digest), chain=self.chain, fingerprint=states.fingerprint
+        )
         self.rewind_key = rewind_key(spec, self.chain)
         self.referred_to = self.identity.state_keys
         self.rewind_point: Snapshot | None = trial.initial if self.rewind_key == self.chain[0].key else None
-        self.marks = dict(keep.marks)
+        self.mid_epoch_points = dict(keep.mid_epoch_points)
         if spec.rewind_step is not None and self.rewind_key is not None:
-            self.marks[spec.rewind_step] = self.rewind_key
-        self.passing: list[str] = []  # folders of states stored for this trial alone, until there is a deeper one
-        self.untold: list[str] = []  # keys of states that came to be kept before the first epoch
+            self.mid_epoch_points[spec.rewind_step] = self.rewind_key
+        self.temporary: list[str] = []  # folders of states stored for this trial alone, until there is a deeper one
+        self.unreported: list[str] = []  # keys of states that came to be kept before the first epoch
         self.sealed_at = time.monotonic()
 
     def run(self) -> None:
@@ -79,7 +81,7 @@ class TrialLifecycle:
     def _start(self) -> tuple[int, int]:
         """Go to the deepest stored state; returns the segment to go on with, and the epoch within it."""
         found = self._deepest_first(len(self.chain))
-        self.passing = [path for i, epoch in found for path in self.states.passing(self.chain[i].key_at(epoch))]
+        self.temporary = [path for i, epoch in found for path in self.states.temporary(self.chain[i].key_at(epoch))]
         for index, epoch in found:
             key = self.chain[index].key_at(epoch)
             state = self.states.load(key, self.trial.initial)
@@ -92,16 +94,16 @@ class TrialLifecycle:
                 self._make_rewind_point()
             self.trial.go_to(state, self.rewind_point)
             if key in self.keep.states and self.states.find(key) is None:
-                self._keep_passing(key, state)
+                self._keep_temporary(key, state)
             return index, epoch
         return 0, 0
 
-    def _keep_passing(self, key: str, state: State) -> None:
+    def _keep_temporary(self, key: str, state: State) -> None:
         """The state to start from is to be kept, and was stored for a while only."""
         if self.keep.states[key]:
             state = replace(state, history={**state.history, "evaluation": self.trial.evaluation()})
         self.states.seal(key, state)
-        self.untold.append(key)
+        self.unreported.append(key)
 
     def _deepest_first(self, before: int) -> list[tuple[int, int]]:
         """Segments and epochs of training of whose state there is something, the deepest first."""
@@ -179,7 +181,7 @@ class TrialLifecycle:
         self.trial.fit(start, end, level_clock, *more)
 
     def _at_steps(self, stop: int | None = None) -> list[Callback]:
-        return [_AtStep(self, self.marks, stop)] if self.marks else []
+        return [_AtStep(self, self.mid_epoch_points, stop)] if self.mid_epoch_points else []
 
     # -- storing -----------------------------------------------------------------------------------------------------
 
@@ -190,20 +192,20 @@ class TrialLifecycle:
         key = segment.key_at(epoch)
         if key == self.rewind_key:
             self.rewind_point = Snapshot(self.trial.model, self.trial.learn.opt)
-        while self.untold:
-            self._tell(self.untold.pop())
+        while self.unreported:
+            self._report(self.unreported.pop())
         if key in self.keep.states:
             self._seal(key, measured=self.keep.states[key])
-            self._tell(key)
+            self._report(key)
         elif key == self.rewind_key and key != self.chain[-1].key:
             self._seal(key, measured=False)
         elif key != self.chain[-1].key and self.keep.resumable and time.monotonic() - self.sealed_at > RESUME_SECONDS:
-            self._seal_passing(key)
-            self._tell(key)
+            self._seal_temporary(key)
+            self._report(key)
 
-    def at_mark(self, step: int) -> None:
+    def at_mid_epoch_point(self, step: int) -> None:
         """Before the update `step` of the dense network: its state is one that tickets are rewound to."""
-        key = self.marks[step]
+        key = self.mid_epoch_points[step]
         if key == self.rewind_key:
             self.rewind_point = Snapshot(self.trial.model, self.trial.learn.opt)
         self._seal(key, measured=False)
@@ -218,14 +220,14 @@ class TrialLifecycle:
         if self.keep.resumable or key in self.referred_to.values():
             self.states.seal(key, self.trial.state(measured), complete=self.keep.resumable)
             self.sealed_at = time.monotonic()
-            self._forget_passing()
+            self._forget_temporary()
 
-    def _seal_passing(self, key: str) -> None:
+    def _seal_temporary(self, key: str) -> None:
         """Store a state until there is a deeper one; none where another trial stores it for good."""
-        paths = [] if self.states.find(key) is not None else [self.states.seal_passing(key, self.trial.state(False))]
+        paths = [] if self.states.find(key) is not None else [self.states.seal_temporary(key, self.trial.state(False))]
         self.sealed_at = time.monotonic()
-        self._forget_passing()
-        self.passing = paths
+        self._forget_temporary()
+        self.temporary = paths
 
     def _end(self) -> None:
         """Store the state in which the trial ends, measured; what was stored for its own sake goes."""
@@ -234,16 +236,16 @@ class TrialLifecycle:
             trained = self.chain[-1].kind == "train" and not self.trial.log.diverged
             complete = trained and (self.keep.resumable or self.states.has(key))
             self.states.seal(key, self.trial.state(True), complete=complete, anew=True)
-        self._forget_passing()
+        self._forget_temporary()
 
-    def _tell(self, key: str) -> None:
+    def _report(self, key: str) -> None:
         if self.on_state is not None:
             self.on_state(key)
 
-    def _forget_passing(self) -> None:
-        for path in self.passing:
-            self.states.delete_passing(path)
-        self.passing = []
+    def _forget_temporary(self) -> None:
+        for path in self.temporary:
+            self.states.delete_temporary(path)
+        self.temporary = []
 
 
 class _AtBoundaries(Callback):
@@ -273,6 +275,6 @@ class _AtStep(Callback):
 
     def before_batch(self) -> None:
         if self.learn.training and self.learn.clock.step in self.steps:
-            self.lifecycle.at_mark(self.learn.clock.step)
+            self.lifecycle.at_mid_epoch_point(self.learn.clock.step)
             if self.learn.clock.step == self.stop:
                 raise CancelFitException

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from lth_trainable.store.store import fingerprint_mark, map_in_threads
+from lth_trainable.store.store import fingerprint_id, map_in_threads
 from sweeps.cli.job import Job
 from sweeps.experiments.experiment import Experiment
 from sweeps.planning.dispatch import Dispatcher
@@ -97,7 +97,7 @@ def train(job: Job, experiment: Experiment, spent: Spent, board: Board, loggers:
 
 def _note_fingerprints(job: Job, stock: Stock, fingerprint: Mapping[str, Any]) -> None:
     """Warn if trials were trained on different machines or settings: they differ in their bytes, and so do pairs."""
-    ids = stock.fingerprints | ({fingerprint_mark(fingerprint)} if fingerprint else set())
+    ids = stock.fingerprints | ({fingerprint_id(fingerprint)} if fingerprint else set())
     if len(ids) > 1:
         job.say(
             f"note: the trials of this run were trained under {len(ids)} fingerprints (device, threads or versions); "

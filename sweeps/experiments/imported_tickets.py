@@ -162,6 +162,6 @@ def _note(ticket: ImportedTicket, layers: str, target: float) -> str:
     )
     parts = [
         f"{ticket.source}: ticket {ticket.digest[:SHORT]}, {target:g} % of the weights of layers {layers} removed",
-        *ticket.told, *([f"weights of epoch {ticket.epoch}"] if ticket.epoch else []), start,
+        *ticket.notes, *([f"weights of epoch {ticket.epoch}"] if ticket.epoch else []), start,
     ]  # fmt: skip
     return "; ".join(parts)

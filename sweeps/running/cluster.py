@@ -129,7 +129,7 @@ class Cluster:
         for node in self.nodes():
             there = NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
             task = ray.remote(_answer).options(num_cpus=0, scheduling_strategy=there)
-            asked[node["NodeID"]] = task.remote(store.place, marker, f"{marker}-{node['NodeID']}")
+            asked[node["NodeID"]] = task.remote(store.uri, marker, f"{marker}-{node['NodeID']}")
         hosts = {node["NodeID"]: node["NodeManagerAddress"] for node in self.nodes()}
         wrong = []
         for node_id, answer in asked.items():
@@ -142,7 +142,7 @@ class Cluster:
             if problem is not None and node_id in {node["NodeID"] for node in self.nodes()}:  # else it has just died
                 wrong.append(f"{hosts.get(node_id, node_id)}: {problem}")
         if wrong:
-            raise not_shared(store.place, "; ".join(wrong))
+            raise not_shared(store.uri, "; ".join(wrong))
 
     # -- while the sweep runs ----------------------------------------------------------------------------------------
 

@@ -170,7 +170,7 @@ class Config:
             "resumable": plan.policy != "none", "end": trial.end.key, "log": self.log,
         }  # fmt: skip
         return {
-            "trial": trial.name, "storage": self.ledger.store.place, "shared": self.marker,
+            "trial": trial.name, "storage": self.ledger.store.uri, "shared": self.marker,
             "task": json.dumps(task, default=str),
         }  # fmt: skip
 

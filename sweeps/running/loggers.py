@@ -238,8 +238,8 @@ def _split(result: dict[str, Any]) -> tuple[dict[str, Any], int]:
 def _mlflow_database(store: Store) -> str:
     if not _is_here(store):
         raise UserError(
-            f"log: mlflow found no MLFLOW_TRACKING_URI; expected that of a tracking server, since {store.uri} is not a "
-            "local folder that could hold a database"
+            f"log: mlflow found no MLFLOW_TRACKING_URI; expected that of a tracking server, since {store.as_typed} is "
+            "not a local folder that could hold a database"
         )
     return f"sqlite:///{store.root}/{MLFLOW_DATABASE}"
 

@@ -18,7 +18,7 @@ from lth_trainable.store.store import (
     Damaged,
     Sealed,
     Store,
-    fingerprint_mark,
+    fingerprint_id,
     map_in_threads,
     to_json,
 )
@@ -46,7 +46,7 @@ class Stock:
     @property
     def fingerprints(self) -> set[str]:
         """Ids of the fingerprints under which the finished trials were trained."""
-        return {fingerprint_mark(folder.manifest.get("fingerprint", {})) for folder in self.done.values()}
+        return {fingerprint_id(folder.manifest.get("fingerprint", {})) for folder in self.done.values()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +163,7 @@ class Ledger:
 
         None if something is missing.
         """
-        identity = Identity(spec=trial.spec, key=trial.key, chain=trial.chain, mark=fingerprint)
+        identity = Identity(spec=trial.spec, key=trial.key, chain=trial.chain, fingerprint=fingerprint)
         try:
             record = record_trial(self.store, self.run, identity)
         except Damaged:  # a worker gets the trial, sets the state aside and trains it again

@@ -20,7 +20,7 @@ from lth_trainable.store.store import (
     STATES,
     Store,
     damage_by_size,
-    fingerprint_mark,
+    fingerprint_id,
     map_in_threads,
 )
 from lth_trainable.store.trials import read_failure
@@ -86,7 +86,7 @@ def read_survey(path: str) -> Survey:
     folders = _read_folders(store, run, {entry["name"]: entry["key"] for entry in content["trials"]})
     driver = _driver(store, run)
     running = driver["running"] if driver and driver["alive"] else {}
-    stored = _stored(store, {fingerprint_mark(manifest.get("fingerprint", {})) for manifest in folders.sealed.values()})
+    stored = _stored(store, {fingerprint_id(manifest.get("fingerprint", {})) for manifest in folders.sealed.values()})
     waits: dict[str, tuple[str, ...]] = {}
     alone = _epochs_alone(content, {trial.name for plan in plans for trial in plan.trials})
     of_trial = {name: epochs for name, epochs in alone.items() if name not in folders.sealed}

@@ -115,7 +115,7 @@ def test_zeros_are_the_mask_of_a_plain_state_dict(tmp_path: Path) -> None:
     one, other, nested = (read(tmp_path / name) for name in ("a.pt", "a.safetensors", "b.pth"))
     assert_ticket(one, weights, masks)
     assert one.masked and one.digest == other.digest == nested.digest
-    assert nested.told == ("of b.pth the entry state_dict", "module. taken from before its names")
+    assert nested.notes == ("of b.pth the entry state_dict", "module. taken from before its names")
     assert str(one.id()) == f"{one.digest}-masked" and str(one.id(2)) == f"{one.digest}-masked-e2"
 
 
@@ -183,9 +183,9 @@ def test_a_level_of_open_lth_with_its_dense_start_from_level_0(tmp_path: Path) -
     found = read(level)
     assert_ticket(found, weights, masks)
     assert found.epoch == 2 and not found.masked and found.digest == read(level / "main").digest
-    assert "start of OpenLTH's level_3, of iteration 109, within epoch 2" in found.told[0]
-    assert "weights outside the mask from its level_0" in found.told[0]
-    assert found.told[1].startswith("its names by their shapes: fc_layers.0.weight is 1.weight, ")
+    assert "start of OpenLTH's level_3, of iteration 109, within epoch 2" in found.notes[0]
+    assert "weights outside the mask from its level_0" in found.notes[0]
+    assert found.notes[1].startswith("its names by their shapes: fc_layers.0.weight is 1.weight, ")
     shutil.rmtree(level.parent / "level_0")
     alone = read(level)
     assert alone.masked and all(np.array_equal(alone.masks[name], mask) for name, mask in found.masks.items())
@@ -198,7 +198,7 @@ def test_a_level_0_of_another_start_is_left_alone(tmp_path: Path) -> None:
     for content in ({name: tensor + 1 for name, tensor in weights.items()}, weights | {"1.weight": torch.ones(3, 5)}):
         torch.save(content, other)
         found = read(level)
-        assert found.masked and "its level_0 has other weights" in found.told[0]
+        assert found.masked and "its level_0 has other weights" in found.notes[0]
 
 
 def test_tied_weights_are_stored_and_found_again(store: Store, tmp_path: Path) -> None:

@@ -266,7 +266,7 @@ def test_a_control_that_starts_over_leaves_what_the_dense_network_is_recorded_fr
     plan = plan_of([dense, reinit])
     first, second = (next(t for t in plan.trials if t.spec == spec) for spec in (dense, reinit))
     record = run_trial(reinit, store, "r", keep=Keep(states=plan.keep(second)))
-    identity = Identity(spec=dense, key=first.key, chain=first.chain, mark=record["fingerprint"])
+    identity = Identity(spec=dense, key=first.key, chain=first.chain, fingerprint=record["fingerprint"])
     assert can_record(store, identity)
 
 
