@@ -1,12 +1,12 @@
-"""SparsifyCallback: prune a network while fastai trains it, and send the survivors back to where they came from.
+"""SparsifyCallback: prune a network while fastai trains it, and rewind the remaining weights.
 
     schedule = Schedule(sched_iterative, start_pct=0.25)
     callback = SparsifyCallback(50, 'weight', 'local', large_final, schedule, lth=True, rewind_epoch=1)
     learn.fit(20, 1e-3, cbs=callback)
 
-Prunes fall on epoch boundaries, before the first batch. `validate`, `get_preds`, `lr_find` and an exception in the
-middle of a fit leave masks and schedule as they were. Masks live in the callback, never in the model's `state_dict`.
-After the fit a `KeepMask` stays with the learner and keeps the zeros; `release()` removes it.
+Prunes happen at the start of an epoch, before its first batch. `validate`, `get_preds`, `lr_find` and an exception in
+mid-fit do not change masks or schedule. Masks are stored in the callback, never in the model's `state_dict`. After the
+fit a `KeepMask` stays with the learner and keeps the zeros; `release()` removes it.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ if TYPE_CHECKING:
 class SparsifyCallback(Callback):
     """Prune to `sparsity` within one fit (lottery tickets: arXiv 1803.03635; rewinding: arXiv 1903.01611).
 
-    sparsity: per cent of the weights to remove, more than 0 and less than 100; or a dict of them by layer name or
-    pattern (local context), which leaves out the layers that it does not name.
-    granularity, context: what is removed together, and whether layers are ranked separately ("local") or all together
-    ("global"); names of `GRANULARITIES` and `CONTEXTS`.
-    criteria: scores to keep by, a function of `criteria.py` or its name.
-    schedule: a `Schedule`; its prunes happen at the start of their epochs.
-    lth: after each prune, every tensor of the model (buffers too) returns to its value of `rewind_epoch`, masked. The
-    optimiser, learning rate and data order run on, as in the fastai tutorial. Goes with one_shot and iterative.
+    sparsity: percent of the weights to remove, more than 0 and less than 100. A dict gives one for each layer name or
+    pattern (local context only); layers that it does not name are not pruned.
+    granularity: which weights are removed together, a name of `GRANULARITIES`.
+    context: "local" ranks each layer separately, "global" all layers together.
+    criteria: the scores to keep weights by, a function of `criteria.py` or its name.
+    schedule: a `Schedule`; it says at the start of which epochs to prune, and to which sparsity.
+    lth: after each prune, every tensor of the model (buffers too) returns to its value at `rewind_epoch`, masked. The
+    optimiser, learning rate and data order continue, as in the fastai tutorial. Works with one_shot and iterative.
     reset_end: end the fit with the weights of `rewind_epoch` under the final mask: an untrained supermask.
-    layer_type: type(s) of layer to prune; by default all convolutions, or all linear layers where there are none.
-    layers: pattern(s) of module names, or a predicate f(name, module), to prune fewer.
-    verbose: print the progress lines and the sparsity report. seed: of the `random` criterion.
+    layer_type: type(s) of layer to prune; by default all convolutions, or all linear layers if there are none.
+    layers: pattern(s) of module names, or a predicate f(name, module), to prune fewer layers.
+    verbose: print progress and the sparsity report. seed: for the `random` criterion.
 
-    Raises `UserError` when built or at the start of the fit, before any weight has changed.
+    Raises `UserError` at construction or at the start of the fit, before any weight has changed.
     """
 
     order = 5
@@ -131,8 +131,8 @@ class SparsifyCallback(Callback):
         self._epoch, self._trained = self.learn.epoch, True
         if self._must_start_at_0 and self._epoch > 0:
             raise UserError(
-                f"start_epoch: found {self._epoch}, without the callback's state; expected load_state_dict() before the"
-                " fit: the weights to rewind to are those of a fit that this callback has not seen"
+                f"start_epoch: found {self._epoch} without the callback's state; expected load_state_dict() before the"
+                " fit, because the weights to rewind to belong to a fit that this callback has not seen"
             )
         self._must_start_at_0 = False
         if self._rewinds and self._epoch == self.rewind_epoch and self.rewind_point is None:
@@ -146,11 +146,11 @@ class SparsifyCallback(Callback):
             self._print(f"Sparsity at the end of epoch {self._epoch}: {self._pruner.sparsity_pct:.2f}%")
 
     def finish(self) -> None:
-        """The end of the fit, called by the mask's keeper after all else."""
+        """End the fit. `KeepMask` calls this after everything else."""
         if not self._in_fit():
             return
         self._fitting = False
-        if self.reset_end and self.rewind_point is not None:  # a fit may be stopped before it comes to its rewind epoch
+        if self.reset_end and self.rewind_point is not None:  # a fit may stop before its rewind epoch
             self._reset()
             if self._pruner.in_force is not None:
                 self.on_ticket()
@@ -164,11 +164,11 @@ class SparsifyCallback(Callback):
     # -- for the user ------------------------------------------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the learner's data, which has a pickle of its own."""
+        """Everything but the learner's data, which the learner pickles itself."""
         return {**self.__dict__, "dls_of_fit": None}
 
     def release(self) -> None:
-        """Let the zeros go: later fits may change every weight again."""
+        """Stop keeping the zeros: later fits may change every weight again."""
         if self.keeper is not None and self.keeper.learn is not None:
             self.keeper.learn.remove_cb(self.keeper)
         self.keeper = None
@@ -177,13 +177,13 @@ class SparsifyCallback(Callback):
         """Draw the sparsity that a fit of `n_epochs` epochs will follow; returns the axes."""
         from lth_trainable.pruning.plots import plot_schedule
 
-        whither = self.rewind_epoch if self._rewinds else None
+        rewind_epoch = self.rewind_epoch if self._rewinds else None
         return plot_schedule(
-            self.schedule, n_epochs, self.sparsity, whither, ax, lth=self.lth, reset_end=self.reset_end
+            self.schedule, n_epochs, self.sparsity, rewind_epoch, ax, lth=self.lth, reset_end=self.reset_end
         )
 
     def plot_layers(self, ax: Any = None) -> Any:
-        """Draw the sparsity of each layer under the mask in force; returns the axes."""
+        """Draw the sparsity of each layer under the current mask; returns the axes."""
         from lth_trainable.pruning.plots import plot_layers
 
         if self.pruner is None:
@@ -191,9 +191,10 @@ class SparsifyCallback(Callback):
         return plot_layers(self.pruner, ax)
 
     def supermask(self) -> SupermaskReport:
-        """Judge the last fit's mask on the untrained network: beside chance, the majority class and a random mask.
+        """Evaluate the last fit's mask on the untrained network, beside chance, the majority class and a random mask.
 
-        The network is that of `rewind_epoch`, on the validation part. After a fit with `reset_end=True` it is printed.
+        The network has the weights of `rewind_epoch`; accuracies are on the validation split. After a fit with
+        `reset_end=True` the report is printed.
         """
         from lth_trainable.pruning.supermask import supermask_report
 
@@ -205,7 +206,7 @@ class SparsifyCallback(Callback):
         return supermask_report(model, self._pruner, self.dls_of_fit, initial=start.state(), seed=self.seed)
 
     def ticket(self) -> Ticket:
-        """The ticket that the last fit found: masks, initial, rewind and present weights, provenance."""
+        """The ticket that the last fit found: masks, initial, rewind and current weights, provenance."""
         pruner, initial = self.pruner, self.initial
         if pruner is None or pruner.in_force is None or initial is None:
             raise UserError("ticket: the callback has pruned nothing yet; fit a learner with it first")
@@ -219,7 +220,7 @@ class SparsifyCallback(Callback):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a later fit needs to go on after the last finished epoch, for `torch.save`. Empty before any fit."""
+        """What a later fit needs to continue after the last finished epoch, for `torch.save`. Empty before any fit."""
         if self.pruner is None:
             return {}
         pruner = self.pruner
@@ -231,18 +232,18 @@ class SparsifyCallback(Callback):
         }  # fmt: skip
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state_dict()` in the next fit: `learn.fit(20, start_epoch=7, cbs=callback)`."""
+        """Continue from `state_dict()` in the next fit: `learn.fit(20, start_epoch=7, cbs=callback)`."""
         self._resume = dict(state) or None
 
-    # -- what they do ------------------------------------------------------------------------------------------------
+    # -- internal ----------------------------------------------------------------------------------------------------
 
     @property
     def fitting(self) -> bool:
-        """Whether a fit with this callback is under way: begun, not ended, not broken off."""
+        """Whether a fit with this callback is running: started, and neither ended nor interrupted."""
         return self._fitting and self._is_attached()
 
     def _is_attached(self) -> bool:
-        """Whether it is with a learner; an exception in the middle of a fit takes it off."""
+        """Whether the callback is with a learner; an exception in mid-fit removes it."""
         return self.learn is not None
 
     def _measured_sparsity(self) -> float | None:
@@ -254,11 +255,11 @@ class SparsifyCallback(Callback):
 
     @property
     def _pruner(self) -> Pruner:
-        assert self.pruner is not None, "the callback has not seen a fit"
+        assert self.pruner is not None, "the callback has not been in a fit yet"
         return self.pruner
 
     def _is_training_fit(self) -> bool:
-        """False within validate, get_preds (they hold the learner's lock, in the middle of a fit too) and lr_find."""
+        """False within lr_find, and within validate and get_preds, which hold the learner's lock even in mid-fit."""
         return not self.learn.lock.locked() and not hasattr(self.learn, "lr_finder")
 
     def _in_fit(self) -> bool:
@@ -278,9 +279,7 @@ class SparsifyCallback(Callback):
     def _judgement(self) -> str:
         try:
             return str(self.supermask())
-        except (
-            UserError
-        ) as error:  # a network that does not classify has no accuracy; that is no reason to fail its fit
+        except UserError as error:  # only a classifier has an accuracy, and others should not fail their fit
             return str(error)
 
     def _show_sparsity(self, shown: bool) -> None:
@@ -296,7 +295,7 @@ class SparsifyCallback(Callback):
             self.on_ticket()
 
     def on_ticket(self) -> None:
-        """For subclasses: the last mask is found, and what returns under it has returned."""
+        """Hook for subclasses: the last mask has been found, and any rewind under it is done."""
 
     def _reset(self) -> None:
         assert self.rewind_point is not None
@@ -304,7 +303,7 @@ class SparsifyCallback(Callback):
         self._pruner.apply()
 
     def _release_keeper(self) -> MaskedLayers | None:
-        """The mask that an earlier fit left with the learner; None where that fit did not end, or there was none."""
+        """Remove masks that earlier fits left with the learner; return the last one whose fit ended, if any."""
         keepers = [cb for cb in self.learn.cbs if isinstance(cb, KeepMask)]
         for keeper in keepers:
             self.learn.remove_cb(keeper)
@@ -345,7 +344,7 @@ class SparsifyCallback(Callback):
 
 
 def _inherit(pruner: Pruner, masked: MaskedLayers) -> None:
-    """Start from the mask of an earlier fit: what it removed stays removed."""
+    """Start from the mask of an earlier fit, so that what it removed stays removed."""
     if masked.in_force is not None and set(masked.in_force) == set(pruner.counts):
         MaskedLayers.apply_mask(pruner, masked.in_force)
         pruner.counts_by_level = [pruner.counts]

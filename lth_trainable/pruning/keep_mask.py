@@ -1,4 +1,4 @@
-"""What holds the mask while fastai trains, and stays with the learner afterwards; and its column in fastai's table."""
+"""KeepMask keeps masked weights at zero during and after a fit; SparsityMetric is a column of fastai's table."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from lth_trainable.pruning.pruner import MaskedLayers
 
 
 def always() -> bool:
-    """The mask holds as long as the `KeepMask` is with a learner."""
+    """The default of `KeepMask.is_active`: the mask holds as long as the callback is with a learner."""
     return True
 
 
 class KeepMask(Callback):
-    """Hold the masked weights at exactly zero: before training and validation, after every step, after the fit.
+    """Keep the masked weights at exactly zero: before training and validation, after every step and after the fit.
 
-    Gradients of masked weights are cleared where another callback reads gradients, so that clipping does not count
-    them. Comes after callbacks that load weights at the end of a fit (SaveModelCallback).
+    If another callback reads gradients, those of masked weights are set to zero, so that gradient clipping does not
+    count them. This callback runs after those that load weights at the end of a fit (SaveModelCallback).
 
-    on_end: called once a fit has ended, after all else. is_active: whether the mask is to be held now; a callback that
-    an exception has taken off its learner in mid-fit says no.
+    on_end: called at the end of a fit, after everything else. is_active: whether to apply the mask now. A
+    SparsifyCallback answers no after an exception in mid-fit has removed it from its learner.
     """
 
     order = 65
@@ -38,18 +38,18 @@ class KeepMask(Callback):
         self._gradients_are_read = False
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """From a pickle; one of version 0.4 has an `owner` in place of the two functions, None once a fit had ended."""
+        """Restore from a pickle. Pickles of version 0.4 have an `owner` instead of the two functions."""
         current = {"on_end": None, "is_active": always, **state}
         current.pop("owner", None)
         self.__dict__.update(current)
 
     @property
     def is_independent(self) -> bool:
-        """Whether it holds the mask for its own sake: no callback's fit is under way."""
+        """Whether it keeps the mask on its own, because no SparsifyCallback is in the middle of a fit."""
         return self.on_end is None
 
     def become_independent(self, masked: MaskedLayers) -> None:
-        """Stay with the learner after the fit that it served, and hold this mask."""
+        """After the fit, stay with the learner and keep this mask."""
         self.pruner, self.on_end, self.is_active = masked, None, always
 
     def _apply(self) -> None:
@@ -77,7 +77,7 @@ class KeepMask(Callback):
 
 
 class SparsityMetric(Metric):
-    """The measured sparsity, per cent, as a column of fastai's table. read: gives it; None while there is none."""
+    """The measured sparsity in percent as a column of fastai's table. read: returns it, or None if there is none."""
 
     def __init__(self, read: Callable[[], float | None]) -> None:
         self.read = read

@@ -1,4 +1,4 @@
-"""Which weights of a model are pruned, which are left out, and why."""
+"""Selects the weights of a model that are pruned, and says why the others are not."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Selection = str | Sequence[str] | Callable[[str, nn.Module], bool] | None
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """One prunable weight: name and type of its module, name of the parameter, the parameter itself."""
+    """One prunable weight: name and type of its module, name of the parameter, and the parameter itself."""
 
     name: str
     type: str
@@ -35,16 +35,16 @@ class Layer:
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model within DataParallel or DistributedDataParallel, whose names have no `module.` before them."""
+    """The model inside DataParallel or DistributedDataParallel; its parameter names have no `module.` prefix."""
     return model.module if isinstance(model, DataParallel | DistributedDataParallel) else model
 
 
 def prunable_layers(model: nn.Module, layer_type: LayerType = None, select: Selection = None) -> list[Layer]:
     """Layers whose `weight` is pruned, in the order of the model.
 
-    layer_type: their type(s); by default all convolutions, or all linear layers where there are none. select: a pattern
-    or several (`"layer[12].*"`) of module names, or a predicate f(name, module). A weight that two layers share counts
-    once. Raises `UserError` where none is left.
+    layer_type: type(s) of layer; by default all convolutions, or all linear layers if there are no convolutions.
+    select: one or several patterns of module names (`"layer[12].*"`), or a predicate f(name, module). A weight that two
+    layers share counts once. Raises `UserError` if no layer is left.
     """
     found = [layer for layer, reason in _judged(model, layer_type, select) if not reason]
     if not found:

@@ -1,7 +1,7 @@
-"""Scores and a count -> an exact mask. One code path, on the CPU, so that masks are the same on every device.
+"""Turns scores and a sparsity into an exact mask, always on the CPU, so that masks are equal on every device.
 
-Counts are exact: zeros = floor(n s + 1/2) with `s` a rational. Equal scores are removed in the order of their index,
-lowest first (row-major, layers in the order of the model). NaN scores are refused.
+Counts are exact: zeros = floor(n s + 1/2) with `s` a rational. Weights with equal scores are removed in the order of
+their index, lowest first (row-major, layers in the order of the model). NaN scores are refused.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from lth_trainable.errors import UserError
 from lth_trainable.pruning.granularity import group_scores
 
 CONTEXTS = ("local", "global")
-_SMALL = 1 << 16  # up to so many scores, no sample is worth drawing
+_SMALL = 1 << 16  # up to this many scores, drawing a sample does not pay
 
 Scores = npt.NDArray[np.floating]
 Mask = npt.NDArray[np.bool_]
 
 
 def count_zeros(n: int, sparsity: Fraction) -> int:
-    """Zeros among `n` at `sparsity` (a fraction): floor(n s + 1/2), exact."""
+    """Number of zeros among `n` weights at `sparsity` (a fraction): floor(n s + 1/2), exact."""
     return math.floor(n * sparsity + Fraction(1, 2))
 
 
@@ -38,12 +38,13 @@ def prune(
     previous: Mapping[str, Mask] | None = None,
     regrow: bool = False,
 ) -> dict[str, Mask]:
-    """Boolean masks (True: kept), shaped as the scores, by layer name.
+    """Boolean masks (True: kept) with the shapes of the scores, by layer name.
 
-    scores: per layer, higher is kept. sparsity: one fraction, or one per layer (local only). axes: per layer, those
-    averaged into groups (`granularity.group_axes`); None prunes single weights. previous: masks that only shrink: what
-    they removed stays removed, also where the target is below theirs. With `regrow` they grow where the target is
-    below theirs: what they kept stays, and the best of the rest returns. A layer without weights gets an empty mask.
+    scores: by layer; the highest are kept. sparsity: one fraction, or one by layer (local context only). axes: by
+    layer, the axes that are averaged into groups (`granularity.group_axes`); None prunes single weights. previous: the
+    masks so far. They only shrink: removed weights stay removed, even if the target is below the sparsity of
+    `previous`. regrow: if the target is below it, masks grow instead: kept weights stay and the best of the removed
+    ones return. A layer without weights gets an empty mask.
     """
     over = {name: axes[name] if axes else () for name in scores}
     ranked = {name: _rank(name, layer, over[name]) for name, layer in scores.items() if layer.size}
@@ -51,7 +52,7 @@ def prune(
     flat: dict[str, Mask] = {}
     if context == "global":
         if not isinstance(sparsity, Fraction):
-            raise UserError("a target for each layer goes with the local context only")
+            raise UserError("a target for each layer needs the local context")
         sizes = [scores[name].size // r.size for name, r in ranked.items()]
         found = _select(list(ranked.values()), sizes, sparsity, list(kept.values()) if kept else None, regrow)
         flat = dict(zip(ranked, found, strict=True))
@@ -62,13 +63,13 @@ def prune(
     masks = {name: _spread(flat.get(name), layer.shape, over[name]) for name, layer in scores.items()}
     if previous and not regrow:
         for name in flat:
-            if over[name]:  # an earlier mask of a finer granularity may have holes within the groups that it kept
+            if over[name]:  # an earlier mask of finer granularity may have removed part of a group
                 masks[name] &= previous[name]
     return masks
 
 
 def keep_highest(scores: Scores, n_zeros: int) -> Mask:
-    """Mask of a flat score vector with exactly `n_zeros` False: the lowest scores, ties by index, lowest first."""
+    """Mask of a flat score vector that is False for exactly the `n_zeros` lowest scores, ties by lowest index."""
     if n_zeros <= 0:
         return np.ones(scores.shape, bool)
     if n_zeros >= scores.size:
@@ -83,32 +84,33 @@ def keep_highest(scores: Scores, n_zeros: int) -> Mask:
 
 
 def pack(mask: Mask) -> npt.NDArray[np.uint8]:
-    """Eight mask elements a byte, row-major, the first element in the highest bit; the tail is padded with zeros."""
+    """Pack a mask into bits: row-major, the first element in the highest bit, the last byte padded with zeros."""
     return np.packbits(mask.ravel())
 
 
 def unpack(packed: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> Mask:
-    """The mask of `pack`, in its shape."""
+    """The mask of this shape that `pack` packed."""
     return np.unpackbits(packed, count=math.prod(shape)).astype(bool).reshape(shape)
 
 
 def _rank(name: str, scores: Scores, axes: tuple[int, ...]) -> Scores:
-    """Group scores, flat and row-major whatever the memory format, so that sums and ties are the same."""
+    """Group scores, flat and row-major for every memory format, so that sums and ties are always the same."""
     grouped = group_scores(np.ascontiguousarray(scores), axes).ravel()
-    if np.isnan(grouped.max()):  # a maximum is NaN where any element is
-        raise UserError(f"{name}: NaN among the scores; the weights have diverged, so no mask can be ranked")
+    if np.isnan(grouped.max()):  # the maximum is NaN if any element is
+        raise UserError(f"{name}: found NaN among the scores; expected numbers; the weights have probably diverged")
     return grouped
 
 
 def _select(
     parts: Sequence[Scores], sizes: Sequence[int], sparsity: Fraction, kept: Sequence[Mask] | None, regrow: bool
 ) -> list[Mask]:
-    """Flat masks of `parts`, ranked together, within the bounds of an earlier mask `kept`.
+    """Flat masks of layers that are ranked together, within the bounds of an earlier mask.
 
-    sizes: weights in a group of each part. Where they differ, groups go until the nearest to `sparsity` of the weights
-    is gone. What an earlier mask decided is not ranked again, so infinite scores cannot undo it.
+    parts: flat scores of each layer. sizes: weights in one group of each layer. If they differ, groups are removed
+    until the number of removed weights is nearest to `sparsity`. kept: the earlier mask. What it decided is not ranked
+    again, so even infinite scores cannot undo it.
     """
-    if len(set(sizes)) <= 1:  # groups are counted, exactly
+    if len(set(sizes)) <= 1:  # groups of one size can be counted exactly
         sizes = [1] * len(parts)
     n_zeros = count_zeros(sum(part.size * size for part, size in zip(parts, sizes, strict=True)), sparsity)
     if kept is None:
@@ -125,7 +127,7 @@ def _select(
 
 
 def _remove(parts: Sequence[Scores], sizes: Sequence[int], n_zeros: int) -> list[Mask]:
-    """Remove the lowest groups until `n_zeros` weights are gone, or the number nearest to it."""
+    """Remove the lowest groups until `n_zeros` weights are removed, or the nearest number that groups allow."""
     if set(sizes) <= {1}:
         return _keep_highest(parts, n_zeros)
     order = np.argsort(np.concatenate(parts), kind="stable")
@@ -137,9 +139,10 @@ def _remove(parts: Sequence[Scores], sizes: Sequence[int], n_zeros: int) -> list
 
 
 def _keep_highest(parts: Sequence[Scores], n_zeros: int) -> list[Mask]:
-    """`keep_highest` of the parts laid end to end, without laying them end to end where they are large.
+    """`keep_highest` of the concatenated parts, without concatenating them if they are large.
 
-    A sample brackets the threshold; only the scores within the bracket are ranked. Where the sample misled, all are.
+    A sample brackets the threshold, and only the scores within the bracket are ranked. If the bracket misses the
+    threshold, all scores are ranked.
     """
     n = sum(part.size for part in parts)
     if not parts:
@@ -161,23 +164,23 @@ def _keep_highest(parts: Sequence[Scores], n_zeros: int) -> list[Mask]:
 
 
 def _between(part: Scores, low: Any, above: Mask) -> npt.NDArray[np.intp]:
-    """Places of the scores of at least `low` that are not `above`."""
+    """Indices of the scores that are at least `low` and not `above`."""
     within = part >= low
     within ^= above
     return np.flatnonzero(within)
 
 
 def _bracket(parts: Sequence[Scores], n: int, n_zeros: int) -> tuple[Any, Any]:
-    """Two scores between which the threshold lies, to four standard errors of a sample.
+    """Two scores that bracket the threshold, by four standard errors of a sample.
 
-    A sample of about (3 n)^(2/3) costs as much to draw and sort as the scores that it leaves within the bracket.
+    With about (3 n)^(2/3) samples, drawing and sorting them costs as much as ranking the scores within the bracket.
     """
-    stride = max(1, round(n / (3 * n) ** (2 / 3))) | 1  # odd, so as not to fall into step with the shape of a layer
+    stride = max(1, round(n / (3 * n) ** (2 / 3))) | 1  # odd, so that it does not align with the shape of a layer
     sample = np.concatenate([part[::stride] for part in parts])
     share = n_zeros / n
     middle, margin = share * sample.size, 4 * math.sqrt(share * (1 - share) * sample.size) + 4
     first, last = math.floor(middle - margin), math.ceil(middle + margin)
-    sample.sort()  # faster than a partition at two places
+    sample.sort()  # faster than partitioning at two indices
     return sample[first] if first >= 0 else -np.inf, sample[last] if last < sample.size else np.inf
 
 
@@ -186,7 +189,7 @@ def _cut(mask: Mask, sizes: Sequence[int]) -> list[Mask]:
 
 
 def _spread(mask: Mask | None, shape: tuple[int, ...], axes: tuple[int, ...]) -> Mask:
-    """A flat mask of groups as a mask of weights, in memory of its own; None for a layer without weights."""
+    """A flat mask of groups as a mask of weights, in its own memory. mask: None for a layer without weights."""
     if mask is None:
         return np.ones(shape, bool)
     grouped = mask.reshape([1 if axis in axes else n for axis, n in enumerate(shape)])

@@ -1,6 +1,7 @@
-"""A ticket as one file: masks, initial, rewind and final weights, and where it comes from.
+"""A ticket as one file: its masks, its initial, rewind and final weights, and where it comes from.
 
-A safetensors file whose metadata is JSON; `docs/callback.md` has a loader of ten lines that needs not this package.
+The file is in the safetensors format, with JSON metadata. `docs/callback.md` shows a ten-line loader that does not need
+this package.
 """
 
 from __future__ import annotations
@@ -30,10 +31,11 @@ WEIGHTS = ("initial", "rewind", "final")
 
 @dataclass(frozen=True, kw_only=True)
 class Ticket:
-    """masks: Boolean arrays in the shape of their parameter, True where the weight is kept, by parameter name.
+    """A mask with the weights before, at and after training.
 
-    initial, rewind, final: `state_dict`s; rewind is empty where nothing was rewound. provenance: JSON-ready settings of
-    the callback, counts, versions.
+    masks: Boolean arrays by parameter name, shaped as the parameter, True where the weight is kept. initial, rewind,
+    final: `state_dict`s; rewind is empty if nothing was rewound. provenance: settings of the callback, counts and
+    versions, ready for JSON.
     """
 
     masks: Mapping[str, Mask]
@@ -44,7 +46,10 @@ class Ticket:
 
     @torch.no_grad()
     def apply(self, model: nn.Module, weights: str = "rewind") -> nn.Module:
-        """Load the "initial", "rewind" or "final" weights into `model` and mask them; returns the model."""
+        """Load the "initial", "rewind" or "final" weights into `model`, mask them and return the model.
+
+        Raises `UserError` if the ticket does not have these weights.
+        """
         state = getattr(self, weights) if weights in WEIGHTS else None
         if not state:
             present = [which for which in WEIGHTS if getattr(self, which)]
@@ -57,7 +62,7 @@ class Ticket:
 
 
 def save_ticket(ticket: Ticket, path: str | Path) -> Path:
-    """Write the ticket, whole or not at all; returns its path. Equal tickets give equal bytes."""
+    """Write the ticket to a file in one atomic step and return its path. Equal tickets give equal bytes."""
     tensors = {f"mask/{name}": torch.from_numpy(pack(mask)) for name, mask in ticket.masks.items()}
     for which in WEIGHTS:
         tensors |= {f"{which}/{name}": tensor for name, tensor in row_major(getattr(ticket, which)).items()}
@@ -71,7 +76,7 @@ def save_ticket(ticket: Ticket, path: str | Path) -> Path:
 
 
 def load_ticket(path: str | Path) -> Ticket:
-    """The ticket of a file. Raises `UserError` where the file is missing, damaged or no ticket."""
+    """Read a ticket from a file. Raises `UserError` if the file is missing, damaged or not a ticket."""
     try:
         with safe_open(str(path), framework="pt") as file:
             about = json.loads((file.metadata() or {}).get("ticket", "{}"))

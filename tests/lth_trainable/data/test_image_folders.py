@@ -73,7 +73,7 @@ def test_a_layout_that_is_not_there_is_named(name: str, tmp_path: Path) -> None:
     (tmp_path / f"{LAYOUTS[name].names[0]}.tgz").touch()
     with pytest.raises(UserError, match=r"unpack .*tgz first"):
         LOADERS[name](tmp_path, 0)
-    with pytest.raises(UserError, match="a folder that is there"):
+    with pytest.raises(UserError, match="an existing folder"):
         LOADERS[name](tmp_path / "nowhere", 0)
 
 
@@ -131,7 +131,7 @@ def test_nothing_is_lost_by_rounding(tmp_path: Path) -> None:
     assert sizes(pets(tmp_path, 0)) == [25, 2, 2]
     for file in sorted((folder / "images").glob("*_*"))[1:-8]:
         file.unlink()
-    with pytest.raises(UserError, match=r"9 pictures.*at least 10"):
+    with pytest.raises(UserError, match=r"9 images.*at least 10"):
         pets(tmp_path, 0)
 
 

@@ -119,7 +119,7 @@ def test_what_only_some_tickets_have_is_made_for_those_and_told() -> None:
         ({"controls": ("sign_shuffle",)}, "no ticket of this sweep can have it; .* for a ticket that is trained"),
         (
             {"base": {"model": "tests.plugins:tiny_cnn"}, "baselines": ("small_dense",)},
-            "takes none; expected a builder",
+            "has no variable width; expected a builder",
         ),
     ],
 )
