@@ -1,4 +1,4 @@
-"""The masks of all levels in one file: bit-packed arrays named `<level>/<parameter>`, the first level being 1."""
+"""The masks of all levels in one file: bit-packed arrays named `<level>/<parameter>`; levels count from 1."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Bits = npt.NDArray[np.uint8]
 
 
 def pack_levels(levels: Iterable[Mapping[str, Mask]]) -> dict[str, Bits]:
-    """Bit-packed masks by entry of the file. levels: Boolean masks by parameter name, the first level first."""
+    """Bit-packed masks by their name in the file. levels: Boolean masks by parameter name, first level first."""
     return {f"{level}/{name}": pack(mask) for level, masks in enumerate(levels, 1) for name, mask in masks.items()}
 
 
@@ -27,7 +27,7 @@ def unpack_levels(entries: Mapping[str, Bits], shapes: Mapping[str, Sequence[int
 
 
 def last_level(entries: Mapping[str, Bits]) -> dict[str, Bits]:
-    """The masks of the last level by parameter name, still bit-packed; none where there are no masks."""
+    """The bit-packed masks of the last level by parameter name; empty if there are no masks."""
     last = max((_split(entry)[0] for entry in entries), default=0)
     return {_split(entry)[1]: bits for entry, bits in entries.items() if _split(entry)[0] == last}
 

@@ -1,16 +1,16 @@
-"""Training at a point of its life, in the store: all that it takes to go on from there as if nothing had happened.
+"""States: everything that is needed to continue training from one point, stored in one folder.
 
     weights.safetensors    the model's state_dict
     training.safetensors   buffers that state_dict leaves out, the optimiser's moments and steps, the pruner's memory
     masks.safetensors      bit-packed masks of every level so far, `<level>/<parameter>`
     history.json           every epoch so far, which weights there are, what was measured at the end
 
-A state that only gives weights (an initialisation, a supermask, whatever is stored where nothing is to be continued)
-is not `complete`: no trial starts from it.
+A state with only weights (an initialisation, a supermask, or any state that no training continues from) is not
+`complete`: no trial starts from it.
 
-A *passing* state is stored by a trial for itself, should it be killed, in a folder beside the state's own that no other
-process writes: `states/<state key>/<fingerprint>-passing-<token>/`. It goes when there is a deeper one, and takes
-nothing with it that others store.
+A *temporary* state is stored by a trial for itself, in case it is killed. Its folder is beside that of the state and no
+other process writes to it: `states/<state key>/<fingerprint>-passing-<token>/`. The trial deletes it once it has stored
+a deeper one; states stored by others are never deleted with it.
 """
 
 from __future__ import annotations
@@ -39,16 +39,15 @@ from lth_trainable.store.store import HISTORY, MASKS, STATES, TRAINING, WEIGHTS,
 from lth_trainable.tensors import below, row_major
 
 TEMPORARY = "-passing-"
-ATTEMPTS = 5  # to write a folder that another process, done with a passing state, takes away in that moment
+ATTEMPTS = 5  # to write a folder that another process may just be deleting with its temporary state
 
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
     """What a pruner carries from level to level.
 
-    levels: masks by parameter name. requested_sparsity: fractions by parameter name.
-    previous: weights at the last prune, for criteria that read them. last_scores: of removed weights, for
-    schedules that bring them back.
+    levels: masks by parameter name. requested_sparsity: fractions by parameter name. previous: weights at the last
+    prune, for criteria that read them. last_scores: scores of removed weights, for schedules that bring them back.
     """
 
     levels: tuple[dict[str, Mask], ...] = ()
@@ -67,7 +66,7 @@ class Memory:
         )
 
     def give(self, pruner: Pruner) -> None:
-        """Put a fresh pruner of the same layers where this one was; the weights are not touched."""
+        """Set a new pruner of the same layers to this memory, without changing any weight."""
         for masks in self.levels:
             pruner.set_mask(masks)
         pruner.requested_sparsity = {**pruner.requested_sparsity, **self.requested_sparsity}
@@ -78,7 +77,7 @@ class Memory:
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """A state as it is in memory. history: see `history.json` of a stored one."""
+    """A state in memory. history: the content of `history.json`."""
 
     snapshot: Snapshot
     memory: Memory
@@ -86,7 +85,7 @@ class State:
 
 
 class States:
-    """The states of a storage that were made under one fingerprint: bytes are equal only within one."""
+    """The states of a storage with one fingerprint; bytes are only equal between equal fingerprints."""
 
     def __init__(self, store: Store, fingerprint: Mapping[str, Any]) -> None:
         self.store, self.fingerprint = store, dict(fingerprint)
@@ -94,16 +93,16 @@ class States:
         self.set_aside: list[str] = []
         self.token = uuid.uuid4().hex[:8]
 
-    def look(self, keys: Collection[str]) -> None:
-        """See which of these keys there is something of, once: `has` answers from it."""
+    def refresh(self, keys: Collection[str]) -> None:
+        """Look up once which of these keys have a folder; `has` then answers from memory."""
         self.known = self.store.present(STATES, keys)
 
     def has(self, key: str, complete: bool = True) -> bool:
-        """Whether the state is stored whole."""
+        """Whether the state is stored and, with `complete`, training can continue from it."""
         return key in self.known and self.find(key, complete) is not None
 
     def find(self, key: str, complete: bool = True) -> Sealed | None:
-        """The folder of a state; None where there is none (a damaged one is set aside, and told in `set_aside`)."""
+        """The folder of a state, or None. A damaged one is moved to quarantine and noted in `set_aside`."""
         try:
             folder = self.store.find(self.path(key))
         except Damaged as damage:
@@ -115,32 +114,32 @@ class States:
         return self.store.state(key, self.fingerprint)
 
     def seal(self, key: str, state: State, complete: bool = True, anew: bool = False) -> str:
-        """Store a state unless it is there, or in any case; returns its folder."""
+        """Store a state if it is not stored yet, or always with `anew`; returns its folder."""
         if anew or self.find(key, complete) is None:
             self._write(self.path(key), key, state, complete)
         self.known.add(key)
         return self.path(key)
 
     def seal_temporary(self, key: str, state: State) -> str:
-        """Store a state for a while; returns its folder, which `delete_temporary` takes away."""
+        """Store a temporary state; returns its folder, for `delete_temporary`."""
         path = f"{self.path(key)}{TEMPORARY}{self.token}"
         self._write(path, key, state, complete=True)
         return path
 
     def temporary(self, key: str) -> list[str]:
-        """Folders of the passing states of this key and fingerprint, whoever stored them."""
+        """Folders of the temporary states with this key and fingerprint, of all trials."""
         whose = self.path(key).rpartition("/")[2] + TEMPORARY
         names = self.store.folders(f"{STATES}/{key}") if key in self.known else []
         return [f"{STATES}/{key}/{name}" for name in names if name.startswith(whose)]
 
     def delete_temporary(self, path: str) -> None:
-        """Take a passing state away, and the folder of its key where that leaves nothing in it."""
+        """Delete a temporary state, and the folder of its key if that is then empty."""
         self.store.delete_folder(path)
-        with contextlib.suppress(OSError):  # there are others in it, or it is an object store, without empty folders
+        with contextlib.suppress(OSError):  # it is not empty, or this is an object store, which has no empty folders
             os.rmdir(f"{self.store.root}/{path.rpartition('/')[0]}")
 
     def load(self, key: str, like: Snapshot) -> State | None:
-        """A complete state; None where there is none or it is damaged. like: a snapshot of the same model."""
+        """Read a complete state; None if it is missing or damaged. like: a snapshot of the same model."""
         for path in (self.path(key), *self.temporary(key)):
             try:
                 folder = self.store.find(path)
@@ -148,12 +147,12 @@ class States:
                     return self._read(folder, like)
             except Damaged as damage:
                 self._put_aside(damage)
-            except FileNotFoundError:  # a passing state whose trial has gone on
+            except FileNotFoundError:  # a temporary state whose trial has just deleted it
                 continue
         return None
 
     def is_sound(self, key: str) -> bool:
-        """Whether every byte of a stored state is that of its manifest; a damaged one is set aside."""
+        """Whether all bytes of a stored state match its manifest; a damaged one is moved to quarantine."""
         folder = self.find(key, complete=False)
         try:
             for name in folder.manifest["files"] if folder is not None else ():
@@ -199,7 +198,7 @@ class States:
 
 
 def size_of(state: State) -> int:
-    """Bytes of a state's tensors, as they are stored."""
+    """Size in bytes of a state's tensors when stored."""
     tensors = [*state.snapshot.weights.values(), *_training(state).values()]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 

@@ -61,7 +61,7 @@ class TrialLifecycle:
         """Train what is left, if anything is."""
         rewinds = {self.rewind_key} if self.rewind_key is not None else set()
         epochs = {key for *_, key in self._epochs(len(self.chain))}
-        self.states.look({*self.referred_to.values(), *rewinds, *epochs})
+        self.states.refresh({*self.referred_to.values(), *rewinds, *epochs})
         self._seal_initial()
         if can_record(self.states.store, self.identity):
             there = {key for key in self.referred_to.values() if self.states.has(key, False)}
