@@ -242,7 +242,7 @@ def test_a_cache_that_cannot_be_written_costs_time_only(
 ) -> None:
     make_tree("mnist", tmp_path)
     cache.write_text("a file where the folder should be")
-    with pytest.warns(UserWarning, match="not kept.*LTH_CACHE"):
+    with pytest.warns(UserWarning, match="not cached.*LTH_CACHE"):
         assert sizes(mnist(tmp_path, 0)) == [28, 2, 10]
     cache.unlink()
 
@@ -288,7 +288,7 @@ def test_without_a_root_fastai_downloads(name: str, tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(external, "untar_data", offline)
     with pytest.raises(
-        UserError, match=r"download failed \(OSError: Name .*\); give --data-root DIR .*layout"
+        UserError, match=r"download failed \(OSError: Name .*\); pass --data-root DIR .*layout"
     ) as caught:
         LOADERS[name](None, 0)
     assert LAYOUTS[name].tree in str(caught.value)

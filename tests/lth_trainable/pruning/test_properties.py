@@ -114,7 +114,7 @@ def test_a_large_layer_agrees_with_a_stable_sort() -> None:
 @given(scores=arrays(elements=st.floats(width=32)), sparsity=SPARSITIES, context=st.sampled_from(["local", "global"]))
 def test_nan_is_refused_and_nothing_else_is(scores: np.ndarray, sparsity: Fraction, context: str) -> None:
     if np.isnan(scores).any():
-        with pytest.raises(UserError, match="w: NaN"):
+        with pytest.raises(UserError, match="w: found NaN"):
             prune({"w": scores}, sparsity, context=context)
     else:
         prune({"w": scores}, sparsity, context=context)

@@ -115,7 +115,7 @@ def test_zeros_are_the_mask_of_a_plain_state_dict(tmp_path: Path) -> None:
     one, other, nested = (read(tmp_path / name) for name in ("a.pt", "a.safetensors", "b.pth"))
     assert_ticket(one, weights, masks)
     assert one.masked and one.digest == other.digest == nested.digest
-    assert nested.notes == ("of b.pth the entry state_dict", "module. taken from before its names")
+    assert nested.notes == ("the entry state_dict of b.pth", "prefix module. removed from its names")
     assert str(one.id()) == f"{one.digest}-masked" and str(one.id(2)) == f"{one.digest}-masked-e2"
 
 
@@ -185,7 +185,7 @@ def test_a_level_of_open_lth_with_its_dense_start_from_level_0(tmp_path: Path) -
     assert found.epoch == 2 and not found.masked and found.digest == read(level / "main").digest
     assert "start of OpenLTH's level_3, of iteration 109, within epoch 2" in found.notes[0]
     assert "weights outside the mask from its level_0" in found.notes[0]
-    assert found.notes[1].startswith("its names by their shapes: fc_layers.0.weight is 1.weight, ")
+    assert found.notes[1].startswith("tensors matched by their shapes: fc_layers.0.weight is 1.weight, ")
     shutil.rmtree(level.parent / "level_0")
     alone = read(level)
     assert alone.masked and all(np.array_equal(alone.masks[name], mask) for name, mask in found.masks.items())
@@ -254,7 +254,7 @@ def as_it_is(weights: dict[str, Tensor]) -> None:
         (of_another_width, "1 of another shape (1.weight 300×784, there 300×64)"),
         (with_nan, "t.pt, 3.bias: found 'NaN or infinite weights'"),
         (collapsed, "t.pt, 3.weight: found 'no weight left'; expected at least one in every layer"),
-        (with_a_mask_of_biases, "t.pt, mask of 1.bias: found 'zeros'; expected zeros in weights of convolutions"),
+        (with_a_mask_of_biases, "t.pt, mask of 1.bias: found 'zeros'; expected zeros only in weights of convolutions"),
         (with_a_soft_mask, "t.pt, mask of 1.weight: found 'values between'"),
         (with_a_mask_of_another_shape, "t.pt, mask of 1.weight: found '64×300'; expected the shape of 1.weight"),
         (as_it_is, "t.pt: found no zeros in its masks; expected a ticket"),
@@ -281,7 +281,7 @@ def test_what_is_no_ticket_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "text.pt").write_text("hello\n")  # 'h' is an opcode of pickle
     (tmp_path / "folder").mkdir()
     for name, message in (
-        ("text.pt", "is no file that torch.save wrote; expected a .safetensors or .pt file"),
+        ("text.pt", "is not a file of torch.save; expected a .safetensors or .pt file"),
         ("model.pt", "holds more than tensors, which would run"),
         ("two.pt", "found several: a, b; expected one state_dict"),
         ("list.pt", "found a list without one"),
