@@ -50,6 +50,12 @@ COMMANDS: dict[str, Command] = {
 }
 
 
+GEOMETRY_HELP = (
+    "Whether to compare masks of tickets (overlaps) and signs of weights (signs): auto (if there is little to read), "
+    "all (always) or none. Default: as last time, auto the first time."
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """Gather the results of a run again: rewrite its tables, verdicts and report, and print the verdicts.
@@ -68,9 +74,7 @@ class Options:
     """Why they are excluded. The reason is shown beside them."""
     include: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TRIAL ...")] = ()
     """Excluded trials to include again."""
-    geometry: Annotated[Geometry | None, tyro.conf.arg(metavar="auto|all|none")] = None
-    """Whether to compare masks of tickets (overlaps) and signs of weights (signs): auto (if there is little to
-    read), all (always) or none. Default: as last time, auto the first time."""
+    geometry: Annotated[Geometry | None, tyro.conf.arg(metavar="auto|all|none", help=GEOMETRY_HELP)] = None
 
 
 def main(argv: Sequence[str] | None = None) -> int:

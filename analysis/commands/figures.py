@@ -31,8 +31,7 @@ class Options:
     format: Annotated[Format, tyro.conf.arg(metavar="pdf|svg|png")] = "pdf"
     """pdf and svg: vector graphics with a transparent background; png: 200 dpi, with the background of the theme."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder for the files; it is created if needed, and files with the same names are replaced. Default: NAME-figures
-    in the working folder."""
+    """Folder for the files, created if needed; files are overwritten. Default: NAME-figures in the working folder."""
     theme: Annotated[Theme, tyro.conf.arg(metavar="light|dark")] = "light"
     """Colours for a white page or a dark slide."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False

@@ -14,6 +14,11 @@ from analysis.export.archive import pack
 from analysis.text import human_bytes, plural
 from lth_trainable.errors import OK
 
+TICKETS_HELP = (
+    "Tickets to include with their weights. best: the sparsest tickets that match the dense network, one per seed (if "
+    "none match: those with the best difference). NAME: a trial, or a group of trials (a name without the seed)."
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -26,9 +31,7 @@ class Options:
     """The folder of a run, such as runs/digits, or its URI."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """The archive; an existing one is replaced. Default: the run's name and .tar.gz, in the working folder."""
-    tickets: Annotated[tuple[str, ...], tyro.conf.arg(metavar="best|all|none|NAME ...")] = ("best",)
-    """Tickets to include with their weights. best: the sparsest tickets that match the dense network, one per seed (if
-    none match: those with the best difference). NAME: a trial, or a group of trials (a name without the seed)."""
+    tickets: Annotated[tuple[str, ...], tyro.conf.arg(metavar="best|all|none|NAME ...", help=TICKETS_HELP)] = ("best",)
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object instead: archive, bytes, tickets, why."""
 

@@ -16,6 +16,7 @@ import numpy as np
 from analysis.labels import SEEDS
 from analysis.stats.paired import Values
 from analysis.tables.schema import SPEC_FIELDS, Row
+from analysis.text import number_of
 
 TICKET, BASELINE = "ticket", "baseline"  # roles of a group
 CENSORED = {"early_stop_iteration": "early_stop_censored"}  # column -> column that is true if it is a lower bound
@@ -87,7 +88,7 @@ class Pairs:
         for seed, reason in sorted(self.broken.items()):
             by_reason[reason].append(seed)
         listed = [
-            f"{reason} (seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))})"
+            f"{reason} ({number_of(len(seeds), 'seed')} {', '.join(map(str, seeds))})"
             for reason, seeds in by_reason.items()
         ]
         return "; ".join(listed) or None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from analysis.text import number_of
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reason:
@@ -57,7 +59,8 @@ def _undecided(reason: Reason) -> str:
     if reason.first_look is not None:
         return f"the first look is at {reason.first_look} seeds, and its trials are not complete"
     if reason.n_pairs < reason.min_pairs:
-        lack = f"{_count(reason.n_unpaired, 'planned seed')} lack{'s' * (reason.n_unpaired == 1)} a finished pair"
+        n = reason.n_unpaired
+        lack = f"{n} {number_of(n, 'planned seed lacks', 'planned seeds lack')} a finished pair"
         broken = f"; {lack}" if reason.n_unpaired else ""
         return f"needs at least {reason.min_pairs} seeds, has {reason.n_pairs}{broken}"
     if reason.stopped_at is not None:
@@ -94,7 +97,3 @@ def _p(reason: Reason) -> str:
     assert reason.p is not None
     text = "p < 0.001" if reason.p < 0.001 else f"p = {reason.p:.3f}"
     return f"{text}, {reason.correction}" if reason.correction else text
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}{'s' * (n != 1)}"
