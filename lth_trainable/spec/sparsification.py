@@ -43,7 +43,7 @@ def check_levels(draft: Draft) -> None:
             "reset_end",
             True,
             "False",
-            f"{draft.retrain} rewinds no weights, which a supermask needs",
+            f"{draft.retrain} has no rewind weights, which a supermask needs",
         )
     else:
         draft.drop("rewind_epoch", "rewind_step", "rewind_optimizer")
@@ -114,8 +114,8 @@ def _snap_to_rung(draft: Draft) -> None:
     snapped = float(round(rung * 100, 2))
     if abs(rung - asked) > RUNG_TOLERANCE:
         note = (
-            f"sparsity {draft.target_sparsity_pct:g} % is not on the ladder of {draft.prune_rate_pct:g} % per level; "
-            f"taken as its next rung, {snapped:g} % (level {levels})"
+            f"sparsity {draft.target_sparsity_pct:g} % is between rungs of {draft.prune_rate_pct:g} % per level; "
+            f"taken as the next rung, {snapped:g} % (level {levels})"
         )
         draft.notes.append(note)
     draft.target_sparsity_pct = snapped

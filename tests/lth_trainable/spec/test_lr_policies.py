@@ -171,5 +171,5 @@ def test_drops_are_read() -> None:
     "text", ["", "half", "0.5,", "0.75,0.5", "0.5,0.5", "0,0.5", "0.5,1", "-0.1,0.5", "nan", "0.5;1"]
 )
 def test_bad_drops_are_refused(text: str) -> None:
-    with pytest.raises(UserError, match=r"lr_drops: found .*; expected increasing parts"):
+    with pytest.raises(UserError, match=r"lr_drops: found .*; expected increasing fractions"):
         parse_drops(text)
