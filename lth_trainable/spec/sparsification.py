@@ -109,10 +109,10 @@ def _set_retrain(draft: Draft, valid: tuple[str, ...], default: str) -> None:
 
 def _snap_to_rung(draft: Draft) -> None:
     """Move the target to the next sparsity that this prune rate reaches at a level; a note says so."""
-    asked, levels = fraction(draft.target_sparsity_pct), n_levels(draft.prune_rate_pct, draft.target_sparsity_pct)
+    requested, levels = fraction(draft.target_sparsity_pct), n_levels(draft.prune_rate_pct, draft.target_sparsity_pct)
     rung = rungs(draft.prune_rate_pct, levels)[-1]
     snapped = float(round(rung * 100, 2))
-    if abs(rung - asked) > RUNG_TOLERANCE:
+    if abs(rung - requested) > RUNG_TOLERANCE:
         note = (
             f"sparsity {draft.target_sparsity_pct:g} % is between rungs of {draft.prune_rate_pct:g} % per level; "
             f"taken as the next rung, {snapped:g} % (level {levels})"

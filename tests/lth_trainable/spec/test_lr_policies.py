@@ -36,7 +36,7 @@ def test_one_cycle_is_fastais_scheduler_at_every_step(total: int, momentum: floa
 
 
 class _Hypers(Callback):
-    """What the optimiser holds when it steps."""
+    """Records the hyperparameters of the optimiser at each step."""
 
     def before_step(self) -> None:
         hyper = self.learn.opt.hypers[-1]
