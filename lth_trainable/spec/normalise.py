@@ -1,7 +1,7 @@
-"""What makes a `TrialSpec` valid, and what it sets to None because it does not act. Pure; no torch.
+"""Validation of the values of a `TrialSpec`, and their canonical form. Pure; needs no torch.
 
-The `__post_init__` of a spec writes what `normalise` returns. Checks come in the order in which a person would want to
-hear of them.
+In the canonical form defaults are resolved and fields without effect are None. The first mistake found is the one
+reported, so checks are ordered by what a user would want to hear of first.
 """
 
 from __future__ import annotations
@@ -40,22 +40,25 @@ _SPARSE_FIELDS = (
     "target_sparsity_pct", "granularity", "context", "criterion", "schedule", "prune_rate_pct", "prune_steps",
     "output_prune_rate_pct", "start_pct", "end_pct", "retrain", "rewind_epoch", "rewind_step", "rewind_optimizer",
 )  # fmt: skip
-# How the fields of a sparsification stand where its result is given: single weights, counted over all layers together.
+# Values of the sparsification fields for an imported ticket: single weights, counted over all layers together.
 IMPORTED_FIELDS = {
     "granularity": "weight", "context": "global", "criterion": None, "schedule": None, "prune_rate_pct": None,
     "prune_steps": None, "output_prune_rate_pct": None, "start_pct": None, "end_pct": None,
     "retrain": "weight_rewinding", "rewind_optimizer": None,
 }  # fmt: skip
 _OPTIONAL: tuple[tuple[str, Callable[[float], bool], str], ...] = (
-    ("start_pct", lambda v: 0 <= v < 1, "a part of the fit in [0, 1), such as 0.25"),
-    ("end_pct", lambda v: 0 <= v <= 1, "a part of the fit in [0, 1]"),
-    ("warmup_pct", lambda v: 0 <= v < 1, "a part of the training in [0, 1), such as 0.05"),
+    ("start_pct", lambda v: 0 <= v < 1, "a fraction of the fit in [0, 1), such as 0.25"),
+    ("end_pct", lambda v: 0 <= v <= 1, "a fraction of the fit in [0, 1]"),
+    ("warmup_pct", lambda v: 0 <= v < 1, "a fraction of the training in [0, 1), such as 0.05"),
     ("lr_drop_factor", lambda v: 0 < v < 1, "a factor between 0 and 1, such as 0.1"),
-)  # checked also where they do not act, so that a mistake is not passed over
+)  # checked even if they have no effect, so that no mistake goes unnoticed
 
 
 def normalise(values: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The canonical values of all fields of a spec, and notes on what was changed. Raises `UserError`."""
+    """Validate the values of all fields of a spec. Returns them in canonical form, with notes on what was changed.
+
+    Raises `UserError` for values that could not run.
+    """
     draft = Draft(**values, notes=[])
     _normalise(draft)
     return {name: getattr(draft, name) for name in values}, tuple(draft.notes)
@@ -71,9 +74,9 @@ def _normalise(draft: Draft) -> None:
         _make_dense(draft)
         return
     if draft.width_pct is not None:
-        raise bad_value("width_pct", draft.width_pct, f"None with control {draft.control}", "it is of dense networks")
+        raise bad_value("width_pct", draft.width_pct, f"None with control {draft.control}", "it is for dense networks")
     check_sparsity("sparsity", draft.target_sparsity_pct)
-    draft.number("target_sparsity_pct", lambda v: 0 < v < 100, "per cent")
+    draft.number("target_sparsity_pct", lambda v: 0 < v < 100, "percent")
     if draft.ticket is not None:
         _make_imported(draft)
     else:
@@ -118,7 +121,7 @@ def _check_common(draft: Draft) -> None:
     if draft.output_prune_rate_pct is not None:
         check_sparsity("output_prune_rate", draft.output_prune_rate_pct)
     if draft.width_pct is not None:
-        draft.number("width_pct", lambda v: 0 < v < 100, "per cent of the network's own width, less than 100")
+        draft.number("width_pct", lambda v: 0 < v < 100, "percent of the network's own width, less than 100")
 
 
 def _make_dense(draft: Draft) -> None:
@@ -128,25 +131,24 @@ def _make_dense(draft: Draft) -> None:
 
 
 def _check_ticket(draft: Draft) -> None:
-    """Raise `UserError` where the spec's ticket is none, or its weights are of no epoch before the last."""
-    given = parse_ticket(str(draft.ticket))
-    if given.epoch >= draft.epochs:
+    """Raise `UserError` unless the text names a ticket and its weights are from an epoch before the last."""
+    if parse_ticket(str(draft.ticket)).epoch >= draft.epochs:
         raise bad_value(
-            "ticket", str(draft.ticket), f"weights of an epoch before the last ({draft.epochs})",
-            "training starts at their epoch, and none would be left; --rewind-epoch 0 trains all of them",
+            "ticket", str(draft.ticket), f"weights from an epoch before the last ({draft.epochs})",
+            "training starts at that epoch, so no epoch would be left; --rewind-epoch 0 trains all epochs",
         )  # fmt: skip
 
 
 def _make_imported(draft: Draft) -> None:
-    """Bring a spec with a ticket to its canonical form, in place: nothing of how a ticket is found acts.
+    """The fields of an imported ticket: those that say how a ticket is found have no effect.
 
-    Raises `UserError` for what asks for it all the same.
+    Raises `UserError` for values that would need them.
     """
     for name, valid, why in (
-        ("schedule", (None, "imp"), "its mask is given"),  # imp: the field's default
-        ("retrain", ("weight_rewinding", "auto"), "it is trained from the weights that are given"),
-        ("reset_end", (False,), "it is trained"),
-        ("rewind_step", (None,), "it starts at an epoch"),
+        ("schedule", (None, "imp"), "its mask is imported"),  # imp: the field's default
+        ("retrain", ("weight_rewinding", "auto"), "it is trained from the imported weights"),
+        ("reset_end", (False,), "it is always trained"),
+        ("rewind_step", (None,), "it starts at an epoch, not at an iteration"),
     ):
         if getattr(draft, name) not in valid:
             raise bad_value(name, getattr(draft, name), f"{valid[0]} with an imported ticket", why)
@@ -156,16 +158,16 @@ def _make_imported(draft: Draft) -> None:
 
 
 def _check_restarts(draft: Draft) -> None:
-    """Rewinds under an all-ones mask that bring back all that was there make the dense run, which is what this is."""
+    """Check a dense network with the ticket's rewinds. If these change nothing, it is the plain dense network."""
     if draft.reset_end:
         raise bad_value(
-            "control", draft.control, "a ticket that is trained", "a supermask trains nothing after its end"
+            "control", draft.control, "a ticket that is trained", "a supermask is not trained after its rewind"
         )
     brings_all_back = draft.rewind_optimizer is None or draft.rewind_epoch == 0
     if draft.retrain == "none" or (draft.retrain == "weight_rewinding" and brings_all_back):
-        why = "nothing is rewound" if draft.retrain == "none" else "everything that a rewind brings back was there"
+        why = "nothing is rewound" if draft.retrain == "none" else "its rewinds restore the state that is there already"
         whose = draft.schedule or "an imported ticket"
-        note = f"dense_restarts of {whose} is the dense network of T epochs, and is taken as that: {why}"
+        note = f"dense_restarts of {whose} is the same as the dense network of T epochs and is taken as that: {why}"
         _make_dense(draft)
         draft.notes.append(note)
 
@@ -180,28 +182,28 @@ def _check_control(draft: Draft) -> None:
         others = " or ".join(name for name, c in CONTROLS.items() if c.starts_over)
         raise bad_value(
             "control", draft.control, "a ticket that is rewound (retrain weight_rewinding or tutorial)",
-            f"with retrain {draft.retrain} it starts from weights that are zero outside its own mask; take {others}",
+            f"with retrain {draft.retrain} it starts from weights that are zero outside its own mask; choose {others}",
         )  # fmt: skip
     if draft.ticket is not None and parse_ticket(draft.ticket).masked and not control.starts_over:
         raise bad_value(
-            "control", draft.control, "a ticket whose file has the weights outside its mask too",
-            "the control keeps weights that are zero there; take reinit or random_sparse",
+            "control", draft.control, "a ticket whose file also has the weights outside its mask",
+            "they are zero here, and the control would train from them; choose reinit or random_sparse",
         )  # fmt: skip
     if family_of(draft.schedule, draft.control) == "fit" and _falls(draft):
         raise bad_value(
-            "control", draft.control, "a schedule whose sparsity does not fall",
-            f"{draft.schedule} ends with weights that came back, so its last mask is not a ticket's",
+            "control", draft.control, "a schedule whose sparsity never falls",
+            f"{draft.schedule} ends with pruned weights back in the network, so its last mask is not that of a ticket",
         )  # fmt: skip
 
 
 def _falls(draft: Draft) -> bool:
-    """Whether weights return at a later prune."""
+    """Whether the sparsity falls at a later prune, so that pruned weights return."""
     events = prune_events(draft.schedule_of_fit(), draft.epochs, draft.target_sparsity_pct)
     return any(after.sparsity < before.sparsity for before, after in itertools.pairwise(events))
 
 
 def _check_lr_policy(draft: Draft) -> None:
-    """Settings of the learning-rate policy: its own defaults where none are given, None where they do not act."""
+    """Set what the learning-rate policy leaves open: its defaults, and None for settings that it does not use."""
     policy = LR_POLICIES[draft.lr_policy]
     if draft.lr_drops is not None:
         parse_drops(draft.lr_drops)
@@ -212,7 +214,7 @@ def _check_lr_policy(draft: Draft) -> None:
 
 
 def _read_rewind_epoch(draft: Draft) -> None:
-    """ "500it" is an iteration: it goes to `rewind_step`, and `rewind_epoch` is None."""
+    """Read a rewind point in text. An iteration such as "500it" moves to `rewind_step`; `rewind_epoch` becomes None."""
     if isinstance(draft.rewind_epoch, str):
         point = RewindPoint.parse(draft.rewind_epoch)
         draft.rewind_epoch = point.epoch

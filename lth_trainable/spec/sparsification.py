@@ -1,4 +1,4 @@
-"""Checks of the fields that say how a ticket is found, by the kind of its schedule. Pure; no torch."""
+"""Validation of the fields that say how a ticket is found, for each family of schedules. Pure; needs no torch."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from lth_trainable.spec.values import (
 
 
 def check_levels(draft: Draft) -> None:
+    """Validate a ticket of imp or omp, which prune between fits."""
     draft.drop("start_pct", "end_pct", "prune_steps")
     _set_retrain(draft, LEVEL_RETRAINS, "weight_rewinding")
     if draft.schedule == "imp":
         check_sparsity("prune_rate", draft.prune_rate_pct)
-        draft.number("prune_rate_pct", lambda v: 0 < v < 100, "per cent")
+        draft.number("prune_rate_pct", lambda v: 0 < v < 100, "percent")
         _check_output_rate(draft)
         _snap_to_rung(draft)
     else:
@@ -39,7 +40,10 @@ def check_levels(draft: Draft) -> None:
             draft.drop("rewind_optimizer")
     elif draft.reset_end:
         raise bad_value(
-            "reset_end", True, "False", f"{draft.retrain} has no rewind weights that a supermask could end with"
+            "reset_end",
+            True,
+            "False",
+            f"{draft.retrain} has no rewind weights, which a supermask needs",
         )
     else:
         draft.drop("rewind_epoch", "rewind_step", "rewind_optimizer")
@@ -49,15 +53,16 @@ def _check_output_rate(draft: Draft) -> None:
     if draft.output_prune_rate_pct == draft.prune_rate_pct:
         draft.drop("output_prune_rate_pct")
     if draft.output_prune_rate_pct is not None:
-        draft.number("output_prune_rate_pct", lambda v: 0 < v < 100, "per cent")
+        draft.number("output_prune_rate_pct", lambda v: 0 < v < 100, "percent")
         if draft.context != "local":
             raise bad_value(
                 "output_prune_rate", draft.output_prune_rate_pct, "the context local",
-                "with context global all layers are ranked together, and no layer has a rate of its own",
+                "the context global ranks all layers together, so no layer can have its own rate",
             )  # fmt: skip
 
 
 def check_fit(draft: Draft) -> None:
+    """Validate a ticket of a schedule that prunes within one fit."""
     draft.drop("prune_rate_pct", "output_prune_rate_pct", "rewind_optimizer")
     rule = rule_of(draft.schedule)
     if draft.schedule == "iterative":
@@ -74,7 +79,7 @@ def check_fit(draft: Draft) -> None:
     elif draft.rewind_step is not None:
         raise bad_value(
             "rewind_epoch", str(RewindPoint(iteration=draft.rewind_step)), f"an epoch with schedule {draft.schedule}",
-            "within one fit prunes and resets fall on epochs; imp and omp rewind to an iteration",
+            "within one fit, weights are pruned and reset between epochs; only imp and omp can rewind to an iteration",
         )  # fmt: skip
     else:
         _check_rewind(draft, first, "the first prune")
@@ -82,7 +87,7 @@ def check_fit(draft: Draft) -> None:
 
 def _check_rewind(draft: Draft, first_prune: int, event: str) -> None:
     if draft.rewind_step is not None:
-        return  # how many iterations there are is known with the data: `segments` checks
+        return  # `segments` checks it: the number of iterations depends on the data
     k = draft.rewind_epoch
     if isinstance(k, bool) or not isinstance(k, int) or k < 0:
         raise bad_value("rewind_epoch", k, "a whole epoch number, 0 or more (0: initialisation)")
@@ -91,7 +96,7 @@ def _check_rewind(draft: Draft, first_prune: int, event: str) -> None:
             "rewind_epoch",
             k,
             f"an epoch up to {event} of schedule {draft.schedule} (epoch {first_prune})",
-            "weights can only be rewound to an epoch that the dense network has trained",
+            "weights can only be rewound to a point at which the network is still dense",
         )
 
 
@@ -103,12 +108,13 @@ def _set_retrain(draft: Draft, valid: tuple[str, ...], default: str) -> None:
 
 
 def _snap_to_rung(draft: Draft) -> None:
-    asked, levels = fraction(draft.target_sparsity_pct), n_levels(draft.prune_rate_pct, draft.target_sparsity_pct)
+    """Move the target to the next sparsity that this prune rate reaches at a level; a note says so."""
+    requested, levels = fraction(draft.target_sparsity_pct), n_levels(draft.prune_rate_pct, draft.target_sparsity_pct)
     rung = rungs(draft.prune_rate_pct, levels)[-1]
     snapped = float(round(rung * 100, 2))
-    if abs(rung - asked) > RUNG_TOLERANCE:
+    if abs(rung - requested) > RUNG_TOLERANCE:
         note = (
-            f"sparsity {draft.target_sparsity_pct:g} % is between rungs of {draft.prune_rate_pct:g} % a level; "
+            f"sparsity {draft.target_sparsity_pct:g} % is between rungs of {draft.prune_rate_pct:g} % per level; "
             f"taken as the next rung, {snapped:g} % (level {levels})"
         )
         draft.notes.append(note)

@@ -383,7 +383,7 @@ def test_status_line_of_an_empty_run(tmp_path: Path) -> None:
 def test_labels_tell_apart_and_no_more() -> None:
     names = [f"digits-lenet_300_100-{rest}" for rest in ("imp-r0", "imp-r1", "agp", "imp-r0-p20-global")]
     assert list(labels.short_labels(names).values()) == [
-        "IMP, rewind epoch 0", "IMP, rewind epoch 1", "AGP", "IMP, rewind epoch 0, 20 % a level, global",
+        "IMP, rewind epoch 0", "IMP, rewind epoch 1", "AGP", "IMP, rewind epoch 0, 20 % per level, global",
     ]  # fmt: skip
     assert labels.short_labels(names[:2]) == {names[0]: "rewind epoch 0", names[1]: "rewind epoch 1"}
     assert labels.short_labels(names[:1]) == {names[0]: "IMP, rewind epoch 0"}

@@ -36,7 +36,7 @@ def test_one_cycle_is_fastais_scheduler_at_every_step(total: int, momentum: floa
 
 
 class _Hypers(Callback):
-    """What the optimiser holds when it steps."""
+    """Records the hyperparameters of the optimiser at each step."""
 
     def before_step(self) -> None:
         hyper = self.learn.opt.hypers[-1]
@@ -171,5 +171,5 @@ def test_drops_are_read() -> None:
     "text", ["", "half", "0.5,", "0.75,0.5", "0.5,0.5", "0,0.5", "0.5,1", "-0.1,0.5", "nan", "0.5;1"]
 )
 def test_bad_drops_are_refused(text: str) -> None:
-    with pytest.raises(UserError, match=r"lr_drops: found .*; expected increasing parts"):
+    with pytest.raises(UserError, match=r"lr_drops: found .*; expected increasing fractions"):
         parse_drops(text)

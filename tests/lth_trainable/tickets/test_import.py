@@ -84,8 +84,8 @@ def test_keys_have_the_ticket_where_the_weights_come_from_it_and_the_seed_always
     ("fields", "message"),
     [
         ({"ticket": "mine"}, "ticket: found 'mine'"),
-        ({"ticket": f"{DIGEST}-e20"}, "none would be left"),
-        ({"schedule": "omp"}, "expected None with an imported ticket; its mask is given"),
+        ({"ticket": f"{DIGEST}-e20"}, "no epoch would be left"),
+        ({"schedule": "omp"}, "expected None with an imported ticket; its mask is imported"),
         ({"retrain": "lr_rewinding"}, "expected weight_rewinding with an imported ticket"),
         ({"reset_end": True}, "expected False with an imported ticket"),
         ({"rewind_epoch": "500it"}, "it starts at an epoch"),

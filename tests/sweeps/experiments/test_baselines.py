@@ -102,7 +102,7 @@ def test_what_only_some_tickets_have_is_made_for_those_and_told() -> None:
     expanded = expand(sweep(axes=axes, controls=("random_mask", "reinit")))
     assert Counter(spec.control for spec in trials_of(expanded, "control")) == {"random_mask": 2, "reinit": 4}
     assert len(expanded.notes) == 1 and "random_mask: 2 of 4 tickets do not have it" in expanded.notes[0]
-    assert "take reinit or random_sparse" in expanded.notes[0]
+    assert "choose reinit or random_sparse" in expanded.notes[0]
     [note] = expand(sweep(axes=axes, controls=("all",))).notes
     some = "random_mask for 2 only, layerwise_shuffle for 2 only"
     assert note == f"controls all, of 4 tickets: {some}, sign_shuffle for none"
