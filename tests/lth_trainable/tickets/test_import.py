@@ -282,7 +282,7 @@ def test_what_is_no_ticket_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     for name, message in (
         ("text.pt", "is not a file of torch.save; expected a .safetensors or .pt file"),
-        ("model.pt", "holds more than tensors, which would run"),
+        ("model.pt", "holds more than tensors, and unpickling that could run any code"),
         ("two.pt", "found several: a, b; expected one state_dict"),
         ("list.pt", "found a list without one"),
         ("broken.pt", "is damaged, or holds more than tensors"),
