@@ -43,7 +43,7 @@ def main(
         sys.path.insert(0, os.getcwd())
     function = lookup("plug-in", plug_in, {})
     kind = kind or guess_kind(plug_in, function)
-    from lth_trainable.contracts import CONTRACTS, serialisable, what_breaks  # torch, only once the input is good
+    from lth_trainable.contracts import CONTRACTS, serialisable, what_breaks  # torch, once the input has been checked
 
     rooted = functools.wraps(function)(lambda _, split_seed: function(data_root, split_seed))
     print(f"{plug_in}, as a {kind}:", flush=True)

@@ -1,8 +1,8 @@
-"""Instability analysis: copies of one network trained on under different SGD noise, and the straight line between them.
+"""Instability analysis: copies of one network trained with different SGD noise, and the errors on the line between.
 
-Frankle et al., arXiv 1912.05671, section 2: from the weights of the rewind point, under one mask, two copies are
-trained with different orders of the data (augmentation and dropout too). Where the error stays low all the way from one
-to the other, they have come to the same linearly connected minimum: the network is stable to SGD noise from there on.
+Frankle et al., arXiv 1912.05671, section 2: two copies are trained from the weights of the rewind point, under one
+mask, with different orders of the data, augmentation and dropout. If the error stays low on the straight line between
+them, they are in the same linearly connected minimum: from that point on, the network is stable to SGD noise.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ BATCH_NORMS = ("raw", "recomputed")
 _AGAIN = "rerun the sweep's command"
 
 Tensors = Mapping[str, Tensor]
-Curves = dict[tuple[str, str], tuple[float, ...]]  # errors, per cent, by part and batch norm
+Curves = dict[tuple[str, str], tuple[float, ...]]  # errors in percent, by split and batch norm
 
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """Where copies of a network set out.
+    """The point from which copies of a network are trained.
 
-    spec: of the trial. origin: its network and data; its weights are scratch. point: every tensor there, and after the
-    first update the optimiser's state. masks: of the ticket, by parameter name; empty for the dense network. step:
-    updates before the point.
+    spec: of the trial. origin: its network and data; its weights may be overwritten. point: every tensor at this point
+    and, after the first update, the optimiser's state. masks: of the ticket, by parameter name; empty for the dense
+    network. step: number of updates before the point.
     """
 
     spec: TrialSpec
@@ -59,7 +59,7 @@ class Start:
 
 @dataclass(frozen=True, kw_only=True)
 class Copy:
-    """A trained copy: every tensor, and what a trial's end is measured by; both empty where it diverged."""
+    """A trained copy: its tensors and the evaluation of its final network; both are empty if it diverged."""
 
     tensors: Tensors
     evaluation: Mapping[str, Any]
@@ -80,10 +80,10 @@ def start_at(
     rewound_to: RewindPoint,
     masks: Mapping[str, Mask],
 ) -> Start:
-    """The start at the stored state `state`, made under this fingerprint.
+    """The start at a stored state.
 
-    rewound_to: its epoch or iteration. Raises `UserError` where the state is not stored, is
-    damaged, or holds too little to train on from.
+    state: its folder. fingerprint: under which it was made. rewound_to: its epoch or iteration. Raises `UserError` if
+    the state is missing, damaged, or not complete enough to continue from.
     """
     origin = Trial(spec, data, execution, None)
     step = rewound_to.updates_before(origin.steps_per_epoch)
@@ -92,10 +92,10 @@ def start_at(
 
 
 def train_copy(start: Start, order_seed: int) -> Copy:
-    """Train on from the start to the end of the trial's epochs, all SGD noise drawn from `order_seed`.
+    """Train a copy from the start to the end of the trial's epochs, with all SGD noise drawn from `order_seed`.
 
-    Learning rate, momentum and the numbers of the epochs are those of the trial. With the trial's own seed (and no
-    order seed apart) the copy is the trial itself, bit for bit.
+    Learning rate, momentum and epoch numbers are those of the trial. With the trial's own seed (and no separate order
+    seed) the copy equals the trial, bit for bit.
     """
     spec = replace(start.spec, control="dense", seed=order_seed, order_seed=None, validate_every=None)
     trial = Trial(spec, start.data, start.execution, None)
@@ -112,12 +112,12 @@ def train_copy(start: Start, order_seed: int) -> Copy:
 
 
 def errors_between(start: Start, a: Tensors, b: Tensors, n_points: int) -> Curves:
-    """Errors, per cent, of `n_points` networks evenly spaced on the straight line from a to b, both included.
+    """Errors in percent of `n_points` evenly spaced networks on the straight line from a to b, ends included.
 
-    Every tensor is interpolated: weights, norms' affine weights, and BatchNorm's running statistics ("raw"). For
-    "recomputed" these are gathered anew on training data, in one order for all networks and without augmentation
-    (`supermask.recompute_batchnorm`); a network without them has equal curves. The mask is the same at both ends, so
-    what it removes is zero on all the line.
+    Every tensor is interpolated: weights, affine weights of norms, and BatchNorm's running statistics ("raw"). For
+    "recomputed", the running statistics are computed again on training data, in one order for all networks and without
+    augmentation (`supermask.recompute_batchnorm`). Without BatchNorm both curves are equal. Both ends have the same
+    mask, so removed weights are zero on the whole line.
     """
     model, loss = start.origin.model, start.origin.learn.loss_func
     train = start.origin.dls.train.dataset
@@ -140,12 +140,12 @@ def errors_between(start: Start, a: Tensors, b: Tensors, n_points: int) -> Curve
 
 
 def alphas(n_points: int) -> tuple[float, ...]:
-    """Places on the line, 0 (all a) to 1 (all b)."""
+    """Positions on the line, from 0 (all a) to 1 (all b)."""
     return tuple(index / (n_points - 1) for index in range(n_points))
 
 
 def between(a: Tensors, b: Tensors, alpha: float) -> dict[str, Tensor]:
-    """(1 - alpha) a + alpha b, exactly a and b at the ends; of whole numbers (counters), those of the nearer end."""
+    """(1 - alpha) a + alpha b, exactly a and b at the ends; integers (counters) are those of the nearer end."""
     nearer = a if alpha < 0.5 else b
     return {
         name: torch.lerp(tensor, b[name], alpha) if tensor.is_floating_point() else nearer[name]
@@ -154,7 +154,7 @@ def between(a: Tensors, b: Tensors, alpha: float) -> dict[str, Tensor]:
 
 
 def pack_tensors(tensors: Tensors) -> bytes:
-    """As a safetensors file."""
+    """The tensors as the bytes of a safetensors file."""
     return save(row_major(tensors))
 
 
@@ -170,13 +170,13 @@ def _point(store: Store, path: str, fingerprint: Mapping[str, Any], origin: Tria
         content = {name: store.content(folder, name) for name in folder.manifest["files"]}
     except Damaged as damage:
         raise UserError(f"{damage}; {_AGAIN}") from damage
-    if step == 0:  # of an initialisation the store has the weights alone; there is no more to it
+    if step == 0:  # an initialisation is stored as weights alone, which is all there is
         initial = origin.initial_state(anew=origin.spec.starts_over).snapshot
         return initial.replaced({**initial.tensors, **load(content[WEIGHTS])})
     state = States(store, fingerprint).load(folder.manifest["key"], origin.initial)
     if state is None:
         raise UserError(
-            f"{path}: found weights alone, as --keep-states none leaves them; expected the optimiser's state too, to "
-            f"train on from; {_AGAIN} without --keep-states none, under another --name"
+            f"{path}: found only weights, as with --keep-states none; expected the optimiser's state too, to continue "
+            f"training; {_AGAIN} without --keep-states none, under another --name"
         )
     return state.snapshot
