@@ -206,7 +206,7 @@ def test_controls_and_baselines_are_those_that_the_file_has_weights_for(
         left_out = next(note for note in space.notes if note.startswith("baselines all"))
         for name in ("dense_stretched", "omp", "lr_rewinding", "fine_tuning"):
             assert f"{name} for none" in left_out
-    with pytest.raises(UserError, match=r"controls random_mask: .*whose file has the weights outside its mask too"):
+    with pytest.raises(UserError, match=r"controls random_mask: .*whose file also has the weights outside its mask"):
         expand(Sweep(name="a", claim="?", axes={"ticket": (str(masked.id()),), **point}, controls=("random_mask",)))
 
 
