@@ -102,23 +102,23 @@ def _rank(name: str, scores: Scores, axes: tuple[int, ...]) -> Scores:
 
 
 def _select(
-    parts: Sequence[Scores], sizes: Sequence[int], sparsity: Fraction, kept: Sequence[Mask] | None, regrow: bool
+    layers: Sequence[Scores], sizes: Sequence[int], sparsity: Fraction, kept: Sequence[Mask] | None, regrow: bool
 ) -> list[Mask]:
     """Flat masks of layers that are ranked together, within the bounds of an earlier mask.
 
-    parts: flat scores of each layer. sizes: weights in one group of each layer. If they differ, groups are removed
+    layers: flat scores of each layer. sizes: weights in one group of each layer. If they differ, groups are removed
     until the number of removed weights is nearest to `sparsity`. kept: the earlier mask. What it decided is not ranked
     again, so even infinite scores cannot undo it.
     """
     if len(set(sizes)) <= 1:  # groups of one size can be counted exactly
-        sizes = [1] * len(parts)
-    n_zeros = count_zeros(sum(part.size * size for part, size in zip(parts, sizes, strict=True)), sparsity)
+        sizes = [1] * len(layers)
+    n_zeros = count_zeros(sum(layer.size * size for layer, size in zip(layers, sizes, strict=True)), sparsity)
     if kept is None:
-        return _remove(parts, sizes, n_zeros)
+        return _remove(layers, sizes, n_zeros)
     removed = sum(int(k.size - np.count_nonzero(k)) * size for k, size in zip(kept, sizes, strict=True))
     grows = regrow and n_zeros < removed
     undecided = [~k if grows else k for k in kept]
-    candidates = [part[u] for part, u in zip(parts, undecided, strict=True)]
+    candidates = [layer[u] for layer, u in zip(layers, undecided, strict=True)]
     found = _remove(candidates, sizes, n_zeros if grows else max(0, n_zeros - removed))
     masks = [k.copy() for k in kept]
     for mask, u, f in zip(masks, undecided, found, strict=True):
@@ -126,57 +126,57 @@ def _select(
     return masks
 
 
-def _remove(parts: Sequence[Scores], sizes: Sequence[int], n_zeros: int) -> list[Mask]:
+def _remove(layers: Sequence[Scores], sizes: Sequence[int], n_zeros: int) -> list[Mask]:
     """Remove the lowest groups until `n_zeros` weights are removed, or the nearest number that groups allow."""
     if set(sizes) <= {1}:
-        return _keep_highest(parts, n_zeros)
-    order = np.argsort(np.concatenate(parts), kind="stable")
-    each = np.repeat(sizes, [part.size for part in parts])[order]
+        return _keep_highest(layers, n_zeros)
+    order = np.argsort(np.concatenate(layers), kind="stable")
+    each = np.repeat(sizes, [layer.size for layer in layers])[order]
     removed = np.concatenate([[0], np.cumsum(each)])
     mask = np.ones(order.size, bool)
     mask[order[: int(np.argmin(np.abs(removed - n_zeros)))]] = False
-    return _cut(mask, [part.size for part in parts])
+    return _cut(mask, [layer.size for layer in layers])
 
 
-def _keep_highest(parts: Sequence[Scores], n_zeros: int) -> list[Mask]:
-    """`keep_highest` of the concatenated parts, without concatenating them if they are large.
+def _keep_highest(layers: Sequence[Scores], n_zeros: int) -> list[Mask]:
+    """`keep_highest` of the concatenated layers, without concatenating them if they are large.
 
     A sample brackets the threshold, and only the scores within the bracket are ranked. If the bracket misses the
     threshold, all scores are ranked.
     """
-    n = sum(part.size for part in parts)
-    if not parts:
+    n = sum(layer.size for layer in layers)
+    if not layers:
         return []
     if n > _SMALL and 0 < n_zeros < n:
-        low, high = _bracket(parts, n, n_zeros)
-        masks = [part > high for part in parts]
-        within = [_between(part, low, mask) for part, mask in zip(parts, masks, strict=True)]
+        low, high = _bracket(layers, n, n_zeros)
+        masks = [layer > high for layer in layers]
+        within = [_between(layer, low, mask) for layer, mask in zip(layers, masks, strict=True)]
         counts = [index.size for index in within]
         n_below = n - sum(counts) - sum(int(np.count_nonzero(mask)) for mask in masks)
         if n_below <= n_zeros <= n_below + sum(counts):
-            undecided = np.concatenate([part[index] for part, index in zip(parts, within, strict=True)])
+            undecided = np.concatenate([layer[index] for layer, index in zip(layers, within, strict=True)])
             found = _cut(keep_highest(undecided, n_zeros - n_below), counts)
             for mask, index, f in zip(masks, within, found, strict=True):
                 mask[index] = f
             return masks
-    whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    return _cut(keep_highest(whole, n_zeros), [part.size for part in parts])
+    whole = layers[0] if len(layers) == 1 else np.concatenate(layers)
+    return _cut(keep_highest(whole, n_zeros), [layer.size for layer in layers])
 
 
-def _between(part: Scores, low: Any, above: Mask) -> npt.NDArray[np.intp]:
+def _between(layer: Scores, low: Any, above: Mask) -> npt.NDArray[np.intp]:
     """Indices of the scores that are at least `low` and not `above`."""
-    within = part >= low
+    within = layer >= low
     within ^= above
     return np.flatnonzero(within)
 
 
-def _bracket(parts: Sequence[Scores], n: int, n_zeros: int) -> tuple[Any, Any]:
+def _bracket(layers: Sequence[Scores], n: int, n_zeros: int) -> tuple[Any, Any]:
     """Two scores that bracket the threshold, by four standard errors of a sample.
 
     With about (3 n)^(2/3) samples, drawing and sorting them costs as much as ranking the scores within the bracket.
     """
     stride = max(1, round(n / (3 * n) ** (2 / 3))) | 1  # odd, so that it does not align with the shape of a layer
-    sample = np.concatenate([part[::stride] for part in parts])
+    sample = np.concatenate([layer[::stride] for layer in layers])
     share = n_zeros / n
     middle, margin = share * sample.size, 4 * math.sqrt(share * (1 - share) * sample.size) + 4
     first, last = math.floor(middle - margin), math.ceil(middle + margin)

@@ -113,9 +113,9 @@ class States:
     def path(self, key: str) -> str:
         return self.store.state(key, self.fingerprint)
 
-    def seal(self, key: str, state: State, complete: bool = True, anew: bool = False) -> str:
-        """Store a state if it is not stored yet, or always with `anew`; returns its folder."""
-        if anew or self.find(key, complete) is None:
+    def seal(self, key: str, state: State, complete: bool = True, overwrite: bool = False) -> str:
+        """Store a state if it is not stored yet, or always with `overwrite`; returns its folder."""
+        if overwrite or self.find(key, complete) is None:
             self._write(self.path(key), key, state, complete)
         self.known.add(key)
         return self.path(key)

@@ -168,15 +168,15 @@ def _read_export(path: Path) -> TicketFile:
         parts, provenance = about["parts"], about["provenance"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"--import-ticket {path}: {EXPORT} is unreadable ({error}); export the trial again") from error
-    part = next((part for part in ("rewind", "initial") if part in parts), None)
-    if part is None:
+    which = next((which for which in ("rewind", "initial") if which in parts), None)
+    if which is None:
         raise bad_value(
             "--import-ticket", str(path), "an export with rewind or initial weights", "it has only final weights"
         )
-    weights, _ = _load(_either(path / "dense" / part, path / part), "--import-ticket")
+    weights, _ = _load(_either(path / "dense" / which, path / which), "--import-ticket")
     masks, _ = _load(_either(path / "masks"), "--import-ticket") if about["masks"] else ({}, ())
     spec, data = provenance["spec"], provenance["data"]
-    point, notes = RewindPoint.of(spec.get("rewind_epoch"), spec.get("rewind_step")), [f"its {part} weights"]
+    point, notes = RewindPoint.of(spec.get("rewind_epoch"), spec.get("rewind_step")), [f"its {which} weights"]
     epoch = 0 if point is None else point.epoch_at(-(-data["n_train"] // spec["batch_size"]))
     if point is not None and point.iteration is not None:
         notes.append(f"of {point.in_words}, within epoch {epoch}, at whose beginning training starts here")
@@ -184,7 +184,7 @@ def _read_export(path: Path) -> TicketFile:
         source=path.name,
         weights=weights,
         masks=masks,
-        epoch=epoch if part == "rewind" else 0,
+        epoch=epoch if which == "rewind" else 0,
         notes=(", ".join(notes),),
     )
 

@@ -141,9 +141,9 @@ class _Graph:
 
     @contextlib.contextmanager
     def _captured(self, pool: Any) -> Iterator[None]:
-        here, apart = torch.cuda.current_stream(), _stream_apart(torch.cuda.current_device())
-        apart.wait_stream(here)
-        with torch.cuda.stream(apart), _no_collection():
+        here, side_stream = torch.cuda.current_stream(), _side_stream(torch.cuda.current_device())
+        side_stream.wait_stream(here)
+        with torch.cuda.stream(side_stream), _no_collection():
             try:
                 self.graph.capture_begin(pool=pool, capture_error_mode="thread_local")
                 yield
@@ -153,11 +153,11 @@ class _Graph:
                 _free_random_stream(torch.cuda.current_device())
                 raise
             self.graph.capture_end()
-        here.wait_stream(apart)
+        here.wait_stream(side_stream)
 
 
 @functools.cache
-def _stream_apart(device: int) -> torch.cuda.Stream:
+def _side_stream(device: int) -> torch.cuda.Stream:
     """A stream for captures, which the default stream cannot do. One for all, as cuBLAS has a workspace for each."""
     return torch.cuda.Stream(device)
 

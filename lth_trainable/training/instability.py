@@ -171,7 +171,7 @@ def _point(store: Store, path: str, fingerprint: Mapping[str, Any], origin: Tria
     except Damaged as damage:
         raise UserError(f"{damage}; {_AGAIN}") from damage
     if step == 0:  # an initialisation is stored as weights alone, which is all there is
-        initial = origin.initial_state(anew=origin.spec.starts_over).snapshot
+        initial = origin.initial_state(restarted=origin.spec.starts_over).snapshot
         return initial.replaced({**initial.tensors, **load(content[WEIGHTS])})
     state = States(store, fingerprint).load(folder.manifest["key"], origin.initial)
     if state is None:

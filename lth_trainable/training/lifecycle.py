@@ -221,7 +221,7 @@ class TrialLifecycle:
         """
         for key in {self.chain[0].key, self.referred_to["initial"]}:
             if self.states.find(key, complete=False) is None:
-                self.states.seal(key, self.trial.initial_state(anew=key != self.chain[0].key), complete=False)
+                self.states.seal(key, self.trial.initial_state(restarted=key != self.chain[0].key), complete=False)
 
     def _seal(self, key: str, measured: bool) -> None:
         if self.keep.resumable or key in self.referred_to.values():
@@ -242,7 +242,7 @@ class TrialLifecycle:
             key = self.chain[-1].key
             trained = self.chain[-1].kind == "train" and not self.trial.log.diverged
             complete = trained and (self.keep.resumable or self.states.has(key))
-            self.states.seal(key, self.trial.state(True), complete=complete, anew=True)
+            self.states.seal(key, self.trial.state(True), complete=complete, overwrite=True)
         self._forget_temporary()
 
     def _report(self, key: str) -> None:

@@ -94,9 +94,9 @@ class Trial:
         """Number of prunes so far."""
         return len(self.pruner.levels) if self.pruner is not None else 0
 
-    def initial_state(self, anew: bool) -> State:
-        """The initial state. anew: that of the new initialisation with which a control starts over."""
-        snapshot = self._new_initialisation() if anew else self.initial
+    def initial_state(self, restarted: bool) -> State:
+        """The initial state. restarted: that of the new initialisation with which a control starts over."""
+        snapshot = self._new_initialisation() if restarted else self.initial
         return State(snapshot=snapshot, memory=Memory(), history=self._history(Memory(), measured=False))
 
     def state(self, measured: bool) -> State:
