@@ -1,9 +1,10 @@
-"""From the records of a run to knowledge: tables, verdicts, figures, report. Reads files only; no torch, no Ray.
+"""From the records of a run to tables, verdicts, figures and a report. It only reads files, without torch and Ray.
 
-frames = analysis.gather("runs/digits")     # read what is new in the run's files, write Parquet, verdicts and report
-frames = analysis.load("runs/digits")       # read the Parquet that is there
-frames = analysis.load_many(["runs/a", "runs/b"])    # of several runs, told apart by the column run
-frames.verdicts, frames.trials, frames.epochs, frames.levels, frames.layers, frames.overlaps, frames.signs
+frames = analysis.gather("runs/digits")     # read what is new in the run, write Parquet, verdicts and report
+frames = analysis.load("runs/digits")       # read the Parquet that was written
+frames = analysis.load_many(["runs/a", "runs/b"])    # of several runs; the column run tells them apart
+frames.verdicts, frames.trials, frames.epochs, frames.levels, frames.layers, frames.overlaps, frames.signs    # pandas
+frames.rows("verdicts"), frames.tables["verdicts"]    # the same as plain dicts, as Arrow
 """
 
 from analysis.gather import gather

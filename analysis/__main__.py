@@ -1,16 +1,17 @@
-"""`python -m analysis RUN`: gather a run again, rewrite its Parquet, verdicts and report, print the verdict.
+"""`python -m analysis RUN`: gather the results of a run again, rewrite its tables and report, print the verdicts.
 
     python -m analysis RUN [--json] [--geometry auto|all|none]
     python -m analysis RUN --exclude TRIAL ... --reason TEXT    take trials out of the verdict
     python -m analysis RUN --include TRIAL ...                  take them back
-    python -m analysis COMMAND ...                              one of `COMMANDS`
+    python -m analysis COMMAND ...                              another command, see `COMMANDS`
 
-Exit code: 0, or 2 for bad input (RUN is not a run).
+Exit code: 0, or 2 for bad input, such as a RUN that is not a run.
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import sys
 from collections.abc import Sequence
@@ -20,37 +21,47 @@ from typing import Annotated
 import tyro
 
 from analysis.gather import gather
-from analysis.report.terminal import answer, counts_by_status, paths, show
+from analysis.report.terminal import counts_by_status, paths, show
 from analysis.tables.exclusions import change_exclusions
 from analysis.tables.index import Geometry
-from analysis.tables.parquet import Frames, as_rows
+from analysis.tables.parquet import Frames
 from analysis.text import console
+from analysis.verdicts.answer import answer_sentence
 from lth_trainable.errors import OK, command_line
 
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """module: has `main(arguments) -> exit code`, which raises `UserError` for bad input. text: what it does."""
+    """A command of its own. module: has `main(arguments) -> exit code`, which raises `UserError` for bad input.
+    text: what it does."""
 
     module: str
     text: str
 
 
+# Not tyro's sub-commands: they would import the modules of all commands (torch, matplotlib) for each of them, and a
+# parser with sub-commands does not take `python -m analysis RUN`.
 COMMANDS: dict[str, Command] = {
-    "pack": Command(module="analysis.commands.pack", text="put a run into one file for a colleague"),
+    "pack": Command(module="analysis.commands.pack", text="pack a run into one file for a colleague"),
     "barrier": Command(module="analysis.commands.barrier", text="measure whether tickets are stable to SGD noise"),
-    "figures": Command(module="analysis.commands.figures", text="write figures for a paper: pdf, svg or png"),
-    "compare": Command(module="analysis.commands.compare", text="compare two runs: recipes, criteria or code versions"),
-    "export": Command(module="analysis.commands.export", text="write tickets as folders that need torch alone"),
+    "figures": Command(module="analysis.commands.figures", text="write figures for a paper (pdf, svg or png)"),
+    "compare": Command(module="analysis.commands.compare", text="compare two runs (recipes, criteria, code versions)"),
+    "export": Command(module="analysis.commands.export", text="write tickets as folders that need only torch"),
 }
+
+
+GEOMETRY_HELP = (
+    "Whether to compare masks of tickets (overlaps) and signs of weights (signs): auto (if there is little to read), "
+    "all (always) or none. Default: as last time, auto the first time."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Gather a run again: rewrite its Parquet, its verdicts and its report, and print the verdict.
+    """Gather the results of a run again: rewrite its tables, verdicts and report, and print the verdicts.
 
-    Nothing is trained, and of what the last gather read only what has changed is read again. The files are
-    RUN/analysis/*.parquet (docs/tables.md) and RUN/report.html.
+    Nothing is trained, and only records that changed since the last gather are read. Files: RUN/analysis/*.parquet
+    (docs/tables.md) and RUN/report.html.
     """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -58,14 +69,12 @@ class Options:
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object instead: run, answer, trials by status, verdicts, files."""
     exclude: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TRIAL ...")] = ()
-    """Trials to take out of the verdict, for a --reason. Their records stay, and so do their rows: status excluded."""
+    """Trials to leave out of the verdicts; needs --reason. Their records and rows stay, with the status excluded."""
     reason: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
-    """Why they are excluded; it is shown beside them."""
+    """Why they are excluded. The reason is shown beside them."""
     include: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TRIAL ...")] = ()
-    """Excluded trials to take back."""
-    geometry: Annotated[Geometry | None, tyro.conf.arg(metavar="auto|all|none")] = None
-    """Compare masks of tickets (overlaps) and signs of weights (signs). auto: where there is little to read; all: in
-    any case; none: not. None: as last time, auto at first."""
+    """Excluded trials to include again."""
+    geometry: Annotated[Geometry | None, tyro.conf.arg(metavar="auto|all|none", help=GEOMETRY_HELP)] = None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -94,17 +103,20 @@ def _gather(arguments: Sequence[str]) -> int:
 
 
 def _description() -> str:
-    others = "; ".join(f"python -m analysis {name} ... to {command.text}" for name, command in COMMANDS.items())
-    return f"{Options.__doc__}\nOther commands, each with --help (a run of such a name is ./NAME): {others}."
+    others = "\n".join(f"    python -m analysis {name:<7} ...  {command.text}" for name, command in COMMANDS.items())
+    return (
+        f"{inspect.getdoc(Options)}\n\nOther commands, each with its own --help (if a run has the name of a command, "
+        f"write ./NAME):\n\n{others}"
+    )
 
 
 def summary(frames: Frames, run: str) -> dict[str, object]:
-    """What `--json` prints: run, answer, number of trials by status, verdict rows, files."""
+    """What `--json` prints: run, answer, number of trials in each status, verdict rows, files."""
     return {
         "run": run,
-        "answer": answer(frames.verdicts),
+        "answer": answer_sentence(frames.rows("verdicts")),
         "trials": counts_by_status(frames),
-        "verdicts": as_rows(frames.verdicts),
+        "verdicts": frames.rows("verdicts"),
         "files": paths(run),
     }
 

@@ -1,9 +1,9 @@
-"""A run's files -> its tables, and the report made from them.
+"""From the files of a run to its tables, verdicts and report.
 
-The plan says which trials there should be, the store which there are. A trial that is not finished, or whose files are
-damaged, is a row with its status and nulls; nothing is dropped and nothing becomes 0. Records that are as they were at
-the last gather are not read again: their rows come from its tables (`index.py`). Same records, same bytes, whichever
-way the tables came together.
+The plan says which trials there should be, the store which ones there are. A trial that is not finished, or whose files
+are damaged, gets a row with its status and nulls; nothing is dropped and nothing becomes 0. Records that are unchanged
+since the last gather are not read again: their rows come from its tables (`tables/index.py`). The same records always
+give the same bytes, however the tables were put together.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from analysis.tables.columns import spec_columns
 from analysis.tables.exclusions import EXCLUSIONS, Exclusions, check_trials, read_exclusions
 from analysis.tables.geometry import geometry_tables
 from analysis.tables.index import Geometry, Known, Previous, read_previous, signature_of, write_index
-from analysis.tables.parquet import OPTIONAL, Frames, read_table, to_frames, write_table
+from analysis.tables.parquet import OPTIONAL, Frames, read_table, write_table
 from analysis.tables.record_rows import ENTRIES, Entries, epochs_to_dense_accuracy
 from analysis.tables.records import Files, Found, is_begun, list_trials, read_trials, trial_names
 from analysis.tables.run_plan import PlanEntry, RunPlan, find_run, read_plan, role_of
@@ -44,7 +44,7 @@ _VERSIONS = ("python", "torch", "fastai", "ray", "cuda", "cudnn", "driver")
 
 @dataclass(frozen=True, kw_only=True)
 class Gathered:
-    """The tables of a run, by name, and what the next gather has to know. geometry: what is asked for from now on."""
+    """The tables of a run by name, and what the next gather needs. geometry: what to make of overlaps and signs."""
 
     tables: Mapping[str, pa.Table]
     known: Mapping[str, Known]
@@ -52,48 +52,48 @@ class Gathered:
 
 
 def gather(path: str | os.PathLike[str], geometry: Geometry | None = None) -> Frames:
-    """From the files of the run at `path`: Parquet, verdicts, `RUN/report.html`; returns the tables.
+    """Write Parquet, verdicts and `RUN/report.html` of the run at `path`, and return its tables.
 
-    geometry: whether masks and weights are compared (overlaps, signs): "auto" where there is little to read, "all",
-    "none"; None: as last time, "auto" at first. Raises `UserError` where there is no run.
+    geometry: whether masks and weights are compared (tables overlaps and signs): "auto" if there is little to read,
+    "all" or "none"; None: as last time, "auto" the first time. Raises `UserError` if there is no run.
     """
     from analysis.report.html import write_report  # matplotlib and jinja2 take a second to import
 
     store, run = find_run(path)
     plan = read_plan(store, run)
-    with _collector_at_rest():
+    with _no_garbage_collection():
         gathered = collect(store, run, plan, geometry)
         ours = {name: table for name, table in gathered.tables.items() if name not in OPTIONAL}
         sums = {name: write_table(store, run, name, table) for name, table in ours.items()}
         write_index(store, run, sums, gathered.known, gathered.geometry)
-        frames = to_frames(gathered.tables)
+        frames = Frames(tables=gathered.tables)
         write_report(store, run, frames, plan)
     return frames
 
 
 def collect(store: Store, run: str, plan: RunPlan, geometry: Geometry | None = None) -> Gathered:
-    """All tables, from what is new and what the last gather left; those of other commands as they are stored.
+    """All tables, made from what is new and what the last gather left; tables of other commands as they are stored.
 
-    Nothing is written. Raises `UserError` for exclusions of trials that the run does not have.
+    Nothing is written. Raises `UserError` if a trial is excluded that the run does not have.
     """
     previous, listed_at = read_previous(store, run), time.time_ns()
     folders = list_trials(store, run)
     names = trial_names(plan, folders)
     excluded = read_exclusions(store, run)
     check_trials(f"{run}/{EXCLUSIONS}", excluded, names)
-    marks = {name: signature_of(folders.get(name, {}), listed_at) for name in names}
-    trials = _read(store, run, plan, folders, names, marks, previous)
-    tables, known = _tabulate(run, plan, trials, marks, excluded, previous)
-    wish: Geometry = geometry or previous.geometry or "auto"
-    tables |= geometry_tables(store, run, tables, wish, previous.tables)
+    signatures = {name: signature_of(folders.get(name, {}), listed_at) for name in names}
+    trials = _read(store, run, plan, folders, names, signatures, previous)
+    tables, known = _tabulate(run, plan, trials, signatures, excluded, previous)
+    wanted: Geometry = geometry or previous.geometry or "auto"
+    tables |= geometry_tables(store, run, tables, wanted, previous.tables)
     stored = {name: read_table(store, run, name) for name in OPTIONAL}
     tables |= {name: schema.table(name, []) if table is None else table for name, table in stored.items()}
-    return Gathered(tables=tables, known=known, geometry=wish)
+    return Gathered(tables=tables, known=known, geometry=wanted)
 
 
 @contextlib.contextmanager
-def _collector_at_rest() -> Iterator[None]:
-    """Records and rows are trees, which need no garbage collector; it takes a fifth of the time."""
+def _no_garbage_collection() -> Iterator[None]:
+    """Pause the garbage collector: records and rows have no cycles, and it would take a fifth of the time."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -109,12 +109,14 @@ def _read(
     plan: RunPlan,
     folders: Mapping[str, Files],
     names: Sequence[str],
-    marks: Mapping[str, str | None],
+    signatures: Mapping[str, str | None],
     previous: Previous,
 ) -> Iterator[tuple[str, Found | Known]]:
-    """What there is of each trial, in the order of names; only what the last gather did not read is read."""
+    """What the store has of each trial, in the order of names; only what is new since the last gather is read."""
     planned = {trial.name: trial for trial in plan.trials}
-    known = {name: previous.trials[name] for name in names if _is_known(previous, planned.get(name), name, marks[name])}
+    known = {
+        name: previous.trials[name] for name in names if _is_known(previous, planned.get(name), name, signatures[name])
+    }
     new = [name for name in names if name not in known and is_begun(folders.get(name, {}))]
     found = read_trials(store, run, new, planned)
     waiting = set(new)
@@ -123,7 +125,7 @@ def _read(
 
 
 def tabulate(run: str, plan: RunPlan, found: Mapping[str, Found]) -> dict[str, pa.Table]:
-    """The tables that records and plan alone give. Pure."""
+    """The tables that follow from records and plan alone. Pure."""
     return _tabulate(run, plan, found.items(), dict.fromkeys(found), {}, Previous())[0]
 
 
@@ -131,11 +133,11 @@ def _tabulate(
     run: str,
     plan: RunPlan,
     trials: Iterable[tuple[str, Found | Known]],
-    marks: Mapping[str, str | None],
+    signatures: Mapping[str, str | None],
     excluded: Exclusions,
     previous: Previous,
 ) -> tuple[dict[str, pa.Table], dict[str, Known]]:
-    """Tables of records, and what is known of each trial that need not be read again. Trials come in their order."""
+    """Tables of records, and what is known of each trial that need not be read again. trials: in their order."""
     planned = {trial.name: trial for trial in plan.trials}
     before = {row["trial"]: row for row in previous.tables["trials"].to_pylist()} if previous.trials else {}
     rows, entries, settled, order = [], Entries(run), {}, []
@@ -145,11 +147,11 @@ def _tabulate(
         elif trial.status == "missing" and name not in planned:
             continue
         else:
-            row, mark = _trial_row(run, name, trial, planned.get(name)), marks[name]
+            row, signature = _trial_row(run, name, trial, planned.get(name)), signatures[name]
             if trial.record:
                 entries.add(name, trial.record)
-                if mark is not None:
-                    settled[name] = Known(mark=mark, key=row["key"], status=trial.status, reason=trial.reason)
+                if signature is not None:
+                    settled[name] = Known(mark=signature, key=row["key"], status=trial.status, reason=trial.reason)
         rows.append({**row, **_by_the_run(row, trial, planned.get(name), excluded.get(name))})
         order.append(((name,), int(isinstance(trial, Known))))
     fresh = entries.tables()
@@ -161,10 +163,10 @@ def _tabulate(
     return tables, settled
 
 
-def _is_known(previous: Previous, planned: PlanEntry | None, name: str, mark: str | None) -> bool:
-    """Whether the last gather read this very record, and it is the one that the plan asks for."""
+def _is_known(previous: Previous, planned: PlanEntry | None, name: str, signature: str | None) -> bool:
+    """Whether the last gather has read this record, unchanged since, and it is the one that the plan asks for."""
     known = previous.trials.get(name)
-    if known is None or mark is None or known.mark != mark:
+    if known is None or signature is None or known.mark != signature:
         return False
     return planned is None or planned.key in (None, known.key)
 
@@ -172,14 +174,14 @@ def _is_known(previous: Previous, planned: PlanEntry | None, name: str, mark: st
 def _by_the_run(
     row: schema.Row, trial: Found | Known, planned: PlanEntry | None, exclusion: Mapping[str, str] | None
 ) -> dict[str, Any]:
-    """What a row says that is not in the trial's record: what the plan and the person say of it."""
+    """The columns that do not follow from the record of the trial, but from the plan and from exclusions."""
     status, reason = ("excluded", exclusion["reason"]) if exclusion else (trial.status, trial.reason)
     role = planned.role if planned else role_of(row) if row["control"] else None
     return {"role": role, "parent": planned.parent if planned else None, "status": status, "reason": reason}
 
 
 def _trial_row(run: str, name: str, found: Found, planned: PlanEntry | None) -> dict[str, Any]:
-    """A row of trials.parquet; what the trial does not have is left out, so null."""
+    """A row of trials.parquet without `_by_the_run`; what the trial does not have is left out, so null."""
     record = found.record
     spec = record.get("spec") or (planned.spec if planned else None)
     return {

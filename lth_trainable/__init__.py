@@ -1,11 +1,12 @@
-"""Lottery tickets in fastai, one trial at a time; usable in a notebook without Ray.
+"""Lottery tickets in fastai, one trial at a time. Works in a notebook, without Ray.
 
-`from lth_trainable import *` brings the callback, its schedules and its criteria. Names load when first used, so that
-`lth_trainable.spec` and its pure neighbours import no torch.
+`from lth_trainable import *` imports the callback, its schedules and its criteria. Each name is loaded when it is first
+used, so that `lth_trainable.spec` and other light modules do not import torch.
 """
 
 from __future__ import annotations
 
+from lth_trainable import former_paths
 from lth_trainable.registry import lazy
 
 _HOME = {
@@ -27,3 +28,4 @@ _HOME = {
     "errors": ("UserError",),
 }  # fmt: skip
 __all__, __getattr__ = lazy(__name__, _HOME)
+former_paths.install()

@@ -1,8 +1,9 @@
-"""Hold a plug-in of one's own to the contracts of the house, before a sweep runs on it.
+"""Check a plug-in against the contracts of this project, before a sweep uses it.
 
     python -m lth_trainable.check my_module:my_criterion [--kind criterion|schedule|model|dataset]
 
-One line a contract. Exit code 0: all kept; 1: at least one broken; 2: there is no such plug-in, or no telling its kind.
+Prints one line per contract. Exit code 0: all are kept; 1: at least one is broken; 2: the plug-in is not found, or its
+kind is unclear.
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ from lth_trainable.registry import lookup
 
 Kind = Literal["criterion", "schedule", "model", "dataset"]
 _EXAMPLE = "a function such as my_module:my_criterion"
-# Words in the names of a function's arguments that give away which of two kinds it is.
+# Words in argument names that tell which of the two kinds with two arguments a function is
 _WORDS: dict[Kind, tuple[str, ...]] = {"model": ("shape", "class"), "dataset": ("root", "seed", "path", "folder")}
 
 
 def main(
     plug_in: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODULE:FUNCTION")],
-    kind: Annotated[Kind | None, tyro.conf.arg(help="what it is; guessed from its arguments when not given")] = None,
-    data_root: Annotated[Path | None, tyro.conf.arg(help="folder of a data set that reads files")] = None,
+    kind: Annotated[Kind | None, tyro.conf.arg(help="kind of plug-in; by default guessed from its arguments")] = None,
+    data_root: Annotated[Path | None, tyro.conf.arg(help="folder of the files that a data set reads")] = None,
 ) -> int:
-    """Run the contracts of a criterion, schedule, network or data set on a plug-in. Returns the exit code.
+    """Run the contracts for a criterion, schedule, network or data set on a plug-in. Returns the exit code.
 
     Args:
-        plug_in: where it is, such as my_module:my_criterion
+        plug_in: the function, such as my_module:my_criterion
     """
     if ":" not in plug_in:
         raise bad_value("plug-in", plug_in, _EXAMPLE)
@@ -42,7 +43,7 @@ def main(
         sys.path.insert(0, os.getcwd())
     function = lookup("plug-in", plug_in, {})
     kind = kind or guess_kind(plug_in, function)
-    from lth_trainable.contracts import CONTRACTS, serialisable, what_breaks  # torch, only once the input is good
+    from lth_trainable.contracts import CONTRACTS, serialisable, what_breaks  # torch, once the input has been checked
 
     rooted = functools.wraps(function)(lambda _, split_seed: function(data_root, split_seed))
     print(f"{plug_in}, as a {kind}:", flush=True)
@@ -57,11 +58,11 @@ def main(
 
 
 def guess_kind(name: str, function: Callable[..., Any]) -> Kind:
-    """The kind by the arguments it needs: one, a criterion; three, a schedule; two, a network or a data set."""
+    """Guess the kind from the required arguments: 1 for a criterion, 3 for a schedule, 2 for a network or data set."""
     try:
         needed = [p.name for p in inspect.signature(function).parameters.values() if p.default is p.empty]
     except (TypeError, ValueError) as error:
-        raise UserError(f"{name}: found no signature to tell its kind by; give it with --kind") from error
+        raise UserError(f"{name}: found no signature, so its kind is unclear; state it with --kind") from error
     if len(needed) == 1:
         return "criterion"
     if len(needed) == 3:
@@ -70,14 +71,14 @@ def guess_kind(name: str, function: Callable[..., Any]) -> Kind:
     if len(needed) == 2 and len(named) == 1:
         return named[0]
     raise UserError(
-        f"{name}: found a function of ({', '.join(needed)}), which may be of any kind; expected f(weights), a"
+        f"{name}: found a function of ({', '.join(needed)}), which fits no kind or several; expected f(weights), a"
         " criterion; f(start, end, pos), a schedule; f(shape, n_classes), a network; or f(root, split_seed), a data"
-        " set. Give its kind with --kind"
+        " set. State its kind with --kind"
     )
 
 
 def command(arguments: list[str] | None = None) -> int:
-    """`main` on a command line; returns its exit code."""
+    """Run `main` with arguments from the command line; returns its exit code."""
     return command_line(
         lambda: tyro.cli(main, prog="python -m lth_trainable.check", description=__doc__, args=arguments)
     )

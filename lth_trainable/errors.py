@@ -1,7 +1,7 @@
-"""The one exception for a user's mistake, how such messages read, and how commands end.
+"""Mistakes of the user: the exception for them, the form of its messages, and the exit codes of commands.
 
-A `UserError` says where, what was found, what was expected and what to do. `command_line` prints it without a traceback
-and ends the command with exit code 2.
+The message of a `UserError` says where the mistake is, what was found, what was expected and what to do. `command_line`
+prints it without a traceback and ends the command with exit code 2.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ OK, FAILED, BAD_INPUT, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130  # exit codes of a
 
 
 class UserError(ValueError):
-    """A mistake in what was asked for; the message is complete and needs no traceback."""
+    """A mistake in what the user asked for. The message says everything, so it is shown without a traceback."""
 
 
 def bad_value(where: str, found: Any, expected: str, advice: str = "") -> UserError:
-    """`where: found ...; expected ...; advice`, as an exception to raise."""
+    """The exception for a wrong value, to be raised: `where: found ...; expected ...; advice`."""
     return UserError(f"{where}: found {found!r}; expected {expected}" + (f"; {advice}" if advice else ""))
 
 
 def unknown_name(where: str, found: str, valid: Iterable[str]) -> UserError:
-    """An unknown name, with the valid ones and the nearest."""
+    """The exception for an unknown name. Its message lists the valid names and suggests the nearest."""
     names = sorted(valid)
     near = difflib.get_close_matches(str(found).lower(), names, n=1, cutoff=0.5)
     return bad_value(
@@ -37,22 +37,22 @@ def unknown_name(where: str, found: str, valid: Iterable[str]) -> UserError:
 
 
 def check_sparsity(where: str, value: Any) -> None:
-    """Refuse a per cent that is none: a fraction, a negative, 100 or more. Raises `UserError`."""
-    expected = "per cent of the weights, more than 0 and less than 100"
+    """Raise `UserError` unless the value is a percentage between 0 and 100, exclusive. Fractions are refused too."""
+    expected = "percent of the weights, more than 0 and less than 100"
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise bad_value(where, value, expected)
     if 0 < value < 1:
-        raise bad_value(where, value, expected, f"it is in per cent: did you mean {round(value * 100, 6):g}?")
+        raise bad_value(where, value, expected, f"the unit is percent: did you mean {round(value * 100, 6):g}?")
     if value == 100:
         raise bad_value(where, value, expected, "at 100 no weight would be left")
     if value == 0:
-        raise bad_value(where, value, expected, "0 is the dense network: dense baselines are part of every sweep")
+        raise bad_value(where, value, expected, "0 is the dense network; every sweep has dense baselines already")
     if not 0 < value < 100:
         raise bad_value(where, value, expected)
 
 
 def command_line(command: Callable[[], int]) -> int:
-    """What the command returns, its exit code; a mistake of the user's is one line on standard error, and code 2."""
+    """Run a command and return its exit code. A `UserError` becomes one line on standard error and exit code 2."""
     try:
         return command()
     except UserError as error:

@@ -1,4 +1,4 @@
-"""The Ray adapter: one Ray Tune trial is one `TrialSpec`, run by `run_trial` on a warm worker."""
+"""The Ray Tune adapter: each Ray Tune trial runs one `TrialSpec` with `run_trial`, on a worker that is reused."""
 
 from __future__ import annotations
 
@@ -25,13 +25,17 @@ REPORT_SECONDS = 1.0  # between progress reports of a trial
 
 
 def train(config: dict[str, Any]) -> None:
-    """Run the trial of `config`; Ray gets progress, states and manifest, the store the rest.
+    """Run the trial of `config`. Ray gets progress, keys of states and the manifest; the store gets the rest.
 
-    config: {trial, storage, task}; task is JSON of {spec, key, run, execution, keep, marks, resumable, end, log}: see
-    `run.Keep`; key is the trial's, end that of the last trained state; log: whether reports carry all that is to be
-    logged. A trial that raises leaves `failure.json` in its folder and fails in Ray, which may try again.
+    config: {trial, storage, task}; task is JSON of {spec, key, run, execution, keep, marks, resumable, end, log}. keep,
+    marks, resumable: the fields of `Keep` (marks: `mid_epoch_points`). key: of the trial. end: of its last trained
+    state. log: whether reports carry everything that is logged. If the trial raises, it leaves `failure.json` in its
+    folder and fails in Ray, which may try again.
     """
-    from lth_trainable.training.execution import Execution, fingerprint  # torch loads in the workers, not in the driver
+    from lth_trainable.training.execution import (  # so that torch is loaded in the workers, not in the driver
+        Execution,
+        fingerprint,
+    )
     from lth_trainable.training.run import Keep, run_trial
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
@@ -43,55 +47,55 @@ def train(config: dict[str, Any]) -> None:
     store.delete(f"{path}/{FAILURE}")
     progress = _Progress(task["end"], task["log"])
     keep = Keep(
-        states=task["keep"], marks={int(step): key for step, key in task["marks"].items()},
+        states=task["keep"], mid_epoch_points={int(step): key for step, key in task["marks"].items()},
         resumable=task["resumable"],
     )  # fmt: skip
     try:
-        progress.mark = json.dumps(fingerprint(execution))
+        progress.fingerprint = json.dumps(fingerprint(execution))
         _check_same(spec, task["key"], execution)
         record = run_trial(
             spec, store, run, execution, progress.epoch, keep=keep, on_state=progress.state, on_note=progress.note
         )
     except Exception as error:
-        if is_no_space(error):  # not the trial's fault: nothing is noted, and another attempt would find none either
+        if is_no_space(error):  # not the trial's fault, so no failure.json; another attempt would not help
             tune.report({"status": FULL, "epochs_done": progress.epochs, **progress.news()})
             return
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         store.write(f"{path}/{FAILURE}", to_json({"reason": reason, "traceback": traceback.format_exc()}))
-        if isinstance(error, UserError):  # another attempt would make the same mistake
+        if isinstance(error, UserError):  # another attempt would fail in the same way
             tune.report({"status": "failed", "epochs_done": progress.epochs, **progress.news()})
             return
         raise
-    told = {name: record["result"][name] for name in ("sparsity_pct", "test_accuracy")}
+    measures = {name: record["result"][name] for name in ("sparsity_pct", "test_accuracy")}
     progress.rows = record["epochs"]
     news = progress.news(record["result"])
-    final = {"epochs_done": record["epochs_trained"], "status": record["status"], **told, **news}
+    final = {"epochs_done": record["epochs_trained"], "status": record["status"], **measures, **news}
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, MANIFEST).write_bytes(store.read(f"{path}/{MANIFEST}"))
         tune.report(final, checkpoint=tune.Checkpoint.from_directory(folder))
 
 
 def _check_same(spec: TrialSpec, key: str, execution: Execution) -> None:
-    """Refuse to train another trial than the planned one: a node, or a later worker, may read other files."""
+    """Refuse a trial whose data or plug-ins differ from those of the plan; nodes may read different files."""
     data = load_dataset(spec.dataset, execution.data_root, spec.split_seed)
     if spec.key(data.digest) != key:
         what = "data or plugged-in code" if spec.code_digests() else "data"
         raise UserError(
             f"{spec.name}: found other {what} on {socket.gethostname()} than the command has planned with; expected "
-            "the same on every node for as long as the command runs; see to that, then --retry-failed"
+            "the same on every node while the command runs; correct that, then use --retry-failed"
         )
 
 
 class _Progress:
-    """Tells Ray of stored states at once, since trials wait for them, and of epochs at most once a second.
+    """Reports to Ray: stored states at once, because trials wait for them, and epochs at most once a second.
 
-    end: key of the last trained state, which is told with the result: that follows at once. logged: whether reports
-    carry all that is to be logged.
+    end: key of the last trained state, which is reported with the result that follows at once. logged: whether reports
+    carry everything that is logged.
     """
 
     def __init__(self, end: str, logged: bool) -> None:
-        self.end, self.mark, self.epochs, self.last = end, "{}", 0, time.monotonic()
-        self.logged, self.told = logged, 0
+        self.end, self.fingerprint, self.epochs, self.last = end, "{}", 0, time.monotonic()
+        self.logged, self.reported = logged, 0
         self.rows: list[dict[str, Any]] = []
         self.stored: list[str] = []
         self.notes: list[str] = []
@@ -111,13 +115,13 @@ class _Progress:
         self.notes.append(text)
 
     def news(self, result: dict[str, Any] | None = None) -> dict[str, Any]:
-        """What has not been reported yet. result: of the trial, once it has ended."""
-        # the fingerprint as text: Tune flattens nested results
-        news = {"stored": self.stored, "fingerprint": self.mark, "notes": self.notes}
+        """Everything not reported yet. result: of the trial, once it has ended."""
+        # the fingerprint is text, because Tune flattens nested results
+        news = {"stored": self.stored, "fingerprint": self.fingerprint, "notes": self.notes}
         self.stored, self.notes = [], []
-        if self.logged:  # every epoch, however rarely is reported
-            log = {"first": self.told, "rows": self.rows[self.told :], "result": result}
-            news["log"], self.told = json.dumps(log), len(self.rows)
+        if self.logged:  # all epochs since the last report
+            log = {"first": self.reported, "rows": self.rows[self.reported :], "result": result}
+            news["log"], self.reported = json.dumps(log), len(self.rows)
         return news
 
     def _report(self) -> None:

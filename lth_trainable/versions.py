@@ -1,4 +1,4 @@
-"""Which code is running: the version of this project, and the SHA-256 of a package's source files."""
+"""The code that is running: version of this project, and SHA-256 of the source files of a package."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _PROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
 
 @functools.cache
 def project_version(project: Path = _PROJECT) -> str:
-    """This project's version: from the source tree that the code runs in, else from the installed package.
+    """The version of this project, from the source tree that is running, or else from the installed package.
 
-    Raises `UserError` where there is neither.
+    Raises `UserError` if there is neither.
     """
     if project.is_file():
         found = tomllib.loads(project.read_text(encoding="utf-8")).get("project", {})
@@ -36,7 +36,7 @@ def project_version(project: Path = _PROJECT) -> str:
 
 @functools.cache
 def source_sha256(package: str) -> str:
-    """SHA-256 (hex) of all Python files of a package, those of its subpackages too, with their paths within it."""
+    """SHA-256 (hex) of all Python files of a package and its subpackages, and of their paths within it."""
     root = Path(str(files(package)))
     sources = sorted((path.relative_to(root).as_posix(), path) for path in root.rglob("*.py"))
     return hashlib.sha256(b"".join(name.encode() + path.read_bytes() for name, path in sources)).hexdigest()

@@ -1,9 +1,9 @@
-"""The main job: lay out the trials of a recipe, train what is missing, gather, test, print.
+"""The main command: plan the trials of a recipe, train those that are missing, gather the results, print the verdicts.
 
     python -m sweeps.lth_grid [RECIPE] [--sparsity 50 80 90] [--seeds 5] [--dry-run] ...
 
-Exit code: 0 when every planned trial is done, 1 when trials failed or the disk is full, 2 for bad input, 3 when
---max-hours or --max-epochs ended it early, 130 after an interrupt.
+Exit code: 0 if every planned trial is done, 1 if trials failed or the disk is full, 2 for bad input, 3 if a limit
+(--max-hours, --max-epochs) stopped it early, 130 after an interrupt.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(options: Options, sweep: Sweep, arguments: Sequence[str]) -> int:
-    """Train what is missing of the sweep, then gather and test; or show what that would be."""
+    """Train the missing trials of the sweep and make the verdicts; or show the plan."""
     started = time.monotonic()
     sweep, files = with_looks(options, sweep), Files(tickets=options.import_ticket, masks=options.import_masks)
     setting = Setting.of(options, trains=not options.shows_plan)
     if setting.where is Where.SUBMIT:
         files.check()
-        expand(sweep, options.data_root)  # a mistake is told here rather than by the job
+        expand(sweep, options.data_root)  # so that a mistake is reported here, not by the job
         return submit(options.target, "sweeps.lth_grid", arguments)
     store, name = open_run(options, sweep.name)
     experiment = prepare(sweep, files, store, options.data_root)
@@ -70,7 +70,7 @@ def run(options: Options, sweep: Sweep, arguments: Sequence[str]) -> int:
 
 
 def lay_out(experiment: Experiment, store: Store, name: str, options: Options) -> Ledger:
-    """The ledger of a run with the plan of the experiment's trials. Nothing is written; their data are read."""
+    """Plan the experiment's trials: the ledger of its run. The data are read; nothing is written."""
     trials = experiment.trials
     data = {(spec.dataset, spec.split_seed) for spec in trials.trials}
     facts = {of: facts_of(*of, options.data_root) for of in data}
@@ -79,14 +79,14 @@ def lay_out(experiment: Experiment, store: Store, name: str, options: Options) -
 
 
 def show_recipes(options: Options) -> int:
-    """The recipes, a line each; with --json as an object of name and claim."""
+    """List the recipes, one line each; with --json as an object of claims by name."""
     if options.json:
         print(json.dumps({name: recipe().claim for name, recipe in RECIPES.items()}))
         return OK
     table = table_of("recipe", "trials", "epochs", "question", left=("question",))
     for name, recipe in RECIPES.items():
-        space = expand(recipe())
-        table.add_row(name, str(len(space.trials)), f"{space.epochs:,}", recipe().claim)
+        expanded = expand(recipe())
+        table.add_row(name, str(len(expanded.trials)), f"{expanded.epochs:,}", recipe().claim)
     console().print(table)
     return OK
 

@@ -1,10 +1,10 @@
-"""Let Optuna look for the best tickets over any axes of a trial, and show the front of accuracy against sparsity.
+"""Search for the best tickets with Optuna, over any axes of a trial, and show the front of accuracy against sparsity.
 
     python -m sweeps.lth_search [SEARCH] [--sparsity 50..97] [--lr 3e-4..3e-3:log] [--floor 90 --asha] ...
 
-Each suggestion is trained on all seeds, with dense baselines, as trials of an ordinary run: from stored training where
-there is any. The study lies in RUN/study.db, what was found in RUN/analysis/suggestions.parquet and pareto.svg. The
-same command goes on with a study. Exit codes are those of `sweeps.lth_grid`.
+Each suggestion is trained on all seeds, with dense baselines, as trials of an ordinary run, which reuse stored
+training. The study is stored in RUN/study.db, the results in RUN/analysis/suggestions.parquet and pareto.svg. The same
+command continues a study. Exit codes are those of `sweeps.lth_grid`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from analysis.tables.run_plan import read_plan
 from analysis.tables.suggestions import STATUSES, SUGGESTIONS, measured, suggestion_table
 from analysis.text import console, table_of
 from lth_trainable.errors import FAILED, OK
+from lth_trainable.spec.rewind_point import RewindPoint
 from lth_trainable.spec.trial_spec import TrialSpec
 from sweeps.cli.job import Job, Setting, exit_code_of, facts_of, finish, open_run
 from sweeps.cli.options import RunOptions
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(options: SearchOptions, search: Search, arguments: Sequence[str]) -> int:
-    """Ask, train and tell until the study has its suggestions, then gather and show."""
+    """Get suggestions and train them until the study has enough, then gather and show the results."""
     started = time.monotonic()
     setting = Setting.of(options)
     if setting.where is Where.SUBMIT:
@@ -74,10 +75,10 @@ def run(options: SearchOptions, search: Search, arguments: Sequence[str]) -> int
         outcome, rows = _search(job, search, spent, board, loggers)
     for note in loggers.notes:
         job.say(f"note: {note}", "yellow")
-    done, asked = _told(rows), [row["status"] for row in rows if row["on_the_way_of"] is None]
+    done, statuses = _n_finished(rows), [row["status"] for row in rows if row["on_the_way_of"] is None]
     summary = {
         "run": ledger.path, "suggestions": search.suggestions, "planned": max(search.suggestions, done), "done": done,
-        "by_status": {status: asked.count(status) for status in STATUSES},
+        "by_status": {status: statuses.count(status) for status in STATUSES},
         "front": [_plain(row, search) for row in rows if row["on_front"]], "trials": board.planned,
         "failed": len(outcome.failures), "epochs_trained": outcome.epochs, "stopped_by": outcome.stopped_by,
         "wall_s": round(time.monotonic() - started, 2),
@@ -87,7 +88,7 @@ def run(options: SearchOptions, search: Search, arguments: Sequence[str]) -> int
 
 
 def show_searches(options: SearchOptions) -> int:
-    """The searches, a line each; with --json as an object of name and claim."""
+    """List the searches, one line each; with --json as an object of claims by name."""
     if options.json:
         print(json.dumps({name: search().sweep.claim for name, search in SEARCHES.items()}))
         return OK
@@ -117,7 +118,7 @@ def _search(
         return facts(spec.dataset, spec.split_seed)
 
     if options.retry_failed and (again := study.ask_again()):
-        job.say(f"{again} suggestions that failed are asked again")
+        job.say(f"{again} failed suggestions are tried again")
     source = Suggestions(study, search, ledger, facts_of_spec, job.command, board, retry=options.retry_failed)
     dispatcher = Dispatcher(ledger.plan, (), (), job.slots, source.rank_of)
     axes = "; ".join(f"{field} {axis}" for field, axis in search.axes.items())
@@ -131,25 +132,25 @@ def _search(
 
 
 def _conclude(job: Job, study: Any, search: Search) -> list[dict[str, Any]]:
-    """Gather; write what was suggested, and its figure; show the best."""
+    """Gather the results, write the suggestions and their figure, and show the best."""
     from analysis.figures.pareto import pareto_figure
     from analysis.figures.style import WRITERS  # matplotlib takes a second to import
     from analysis.report.html import write_report
 
     store, run = job.ledger.store, job.ledger.run
     frames = analysis.gather(job.ledger.path)
-    trials = {row["trial"]: row for row in analysis.as_rows(frames.trials)}
+    trials = {row["trial"]: row for row in frames.rows("trials")}
     rows = [row for trial in study.trials() if (row := _row(trial, study.front, trials)) is not None]
     write_table(store, run, SUGGESTIONS, suggestion_table(rows))
-    write_report(store, run, frames, read_plan(store, run))  # now with the front
+    write_report(store, run, frames, read_plan(store, run))  # again, now with the front
     for kind in ("svg", "png"):
         store.write(f"{run}/analysis/pareto.{kind}", WRITERS[kind](pareto_figure(rows)))
-    _show(job, rows, search, study.place)
+    _show(job, rows, search, study.uri)
     return rows
 
 
 def _row(trial: Any, front: set[int], trials: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
-    """A row of suggestions.parquet; None for what was drawn but is no trial."""
+    """A row of suggestions.parquet; None for a suggestion that makes no trial."""
     from sweeps.search.study import ON_WAY
 
     names = trial.user_attrs.get("trials")
@@ -181,40 +182,41 @@ def _show(job: Job, rows: Sequence[Mapping[str, Any]], search: Search, study: st
         )  # fmt: skip
     on_way = sum(row["on_the_way_of"] is not None for row in rows)
     if best:
-        kind = "the best" if len(search.objectives) == 1 else "those that no other betters in every objective"
-        levels = f" and {on_way} levels on their way" if on_way else ""
+        kind = "the best" if len(search.objectives) == 1 else "those that no other beats in every objective"
+        levels = f" and {on_way} intermediate levels" if on_way else ""
         seeds = len(search.sweep.seeds)
-        job.say(f"\nof {_told(rows)} suggestions{levels}, {kind} (mean of {seeds} seeds, chosen on validation):")
+        job.say(f"\nof {_n_finished(rows)} suggestions{levels}, {kind} (mean of {seeds} seeds, chosen on validation):")
         job.console.print(table)
         job.say(
-            "\nchosen among many on these seeds, so optimistic: confirm on others, such as\n"
+            "\nthe best of many on these seeds looks better than it is: confirm it on other seeds, for instance with\n"
             f"  {confirm(best, search, job.options)}"
         )
     else:
         job.say("no suggestion is done yet", "yellow")
     run = job.ledger.path
-    job.say(f"figure  {run}/analysis/pareto.svg\ntables  {run}/analysis/suggestions.parquet and those of the run")
+    job.say(f"figure  {run}/analysis/pareto.svg\ntables  {run}/analysis/suggestions.parquet and the tables of the run")
     job.say(f"study   optuna-dashboard {study}")
 
 
-def _told(rows: Sequence[Mapping[str, Any]]) -> int:
-    """Suggestions with a result, without those that others came by."""
+def _n_finished(rows: Sequence[Mapping[str, Any]]) -> int:
+    """Number of suggestions with a result, without those that are a level of another."""
     return sum(row["status"] in ("done", "stopped") and row["on_the_way_of"] is None for row in rows)
 
 
 def confirm(best: Sequence[Mapping[str, Any]], search: Search, options: RunOptions) -> str:
-    """The command that trains the sparsest of the best on seeds that the search has not seen, eight of them.
+    """The command that trains the sparsest of the best suggestions on eight seeds that the search has not used.
 
-    From the same data, in the same storage, with the same resources a trial.
+    It uses the same data, storage and resources of a trial.
     """
     from sweeps.cli.options import flags
 
     row, flag_of = best[-1], flags()
     values = {"target_sparsity_pct": row["target_sparsity_pct"]}
-    named = {**digits().axes, **search.sweep.base, **search.axes}  # the first would all be trained where none is said
+    # without a flag, all values of the recipe's axes would be trained
+    named = {**digits().axes, **search.sweep.base, **search.axes}
     values |= {name: row[name] for name in named if row.get(name) is not None}
     if row.get("rewind_step") is not None:
-        values["rewind_epoch"] = f"{row['rewind_step']}it"
+        values["rewind_epoch"] = str(RewindPoint(iteration=row["rewind_step"]))
     first = max(search.sweep.seeds) + 1
     words = [word for name, value in values.items() for word in (f"--{flag_of[name].replace('_', '-')}", _cell(value))]
     seeds = [str(seed) for seed in range(first, first + 8)]
@@ -223,7 +225,7 @@ def confirm(best: Sequence[Mapping[str, Any]], search: Search, options: RunOptio
 
 
 def _where(options: RunOptions) -> list[str]:
-    """The flags of where and how trials run, where they are off their defaults."""
+    """Flags for where and how trials run, if they differ from their defaults."""
     plain, words = RunOptions(), list[str]()
     for name in ("data_root", "storage", "cpus_per_trial", "gpus_per_trial", "max_concurrent", "cluster"):
         if getattr(options, name) != getattr(plain, name):
@@ -232,7 +234,7 @@ def _where(options: RunOptions) -> list[str]:
 
 
 def _distinct(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The first suggestion of those that came to the same trials."""
+    """The first of the suggestions that led to the same trials."""
     return list({tuple(row["trials"]): row for row in reversed(rows)}.values())[::-1]
 
 

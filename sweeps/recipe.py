@@ -1,11 +1,11 @@
-"""What a recipe is, and in what two of them differ: every field of the sweep, and of its trials, defaults resolved.
+"""Show a recipe, or how two recipes differ: every field of the sweep and of its trials, with defaults resolved.
 
     python -m sweeps.recipe show RECIPE [--json]
     python -m sweeps.recipe diff A B [--json]
 
-A recipe is a name of `python -m sweeps.lth_grid --list`, or `package.module:function`. Nothing is trained, and data are
-read for the baseline small_dense alone, whose width depends on the pictures. Exit code: 0, or 2 for bad input; `diff`
-says with words, not with its code, whether there are differences.
+A recipe is a name from `python -m sweeps.lth_grid --list`, or `package.module:function`. Nothing is trained. Data are
+read only for the baseline small_dense, whose width depends on the images. Exit code: 0, or 2 for bad input; the exit
+code of `diff` does not depend on whether there are differences.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from sweeps.experiments.expand import expand
 from sweeps.experiments.recipes import RECIPES, Sweep, find_recipe
 
 ABSENT = "–"
-FREE = ("seed", "control")  # of a trial: the sweep's own fields and the heading say them
+FREE = ("seed", "control")  # fields of a trial that the sweep's own fields or the heading already show
 Rows = dict[tuple[str, str], Any]
 _RECIPE = f"{', '.join(RECIPES)}, or package.module:function"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Show:
-    """All that a recipe lays down."""
+    """Show all fields of a recipe."""
 
     recipe: Annotated[tyro.conf.Positional[str], tyro.conf.arg(help=_RECIPE, metavar="RECIPE")]
     json: Annotated[bool, tyro.conf.arg(help="print one JSON object instead of a table")] = False
@@ -43,7 +43,7 @@ class Show:
 
 @dataclass(frozen=True, kw_only=True)
 class Diff:
-    """The fields in which two recipes differ."""
+    """Show the fields in which two recipes differ."""
 
     a: Annotated[tyro.conf.Positional[str], tyro.conf.arg(help=_RECIPE, metavar="A")]
     b: Annotated[tyro.conf.Positional[str], tyro.conf.arg(help=_RECIPE, metavar="B")]
@@ -95,10 +95,10 @@ def diff(options: Diff) -> int:
 
 
 def rows_of(sweep: Sweep) -> Rows:
-    """Every field by (what it is of, name), JSON-ready; None where it is absent or does not act.
+    """Every field by (what it belongs to, name), ready for JSON; None if it is absent or has no effect.
 
-    Of the sweep: its own fields, with an entry for each of `base` and `axes`. Of its tickets, dense trials, controls
-    and other baselines: the values that each spec field takes among them, and how many trials and epochs there are.
+    For the sweep: its own fields, with one entry for each item of `base` and `axes`. For its tickets, dense trials,
+    controls and other baselines: the values of each spec field among them, and the numbers of trials and epochs.
     """
     rows: Rows = {}
     for field in fields(sweep):
@@ -107,9 +107,9 @@ def rows_of(sweep: Sweep) -> Rows:
             rows |= {("sweep", f"{field.name}.{key}"): _plain(value[key]) for key in sorted(value)}
         else:
             rows["sweep", field.name] = _plain(value)
-    space = expand(sweep)
+    expanded = expand(sweep)
     for of, role in (("tickets", TICKET), ("dense", DENSE), ("controls", CONTROL), ("baselines", BASELINE)):
-        members = [trial for trial in space.trials if space.roles[trial.name] == role]
+        members = [trial for trial in expanded.trials if expanded.roles[trial.name] == role]
         if not members:
             continue
         rows[of, "trials"] = len(members)
@@ -119,7 +119,7 @@ def rows_of(sweep: Sweep) -> Rows:
 
 
 def differences(a: Rows, b: Rows) -> dict[tuple[str, str], tuple[Any, Any]]:
-    """The rows that are not equal, kind by kind: in the order of `a`, then what only `b` has."""
+    """The rows that differ, grouped by kind: in the order of `a`, then those that only `b` has."""
     kinds = list(dict.fromkeys(of for of, _ in (*a, *b)))
     names = sorted(dict.fromkeys((*a, *b)), key=lambda row: kinds.index(row[0]))
     return {row: (a.get(row), b.get(row)) for row in names if a.get(row) != b.get(row)}
@@ -140,7 +140,7 @@ def as_text(value: Any) -> str:
 
 
 def _values(trials: Iterable[TrialSpec], name: str) -> Any:
-    """The values of a field among trials: one by itself, several as a list in order; None where it does not act."""
+    """The values of a field among trials: one value, or a sorted list of several; None if it has no effect."""
     found = dict.fromkeys(getattr(trial, name) for trial in trials)
     known = sorted(value for value in found if value is not None)
     values = [*([None] if None in found and known else []), *known]
@@ -148,14 +148,14 @@ def _values(trials: Iterable[TrialSpec], name: str) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """JSON-ready: tuples as lists, functions by name."""
+    """A value ready for JSON: tuples as lists, functions by name."""
     if isinstance(value, tuple):
         return [_plain(entry) for entry in value]
     return _function_name(value) if callable(value) else value
 
 
 def _function_name(function: Callable[..., Any]) -> str:
-    """A function's name, with its module where that is not ours, and its line where it has no name of its own."""
+    """A function's name, with its module if that is not part of this project, and its line if it is anonymous."""
     name = getattr(function, "__qualname__", None)
     if name is None:
         return repr(function)

@@ -1,9 +1,9 @@
-"""What each trial of a run is doing, or why it failed; of one trial, everything.
+"""Show what each trial of a run is doing or why it failed; with TRIAL, everything about one trial.
 
     python -m sweeps.status RUN [TRIAL] [--json]
 
-Read from the files of the run and the states it shares, while a sweep runs as well as after it was killed. Exit code:
-0, or 2 for bad input.
+It only reads the files of the run and its states, so it works while a sweep runs and also after a kill. Exit code: 0,
+or 2 for bad input.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from sweeps.runs.survey import Survey, read_survey
 from sweeps.runs.trial_report import about_trial, find_trial, show_trial
 
 STATUSES = ("done", "diverged", "running", "failed", "damaged", "held back", "not started")
-GROUPS = 30  # rows of the table of groups; more of them are folded
+GROUPS = 30  # rows of the table; with more groups, ladders are shown
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What each trial of a run is doing, or why it failed; with TRIAL, all about one."""
+    """Show what each trial of a run is doing or why it failed; with TRIAL, everything about one trial."""
 
     run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(help="path of the run", metavar="RUN")]
     trial: Annotated[
-        tyro.conf.Positional[str | None], tyro.conf.arg(help="name of a trial, or a part of it", metavar="TRIAL")
+        tyro.conf.Positional[str | None], tyro.conf.arg(help="name of a trial, or part of it", metavar="TRIAL")
     ] = None
     json: Annotated[bool, tyro.conf.arg(help="print one JSON object instead of tables")] = False
 
@@ -49,13 +49,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: Options) -> int:
     try:
         survey = read_survey(options.run)
-        told = about_run(survey) if options.trial is None else about_trial(survey, find_trial(survey, options.trial))
+        report = about_run(survey) if options.trial is None else about_trial(survey, find_trial(survey, options.trial))
         if options.json:
-            print(json.dumps(told))
+            print(json.dumps(report))
         elif options.trial is None:
-            _show_run(console(), options.run, told)
+            _show_run(console(), options.run, report)
         else:
-            show_trial(console(), told)
+            show_trial(console(), report)
         return OK
     except UserError:
         raise
@@ -64,7 +64,7 @@ def _run(options: Options) -> int:
 
 
 def about_run(survey: Survey) -> dict[str, Any]:
-    """The run in JSON."""
+    """The run as a JSON object."""
     found = Counter(trial.status for trial in survey.statuses.values())
     return {
         "run": survey.run, "recipe": survey.content.get("recipe"), "claim": survey.content.get("claim"),
@@ -74,10 +74,10 @@ def about_run(survey: Survey) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _show_run(to: Console, path: str, told: Mapping[str, Any]) -> None:
-    counts, epochs, trials = told["counts"], told["epochs"], told["trials"]
-    print_line(to, f"{path}: {told['recipe']}. {told['claim'] or ''}")
-    print_line(to, _driver_line(told["driver"]))
+def _show_run(to: Console, path: str, report: Mapping[str, Any]) -> None:
+    counts, epochs, trials = report["counts"], report["epochs"], report["trials"]
+    print_line(to, f"{path}: {report['recipe']}. {report['claim'] or ''}")
+    print_line(to, _driver_line(report["driver"]))
     listed = ", ".join(f"{n:,} {status}" for status, n in counts.items() if n) or "none"
     print_line(to, f"{len(trials):,} trials: {listed}")
     print_line(
@@ -99,17 +99,17 @@ def _show_run(to: Console, path: str, told: Mapping[str, Any]) -> None:
 
 def _driver_line(driver: Mapping[str, Any] | None) -> str:
     if driver is None:
-        return "no driver is at work"
+        return "no driver is running"
     who = f"process {driver['pid']} on {driver['host']}"
     if driver["alive"]:
         since = duration(time.time() - driver["started"])
-        return f"a driver is at work: {who}, for {since}, heard of {duration(driver['silent_s'])} ago"
+        return f"a driver is running: {who}, for {since}, last heartbeat {duration(driver['silent_s'])} ago"
     running = ", ".join(driver["running"]) or "nothing"
-    return f"no driver is at work: {who} fell silent {duration(driver['silent_s'])} ago; it was running {running}"
+    return f"no driver is running: last heartbeat of {who} {duration(driver['silent_s'])} ago, while running {running}"
 
 
 def _folded(trials: Sequence[Mapping[str, Any]]) -> tuple[list[tuple[str, Counter[str]]], int]:
-    """Statuses by group; by ladder where there are too many groups; and how many are left out even so."""
+    """Counts of statuses by group, or by ladder if there are too many groups; and how many are left out."""
     for name_of in (group_name, ladder_name):
         groups: dict[str, Counter[str]] = defaultdict(Counter)
         for trial in trials:

@@ -1,9 +1,9 @@
-"""The states of a storage: what they take, which ones nobody needs, whether every byte is as it was written.
+"""Manage the states of a storage: show their sizes (du), delete unneeded ones (gc), check every byte (check).
 
     python -m sweeps.storage du|gc|check [STORAGE] [--dry-run] [--json]
 
-Runs share states, so a state goes only when no run's plan and no trial's manifest refers to it. Exit code: 0, 1 when
-`check` finds damage, 2 for bad input, and for a plan that cannot be read: then nothing is deleted.
+Runs share states, so a state is deleted only if no run's plan and no trial's manifest refers to it. Exit code: 0; 1 if
+`check` finds damage; 2 for bad input or a plan that cannot be read, and then nothing is deleted.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ from lth_trainable.errors import FAILED, OK, UserError, command_line
 from lth_trainable.store.store import MANIFEST, PART, STATES, Store, map_in_threads
 from sweeps.runs.inventory import Run, damage_in, files_below, open_storage, read_manifest, read_runs, take_inventory
 
-WRITING_SECONDS = 3600.0  # files younger than this may belong to a seal that another driver is at
-SHOWN = 20  # paths in a table; all of them with --json
-_CONTENT = re.compile(r".+-[0-9a-f]{12}\.[^.]+")  # a file that bears part of its SHA-256
+WRITING_SECONDS = 3600.0  # another driver may still be sealing a folder with files younger than this
+SHOWN = 20  # paths that are listed; all of them with --json
+_CONTENT = re.compile(r".+-[0-9a-f]{12}\.[^.]+")  # a file named with part of its SHA-256
 UNNEEDED, UNSEALED, LEFTOVER = "states that nobody needs", "folders without a manifest", "leftover files"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What a storage takes (du), delete the states that nobody needs (gc), read every file and compare (check)."""
+    """Show the sizes of a storage (du), delete unneeded states (gc), or read and check every file (check)."""
 
     action: tyro.conf.Positional[Literal["du", "gc", "check"]]
     storage: Annotated[
         tyro.conf.Positional[str], tyro.conf.arg(help="folder or URI of all runs and their states", metavar="STORAGE")
     ] = "runs"
-    dry_run: Annotated[bool, tyro.conf.arg(help="gc: say what would go, and delete nothing")] = False
+    dry_run: Annotated[bool, tyro.conf.arg(help="gc: show what would be deleted, without deleting it")] = False
     json: Annotated[bool, tyro.conf.arg(help="print one JSON object instead of tables")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Garbage:
-    """Something to delete below states/."""
+    """A file or folder to delete below states/. what: UNNEEDED, UNSEALED or LEFTOVER."""
 
     path: str
     what: str
@@ -77,16 +77,16 @@ def _run(options: Options) -> int:
 
 
 def du(store: Store) -> dict[str, Any]:
-    """Bytes by run, of states that nobody refers to, and of everything. A state of two runs counts in both."""
+    """Bytes of each run, of unneeded states, and in total. A state of two runs counts in both."""
     inventory, runs = take_inventory(store), read_runs(store)
     sizes = {folder: _size(files.values()) for folder, files in inventory.states.items()}
     needed = {run.name: {folder for folder in sizes if run.needs(folder)} for run in runs}
     users = Counter(folder for folders in needed.values() for folder in folders)
-    nobodys = [folder for folder in sizes if folder not in users]
+    unneeded = [folder for folder in sizes if folder not in users]
     set_aside = inventory.bytes[STATES]["quarantine"]
     own = sum(sum(parts.values()) for parts in inventory.bytes.values())
     return {
-        "storage": store.uri,
+        "storage": store.as_typed,
         "runs": [
             {
                 "run": run.name, "planned": run.planned, "recorded": run.recorded, "states": len(needed[run.name]),
@@ -96,7 +96,7 @@ def du(store: Store) -> dict[str, Any]:
             }
             for run in runs
         ],
-        "unneeded": {"states": len(nobodys), "bytes": sum(sizes[folder] for folder in nobodys)},
+        "unneeded": {"states": len(unneeded), "bytes": sum(sizes[folder] for folder in unneeded)},
         "quarantine_bytes": set_aside,
         "total": {"states": len(sizes), "states_bytes": sum(sizes.values()), "bytes": sum(sizes.values()) + own},
     }  # fmt: skip
@@ -123,12 +123,12 @@ def _show_du(options: Options, found: Mapping[str, Any]) -> int:
         table.add_row(run["run"], trials, f"{run['states']:,}", *(human_bytes(run[part]) for part in parts))
     to = console()
     to.print(table)
-    total, nobodys = found["total"], found["unneeded"]
+    total, unneeded = found["total"], found["unneeded"]
     problems = [run["problem"] for run in found["runs"] if run["problem"]]
-    advice = "python -m sweeps.storage gc deletes them" if nobodys["states"] else ""
+    advice = "python -m sweeps.storage gc deletes them" if unneeded["states"] else ""
     if problems:
-        advice = "as far as can be told: a plan could not be read"
-    print_line(to, f"states that nobody needs: {nobodys['states']:,}, {human_bytes(nobodys['bytes'])}", advice)
+        advice = "this may be too many: a plan could not be read"
+    print_line(to, f"states that nobody needs: {unneeded['states']:,}, {human_bytes(unneeded['bytes'])}", advice)
     print_line(to, f"set aside as damaged: {human_bytes(found['quarantine_bytes'])} in {STATES}/quarantine")
     states = f"states in all: {total['states']:,}, {human_bytes(total['states_bytes'])}"
     print_line(to, states, f"{human_bytes(total['bytes'])} with the runs")
@@ -141,9 +141,9 @@ def _show_du(options: Options, found: Mapping[str, Any]) -> int:
 
 
 def gc(store: Store, dry_run: bool = False) -> list[Garbage]:
-    """Delete what nobody needs below states/; returns what went, or would go.
+    """Delete what is unneeded below states/; returns what was, or would be, deleted.
 
-    Raises `UserError`, and deletes nothing, where a plan cannot be read: its states would look like nobody's.
+    If a plan cannot be read, its states would look unneeded: then it raises `UserError` and deletes nothing.
     """
     inventory = take_inventory(store)
     runs = _known_runs(store)
@@ -156,7 +156,7 @@ def gc(store: Store, dry_run: bool = False) -> list[Garbage]:
     full = {folder.rpartition("/")[0] for folder in inventory.states}
     empty = [key for key, info in inventory.keys.items() if key not in full and _is_old(info)]
     if not dry_run:
-        runs = _known_runs(store)  # again: a driver may have started since
+        runs = _known_runs(store)  # again: a driver may have started in the meantime
         garbage = dict(zip(garbage, map_in_threads(lambda folder: _sweep(store, folder, runs), garbage), strict=True))
         for key in {folder.rpartition("/")[0] for folder in garbage} | set(empty):
             _drop_if_empty(store, key)
@@ -173,7 +173,7 @@ def _known_runs(store: Store) -> list[Run]:
 
 
 def _garbage(store: Store, folder: str, files: Mapping[str, fs.FileInfo], runs: Sequence[Run]) -> list[Garbage]:
-    """What may go of a state's folder. Young files may be those of a seal whose manifest is yet to come."""
+    """What can be deleted of a state's folder. Young files stay: their manifest may not be written yet."""
     if MANIFEST not in files:
         whole = [Garbage(path=folder, what=UNSEALED, bytes=_size(files.values()))]
         at = [*files.values()] or store.fs.get_file_info([f"{store.root}/{folder}"])
@@ -183,7 +183,7 @@ def _garbage(store: Store, folder: str, files: Mapping[str, fs.FileInfo], runs: 
     strays = [name for name in files if name.endswith(PART) or _CONTENT.fullmatch(name)]
     entries = (read_manifest(store, folder) or {}).get("files")
     if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
-        return []  # gone this moment, or damaged, which is for `check` to say
+        return []  # deleted just now, or damaged, which `check` reports
     named = {entry.get("file", name) for name, entry in entries.items()}
     return [
         Garbage(path=f"{folder}/{name}", what=LEFTOVER, bytes=files[name].size)
@@ -193,27 +193,27 @@ def _garbage(store: Store, folder: str, files: Mapping[str, fs.FileInfo], runs: 
 
 
 def _sweep(store: Store, folder: str, runs: Sequence[Run]) -> list[Garbage]:
-    """Delete the garbage of a folder as it is at this moment: another driver may have sealed it since the listing."""
+    """Delete the garbage of a folder as it is now: another driver may have sealed it since the listing."""
     garbage = _garbage(store, folder, files_below(store, folder), runs)
     for item in garbage:
         if item.what == LEFTOVER:
             store.delete(item.path)
         else:
-            store.delete(f"{folder}/{MANIFEST}")  # first, so that no reader takes half a folder for a state
+            store.delete(f"{folder}/{MANIFEST}")  # first, so that no reader takes an incomplete folder for a state
             store.delete_folder(folder)
     return garbage
 
 
 def _is_old(info: fs.FileInfo) -> bool:
-    """Whether a file can be of no seal at work; one whose time is not known counts as young."""
+    """Whether no driver can still be sealing with this file; a file of unknown age counts as young."""
     return info.mtime is not None and time.time() - info.mtime.timestamp() > WRITING_SECONDS
 
 
 def _drop_if_empty(store: Store, key: str) -> None:
     if isinstance(store.fs, fs.LocalFileSystem):
-        with contextlib.suppress(OSError):  # another driver's state is in it
+        with contextlib.suppress(OSError):  # another driver has stored a state in it
             Path(store.root, key).rmdir()
-    elif not store.folders(key) and not store.sizes(key):  # a mark that object stores leave behind
+    elif not store.folders(key) and not store.sizes(key):  # a marker that object stores leave behind
         store.delete_folder(key)
 
 
@@ -231,7 +231,7 @@ def _show_gc(options: Options, garbage: Sequence[Garbage]) -> int:
         sizes = [item.bytes for item in garbage if item.what == what]
         table.add_row(what, f"{len(sizes):,}", human_bytes(sum(sizes)))
     to.print(table)
-    print_line(to, f"{human_bytes(total)} {'would go; this was a dry run' if options.dry_run else 'deleted'}")
+    print_line(to, f"{human_bytes(total)} {'would be deleted; this was a dry run' if options.dry_run else 'deleted'}")
     return OK
 
 
@@ -246,14 +246,19 @@ def _list_paths(to: Console, garbage: Sequence[Garbage]) -> None:
 
 
 def check(store: Store) -> dict[str, Any]:
-    """Read every file of states and trials and compare; returns how much was read, and path and reason of damage."""
+    """Read and check every file of states and trials; returns their numbers, and path and reason of each damage."""
     inventory = take_inventory(store)
     sealed = [folder for folder, files in inventory.states.items() if MANIFEST in files]
     folders = sorted([*sealed, *inventory.trials])
     reasons = dict(zip(folders, map_in_threads(lambda folder: damage_in(store, folder), folders), strict=True))
     damaged = [{"path": folder, "reason": reason} for folder in folders for reason in reasons[folder]]
     plans = [{"path": run.name, "reason": run.problem} for run in read_runs(store) if run.problem]
-    return {"storage": store.uri, "states": len(sealed), "trials": len(inventory.trials), "damaged": plans + damaged}
+    return {
+        "storage": store.as_typed,
+        "states": len(sealed),
+        "trials": len(inventory.trials),
+        "damaged": plans + damaged,
+    }
 
 
 def _show_check(options: Options, found: Mapping[str, Any]) -> int:
@@ -265,7 +270,9 @@ def _show_check(options: Options, found: Mapping[str, Any]) -> int:
     for entry in damaged:
         print_line(to, f"damaged: {entry['path']}: {entry['reason']}")
     if damaged:
-        print_line(to, f"{len(damaged):,} damaged: rerun the sweep's command to repair, it trains anew what it must")
+        print_line(
+            to, f"{len(damaged):,} damaged: rerun the sweep's command to repair them; it retrains only what it must"
+        )
     else:
         print_line(to, f"{found['states']:,} states and {found['trials']:,} trials are as they were written")
     return FAILED if damaged else OK

@@ -1,8 +1,8 @@
-"""Proof by repetition: retrain trials of a run alone, each in a fresh process, and compare every byte.
+"""Verify results by repetition: retrain trials of a run alone, each in a new process, and compare every byte.
 
     python -m sweeps.verify RUN [--trials 3]
 
-Exit code: 0 when all are identical, 1 when one differs or cannot be compared, 2 for bad input.
+Exit code: 0 if all are identical, 1 if one differs or cannot be compared, 2 for bad input.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ PARTS = ("weights", "masks", "metrics")
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Retrain trials of a run alone, each in a fresh process, and compare SHA-256 of weights, masks and metrics."""
+    """Retrain trials of a run alone, each in a new process, and compare SHA-256 of weights, masks and metrics."""
 
     run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(help="path of the run", metavar="RUN")]
-    trials: Annotated[int, tyro.conf.arg(help="number of trials, the most shared first", metavar="N")] = 3
+    trials: Annotated[int, tyro.conf.arg(help="number of trials, those that share most first", metavar="N")] = 3
     data_root: Annotated[Path | None, tyro.conf.arg(help="folder of data sets that read files", metavar="DIR")] = None
     json: Annotated[bool, tyro.conf.arg(help="end standard output with one line of JSON")] = False
 
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def verify(options: Options) -> int:
-    """Compare and show; 0 only if every picked trial is identical in every part."""
+    """Retrain, compare and show; returns 0 only if every picked trial is identical in every part."""
     if options.trials < 1:
         raise bad_value("trials", options.trials, "at least 1")
     records = pick(options.run, options.trials)
@@ -68,9 +68,9 @@ def verify(options: Options) -> int:
 
 
 def pick(run_path: str, number: int) -> list[dict[str, Any]]:
-    """Records of the trials with the most epochs taken over from others, then the longest; different settings first.
+    """Records of the trials to verify: those with the most epochs trained by others, then the longest.
 
-    Raises `UserError` where there is no finished trial.
+    Trials of different settings come before further seeds of one. Raises `UserError` if there is no finished trial.
     """
     store, run = open_run(run_path)
     try:
@@ -89,12 +89,12 @@ def pick(run_path: str, number: int) -> list[dict[str, Any]]:
 
 
 def inherited(record: dict[str, Any]) -> int:
-    """Epochs of a trial that others trained for it."""
+    """Number of epochs of a trial that other trials trained."""
     return sum(row["trained_by"] != record["trial"] for row in record["epochs"])
 
 
 def compare(record: dict[str, Any], again: dict[str, Any]) -> dict[str, Any]:
-    """Equality of each part; None where the fingerprints differ, so that equal bytes are not to be expected."""
+    """Whether each part is equal; None if the fingerprints differ, since equal bytes cannot be expected then."""
     comparable = record["fingerprint"] == again["fingerprint"]
     parts = {part: (record["sha256"][part] == again["sha256"][part]) if comparable else None for part in PARTS}
     why = "" if comparable else f"trained on {_where(record)}, here {_where(again)}"
@@ -103,7 +103,7 @@ def compare(record: dict[str, Any], again: dict[str, Any]) -> dict[str, Any]:
 
 
 def _retrain(record: dict[str, Any], run: str, data_root: Path | None) -> dict[str, Any]:
-    """The trial's fingerprint and hashes, trained alone in this process from nothing, or from its imported ticket."""
+    """Train the trial alone in this process, from scratch or from its imported ticket; its fingerprint and hashes."""
     import warnings
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
@@ -114,8 +114,8 @@ def _retrain(record: dict[str, Any], run: str, data_root: Path | None) -> dict[s
 
     spec, execution = spec_from_dict(record["spec"]), execution_like(record["fingerprint"], data_root)
     with tempfile.TemporaryDirectory() as folder:
-        if spec.given is not None and spec.starts_from_given:
-            find_imported(open_run(run)[0], spec.given.digest).seal(Store(folder))
+        if spec.ticket_id is not None and spec.starts_from_imported:
+            find_imported(open_run(run)[0], spec.ticket_id.digest).seal(Store(folder))
         again = run_trial(spec, Store(folder), "verify", execution)
     return {"fingerprint": again["fingerprint"], "sha256": again["sha256"]}
 
@@ -125,7 +125,7 @@ def _where(record: dict[str, Any]) -> str:
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
-    table = table_of("trial", "epochs", "of others", *PARTS, left=PARTS)
+    table = table_of("trial", "epochs", "by others", *PARTS, left=PARTS)
     words = {
         True: Text("identical", "green"),
         False: Text("differs", "bold red"),

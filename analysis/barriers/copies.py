@@ -1,11 +1,12 @@
-"""Training copies of a run's networks and walking the line between them: `python -m analysis barrier RUN`.
+"""Train copies of the networks of a run and measure the error on the line between them.
 
-What is found is sealed below RUN/barriers, each piece as soon as it is there:
+For `python -m analysis barrier RUN`. Every copy and line is stored below RUN/barriers as soon as it is finished:
 
-    copies/<key>/    the weights of a trained copy, named by all that they follow from
-    lines/<key>/     the rows of a line between two of them
+    copies/<key>/    the weights of a trained copy
+    lines/<key>/     the table rows of a line between two copies
 
-So a rerun trains and measures nothing that is stored, and a kill costs at most the copy in training.
+The key is a hash of everything the content depends on. So a rerun repeats nothing, and a kill loses at most the copy
+that was being trained.
 """
 
 from __future__ import annotations
@@ -40,10 +41,10 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How lines are made. order_seeds: of the copies, each pair of which gives a line. n_points: networks on a line.
+    """How lines are measured. order_seeds: one copy each; every pair gives a line. n_points: networks on a line.
 
-    The order seeds are none that a sweep uses: a mask was found in the order of its trial, which is no stranger to it.
-    device: "cpu" or "cuda"; None: as the trial was trained.
+    The default order seeds are not those of a sweep: a mask was found with the data order of its trial, so that order
+    would not be independent of it. device: "cpu" or "cuda"; None for the device of the trial.
     """
 
     order_seeds: tuple[int, ...] = (1001, 1002)
@@ -64,7 +65,8 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What is to be done. dense: points of dense trials. *_left: not stored. epochs, seconds: of the copies left."""
+    """The cost of the work. dense: starting points of dense trials. *_left: not stored yet. epochs, seconds: of the
+    copies left."""
 
     tickets: int
     dense: int
@@ -76,16 +78,16 @@ class Cost:
 
 
 class BarrierJob:
-    """The copies of one network and the lines between them."""
+    """The copies of one network, and the lines between them."""
 
     def __init__(self, store: Store, run: str, target: BarrierTarget, settings: Settings) -> None:
         from lth_trainable.training.execution import execution_like
 
         self.store, self.run, self.target, self.settings = store, run, target, settings
-        self.start_mark = target.ticket.record["fingerprint"]
-        execution = execution_like(self.start_mark, settings.data_root)
+        self.ticket_fingerprint = target.ticket.record["fingerprint"]
+        execution = execution_like(self.ticket_fingerprint, settings.data_root)
         self.execution: Execution = replace(execution, device=settings.device or execution.device)
-        self.mark = self._fingerprint()
+        self.fingerprint = self._fingerprint()
 
     def _fingerprint(self) -> dict[str, Any]:
         from lth_trainable.training.execution import fingerprint
@@ -95,15 +97,15 @@ class BarrierJob:
         except UserError as error:
             raise UserError(f"{self.target.trial.name}: {error}; here: --device cpu") from error
 
-    # -- what is there -----------------------------------------------------------------------------------------------
+    # -- what is stored -----------------------------------------------------------------------------------------------
 
     def copy_path(self, order_seed: int) -> str:
-        """Where a copy is: named by the trial, its mask, its start, the order seed and the fingerprint."""
+        """Where a copy is stored; the key depends on trial, mask, start, order seed and fingerprint."""
         trial, ticket = self.target.trial, self.target.ticket
         mask = None if self.target.is_dense else ticket.record["sha256"]["masks"]
         identity = {
             "trial": trial.record["key"], "mask": mask, "start": self.target.state, "order_seed": order_seed,
-            "fingerprint": self.mark,
+            "fingerprint": self.fingerprint,
         }  # fmt: skip
         return f"{self.run}/barriers/copies/{digest(identity)}"
 
@@ -117,7 +119,7 @@ class BarrierJob:
 
     @property
     def copies_left(self) -> list[int]:
-        """Order seeds of the copies that lines wait for."""
+        """Order seeds of the copies that still have to be trained for lines."""
         needed = {seed for pair in self.lines_left for seed in pair}
         return [seed for seed in sorted(needed) if not is_sealed(self.store, self.copy_path(seed))]
 
@@ -125,10 +127,10 @@ class BarrierJob:
     def seconds_per_epoch(self) -> float:
         return median(row["seconds"] for row in self.target.ticket.record["epochs"])
 
-    # -- what is done ------------------------------------------------------------------------------------------------
+    # -- work --------------------------------------------------------------------------------------------------------
 
     def do(self) -> list[Row]:
-        """Rows of all lines, those that are not stored made first."""
+        """The rows of all lines; lines that are not stored are made first."""
         from lth_trainable.training.execution import prepare, release
 
         try:
@@ -136,7 +138,7 @@ class BarrierJob:
                 prepare(self.execution)
             return [row for pair in self.settings.pairs for row in self._line(pair)]
         finally:
-            self.__dict__.pop("start", None)  # it holds the network and its data
+            self.__dict__.pop("start", None)  # frees the network and its data
             release(self.execution)
 
     @cached_property
@@ -148,13 +150,13 @@ class BarrierJob:
         data = load_dataset(spec.dataset, self.execution.data_root, spec.split_seed)
         if spec.key(data.digest) != target.trial.record["key"]:
             raise UserError(
-                f"{target.trial.name}: its data, or its plugged-in code, is not what it was trained with; expected the "
-                "same; put it back, or rerun the sweep under another --name"
+                f"{target.trial.name}: its data, or its plug-in code, is not what it was trained with; expected the "
+                "same; restore it, or rerun the sweep under another --name"
             )
         levels = {} if target.is_dense else load_masks(self.store, target.ticket.folder)
         return start_at(
-            spec, data, self.execution, store=self.store, state=target.state, mark=self.start_mark,
-            rewound_to=target.rewound_to, masks=levels[max(levels)] if levels else {},
+            spec, data, self.execution, store=self.store, state=target.state, fingerprint=self.ticket_fingerprint,
+            rewound_to=target.rewind_point, masks=levels[max(levels)] if levels else {},
         )  # fmt: skip
 
     def _line(self, pair: Pair) -> list[Row]:
@@ -165,14 +167,14 @@ class BarrierJob:
         return rows or read_line(self.store, self.run, path)
 
     def _make_line(self, path: str, pair: Pair) -> None:
-        from lth_trainable.training.instability import BATCH_NORMS, PARTS, alphas, errors_between
+        from lth_trainable.training.instability import BATCH_NORMS, SPLITS, alphas, errors_between
 
         a, b = (self._copy(seed) for seed in pair)
         points = self.settings.n_points
-        curves: dict[tuple[str, str], Any] = dict.fromkeys(itertools.product(PARTS, BATCH_NORMS))
+        curves: dict[tuple[str, str], Any] = dict.fromkeys(itertools.product(SPLITS, BATCH_NORMS))
         if not (a.diverged or b.diverged):
             curves = dict(errors_between(self.start, a.tensors, b.tensors, points))
-        common = about_line(self.target, self.start.step, pair, self.mark["device"])
+        common = about_line(self.target, self.start.step, pair, self.fingerprint["device"])
         rows = line_rows(common, alphas(points), curves)
         about = {"kind": "line", "trial": self.target.trial.name, "copies": [self.copy_path(seed) for seed in pair]}
         self.store.seal(path, {ROWS: to_json(rows)}, about)
@@ -190,14 +192,14 @@ class BarrierJob:
         about = {
             "kind": "copy", "trial": self.target.trial.name, "key": self.target.trial.record["key"],
             "start": self.target.state, "rewound_to": self.target.rewound_to, "order_seed": order_seed,
-            "fingerprint": self.mark, "evaluation": dict(copy.evaluation),
+            "fingerprint": self.fingerprint, "evaluation": dict(copy.evaluation),
         }  # fmt: skip
         self.store.seal(path, {WEIGHTS: pack_tensors(copy.tensors)}, about)
         return copy
 
 
 def cost_of(jobs: Sequence[BarrierJob]) -> Cost:
-    """What doing the jobs takes; seconds by the median epoch of each ticket's own training."""
+    """The cost of the jobs. Seconds are estimated from the median epoch of each ticket's own training."""
     left = [(job, len(job.copies_left)) for job in jobs]
     return Cost(
         tickets=sum(not job.target.is_dense for job in jobs), dense=sum(job.target.is_dense for job in jobs),
@@ -208,7 +210,7 @@ def cost_of(jobs: Sequence[BarrierJob]) -> Cost:
 
 
 def do_all(jobs: Sequence[BarrierJob], on_job: Callable[[], None]) -> list[Row]:
-    """Rows of all jobs, in their order."""
+    """Do the jobs one after the other; returns their rows. on_job: called after each job."""
     rows: list[Row] = []
     for job in jobs:
         rows += job.do()
@@ -217,7 +219,7 @@ def do_all(jobs: Sequence[BarrierJob], on_job: Callable[[], None]) -> list[Row]:
 
 
 def write_barriers(store: Store, run: str, plan: RunPlan) -> None:
-    """RUN/analysis/barriers.parquet from every line that is stored, of trials as they are planned now."""
+    """Write RUN/analysis/barriers.parquet from all stored lines of the trials in the plan."""
     order = {trial.name: number for number, trial in enumerate(plan.trials)}
     keys = {(trial.name, trial.key) for trial in plan.trials}
     paths = (f"{run}/barriers/lines/{name}" for name in store.folders(f"{run}/barriers/lines"))
@@ -229,13 +231,13 @@ def write_barriers(store: Store, run: str, plan: RunPlan) -> None:
 
 
 def read_line(store: Store, run: str, path: str) -> list[Row]:
-    """The rows of a line; none where it is missing or damaged."""
+    """The rows of a stored line; empty if it is missing or damaged."""
     content = read(store, path, ROWS)
     return [{"run": run, **row} for row in json.loads(content)] if content is not None else []
 
 
 def is_sealed(store: Store, path: str) -> bool:
-    """Whether the folder is there and whole, by its sizes."""
+    """Whether the folder exists and is complete, judging by the sizes of its files."""
     try:
         return store.find(path) is not None
     except Damaged:
@@ -243,7 +245,7 @@ def is_sealed(store: Store, path: str) -> bool:
 
 
 def read(store: Store, path: str, name: str) -> bytes | None:
-    """A file of a sealed folder; None where it is missing or damaged, to be made again."""
+    """The content of a file in a sealed folder; None if it is missing or damaged."""
     try:
         folder = store.find(path)
         return store.content(folder, name) if folder is not None else None

@@ -1,4 +1,7 @@
-"""Rows of barriers.parquet: the error along the line between two copies of a network, and how high it rises. Pure."""
+"""Networks and their barriers: rows of barriers.parquet, and rows grouped by network. Pure functions.
+
+A barrier is how far the error rises along the straight line between two copies of a network.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from typing import Any
 from analysis.barriers.targets import BarrierTarget
 from analysis.labels import common_label, group_name, ladder_name, short_labels, without_fields
 from analysis.tables.schema import Row
+from lth_trainable.spec.rewind_point import RewindPoint
 
 STABLE_PP = 2.0  # a network with a lower barrier is stable to SGD noise (arXiv 1912.05671, section 3)
 DONE, DIVERGED = "done", "diverged"
@@ -18,7 +22,7 @@ RAW, RECOMPUTED = "raw", "recomputed"
 
 
 def about_line(target: BarrierTarget, step: int, pair: tuple[int, int], device: str) -> dict[str, Any]:
-    """What all rows of one line have in common but the run. step: updates before the start."""
+    """The columns that all rows of a line share, except the run. step: number of updates before the start."""
     return {
         "trial": target.trial.name, "group": group_name(target.trial.name),
         "ladder": None if target.is_dense else ladder_name(target.trial.name),
@@ -34,18 +38,18 @@ def about_line(target: BarrierTarget, step: int, pair: tuple[int, int], device: 
 def line_rows(
     common: Row, alphas: Sequence[float], curves: Mapping[tuple[str, str], Sequence[float] | None]
 ) -> list[dict[str, Any]]:
-    """A row for each part and kind of statistics; a None curve is that of copies of which one diverged."""
+    """One row for each data split and kind of BatchNorm statistics. A curve is None if a copy diverged."""
     return [
         {
-            **common, "part": part, "batch_norm": batch_norm, "n_points": len(alphas), "alphas": list(alphas),
+            **common, "part": split, "batch_norm": batch_norm, "n_points": len(alphas), "alphas": list(alphas),
             **(barrier_of(errors, alphas) if errors is not None else {"status": DIVERGED}),
         }
-        for (part, batch_norm), errors in curves.items()
+        for (split, batch_norm), errors in curves.items()
     ]  # fmt: skip
 
 
 def barrier_of(errors: Sequence[float], alphas: Sequence[float]) -> dict[str, Any]:
-    """The columns that errors, per cent, at `alphas` give."""
+    """The barrier and related columns, from the errors (percent) at `alphas`."""
     highest = max(errors)
     barrier = highest - (errors[0] + errors[-1]) / 2
     return {
@@ -57,9 +61,9 @@ def barrier_of(errors: Sequence[float], alphas: Sequence[float]) -> dict[str, An
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """The rows of one group of tickets, or of the dense network beside them, from one point.
+    """All rows of one group of tickets, or of the dense network beside them, for one rewind point.
 
-    ladder: of the tickets. label: "dense", or the target sparsity.
+    ladder: that of the tickets. label: "dense", or the target sparsity.
     """
 
     ladder: str
@@ -72,7 +76,8 @@ class Network:
 
     @property
     def point(self) -> str:
-        return point_label(self.rows[0]["rewound_to"])
+        """The rewind point in words: "epoch 1", "iteration 500"."""
+        return RewindPoint.parse(self.rows[0]["rewound_to"]).in_words
 
     @property
     def n_seeds(self) -> int:
@@ -80,25 +85,26 @@ class Network:
 
     @property
     def n_diverged(self) -> int:
-        """Lines without an error, as a copy diverged."""
+        """The number of lines without errors because a copy diverged."""
         return len({_line_of(row) for row in self.rows if row["status"] != DONE})
 
-    def barriers(self, part: str, batch_norm: str) -> list[float]:
+    def barriers(self, split: str, batch_norm: str) -> list[float]:
+        """The barrier of every line on the test or training data, pp."""
         return [
             row["barrier_pp"] for row in self.rows
-            if row["part"] == part and row["batch_norm"] == batch_norm and row["status"] == DONE
+            if row["part"] == split and row["batch_norm"] == batch_norm and row["status"] == DONE
         ]  # fmt: skip
 
     def is_stable(self, batch_norm: str) -> bool | None:
-        """Whether the mean barrier on the test part is below the threshold; None where every line lacks it."""
+        """Whether the mean barrier on the test data is below the threshold; None if no line has a barrier."""
         barriers = self.barriers("test", batch_norm)
         return fmean(barriers) < STABLE_PP if barriers else None
 
 
 def networks(rows: Sequence[Row]) -> list[Network]:
-    """Ladder by ladder the dense network, then the tickets, the least sparse first.
+    """The networks, ladder by ladder: first the dense network, then the tickets from least sparse to sparsest.
 
-    Dense rows without tickets beside them come last, as a ladder of their own group.
+    Dense networks without tickets beside them come last, each as a ladder of its own.
     """
     dense: dict[tuple[str, str], list[Row]] = defaultdict(list)
     tickets: dict[tuple[str, str], dict[float, list[Row]]] = defaultdict(lambda: defaultdict(list))
@@ -122,31 +128,26 @@ def networks(rows: Sequence[Row]) -> list[Network]:
 
 
 def shared_label(found: Sequence[Network]) -> str:
-    """Data set, model and whatever else all ladders share."""
+    """Data set, model and everything else that all ladders have in common, in words."""
     return common_label([network.ladder for network in found])
 
 
 def ladder_labels(found: Sequence[Network]) -> dict[str, str]:
-    """Ladders in the words that tell them apart, such as "rewind epoch 1"; of a single one the point."""
+    """Ladder -> what sets it apart, such as "rewind epoch 1"; the rewind point if there is only one ladder."""
     labels = short_labels([network.ladder for network in found])
     return labels if len(labels) > 1 else {network.ladder: f"rewind {network.point}" for network in found}
 
 
 def has_batch_norm(rows: Iterable[Row]) -> bool:
-    """Whether the kind of statistics makes a difference anywhere."""
+    """Whether the kind of BatchNorm statistics makes a difference anywhere."""
     errors: dict[tuple[object, ...], dict[str, object]] = defaultdict(dict)
     for row in rows:
         errors[*_line_of(row), row["part"]][row["batch_norm"]] = row.get("errors_pct")
     return any(kinds[RAW] != kinds[RECOMPUTED] for kinds in errors.values())
 
 
-def point_label(rewound_to: str) -> str:
-    """ "1" -> "epoch 1", "500it" -> "iteration 500"."""
-    return f"iteration {rewound_to[:-2]}" if rewound_to.endswith("it") else f"epoch {rewound_to}"
-
-
 def ladder_without_point(ladder: str) -> str:
-    """A ladder's name without its rewind point."""
+    """The name of a ladder without its rewind point."""
     return without_fields(ladder, ("rewind_epoch", "rewind_step"))
 
 

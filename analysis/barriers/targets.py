@@ -1,4 +1,4 @@
-"""Which networks of a run are looked at for a barrier, and from which point of their training."""
+"""Choose the networks of a run whose barriers are measured, and the points of training where copies start."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from analysis.tables.exclusions import read_exclusions, unknown_trial
 from analysis.tables.run_plan import RunPlan
 from analysis.text import plural
 from lth_trainable.errors import UserError, bad_value
+from lth_trainable.spec.rewind_point import RewindPoint
 from lth_trainable.spec.trial_spec import TrialSpec, spec_from_dict
 from lth_trainable.store.store import Damaged, Sealed, Store
 from lth_trainable.store.trials import read_record
@@ -32,10 +33,10 @@ class Finished:
 
 @dataclass(frozen=True, kw_only=True)
 class BarrierTarget:
-    """A network that copies are trained of.
+    """A network whose copies are trained.
 
-    trial: the ticket (or control), or the dense trial beside it. ticket: the one whose point is the start of both.
-    dense: name of the dense trial of its seed; None where the run has none.
+    trial: the ticket (or control), or the dense trial beside it. ticket: the ticket whose rewind point is the start of
+    both. dense: name of the dense trial of the same seed; None if the run has none.
     """
 
     trial: Finished
@@ -47,44 +48,47 @@ class BarrierTarget:
         return self.trial.spec.is_dense
 
     @property
-    def rewound_to(self) -> str:
-        """The epoch or iteration of the start, such as "1" or "500it"."""
+    def rewind_point(self) -> RewindPoint:
+        """The point of training where copies start."""
         spec = self.ticket.spec
-        if spec.starts_over:
-            return "0"
-        return f"{spec.rewind_step}it" if spec.rewind_step is not None else str(spec.rewind_epoch)
+        point = RewindPoint(epoch=0) if spec.starts_over else spec.rewind_point
+        assert point is not None, "why_not refuses tickets that rewind no weights"
+        return point
+
+    @property
+    def rewound_to(self) -> str:
+        """The rewind point as it is stored: "1" for an epoch, "500it" for an iteration."""
+        return str(self.rewind_point)
 
     @property
     def state(self) -> str:
-        """Where the start is stored."""
+        """Where the weights at the rewind point are stored."""
         states = self.ticket.folder.manifest["states"]
         return str(states["initial" if self.ticket.spec.starts_over else "rewind"])
 
     @property
     def epochs(self) -> int:
-        """Epochs that a copy is trained; the one in which an iteration lies counts as one."""
+        """How many epochs a copy is trained. If it starts within an epoch, that epoch counts as one."""
         spec = self.ticket.spec
-        if spec.starts_over:
-            return spec.epochs
-        steps = -(-self.ticket.record["data"]["n_train"] // spec.batch_size)
-        return spec.epochs - spec.retrained_from(steps)
+        steps_per_epoch = -(-self.ticket.record["data"]["n_train"] // spec.batch_size)
+        return spec.epochs - self.rewind_point.epoch_at(steps_per_epoch)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """Targets, seed by seed, and what a person should know of those that were left out."""
+    """The targets, seed by seed, and notes about trials that were left out."""
 
     targets: tuple[BarrierTarget, ...]
     notes: tuple[str, ...]
 
 
 def choose(store: Store, run: str, plan: RunPlan, names: Sequence[str], seeds: int) -> Choice:
-    """The tickets to look at, and with each the dense trial of its seed from the same point.
+    """Choose tickets, each with the dense trial of its seed from the same rewind point.
 
-    names: trials and groups of them (all that are finished); none: the first `seeds` finished trials of each group of
-    tickets, without controls. A dense trial that is named is looked at from every point that tickets of its seed are
-    rewound to. Raises `UserError` for unknown names, named trials that are not finished or have no such point, and
-    where nothing is left.
+    names: trials, and groups of trials (all that are finished). Without names: the first `seeds` finished trials of
+    each group of tickets, without controls. A dense trial that is named is measured from every rewind point of the
+    tickets of its seed. Raises `UserError` for unknown names, for named trials that are not finished or have no rewind
+    point, and if nothing is left.
     """
     trials = _Trials(store, run, [spec_from_dict(trial.spec) for trial in plan.trials], read_exclusions(store, run))
     tickets, dense = trials.named(names) if names else (trials.first(seeds), [])
@@ -92,9 +96,9 @@ def choose(store: Store, run: str, plan: RunPlan, names: Sequence[str], seeds: i
     found += [target for trial in dense for target in trials.from_all_points(trial)]
     if not found:
         reasons = "; ".join(trials.notes()) or "none is finished"
-        raise UserError(f"{run}: found no ticket to look at ({reasons}); expected finished tickets of imp or omp")
+        raise UserError(f"{run}: found no ticket to measure ({reasons}); expected finished tickets of imp or omp")
     targets: dict[tuple[str, str], BarrierTarget] = {}
-    for target in found:  # tickets of several sparsities bring the same dense network from the same point
+    for target in found:  # tickets of several sparsities share a dense network
         targets.setdefault((target.trial.name, target.rewound_to), target)
     order = {seed: number for number, seed in enumerate(dict.fromkeys(spec.seed for spec in trials.specs.values()))}
     by_seed = sorted(targets.values(), key=lambda t: (order[t.trial.spec.seed], not t.is_dense))
@@ -102,7 +106,7 @@ def choose(store: Store, run: str, plan: RunPlan, names: Sequence[str], seeds: i
 
 
 def why_not(spec: TrialSpec) -> str | None:
-    """Why a trial has no point from which its ticket alone is trained, in a clause; None where it has one."""
+    """Why no barrier can be measured for a trial, in a few words; None if one can."""
     if spec.is_dense:
         return None
     if spec.restarts:
@@ -110,23 +114,23 @@ def why_not(spec: TrialSpec) -> str | None:
     if spec.reset_end:
         return "a supermask is not trained"
     if spec.family == "fit":
-        return f"{spec.schedule} prunes within one fit, where optimiser and learning rate run on through a reset"
+        return f"{spec.schedule} prunes within one fit: optimiser and learning rate are not reset with the weights"
     if spec.retrain != "weight_rewinding" and not spec.starts_over:
         return f"{spec.retrain} rewinds no weights"
     return None
 
 
 class _Trials:
-    """The planned trials of a run; records are read as they are asked for."""
+    """The planned trials of a run. Records are read when they are needed."""
 
     def __init__(self, store: Store, run: str, specs: Iterable[TrialSpec], excluded: Collection[str]) -> None:
         self.store, self.run, self.excluded = store, run, excluded
         self.specs = {spec.name: spec for spec in specs}
         self.found: dict[str, Finished | None] = {}
-        self.left_out: Counter[str] = Counter()  # tickets by reason
+        self.left_out: Counter[str] = Counter()  # reason -> number of tickets
 
     def finished(self, spec: TrialSpec | None) -> Finished | None:
-        """None for a trial that is not finished, diverged or is excluded."""
+        """The finished trial; None if it is not finished, diverged or is excluded."""
         if spec is None or spec.name in self.excluded:
             return None
         if spec.name not in self.found:
@@ -134,12 +138,12 @@ class _Trials:
         return self.found[spec.name]
 
     def dense_of(self, ticket: TrialSpec) -> TrialSpec | None:
-        """The dense trial that is equal to the ticket in all that acts in both, its number of epochs included."""
+        """The dense trial that equals the ticket in every setting they share, including the number of epochs."""
         dense = (spec for spec in self.specs.values() if spec.is_dense and spec.seed == ticket.seed)
         return next((d for d in dense if replace(ticket, control="dense", layers=d.layers) == d), None)
 
     def first(self, seeds: int) -> list[Finished]:
-        """The first finished trials of each group of tickets."""
+        """The first finished trials (`seeds` of them) of each group of tickets."""
         chosen: dict[str, list[Finished]] = defaultdict(list)
         for spec in self.specs.values():
             if spec.control != "none" or len(chosen[group_name(spec.name)]) == seeds:
@@ -153,7 +157,7 @@ class _Trials:
         return [trial for trials in chosen.values() for trial in trials]
 
     def named(self, names: Sequence[str]) -> tuple[list[Finished], list[Finished]]:
-        """Tickets and dense trials of these names. Raises `UserError`."""
+        """The tickets and the dense trials with these names. Raises `UserError`."""
         found: dict[str, Finished] = {}
         for name in names:
             members = [spec for spec in self.specs.values() if name in (spec.name, group_name(spec.name))]
@@ -169,15 +173,15 @@ class _Trials:
         return [t for t in both if not t.spec.is_dense], [t for t in both if t.spec.is_dense]
 
     def from_the_point_of(self, ticket: Finished) -> list[BarrierTarget]:
-        """The dense trial of the ticket's seed, where it is finished, and the ticket; a new initialisation alone."""
+        """The ticket, and before it the finished dense trial of its seed, unless they start from different weights."""
         planned = self.dense_of(ticket.spec)
         target = BarrierTarget(trial=ticket, ticket=ticket, dense=planned.name if planned else None)
-        is_elsewhere = ticket.spec.starts_over or (ticket.spec.given is not None and ticket.spec.given.masked)
-        dense = None if is_elsewhere else self.finished(planned)  # it began with other weights
+        is_elsewhere = ticket.spec.starts_over or (ticket.spec.ticket_id is not None and ticket.spec.ticket_id.masked)
+        dense = None if is_elsewhere else self.finished(planned)  # the dense trial starts from other weights
         return [replace(target, trial=dense), target] if dense else [target]
 
     def from_all_points(self, dense: Finished) -> list[BarrierTarget]:
-        """The dense trial from wherever tickets beside it are rewound to. Raises `UserError` where there is none."""
+        """The dense trial from every rewind point of the tickets beside it. Raises `UserError` if there is none."""
         tickets = [spec for spec in self.specs.values() if spec.control == "none" and why_not(spec) is None]
         beside = [self.finished(spec) for spec in tickets if self.dense_of(spec) == dense.spec]
         targets = [
@@ -185,8 +189,8 @@ class _Trials:
         ]
         if not targets:
             raise UserError(
-                f"TRIAL {dense.name}: found no finished ticket rewound to a point of it; expected at least one, "
-                "as the points that are looked at are those of the run's tickets"
+                f"TRIAL {dense.name}: found no finished ticket that is rewound to its training; expected at least one, "
+                "as barriers are measured from the rewind points of tickets"
             )
         return targets
 

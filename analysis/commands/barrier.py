@@ -27,29 +27,29 @@ from lth_trainable.store.store import Store
 
 @dataclass(frozen=True, kw_only=True)
 class BarrierOptions:
-    """Linear-interpolation barriers: train copies of a ticket from its rewind point under different SGD noise, and
+    """Linear-interpolation barriers: train copies of a ticket from its rewind point with different SGD noise, and
     measure the error on the straight line between their weights (Frankle et al., arXiv 1912.05671).
 
-    The dense network of the ticket's seed is looked at from the same point. Every copy and line is stored below
-    RUN/barriers: a rerun trains nothing twice, and other trials, points and order seeds add to it. docs/barrier.md.
+    The dense network of the same seed is measured from the same point. Copies and lines are stored below RUN/barriers:
+    a rerun trains nothing twice, and more trials, points and order seeds can be added later. See docs/barrier.md.
     """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """The folder of a run, such as runs/digits, or its URI."""
     trials: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="TRIAL ...")] = ()
-    """Trials, or groups of them (names without the seed). None: every group of tickets that are rewound."""
+    """Trials or groups of trials (names without the seed). Default: every group of rewound tickets."""
     seeds: Annotated[int, tyro.conf.arg(metavar="N")] = 3
-    """Trials of each group, where none is named: the first N that are finished."""
+    """If no trial is named: the first N finished trials of each group."""
     order_seeds: Annotated[tuple[int, ...], tyro.conf.arg(metavar="A B ...")] = Settings.order_seeds
-    """Order seeds of the copies: order of the data, augmentation and dropout. Each pair of them gives a line."""
+    """Order seeds, one for each copy: order of the data, augmentation, dropout. Each pair of them gives a line."""
     points: Annotated[int, tyro.conf.arg(metavar="N")] = Settings.n_points
-    """Networks on a line, its ends included."""
+    """Number of networks on a line, including its ends."""
     data_root: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder of data sets that read files."""
+    """Folder with the files of data sets."""
     device: Literal["cpu", "cuda"] | None = None
-    """Where copies are trained. None: where the ticket was."""
+    """Where to train the copies. Default: on the kind of device the ticket was trained on."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Say what it costs, and train nothing."""
+    """Only print the cost; train nothing."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object instead: run, cost, rows, stable, files."""
 
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         return _run(options)
     except KeyboardInterrupt:
-        print("interrupted; what is trained stays: the same command goes on", file=sys.stderr)
+        print("interrupted; finished copies are kept: the same command goes on from there", file=sys.stderr)
         return INTERRUPTED
 
 
@@ -95,7 +95,7 @@ def _run(options: BarrierOptions) -> int:
 
 
 def cost_line(cost: Cost, settings: Settings) -> str:
-    """What it takes, before it is done."""
+    """The cost in words: networks, lines, copies to train, epochs, time."""
     networks = f"{plural(cost.tickets, 'ticket')} and {plural(cost.dense, 'point')} of dense networks"
     lines = f"{plural(cost.lines, 'line')} of {settings.n_points} points"
     if not cost.lines_left:
@@ -114,7 +114,7 @@ def _do(jobs: Sequence[BarrierJob], cost: Cost) -> list[Row]:
 
 
 def _draw(store: Store, run: str, path: str, rows: Sequence[Row]) -> dict[str, str]:
-    """Write the figure; returns the files as a person would type them."""
+    """Write the figure; returns the paths of table and figure, relative to the run as it was typed."""
     from analysis.figures.barriers import barrier_figure  # matplotlib takes a second to import
     from analysis.figures.style import to_svg
 

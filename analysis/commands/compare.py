@@ -1,4 +1,4 @@
-"""`python -m analysis compare RUN_A RUN_B [--json]`."""
+"""`python -m analysis compare RUN_A RUN_B`: compare two runs seed by seed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Annotated
 import tyro
 
 from analysis.report.compare import show_comparison
-from analysis.tables.parquet import as_rows, load
+from analysis.tables.parquet import load
 from analysis.tables.run_plan import find_run, read_plan
 from analysis.text import console
 from analysis.verdicts.compare import Compared, compare
@@ -20,16 +20,16 @@ from lth_trainable.errors import OK, UserError
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Hold run B against run A, seed by seed: two recipes, two criteria, or one recipe under two versions of the code.
+    """Compare run B with run A, seed by seed: two recipes, two criteria, or one recipe with two versions of the code.
 
-    Tickets and dense networks of one run are paired with those of the other that equal them in every field but those
-    in which the runs have nothing in common. Both runs must be gathered, which a sweep does as it ends.
+    Tickets and dense networks are paired with those of the other run that have the same fields, except for the fields
+    in which the runs have no value in common. Both runs must be gathered; a sweep does that when it ends.
     """
 
     run_a: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_A")]
-    """The folder of a run, such as runs/digits, or its URI: what the other is held against."""
+    """The reference: the folder of a run, such as runs/digits, or its URI."""
     run_b: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN_B")]
-    """The other run; differences are B minus A."""
+    """The other run. Differences are B minus A."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object instead: run_a, run_b, endpoint, free, versions, comparisons, unmatched."""
 
@@ -48,7 +48,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def compare_runs(path_a: str, path_b: str) -> Compared:
-    """From the Parquet of two runs. Raises `UserError` where they are one, have other endpoints, or share no group."""
+    """The comparison of two gathered runs.
+
+    Raises `UserError` if they are the same run, have different endpoints, or share no group.
+    """
     (store_a, run_a), (store_b, run_b) = find_run(path_a), find_run(path_b)
     if store_a.at(run_a) == store_b.at(run_b):
         raise UserError(f"RUN_B: found {path_b}, which is RUN_A; expected another run")
@@ -57,13 +60,13 @@ def compare_runs(path_a: str, path_b: str) -> Compared:
     )
     if endpoint_a != endpoint_b:
         raise UserError(
-            f"RUN_B: found the endpoint {endpoint_b}; expected {endpoint_a}, that of RUN_A; "
-            "each run is judged by the endpoint that it was planned with, so compare runs of one"
+            f"RUN_B: found the endpoint {endpoint_b}; expected {endpoint_a}, the endpoint of RUN_A; "
+            "each run is judged by the endpoint it was planned with, so compare runs with the same endpoint"
         )
-    found = compare(as_rows(load(path_a).trials), as_rows(load(path_b).trials), endpoint_a)
+    found = compare(load(path_a).rows("trials"), load(path_b).rows("trials"), endpoint_a)
     if not found.comparisons:
         raise UserError(
-            f"RUN_B: found no group of {path_b} that answers to one of {path_a}; expected tickets of equal target "
+            f"RUN_B: found no group of {path_b} that matches one of {path_a}; expected tickets with the same target "
             f"sparsity, or dense networks, in both{_first_reason(found)}"
         )
     return found

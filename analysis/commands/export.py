@@ -1,4 +1,4 @@
-"""`python -m analysis export TRIAL ... [--out DIR] [--which initial rewind final] [--json]`."""
+"""`python -m analysis export TRIAL ...`: write tickets as folders that need only torch."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from lth_trainable.errors import OK
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Write tickets as folders that need torch alone: weights as .safetensors and .pt, masks, provenance, a loader.
+    """Write tickets as folders that need only torch: weights as .safetensors and .pt, masks, provenance, a loader.
 
-    docs/tickets.md says what is in them; `python -m sweeps.lth_grid --import-ticket FOLDER` reads them back.
+    docs/tickets.md describes the files; `python -m sweeps.lth_grid --import-ticket FOLDER` imports a folder again.
     """
 
     trials: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="TRIAL ...")]
     """Paths of trials, such as runs/digits/trials/NAME, or a run and names of its trials: runs/digits NAME NAME."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path()
-    """The folder that theirs are put into. An older export of a trial is replaced."""
+    """Where to put the folders. An older export of the same trial is replaced."""
     which: Annotated[
         tuple[Literal["initial", "rewind", "final"], ...], tyro.conf.arg(metavar="initial|rewind|final ...")
     ] = ()
-    """Which weights; without, all that a trial has."""
+    """Which weights to write. Default: all that the trial has."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object instead: exports, each with trial, path, parts, bytes, result."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Export and say what was written; returns the exit code. Raises `UserError` for bad input."""
+    """Export and print what was written; returns the exit code. Raises `UserError` for bad input."""
     options = tyro.cli(Options, prog="python -m analysis export", args=arguments)
     exported = export(options.trials, options.out, options.which)
     if options.json:

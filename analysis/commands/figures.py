@@ -1,4 +1,4 @@
-"""`python -m analysis figures RUN [--format pdf|svg|png] [--out DIR] [--theme light|dark]`."""
+"""`python -m analysis figures RUN`: write the figures of a run as files."""
 
 from __future__ import annotations
 
@@ -20,27 +20,26 @@ Theme = Literal["light", "dark"]
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Write the figures of a run as files for a paper: accuracy, training, early stop, layers, overlap, and those of
-    a search and of barriers where the run has them.
+    """Write the figures of a run as files for a paper: accuracy, training, early stop, layers, overlap, and, if the
+    run has them, controls, barriers and the Pareto front of a search.
 
-    From the Parquet of the last gather. The same tables give the same bytes.
+    They are drawn from the tables of the last gather. The same tables give the same bytes.
     """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """The folder of a run, such as runs/digits, or its URI."""
     format: Annotated[Format, tyro.conf.arg(metavar="pdf|svg|png")] = "pdf"
-    """pdf and svg are vectors, their background transparent; png is 200 dpi on the background of the theme."""
+    """pdf and svg: vector graphics with a transparent background; png: 200 dpi, with the background of the theme."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder of the files, made where it is not there; None: NAME-figures, in the working folder. Files of the same
-    names are replaced."""
+    """Folder for the files, created if needed; files are overwritten. Default: NAME-figures in the working folder."""
     theme: Annotated[Theme, tyro.conf.arg(metavar="light|dark")] = "light"
-    """Colours: for a white page or a dark slide."""
+    """Colours for a white page or a dark slide."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object instead: the file of each figure, by name."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write the figures and name the files; returns the exit code. Raises `UserError` for bad input."""
+    """Write the figures and print their paths; returns the exit code. Raises `UserError` for bad input."""
     options = tyro.cli(Options, prog="python -m analysis figures", args=arguments)
     written = write_figures(options.run, options.out, options.format, options.theme)
     if options.json:
@@ -51,9 +50,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def write_figures(run: str, out: Path | None = None, kind: Format = "pdf", theme: Theme = "light") -> dict[str, Path]:
-    """The file of each figure that the run has something for, by name, in the order of the report.
+    """Write every figure that the run has data for; returns their files by name, in the order of the report.
 
-    Raises `UserError` where there is no run, it was not gathered yet, or a file cannot be written.
+    Raises `UserError` if there is no run, if it was not gathered yet, or if a file cannot be written.
     """
     from analysis.figures.gallery import Material, drawn, read_suggestions  # matplotlib takes a second to import
     from analysis.figures.style import WRITERS

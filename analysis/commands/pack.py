@@ -1,4 +1,4 @@
-"""`python -m analysis pack RUN [--out FILE] [--tickets best|all|none|NAME ...] [--json]`."""
+"""`python -m analysis pack RUN`: pack a run into one file for a colleague."""
 
 from __future__ import annotations
 
@@ -14,27 +14,30 @@ from analysis.export.archive import pack
 from analysis.text import human_bytes, plural
 from lth_trainable.errors import OK
 
+TICKETS_HELP = (
+    "Tickets to include with their weights. best: the sparsest tickets that match the dense network, one per seed (if "
+    "none match: those with the best difference). NAME: a trial, or a group of trials (a name without the seed)."
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Put a run into one .tar.gz: Parquet, report, plan, records, README.txt, and tickets with their weights.
+    """Pack a run into one .tar.gz: tables, report, plan, records, README.txt, and tickets with their weights.
 
-    What it unpacks to may lie anywhere; README.txt says how to read it. The same run gives the same bytes.
+    It can be unpacked anywhere; README.txt says how to read it. The same run gives the same bytes.
     """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """The folder of a run, such as runs/digits, or its URI."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """The archive; None: the run's name and .tar.gz, in the working folder. An older one is replaced."""
-    tickets: Annotated[tuple[str, ...], tyro.conf.arg(metavar="best|all|none|NAME ...")] = ("best",)
-    """Whose weights go with it. best: of the sparsest tickets that match the dense network (none match: of the best
-    difference), one of each seed. NAME: a trial, or a group of them (its name without the seed)."""
+    """The archive; an existing one is replaced. Default: the run's name and .tar.gz, in the working folder."""
+    tickets: Annotated[tuple[str, ...], tyro.conf.arg(metavar="best|all|none|NAME ...", help=TICKETS_HELP)] = ("best",)
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object instead: archive, bytes, tickets, why."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Pack and say what was packed; returns the exit code. Raises `UserError` for bad input."""
+    """Pack and print what was packed; returns the exit code. Raises `UserError` for bad input."""
     options = tyro.cli(Options, prog="python -m analysis pack", args=arguments)
     packed = pack(options.run, options.out, options.tickets)
     if options.json:

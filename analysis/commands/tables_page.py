@@ -1,6 +1,6 @@
-"""The columns of every table as Markdown: the second half of docs/tables.md.
+"""Write the second half of docs/tables.md, the columns of every table, from the schemas:
 
-python -m analysis.commands.tables_page docs/tables.md      replaces what follows the marker
+python -m analysis.commands.tables_page docs/tables.md      replaces everything after the marker
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _HEADING = "| column | type | unit | source | |\n|---|---|---|---|---|"
 
 
 def columns() -> str:
-    """A section a table, a row a column: type, unit, source and description of its schema."""
+    """One section per table and one row per column, with type, unit, source and description."""
     return "".join(f"\n{line}" for name, schema in TABLES.items() for line in _section(name, schema))
 
 

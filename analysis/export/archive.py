@@ -1,8 +1,8 @@
-"""A run as one file for a colleague: `python -m analysis pack RUN` writes RUN.tar.gz.
+"""Pack a run into one file for a colleague: `python -m analysis pack RUN` writes RUN.tar.gz.
 
-What is in it is found by relative paths alone, so the folder that it unpacks to may lie anywhere: `analysis.load` and
-`analysis.gather` work on it, and its tickets open with `load_ticket.py`, which lies beside them. The same run gives the
-same bytes: files in order of their names, no times, no owners.
+All paths in it are relative, so it can be unpacked anywhere: `analysis.load` and `analysis.gather` work on the folder,
+and `load_ticket.py` beside the tickets loads them. The same run gives the same bytes: files are sorted by name and have
+neither times nor owners.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from analysis.gather import collect
 from analysis.report.html import report_html
 from analysis.tables.exclusions import EXCLUSIONS, unknown_trial
 from analysis.tables.index import write_index
-from analysis.tables.parquet import OPTIONAL, Frames, as_rows, to_frames, write_table
+from analysis.tables.parquet import OPTIONAL, Frames, write_table
 from analysis.tables.records import Found, read_trials
 from analysis.tables.run_plan import RunPlan, find_run, read_plan
 from analysis.tables.schema import Row
@@ -37,13 +37,13 @@ from lth_trainable.store.store import FAILURE, PLAN, RECORD, Damaged, Store, to_
 
 README = "archive_readme.txt.jinja"
 ENDING = ".tar.gz"
-COMPRESSION = 6  # of gzip; weights are noise, which more of it does not make smaller
+COMPRESSION = 6  # of gzip; weights are noise, so a higher level gains nothing
 BEST, ALL, NONE = "best", "all", "none"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """Trials whose weights are packed, by name, and why these."""
+    """The trials whose weights are packed, and why they were chosen."""
 
     trials: tuple[str, ...]
     why: str
@@ -51,7 +51,7 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class Packed:
-    """The archive, its size in bytes, and the tickets in it."""
+    """The archive that was written, its size in bytes, and the tickets in it."""
 
     path: Path
     bytes: int
@@ -59,24 +59,24 @@ class Packed:
 
 
 def pack(path: str | os.PathLike[str], out: str | Path | None = None, tickets: Sequence[str] = (BEST,)) -> Packed:
-    """Write the archive of the run at `path`; None for `out`: the run's name and .tar.gz, in the working folder.
+    """Write the archive of the run at `path` to `out`, by default the run's name and .tar.gz in the working folder.
 
-    tickets: "best", "all", "none", or names of trials and groups. Raises `UserError` where there is no run, a ticket is
-    unknown or its weights are gone, or the archive cannot be written.
+    tickets: "best", "all", "none", or names of trials and groups. Raises `UserError` if there is no run, if a ticket is
+    unknown or its weights are missing, or if the archive cannot be written.
     """
     store, run = find_run(path)
     target = _target(run, out)
     plan = read_plan(store, run)
     planned = {trial.name: trial for trial in plan.trials}
     gathered = collect(store, run, plan)
-    frames = to_frames(gathered.tables)
-    choice = choose(as_rows(frames.trials), as_rows(frames.verdicts), tickets)
+    frames = Frames(tables=gathered.tables)
+    choice = choose(frames.rows("trials"), frames.rows("verdicts"), tickets)
     try:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".pack-") as folder:
             staged = Store(folder)
             stored = {name: t for name, t in gathered.tables.items() if name not in OPTIONAL or t.num_rows}
             sums = {name: write_table(staged, run, name, table) for name, table in stored.items()}
-            write_index(staged, run, sums, {}, gathered.geometry)  # masks that stay behind are not compared again
+            write_index(staged, run, sums, {}, gathered.geometry)  # without masks, nothing to compare again
             for name in (PLAN, EXCLUSIONS):
                 if store.exists(f"{run}/{name}"):
                     staged.write(f"{run}/{name}", store.read(f"{run}/{name}"))
@@ -99,51 +99,51 @@ def pack(path: str | os.PathLike[str], out: str | Path | None = None, tickets: S
 
 
 def choose(trials: Sequence[Row], verdicts: Sequence[Row], wanted: Sequence[str] = (BEST,)) -> Choice:
-    """The tickets to pack, from rows of trials.parquet and verdicts.parquet. Raises `UserError` for an unknown name."""
+    """Choose the tickets to pack, from the rows of trials and verdicts. Raises `UserError` for an unknown name."""
     done = [row for row in trials if row["status"] == "done"]
     if len(wanted) == 1 and wanted[0] in (BEST, ALL, NONE):
         if wanted[0] == BEST:
             return _best(done, verdicts)
         names = [row["trial"] for row in done if row["control"] == "none"] if wanted[0] == ALL else []
-        return Choice(trials=tuple(names), why=f"--tickets {wanted[0]} was asked for")
+        return Choice(trials=tuple(names), why=f"as requested: --tickets {wanted[0]}")
     chosen: dict[str, None] = {}
     for name in wanted:
         members = [row["trial"] for row in done if name in (row["trial"], row["group"])]
         if not members:
             valid = {value for row in done for value in (row["trial"], row["group"])}
             if len(wanted) > 1 and name in (BEST, ALL, NONE):
-                raise bad_value("--tickets", name, "it by itself, or names of trials and groups")
+                raise bad_value("--tickets", name, "that word alone, or names of trials and groups")
             expected = f"{BEST}, {ALL}, {NONE}, or names of finished trials and groups"
             raise unknown_trial("--tickets", name, {BEST, ALL, NONE, *valid}, expected)
         chosen |= dict.fromkeys(members)
-    return Choice(trials=tuple(chosen), why=f"--tickets {' '.join(wanted)} was asked for")
+    return Choice(trials=tuple(chosen), why=f"as requested: --tickets {' '.join(wanted)}")
 
 
 def _best(done: Sequence[Row], verdicts: Sequence[Row]) -> Choice:
-    """One ticket a seed of the sparsest group that keeps up with dense, or of the one with the best difference."""
+    """One ticket per seed, from the sparsest group that keeps up with dense, or else from the one closest to it."""
     compared = [row for row in of_tickets(verdicts) if row["n_pairs"]]
     good = [row for row in compared if row["verdict"] in KEEPING_UP]
     if not compared:
-        return Choice(trials=(), why="no ticket has a finished dense trial to be compared with; --tickets names others")
+        return Choice(trials=(), why="no ticket has a finished dense trial to compare with; --tickets can name some")
     if good:
         row = max(good, key=lambda row: (row["sparsity_pct"], row["effect"]))
-        why = f"the sparsest tickets of the verdict '{row['verdict']}'"
+        why = f"the sparsest tickets with the verdict '{row['verdict']}'"
     else:
         row = max(compared, key=lambda row: (row["effect"], row["sparsity_pct"]))
-        why = "no tickets were shown to match the dense network, and these have the best mean difference from it"
+        why = "no tickets were shown to match the dense network; these have the best mean difference from it"
     by_seed: dict[int, str] = {}
     for trial in done:
         if trial["group"] == row["group"]:
             by_seed.setdefault(trial["seed"], trial["trial"])
     numbers = f"{row['sparsity_pct']:.2f} % of the weights removed, {signed(row['effect'])} pp"
-    return Choice(trials=tuple(by_seed.values()), why=f"{why} ({row['group']}: {numbers}), one of each seed")
+    return Choice(trials=tuple(by_seed.values()), why=f"{why} ({row['group']}: {numbers}), one per seed")
 
 
 # -- what is in it ---------------------------------------------------------------------------------------------------
 
 
 def _stage_record(staged: Store, path: str, trial: Found) -> None:
-    """The record, sealed anew without the masks and states that stay behind; of a failure its reason."""
+    """Stage the record of a trial, sealed again without its masks and states, or the reason of its failure."""
     if trial.record:
         about = {part: trial.record[part] for part in ("trial", "key", "status", "fingerprint")}
         staged.seal(path, {RECORD: to_json(dict(trial.record))}, {"kind": "trial", **about, "states": {}})
@@ -156,19 +156,19 @@ def _stage_ticket(store: Store, run: str, name: str, folder: Path) -> None:
         write_ticket(read_ticket(store, run, name), folder / name, formats=("pt",))
     except Damaged as damage:
         raise UserError(
-            f"ticket {name}: its weights cannot be read ({damage}); rerun the sweep's command, or --tickets none"
+            f"ticket {name}: its weights cannot be read ({damage}); rerun the sweep's command, or use --tickets none"
         ) from damage
 
 
 def readme(plan: RunPlan, frames: Frames, run: str, choice: Choice) -> str:
-    """README.txt: what this is, what is where, which tickets and why, how to read it, versions."""
-    trials = as_rows(frames.trials)
+    """README.txt of the archive: what is where, which tickets and why, how to read it, versions."""
+    trials = frames.rows("trials")
     parts = [f"{part}_version" for part in ("code", "python", "torch", "fastai", "ray")]
     trained = {f"{part.removesuffix('_version')} {row[part]}" for part in parts for row in trials if row[part]}
     environment = Environment(undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     template = environment.from_string(files("analysis.export").joinpath(README).read_text(encoding="utf-8"))
     return template.render(
-        run=run, plan=plan, choice=choice, answer=answer_sentence(as_rows(frames.verdicts)), n_trials=len(trials),
+        run=run, plan=plan, choice=choice, answer=answer_sentence(frames.rows("verdicts")), n_trials=len(trials),
         n_done=sum(row["status"] == "done" for row in trials), trained_with=", ".join(sorted(trained)) or "nothing",
         planned_with=", ".join(f"{name} {value}" for name, value in sorted(plan.versions.items())),
         devices="; ".join(sorted({row["device"] for row in trials if row["device"]})) or "nothing",
@@ -183,21 +183,21 @@ def _target(run: str, out: str | Path | None) -> Path:
     if not target.name.endswith((ENDING, ".tgz")):
         raise bad_value("--out", str(out), f"a file name that ends in {ENDING} or .tgz")
     if target.is_dir() or not target.parent.is_dir():
-        found = "a folder of that name" if target.is_dir() else "no folder to put it in"
-        raise bad_value(f"--out {target}", found, "a new file in a folder that is there")
+        found = "a folder with that name" if target.is_dir() else "a folder that does not exist"
+        raise bad_value(f"--out {target}", found, "a file in an existing folder")
     return target
 
 
 def _write_archive(folder: Path, target: Path) -> int:
-    """The folder as an archive, whole or not at all; returns its size. Nothing in it depends on when or by whom."""
-    part = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.part")
+    """Write the folder as an archive, completely or not at all; returns its size in bytes."""
+    unfinished = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.part")
     try:
-        with part.open("wb") as stream:
+        with unfinished.open("wb") as stream:
             _write_tar(folder, stream)
-        size = part.stat().st_size
-        os.replace(part, target)
+        size = unfinished.stat().st_size
+        os.replace(unfinished, target)
     finally:
-        part.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
     return size
 
 

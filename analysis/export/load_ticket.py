@@ -1,10 +1,11 @@
-"""Opens exported tickets with torch alone: the folder that this file is in, or a folder beside it.
+"""Load exported tickets with torch alone: from the folder of this file, or from a folder you name.
 
-    model = load_model()                                        # as trained; load_model("NAME", "rewind")
-    network().load_state_dict(masked_weights("NAME", "initial"))    # a network of your own code
+    model = load_model()                                        # as trained; or load_model("NAME", "rewind")
+    network().load_state_dict(masked_weights("NAME", "initial"))    # with a network of your own
     masks("NAME"), dense_weights("NAME", "rewind"), provenance("NAME")
 
-`python -m analysis export` and `pack` put a copy of it beside what they write: it imports nothing of its project.
+`python -m analysis export` and `pack` put a copy of this file beside the tickets, so it imports nothing else from its
+project.
 """
 
 import json
@@ -30,22 +31,22 @@ def load_model(folder: Any = HERE, part: str = "final") -> nn.Module:
 
 
 def masked_weights(folder: Any = HERE, part: str = "final") -> dict[str, Tensor]:
-    """The same as a state_dict: dense, with zeros."""
+    """The weights with the final mask applied, as a state_dict of dense tensors with zeros."""
     return _tensors(folder, part)
 
 
 def dense_weights(folder: Any = HERE, part: str = "initial") -> dict[str, Tensor]:
-    """The "initial" or "rewind" weights as a state_dict, as they were before the mask."""
+    """The "initial" or "rewind" weights without the mask, as a state_dict."""
     return _tensors(folder, f"dense/{part}" if Path(folder, "dense").is_dir() else part)
 
 
 def masks(folder: Any = HERE) -> dict[str, Tensor]:
-    """Boolean tensors by parameter name, True where the weight is kept; none of a dense network."""
+    """Parameter name -> Boolean tensor, True for weights that are kept; empty for a dense network."""
     return _tensors(folder, "masks")
 
 
 def provenance(folder: Any = HERE) -> dict[str, Any]:
-    """Where a ticket comes from: trial, spec, data, result, versions, fingerprint, SHA-256."""
+    """Where the ticket comes from: trial, spec, data, result, versions, fingerprint, SHA-256."""
     return json.loads(Path(folder, "ticket.json").read_text(encoding="utf-8"))["provenance"]
 
 
@@ -57,7 +58,7 @@ def _tensors(folder: Any, name: str) -> dict[str, Tensor]:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-# -- networks, of the shapes that the weights have ---------------------------------------------------------------------
+# -- networks, with the shapes of the weights --------------------------------------------------------------------------
 
 
 def _lenet_300_100(state: dict[str, Tensor]) -> nn.Module:

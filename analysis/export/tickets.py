@@ -1,13 +1,13 @@
-"""Tickets of a storage as folders that torch alone can read: `python -m analysis export TRIAL`, and in `analysis pack`.
+"""Write tickets as folders that need only torch, for `python -m analysis export` and `pack`.
 
-    NAME/{initial,rewind,final}.{safetensors,pt}    state_dicts under the final mask: dense, with zeros
-    NAME/dense/{initial,rewind}.{safetensors,pt}    the same weights as they were before that mask
-    NAME/masks.{safetensors,pt}                     Boolean, not packed, True where the weight is kept
-    NAME/ticket.json                                where it comes from: spec, result, keys, SHA-256, versions
-    NAME/load_ticket.py                             opens all that, and needs torch alone
+    NAME/{initial,rewind,final}.{safetensors,pt}    state_dicts with the final mask applied: dense tensors with zeros
+    NAME/dense/{initial,rewind}.{safetensors,pt}    the same weights without the mask
+    NAME/masks.{safetensors,pt}                     Boolean tensors, True for weights that are kept
+    NAME/ticket.json                                provenance: spec, result, keys, SHA-256, versions
+    NAME/load_ticket.py                             loads all of this, and needs only torch
 
-Nothing in it depends on when, where or by whom it is written: the same trial gives the same bytes. `final.safetensors`
-has the SHA-256 that the trial's record has of its weights.
+The same trial gives the same bytes: nothing depends on when, where or by whom the files are written.
+`final.safetensors` has the SHA-256 that the trial's record states for its weights.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from analysis.tables.run_plan import find_run
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.store.store import MANIFEST, WEIGHTS, Damaged, Sealed, Store, to_json
 from lth_trainable.store.trials import load_masks, open_trial, read_record
+from lth_trainable.tensors import row_major
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,15 +36,15 @@ if TYPE_CHECKING:
 
 FORMAT = "lottery-ticket folder 1"
 ABOUT, LOADER, DENSE = "ticket.json", "load_ticket.py", "dense"
-PARTS = ("initial", "rewind", "final")  # also those of `lth_trainable.pruning.ticket`, which imports torch
-MANY = 20  # trials of a run, too many to be listed in an error
+PARTS = ("initial", "rewind", "final")  # like `lth_trainable.pruning.ticket`, which would import torch
+MANY = 20  # of more trials, errors list all names without checking which are finished
 
 Tensors = Mapping[str, "Tensor"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """One folder. parts: whose weights are in it; result: of the trial's record; bytes: of all its files."""
+    """An exported folder. parts: the weights in it. result: from the trial's record. bytes: the size of all files."""
 
     trial: str
     path: Path
@@ -53,11 +54,11 @@ class Exported:
 
 
 def export(trials: Sequence[str], out: str | Path = ".", which: Sequence[str] = ()) -> list[Exported]:
-    """Write a folder for each trial into `out`, whole or not at all; an older export of its name is replaced.
+    """Write a folder for each trial into `out`, completely or not at all; an older export of the trial is replaced.
 
-    trials: paths of trial folders, such as runs/digits/trials/NAME, or the path of a run with names of its trials after
-    it. which: of `PARTS`; empty for all that a trial has. Raises `UserError`, before anything is written, where a trial
-    is unknown, and later where its weights cannot be read or written.
+    trials: paths of trial folders, such as runs/digits/trials/NAME, or the path of a run followed by names of its
+    trials. which: some of `PARTS`, or empty for all that a trial has. Raises `UserError` if a trial is unknown (before
+    anything is written), or if weights cannot be read or written.
     """
     found = list(_find(trials))
     names = [store.trial(run, name).rpartition("/")[2] for store, run, name in found]
@@ -73,7 +74,7 @@ def export(trials: Sequence[str], out: str | Path = ".", which: Sequence[str] = 
 def _find(texts: Sequence[str]) -> Iterator[tuple[Store, str, str]]:
     """Store, run and name of each trial. Raises `UserError`."""
     run: tuple[Store, str] | None = None
-    last: str | None = None if texts else ""  # a run that no name has followed yet
+    last: str | None = None if texts else ""  # a run whose trials have not been named yet
     for text in texts:
         trial = _trial_at(text)
         if trial is not None:
@@ -88,7 +89,7 @@ def _find(texts: Sequence[str]) -> Iterator[tuple[Store, str, str]]:
 
 
 def _trial_at(text: str) -> tuple[Store, str, str] | None:
-    """The trial whose folder is at this path or URI; None where there is no such folder."""
+    """The trial whose folder is at this path or URI; None if there is no finished trial."""
     path = text if "://" in text else os.path.abspath(os.path.expanduser(text))
     if "/trials/" not in path:
         return None
@@ -117,11 +118,11 @@ def _check_named(run: str | None) -> None:
 
 
 def read_ticket(store: Store, run: str, name: str, which: Sequence[str] = ()) -> Ticket:
-    """Final mask, weights and provenance of a finished trial. which: of `PARTS`; empty for all that it has.
+    """Final mask, weights and provenance of a finished trial. which: some of `PARTS`, or empty for all it has.
 
-    Raises `Damaged` where they are not there, `UserError` for weights that the trial never had.
+    Raises `Damaged` if files are missing or damaged, and `UserError` for weights that the trial never had.
     """
-    from safetensors.torch import load  # torch takes a second, and a run is packed without tickets too
+    from safetensors.torch import load  # torch takes a second to import, and archives may have no tickets
 
     from lth_trainable.pruning.ticket import Ticket
 
@@ -148,7 +149,7 @@ def _weights(store: Store, trial: Sealed, part: str) -> bytes:
 
 
 def _provenance(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the record what says where a ticket comes from; its epochs and layers are in the tables."""
+    """The parts of a record that say where a ticket comes from; the tables have its epochs and layers."""
     parts = ("trial", "key", "spec", "data", "result", "states", "fingerprint", "versions", "sha256")
     return {part: record[part] for part in parts}
 
@@ -157,9 +158,9 @@ def _provenance(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def write_ticket(ticket: Ticket, folder: Path, formats: Sequence[str] = ("safetensors", "pt")) -> tuple[str, ...]:
-    """Write the ticket's files, the loader apart, into the folder, which is made; returns the parts in it.
+    """Create the folder and write the ticket's files, except the loader; returns the names of the weights in it.
 
-    formats: of `FORMATS`.
+    formats: some of `FORMATS`.
     """
     import torch
 
@@ -181,14 +182,12 @@ def write_ticket(ticket: Ticket, folder: Path, formats: Sequence[str] = ("safete
 
 
 def write_loader(folder: Path) -> None:
-    """The file that opens tickets with torch alone."""
+    """Write the file that loads tickets with torch alone."""
     (folder / LOADER).write_bytes(files("analysis.export").joinpath(LOADER).read_bytes())
 
 
 def _write(tensors: Tensors, path: Path, formats: Sequence[str]) -> None:
-    import torch
-
-    own = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
+    own = row_major(tensors)
     for ending in formats:
         path.with_name(f"{path.name}.{ending}").write_bytes(FORMATS[ending](own))
 
@@ -202,7 +201,7 @@ def _as_safetensors(tensors: Tensors) -> bytes:
 def _as_pt(tensors: Tensors) -> bytes:
     import torch
 
-    buffer = io.BytesIO()  # not a path, whose name torch would write into the file
+    buffer = io.BytesIO()  # torch would write the name of a path into the file
     torch.save(dict(tensors), buffer)
     return buffer.getvalue()
 

@@ -1,8 +1,8 @@
-"""The figure of a run: accuracy against weights remaining. matplotlib with the Agg backend, imported only here.
+"""The main figure of a run: accuracy against weights remaining.
 
-Paper conventions: log axis from 100 % on the left to few weights on the right (Frankle & Carbin, arXiv 1803.03635,
-figure 3), mean over seeds with intervals, the dense network as a band. Colours are those of Okabe & Ito, which readers
-of every colour vision can tell apart; each curve also carries its label.
+It follows the conventions of papers: a logarithmic axis from 100 % on the left to few weights on the right (Frankle &
+Carbin, arXiv 1803.03635, figure 3), means over seeds with intervals, and the dense network as a band. Every curve is
+labelled, so that nobody has to rely on colour.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from analysis.tables.parquet import Frames
 from analysis.text import percent
 from analysis.verdicts.answer import KEEPING_UP
 
-LABEL_GAP_PT = 12.0  # between the middles of two labels of 9 pt
-DODGE, MOST_DODGE = 0.012, 0.045  # parts of the axis between curves at one sparsity, so that intervals stand apart
-MOST_LABELS, MOST_OTHERS = 22, 3  # beside a panel; dense networks of other budgets that have a label each
+LABEL_GAP_PT = 12.0  # between the centres of two labels of 9 pt
+DODGE, MOST_DODGE = 0.012, 0.045  # sideways shift of curves, as a fraction of the axis: intervals must not overlap
+MOST_LABELS, MOST_OTHERS = 22, 3  # labels beside a panel; dense networks of other budgets with a label each
 PANEL_SIZE = (7.2, 4.2)  # inches: text width of a two-column page
-Label = tuple[float, str, str, float | None]  # y, text, colour, x of the point that it belongs to
+Label = tuple[float, str, str, float | None]  # y, text, colour, x of the point it belongs to
 
 
 @dataclass(frozen=True, kw_only=True)
 class CurveStyle:
-    """How one curve is drawn; `shift` is a factor on its weights remaining."""
+    """How one curve is drawn. shift: a factor on its x values, so that curves do not hide each other."""
 
     colour: str
     dashes: Any
@@ -45,11 +45,11 @@ _CONTROL = (0, (1, 1.5))
 
 
 def accuracy_figure(frames: Frames, theme: str = "light") -> Figure:
-    """Endpoint (per cent) against weights remaining (per cent, log): one curve a ladder, one panel a dense baseline.
+    """Endpoint (percent) against weights remaining (percent, log): one panel per dense baseline, one curve per ladder.
 
-    Bars and band are two-sided 95 % t-intervals of the means over all finished seeds; the verdicts, which pair by seed,
-    are in the markers: filled matches or beats dense, open undecided, a cross falls short. Controls are dotted, and
-    left to a figure of their own where they are too many. A run without finished tickets gives a figure that says so.
+    Bars and band are two-sided 95 % t-intervals of the means over all finished seeds. The markers show the verdicts,
+    which are paired by seed: filled for matches or beats dense, open for undecided, a cross for falls short. Controls
+    are dotted; if there are too many, they get a figure of their own. Without finished tickets the figure says so.
     Raises `UserError` for an unknown theme.
     """
     colours, shown = theme_of(theme), [_thinned(panel) for panel in panels(frames) if panel.curves]
@@ -67,7 +67,7 @@ def accuracy_figure(frames: Frames, theme: str = "light") -> Figure:
 
 
 def is_crowded(panel: Panel) -> bool:
-    """Too many labels for one panel: its controls are drawn by `figure_controls`."""
+    """Whether the panel has too many labels; if so, `figures/controls.py` draws its controls."""
     return len(_texts(panel)) > MOST_LABELS
 
 
@@ -78,7 +78,7 @@ def _thinned(panel: Panel) -> Panel:
 
 
 def _arrange(figure: Figure, shown: Sequence[Panel], count: int) -> None:
-    """Margins in inches, the right one as wide as the longest label (5.6 pt a character of 9 pt, plus its line)."""
+    """Set the margins. The right one fits the longest label: 5.6 pt per character of 9 pt, plus its line."""
     width, height = PANEL_SIZE[0], _height(shown) * count
     longest = max((len(text) for panel in shown for text in _texts(panel)), default=0)
     right = min(0.4 * width, 0.25 + longest * 5.6 / 72)
@@ -88,7 +88,7 @@ def _arrange(figure: Figure, shown: Sequence[Panel], count: int) -> None:
 
 
 def _height(shown: Sequence[Panel]) -> float:
-    """Inches of a panel: more than usual where its labels need it, one below the other."""
+    """Height of a panel in inches; more than usual if the labels, one below the other, need it."""
     most = max((len(_texts(panel)) for panel in shown), default=0)
     return max(PANEL_SIZE[1], 1.42 + most * LABEL_GAP_PT / 72)
 
@@ -102,7 +102,7 @@ def _texts(panel: Panel) -> list[str]:
 
 
 def _other_labels(panel: Panel) -> list[tuple[str, float]]:
-    """Dense networks of other budgets by label and height; many of them, such as those of all budgets, share one."""
+    """Label and height of the dense networks of other budgets; if there are many, they share one label."""
     if len(panel.others) <= MOST_OTHERS:
         return [(label, level.mean) for label, level in panel.others]
     heights = [level.mean for _, level in panel.others]
@@ -122,12 +122,12 @@ def _draw(axis: Any, panel: Panel, theme: Theme) -> None:
         labels.append(_draw_curve(axis, curve, style, start, theme))
         labels += [_draw_control(axis, control, style) for control in curve.controls]
     _limits(axis, panel)
-    _place(axis, labels)
+    _write_labels(axis, labels)
     _key(axis, panel, theme)
 
 
 def _draw_dense(axis: Any, panel: Panel, theme: Theme) -> list[Label]:
-    """Band and lines of the dense baselines; returns their labels."""
+    """Draw band and lines of the dense baselines; returns their labels."""
     labels: list[Label] = []
     if panel.dense:
         mean, floor = panel.dense.mean, panel.dense.mean - panel.margin_pp
@@ -158,7 +158,7 @@ def _curve_style(index: int, count: int, panel: Panel, theme: Theme) -> CurveSty
 
 
 def _draw_curve(axis: Any, curve: Curve, style: CurveStyle, start: float | None, theme: Theme) -> Label:
-    """The curve, from the dense network at 100 % on; returns its label."""
+    """Draw the curve, starting from the dense network at 100 %; returns its label."""
     x = [point.remaining_pct * style.shift for point in curve.points]
     y = [point.level.mean for point in curve.points]
     if start is not None:
@@ -172,7 +172,7 @@ def _draw_curve(axis: Any, curve: Curve, style: CurveStyle, start: float | None,
 
 
 def _draw_control(axis: Any, control: Control, style: CurveStyle) -> Label:
-    """A thin dotted line in the colour of its tickets, without intervals: the claims compare it with them, paired."""
+    """Draw a thin dotted line in the colour of its tickets, without intervals: the claims compare the two by seed."""
     x = [at * style.shift for at, _ in control.points]
     y = [level.mean for _, level in control.points]
     axis.plot(x, y, color=style.colour, linewidth=0.9, linestyle=_CONTROL, alpha=0.75, marker=".", markersize=3.5)
@@ -207,23 +207,25 @@ def _limits(axis: Any, panel: Panel) -> None:
     axis.yaxis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
 
 
-def _place(axis: Any, labels: Sequence[Label]) -> None:
-    """Write the labels right of the axis, apart from each other, each tied to its point by a thin line."""
+def _write_labels(axis: Any, labels: Sequence[Label]) -> None:
+    """Write the labels to the right of the axis without overlap, each joined to its point by a thin line."""
     height = axis.get_position().height * axis.figure.get_figheight() * 72
     low, high = axis.get_ylim()
     heights = spread([(y - low) / (high - low) * height for y, *_ in labels], LABEL_GAP_PT, (0.0, height))
     transform = axis.get_yaxis_transform()
     for (y, text, colour, x), at in zip(labels, heights, strict=True):
-        place = low + at / height * (high - low)
+        label_y = low + at / height * (high - low)
         if x is not None:
-            part = axis.transAxes.inverted().transform(axis.transData.transform((x, y)))[0]
-            axis.plot([part, 1.0], [y, y], color=colour, linewidth=0.6, alpha=0.55, transform=transform, zorder=2)
-        axis.plot([1.0, 1.022], [y, place], color=colour, linewidth=0.6, alpha=0.7, transform=transform, clip_on=False)
-        axis.text(1.028, place, text, color=colour, transform=transform, va="center", ha="left", clip_on=False)
+            x_axis = axis.transAxes.inverted().transform(axis.transData.transform((x, y)))[0]
+            axis.plot([x_axis, 1.0], [y, y], color=colour, linewidth=0.6, alpha=0.55, transform=transform, zorder=2)
+        axis.plot(
+            [1.0, 1.022], [y, label_y], color=colour, linewidth=0.6, alpha=0.7, transform=transform, clip_on=False
+        )
+        axis.text(1.028, label_y, text, color=colour, transform=transform, va="center", ha="left", clip_on=False)
 
 
 def _key(axis: Any, panel: Panel, theme: Theme) -> None:
-    """What the markers mean, below the axis: only the ones that occur."""
+    """Explain the markers that occur, below the axis."""
     words = {"matches dense": "matches or beats dense", "undecided": "undecided", "falls short": "falls short"}
     found = {point.verdict for curve in panel.curves for point in curve.points}
     found = {"matches dense" if verdict in KEEPING_UP else verdict for verdict in found}

@@ -1,4 +1,4 @@
-"""The figure of barriers: the error on the straight line between two copies. matplotlib with the Agg backend."""
+"""The figure of barriers: the error on the straight line between two copies of a network."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from analysis.barriers.networks import (
 from analysis.figures.style import STYLE, THEMES, Theme, frame
 from analysis.tables.schema import Row
 
-PARTS = ("test", "train")
-WIDTH, ROW, TOP, BOTTOM = 7.2, 2.5, 0.55, 0.65  # inches: of the figure, of a ladder, above and below all ladders
-LEAST_SPAN = 2 * STABLE_PP  # pp that an axis shows, so that a step of one picture does not look like a barrier
-FAINT, END = 0.28, 4.0  # opacity of a single line, size of the mark at an end
+SPLITS = ("test", "train")
+WIDTH, ROW, TOP, BOTTOM = 7.2, 2.5, 0.55, 0.65  # inches: the figure, one ladder, above and below all ladders
+LEAST_SPAN = 2 * STABLE_PP  # pp; a shorter axis would make a step of one image look like a barrier
+FAINT, END = 0.28, 4.0  # opacity of a single line, size of the marker at an end
 _DASHES = {RECOMPUTED: "-", RAW: (0, (4, 1.6))}
 
 
 def barrier_figure(rows: Sequence[Row], theme: str = "light") -> Figure:
-    """Error (per cent) along the line, one row of panels a ladder: test on the left, training data on the right.
+    """Error (percent) along the line, one row of panels per ladder: test data on the left, training data on the right.
 
-    Thin: each line. Thick: the mean over seeds and pairs of order seeds, its ends marked. Where BatchNorm's statistics
-    make a difference, solid is with recomputed ones and dashed with interpolated ones (means only).
+    Each thin line is one pair of copies. The thick line is the mean over seeds and pairs of order seeds. Where the
+    BatchNorm statistics matter, solid lines have recomputed and dashed lines interpolated statistics (means only).
     """
     colours, found = THEMES[theme], networks(rows)
     ladders: dict[str, list[Network]] = defaultdict(list)
@@ -51,14 +51,14 @@ def barrier_figure(rows: Sequence[Row], theme: str = "light") -> Figure:
         height = TOP + ROW * len(ladders) + BOTTOM
         figure = Figure(figsize=(WIDTH, height), facecolor=colours.background)
         FigureCanvasAgg(figure)
-        axes = figure.subplots(len(ladders), len(PARTS), squeeze=False)
+        axes = figure.subplots(len(ladders), len(SPLITS), squeeze=False)
         figure.subplots_adjust(
             left=0.09, right=0.985, bottom=BOTTOM / height, top=1 - TOP / height, hspace=0.32, wspace=0.16
         )
-        for axis, (ladder, part) in zip(axes.flat, itertools.product(ladders, PARTS), strict=True):
+        for axis, (ladder, split) in zip(axes.flat, itertools.product(ladders, SPLITS), strict=True):
             for network in ladders[ladder]:
-                _draw(axis, network, part, palette[network.label], [RECOMPUTED, RAW] if both else [RAW])
-            _dress(axis, f"{labels[ladder]}, {part}", colours)
+                _draw(axis, network, split, palette[network.label], [RECOMPUTED, RAW] if both else [RAW])
+            _dress(axis, f"{labels[ladder]}, {split}", colours)
         for axis in axes[:, 0]:
             axis.set_ylabel("error (%)", color=colours.text)
         figure.suptitle(
@@ -70,18 +70,18 @@ def barrier_figure(rows: Sequence[Row], theme: str = "light") -> Figure:
 
 
 def _palette(found: Sequence[Network], theme: Theme) -> dict[str, str]:
-    """Dense in the colour of text, sparsities in their order in those of the series."""
+    """The colour of each network: dense has the colour of text, tickets those of the theme, from least sparse on."""
     labels = sorted({n.label for n in found if n.label != "dense"}, key=lambda label: float(label.split()[0]))
     tickets = {label: theme.series[i % len(theme.series)] for i, label in enumerate(labels)}
     return ({"dense": theme.text} if any(n.label == "dense" for n in found) else {}) | tickets
 
 
-def _draw(axis: Any, network: Network, part: str, colour: str, kinds: Sequence[str]) -> None:
+def _draw(axis: Any, network: Network, split: str, colour: str, kinds: Sequence[str]) -> None:
     for kind in kinds:
         dashes = _DASHES[kind] if len(kinds) > 1 else "-"
         lines = [
             row for row in network.rows
-            if row["part"] == part and row["batch_norm"] == kind and row["status"] == DONE
+            if row["part"] == split and row["batch_norm"] == kind and row["status"] == DONE
         ]  # fmt: skip
         if not lines:
             continue
@@ -104,8 +104,8 @@ def _dress(axis: Any, title: str, theme: Theme) -> None:
     axis.set_title(title, loc="left", color=theme.text, fontsize=9, pad=5)
     axis.set_xlim(0, 1)
     axis.set_xticks([0, 0.25, 0.5, 0.75, 1], ["one copy", "¼", "½", "¾", "the other"])
-    for label, place in zip(axis.get_xticklabels(), ("left", "center", "center", "center", "right"), strict=True):
-        label.set_horizontalalignment(place)
+    for label, alignment in zip(axis.get_xticklabels(), ("left", "center", "center", "center", "right"), strict=True):
+        label.set_horizontalalignment(alignment)
     low, high = axis.get_ylim()
     spare = max(0.0, LEAST_SPAN - (high - low)) / 2
     low, high = max(low - spare, 0.0), max(high + spare, LEAST_SPAN)

@@ -1,4 +1,4 @@
-"""Controls beside their tickets, a panel a ladder: where one figure of all of them would be too full to read."""
+"""Tickets and their controls, one panel per ladder, for runs with too many controls for the accuracy figure."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ HEIGHT, BAND = 2.2, 0.16  # inches; opacity of the dense interval
 
 
 def controls_figure(frames: Frames, theme: str = "light") -> Figure | None:
-    """Endpoint (per cent) against weights remaining: the tickets of a ladder and each of their controls.
+    """Endpoint (percent) against weights remaining: the tickets of each ladder and their controls.
 
-    None where the accuracy figure has them; raises `UserError` for an unknown theme.
+    None if the accuracy figure shows the controls. Raises `UserError` for an unknown theme.
     """
     colours, crowded = theme_of(theme), [panel for panel in panels(frames) if is_crowded(panel)]
     shown = [(panel, curve) for panel in crowded for curve in panel.curves if curve.controls][:MOST_PANELS]

@@ -1,4 +1,4 @@
-"""The numbers behind the figure: accuracy against weights remaining, as plain data. Pure; nothing is drawn here."""
+"""The numbers behind the accuracy figure, as plain data. Pure functions; nothing is drawn here."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from analysis.labels import common_label, control_label, dense_label, short_labels
 from analysis.stats.paired import t_interval
-from analysis.tables.parquet import Frames, as_rows
+from analysis.tables.parquet import Frames
 from analysis.tables.schema import Row
 from analysis.verdicts.answer import headlines, setting
 
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
-    """Mean over `n` seeds, of the endpoint in per cent, with its two-sided 95 % t-interval; None below 2 seeds."""
+    """Mean over `n` seeds, usually in percent, and its two-sided 95 % t-interval (None with fewer than 2 seeds)."""
 
     mean: float
     low: float | None
@@ -24,7 +24,7 @@ class Level:
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """A group of tickets: weights remaining (per cent), its level, its primary verdict."""
+    """One group of tickets: weights remaining (percent), mean endpoint, primary verdict."""
 
     remaining_pct: float
     level: Level
@@ -33,7 +33,7 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Control:
-    """One control of the tickets of a ladder: weights remaining (per cent) of each ticket, and the control's level."""
+    """One control of a ladder. points: weights remaining (percent) of the tickets, and the control's mean endpoint."""
 
     label: str
     points: tuple[tuple[float, Level], ...]
@@ -41,7 +41,7 @@ class Control:
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """One ladder, the least sparse first, and the controls that were branched off it."""
+    """One ladder, from the least sparse ticket to the sparsest, and the controls branched off it."""
 
     label: str
     points: tuple[Point, ...]
@@ -50,7 +50,7 @@ class Curve:
 
 @dataclass(frozen=True, kw_only=True)
 class Rung:
-    """A group of tickets with finished ones among them, and its weights remaining (per cent, measured)."""
+    """A group with at least one finished ticket, and its weights remaining (percent, measured)."""
 
     group: str
     remaining_pct: float
@@ -58,7 +58,7 @@ class Rung:
 
 @dataclass(frozen=True, kw_only=True)
 class Ladder:
-    """The finished rungs of one ladder, the least sparse first, and the group of its primary dense baseline."""
+    """The finished rungs of one ladder, least sparse first, and the group of its primary dense baseline."""
 
     label: str
     dense_group: str | None
@@ -67,7 +67,7 @@ class Ladder:
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """Ladders that share their primary dense baseline. `others`: dense baselines of other budgets, by label."""
+    """The ladders that share a primary dense baseline. others: dense baselines of other budgets, with labels."""
 
     title: str
     endpoint: str
@@ -79,11 +79,11 @@ class Panel:
 
 
 def panels(frames: Frames) -> list[Panel]:
-    """One panel per data set, model and primary dense baseline, in the order of the verdicts; none without tickets."""
-    verdicts = headlines(as_rows(frames.verdicts))
+    """One panel for each data set, model and primary dense baseline, in the order of the verdicts."""
+    verdicts = headlines(frames.rows("verdicts"))
     if not verdicts:
         return []
-    trials = as_rows(frames.trials)
+    trials = frames.rows("trials")
     levels, controls = _levels(trials, verdicts[0]["endpoint"]), _controls(trials)
     settings: dict[str, list[Row]] = {}
     for row in verdicts:
@@ -93,9 +93,8 @@ def panels(frames: Frames) -> list[Panel]:
 
 
 def ladders(frames: Frames) -> list[Ladder]:
-    """The ladders of a run in the order of its verdicts, labelled by what tells them apart; those without a finished
-    ticket are left out."""
-    primary = [row for row in headlines(as_rows(frames.verdicts)) if row["primary"]]
+    """The ladders of a run that have a finished ticket, in the order of the verdicts, labelled by what differs."""
+    primary = [row for row in headlines(frames.rows("verdicts")) if row["primary"]]
     found = []
     for ladder, label in ladder_labels(frames).items():
         rows = [row for row in _in_order(primary) if row["ladder"] == ladder and row["sparsity_pct"] is not None]
@@ -107,11 +106,11 @@ def ladders(frames: Frames) -> list[Ladder]:
 
 def ladder_labels(frames: Frames) -> dict[str, str]:
     """Ladders with a primary comparison -> short labels."""
-    return short_labels([row["ladder"] for row in headlines(as_rows(frames.verdicts)) if row["primary"]])
+    return short_labels([row["ladder"] for row in headlines(frames.rows("verdicts")) if row["primary"]])
 
 
 def _in_order(rows: Iterable[Row]) -> list[Row]:
-    """From the least sparse on: a ladder may have tickets and baselines among its rungs, which the verdicts part."""
+    """Rows from least sparse to sparsest: the verdicts list the tickets and the baselines of a ladder separately."""
     return sorted(rows, key=lambda row: float(row["target_sparsity_pct"]))
 
 
@@ -153,7 +152,7 @@ def _curves(
 
 
 def _controls(trials: Sequence[Row]) -> dict[str, dict[str, str]]:
-    """Group of tickets -> control -> group of the control's trials, by the parents that the plan names."""
+    """Group of tickets -> control -> group of the control's trials, by the parents named in the plan."""
     groups = {row["trial"]: row["group"] for row in trials}
     found: dict[str, dict[str, str]] = {}
     for row in trials:
@@ -165,16 +164,16 @@ def _controls(trials: Sequence[Row]) -> dict[str, dict[str, str]]:
 def _control_curves(
     rows: Sequence[Row], levels: Mapping[str, Level], controls: Mapping[str, Mapping[str, str]]
 ) -> Iterable[Control]:
-    """At the weights remaining of the tickets that they were branched off."""
+    """The controls of these tickets, each drawn at the weights remaining of the ticket it was branched off."""
     for name in dict.fromkeys(name for row in rows for name in controls.get(row["group"], {})):
-        places = [(100 - row["sparsity_pct"], controls.get(row["group"], {}).get(name, "")) for row in rows]
-        points = tuple((at, levels[group]) for at, group in places if group in levels)
+        members = [(100 - row["sparsity_pct"], controls.get(row["group"], {}).get(name, "")) for row in rows]
+        points = tuple((at, levels[group]) for at, group in members if group in levels)
         if points:
             yield Control(label=control_label(name), points=points)
 
 
 def _levels(trials: Sequence[Row], endpoint: str) -> dict[str, Level]:
-    """By group, of all its finished trials, paired or not: what a reader would compute from the trials table."""
+    """Mean endpoint of each group over all its finished trials, paired or not, as in the trials table."""
     values: dict[str, list[float]] = {}
     for row in trials:
         if row["status"] == "done" and row[endpoint] is not None:
@@ -183,7 +182,7 @@ def _levels(trials: Sequence[Row], endpoint: str) -> dict[str, Level]:
 
 
 def level_of(values: Sequence[float]) -> Level:
-    """Mean and two-sided 95 % t-interval, in the unit of the values."""
+    """Mean and two-sided 95 % t-interval of the values, in their unit."""
     interval = t_interval(values)
     return Level(
         mean=sum(values) / len(values),

@@ -1,7 +1,7 @@
-"""Early stop: how fast tickets learn, and how well they generalise where the validation loss is least.
+"""Early stopping: how fast tickets learn, and how well they generalise where the validation loss is lowest.
 
-As figure 3 of Frankle & Carbin (arXiv 1803.03635): iteration of early stop and test accuracy there against weights
-remaining.
+Like figure 3 of Frankle & Carbin (arXiv 1803.03635): the iteration of early stopping, and the test accuracy at that
+iteration, against weights remaining.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from analysis.figures.style import (
     remaining_axis,
     theme_of,
 )
-from analysis.tables.parquet import Frames, as_rows
+from analysis.tables.parquet import Frames
 from analysis.tables.schema import Row
 
 HEIGHT = 2.5
@@ -36,7 +36,7 @@ _NAMES = ("early_stop_iteration", "early_stop_test_accuracy")
 
 @dataclass(frozen=True, kw_only=True)
 class Stop:
-    """The early stops of a group. `iteration` is a lower bound, and has no interval, where any seed is censored."""
+    """The early stop of a group. If any seed is censored, `iteration` is a lower bound without an interval."""
 
     iteration: Level
     accuracy: Level
@@ -44,7 +44,7 @@ class Stop:
 
 
 def stops(trials: Sequence[Row]) -> dict[str, Stop]:
-    """By group, of its finished trials that have an early stop: iterations since the last prune, test per cent."""
+    """The early stop of each group (iterations since the last prune, test accuracy in percent)."""
     members: dict[str, list[Row]] = {}
     for row in trials:
         if row["status"] == "done" and all(row[name] is not None for name in _NAMES):
@@ -64,29 +64,29 @@ def _stop(rows: Sequence[Row]) -> Stop:
 
 
 def early_stop_figure(frames: Frames, theme: str = "light") -> Figure | None:
-    """Two panels against weights remaining: iteration of the early stop, and test accuracy there (per cent).
+    """Two panels against weights remaining: iteration of the early stop, and test accuracy there (percent).
 
-    A hollow triangle: the validation loss of a seed or more still fell at the end, so the mean is a lower bound. None
-    where no ticket has an early stop; raises `UserError` for an unknown theme.
+    A hollow triangle means that the validation loss of at least one seed was still falling at the end, so the mean is a
+    lower bound. None if no ticket has an early stop. Raises `UserError` for an unknown theme.
     """
-    colours, found = theme_of(theme), stops(as_rows(frames.trials))
+    colours, found = theme_of(theme), stops(frames.rows("trials"))
     shown = [ladder for ladder in ladders(frames) if any(rung.group in found for rung in ladder.rungs)]
     if not shown:
         return None
     with mpl.rc_context(STYLE):
-        looks = [colour_and_dashes(i, colours) for i in range(len(shown))]
+        styles = [colour_and_dashes(i, colours) for i in range(len(shown))]
         key = [
             line(colour, ladder.label, marker="o", markersize=4.5, linestyle=dashes)
-            for (colour, dashes), ladder in zip(looks, shown, strict=True)
+            for (colour, dashes), ladder in zip(styles, shown, strict=True)
         ]
         if any(stop.n_censored for stop in found.values()):
-            mark = {"linestyle": "none", "marker": "^", "markersize": 5.5, "markerfacecolor": "none"}
-            key.append(line(colours.muted, "lower bound: censored seeds", **mark))
+            marker = {"linestyle": "none", "marker": "^", "markersize": 5.5, "markerfacecolor": "none"}
+            key.append(line(colours.muted, "lower bound: censored seeds", **marker))
         figure, axes = canvas(2, HEIGHT, key, colours)
         dress(axes[0], "how soon", REMAINING, "early stop (iterations)", colours)
         dress(axes[1], "how well", REMAINING, "test accuracy at early stop (%)", colours)
-        for look, ladder in zip(looks, shown, strict=True):
-            _draw_ladder(axes, ladder, found, look, colours)
+        for style, ladder in zip(styles, shown, strict=True):
+            _draw_ladder(axes, ladder, found, style, colours)
         values = [rung.remaining_pct for ladder in shown for rung in ladder.rungs if rung.group in found]
         for axis in axes:
             remaining_axis(axis, [100.0, *values])
@@ -95,9 +95,9 @@ def early_stop_figure(frames: Frames, theme: str = "light") -> Figure | None:
 
 
 def _draw_ladder(
-    axes: Sequence[Any], ladder: Ladder, found: Mapping[str, Stop], look: tuple[str, Any], theme: Theme
+    axes: Sequence[Any], ladder: Ladder, found: Mapping[str, Stop], style: tuple[str, Any], theme: Theme
 ) -> None:
-    colour, dashes = look
+    colour, dashes = style
     points = [(rung.remaining_pct, found[rung.group]) for rung in ladder.rungs if rung.group in found]
     if ladder.dense_group is not None and ladder.dense_group in found:
         points.insert(0, (100.0, found[ladder.dense_group]))

@@ -1,4 +1,4 @@
-"""All figures of a run by name: what the report shows, and `python -m analysis figures` writes."""
+"""All figures of a run by name, as shown in the report and written by `python -m analysis figures`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from analysis.figures.overlap import MOST_SERIES, overlap_figure
 from analysis.figures.pareto import pareto_figure
 from analysis.figures.style import MOST_PANELS
 from analysis.figures.training import training_figure
-from analysis.tables.parquet import Frames, as_rows, read_table
+from analysis.tables.parquet import Frames, read_table
 from analysis.tables.schema import Row
 from analysis.tables.suggestions import SUGGESTIONS
 from lth_trainable.store.store import Store
@@ -24,7 +24,7 @@ from lth_trainable.store.store import Store
 
 @dataclass(frozen=True, kw_only=True)
 class Material:
-    """What figures are drawn from: the tables of a run, and of a search its suggestions."""
+    """What figures are drawn from: the tables of a run and, if it is a search, its suggestions."""
 
     frames: Frames
     suggestions: Sequence[Row] = ()
@@ -32,7 +32,7 @@ class Material:
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
-    """draw: material and name of a theme -> the figure, None where the run has nothing for it."""
+    """One entry of the gallery. draw: material and theme name -> figure, or None if the run has nothing to show."""
 
     title: str
     caption: str
@@ -40,13 +40,13 @@ class Drawing:
 
 
 def read_suggestions(store: Store, run: str) -> list[Row]:
-    """The rows of a search's suggestions; none where the run is not one of a search."""
+    """The suggestions of a search; an empty list if the run is not a search."""
     table = read_table(store, run, SUGGESTIONS)
     return [] if table is None else table.to_pylist()
 
 
 def drawn(material: Material, theme: str) -> Iterator[tuple[str, Drawing, Figure]]:
-    """The figures that the run has something for, in the order of `FIGURES`."""
+    """Name, entry and figure for everything the run has data for, in the order of `FIGURES`."""
     for name, drawing in FIGURES.items():
         figure = drawing.draw(material, theme)
         if figure is not None:
@@ -54,10 +54,7 @@ def drawn(material: Material, theme: str) -> Iterator[tuple[str, Drawing, Figure
 
 
 def _barriers(material: Material, theme: str) -> Figure | None:
-    columns = ("alphas", "errors_pct")  # of pandas' arrays, which do not compare as lists do
-    rows = [
-        {**row, **{c: list(row[c]) for c in columns if row[c] is not None}} for row in as_rows(material.frames.barriers)
-    ]
+    rows = material.frames.rows("barriers")
     return barrier_figure(rows, theme) if rows else None
 
 
@@ -68,50 +65,51 @@ def _pareto(material: Material, theme: str) -> Figure | None:
 FIGURES: dict[str, Drawing] = {
     "accuracy": Drawing(
         title="Accuracy against weights remaining",
-        caption="Mean over seeds; bars and band are two-sided 95 % t-intervals of the mean, over all finished seeds. "
-        "Dotted lines, where there are any, are controls of the tickets of their colour.",
+        caption="Means over all finished seeds; bars and band are two-sided 95 % t-intervals of the mean. "
+        "Dotted lines, if any, are controls of the tickets in the same colour.",
         draw=lambda material, theme: accuracy_figure(material.frames, theme),
     ),
     "controls": Drawing(
         title="Controls",
-        caption="Tickets and their controls: means over seeds, 95 % t-intervals of the tickets and the dense network; "
-        f"the first {MOST_PANELS} ladders at most.",
+        caption="Tickets and their controls: means over seeds, with 95 % t-intervals for the tickets and the dense "
+        f"network. At most the first {MOST_PANELS} ladders are shown.",
         draw=lambda material, theme: controls_figure(material.frames, theme),
     ),
     "pareto": Drawing(
         title="What the search found",
-        caption="Each point is a suggestion, its mean over seeds on the validation part; the line is the front.",
+        caption="Each point is a suggestion: its mean validation accuracy over seeds. The line is the Pareto front.",
         draw=_pareto,
     ),
     "training": Drawing(
         title="Training",
-        caption="Validation accuracy by epoch of the last level: mean over seeds and 95 % t-interval; "
-        f"the first {MOST_PANELS} ladders at most.",
+        caption="Validation accuracy in each epoch of the last level: mean over seeds and 95 % t-interval. "
+        f"At most the first {MOST_PANELS} ladders are shown.",
         draw=lambda material, theme: training_figure(material.frames, theme),
     ),
     "early_stop": Drawing(
         title="Early stop",
-        caption="Where the validation loss is least: iterations since the last prune, and test accuracy there. Bars "
-        "are 95 % t-intervals. A hollow triangle is a lower bound: the loss of one seed or more still fell at the end.",
+        caption="Where the validation loss is lowest: iterations since the last prune, and test accuracy there. "
+        "Bars are 95 % t-intervals. A hollow triangle is a lower bound: for at least one seed the loss was still "
+        "falling at the end.",
         draw=lambda material, theme: early_stop_figure(material.frames, theme),
     ),
     "layers": Drawing(
         title="Sparsity by layer",
-        caption="Weights of each layer that remain, per cent, mean over seeds; the first layer on top, "
-        f"the first {MOST_PANELS} ladders at most.",
+        caption="Weights remaining in each layer (percent), mean over seeds; the first layer is at the top. "
+        f"At most the first {MOST_PANELS} ladders are shown.",
         draw=lambda material, theme: layers_figure(material.frames, theme),
     ),
     "overlap": Drawing(
         title="Overlap of masks",
-        caption="Intersection over union of the final masks of tickets that differ in one thing. Faint dots are pairs, "
-        "lines their means; dotted is what chance gives for the same layer densities. The first "
-        f"{MOST_SERIES} ladders, or pairs of them, at most.",
+        caption="Intersection over union of the final masks of tickets that differ in one thing. Faint dots are pairs "
+        "of tickets, lines their means. Dotted lines show what chance gives at the same layer densities. At most the "
+        f"first {MOST_SERIES} ladders, or pairs of ladders, are shown.",
         draw=lambda material, theme: overlap_figure(material.frames, theme),
     ),
     "barriers": Drawing(
         title="Stability to SGD noise",
-        caption="Error on the straight line between two copies that differ in SGD noise alone; a thin line each, their "
-        "mean thick.",
+        caption="Error on the straight line between two copies that differ only in SGD noise. Thin lines are single "
+        "pairs of copies, thick lines their means.",
         draw=_barriers,
     ),
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Layerwise sparsity: where in the network the weights that remain are, a strip a layer."""
+"""Sparsity by layer: where in the network the remaining weights are."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from analysis.figures.style import LEFT, MOST_PANELS, STYLE, Theme, canvas, dres
 from analysis.tables.parquet import Frames
 from analysis.text import percent
 
-CELL, WIDEST, FAINT = 0.24, 0.92, 0.06  # inches high; of a column's width; opacity of the emptiest cell
-MOST_ROOM = 1.9  # inches beside a panel for the names of its layers
+CELL, WIDEST, FAINT = 0.24, 0.92, 0.06  # height in inches; fraction of a column; opacity of the emptiest cell
+MOST_ROOM = 1.9  # inches, for the names of layers beside a panel
 
 
 @dataclass(frozen=True, kw_only=True)
 class Strip:
-    """One ladder. layers: names, the input's first; columns: weights remaining overall; cells[layer][column]: per cent
-    of that layer's weights that remain, mean over seeds."""
+    """The panel of one ladder. layers: names, from input to output. columns: weights remaining in all (percent).
+    cells[layer][column]: weights remaining in that layer (percent), mean over seeds."""
 
     label: str
     layers: tuple[str, ...]
@@ -33,7 +33,7 @@ class Strip:
 
 
 def strips(frames: Frames) -> list[Strip]:
-    """A strip a ladder, from the masks of the last level of its finished tickets."""
+    """One strip per ladder, from the last masks of its finished tickets."""
     done = frames.trials[frames.trials["status"] == "done"].set_index("trial")["group"]
     layers = frames.layers[frames.layers["trial"].isin(done.index)]
     last = layers[layers["level"] == layers.groupby("trial")["level"].transform("max")]
@@ -58,10 +58,10 @@ def _strip(ladder: Ladder, kept: Mapping[str, Mapping[str, Sequence[float]]]) ->
 
 
 def layers_figure(frames: Frames, theme: str = "light") -> Figure | None:
-    """One panel a ladder: a row a layer, a column a sparsity, in each cell the weights of the layer that remain (%).
+    """One panel per ladder: a row per layer, a column per sparsity, each cell the layer's weights remaining (percent).
 
-    The shade is logarithmic; "none" marks a layer without a weight in any seed. None where there is no finished
-    ticket; raises `UserError` for an unknown theme.
+    The shade is logarithmic; "none" means that the layer is empty in every seed. None if there is no finished ticket.
+    Raises `UserError` for an unknown theme.
     """
     colours, shown = theme_of(theme), strips(frames)[:MOST_PANELS]
     if not shown:
@@ -77,7 +77,7 @@ def layers_figure(frames: Frames, theme: str = "light") -> Figure | None:
 
 
 def _make_room(axis: Any, letters: int) -> None:
-    """Narrower on the left, by what the longest name needs beyond the margin."""
+    """Shrink the panel on the left so that the longest layer name fits."""
     box, width = axis.get_position(), axis.figure.get_figwidth()
     room = min(MOST_ROOM, 0.2 + letters * 5.6 / 72)
     extra = max(0.0, room - LEFT + 0.1) / width
@@ -88,8 +88,8 @@ def _draw(axis: Any, strip: Strip, least: float, theme: Theme) -> None:
     for y, row in enumerate(strip.cells):
         for x, cell in enumerate(row):
             depth = _depth(cell, least)
-            place = (x - WIDEST / 2, y - WIDEST / 2)
-            axis.add_patch(Rectangle(place, WIDEST, WIDEST, color=theme.series[0], alpha=depth, linewidth=0))
+            corner = (x - WIDEST / 2, y - WIDEST / 2)
+            axis.add_patch(Rectangle(corner, WIDEST, WIDEST, color=theme.series[0], alpha=depth, linewidth=0))
             ink = theme.background if depth > 0.6 else theme.text
             text = percent(cell) if cell > 0 else "none"
             axis.text(x, y, text, ha="center", va="center", color=ink, fontsize=8)
@@ -104,7 +104,7 @@ def _draw(axis: Any, strip: Strip, least: float, theme: Theme) -> None:
 
 
 def _depth(cell: float, least: float) -> float:
-    """Opacity of a cell: 1 where all weights remain, `FAINT` at the least; logarithmic between."""
+    """Opacity of a cell: 1 if all weights remain, `FAINT` for the sparsest cell, logarithmic in between."""
     if cell <= 0 or least >= 100:
         return FAINT if cell <= 0 else 1.0
     return FAINT + (1 - FAINT) * (1 - math.log(cell / 100) / math.log(least / 100))

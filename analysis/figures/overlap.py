@@ -1,4 +1,4 @@
-"""Mask overlap: intersection over union of tickets that differ in one thing, against its level by chance."""
+"""Overlap of masks: intersection over union of tickets that differ in one thing, compared with chance."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from matplotlib.figure import Figure
 
 from analysis.figures.curves import ladder_labels
 from analysis.figures.style import REMAINING, STYLE, canvas, colour_and_dashes, dress, line, remaining_axis, theme_of
-from analysis.tables.parquet import Frames, as_rows
+from analysis.tables.parquet import Frames
 
 TITLES = {"seed": "between seeds", "rewind": "between rewind points", "criterion": "between criteria"}
 HEIGHT, CHANCE = 2.3, (0, (1, 1.6))
-MOST_SERIES = 7  # of a panel: as many as there are colours
-Points = dict[float, list[tuple[float, float]]]  # weights remaining (per cent) -> (IoU, its level by chance) of pairs
+MOST_SERIES = 7  # in one panel: as many as there are colours
+Points = dict[float, list[tuple[float, float]]]  # weights remaining (percent) -> IoU and chance IoU of each pair
 
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """Pairs of one kind: x weights remaining (per cent), mean IoU and its level by chance, and the IoU of each pair."""
+    """Pairs of one kind. x: weights remaining (percent). iou, chance: means at each x. every: (x, IoU) of each pair."""
 
     label: str
     x: tuple[float, ...]
@@ -31,17 +31,18 @@ class Series:
 
 
 def overlap_series(frames: Frames) -> dict[str, list[Series]]:
-    """By what the tickets differ in: a series for each pair of ladders, over all layers at once, in the order of the
-    verdicts. Nested pairs, whose overlap is by construction, are left out."""
-    trials = {row["trial"]: row for row in as_rows(frames.trials)}
+    """What the tickets differ in -> one series per pair of ladders, over all layers, in the order of the verdicts.
+
+    Nested pairs are left out: their masks overlap by construction."""
+    trials = {row["trial"]: row for row in frames.rows("trials")}
     labels = ladder_labels(frames)
     order = {label: i for i, label in enumerate(labels.values())}
     found: dict[str, dict[tuple[str, ...], Points]] = {}
-    for row in as_rows(frames.overlaps[frames.overlaps["layer"].isna()]):
+    for row in (row for row in frames.rows("overlaps") if row["layer"] is None):
         if row["iou"] is None or row["nested"] or not {row["trial_a"], row["trial_b"]} <= set(trials):
             continue
         names = dict.fromkeys(labels.get(ladder := trials[row[t]]["ladder"], ladder) for t in ("trial_a", "trial_b"))
-        at = 100 - trials[row["trial_a"]]["target_sparsity_pct"]  # that of both: it never differs within a pair
+        at = 100 - trials[row["trial_a"]]["target_sparsity_pct"]  # both tickets of a pair have the same target
         points = found.setdefault(row["between"], {}).setdefault(tuple(names), {})
         points.setdefault(at, []).append((row["iou"], row["chance_iou"]))
     return {
@@ -54,7 +55,7 @@ def overlap_series(frames: Frames) -> dict[str, list[Series]]:
 
 
 def _both(labels: Sequence[str]) -> str:
-    """ "IMP, rewind epoch 0 and 1": of the second label what comes after their common words."""
+    """Two labels in one, without repeating the words they begin with: "IMP, rewind epoch 0 and 1"."""
     if len(labels) == 1:
         return labels[0]
     one, other = (label.split(" ") for label in labels)
@@ -74,28 +75,28 @@ def _series(label: str, points: Points) -> Series:
 
 
 def overlap_figure(frames: Frames, theme: str = "light") -> Figure | None:
-    """One panel for each thing that tickets differ in: IoU of their masks against weights remaining, and chance.
+    """One panel for each thing that tickets differ in: IoU of their masks against weights remaining.
 
-    Faint dots are pairs, the line their mean, dotted the level by chance for the same layer densities. None where no
-    masks were compared; raises `UserError` for an unknown theme.
+    Faint dots are pairs, the line is their mean, the dotted line is what chance gives at the same layer densities. None
+    if no masks were compared. Raises `UserError` for an unknown theme.
     """
     colours, found = theme_of(theme), overlap_series(frames)
     if not found:
         return None
     found = {between: group[:MOST_SERIES] for between, group in found.items()}
     labels = list(dict.fromkeys(series.label for group in found.values() for series in group))
-    looks = {label: colour_and_dashes(i, colours) for i, label in enumerate(labels)}
+    styles = {label: colour_and_dashes(i, colours) for i, label in enumerate(labels)}
     with mpl.rc_context(STYLE):
         key = [
             line(colour, label, marker="o", markersize=4.5, linestyle=dashes)
-            for label, (colour, dashes) in looks.items()
+            for label, (colour, dashes) in styles.items()
         ]
         key.append(line(colours.muted, "by chance", linestyle=CHANCE, linewidth=1.3))
         figure, axes = canvas(len(found), HEIGHT, key, colours)
         for axis, (between, group) in zip(axes, found.items(), strict=True):
             dress(axis, TITLES.get(between, between), REMAINING, "overlap of masks (IoU)", colours)
             for series in group:
-                _draw(axis, series, *looks[series.label])
+                _draw(axis, series, *styles[series.label])
             remaining_axis(axis, [at for series in group for at in series.x])
             axis.set_ylim(0, 1)
     return figure

@@ -16,7 +16,7 @@ from analysis.text import percent
 
 
 def pareto_figure(rows: Sequence[Row], theme: str = "light") -> Figure:
-    """Validation accuracy (per cent) against weights remaining (per cent, log): every suggestion, and the front."""
+    """Validation accuracy (percent) against weights remaining (percent, log): all suggestions, and the Pareto front."""
     colours = THEMES[theme]
     done = [row for row in rows if row["status"] == "done" and row["valid_accuracy"] is not None]
     with mpl.rc_context(STYLE):

@@ -1,4 +1,4 @@
-"""Where things go in the figure: axis ranges, ticks, labels that do not overlap. Pure arithmetic, no drawing."""
+"""Axis ranges, ticks, and labels that do not overlap. Pure arithmetic; nothing is drawn here."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from analysis.figures.curves import Panel
 
 
 def spread(wanted: Sequence[float], gap: float, within: tuple[float, float] = (-math.inf, math.inf)) -> list[float]:
-    """Positions at least `gap` apart in the order of `wanted`, as near to it as that allows.
+    """Positions at least `gap` apart, in the order of `wanted` and as close to it as possible; any unit of length.
 
-    Least sum of squared moves, by pooling neighbours that would overlap; any unit of length. What would then lie
-    outside of `within` is moved back in, with what it pushes; of more than there is room for the last are outside.
+    Minimises the sum of squared moves by pooling neighbours that would overlap. Positions outside `within` are then
+    moved inside, pushing their neighbours. If there is not enough room, the last ones stay outside.
     """
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])
     blocks: list[list[float]] = []
@@ -21,13 +21,13 @@ def spread(wanted: Sequence[float], gap: float, within: tuple[float, float] = (-
         while len(blocks) > 1 and _mean(blocks[-2]) >= _mean(blocks[-1]):
             blocks[-2:] = [blocks[-2] + blocks[-1]]
     level = [_mean(block) for block in blocks for _ in block]
-    low, high = within[0], within[1] - (len(wanted) - 1) * gap  # of a position less its rank times the gap
+    low, high = within[0], within[1] - (len(wanted) - 1) * gap  # bounds of a position minus rank * gap
     placed = {index: max(low, min(high, level[rank])) + rank * gap for rank, index in enumerate(order)}
     return [placed[index] for index in range(len(wanted))]
 
 
 def extent(panel: Panel) -> tuple[float, float]:
-    """Lowest and highest value (per cent) that the panel shows, intervals and margin included, within 0 to 100."""
+    """Lowest and highest value (percent) in the panel, with intervals and margin, clipped to 0 to 100."""
     levels = [point.level for curve in panel.curves for point in curve.points]
     levels += [level for _, level in panel.others] + ([panel.dense] if panel.dense else [])
     ends = [value for level in levels for value in (level.mean, level.low, level.high) if value is not None]
@@ -38,17 +38,17 @@ def extent(panel: Panel) -> tuple[float, float]:
 
 
 def remaining(panel: Panel) -> list[float]:
-    """Weights remaining (per cent) of all its points, without repeats, from many to few."""
+    """Weights remaining (percent) of all points, without repeats, from many to few."""
     return sorted({point.remaining_pct for curve in panel.curves for point in curve.points}, reverse=True)
 
 
 def decades(panel: Panel) -> float:
-    """Length of the log axis: decades from 100 % to the fewest weights remaining, at least a third of one."""
+    """Length of the log axis in decades, from 100 % to the fewest weights remaining; at least a third."""
     return max(math.log10(100 / remaining(panel)[-1]), 1 / 3)
 
 
 def ticks(candidates: Iterable[float], gap: float) -> list[float]:
-    """The candidates (from many weights to few) without those nearer than `gap` decades to the one kept before."""
+    """Ticks from the candidates (from many weights to few), each at least `gap` decades after the one before."""
     kept: list[float] = []
     for value in candidates:
         if not kept or math.log10(kept[-1] / value) >= gap:

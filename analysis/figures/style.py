@@ -1,4 +1,8 @@
-"""What the figures of a run share: canvas of panels, dress of an axis, the axis of weights remaining, key below."""
+"""What all figures share: themes, the grid of panels, axes, the key below, and writing to files.
+
+matplotlib with the Agg backend, without pyplot. Colours are those of Okabe & Ito, which people with any colour vision
+can tell apart.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +21,19 @@ from analysis.figures.spacing import ticks
 from analysis.text import percent
 from lth_trainable.errors import unknown_name
 
-WIDTH, COLUMNS, MOST_PANELS = 7.2, 2, 8  # inches: text width of a two-column page; panels beside each other and in all
-LEFT, RIGHT, GAP, TOP, AXIS, KEY_LINE = 0.62, 0.15, 0.62, 0.38, 0.52, 0.19  # inches; AXIS: tick and axis labels below
-LETTER_PT, HANDLE_PT = 5.0, 38.0  # width of a letter of 8.5 pt, and of what stands before it in the key
+WIDTH, COLUMNS, MOST_PANELS = 7.2, 2, 8  # inches: text width of a two-column page; panels side by side, and in all
+LEFT, RIGHT, GAP, TOP, AXIS, KEY_LINE = (
+    0.62,
+    0.15,
+    0.62,
+    0.38,
+    0.52,
+    0.19,
+)  # inches; AXIS: room for tick and axis labels
+LETTER_PT, HANDLE_PT = 5.0, 38.0  # widths in the key: of a letter of 8.5 pt, and of the line before a label
 
 REMAINING = "weights remaining (%, log scale)"
-_DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1)))  # of curves beyond the palette
+_DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1)))  # line styles, for more curves than the palette has colours
 STYLE = {
     "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans", "Verdana"], "font.size": 9,
     "svg.fonttype": "none", "svg.hashsalt": "lottery-sweep", "pdf.fonttype": 42, "axes.unicode_minus": True,
@@ -31,7 +42,7 @@ STYLE = {
 
 @dataclass(frozen=True, kw_only=True)
 class Theme:
-    """Colours of a figure; the background is transparent unless it is written as PNG."""
+    """The colours of a figure. Only PNG files have the background; SVG and PDF files are transparent."""
 
     text: str
     muted: str
@@ -53,19 +64,19 @@ THEMES = {
 
 
 def theme_of(name: str) -> Theme:
-    """Raises `UserError` for an unknown one."""
+    """The theme of that name. Raises `UserError` for an unknown name."""
     if name not in THEMES:
         raise unknown_name("theme", name, THEMES)
     return THEMES[name]
 
 
 def colour_and_dashes(index: int, theme: Theme) -> tuple[str, Any]:
-    """Of the curve of that number: colours of the palette, then the same with other dashes."""
+    """Colour and line style of curve number `index`: all colours of the palette, then again with other dashes."""
     return theme.series[index % len(theme.series)], _DASHES[index // len(theme.series) % len(_DASHES)]
 
 
 def canvas(count: int, height: float, key: Sequence[Line2D], theme: Theme) -> tuple[Figure, list[Any]]:
-    """A figure of `count` panels, each `height` inches high, at most two beside each other, with its key below."""
+    """A figure of `count` panels, each `height` inches high, at most two side by side, with the key below."""
     columns = min(COLUMNS, count)
     rows = math.ceil(count / columns)
     across = key_columns(key)
@@ -78,8 +89,8 @@ def canvas(count: int, height: float, key: Sequence[Line2D], theme: Theme) -> tu
     for index in range(count):
         row, column = divmod(index, columns)
         bottom = total - (row + 1) * (TOP + height + AXIS) + AXIS
-        place = (LEFT + column * (wide + GAP)) / WIDTH, bottom / total, wide / WIDTH, height / total
-        axes.append(figure.add_axes(place))
+        box = (LEFT + column * (wide + GAP)) / WIDTH, bottom / total, wide / WIDTH, height / total
+        axes.append(figure.add_axes(box))
     if key:
         figure.legend(
             handles=list(key), loc="lower left", bbox_to_anchor=((LEFT - 0.08) / WIDTH, 0.06 / total), ncols=across,
@@ -90,12 +101,13 @@ def canvas(count: int, height: float, key: Sequence[Line2D], theme: Theme) -> tu
 
 
 def key_columns(key: Sequence[Line2D]) -> int:
-    """As many as fit beside each other."""
+    """How many entries of the key fit side by side."""
     longest = max((len(str(handle.get_label())) for handle in key), default=0)
     return max(1, int((WIDTH - LEFT - RIGHT) * 72 / (HANDLE_PT + LETTER_PT * longest)))
 
 
 def dress(axis: Any, title: str, x: str, y: str, theme: Theme) -> None:
+    """Give a panel its title, axis labels and frame."""
     axis.set_facecolor("none")
     axis.set_title(title, loc="left", color=theme.text, fontsize=9.5, fontweight="bold", pad=7)
     axis.set_xlabel(x, color=theme.text)
@@ -104,7 +116,7 @@ def dress(axis: Any, title: str, x: str, y: str, theme: Theme) -> None:
 
 
 def frame(axis: Any, theme: Theme) -> None:
-    """Ticks, spines and faint lines across, as in every figure."""
+    """Draw ticks, spines and faint horizontal lines, as in every figure."""
     axis.grid(axis="y", color=theme.grid, linewidth=0.7)
     axis.set_axisbelow(True)
     axis.tick_params(colors=theme.text, length=3, width=0.8)
@@ -115,7 +127,7 @@ def frame(axis: Any, theme: Theme) -> None:
 
 
 def remaining_axis(axis: Any, values: Iterable[float]) -> None:
-    """Weights remaining (per cent), logarithmic, from many on the left to few on the right, ticks at the values."""
+    """Make x the weights remaining (percent, log), from many on the left to few on the right, with ticks at values."""
     at = sorted(set(values), reverse=True)
     length = max(math.log10(at[0] / at[-1]), 0.3)
     axis.set_xscale("log")
@@ -126,22 +138,22 @@ def remaining_axis(axis: Any, values: Iterable[float]) -> None:
 
 
 def line(colour: str, label: str, **style: Any) -> Line2D:
-    """An entry of a key."""
+    """An entry of the key."""
     return Line2D([], [], color=colour, label=label, **({"linewidth": 1.6} | style))
 
 
 def to_svg(figure: Figure) -> bytes:
-    """SVG with text as text; the same figure gives the same bytes (fixed salt, no date)."""
+    """The figure as SVG, with text as text. The same figure gives the same bytes (fixed salt, no date)."""
     return _saved(figure, "svg", transparent=True, metadata={"Date": None, "Creator": None})
 
 
 def to_png(figure: Figure, dpi: int = 200) -> bytes:
-    """PNG on the theme's background."""
+    """The figure as PNG, on the background of its theme."""
     return _saved(figure, "png", dpi=dpi, metadata={"Software": None})
 
 
 def to_pdf(figure: Figure) -> bytes:
-    """PDF with its fonts embedded as TrueType; the same figure gives the same bytes (no dates)."""
+    """The figure as PDF, with fonts embedded as TrueType. The same figure gives the same bytes (no dates)."""
     return _saved(figure, "pdf", transparent=True, metadata={"CreationDate": None, "Creator": None, "Producer": None})
 
 

@@ -1,4 +1,4 @@
-"""Training curves: validation accuracy by epoch of the last level, tickets beside the dense network."""
+"""Learning curves: validation accuracy in each epoch of the last level, for tickets and the dense network."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from analysis.figures.style import MOST_PANELS, STYLE, Theme, canvas, dress, lin
 from analysis.tables.parquet import Frames
 from analysis.text import percent
 
-Course = Sequence[Level]  # per cent, by epoch since the last prune, the first one being epoch 1
+LearningCurve = Sequence[Level]  # percent, one level for each epoch since the last prune; the first is epoch 1
 HEIGHT, BAND = 2.2, 0.13  # inches; opacity of an interval
-ORDERED = (0.25, 0.8)  # part of viridis that can be seen on white and on black
+ORDERED = (0.25, 0.8)  # the range of viridis that is visible on white and on black
 
 
-def courses(frames: Frames) -> dict[str, Course]:
-    """By group: mean validation accuracy (per cent) over the seeds that trained that epoch of their last level."""
+def learning_curves(frames: Frames) -> dict[str, LearningCurve]:
+    """Group -> mean validation accuracy (percent) in each epoch of the last level, over the seeds that trained it."""
     done = frames.trials[frames.trials["status"] == "done"].set_index("trial")["group"]
     epochs = frames.epochs[frames.epochs["trial"].isin(done.index) & frames.epochs["valid_accuracy"].notna()]
     last = epochs[epochs["level"] == epochs.groupby("trial")["level"].transform("max")]
@@ -33,11 +33,11 @@ def courses(frames: Frames) -> dict[str, Course]:
 
 
 def training_figure(frames: Frames, theme: str = "light") -> Figure | None:
-    """One panel a ladder: accuracy (per cent) by epoch since the last prune, with 95 % t-intervals of the mean.
+    """One panel per ladder: accuracy (percent) by epoch since the last prune, with 95 % t-intervals of the mean.
 
-    None where no ticket has epochs; raises `UserError` for an unknown theme.
+    None if no ticket has trained an epoch. Raises `UserError` for an unknown theme.
     """
-    colours, found = theme_of(theme), courses(frames)
+    colours, found = theme_of(theme), learning_curves(frames)
     shown = [ladder for ladder in ladders(frames) if any(rung.group in found for rung in ladder.rungs)][:MOST_PANELS]
     if not shown:
         return None
@@ -52,7 +52,7 @@ def training_figure(frames: Frames, theme: str = "light") -> Figure | None:
 
 
 def _draw_ladder(
-    axis: Any, ladder: Ladder, found: Mapping[str, Course], palette: Mapping[str, str], theme: Theme
+    axis: Any, ladder: Ladder, found: Mapping[str, LearningCurve], palette: Mapping[str, str], theme: Theme
 ) -> None:
     if ladder.dense_group is not None and ladder.dense_group in found:
         _draw(axis, found[ladder.dense_group], theme.text)
@@ -63,20 +63,20 @@ def _draw_ladder(
     axis.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
 
 
-def _draw(axis: Any, course: Course, colour: str) -> None:
-    x = range(1, len(course) + 1)
-    low = [level.mean if level.low is None else level.low for level in course]
-    high = [level.mean if level.high is None else min(level.high, 100.0) for level in course]
+def _draw(axis: Any, curve: LearningCurve, colour: str) -> None:
+    x = range(1, len(curve) + 1)
+    low = [level.mean if level.low is None else level.low for level in curve]
+    high = [level.mean if level.high is None else min(level.high, 100.0) for level in curve]
     axis.fill_between(x, low, high, color=colour, alpha=BAND, linewidth=0)
-    mark: dict[str, Any] = {"marker": "o", "markersize": 3.5} if len(course) == 1 else {}
-    axis.plot(x, [level.mean for level in course], color=colour, linewidth=1.5, **mark)
+    marker: dict[str, Any] = {"marker": "o", "markersize": 3.5} if len(curve) == 1 else {}
+    axis.plot(x, [level.mean for level in curve], color=colour, linewidth=1.5, **marker)
 
 
 def _palette(shown: Sequence[Ladder], theme: Theme) -> dict[str, str]:
-    """Weights remaining, as they are written -> colour, from many to few; of more than the theme's the ordered ones."""
+    """Label of the weights remaining -> colour, from many to few. If the theme has too few colours, viridis is used."""
     left = sorted({rung.remaining_pct for ladder in shown for rung in ladder.rungs}, reverse=True)
     written = list(dict.fromkeys(map(percent, left)))
     if len(written) <= len(theme.series):
         return dict(zip(written, theme.series, strict=False))
-    places = [ORDERED[0] + (ORDERED[1] - ORDERED[0]) * i / (len(written) - 1) for i in range(len(written))]
-    return {text: to_hex(mpl.colormaps["viridis"](place)) for text, place in zip(written, places, strict=True)}
+    depths = [ORDERED[0] + (ORDERED[1] - ORDERED[0]) * i / (len(written) - 1) for i in range(len(written))]
+    return {text: to_hex(mpl.colormaps["viridis"](depth)) for text, depth in zip(written, depths, strict=True)}

@@ -1,4 +1,4 @@
-"""Barriers for the terminal: a table of means over seeds, and from which point on each network is stable."""
+"""Barriers for the terminal: a table of means over seeds, and the point from which each network is stable."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from analysis.text import plural
 
 
 def barrier_table(rows: Sequence[Row]) -> Table:
-    """Mean barrier over seeds and order seeds (the largest beside it), percentage points."""
+    """Mean barrier over seeds and pairs of order seeds, and the largest in parentheses, in percentage points."""
     found = networks(rows)
-    shown = {(part, norm): heading for part, norm, heading in _columns(rows)}
+    shown = {(split, kind): heading for split, kind, heading in _columns(rows)}
     labels = ladder_labels(found)
     title = f"{shared_label(found)}: error barrier, pp, mean (largest)"
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0), pad_edge=False)
@@ -44,24 +44,24 @@ def barrier_table(rows: Sequence[Row]) -> Table:
 
 
 def stable_sentences(rows: Sequence[Row]) -> list[str]:
-    """From which point on each network is stable, ladder by ladder but for the point: one sentence each."""
-    courses: dict[str, list[Network]] = defaultdict(list)
+    """Sentences that say from which rewind point on each network is stable, one for ladders that share all else."""
+    by_ladder: dict[str, list[Network]] = defaultdict(list)
     for network in networks(rows):
-        courses[ladder_without_point(network.ladder)].append(network)
-    labels = short_labels(list(courses))
+        by_ladder[ladder_without_point(network.ladder)].append(network)
+    labels = short_labels(list(by_ladder))
     kinds = [RAW, RECOMPUTED] if has_batch_norm(rows) else [RAW]
     return [
         f"Stable to SGD noise (mean barrier on test below {STABLE_PP:g} pp"
         + (f", BatchNorm statistics {kind}" if len(kinds) > 1 else "")
-        + (f"; {labels[course]}" if len(courses) > 1 else "")
+        + (f"; {labels[ladder]}" if len(by_ladder) > 1 else "")
         + f"): {_since(found, kind)}."
-        for course, found in courses.items()
+        for ladder, found in by_ladder.items()
         for kind in kinds
     ]
 
 
 def _since(found: Iterable[Network], kind: str) -> str:
-    """ "dense and 64 % from epoch 1 on; 92.22 % at none of epoch 0, epoch 1"."""
+    """Networks and points in words: "dense and 64 % from epoch 1 on; 92.22 % at none of epoch 0, epoch 1"."""
     points: dict[str, list[Network]] = defaultdict(list)
     for network in found:
         points[network.label].append(network)
@@ -72,16 +72,16 @@ def _since(found: Iterable[Network], kind: str) -> str:
 
 
 def _from_where(points: Sequence[Network], kind: str) -> str:
-    """The first point from which on all that were looked at are stable: "from epoch 1 on", or "not at epoch 0"."""
-    stable_from, looked_at = None, sorted(points, key=lambda network: network.step)
-    for network in reversed(looked_at):
+    """The point from which the network is stable at all measured points: "from epoch 1 on", or "not at epoch 0"."""
+    stable_from, measured = None, sorted(points, key=lambda network: network.step)
+    for network in reversed(measured):
         if not network.is_stable(kind):
             break
         stable_from = network.point
     if stable_from is not None:
         return f"from {stable_from} on"
-    places = list(dict.fromkeys(network.point for network in looked_at))
-    return f"not at {places[0]}" if len(places) == 1 else f"at none of {', '.join(places)}"
+    names = list(dict.fromkeys(network.point for network in measured))
+    return f"not at {names[0]}" if len(names) == 1 else f"at none of {', '.join(names)}"
 
 
 def _listed(words: Sequence[str]) -> str:
@@ -90,8 +90,8 @@ def _listed(words: Sequence[str]) -> str:
 
 def _columns(rows: Sequence[Row]) -> list[tuple[str, str, str]]:
     if has_batch_norm(rows):
-        return [(part, kind, f"{part}\n{kind}") for part in ("test", "train") for kind in (RAW, RECOMPUTED)]
-    return [(part, RAW, part) for part in ("test", "train")]
+        return [(split, kind, f"{split}\n{kind}") for split in ("test", "train") for kind in (RAW, RECOMPUTED)]
+    return [(split, RAW, split) for split in ("test", "train")]
 
 
 def _cell(barriers: Sequence[float]) -> str:

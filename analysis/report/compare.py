@@ -1,4 +1,4 @@
-"""Two runs held against each other, for the terminal: in what they differ, a table, what could not be paired."""
+"""A comparison of two runs for the terminal: how they differ, a table, and what could not be paired."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from analysis.verdicts.compare import ALPHA, HIGHER, LOWER, OPEN, SAME, UNTESTED
 from analysis.verdicts.questions import MIN_PAIRS
 
 STYLES = {HIGHER: "green", LOWER: "red", SAME: "green", OPEN: "yellow", UNTESTED: "yellow"}
-SHOWN_VALUES, DIGEST = 4, 12  # values of a field; characters of a SHA-256
-SHOWN_UNMATCHED = 12  # groups without a partner
+SHOWN_VALUES, DIGEST = 4, 12  # at most: values of a field, characters of a SHA-256
+SHOWN_UNMATCHED = 12  # at most: groups without a partner
 
 
 def show_comparison(console: Console, found: Compared, path_a: str, path_b: str) -> None:
-    """Print it, each part only where there is something to say."""
+    """Print the comparison; sections with nothing to show are left out."""
     print_line(console, f"A  {path_a}")
     print_line(console, f"B  {path_b}")
     for heading, differences in (("spec", found.free), ("versions", found.versions)):
@@ -41,11 +41,11 @@ def show_comparison(console: Console, found: Compared, path_a: str, path_b: str)
         print_line(console, f"  not compared: {left.group} of {left.run}, {trials}: {left.why}", style="yellow")
     more = len(found.unmatched) - SHOWN_UNMATCHED
     if more > 0:
-        print_line(console, f"  not compared: {more:,} more groups, which --json lists", style="yellow")
+        print_line(console, f"  not compared: {more:,} more groups; --json lists them", style="yellow")
 
 
 def comparison_table(found: Compared) -> Table:
-    """A line for each pair of groups. p is two-sided, after Holm over the groups of its kind."""
+    """One line per pair of groups. p is two-sided, with Holm's correction over all groups of its kind."""
     labels = short_labels([row.ladder for row in found.comparisons])
     endpoint = found.endpoint.replace("_", " ")
     title = f"{common_label([row.ladder for row in found.comparisons])}: {endpoint}, B minus A (alpha {ALPHA:g}, Holm)"
@@ -61,13 +61,13 @@ def comparison_table(found: Compared) -> Table:
 
 
 def bytes_sentence(rows: Sequence[Comparison]) -> str:
-    """How many trials have the same metrics, byte for byte: what two versions of the code are compared for."""
+    """How many trials have identical metrics, which shows whether two versions of the code agree."""
     same, both = sum(row.n_same_metrics for row in rows), sum(row.n_both for row in rows)
-    return f"Metrics: same bytes in {same} of {both} trials that both runs have finished."
+    return f"Metrics: identical bytes in {same} of the {both} trials that both runs finished."
 
 
 def difference_text(difference: Difference) -> str:
-    """ "criterion: A large_final, B movement"."""
+    """A difference in words: "criterion: A large_final, B movement"."""
     return f"{difference.column}: A {_values(difference.a)}, B {_values(difference.b)}"
 
 

@@ -1,4 +1,7 @@
-"""`RUN/report.html`: question, answer, figure, verdicts, trials, how to repeat it; one file that opens offline."""
+"""The report of a run, `RUN/report.html`: one page that opens offline.
+
+It has the question, the answer, the figures, the verdicts, the trials, and the commands to repeat the run.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from analysis.figures.gallery import Material, drawn, read_suggestions
 from analysis.figures.style import THEMES, to_svg
 from analysis.labels import claim_label, common_label, dense_label, short_labels
 from analysis.report.terminal import difference, is_other_claim, seeds, status_line
-from analysis.tables.parquet import Frames, as_rows
+from analysis.tables.parquet import Frames
 from analysis.tables.run_plan import RunPlan
 from analysis.tables.schema import Row
 from analysis.text import percent, plural, signed
@@ -36,8 +39,8 @@ _UNITS = {"percentage points": "pp"}
 
 @dataclass(frozen=True, kw_only=True)
 class Savings:
-    """Of the trials with a record. alone: as if each had been trained by itself, its whole chain; own: what they
-    trained. flops_*: theoretical multiply-adds of training all chains; None where no trial has them."""
+    """Totals over all trials with a record. alone: as if each trial had trained its whole chain by itself. own: what
+    the trials really trained. flops_*: theoretical multiply-adds of training all chains; None if unknown."""
 
     n_trials: int
     epochs_alone: int
@@ -50,18 +53,18 @@ class Savings:
 
     @property
     def epochs_saved_pct(self) -> float:
-        """Per cent of the epochs asked for that were not trained; 0 where none were asked for."""
+        """Percentage of the requested epochs that did not have to be trained; 0 if none were requested."""
         return 100 * (1 - self.epochs_own / self.epochs_alone) if self.epochs_alone else 0.0
 
 
 def write_report(store: Store, run: str, frames: Frames, plan: RunPlan) -> None:
-    """Write `RUN/report.html`; of a search with the suggestions that are stored."""
+    """Write `RUN/report.html`; for a search, with its stored suggestions."""
     store.write(f"{run}/report.html", report_html(frames, plan, run, read_suggestions(store, run)).encode())
 
 
 def report_html(frames: Frames, plan: RunPlan, run: str, suggestions: Sequence[Row] = ()) -> str:
-    """The page. The same tables, suggestions of a search and plan give the same text: it carries no date of its own."""
-    verdicts, trials = as_rows(frames.verdicts), as_rows(frames.trials)
+    """The page as text. It has no date, so the same tables, plan and suggestions give the same text."""
+    verdicts, trials = frames.rows("verdicts"), frames.rows("trials")
     compared = headlines(verdicts)
     primary, baselines = of_tickets(verdicts), [row for row in compared if row["role"] != TICKET]
     work = savings(frames)
@@ -93,11 +96,11 @@ def report_html(frames: Frames, plan: RunPlan, run: str, suggestions: Sequence[R
 
 
 def inline_svg(svg: bytes, prefix: str) -> Markup:
-    """An SVG file as an element of an HTML page.
+    """Turn an SVG file into an element for an HTML page.
 
-    Without prolog, document type and metadata; ids get the prefix, so that two figures on one page do not mix; the size
-    is left to the page. In HTML an inline SVG needs no namespace declarations. Colours of the light theme become
-    variables of the page (`_colours`), so that one drawing serves light, dark and paper.
+    Metadata and namespaces go, as HTML does not need them, and so does the size, which the page decides. Ids get the
+    prefix, so that figures on one page do not share ids. Colours of the light theme become CSS variables (`_colours`),
+    so that one drawing works in light mode, in dark mode and on paper.
     """
     root = ElementTree.fromstring(svg)
     for metadata in root.findall(f"{SVG}metadata"):
@@ -111,12 +114,12 @@ def inline_svg(svg: bytes, prefix: str) -> Markup:
 
 
 def _in_html(name: str) -> str:
-    """The name of a tag or attribute without its namespace."""
+    """The name of a tag or attribute in HTML: without its namespace."""
     return name.replace(XLINK, "xlink:").removeprefix(SVG)
 
 
 def _value(name: str, value: str, prefix: str) -> str:
-    """The value of an attribute on the page, where ids have the prefix and colours are variables."""
+    """The value of an attribute in HTML: ids with the prefix, colours as CSS variables."""
     if name == "id":
         return f"{prefix}-{value}"
     if name == f"{XLINK}href":
@@ -126,7 +129,7 @@ def _value(name: str, value: str, prefix: str) -> str:
 
 
 def _colours(theme: str) -> dict[str, str]:
-    """Variable of the page -> colour, for each colour that figures have."""
+    """CSS variable -> colour, for every colour of the figures."""
     colours = THEMES[theme]
     named = {name: getattr(colours, name) for name in ("text", "muted", "grid", "background")}
     named |= {f"series-{i}": colour for i, colour in enumerate(colours.series)}
@@ -144,7 +147,7 @@ def _figures(material: Material) -> list[dict[str, Any]]:
 
 
 def _claim_view(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The other claims by what they claim, each with its rungs; text."""
+    """The rows of the table of other claims, as text, grouped by claim."""
     labels = short_labels([row["ladder"] for row in rows])
     by_claim = {label: [row for row in rows if claim_label(row) == label] for label in map(claim_label, rows)}
     return [
@@ -159,7 +162,7 @@ def _claim_view(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def _p_of(row: Row) -> float | None:
-    """The decisive one: against the claim where that is refuted."""
+    """The p value that decided: that of the reverse claim if the claim is refuted."""
     p: float | None = row["p_against_decisive" if row["verdict"] == "no" else "p_decisive"]
     return p
 
@@ -171,7 +174,7 @@ def _effect(row: Row) -> str:
 
 
 def savings(frames: Frames) -> Savings:
-    """The sums. Distinct epochs are counted by who trained them, level and epoch."""
+    """Add up what the trials trained. Distinct epochs differ in the trial that trained them, the level or the epoch."""
     trials = frames.trials[frames.trials["epochs_total"].notna()]
     epochs = frames.epochs[["trained_by", "level", "epoch"]].drop_duplicates()
     known = trials["flops_dense"].notna()
@@ -188,25 +191,25 @@ def savings(frames: Frames) -> Savings:
 
 
 def _work_view(work: Savings, planned: int) -> list[tuple[str, str, str]]:
-    """What; planned, or were each trial trained alone; what there is, or was trained; text."""
+    """The rows of the table of savings: what, each trial alone, this run."""
     return [
         ("trials", f"{planned:,} planned", f"{work.n_trials:,} recorded"),
         ("epochs", f"{work.epochs_alone:,}", f"{work.epochs_own:,} ({work.epochs_saved_pct:.0f} % saved)"),
-        ("epochs, each distinct one once", NOTHING, f"{work.epochs_distinct:,}"),
+        ("distinct epochs", NOTHING, f"{work.epochs_distinct:,}"),
         ("seconds of training", f"{work.seconds_alone:,.0f}", f"{work.seconds_own:,.0f}"),
     ]
 
 
 def _flops(work: Savings) -> str | None:
-    """Theoretical cost of training all chains, each alone, and what sparsity would save of it."""
+    """Theoretical cost of training all chains, dense and sparse, in words; None if unknown."""
     if work.flops_dense is None or work.flops_sparse is None or not work.flops_dense:
         return None
-    part = 100 * work.flops_sparse / work.flops_dense
-    return f"{work.flops_dense:.2e} multiply-adds dense, {work.flops_sparse:.2e} sparse ({part:.0f} %)"
+    share = 100 * work.flops_sparse / work.flops_dense
+    return f"{work.flops_dense:.2e} multiply-adds dense, {work.flops_sparse:.2e} sparse ({share:.0f} %)"
 
 
 def _verdict_view(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """What the page shows of each verdict, as text."""
+    """The rows of a table of verdicts, as text."""
     labels = short_labels([row["ladder"] for row in rows])
     return [
         {
@@ -232,15 +235,15 @@ def _trial_view(row: Row) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _machines(trials: Sequence[Row]) -> list[tuple[str, int]]:
-    """Where the trials were trained, with counts: device, torch, Python, determinism."""
+def _machines(trials: Sequence[Row]) -> list[str]:
+    """Where the trials were trained (device, torch, Python, determinism), with counts."""
     found = Counter(
         f"{row['device']}, {plural(row['threads'], 'thread')}, torch {row['torch_version']}, "
         f"Python {row['python_version']}, {'' if row['deterministic'] else 'not '}deterministic"
         for row in trials
         if row["device"] is not None
     )
-    return found.most_common()
+    return [f"{plural(count, 'trial')} on {machine}" for machine, count in found.most_common()]
 
 
 def _resolution(verdicts: Sequence[Row]) -> str | None:
@@ -253,7 +256,7 @@ def _accuracy(value: float) -> str:
 
 
 def _tied(text: str) -> str:
-    """ "p = 0.02" kept on one line."""
+    """The text with non-breaking spaces in "p = 0.02"."""
     return re.sub(r"p ([=<]) ", "p\u00a0\\1\u00a0", text)
 
 

@@ -1,7 +1,8 @@
-"""Verdicts for the terminal: a table of at most 100 columns, the answer, where the files are."""
+"""The verdicts for the terminal: a table of at most 100 columns, the answer, the paths of the files."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
@@ -19,9 +20,8 @@ from analysis.verdicts.baselines import DENSE_KINDS
 from analysis.verdicts.groups import TICKET
 from analysis.verdicts.rows import LADDER_CLAIM
 
-WIDTH, LEAST_VERDICT = PLAIN_WIDTH, 18  # columns: of the whole table, of the last
-GAP = 2  # columns between two
-BASELINES = "baselines"  # heading of theirs
+WIDTH, LEAST_VERDICT, GAP = PLAIN_WIDTH, 18, 2  # characters: whole table, column "verdict", between columns
+BASELINES = "baselines"  # their heading in the table
 STYLES = {
     "beats dense": "bold green", "matches dense": "green", "falls short": "red", "undecided": "yellow",
     "yes": "green", "no": "red",
@@ -31,11 +31,11 @@ _AGAINST = {
 }  # fmt: skip
 
 
-def verdict_view(verdicts: pd.DataFrame, width: int) -> RenderableType:
-    """The table of verdicts, or where the terminal has fewer columns than that needs, ladder below ladder."""
-    rows = headlines(as_rows(verdicts))
+def verdict_view(verdicts: Sequence[Row], width: int) -> RenderableType:
+    """The table of verdicts, or in a narrow terminal one table per ladder."""
+    rows = headlines(verdicts)
     if width >= WIDTH or not rows:
-        return verdict_table(verdicts)
+        return _wide_table(rows)
     columns = _columns(rows)
     del columns["tickets"]
     if "dense of" in columns:
@@ -51,27 +51,31 @@ def _narrow_table(
     columns: Mapping[str, Sequence[str]],
     last: Sequence[Text],
 ) -> RenderableType:
-    """rows: headlines. labels: of ladders. columns: heading -> cells, one a row; last: cells of the verdict, wrapped.
+    """The verdicts for a narrow terminal: each ladder as a small table under its own heading.
 
-    All columns are as wide in each ladder, so that numbers stand below each other.
+    labels: of the ladders. columns: heading -> one cell per row. last: the cells of the verdict, which may wrap.
+    Columns have the same width in every ladder, so that numbers line up.
     """
     widths = {heading: max(map(len, [heading, *cells])) for heading, cells in columns.items()}
-    parts: list[RenderableType] = [Text(title, style="bold")]
+    shown: list[RenderableType] = [Text(title, style="bold")]
     before: tuple[str, str, str] | None = None
     for i, row in enumerate(rows):
-        place = row["ladder"], row["kind"], row["role"]
-        if place != before:
+        section = row["ladder"], row["kind"], row["role"]
+        if section != before:
             role = "baseline " if row["role"] == "baseline" else ""
             against = _AGAINST.get(row["kind"], ", against other dense networks")
-            parts += [Text(f"{role}{labels[row['ladder']]}{against}"), _narrow_part(widths, heading=before is None)]
-        assert isinstance(parts[-1], Table)
-        parts[-1].add_row(*(cells[i] for cells in columns.values()), last[i])
-        before = place
-    return Group(*parts)
+            shown += [
+                Text(f"{role}{labels[row['ladder']]}{against}"),
+                _empty_narrow_table(widths, heading=before is None),
+            ]
+        assert isinstance(shown[-1], Table)
+        shown[-1].add_row(*(cells[i] for cells in columns.values()), last[i])
+        before = section
+    return Group(*shown)
 
 
-def _narrow_part(widths: Mapping[str, int], heading: bool) -> Table:
-    """The first one has the headings."""
+def _empty_narrow_table(widths: Mapping[str, int], heading: bool) -> Table:
+    """An empty table with these columns. heading: whether it shows their headings."""
     table = Table(box=None, padding=(0, GAP, 0, 0), show_header=heading, pad_edge=False)
     for name, width in widths.items():
         right = "right" if name in ("sparsity", "seeds") else "left"
@@ -81,9 +85,13 @@ def _narrow_part(widths: Mapping[str, int], heading: bool) -> Table:
 
 
 def verdict_table(verdicts: pd.DataFrame) -> Table:
-    """The verdicts as a table that fits 100 columns, in the order of the frame: tickets, primary comparisons first,
-    then baselines that are judged as tickets are."""
-    rows = headlines(as_rows(verdicts))
+    """The verdicts as a table of at most 100 columns, in the order of the frame: tickets (primary comparisons first),
+    then the baselines that are judged like tickets."""
+    return _wide_table(headlines(as_rows(verdicts)))
+
+
+def _wide_table(rows: Sequence[Row]) -> Table:
+    """rows: headlines."""
     columns = _columns(rows)
     table = Table(title=_title(rows), title_justify="left", title_style="bold", box=None, padding=(0, GAP, 0, 0))
     widths = {heading: max(map(len, [heading, *cells])) for heading, cells in columns.items()}
@@ -108,13 +116,12 @@ def answer(verdicts: pd.DataFrame) -> str:
     return answer_sentence(as_rows(verdicts))
 
 
-def claims_table(verdicts: pd.DataFrame) -> Table:
-    """The other claims of the run, as far as it has trials for them: a line for each ladder, its rungs by answer."""
-    every = as_rows(verdicts)
+def claims_table(verdicts: Sequence[Row]) -> Table:
+    """The other claims that the run has trials for: one line per ladder, its sparsities grouped by answer."""
     lines: dict[str, dict[str, list[Row]]] = {}
-    for row in filter(is_other_claim, every):
+    for row in filter(is_other_claim, verdicts):
         lines.setdefault(claim_label(row), {}).setdefault(row["ladder"], []).append(row)
-    labels = short_labels([row["ladder"] for row in every])
+    labels = short_labels([row["ladder"] for row in verdicts])
     table = Table(title="other claims", title_justify="left", title_style="bold", box=None, padding=(0, GAP, 0, 0))
     several = any(len(ladders) > 1 for ladders in lines.values())
     for heading in ("claim", *(["tickets"] if several else []), "answer, by sparsity"):
@@ -126,17 +133,18 @@ def claims_table(verdicts: pd.DataFrame) -> Table:
 
 
 def show(console: Console, frames: Frames, run: str) -> None:
-    """Print the verdicts, other claims, the answer, the trials that are not done, and the paths below `run`."""
-    if len(frames.verdicts):
+    """Print the verdicts, the other claims, the answer, unfinished trials, and the paths of the files."""
+    verdicts = frames.rows("verdicts")
+    if verdicts:
         console.print()
-        console.print(verdict_view(frames.verdicts, console.width))
-        others = claims_table(frames.verdicts)
+        console.print(verdict_view(verdicts, console.width))
+        others = claims_table(verdicts)
         if others.row_count:
             console.print()
             console.print(others)
     console.print()
-    console.print(answer(frames.verdicts), soft_wrap=not console.is_terminal, highlight=False)
-    trials = as_rows(frames.trials)
+    console.print(answer_sentence(verdicts), soft_wrap=not console.is_terminal, highlight=False)
+    trials = frames.rows("trials")
     style = "dim" if all(row["status"] == "done" for row in trials) else "yellow"
     print_line(console, status_line(frames), style=style)
     for row in trials:
@@ -144,38 +152,38 @@ def show(console: Console, frames: Frames, run: str) -> None:
             reason = f": {row['reason']}" if row["reason"] else ""
             print_line(console, f"  {row['status']}: {row['trial']}{reason}", style="yellow")
     for name, work in left_out(frames).items():
-        size = f"{work.rows:,.0f} rows from {human_bytes(work.bytes)}"
-        print_line(console, f"{name} is left empty, being {size}: --geometry all", style="dim")
+        size = f"{work.rows:,.0f} rows, made from {human_bytes(work.bytes)}"
+        print_line(console, f"{name} is left empty, as it would be {size}; --geometry all makes it", style="dim")
     for what, path in paths(run).items():
         print_line(console, f"{what}  {path}")
 
 
 def status_line(frames: Frames) -> str:
-    """Trials by status, such as "35 trials: 33 done, 1 failed, 1 missing"."""
+    """The number of trials in each status: "35 trials: 33 done, 1 failed, 1 missing"."""
     counts = counts_by_status(frames)
     listed = ", ".join(f"{count} {status}" for status, count in counts.items() if count) or "none planned"
-    return f"{len(frames.trials)} trials: {listed}"
+    return f"{frames.tables['trials'].num_rows} trials: {listed}"
 
 
 def counts_by_status(frames: Frames) -> dict[str, int]:
-    """Number of trials in each status, all statuses listed."""
-    found = frames.trials["status"].value_counts()
-    return {status: int(found.get(status, 0)) for status in STATUSES}
+    """The number of trials in each status, zeros included."""
+    found = Counter(frames.tables["trials"]["status"].to_pylist())
+    return {status: found[status] for status in STATUSES}
 
 
 def paths(run: str) -> dict[str, str]:
-    """The files that `gather` writes, as a person would type them."""
+    """The paths of the files that `gather` writes, in the form of a shell."""
     tables = ",".join(name for name in TABLES if name not in OPTIONAL)
     return {"report": f"{run}/report.html", "tables": f"{run}/analysis/{{{tables}}}.parquet"}
 
 
 def seeds(row: Row) -> str:
-    """Pairs, and out of how many where some are broken: "5", "4 of 5"."""
+    """The number of pairs, and out of how many if some are incomplete: "5", "4 of 5"."""
     return f"{row['n_pairs']} of {row['n_pairs'] + row['n_unpaired']}" if row["n_unpaired"] else str(row["n_pairs"])
 
 
 def difference(row: Row) -> str:
-    """Mean difference with its interval, pp: "+0.33 [−0.04, +0.71]"."""
+    """Mean difference and its interval in pp: "+0.33 [−0.04, +0.71]"."""
     if row["effect"] is None:
         return "–"
     if row["ci_low"] is None:
@@ -184,12 +192,12 @@ def difference(row: Row) -> str:
 
 
 def _section(row: Row) -> tuple[str, bool]:
-    """Rows of one section stand together in the table."""
+    """Role and whether primary: rows that have both in common form a section of the table."""
     return row["role"], row["primary"]
 
 
 def _columns(rows: Sequence[Row]) -> dict[str, list[str]]:
-    """Cells by heading, without the verdict; the baseline only where there are several, a repeated ladder left out."""
+    """Heading -> cells, without the verdict. Repeated ladders are blank; a single baseline has no column."""
     labels = short_labels([row["ladder"] for row in rows])
     keys = [(row["ladder"], row["kind"], row["role"]) for row in rows]
     several = len({row["kind"] for row in rows}) > 1
@@ -208,12 +216,12 @@ def _title(rows: Sequence[Row]) -> str:
         return "no comparisons"
     shared, first = common_label([row["ladder"] for row in rows]), rows[0]
     finest = [row["resolution"] for row in rows if row["resolution"] is not None]
-    margin = f"margin {first['margin_pp']:g} pp" + (f", one picture {max(finest):.2g}" if finest else "")
+    margin = f"margin {first['margin_pp']:g} pp" + (f", one image {max(finest):.2g}" if finest else "")
     return f"{shared}: {first['endpoint'].replace('_', ' ')}, tickets minus dense ({margin})"
 
 
 def _verdict(row: Row) -> Text:
-    """The word; for what is undecided, the reason too: the others' reason is in the interval beside it."""
+    """The verdict and, if undecided, the reason; the interval beside it explains the other verdicts."""
     text = Text(row["verdict"], style=STYLES[row["verdict"]])
     if row["verdict"] != "undecided":
         return text
@@ -221,7 +229,7 @@ def _verdict(row: Row) -> Text:
 
 
 def _budget(row: Row) -> str:
-    """Of a dense baseline: "20 epochs", "120 epochs, stretched", "restarts"."""
+    """A dense baseline in words: "20 epochs", "120 epochs, stretched", "restarts"."""
     if row["kind"] == "dense_restarts":
         return "restarts"
     stretched = ", stretched" if row["kind"] == "dense_stretched" else ""
@@ -229,13 +237,13 @@ def _budget(row: Row) -> str:
 
 
 def is_other_claim(row: Row) -> bool:
-    """Neither in the table above nor without trials; the end of a ladder is in the sentence below."""
+    """Whether the row belongs in the table of other claims: it has trials, and is shown nowhere else."""
     headline = row["claim"] in ("matches", "beats") and row["kind"] in DENSE_KINDS
     return not headline and row["claim"] != LADDER_CLAIM and bool(row["n_pairs"] or row["n_unpaired"])
 
 
 def _answers(rows: Sequence[Row]) -> Text:
-    """Such as "yes 64 %   no 92.22 %   undecided 87.04, 90 % (about 14, 21 seeds)"."""
+    """Sparsities by answer: "yes 64 %   no 92.22 %   undecided 87.04, 90 % (about 14, 21 seeds)"."""
     text = Text()
     for verdict in ("yes", "no", "undecided"):
         found = [row for row in rows if row["verdict"] == verdict]

@@ -1,6 +1,6 @@
-"""Several ladders at once: a fixed sequence down each, Holm across them, one familywise level for all claims of a run.
+"""Tests of several ladders at one familywise level: a fixed sequence down each ladder, Holm across ladders.
 
-`stats.holm` and `stats.fixed_sequence` are the two parts; here is what they make together.
+This combines `paired.holm` and `paired.fixed_sequence`.
 
 **The procedure.** Of L ladders, the first rung of each has the share alpha / L. A rung that is rejected hands its whole
 share to the next rung of its ladder. The last rung of a ladder hands it to the other ladders in equal parts, to the
@@ -34,10 +34,11 @@ Ladders = Sequence[Sequence[float | None]]  # one-sided p values, rung by rung i
 
 
 def ladder_decisions(p: Ladders, alpha: float) -> list[list[bool]]:
-    """Which rungs are rejected at the familywise level `alpha` over all rungs of all ladders; shaped as `p`.
+    """Which rungs are rejected at the familywise level `alpha` over all rungs of all ladders, in the shape of `p`.
 
-    A p of None (not enough data) is not rejected and ends its ladder, which still counts among them. False says tested
-    and not rejected, or not reached. Raises `UserError` for what is no p value, and for a ladder without rungs.
+    A p of None (not enough data) is not rejected and ends its ladder, which still counts as a ladder. False means
+    tested and not rejected, or not reached. Raises `UserError` for a value that is no p value, and for a ladder without
+    rungs.
     """
     if not 0 < alpha < 1:
         raise bad_value("alpha", alpha, "a probability, more than 0 and less than 1")
@@ -47,10 +48,10 @@ def ladder_decisions(p: Ladders, alpha: float) -> list[list[bool]]:
 def adjusted_p(p: Ladders) -> list[list[float]]:
     """The smallest familywise alpha at which each rung is rejected; 1 for a p of None and for all rungs behind it.
 
-    A rung is rejected iff its ladder, cut off behind it, is rejected completely: what its ladder hands on comes later.
-    And a ladder is rejected completely iff its largest p is at most its share, so that complete ladders are a Holm
-    procedure on largest p values. Adjusted p of a rung: `holm` of the largest p of every other ladder and the largest
-    up to this rung of its own.
+    A rung is rejected iff its ladder, cut off behind it, is rejected completely, as a ladder hands on its share only at
+    its end. And a ladder is rejected completely iff its largest p is at most its share, so complete ladders are a Holm
+    procedure on their largest p values. Hence the adjusted p of a rung is `holm` of the largest p of each other ladder
+    and the largest p up to this rung of its own ladder.
     """
     _check(p)
     largest = [list(accumulate((1.0 if value is None else value for value in ladder), max)) for ladder in p]

@@ -1,8 +1,8 @@
-"""How much two masks, or the signs of two sets of weights, have in common, and how much of that is chance.
+"""How much two masks, or the signs of two sets of weights, have in common, and how much of that is due to chance.
 
-Arrays come by layer name, shaped alike in both. The reference for chance is two masks that keep, in each layer, as many
-weights as these do, chosen uniformly and independently. All counts add up over layers, so the overall figures follow
-from the same formulas as those of one layer.
+Arrays are given by layer name, with the same shapes on both sides. Chance means two masks that keep as many weights in
+each layer as these do, chosen uniformly and independently. All counts add up over layers, so the same formulas hold for
+one layer and for all layers together.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ Weights = npt.NDArray[np.floating[Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class Overlap:
-    """What two masks share, of one layer or of all. Counts are in weights.
+    """What two masks share, in one layer or in all. Counts are numbers of weights.
 
     expected, variance: of `both` under chance, the hypergeometric distribution given the kept counts k1, k2 of a layer
     of n: k1 k2 / n and k1 k2 (n - k1) (n - k2) / (n^2 (n - 1)); layers are independent, so both add up. nested: one
-    whole mask lies within the other.
+    mask lies completely within the other.
     """
 
     n: int
@@ -40,24 +40,25 @@ class Overlap:
 
     @property
     def iou(self) -> float | None:
-        """Intersection over union, 0 to 1; None where both masks are empty."""
+        """Intersection over union, 0 to 1; None if both masks are empty."""
         union = self.kept_a + self.kept_b - self.both
         return self.both / union if union else None
 
     @property
     def chance_iou(self) -> float | None:
-        """sum n p q / sum n (p + q - p q) with the densities p, q of each layer of n: the level of chance for `iou`.
+        """The `iou` expected by chance: sum n p q / sum n (p + q - p q), with the densities p, q of each layer of n.
 
-        A ratio of expectations, which the expected ratio approaches as layers grow. None where both masks are empty.
+        This is a ratio of expectations, which the expected ratio approaches as layers grow. None if both masks are
+        empty.
         """
         union = self.kept_a + self.kept_b - self.expected
         return self.expected / union if union else None
 
     @property
     def z(self) -> float | None:
-        """(both - expected) / sqrt(variance): how far the intersection lies from chance, in standard deviations.
+        """(both - expected) / sqrt(variance): how far the intersection is from chance, in standard deviations.
 
-        None for nested masks, and where chance leaves no choice (each layer of one of the two is full or empty).
+        None for nested masks, and if chance leaves no choice (each layer of one of the masks is full or empty).
         """
         return None if self.nested or not self.variance else (self.both - self.expected) / math.sqrt(self.variance)
 
@@ -72,9 +73,10 @@ class Overlaps:
 
 @dataclass(frozen=True, kw_only=True)
 class SignAgreement:
-    """Signs of two weights at the kept places: in `agree` both are positive or both negative, in `disagree` one each.
+    """How often the signs of two sets of weights agree, over the kept weights.
 
-    `zero`: places where either weight is exactly 0 (or -0) and so has no sign; they are in no fraction.
+    agree: both are positive or both negative. disagree: one is positive, one negative. zero: one is exactly 0 (or -0)
+    and so has no sign; these are in no fraction.
     """
 
     agree: int
@@ -83,7 +85,7 @@ class SignAgreement:
 
     @property
     def fraction(self) -> float | None:
-        """agree / (agree + disagree), 0 to 1; None where no place has signs. Chance is 0.5 for symmetric weights."""
+        """agree / (agree + disagree), 0 to 1; None if no weights have signs. By chance 0.5 for symmetric weights."""
         signed = self.agree + self.disagree
         return self.agree / signed if signed else None
 
@@ -97,13 +99,13 @@ class SignAgreements:
 
 
 def overlap(a: Mapping[str, Mask], b: Mapping[str, Mask]) -> Overlaps:
-    """Two masks (True: kept) against each other and against chance.
+    """Compare two masks (True: kept) with each other and with chance.
 
-    Masks of which one lies within the other throughout, such as two levels of one chain, are flagged `nested` and get
-    no z, in any layer: their overlap is by construction. A layer that is full in one mask is inside by necessity, so a
-    single layer is never taken for nested on its own. Equal masks are nested too. From the masks alone, chance and
-    construction cannot be told apart; by chance, nesting has a probability of prod 1 / C(n, k) for equal counts, which
-    is nothing for any layer that is not tiny. Raises `UserError` unless both are Boolean and of the same shapes.
+    If one mask lies within the other in every layer, such as two levels of one chain, the masks are flagged `nested`
+    and get no z in any layer: their overlap is by construction. A layer that is full in one mask necessarily contains
+    the other, so a single layer is never called nested on its own. Equal masks are nested too. The masks alone cannot
+    tell chance from construction; by chance, nesting has probability prod 1 / C(n, k) for equal counts, which is
+    negligible for any layer that is not tiny. Raises `UserError` unless both are Boolean and of the same shapes.
     """
     _check_alike(a, b)
     for name, mask in [*a.items(), *b.items()]:
@@ -116,7 +118,7 @@ def overlap(a: Mapping[str, Mask], b: Mapping[str, Mask]) -> Overlaps:
 
 
 def overlap_of_counts(layers: Mapping[str, Sequence[int]]) -> Overlaps:
-    """As `overlap`, from the counts of each layer: its weights, those that a keeps, that b keeps, that both keep."""
+    """As `overlap`, from four counts of each layer: its weights, and those that a keeps, b keeps, both keep."""
     nested = all(k1 == both for _, k1, _, both in layers.values()) or all(
         k2 == both for _, _, k2, both in layers.values()
     )
@@ -127,7 +129,7 @@ def overlap_of_counts(layers: Mapping[str, Sequence[int]]) -> Overlaps:
 def sign_agreement(a: Mapping[str, Weights], b: Mapping[str, Weights], mask: Mapping[str, Mask]) -> SignAgreements:
     """Whether the kept weights (`mask` True) have the same sign in `a` and `b`, such as initial and final weights.
 
-    Signs are what a supermask needs of the initial weights (Zhou et al., arXiv 1905.01067). Raises
+    The signs of the initial weights are what a supermask needs (Zhou et al., arXiv 1905.01067). Raises
     `UserError` for other layers or shapes than the mask's, and for NaN among the kept weights.
     """
     _check_alike(a, b)

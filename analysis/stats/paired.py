@@ -1,9 +1,9 @@
 """The statistics of the verdicts: pure functions of paired differences, no tables, no files.
 
-A *difference* is ticket minus dense of one seed, in percentage points (pp); any other unit works alike, as long as
-bounds and margins come in the same one. All tests are one-sided. The paired t test decides; the sign-flip test stands
-beside it, and replaces it where all differences are equal and t is undefined. Where values are censored the sign test
-decides.
+A *difference* is ticket minus dense of one seed, in percentage points (pp). Any other unit works too, as long as bounds
+and margins are in the same unit. Tests are one-sided unless they say otherwise. The paired t test decides. The
+sign-flip test is reported beside it, and replaces it if all differences are equal, when t is undefined. If values are
+censored, the sign test decides.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Values = npt.NDArray[np.float64]
 EXACT_LIMIT = 30  # pairs up to which all 2^n sign flips are counted
 MONTE_CARLO_FLIPS = 100_000  # standard error of p = 0.05: 0.0007
 PAIRED_T, SIGN_FLIP, SIGN_TEST = "paired t", "sign flip", "sign test"
-RELATIVE_TIE = 1e-12  # sums and spreads closer than this, relative to the data, are equal: rounding of double sums
+RELATIVE_TIE = 1e-12  # sums and spreads that differ by less, relative to the data, are equal up to rounding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class Interval:
 
 @dataclass(frozen=True, kw_only=True)
 class PValue:
-    """One-sided p, and the test that gave it: PAIRED_T, SIGN_FLIP where t is degenerate, SIGN_TEST where censored."""
+    """A p value, and its test: PAIRED_T, SIGN_FLIP if t is undefined, SIGN_TEST if values are censored."""
 
     p: float
     test: str
@@ -44,7 +44,7 @@ class PValue:
 def t_interval(values: Sequence[float] | Values, confidence: float = 0.95) -> Interval | None:
     """Mean and two-sided t-interval: mean +- t(n-1, (1+confidence)/2) sd / sqrt(n). None for fewer than 2 values.
 
-    Not the bootstrap, which covers too seldom at 5 values. Equal values give an interval of width 0.
+    Not the bootstrap, whose coverage is too low with 5 values. Equal values give an interval of width 0.
     """
     x = np.asarray(values, dtype=np.float64)
     if len(x) < 2:
@@ -55,16 +55,16 @@ def t_interval(values: Sequence[float] | Values, confidence: float = 0.95) -> In
 
 
 def standard_deviation(values: Sequence[float] | Values) -> float:
-    """Sample standard deviation (n - 1), exactly 0 where the values are equal up to rounding. Needs 2 values."""
+    """Sample standard deviation (n - 1), exactly 0 if the values are equal up to rounding. Needs 2 values."""
     x = np.asarray(values, dtype=np.float64)
     return 0.0 if is_constant(x) else float(x.std(ddof=1))
 
 
 def is_constant(values: Sequence[float] | Values) -> bool:
-    """All values equal up to the rounding of a double: the t statistic would divide by nothing, or by noise.
+    """Whether all values are equal up to rounding, so that the t statistic would divide by zero or by noise.
 
-    The tolerance is relative to the largest value, and to 1 where all are smaller: accuracies that agree to 1e-12 pp
-    differ by rounding only.
+    The tolerance is relative to the largest value, or to 1 if all are smaller: accuracies that agree to 1e-12 pp differ
+    by rounding only.
     """
     x = np.asarray(values, dtype=np.float64)
     return bool(np.ptp(x) <= RELATIVE_TIE * max(1.0, float(np.abs(x).max())))
@@ -73,8 +73,8 @@ def is_constant(values: Sequence[float] | Values) -> bool:
 def superiority(differences: Sequence[float] | Values, bound: float = 0.0) -> PValue:
     """H0: mean difference <= `bound`, against H1: mean difference > `bound`. One-sided paired t test, n - 1 df.
 
-    Where all differences are equal the sign-flip p is returned instead, and `test` says so. Raises `ValueError` for
-    fewer than 2 differences.
+    If all differences are equal, the p of the sign-flip test is returned instead, and `test` says so. Raises
+    `ValueError` for fewer than 2 differences.
     """
     d = np.asarray(differences, dtype=np.float64)
     if len(d) < 2:
@@ -86,7 +86,7 @@ def superiority(differences: Sequence[float] | Values, bound: float = 0.0) -> PV
 
 
 def non_inferiority(differences: Sequence[float] | Values, margin: float) -> PValue:
-    """H0: mean difference <= -`margin`, against H1: worse by less than the margin (which is positive)."""
+    """H0: mean difference <= -`margin`, against H1: worse by less than the margin, which is positive."""
     return superiority(differences, -margin)
 
 
@@ -96,20 +96,20 @@ def inferiority(differences: Sequence[float] | Values, margin: float) -> PValue:
 
 
 def two_sided(differences: Sequence[float] | Values) -> PValue:
-    """H0: mean difference = 0, against either side: twice the smaller `superiority` p, at most 1. Errors as there."""
+    """H0: mean difference = 0, two-sided: twice the smaller p of `superiority`, at most 1. Errors as there."""
     d = np.asarray(differences, dtype=np.float64)
     more, less = superiority(d), superiority(-d)
     return PValue(p=min(1.0, 2 * min(more.p, less.p)), test=more.test)
 
 
 def two_sided_flip_p(differences: Sequence[float] | Values) -> float:
-    """The sign-flip p for either side: the part of flips with a sum as far from 0, their sums being symmetric."""
+    """Two-sided sign-flip p: the fraction of flips whose sum is at least as far from 0; the sums are symmetric."""
     d = np.asarray(differences, dtype=np.float64)
     return min(1.0, 2 * min(sign_flip_p(d), sign_flip_p(-d)))
 
 
 def sign_flip_p(differences: Sequence[float] | Values, bound: float = 0.0, seed: int = 0) -> float:
-    """One-sided sign-flip (permutation) p for mean difference > `bound`: the part of flips with as large a sum.
+    """One-sided sign-flip (permutation) p for mean difference > `bound`: the fraction of flips with as large a sum.
 
     Exact over all 2^n flips for n <= 30, so never below 2^-n; beyond that (1 + hits) / (1 + draws) over 100,000 draws
     of a generator seeded by `seed` (Phipson & Smyth 2010, section 2, doi 10.2202/1544-6115.1585). Sums that are equal
@@ -128,7 +128,7 @@ def sign_flip_p(differences: Sequence[float] | Values, bound: float = 0.0, seed:
 def sign_test_p(n_for: int, n: int) -> float:
     """P(at least `n_for` of `n` pairs speak for it | each does with probability 1/2): the exact sign test.
 
-    A pair that speaks for neither side, or of which that cannot be known, counts in `n` alone, which is conservative.
+    A pair that speaks for neither side, or for which this is unknown, counts only in `n`, which is conservative.
     Conover 1999, Practical Nonparametric Statistics, section 3.4. Raises `ValueError` without pairs.
     """
     if n < 1:
@@ -151,10 +151,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def fixed_sequence(p_values: Sequence[float | None], alpha: float) -> list[bool | None]:
     """Test hypotheses in their given order, each at `alpha`, until the first that is not rejected.
 
-    True: rejected; False: the one that stopped the sequence; None: not tested, being after it. A p of None (not enough
-    data) stops the sequence too and is itself None. The order must be fixed beforehand; then the chance of any false
-    rejection stays below `alpha` without a correction (Maurer, Hothorn & Lehmacher 1995; Westfall & Krishen 2001,
-    J. Statist. Plann. Inference 99, section 2).
+    True: rejected; False: not rejected, which stops the sequence; None: not tested, since the sequence has stopped. A p
+    of None (not enough data) stops the sequence too and gives None. The order must be fixed beforehand; then the chance
+    of any false rejection stays below `alpha` without a correction (Maurer, Hothorn & Lehmacher 1995; Westfall &
+    Krishen 2001, J. Statist. Plann. Inference 99, section 2).
     """
     decisions: list[bool | None] = []
     for p in p_values:
@@ -180,9 +180,9 @@ def hedges_g(differences: Sequence[float] | Values) -> float | None:
 
 
 def _flips_reaching(d: Values, least: float) -> int:
-    """How many of the 2^n choices of signs give a sum of at least `least`: each of one half against the other, sorted.
+    """How many of the 2^n choices of signs give a sum of at least `least`.
 
-    2^(n/2) sums in place of 2^n.
+    Sums of one half of the differences are looked up among the sorted sums of the other half: 2^(n/2) sums, not 2^n.
     """
     half = len(d) // 2
     one, other = _all_flipped_sums(d[:half]), np.sort(_all_flipped_sums(d[half:]))
@@ -198,7 +198,7 @@ def _all_flipped_sums(d: Values) -> Values:
 
 
 def _random_flip_hits(d: Values, least: float, seed: int) -> int:
-    """How many of the Monte Carlo flips have a sum of at least `least`; in blocks, so that memory stays small."""
+    """How many of the Monte Carlo flips have a sum of at least `least`; in blocks, to save memory."""
     generator = np.random.Generator(np.random.PCG64(seed))
     hits, left = 0, MONTE_CARLO_FLIPS
     while left:

@@ -1,6 +1,6 @@
-"""Power of the one-sided paired t test, and the seeds that it needs: before the first trial, from a pilot's spread.
+"""Power of the one-sided paired t test, and how many seeds it needs; for planning, from the spread in a pilot run.
 
-`delta` is how far the true mean difference lies beyond the bound that is tested: the true difference itself for
+`delta` is how far the true mean difference is beyond the tested bound: the true difference itself for
 superiority ("beats", bound 0), the true difference plus the margin for non-inferiority ("matches", bound -margin).
 `sd` is the standard deviation of the paired differences, in the unit of `delta`; `alpha` is one-sided.
 """
@@ -16,7 +16,7 @@ from lth_trainable.errors import bad_value
 
 
 def power(n: int, delta: float, sd: float, alpha: float) -> float:
-    """Chance that a one-sided paired t test on `n` pairs rejects at `alpha`.
+    """Probability that a one-sided paired t test on `n` pairs rejects at `alpha`.
 
     1 - F(t(n-1, 1-alpha); n - 1, delta sqrt(n) / sd), with F the distribution function of the noncentral t, its df and
     its noncentrality (Johnson, Kotz & Balakrishnan 1995, Continuous Univariate Distributions 2, chapter 31). With `sd`
@@ -33,7 +33,7 @@ def power(n: int, delta: float, sd: float, alpha: float) -> float:
 def seeds_needed(
     delta: float, sd: float, alpha: float, power: float = 0.8, at_most: int = 10_000, at_least: int = 2
 ) -> int | None:
-    """The fewest seeds (pairs), of `at_least` to `at_most`, at which the test has the `power`; None where none has.
+    """The fewest seeds (pairs), from `at_least` to `at_most`, that give the test the `power`; None if none does.
 
     Power rises with n for delta > 0, so the number is found by bisection; for delta <= 0 no number is enough. About
     6.2 (sd / delta)^2 at 5 % and 80 %, and one or two more for few seeds. Raises `UserError` as the function `power`
@@ -59,7 +59,8 @@ def seeds_needed(
 def seeds_needed_by_sign(
     share: float, alpha: float, power: float = 0.8, at_most: int = 10_000, at_least: int = 2
 ) -> int | None:
-    """The fewest seeds at which an exact one-sided sign test has the `power`, of which each speaks for it with `share`.
+    """The fewest seeds that give an exact one-sided sign test the `power`, if each is in favour with probability
+    `share`.
 
     P(Bin(n, share) >= c), c the least count with P(Bin(n, 1/2) >= c) <= alpha. The power of a discrete test goes up and
     down with n, so this is the first n that has it; None where none up to `at_most` has. Raises `UserError` for a share
@@ -81,10 +82,10 @@ def seeds_needed_by_sign(
 def _power(n: int, delta: float, sd: float, alpha: float) -> float:
     if sd == 0:
         return float(delta > 0 and 2.0**-n <= alpha)
-    from scipy.stats import nct  # here, since it costs half a second to load: for what is undecided alone
+    from scipy.stats import nct  # imported here, as it takes half a second: only undecided verdicts need it
 
     critical, shift = float(special.stdtrit(n - 1, 1 - alpha)), delta * math.sqrt(n) / sd
-    if shift < -40 or shift > 10 * (1 + critical):  # 0 or 1 to rounding, where the series of scipy may not converge
+    if shift < -40 or shift > 10 * (1 + critical):  # 0 or 1 up to rounding; the series in scipy may not converge here
         return float(shift > 0)
     return float(nct.sf(critical, n - 1, shift))
 

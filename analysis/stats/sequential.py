@@ -1,13 +1,13 @@
-"""Looking at a verdict more than once: group-sequential plans for the one-sided paired t test, by alpha spending.
+"""Group-sequential plans: how to test more than once while seeds are added, by alpha spending.
 
-Seeds are added in planned looks, such as 5, 8, 12, 16 and 24. At each, the nominal p of the t test on all pairs so far
-is held against a level of its own; the first p at or below its level is a rejection, and more seeds are not needed. The
-looks and the spending are fixed before the first one. There is no rule for futility: one may stop without a rejection
-at any look, for any reason, and that only lowers the chance of a false rejection.
+Seeds are added in planned interim looks, such as 5, 8, 12, 16 and 24. At each look the nominal p of the one-sided
+paired t test on all pairs so far is compared with a level for that look. The first p at or below its level is a
+rejection, and more seeds are not needed. Looks and spending are fixed before the first look. There is no futility rule:
+a run may stop without a rejection at any look, for any reason, which only lowers the chance of a false rejection.
 
-For several hypotheses at once the p values of the looks become one *sequential p* (Liu & Anderson 2008): the smallest
-alpha whose plan would have rejected by now. It is a p value like any other, so Holm and the ladders take it as they
-are; together that is the graphical procedure of Maurer & Bretz 2013 (Statistics in Biopharmaceutical Research 5,
+For several hypotheses the p values of the looks are combined into one *sequential p* (Liu & Anderson 2008): the
+smallest alpha whose plan would have rejected by now. It is an ordinary p value, so Holm and the ladders use it
+unchanged; together this is the graphical procedure of Maurer & Bretz 2013 (Statistics in Biopharmaceutical Research 5,
 p. 311).
 """
 
@@ -28,16 +28,16 @@ from lth_trainable.errors import bad_value
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
 
-REACH = 8.5  # standard deviations that an integral covers on either side: what lies beyond is below 1e-16
+REACH = 8.5  # standard deviations that an integral covers on either side; the rest is below 1e-16
 NEGLIGIBLE = 1e-12  # a look that may spend less than this rejects nothing
 FIRST_LOOK, GROWTH, APART = 5, 1.5, 1.25  # pairs; ratio of looks; least ratio of the last to the one before
-LEAST_ALPHA, MOST_ALPHA, KNOTS = 1e-7, 0.4999, 48  # between these a sequential p is found, else it is the end
+LEAST_ALPHA, MOST_ALPHA, KNOTS = 1e-7, 0.4999, 48  # range in which a sequential p is found, and its plans
 _POINTS, _WEIGHTS = np.polynomial.legendre.leggauss(16)  # a panel one standard deviation wide: exact to rounding
 
 
 @dataclass(frozen=True, kw_only=True)
 class SequentialPlan:
-    """Looks at numbers of pairs, and what each may reject.
+    """Interim looks, and the level at which each may reject.
 
     alpha: one-sided level of the whole plan. levels: nominal one-sided level of each look, to be compared with the p of
     the t test on all pairs so far. boundaries: the same as z values, infinite where a look rejects nothing. spent: the
@@ -52,7 +52,7 @@ class SequentialPlan:
     spent: tuple[float, ...]
 
     def level_at(self, n: int) -> float:
-        """Nominal one-sided level of the look at `n` pairs. Raises `UserError` where none is planned there."""
+        """Nominal one-sided level of the look at `n` pairs. Raises `UserError` if no look is planned there."""
         if n not in self.looks:
             planned = ", ".join(map(str, self.looks))
             raise bad_value("look", n, f"one of the planned numbers of pairs: {planned}")
@@ -88,7 +88,7 @@ def plan(looks: Sequence[int], alpha: float, spending: str = "obrien_fleming") -
         each of 5 to 12              0.0551    0.0527
         2, 3, 4, 5                   0.0574    0.0591
 
-    so few, late looks are the honest ones; where the excess matters, plan with a smaller alpha.
+    so few and late looks keep the level best; if the excess matters, plan with a smaller alpha.
     A single look has the level `alpha` exactly. Raises `UserError` for looks that do not increase from at least 2.
     """
     if not looks or looks[0] < 2 or any(late <= early for early, late in pairwise(looks)):
@@ -113,8 +113,8 @@ def plan(looks: Sequence[int], alpha: float, spending: str = "obrien_fleming") -
 def planned_looks(most: int) -> tuple[int, ...]:
     """Numbers of seeds of the looks of a plan up to `most`: 5, then half as many more each time: 5, 8, 12, 18, 27, ...
 
-    A look closer than a quarter to the last is left out: few, late looks are the honest ones. Raises `UserError` for
-    fewer than 5 seeds, at which nothing is decided.
+    A look is left out if the last one is less than 1.25 times as large: few and late looks keep the level best. Raises
+    `UserError` for fewer than 5 seeds, at which nothing is decided.
     """
     if most < FIRST_LOOK:
         raise bad_value("max-seeds", most, f"at least {FIRST_LOOK}", "below that nothing is decided")
@@ -126,9 +126,9 @@ def planned_looks(most: int) -> tuple[int, ...]:
 
 
 def sequential_p(looks: Sequence[int], p_values: Sequence[float], spending: str = "obrien_fleming") -> float:
-    """The smallest alpha at which the plan of `looks` has rejected at one of those taken, whose p values these are.
+    """The smallest alpha whose plan of `looks` has rejected at a look taken so far. p_values: of these looks.
 
-    Never larger after a further look. It is found between 1e-7 and 0.4999 on a curve through 48 plans; below, it is
+    It never grows with a further look. It is found between 1e-7 and 0.4999 on a curve through 48 plans; below, it is
     1e-7, and above, 1. P(sequential p <= alpha) is that of the plan at alpha: see `plan` for few pairs. Raises
     `UserError` for more p values than looks, or none. Liu & Anderson 2008, J. Am. Stat. Assoc. 103, p. 1621; Jennison &
     Turnbull 2000, section 9.5 (the least repeated p value).
@@ -141,7 +141,7 @@ def sequential_p(looks: Sequence[int], p_values: Sequence[float], spending: str 
 
 @functools.cache
 def _curves(looks: tuple[int, ...], spending: str) -> tuple[Callable[[float], float], ...]:
-    """For each look the alpha whose plan has a given level there."""
+    """For each look a function from its level to the alpha of the plan with that level."""
     alphas = np.geomspace(LEAST_ALPHA, MOST_ALPHA, KNOTS)
     levels = np.array([plan(looks, float(alpha), spending).levels for alpha in alphas])
     return tuple(_curve(levels[:, k], alphas) for k in range(len(looks)))
@@ -209,7 +209,7 @@ def boundaries(fractions: Sequence[float], spent: Sequence[float]) -> list[float
 
 
 def _first_level(spent: float) -> float:
-    """Of a look without earlier ones: what it spends, with no boundary in between to round it."""
+    """Level of the first look: exactly what it spends, not rounded by way of a boundary."""
     return spent if spent >= NEGLIGIBLE else 0.0
 
 

@@ -1,4 +1,4 @@
-"""Typed Arrow columns that carry their unit, source and description; those of a trial's spec from its dataclass."""
+"""Arrow columns that carry their unit, source and description; the columns of a spec are made from its dataclass."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ _UNIT_OF_TYPE = {TEXT: "name", INT: "number", FLOAT: "number", BOOL: "true or fa
 
 
 def column(name: str, kind: pa.DataType, unit: str, source: str, description: str, nullable: bool = True) -> pa.Field:
-    """A field of a table; its three texts go into the Parquet."""
+    """A column of a table. Unit, source and description are stored in the Parquet file."""
     return pa.field(name, kind, nullable, {"unit": unit, "source": source, "description": description})
 
 
 def table_schema(name: str, about: str, fields: Sequence[pa.Field]) -> pa.Schema:
-    """The schema of the table `name`; about: what a row is."""
+    """The schema of the table `name`. about: what a row is."""
     return pa.schema(fields, metadata={"table": name, "rows": about, "format": FORMAT})
 
 
 def spec_fields(spec: type = TrialSpec) -> list[pa.Field]:
     """One Arrow field per field of the spec dataclass: type from its annotation, description from its "help".
 
-    `X | None` is X, nullable. An annotation that is no plain str, int, float or bool becomes a string of JSON. The unit
-    is the field's own "unit" where it has one, else per cent for `*_pct`.
+    `X | None` becomes X, nullable. Annotations other than str, int, float and bool become strings of JSON. The unit is
+    the "unit" of the field if it has one, else percent for `*_pct`.
     """
     hints = typing.get_type_hints(spec)
     return [
@@ -49,7 +49,8 @@ def spec_fields(spec: type = TrialSpec) -> list[pa.Field]:
 
 
 def spec_columns(spec: Mapping[str, Any], of: type = TrialSpec) -> dict[str, Any]:
-    """A canonical spec as columns: a field that it leaves out is at its no-op value; JSON where the type is not plain.
+    """A canonical spec as values of columns: no-op values for fields that it leaves out, JSON for types that are not
+    plain.
 
     Fields that this version does not know are left out too; `gather` refuses them before.
     """

@@ -1,4 +1,4 @@
-"""`RUN/exclusions.json`: trials that a person has taken out of the verdict, each with a reason. Records stay.
+"""`RUN/exclusions.json`: trials that the user has excluded from the verdict, each with a reason. Their records stay.
 
 {"format": "1", "excluded": {TRIAL: {"reason": "...", "when": "2026-11-23T10:00:00+00:00"}}}
 """
@@ -19,13 +19,13 @@ from lth_trainable.store.store import Store, to_json
 
 EXCLUSIONS = "exclusions.json"
 FORMAT = "1"
-NEAR = 5  # names listed for one that is not there
+NEAR = 5  # similar names listed for an unknown one
 
 Exclusions = Mapping[str, Mapping[str, str]]
 
 
 def read_exclusions(store: Store, run: str) -> dict[str, Any]:
-    """Reason and time by trial. Raises `UserError` for an unreadable file: to ignore it would undo a decision."""
+    """Reason and time of each exclusion, by trial. Raises `UserError` for an unreadable file, rather than ignore it."""
     path = f"{run}/{EXCLUSIONS}"
     if not store.exists(path):
         return {}
@@ -49,10 +49,10 @@ def change_exclusions(
     include: Sequence[str] = (),
     reason: str | None = None,
 ) -> None:
-    """Exclude trials of the run at `path` for a reason, take others back, and write the file.
+    """Exclude trials of the run at `path` for a reason, include others again, and write the file.
 
-    A trial that is excluded already gets the new reason and time. Raises `UserError` for an unknown trial, one to be
-    taken back that is not excluded, and a reason that is missing or has nothing to explain; nothing is written then.
+    A trial that is excluded already gets the new reason and time. Raises `UserError` for an unknown trial, for one to
+    be included that is not excluded, for a missing reason, and for a reason without a trial; then nothing is written.
     """
     store, run = find_run(path)
     text = " ".join((reason or "").split())
@@ -74,14 +74,14 @@ def change_exclusions(
 
 
 def check_trials(where: str, names: Iterable[str], known: Collection[str]) -> None:
-    """Raise `UserError` for the first name that is no trial of the run, with names near it."""
+    """Raise `UserError` for the first name that is no trial of the run, with similar names."""
     for name in names:
         if name not in known:
             raise unknown_trial(where, name, known, "a trial of the run")
 
 
 def unknown_trial(where: str, name: str, known: Collection[str], expected: str) -> UserError:
-    """What was found in place of the name of a trial, with a few names that are near it, or some where none is."""
+    """The error for an unknown trial. It lists a few similar names, or if there are none some of the known ones."""
     near = difflib.get_close_matches(name, sorted(known), n=NEAR, cutoff=0.5)
     names, word = (near, "near it") if near else (sorted(known)[:NEAR], "such as")
     return bad_value(where, name, expected, f"{word}: {', '.join(names)}" if names else "there is none")

@@ -1,4 +1,4 @@
-"""Whether masks and weights are compared at a gather, and what that would read and write."""
+"""The tables overlaps and signs: whether a gather makes them, and how much it would have to read and write."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import pyarrow as pa
 from analysis.tables import schema
 from analysis.tables.index import Geometry
 from analysis.tables.overlaps import find_families, overlaps_table
-from analysis.tables.parquet import Frames, as_rows
+from analysis.tables.parquet import Frames
 from analysis.tables.schema import SPEC_FIELDS, Row
 from analysis.tables.signs import TIMES, signs_table
 from lth_trainable.store.store import Store
 
-AUTO_BYTES = 256 << 20  # read without being asked to
-AUTO_ROWS = 100_000  # written without being asked to
+AUTO_BYTES = 256 << 20  # read unasked
+AUTO_ROWS = 100_000  # written unasked
 _STATES = ("state_initial", "state_rewind", "state_final")
 _COLUMNS = ["trial", "status", "n_weights", *SPEC_FIELDS, *_STATES]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """About what a table takes when nothing of it is there: bytes to read, rows to write."""
+    """About how much a table takes to make from nothing: bytes to read, rows to write."""
 
     bytes: float
     rows: float
@@ -36,9 +36,9 @@ class Work:
 def geometry_tables(
     store: Store, run: str, tables: Mapping[str, pa.Table], wish: Geometry, before: Mapping[str, pa.Table]
 ) -> dict[str, pa.Table]:
-    """The tables overlaps and signs, empty where they are not wished for. before: those of the last gather.
+    """The tables overlaps and signs, empty if they are not wanted. before: the tables of the last gather.
 
-    "auto" decides from what the run has in all, not from what is left to do: the same run has the same tables.
+    "auto" decides by the size of the whole run, not by what is new in it: the same run always has the same tables.
     """
     trials = tables["trials"].select(_COLUMNS).to_pylist()
     work = work_of(trials, tables["levels"].num_rows, tables["layers"].num_rows)
@@ -52,13 +52,13 @@ def geometry_tables(
 
 
 def left_out(frames: Frames) -> dict[str, Work]:
-    """Tables that are empty because they are too much to make without being asked to."""
-    work = work_of(as_rows(frames.trials), len(frames.levels), len(frames.layers))
-    return {name: of for name, of in work.items() if not of.is_little and getattr(frames, name).empty}
+    """Tables that are empty because they are too large to be made unasked, with their size."""
+    work = work_of(frames.rows("trials"), frames.tables["levels"].num_rows, frames.tables["layers"].num_rows)
+    return {name: of for name, of in work.items() if not of.is_little and not frames.tables[name].num_rows}
 
 
 def work_of(trials: Sequence[Row], n_levels: int, n_layers: int) -> dict[str, Work]:
-    """By table, for rows of trials and numbers of rows of levels and layers. A run without pairs takes nothing."""
+    """Size of each table, from the rows of trials and the numbers of rows of levels and layers."""
     families = find_families(trials)
     weights = {row["trial"]: row["n_weights"] for row in trials if row["n_weights"] is not None}
     done = [row for row in trials if row["status"] == "done"]

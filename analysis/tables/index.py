@@ -1,7 +1,7 @@
-"""`RUN/analysis/index.json`: what the last gather saw, so that the next one reads only what has changed since.
+"""`RUN/analysis/index.json`: what the last gather read, so that the next one reads only what has changed since.
 
-A trial is known by the names, sizes and times of its files. Its rows are taken from the tables that are there, if those
-are byte for byte as the last gather wrote them and were made by this code. Without the file everything is read.
+A trial is recognised by the names, sizes and times of its files. Its rows are taken from the stored tables, if these
+are byte for byte as the last gather wrote them and were made by the same code. Without the file everything is read.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from lth_trainable.versions import source_sha256
 INDEX = "index.json"
 Geometry = Literal["auto", "all", "none"]
 FORMAT = 1
-SETTLED_NS = 2_000_000_000  # a file this young may change once more without a change of size or time
+SETTLED_NS = 2_000_000_000  # a younger file may still change without a change of its size or time
 
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """A trial as the last gather read it. mark: of its files; key, status, reason: of its record."""
+    """A trial as the last gather read it. mark: signature of its files; key, status, reason: of its record."""
 
     mark: str
     key: str
@@ -38,9 +38,10 @@ class Known:
 
 @dataclass(frozen=True, kw_only=True)
 class Previous:
-    """What the last gather left. tables: those that are as it wrote them; trials: by name, whose rows are in them.
+    """What the last gather left behind.
 
-    geometry: what was asked for then, None where there was no gather.
+    tables: those that are unchanged since; trials: those whose rows can be taken from these tables, by name; geometry:
+    what was asked for then, None if there was no gather.
     """
 
     tables: Mapping[str, pa.Table] = field(default_factory=dict)
@@ -49,10 +50,10 @@ class Previous:
 
 
 def signature_of(files: Files, listed_at_ns: int) -> str | None:
-    """Names, sizes and times of a trial's files in one word; None where they say too little.
+    """Digest of the names, sizes and times of a trial's files; None if they cannot tell whether a file has changed.
 
     listed_at_ns: when the listing began. A file that was written just before may be written again within one tick of
-    the file system's clock, so it is read next time too.
+    the file system's clock, so it has to be read next time too.
     """
     if not files or any(i.mtime_ns is None or i.mtime_ns > listed_at_ns - SETTLED_NS for i in files.values()):
         return None
@@ -61,7 +62,7 @@ def signature_of(files: Files, listed_at_ns: int) -> str | None:
 
 
 def read_previous(store: Store, run: str) -> Previous:
-    """What the last gather left; nothing where there was none, or its files cannot be used."""
+    """What the last gather left behind; empty if there was none, or if its files cannot be used."""
     path = f"{run}/analysis/{INDEX}"
     if not store.exists(path):
         return Previous()
@@ -82,7 +83,7 @@ def read_previous(store: Store, run: str) -> Previous:
 def write_index(
     store: Store, run: str, sums: Mapping[str, str], trials: Mapping[str, Known], geometry: Geometry | None
 ) -> None:
-    """sums: SHA-256 of each table as it was written."""
+    """Write the index of this gather. sums: SHA-256 of each table as it was written."""
     content = {
         "format": FORMAT, "run": run, "code": source_sha256("analysis"), "geometry": geometry, "tables": dict(sums),
         "trials": {name: vars(known) for name, known in trials.items()},
@@ -91,7 +92,7 @@ def write_index(
 
 
 def _unchanged(store: Store, run: str, name: str, sha: str) -> pa.Table | None:
-    """The table, if its bytes have this SHA-256 and its columns are those of this version."""
+    """The stored table if its bytes have this SHA-256 and its columns are those of this version, else None."""
     parts = read_bytes(store, run, name)
     if not parts or sha256_of(parts) != sha:
         return None

@@ -1,7 +1,7 @@
 """Rows of overlaps.parquet: final masks of tickets that differ in one thing, compared layer by layer.
 
-One thing is the seed, the point of rewinding, or the criterion. Targets never differ within a pair, so levels of one
-chain, which are nested, are not compared.
+That one thing is the seed, the rewind point or the criterion. Tickets of a pair have the same target sparsity, so the
+levels of one chain, whose masks are nested, are not compared.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from analysis.stats.overlap import Overlap, overlap_of_counts
 from analysis.tables import schema
 from analysis.tables.schema import SPEC_FIELDS, Row
 from analysis.tables.spans import arranged, spans
+from lth_trainable.store.level_masks import last_level
 from lth_trainable.store.store import MASKS, Damaged, Store, map_in_threads
 
 BETWEEN = {"seed": ("seed",), "rewind": ("rewind_epoch", "rewind_step"), "criterion": ("criterion",)}
-MEMBERS = 10  # of a family that are compared, each with each: 45 pairs
+MEMBERS = 10  # of a family that are compared, all with all: 45 pairs
 KEYS = ("between", "trial_a", "trial_b")
 
 Bits = npt.NDArray[np.uint8]
@@ -33,7 +34,7 @@ _ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """Tickets that differ in one thing only, at most `MEMBERS` of them: the first of the table of trials."""
+    """Tickets that differ in one thing only: the first `MEMBERS` of them in the table of trials."""
 
     between: str
     trials: tuple[str, ...]
@@ -44,7 +45,7 @@ class Family:
 
 
 def find_families(trials: Iterable[Row]) -> list[Family]:
-    """Families of at least two finished tickets, by what they differ in, in order of first appearance."""
+    """Families of at least two finished tickets, by what they differ in, then in order of first appearance."""
     done = [row for row in trials if row["status"] == "done" and row["control"] == "none"]
     found = []
     for between, free in BETWEEN.items():
@@ -57,9 +58,9 @@ def find_families(trials: Iterable[Row]) -> list[Family]:
 
 
 def overlaps_table(store: Store, run: str, tables: Mapping[str, pa.Table], before: Mapping[str, pa.Table]) -> pa.Table:
-    """The table. Pairs that `before` has of the same masks are taken from there.
+    """The table. before: tables of the last gather, from which pairs with unchanged masks are taken.
 
-    A pair has no rows where one of its masks is not stored, or damaged: `sweeps.storage check` names such files.
+    A pair has no rows if one of its masks is not stored, or damaged; `sweeps.storage check` names such files.
     """
     shas = dict(zip(*(tables["trials"][name].to_pylist() for name in ("trial", "sha256_masks")), strict=True))
     known = _known(shas, before)
@@ -76,7 +77,7 @@ def overlaps_table(store: Store, run: str, tables: Mapping[str, pa.Table], befor
 
 
 def _known(shas: Mapping[str, str | None], before: Mapping[str, pa.Table]) -> set[tuple[str, ...]]:
-    """Pairs that were compared before, of masks that are the same now."""
+    """Pairs that were compared before and whose masks have not changed since."""
     if not {"trials", "overlaps"} <= set(before):
         return set()
     old = dict(zip(*(before["trials"][name].to_pylist() for name in ("trial", "sha256_masks")), strict=True))
@@ -85,7 +86,7 @@ def _known(shas: Mapping[str, str | None], before: Mapping[str, pa.Table]) -> se
 
 
 class LayerSizes:
-    """Prunable weights of each layer of a trial, from the table of layers."""
+    """Number of prunable weights of each layer of a trial, from the table of layers."""
 
     def __init__(self, layers: pa.Table) -> None:
         self.layers, self.places = layers, spans(layers, "trial")
@@ -113,7 +114,7 @@ def _compare(
 
 
 def final_masks(store: Store, run: str, trial: str) -> dict[str, Bits] | None:
-    """Bit-packed masks of a trial's last level by parameter; None where they are not stored, or damaged."""
+    """Bit-packed masks of the last level of a trial, by parameter; None if they are not stored, or damaged."""
     try:
         folder = store.find(store.trial(run, trial))
         if folder is None or MASKS not in folder.manifest["files"]:
@@ -121,12 +122,11 @@ def final_masks(store: Store, run: str, trial: str) -> dict[str, Bits] | None:
         content = load(store.content(folder, MASKS))
     except Damaged:
         return None
-    last = max((int(entry.partition("/")[0]) for entry in content), default=0)
-    return {entry.partition("/")[2]: bits for entry, bits in content.items() if entry.startswith(f"{last}/")}
+    return last_level(content)
 
 
 def _counts(masks: Sequence[Bits], a: Sequence[int], b: Sequence[int]) -> npt.NDArray[np.int64]:
-    """Weights kept by each mask of a pair and by both, of one layer: shape (pairs, 3)."""
+    """Numbers of weights of one layer that each mask of a pair keeps, and both: shape (pairs, 3)."""
     bits = np.stack(masks)
     kept = _ONES[bits].sum(axis=1, dtype=np.int64)
     both = _ONES[bits[a] & bits[b]].sum(axis=1, dtype=np.int64)

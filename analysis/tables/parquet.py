@@ -1,7 +1,7 @@
-"""The Parquet of a run as pandas frames: the interface of notebooks, figures and the report.
+"""Reading and writing the tables of a run as Parquet; `Frames` is how notebooks, figures and the report see them.
 
-Each table is `RUN/analysis/<table>.parquet`: a file, or where it has more than `PART_ROWS` rows a folder of that name
-with the files `part-00000.parquet`, `part-00001.parquet`, ... `pyarrow.parquet.read_table`, `pandas.read_parquet`,
+Each table is `RUN/analysis/<table>.parquet`: a file, or if it has more than `PART_ROWS` rows a folder of that name with
+the files `part-00000.parquet`, `part-00001.parquet`, ... `pyarrow.parquet.read_table`, `pandas.read_parquet`,
 `polars.read_parquet` and DuckDB's `from '...'` take the path as it is, whichever it is.
 
 Types: whole numbers are `Int64` and true/false `boolean`, both with `pd.NA` for null, so that `rewind_epoch` stays an
@@ -11,6 +11,7 @@ is `string`.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections import Counter
@@ -27,38 +28,57 @@ from analysis.tables.schema import TABLES
 from lth_trainable.errors import UserError
 from lth_trainable.store.store import Store
 
-PART_ROWS = 1_000_000  # of a file; a table of more is a folder of parts
-OPTIONAL = ("barriers",)  # written by commands of their own: a file that is not there is an empty table
+PART_ROWS = 1_000_000  # of one file; a larger table is a folder of shards
+OPTIONAL = ("barriers",)  # written by other commands; if there is no file, the table is empty
 _PANDAS = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype(), pa.string(): pd.StringDtype()}
+
+
+def _as_pandas(name: str) -> functools.cached_property[pd.DataFrame]:
+    return functools.cached_property(lambda frames: frames.tables[name].to_pandas(types_mapper=_PANDAS.get))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Frames:
-    """The tables of a run. `analysis.tables.schema` describes every column, and so does docs/tables.md."""
+    """The tables of a run, each also as pandas, which is made when it is first asked for.
 
-    trials: pd.DataFrame
-    epochs: pd.DataFrame
-    levels: pd.DataFrame
-    layers: pd.DataFrame
-    overlaps: pd.DataFrame
-    signs: pd.DataFrame
-    barriers: pd.DataFrame
-    verdicts: pd.DataFrame
+    `analysis.tables.schema` describes every column, and so does docs/tables.md.
+    """
+
+    tables: Mapping[str, pa.Table]
+
+    trials = _as_pandas("trials")
+    epochs = _as_pandas("epochs")
+    levels = _as_pandas("levels")
+    layers = _as_pandas("layers")
+    overlaps = _as_pandas("overlaps")
+    signs = _as_pandas("signs")
+    barriers = _as_pandas("barriers")
+    verdicts = _as_pandas("verdicts")
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """The rows of a table as plain dicts, None for every null. They are made once: copy one before changing it."""
+        if name not in self._rows:
+            self._rows[name] = self.tables[name].to_pylist()
+        return self._rows[name]
+
+    @functools.cached_property
+    def _rows(self) -> dict[str, list[dict[str, Any]]]:
+        return {}
 
 
 def load(path: str | os.PathLike[str]) -> Frames:
-    """Read the Parquet of the run at `path`, such as `runs/digits` or an `s3://` URI.
+    """Read the tables of the run at `path`, such as `runs/digits` or an `s3://` URI.
 
-    Raises `UserError` where there is no run, or its results were not gathered yet.
+    Raises `UserError` if there is no run, or if its results have not been gathered yet.
     """
-    return to_frames(_load(path))
+    return Frames(tables=_load(path))
 
 
 def load_many(paths: Iterable[str | os.PathLike[str]]) -> Frames:
-    """The Parquet of several runs, one below the other; the column `run` tells them apart.
+    """The tables of several runs, one below the other; the column `run` tells them apart.
 
-    Runs of one name (in different folders) are told apart by their paths as they are given. Raises `UserError` as
-    `load` does, without a path, and for a run that is named twice.
+    Runs of the same name in different folders have their paths, as given, in that column. Raises `UserError` as `load`
+    does, without a path, and for a run that is named twice.
     """
     given = [os.fspath(path).rstrip("/") for path in paths]
     runs = [find_run(path) for path in given]
@@ -71,7 +91,7 @@ def load_many(paths: Iterable[str | os.PathLike[str]]) -> Frames:
         _renamed(_load(path), path) if names[run] > 1 else _load(path)
         for path, (_, run) in zip(given, runs, strict=True)
     ]
-    return to_frames({name: pa.concat_tables([tables[name] for tables in loaded]) for name in TABLES})
+    return Frames(tables={name: pa.concat_tables([tables[name] for tables in loaded]) for name in TABLES})
 
 
 def _load(path: str | os.PathLike[str]) -> dict[str, pa.Table]:
@@ -104,15 +124,15 @@ def _renamed(tables: Mapping[str, pa.Table], run: str) -> dict[str, pa.Table]:
 
 
 def parquet_path(run: str, name: str) -> str:
-    """Where the table `name` of `run` lies within the store: a file, or a folder of parts."""
+    """Path of a table within the store: a file, or a folder of shards."""
     return f"{run}/analysis/{name}.parquet"
 
 
 def read_table(store: Store, run: str, name: str) -> pa.Table | None:
-    """A table as it is stored; None where it is not. Raises `UserError` where it cannot be read."""
-    parts = read_bytes(store, run, name)
+    """A table as it is stored, or None if it is not. Raises `UserError` if it cannot be read."""
+    shards = read_bytes(store, run, name)
     try:
-        return to_table(parts) if parts else None
+        return to_table(shards) if shards else None
     except (pa.ArrowInvalid, OSError) as error:
         again = f"python -m analysis {'barrier ' if name in OPTIONAL else ''}{store.at(run)}"
         reason = str(error).splitlines()[0]
@@ -122,45 +142,46 @@ def read_table(store: Store, run: str, name: str) -> pa.Table | None:
 
 
 def write_table(store: Store, run: str, name: str, table: pa.Table) -> str:
-    """Each file whole or not at all; returns the SHA-256 of their contents.
+    """Write a table, each file completely or not at all, and return the SHA-256 of its contents.
 
-    The same rows give the same bytes with the same pyarrow, however the table came together.
+    The same rows give the same bytes with the same version of pyarrow, however the table was put together.
     """
     path = parquet_path(run, name)
     slices = [table.slice(start, PART_ROWS) for start in range(0, max(1, table.num_rows), PART_ROWS)]
-    parts = [_to_bytes(part) for part in slices]
+    shards = [_to_bytes(shard) for shard in slices]
     is_folder = path.rpartition("/")[2] in store.folders(f"{run}/analysis")
-    if len(parts) == 1:
+    if len(shards) == 1:
         if is_folder:
             store.delete_folder(path)
-        store.write(path, parts[0])
+        store.write(path, shards[0])
     else:
         if not is_folder:
             store.delete(path)
-        names = [f"part-{number:05}.parquet" for number in range(len(parts))]
-        for part, content in zip(names, parts, strict=True):
-            store.write(f"{path}/{part}", content)
+        names = [f"part-{number:05}.parquet" for number in range(len(shards))]
+        for shard, content in zip(names, shards, strict=True):
+            store.write(f"{path}/{shard}", content)
         for stray in set(store.sizes(path)) - set(names):
             store.delete(f"{path}/{stray}")
-    return sha256_of(parts)
+    return sha256_of(shards)
 
 
 def read_bytes(store: Store, run: str, name: str) -> list[bytes]:
-    """The files of a table, in their order; none where it is not stored."""
+    """The contents of the files of a table, in their order; empty if it is not stored."""
     path = parquet_path(run, name)
     if path.rpartition("/")[2] in store.folders(f"{run}/analysis"):
-        return [store.read(f"{path}/{part}") for part in sorted(store.sizes(path)) if part.endswith(".parquet")]
+        return [store.read(f"{path}/{shard}") for shard in sorted(store.sizes(path)) if shard.endswith(".parquet")]
     return [store.read(path)] if store.exists(path) else []
 
 
-def to_table(parts: Sequence[bytes]) -> pa.Table:
-    return pa.concat_tables([parquet.read_table(pa.BufferReader(part)) for part in parts])
+def to_table(shards: Sequence[bytes]) -> pa.Table:
+    """A table from the contents of its files."""
+    return pa.concat_tables([parquet.read_table(pa.BufferReader(shard)) for shard in shards])
 
 
-def sha256_of(parts: Iterable[bytes]) -> str:
+def sha256_of(shards: Iterable[bytes]) -> str:
     sha = hashlib.sha256()
-    for part in parts:
-        sha.update(part)
+    for shard in shards:
+        sha.update(shard)
     return sha.hexdigest()
 
 
@@ -168,14 +189,6 @@ def _to_bytes(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
     parquet.write_table(table.combine_chunks(), sink, compression="zstd")  # pages end where chunks do
     return sink.getvalue().to_pybytes()
-
-
-# -- pandas ----------------------------------------------------------------------------------------------------------
-
-
-def to_frames(tables: Mapping[str, pa.Table]) -> Frames:
-    """Arrow tables -> pandas, in the types of this module."""
-    return Frames(**{name: table.to_pandas(types_mapper=_PANDAS.get) for name, table in tables.items()})
 
 
 def as_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -11,19 +11,19 @@ import pyarrow as pa
 from analysis.tables.schema import SPEC_FIELDS, TABLES, Row
 
 ENTRIES = ("epochs", "levels", "layers")
-_CHUNK = 50_000  # rows that are Python objects at a time
+_CHUNK = 50_000  # rows held as Python objects at a time
 COLUMNS = ("epochs_to_dense_accuracy", "epochs_to_dense_accuracy_censored")
-_MAY_DIFFER = ("control", "layers", "reset_end", "order_seed")  # though they stand in a dense trial's spec too
+_MAY_DIFFER = ("control", "layers", "reset_end", "order_seed")  # although dense trials have these fields too
 
 
 class Entries:
-    """Tables of the lists of many records. What the schema does not know is left out; what a row lacks is null."""
+    """Tables of the lists of many records. Entries that no column is for are left out; missing ones are null."""
 
     def __init__(self, run: str) -> None:
         self._columns = {name: _Columns(TABLES[name], run) for name in ENTRIES}
 
     def add(self, trial: str, record: Mapping[str, Any]) -> None:
-        """The rows of one trial."""
+        """Add the rows of one trial."""
         self._columns["epochs"].add(trial, record["epochs"])
         self._columns["levels"].add(trial, level_rows(record))
         self._columns["layers"].add(trial, [_layer_row(layer) for layer in record["layers"]])
@@ -70,12 +70,12 @@ def _layer_row(layer: Row) -> dict[str, Any]:
 
 
 def sparsity_pct(n_kept: int, n_weights: int) -> float:
-    """100 (1 - n_kept / n_weights): per cent of the weights that are zero."""
+    """100 (1 - n_kept / n_weights): percent of the weights that are zero."""
     return 100 * (1 - n_kept / n_weights)
 
 
 def level_rows(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One row a level of a record, dense first; nulls of training for a level that the next prune came before."""
+    """One row for each level of a record, dense first. A level that was pruned again at once has nulls for training."""
     layers: dict[int, list[Row]] = defaultdict(list)
     for layer in record["layers"]:
         layers[layer["level"]].append(layer)
@@ -118,23 +118,22 @@ def _training(epochs: Sequence[Row], trial: str) -> dict[str, Any]:
 
 
 def epochs_to_dense_accuracy(trials: Sequence[Row], epochs: pa.Table) -> list[dict[str, Any]]:
-    """The columns of `COLUMNS` for each row of trials.parquet, in their order. Pure.
+    """The columns of `COLUMNS` for each row of trials.parquet, in the order of the rows. Pure.
 
     The accuracy to reach is that of the dense trial of the same seed, budget, data, model and optimisation after its
-    last epoch. A trial that never reaches it is censored: it takes longer than the level had epochs.
-
-    The number of the first epoch since the last prune, from 1, after which the validation accuracy is at least the
-    dense network's. None and True: never; None and None: unknown, where either trial is not done, the dense one is not
-    planned, their data differ, or the trial ends with weights that its epochs did not train (a supermask). A dense
-    trial is measured by its own last epoch. Several dense trials of a seed (order seeds) give their mean.
+    last epoch. The first column is the number of the first epoch since the last prune, counted from 1, after which the
+    validation accuracy is at least that. A trial that never reaches it is censored, so None and True: it takes longer
+    than the level had epochs. None and None means unknown: either trial is not done, the dense one is not planned,
+    their data differ, or the trial ends with weights that its epochs did not train (a supermask). A dense trial is
+    measured by its own last epoch. Several dense trials of a seed (with several order seeds) count with their mean.
     """
-    marks, curves = _DenseAccuracies(trials), _last_levels(epochs)
-    found = ((marks.of(row), curves.get(row["trial"], ())) for row in trials)
-    return [dict(zip(COLUMNS, _first(mark, curve), strict=True)) for mark, curve in found]
+    thresholds, curves = _DenseAccuracies(trials), _last_levels(epochs)
+    found = ((thresholds.of(row), curves.get(row["trial"], ())) for row in trials)
+    return [dict(zip(COLUMNS, _first(threshold, curve), strict=True)) for threshold, curve in found]
 
 
 class _DenseAccuracies:
-    """Validation accuracy of the dense trials at their end, by what a ticket must share with them."""
+    """Validation accuracy of the dense trials at their end, by the fields that a ticket must share with them."""
 
     def __init__(self, trials: Sequence[Row]) -> None:
         dense = [row for row in trials if row["control"] == "dense"]
@@ -168,9 +167,9 @@ def _last_levels(epochs: pa.Table) -> dict[str, list[float | None]]:
     return curves
 
 
-def _first(mark: float | None, curve: Iterable[float | None]) -> tuple[int | None, bool | None]:
-    if mark is None:
+def _first(threshold: float | None, curve: Iterable[float | None]) -> tuple[int | None, bool | None]:
+    if threshold is None:
         return None, None
-    reached = (number for number, accuracy in enumerate(curve, 1) if accuracy is not None and accuracy >= mark)
+    reached = (number for number, accuracy in enumerate(curve, 1) if accuracy is not None and accuracy >= threshold)
     first = next(reached, None)
     return first, first is None

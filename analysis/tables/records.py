@@ -1,4 +1,4 @@
-"""What the store has of each trial: its record, or the status and the reason why there is none."""
+"""Reading trials from the store: the record of each, or its status and the reason why it has none."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Found:
 
 
 def list_trials(store: Store, run: str) -> dict[str, dict[str, fs.FileInfo]]:
-    """Files of each trial's folder by name, by trial in order of name: one listing; files still written left out."""
+    """Files in the folder of each trial, trials in order of name. Files that are still being written are left out."""
     trials: dict[str, dict[str, fs.FileInfo]] = {}
     for info in store.walk(f"{run}/trials"):
         folder, _, name = info.path.rpartition("/")
@@ -40,20 +40,20 @@ def list_trials(store: Store, run: str) -> dict[str, dict[str, fs.FileInfo]]:
 
 
 def trial_names(plan: RunPlan, folders: Mapping[str, Files]) -> list[str]:
-    """The run's trials: the planned ones in the plan's order, then any others that the store has something of."""
+    """The trials of the run: the planned ones in the order of the plan, then others that the store has files of."""
     planned = {trial.name: None for trial in plan.trials}
     return [*planned, *(name for name, files in folders.items() if name not in planned and is_begun(files))]
 
 
 def is_begun(files: Files) -> bool:
-    """Whether the store has anything of a trial with these files: a record, or why there is none."""
+    """Whether these files of a trial include a record, or a note of why it failed."""
     return MANIFEST in files or FAILURE in files
 
 
 def read_trials(
     store: Store, run: str, names: Sequence[str], planned: Mapping[str, PlanEntry]
 ) -> Iterator[tuple[str, Found]]:
-    """What the store has of these trials, in their order; few at a time are in memory."""
+    """What the store has of these trials, in their order; only `BATCH` of them are in memory at a time."""
     for start in range(0, len(names), BATCH):
         batch = names[start : start + BATCH]
         yield from zip(
@@ -72,7 +72,7 @@ def read_trial(store: Store, run: str, name: str, planned: PlanEntry | None) -> 
         _check_record(path, record, planned)
     except Damaged as damage:
         return Found(status="damaged", reason=damage.reason)
-    except UserError as error:  # of a newer version: not comparable, but no reason to lose the other trials
+    except UserError as error:  # of a newer version: cannot be compared, but the other trials still count
         return Found(status="damaged", reason=str(error))
     except (ValueError, KeyError, TypeError) as error:
         return Found(status="damaged", reason=f"{RECORD} is unreadable ({type(error).__name__}: {error})")

@@ -60,7 +60,7 @@ class PlanEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class RunPlan:
-    """The content of `plan.json`. `claim`: the recipe's question; `commands`: what laid it out, oldest first."""
+    """The content of `plan.json`. claim: the question of the recipe; commands: those that planned it, oldest first."""
 
     recipe: str
     claim: str
@@ -109,7 +109,7 @@ def read_content(store: Store, run: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _readable(run: str) -> Iterator[None]:
-    """What is raised within for a plan that is not as a sweep writes it becomes a `UserError`."""
+    """Turn errors about a malformed plan into a `UserError`."""
     try:
         yield
     except UserError:
@@ -123,7 +123,7 @@ def _readable(run: str) -> Iterator[None]:
 
 
 def role_of(spec: Mapping[str, Any]) -> str:
-    """What a trial is for, as far as its spec tells: plans of earlier versions do not say more."""
+    """The role of a trial as far as its spec tells it, for plans of earlier versions, which do not store roles."""
     return {"none": "ticket", "dense": "dense"}.get(spec["control"], "control")
 
 
@@ -135,7 +135,7 @@ def _rule(content: Mapping[str, Any]) -> Rule:
 
 
 def check_fields(where: str, spec: Mapping[str, Any]) -> Mapping[str, Any]:
-    """`spec` itself. Raises `UserError` for a field that this version does not know: two groups could look like one."""
+    """Return `spec`. Raises `UserError` for a field that this version does not know: two groups could look like one."""
     unknown = sorted(set(spec) - set(SPEC_FIELDS))
     if unknown:
         raise UserError(f"{where}: unknown fields {', '.join(unknown)} in the spec; it was written by a newer version")

@@ -1,8 +1,8 @@
-"""The tables of a run as typed Arrow schemas. Every column carries its unit, source and description into the Parquet.
+"""The tables of a run as Arrow schemas. Unit, source and description of each column are stored in the Parquet files.
 
-Columns named `*_pct` are per cent (0..100), `*_pp` percentage points, accuracies fractions (0..1). The one exception
-is the pair `start_pct` and `end_pct` of a trial's spec, which keep the name and the meaning that they have in fastai:
-parts of the fit, 0..1. A value that does not exist is null, never 0.
+Columns named `*_pct` are percent (0..100), `*_pp` percentage points, accuracies fractions (0..1). The only exceptions
+are `start_pct` and `end_pct` of a spec, which have the name and the meaning that they have in fastai: fractions of the
+fit, 0..1. A value that does not exist is null, never 0.
 """
 
 from __future__ import annotations
@@ -13,13 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from analysis.tables.columns import BOOL as _BOOL
-from analysis.tables.columns import FLOAT as _FLOAT
-from analysis.tables.columns import INT as _INT
-from analysis.tables.columns import TEXT as _TEXT
-from analysis.tables.columns import column as _field
-from analysis.tables.columns import spec_fields
-from analysis.tables.columns import table_schema as _schema
+from analysis.tables.columns import BOOL, FLOAT, INT, TEXT, column, spec_fields, table_schema
 from analysis.tables.geometry_schema import BARRIERS, OVERLAPS, SIGNS
 from lth_trainable.spec.trial_spec import TrialSpec
 
@@ -35,10 +29,10 @@ Row = Mapping[str, Any]
 
 
 def table(name: str, rows: Iterable[Row]) -> pa.Table:
-    """Rows as the table `name` of `TABLES`; a column that a row lacks is null there.
+    """Rows as the table `name` of `TABLES`. A column that a row lacks is null; no rows give an empty table.
 
-    No rows give an empty table with all columns. Raises `KeyError` for a column that the schema does not have, so
-    that nothing is dropped silently, and `pyarrow.ArrowInvalid` for a value of another type.
+    Raises `KeyError` for a column that the schema does not have, so that nothing is dropped silently, and
+    `pyarrow.ArrowInvalid` for a value of another type.
     """
     schema, listed = TABLES[name], list(rows)
     unknown = {key for row in listed for key in row} - set(schema.names)
@@ -47,205 +41,205 @@ def table(name: str, rows: Iterable[Row]) -> pa.Table:
     return pa.Table.from_pylist(listed, schema=schema)
 
 
-_RUN = _field("run", _TEXT, "name", "folder of the run", "name of the run", nullable=False)
-_TRIAL = _field("trial", _TEXT, "name", "plan.json: name", "name of the trial", nullable=False)
+_RUN = column("run", TEXT, "name", "folder of the run", "name of the run", nullable=False)
+_TRIAL = column("trial", TEXT, "name", "plan.json: name", "name of the trial", nullable=False)
 _RESULT = "record.json: result"
 
-TRIALS = _schema("trials", "one row a trial, planned or stored", [
+TRIALS = table_schema("trials", "one row for each trial, planned or stored", [
     _RUN, _TRIAL,
-    _field("key", _TEXT, "SHA-256 (hex)", "plan.json: key", "identity: spec, data and plugged-in code"),
-    _field("group", _TEXT, "name", "computed from trial", "the trial's name without its seeds"),
-    _field("ladder", _TEXT, "name", "computed from trial", "the group's name without its target sparsity"),
-    _field("role", _TEXT, "name", "plan.json: role", f"one of {', '.join(ROLES)}; where the plan does not say, from "
-           "the trial's control"),
-    _field("parent", _TEXT, "name", "plan.json: parent", "ticket that this trial is a branch of; null for others"),
+    column("key", TEXT, "SHA-256 (hex)", "plan.json: key", "identity: spec, data and plugged-in code"),
+    column("group", TEXT, "name", "computed from trial", "the trial's name without its seeds"),
+    column("ladder", TEXT, "name", "computed from trial", "the group's name without its target sparsity"),
+    column("role", TEXT, "name", "plan.json: role", f"one of {', '.join(ROLES)}; if the plan does not say, it "
+           "follows from control"),
+    column("parent", TEXT, "name", "plan.json: parent", "ticket that this trial is a branch of; null for others"),
     *spec_fields(),
-    _field("status", _TEXT, "name", "computed", f"one of {', '.join(STATUSES)}", nullable=False),
-    _field("reason", _TEXT, "text", "record.json, failure.json, exclusions.json or the store",
+    column("status", TEXT, "name", "computed", f"one of {', '.join(STATUSES)}", nullable=False),
+    column("reason", TEXT, "text", "record.json, failure.json, exclusions.json or the store",
            "why it is not done"),
-    _field("sparsity_pct", _FLOAT, "per cent (0..100)", f"{_RESULT}.sparsity_pct", "prunable weights that are zero, "
-           "measured from the mask in force at the end"),
-    _field("n_weights", _INT, "weights", f"{_RESULT}.n_weights", "prunable weights"),
-    _field("n_kept", _INT, "weights", f"{_RESULT}.n_kept", "prunable weights left at the end"),
-    _field("n_collapsed_layers", _INT, "layers", f"{_RESULT}.collapsed_layers", "layers without a weight left"),
-    _field("valid_accuracy", _FLOAT, "fraction (0..1)", f"{_RESULT}.valid_accuracy",
-           "accuracy on the validation part after the last epoch"),
-    _field("best_valid_accuracy", _FLOAT, "fraction (0..1)", f"{_RESULT}.best_valid_accuracy",
-           "best of the epochs on the validation part: chosen after looking, so optimistic"),
-    _field("test_accuracy", _FLOAT, "fraction (0..1)", f"{_RESULT}.test_accuracy",
-           "accuracy on the test part after the last epoch, looked at once"),
-    _field("valid_loss", _FLOAT, "nats", f"{_RESULT}.valid_loss", "mean cross-entropy on the validation part"),
-    _field("test_loss", _FLOAT, "nats", f"{_RESULT}.test_loss", "mean cross-entropy on the test part"),
-    _field("balanced_accuracy", _FLOAT, "fraction (0..1)", f"{_RESULT}.balanced_accuracy",
-           "mean recall over the classes of the test part, after the last epoch"),
-    _field("early_stop_epoch", _INT, "epoch", f"{_RESULT}.early_stop_epoch",
-           "epoch of the last level in which the validation loss was least"),
-    _field("early_stop_iteration", _INT, "iterations", f"{_RESULT}.early_stop_iteration",
+    column("sparsity_pct", FLOAT, "per cent (0..100)", f"{_RESULT}.sparsity_pct", "prunable weights that are zero, "
+           "measured from the mask at the end"),
+    column("n_weights", INT, "weights", f"{_RESULT}.n_weights", "prunable weights"),
+    column("n_kept", INT, "weights", f"{_RESULT}.n_kept", "prunable weights left at the end"),
+    column("n_collapsed_layers", INT, "layers", f"{_RESULT}.collapsed_layers", "layers without a weight left"),
+    column("valid_accuracy", FLOAT, "fraction (0..1)", f"{_RESULT}.valid_accuracy",
+           "accuracy on the validation split after the last epoch"),
+    column("best_valid_accuracy", FLOAT, "fraction (0..1)", f"{_RESULT}.best_valid_accuracy",
+           "best epoch on the validation split: chosen after the fact, so optimistic"),
+    column("test_accuracy", FLOAT, "fraction (0..1)", f"{_RESULT}.test_accuracy",
+           "accuracy on the test split after the last epoch, which is used only once"),
+    column("valid_loss", FLOAT, "nats", f"{_RESULT}.valid_loss", "mean cross-entropy on the validation split"),
+    column("test_loss", FLOAT, "nats", f"{_RESULT}.test_loss", "mean cross-entropy on the test split"),
+    column("balanced_accuracy", FLOAT, "fraction (0..1)", f"{_RESULT}.balanced_accuracy",
+           "mean recall over the classes of the test split, after the last epoch"),
+    column("early_stop_epoch", INT, "epoch", f"{_RESULT}.early_stop_epoch",
+           "epoch of the last level with the least validation loss"),
+    column("early_stop_iteration", INT, "iterations", f"{_RESULT}.early_stop_iteration",
            "iterations from the last prune (dense: from the start) to the least validation loss"),
-    _field("early_stop_censored", _BOOL, "true or false", f"{_RESULT}.early_stop_censored",
-           "true: the loss was least at the level's last validation, so the early stop comes there or later"),
-    _field("early_stop_valid_loss", _FLOAT, "nats", f"{_RESULT}.early_stop_valid_loss",
-           "mean cross-entropy on the validation part at the early stop"),
-    _field("early_stop_valid_accuracy", _FLOAT, "fraction (0..1)", f"{_RESULT}.early_stop_valid_accuracy",
-           "accuracy on the validation part at the early stop"),
-    _field("early_stop_test_accuracy", _FLOAT, "fraction (0..1)", f"{_RESULT}.early_stop_test_accuracy",
-           "accuracy on the test part at the early stop, which the validation part alone chose"),
-    _field("epochs_to_dense_accuracy", _INT, "epochs", "analysis.tables.record_rows",
+    column("early_stop_censored", BOOL, "true or false", f"{_RESULT}.early_stop_censored",
+           "true: the last validation of the level had the least loss, so the true early stop is there or later"),
+    column("early_stop_valid_loss", FLOAT, "nats", f"{_RESULT}.early_stop_valid_loss",
+           "mean cross-entropy on the validation split at the early stop"),
+    column("early_stop_valid_accuracy", FLOAT, "fraction (0..1)", f"{_RESULT}.early_stop_valid_accuracy",
+           "accuracy on the validation split at the early stop"),
+    column("early_stop_test_accuracy", FLOAT, "fraction (0..1)", f"{_RESULT}.early_stop_test_accuracy",
+           "accuracy on the test split at the early stop, which was chosen on the validation split alone"),
+    column("epochs_to_dense_accuracy", INT, "epochs", "analysis.tables.record_rows",
            "epochs since the last prune until the validation accuracy is that of the seed's dense trial at its end"),
-    _field("epochs_to_dense_accuracy_censored", _BOOL, "true or false", "analysis.tables.record_rows",
-           "true: never in these epochs; null: unknown, no such dense trial is done"),
-    _field("epochs_trained", _INT, "epochs", "record.json: epochs_trained", "epochs that this trial trained itself"),
-    _field("epochs_total", _INT, "epochs", f"{_RESULT}.epochs_total", "epochs of its whole chain, as if trained alone"),
-    _field("train_seconds", _FLOAT, "seconds", "record.json: train_seconds",
+    column("epochs_to_dense_accuracy_censored", BOOL, "true or false", "analysis.tables.record_rows",
+           "true: not reached in these epochs; null: unknown, no such dense trial is done"),
+    column("epochs_trained", INT, "epochs", "record.json: epochs_trained", "epochs that this trial trained itself"),
+    column("epochs_total", INT, "epochs", f"{_RESULT}.epochs_total", "epochs of its whole chain, if trained alone"),
+    column("train_seconds", FLOAT, "seconds", "record.json: train_seconds",
            "wall time of what this trial trained itself"),
-    _field("seconds_total", _FLOAT, "seconds", "computed from record.json: epochs.seconds",
+    column("seconds_total", FLOAT, "seconds", "computed from record.json: epochs.seconds",
            "wall time of the epochs of its whole chain, whoever trained them"),
-    _field("flops_dense", _FLOAT, "multiply-adds", f"{_RESULT}.flops_dense",
-           "theoretical: training of the whole chain, were nothing pruned; conv and linear layers, 3 forward passes"),
-    _field("flops_sparse", _FLOAT, "multiply-adds", f"{_RESULT}.flops_sparse",
-           "the same where a weight that is zero costs nothing"),
-    _field("inference_flops_dense", _FLOAT, "multiply-adds", f"{_RESULT}.inference_flops_dense",
-           "theoretical: one picture through the dense network"),
-    _field("inference_flops_sparse", _FLOAT, "multiply-adds", f"{_RESULT}.inference_flops_sparse",
-           "theoretical: one picture through the network as it ends"),
-    _field("n_train", _INT, "pictures", "record.json: data.n_train", "size of the training part"),
-    _field("n_valid", _INT, "pictures", "record.json: data.n_valid", "size of the validation part"),
-    _field("n_test", _INT, "pictures", "record.json: data.n_test", "size of the test part"),
-    _field("majority_class_accuracy", _FLOAT, "fraction (0..1)", "record.json: data.majority_class_accuracy",
-           "test accuracy of always answering the commonest class"),
-    _field("chance_accuracy", _FLOAT, "fraction (0..1)", f"{_RESULT}.chance_accuracy", "1 / number of classes"),
-    _field("data_digest", _TEXT, "SHA-256 (hex)", "record.json: data.digest", "content of the data before the split"),
-    _field("state_initial", _TEXT, "SHA-256 (hex)", "record.json: states.initial", "state key of the initial weights"),
-    _field("state_rewind", _TEXT, "SHA-256 (hex)", "record.json: states.rewind", "state key of the rewind weights"),
-    _field("state_final", _TEXT, "SHA-256 (hex)", "record.json: states.final", "state key of the final weights"),
-    _field("sha256_weights", _TEXT, "SHA-256 (hex)", "record.json: sha256.weights", "content of the final weights"),
-    _field("sha256_masks", _TEXT, "SHA-256 (hex)", "record.json: sha256.masks", "content of the masks"),
-    _field("sha256_metrics", _TEXT, "SHA-256 (hex)", "record.json: sha256.metrics", "content of the metrics"),
-    _field("python_version", _TEXT, "version", "record.json: versions.python", "Python that trained it"),
-    _field("torch_version", _TEXT, "version", "record.json: versions.torch", "torch that trained it"),
-    _field("fastai_version", _TEXT, "version", "record.json: versions.fastai", "fastai that trained it"),
-    _field("ray_version", _TEXT, "version", "record.json: versions.ray", "Ray that ran it; null where none did"),
-    _field("cuda_version", _TEXT, "version", "record.json: versions.cuda", "CUDA of torch; null on a CPU"),
-    _field("cudnn_version", _TEXT, "version", "record.json: versions.cudnn", "cuDNN that trained it; null on a CPU"),
-    _field("driver_version", _TEXT, "version", "record.json: versions.driver", "the GPU's driver; null on a CPU"),
-    _field("code_version", _TEXT, "version", "record.json: fingerprint.code", "version of this project"),
-    _field("code_sha256", _TEXT, "SHA-256 (hex)", "record.json: versions.source", "source files of the package "
-           "lth_trainable that trained it"),
-    _field("device", _TEXT, "text", "record.json: fingerprint.device", "device that trained it"),
-    _field("threads", _INT, "threads", "record.json: fingerprint.threads", "CPU threads of the training"),
-    _field("deterministic", _BOOL, "true or false", "record.json: fingerprint.deterministic",
-           "only kernels with reproducible bytes"),
+    column("flops_dense", FLOAT, "multiply-adds", f"{_RESULT}.flops_dense",
+           "theoretical: training of the whole chain if nothing was pruned; conv and linear layers, 3 forward passes"),
+    column("flops_sparse", FLOAT, "multiply-adds", f"{_RESULT}.flops_sparse",
+           "the same if zero weights cost nothing"),
+    column("inference_flops_dense", FLOAT, "multiply-adds", f"{_RESULT}.inference_flops_dense",
+           "theoretical: one image through the dense network"),
+    column("inference_flops_sparse", FLOAT, "multiply-adds", f"{_RESULT}.inference_flops_sparse",
+           "theoretical: one image through the network at the end"),
+    column("n_train", INT, "pictures", "record.json: data.n_train", "size of the training split"),
+    column("n_valid", INT, "pictures", "record.json: data.n_valid", "size of the validation split"),
+    column("n_test", INT, "pictures", "record.json: data.n_test", "size of the test split"),
+    column("majority_class_accuracy", FLOAT, "fraction (0..1)", "record.json: data.majority_class_accuracy",
+           "test accuracy of always predicting the most frequent class"),
+    column("chance_accuracy", FLOAT, "fraction (0..1)", f"{_RESULT}.chance_accuracy", "1 / number of classes"),
+    column("data_digest", TEXT, "SHA-256 (hex)", "record.json: data.digest", "digest of the data before it is split"),
+    column("state_initial", TEXT, "SHA-256 (hex)", "record.json: states.initial", "state key of the initial weights"),
+    column("state_rewind", TEXT, "SHA-256 (hex)", "record.json: states.rewind", "state key of the rewind weights"),
+    column("state_final", TEXT, "SHA-256 (hex)", "record.json: states.final", "state key of the final weights"),
+    column("sha256_weights", TEXT, "SHA-256 (hex)", "record.json: sha256.weights", "digest of the final weights"),
+    column("sha256_masks", TEXT, "SHA-256 (hex)", "record.json: sha256.masks", "digest of the masks"),
+    column("sha256_metrics", TEXT, "SHA-256 (hex)", "record.json: sha256.metrics", "digest of the metrics"),
+    column("python_version", TEXT, "version", "record.json: versions.python", "Python that trained it"),
+    column("torch_version", TEXT, "version", "record.json: versions.torch", "torch that trained it"),
+    column("fastai_version", TEXT, "version", "record.json: versions.fastai", "fastai that trained it"),
+    column("ray_version", TEXT, "version", "record.json: versions.ray", "Ray that ran it; null if it ran without Ray"),
+    column("cuda_version", TEXT, "version", "record.json: versions.cuda", "CUDA of torch; null on a CPU"),
+    column("cudnn_version", TEXT, "version", "record.json: versions.cudnn", "cuDNN that trained it; null on a CPU"),
+    column("driver_version", TEXT, "version", "record.json: versions.driver", "the GPU's driver; null on a CPU"),
+    column("code_version", TEXT, "version", "record.json: fingerprint.code", "version of this project"),
+    column("code_sha256", TEXT, "SHA-256 (hex)", "record.json: versions.source", "digest of the source files "
+           "of lth_trainable that trained it"),
+    column("device", TEXT, "text", "record.json: fingerprint.device", "device that trained it"),
+    column("threads", INT, "threads", "record.json: fingerprint.threads", "CPU threads that trained it"),
+    column("deterministic", BOOL, "true or false", "record.json: fingerprint.deterministic",
+           "whether only kernels with reproducible bytes were used"),
 ])  # fmt: skip
 
-EPOCHS = _schema("epochs", "one row a trial, level and epoch; inherited epochs are rows too", [
+EPOCHS = table_schema("epochs", "one row for each trial, level and epoch; inherited epochs are rows too", [
     _RUN, _TRIAL,
-    _field("level", _INT, "number", "record.json: epochs.level", "prunes before this epoch; 0: dense"),
-    _field("epoch", _INT, "epoch", "record.json: epochs.epoch", "position on the learning-rate and data-order clock"),
-    _field("step", _INT, "steps", "record.json: epochs.step", "optimiser steps on that clock at the end of the epoch"),
-    _field("iterations", _INT, "iterations", "record.json: epochs.iterations",
-           "optimiser steps in this epoch; fewer than a pass has where a level is rewound to an iteration within it"),
-    _field("lr", _FLOAT, "number", "record.json: epochs.lr", "learning rate in force"),
-    _field("train_loss", _FLOAT, "nats", "record.json: epochs.train_loss", "plain mean over the batches of the epoch"),
-    _field("valid_loss", _FLOAT, "nats", "record.json: epochs.valid_loss", "mean cross-entropy, validation part"),
-    _field("valid_accuracy", _FLOAT, "fraction (0..1)", "record.json: epochs.valid_accuracy",
-           "accuracy, validation part"),
-    _field("sparsity_pct", _FLOAT, "per cent (0..100)", "record.json: epochs.sparsity_pct", "measured from the mask"),
-    _field("seconds", _FLOAT, "seconds", "record.json: epochs.seconds", "wall time of the epoch"),
-    _field("trained_by", _TEXT, "name", "record.json: epochs.trained_by", "trial that trained this epoch"),
+    column("level", INT, "number", "record.json: epochs.level", "prunes before this epoch; 0: dense"),
+    column("epoch", INT, "epoch", "record.json: epochs.epoch", "position in the learning-rate schedule and data order"),
+    column("step", INT, "steps", "record.json: epochs.step", "the same in optimiser steps, at the end of the epoch"),
+    column("iterations", INT, "iterations", "record.json: epochs.iterations",
+           "optimiser steps in this epoch; fewer than a full pass if the level is rewound to an iteration within it"),
+    column("lr", FLOAT, "number", "record.json: epochs.lr", "learning rate"),
+    column("train_loss", FLOAT, "nats", "record.json: epochs.train_loss", "plain mean over the batches of the epoch"),
+    column("valid_loss", FLOAT, "nats", "record.json: epochs.valid_loss", "mean cross-entropy, validation split"),
+    column("valid_accuracy", FLOAT, "fraction (0..1)", "record.json: epochs.valid_accuracy",
+           "accuracy, validation split"),
+    column("sparsity_pct", FLOAT, "per cent (0..100)", "record.json: epochs.sparsity_pct", "measured from the mask"),
+    column("seconds", FLOAT, "seconds", "record.json: epochs.seconds", "wall time of the epoch"),
+    column("trained_by", TEXT, "name", "record.json: epochs.trained_by", "trial that trained this epoch"),
 ])  # fmt: skip
 
-LAYERS = _schema("layers", "one row a trial, level and prunable layer", [
+LAYERS = table_schema("layers", "one row for each trial, level and prunable layer", [
     _RUN, _TRIAL,
-    _field("level", _INT, "number", "record.json: layers.level", "prunes so far; 0: dense"),
-    _field("layer", _TEXT, "name", "record.json: layers.layer", "parameter of the model"),
-    _field("type", _TEXT, "name", "record.json: layers.type", "type of the layer"),
-    _field("n_weights", _INT, "weights", "record.json: layers.n_weights", "weights of the layer"),
-    _field("n_kept", _INT, "weights", "record.json: layers.n_kept", "weights that the mask keeps"),
-    _field("sparsity_pct", _FLOAT, "per cent (0..100)", "computed", "100 (1 - n_kept / n_weights)"),
+    column("level", INT, "number", "record.json: layers.level", "prunes so far; 0: dense"),
+    column("layer", TEXT, "name", "record.json: layers.layer", "parameter of the model"),
+    column("type", TEXT, "name", "record.json: layers.type", "type of the layer"),
+    column("n_weights", INT, "weights", "record.json: layers.n_weights", "weights of the layer"),
+    column("n_kept", INT, "weights", "record.json: layers.n_kept", "weights that the mask keeps"),
+    column("sparsity_pct", FLOAT, "per cent (0..100)", "computed", "100 (1 - n_kept / n_weights)"),
 ])  # fmt: skip
 
-LEVELS = _schema("levels", "one row a trial and level: its mask, and its training up to the next prune", [
+LEVELS = table_schema("levels", "one row for each trial and level: its mask, and its training up to the next prune", [
     _RUN, _TRIAL,
-    _field("level", _INT, "number", "record.json: layers.level", "prunes so far; 0: dense", nullable=False),
-    _field("n_weights", _INT, "weights", "record.json: layers.n_weights", "prunable weights"),
-    _field("n_kept", _INT, "weights", "record.json: layers.n_kept", "prunable weights that the mask keeps"),
-    _field("sparsity_pct", _FLOAT, "per cent (0..100)", "computed", "100 (1 - n_kept / n_weights)"),
-    _field("n_collapsed_layers", _INT, "layers", "computed", "layers without a weight left"),
-    _field("n_epochs", _INT, "epochs", "record.json: epochs", "epochs of this level; 0: the next prune came first"),
-    _field("n_own_epochs", _INT, "epochs", "record.json: epochs.trained_by", "those of them that this trial trained"),
-    _field("seconds", _FLOAT, "seconds", "record.json: epochs.seconds", "wall time of the level's epochs, whoever "
+    column("level", INT, "number", "record.json: layers.level", "prunes so far; 0: dense", nullable=False),
+    column("n_weights", INT, "weights", "record.json: layers.n_weights", "prunable weights"),
+    column("n_kept", INT, "weights", "record.json: layers.n_kept", "prunable weights that the mask keeps"),
+    column("sparsity_pct", FLOAT, "per cent (0..100)", "computed", "100 (1 - n_kept / n_weights)"),
+    column("n_collapsed_layers", INT, "layers", "computed", "layers without a weight left"),
+    column("n_epochs", INT, "epochs", "record.json: epochs", "epochs of this level; 0: it was pruned again at once"),
+    column("n_own_epochs", INT, "epochs", "record.json: epochs.trained_by", "those that this trial trained itself"),
+    column("seconds", FLOAT, "seconds", "record.json: epochs.seconds", "wall time of the level's epochs, whoever "
            "trained them"),
-    _field("last_epoch", _INT, "epoch", "record.json: epochs.epoch", "its last epoch, on the learning-rate clock"),
-    _field("train_loss", _FLOAT, "nats", "record.json: epochs.train_loss", "of its last epoch"),
-    _field("valid_loss", _FLOAT, "nats", "record.json: epochs.valid_loss", "after its last epoch"),
-    _field("valid_accuracy", _FLOAT, "fraction (0..1)", "record.json: epochs.valid_accuracy", "after its last epoch"),
-    _field("best_valid_accuracy", _FLOAT, "fraction (0..1)", "computed", "best of its epochs"),
-    _field("early_stop_epoch", _INT, "epoch", "computed", "its first epoch with the least validation loss"),
-    _field("early_stop_valid_loss", _FLOAT, "nats", "computed", "validation loss after that epoch"),
-    _field("early_stop_valid_accuracy", _FLOAT, "fraction (0..1)", "computed", "validation accuracy after that epoch"),
+    column("last_epoch", INT, "epoch", "record.json: epochs.epoch", "its last epoch, in the learning-rate schedule"),
+    column("train_loss", FLOAT, "nats", "record.json: epochs.train_loss", "of its last epoch"),
+    column("valid_loss", FLOAT, "nats", "record.json: epochs.valid_loss", "after its last epoch"),
+    column("valid_accuracy", FLOAT, "fraction (0..1)", "record.json: epochs.valid_accuracy", "after its last epoch"),
+    column("best_valid_accuracy", FLOAT, "fraction (0..1)", "computed", "best of its epochs"),
+    column("early_stop_epoch", INT, "epoch", "computed", "its first epoch with the least validation loss"),
+    column("early_stop_valid_loss", FLOAT, "nats", "computed", "validation loss after that epoch"),
+    column("early_stop_valid_accuracy", FLOAT, "fraction (0..1)", "computed", "validation accuracy after that epoch"),
 ])  # fmt: skip
 
 _TESTS = "analysis.verdicts.claims"
 _UNIT = "that of the column unit"
-VERDICT_ROWS = _schema("verdicts", "one row a group of tickets, claim and baseline or control", [
+VERDICT_ROWS = table_schema("verdicts", "one row for each group of tickets, claim and baseline or control", [
     _RUN,
-    _field("group", _TEXT, "name", "computed from trial", "tickets that differ in seeds only", nullable=False),
-    _field("ladder", _TEXT, "name", "computed from trial", "groups that differ in their target sparsity only"),
-    _field("role", _TEXT, "name", "plan.json: role", "ticket, or baseline: tickets of another method, which are in "
-           "families of their own", nullable=False),
-    _field("dataset", _TEXT, "name", "spec.dataset", "data set"),
-    _field("model", _TEXT, "name", "spec.model", "network"),
-    _field("schedule", _TEXT, "name", "spec.schedule", "when is pruned"),
-    _field("rewind_epoch", _INT, "epoch", "spec.rewind_epoch", "epoch whose weights the tickets are rewound to"),
-    _field("epochs", _INT, "epochs", "spec.epochs", "epochs a level, or of the whole fit"),
-    _field("target_sparsity_pct", _FLOAT, "per cent (0..100)", "spec.target_sparsity_pct", "sparsity asked for"),
-    _field("sparsity_pct", _FLOAT, "per cent (0..100)", _RESULT, "measured sparsity, mean of the finished tickets"),
-    _field("claim", _TEXT, "name", _TESTS, f"one of {', '.join(CLAIMS)}", nullable=False),
-    _field("kind", _TEXT, "name", "analysis.verdicts.baselines", "what it is compared with: dense (as many epochs), "
-           "dense_stretched (those of all levels), dense_other, dense_restarts, small_dense, omp, lr_rewinding, "
+    column("group", TEXT, "name", "computed from trial", "tickets that differ only in their seeds", nullable=False),
+    column("ladder", TEXT, "name", "computed from trial", "groups that differ only in their target sparsity"),
+    column("role", TEXT, "name", "plan.json: role", "ticket, or baseline: tickets of another method, which are in "
+           "separate families", nullable=False),
+    column("dataset", TEXT, "name", "spec.dataset", "data set"),
+    column("model", TEXT, "name", "spec.model", "network"),
+    column("schedule", TEXT, "name", "spec.schedule", "schedule: when the network is pruned"),
+    column("rewind_epoch", INT, "epoch", "spec.rewind_epoch", "epoch whose weights the tickets are rewound to"),
+    column("epochs", INT, "epochs", "spec.epochs", "epochs of a level, or of the whole fit"),
+    column("target_sparsity_pct", FLOAT, "per cent (0..100)", "spec.target_sparsity_pct", "sparsity asked for"),
+    column("sparsity_pct", FLOAT, "per cent (0..100)", _RESULT, "measured sparsity, mean of the finished tickets"),
+    column("claim", TEXT, "name", _TESTS, f"one of {', '.join(CLAIMS)}", nullable=False),
+    column("kind", TEXT, "name", "analysis.verdicts.baselines", "what it is compared with: dense (as many epochs), "
+           "dense_stretched (as many as all levels), dense_other, dense_restarts, small_dense, omp, lr_rewinding, "
            "fine_tuning, a control, or several"),
-    _field("baseline", _TEXT, "name", "computed", "the kind; of plain dense networks dense-e and their epochs",
+    column("baseline", TEXT, "name", "computed", "the kind; for plain dense networks dense-e and their epochs",
            nullable=False),
-    _field("baseline_group", _TEXT, "name", "computed from trial", "group of the baseline's trials; null: none, or "
-           "several"),
-    _field("primary", _BOOL, "true or false", "computed", "against dense networks of the tickets' own epochs"),
-    _field("endpoint", _TEXT, "name", "plan.json: endpoint, or the claim's own", "column of trials that is compared"),
-    _field("n_pairs", _INT, "pairs", "computed", "seeds with finished trials on both sides"),
-    _field("n_unpaired", _INT, "seeds", "computed", "seeds of the group that form no pair"),
-    _field("unpaired", _TEXT, "text", "computed", "why, with their seeds: trials missing, failed, diverged, damaged or "
+    column("baseline_group", TEXT, "name", "computed from trial", "group of the trials of the baseline; null: none, "
+           "or several"),
+    column("primary", BOOL, "true or false", "computed", "compared with dense networks of as many epochs"),
+    column("endpoint", TEXT, "name", "plan.json: endpoint, or the claim's own", "column of trials that is compared"),
+    column("n_pairs", INT, "pairs", "computed", "seeds with finished trials on both sides"),
+    column("n_unpaired", INT, "seeds", "computed", "seeds of the group that form no pair"),
+    column("unpaired", TEXT, "text", "computed", "why, with their seeds: trials missing, failed, diverged, damaged or "
            "excluded, other data, no such value"),
-    _field("n_censored", _INT, "pairs", "computed", "pairs of which a value is a lower bound only"),
-    _field("mean_ticket", _FLOAT, "that of the endpoint", "computed", "mean of the paired tickets"),
-    _field("mean_baseline", _FLOAT, "that of the endpoint", "computed", "mean of the trials that they are paired with"),
-    _field("effect", _FLOAT, _UNIT, "computed", "mean difference, ticket minus baseline; null where pairs are "
-           "censored. Of largest_matching_sparsity the target sparsity"),
-    _field("unit", _TEXT, "name", "computed", "percentage points, iterations or per cent"),
-    _field("ci_low", _FLOAT, _UNIT, "analysis.stats.paired.t_interval", "lower end of its two-sided 95 % t-interval"),
-    _field("ci_high", _FLOAT, _UNIT, "analysis.stats.paired.t_interval", "upper end of its two-sided 95 % t-interval"),
-    _field("sd", _FLOAT, _UNIT, "computed", "standard deviation (n - 1) of the differences"),
-    _field("hedges_g", _FLOAT, "number", "analysis.stats.paired.hedges_g", "effect size g_z of the paired differences"),
-    _field("bound", _FLOAT, _UNIT, _TESTS, "what the mean difference is held against"),
-    _field("resolution", _FLOAT, _UNIT, "computed", "least difference of one trial: a picture of the endpoint's part, "
-           "or a validation interval"),
-    _field("margin_pp", _FLOAT, "percentage points", "plan.json: margin_pp", "how much worse still counts as matching"),
-    _field("alpha", _FLOAT, "probability", "plan.json: alpha", "one-sided level of each family"),
-    _field("test", _TEXT, "name", _TESTS, "the deciding test: paired t; sign flip where all differences are equal; "
-           "sign test where pairs are censored"),
-    _field("correction", _TEXT, "text", "analysis.verdicts.families", "how p becomes p_decisive"),
-    _field("look", _INT, "seeds", "plan.json: looks", "seeds of the last look taken; null: no plan of looks"),
-    _field("p", _FLOAT, "probability", _TESTS, "one-sided p of the claim, of all pairs, before looks and correction"),
-    _field("p_decisive", _FLOAT, "probability", "analysis.verdicts.families",
-           "the same after looks and correction, held against alpha; null: not tested"),
-    _field("p_against", _FLOAT, "probability", _TESTS, "one-sided p of the reverse of the claim"),
-    _field("p_against_decisive", _FLOAT, "probability", "analysis.verdicts.families",
+    column("n_censored", INT, "pairs", "computed", "pairs with a value that is only a lower bound"),
+    column("mean_ticket", FLOAT, "that of the endpoint", "computed", "mean of the paired tickets"),
+    column("mean_baseline", FLOAT, "that of the endpoint", "computed", "mean of the trials that they are paired with"),
+    column("effect", FLOAT, _UNIT, "computed", "mean difference, ticket minus baseline; null if pairs are "
+           "censored. For largest_matching_sparsity the target sparsity"),
+    column("unit", TEXT, "name", "computed", "percentage points, iterations or per cent"),
+    column("ci_low", FLOAT, _UNIT, "analysis.stats.paired.t_interval", "lower end of its two-sided 95 % t-interval"),
+    column("ci_high", FLOAT, _UNIT, "analysis.stats.paired.t_interval", "upper end of its two-sided 95 % t-interval"),
+    column("sd", FLOAT, _UNIT, "computed", "standard deviation (n - 1) of the differences"),
+    column("hedges_g", FLOAT, "number", "analysis.stats.paired.hedges_g", "effect size g_z of the paired differences"),
+    column("bound", FLOAT, _UNIT, _TESTS, "what the mean difference is compared with"),
+    column("resolution", FLOAT, _UNIT, "computed", "smallest difference that one trial can show: one image of the "
+           "endpoint's split, or one validation interval"),
+    column("margin_pp", FLOAT, "percentage points", "plan.json: margin_pp", "how much worse still counts as matching"),
+    column("alpha", FLOAT, "probability", "plan.json: alpha", "one-sided level of each family"),
+    column("test", TEXT, "name", _TESTS, "the deciding test: paired t; sign flip if all differences are equal; "
+           "sign test if pairs are censored"),
+    column("correction", TEXT, "text", "analysis.verdicts.families", "how p becomes p_decisive"),
+    column("look", INT, "seeds", "plan.json: looks", "seeds of the last look taken; null: no looks are planned"),
+    column("p", FLOAT, "probability", _TESTS, "one-sided p of the claim from all pairs, before looks and correction"),
+    column("p_decisive", FLOAT, "probability", "analysis.verdicts.families",
+           "the same after looks and correction, to be compared with alpha; null: not tested"),
+    column("p_against", FLOAT, "probability", _TESTS, "one-sided p of the reverse of the claim"),
+    column("p_against_decisive", FLOAT, "probability", "analysis.verdicts.families",
            "the same after looks and correction; null: not tested"),
-    _field("p_sign_flip", _FLOAT, "probability", "analysis.stats.paired.sign_flip_p",
-           "the sign-flip test of p's claim"),
-    _field("verdict", _TEXT, "name", _TESTS, f"one of {', '.join(VERDICTS)}: shown, its reverse shown, or neither",
+    column("p_sign_flip", FLOAT, "probability", "analysis.stats.paired.sign_flip_p",
+           "p of the claim by the sign-flip test"),
+    column("verdict", TEXT, "name", _TESTS, f"one of {', '.join(VERDICTS)}: shown, its reverse shown, or neither",
            nullable=False),
-    _field("seeds_needed", _INT, "seeds", "analysis.stats.power",
-           "seeds in all that would decide it at 80 % power; null: decided, not known, or more than 1,000"),
-    _field("why", _TEXT, "text", _TESTS, "the reason in words", nullable=False),
+    column("seeds_needed", INT, "seeds", "analysis.stats.power",
+           "total number of seeds that would decide it at 80 % power; null: decided, not known, or more than 1,000"),
+    column("why", TEXT, "text", _TESTS, "the reason for the verdict in words", nullable=False),
 ])  # fmt: skip
 
 TABLES: dict[str, pa.Schema] = {

@@ -1,4 +1,4 @@
-"""Rows of signs.parquet: whether a trial's kept weights have the same sign before, at the rewind and after training."""
+"""Rows of signs.parquet: whether kept weights have the same sign initially, at the rewind point and after training."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from lth_trainable.pruning.masks import unpack
 from lth_trainable.store.store import WEIGHTS, Damaged, Store
 
 TIMES = (("initial", "rewind"), ("initial", "final"), ("rewind", "final"))
-_SOURCES = ("state_initial", "state_rewind", "sha256_weights", "sha256_masks")  # what the rows of a trial follow from
+_SOURCES = ("state_initial", "state_rewind", "sha256_weights", "sha256_masks")  # the rows of a trial follow from these
 
 
 def signs_table(store: Store, tables: Mapping[str, pa.Table], before: Mapping[str, pa.Table]) -> pa.Table:
-    """The table, of finished trials. Trials that `before` has with the same weights are taken from there.
+    """The table. before: tables of the last gather, from which trials with unchanged weights are taken.
 
-    A trial has no rows where its weights are not stored, or damaged: `sweeps.storage check` names such files.
+    Only finished trials have rows, and none if the weights are not stored, or damaged; `sweeps.storage check` names
+    such files.
     """
     trials = [row for row in tables["trials"].to_pylist() if row["status"] == "done"]
     old = _known(before)
@@ -51,14 +52,14 @@ def _sources(row: Row) -> tuple[Any, ...]:
 
 
 class _Reader:
-    """Weights of states. The last initial and rewind weights stay in memory: neighbours share them."""
+    """Reads weights of states. The last initial and rewind weights stay in memory: the next trial often shares them."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self.last: dict[str, tuple[str, Mapping[str, Weights]]] = {}
 
     def weights(self, path: str, which: str) -> Mapping[str, Weights]:
-        """Raises `Damaged`, also where there are none."""
+        """Weights of the state at `path`. Raises `Damaged`, also if it is missing. which: initial, rewind or final."""
         if which in self.last and self.last[which][0] == path:
             return self.last[which][1]
         folder = self.store.find(path)

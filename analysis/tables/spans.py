@@ -1,4 +1,4 @@
-"""Rows that belong together, put in another order without touching what they hold."""
+"""Blocks of rows that share a key, such as the rows of a trial, and how to put them into another order."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ Key = tuple[str, ...]
 
 
 def spans(table: pa.Table, *keys: str) -> dict[Key, tuple[int, int]]:
-    """Where the rows of each value of the columns `keys` are: the first, and one past the last.
+    """The rows of each key: the first, and one past the last. keys: the columns whose values make up a key.
 
-    The rows of a value must be next to each other, and the columns without nulls.
+    The rows of a key must be next to each other, and the columns must not have nulls.
     """
     if not table.num_rows:
         return {}
@@ -29,7 +29,7 @@ def spans(table: pa.Table, *keys: str) -> dict[Key, tuple[int, int]]:
 
 
 def arranged(order: Iterable[tuple[Key, int]], keys: Sequence[str], *sources: pa.Table) -> pa.Table:
-    """Rows of several tables in one order: for each key, those of the table whose number stands beside it, if any."""
+    """Rows of several tables in the given order. Each key comes with the number of the table to take its rows from."""
     places = [spans(source, *keys) for source in sources]
     pieces: list[tuple[int, int, int]] = []
     for key, which in order:

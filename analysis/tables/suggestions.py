@@ -1,4 +1,4 @@
-"""What a search found: one row a suggestion, with the front. Pure; the study itself is read elsewhere."""
+"""The table of a search: one row for each suggestion. Pure; the study itself is read elsewhere."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ def _field(name: str, kind: pa.DataType, unit: str, description: str) -> pa.Fiel
 
 SCHEMA = pa.schema(
     [
-        _field("suggestion", pa.int64(), "number", "the study's number of it"),
+        _field("suggestion", pa.int64(), "number", "its number in the study"),
         _field("status", pa.string(), "name", f"one of {', '.join(STATUSES)}; stopped: by successive halving"),
         _field("reason", pa.string(), "text", "why it failed"),
         _field("on_the_way_of", pa.int64(), "number", "the suggestion of which this is an earlier level; null: none"),
         _field("on_front", pa.bool_(), "true or false", "no other suggestion is better in every objective"),
         _field("n_seeds", pa.int64(), "seeds", "tickets that are done"),
         _field("objective_accuracy", pa.float64(), "fraction (0..1), or percentage points from dense",
-               "what the sampler was told"),
-        _field("valid_accuracy", pa.float64(), "fraction (0..1)", "mean of the tickets, last epoch, validation part"),
+               "what the sampler was given"),
+        _field("valid_accuracy", pa.float64(), "fraction (0..1)", "mean of the tickets, last epoch, validation split"),
         _field("test_accuracy", pa.float64(), "fraction (0..1)",
-               "the same on the test part, which had no say in the search"),
-        _field("dense_test_accuracy", pa.float64(), "fraction (0..1)", "mean of their dense trials, test part"),
+               "the same on the test split, which the search never used"),
+        _field("dense_test_accuracy", pa.float64(), "fraction (0..1)", "mean of their dense trials, test split"),
         _field("sparsity_pct", pa.float64(), "per cent (0..100)", "measured, mean of the tickets"),
-        _field("epochs_alone", pa.int64(), "epochs", "of one ticket, trained alone"),
+        _field("epochs_alone", pa.int64(), "epochs", "of one ticket, if trained alone"),
         *(field for field in spec_fields() if field.name not in NOT_SHARED),
         _field("trials", pa.list_(pa.string()), "names", "tickets and dense trials of the suggestion"),
     ],
@@ -46,12 +46,12 @@ SCHEMA = pa.schema(
 
 
 def suggestion_table(rows: Sequence[Row]) -> pa.Table:
-    """Rows as the table `suggestions`, by number."""
+    """Rows as the table `suggestions`, sorted by number."""
     return pa.Table.from_pylist(sorted(rows, key=lambda row: row["suggestion"]), schema=SCHEMA)
 
 
 def measured(trials: Sequence[Row]) -> dict[str, Any]:
-    """What the trials of one suggestion came to; nulls where no ticket is done."""
+    """Means over the trials of one suggestion; nulls if no ticket is done."""
     done = [row for row in trials if row["status"] == "done"]
     tickets = [row for row in done if row["control"] == "none"]
     dense = [row["test_accuracy"] for row in done if row["control"] == "dense"]

@@ -1,4 +1,4 @@
-"""The answer to the run's question in one sentence, from the rows of its verdicts."""
+"""The answer to the question of a run in one sentence, made from the rows of its verdicts."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ KEEPING_UP = ("beats dense", "matches dense")
 
 
 def headlines(verdicts: Sequence[Row]) -> list[Row]:
-    """The matching and the beating answer of each group and dense baseline as one row, in the order of the matching.
+    """One row for each group and dense baseline, which joins the answers to "matches" and "beats".
 
-    It is the matching row with one word as its verdict: "beats dense", else "matches dense", "falls short" (shown not
-    to match), or "undecided".
+    It is the row of "matches" with another verdict: "beats dense", "matches dense", "falls short" (shown not to match)
+    or "undecided". Rows keep the order of the "matches" rows.
     """
     beating = {(row["group"], row["baseline"]): row for row in verdicts if row["claim"] == "beats"}
     return [_headline(row, beating[row["group"], row["baseline"]]) for row in verdicts if row["claim"] == "matches"]
 
 
 def of_tickets(verdicts: Sequence[Row]) -> list[Row]:
-    """The headlines that answer the run's question: primary, and of tickets, not of baselines."""
+    """The headlines that answer the question of the run: primary comparisons of tickets, not of baselines."""
     return [row for row in headlines(verdicts) if row["primary"] and row["role"] == TICKET]
 
 
@@ -36,7 +36,7 @@ def _headline(matching: Row, beating: Row) -> Row:
 
 
 def answer_sentence(verdicts: Sequence[Row]) -> str:
-    """One sentence over the tickets' primary comparisons; a clause for each setting (data, model, dense baseline)."""
+    """One sentence about the primary comparisons of all tickets, with a clause for each setting (see `setting`)."""
     primary = of_tickets(verdicts)
     if not primary:
         return "No answer yet: the run has no tickets to compare with a dense network."
@@ -51,7 +51,7 @@ def answer_sentence(verdicts: Sequence[Row]) -> str:
 
 
 def setting(row: Row) -> str:
-    """Data set, model and dense baseline of a comparison, in words: what one panel of the figure shows."""
+    """Data set, model and dense baseline of a comparison in words. A panel of the figure shows one setting."""
     name = row["baseline_group"] or f"{row['dataset']}-{row['model']}-{row['baseline'].removeprefix('dense-')}"
     return in_words([part for part in name_parts(name) if part.text != "dense"])
 
@@ -77,7 +77,7 @@ def _share(count: int, rows: Sequence[Row], one: str, several: str) -> str:
 
 
 def _kept_up(good: Sequence[Row], rows: Sequence[Row]) -> str:
-    """The sparsest ticket that keeps up; among equals the one with the best mean."""
+    """The sparsest tickets that match or beat dense; of equally sparse ones those with the best mean."""
     best = max(good, key=lambda row: (row["target_sparsity_pct"], row["effect"]))
     label = short_labels([row["ladder"] for row in rows])[best["ladder"]]
     interval = f"95 % interval {signed(best['ci_low'])} to {signed(best['ci_high'])}"

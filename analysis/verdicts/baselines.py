@@ -1,6 +1,6 @@
-"""What a group of tickets is compared with: dense networks of several budgets, a small dense one, its controls.
+"""What a group of tickets is compared with: dense networks, a small dense network, controls, other methods.
 
-A *candidate* is a group with everything that the run has to compare it with. Pure functions of rows.
+A *candidate* is a group together with all of its baselines. Pure functions of rows of the trials table.
 """
 
 from __future__ import annotations
@@ -13,40 +13,41 @@ from typing import Any
 from analysis.tables.schema import SPEC_FIELDS, Row
 from analysis.verdicts.groups import BASELINE, SEEDS, TICKET, Group, find_groups, values_of
 
-# What may differ between a ticket and a dense network although it stands in both specs: the replicate, what makes the
-# one a ticket, and the budget and the width, which are comparisons of their own.
+# Fields that both specs have but that may differ between a ticket and its dense baseline: the replicate, what makes a
+# trial a ticket, and the budget and width, which are compared on purpose.
 FREE_OF_DENSE = (*SEEDS, "control", "epochs", "layers", "reset_end", "width_pct")
 DENSE_KINDS = ("dense", "dense_stretched", "dense_restarts", "dense_other")
 SMALL_DENSE = "small_dense"
-METHODS = ("omp", "lr_rewinding", "fine_tuning")  # as `--baselines` has them
-LEVELS = ("imp", "omp")  # schedules that prune after T
+METHODS = ("omp", "lr_rewinding", "fine_tuning")  # as in `--baselines`
+LEVELS = ("imp", "omp")  # schedules that prune only after T epochs of training
 _HOW_PRUNED = ("schedule", "prune_rate_pct", "output_prune_rate_pct")
 _HOW_REWOUND = ("rewind_epoch", "rewind_step", "rewind_optimizer")
 _FREE_OF_METHODS = (*SEEDS, *_HOW_PRUNED, *_HOW_REWOUND, "retrain", "prune_steps", "start_pct", "end_pct")
 _SHARED_BY_METHODS = [name for name in SPEC_FIELDS if name not in _FREE_OF_METHODS]
-SAME_SIZE = 0.1  # a small dense network has the ticket's number of weights up to this part of it
+SAME_SIZE = 0.1  # a small dense network may have up to this fraction more or fewer weights than the ticket
 
 
 @dataclass(frozen=True, kw_only=True)
 class Baseline:
     """Trials that a group is compared with.
 
-    kind: "dense" (as many epochs as the group), "dense_stretched" (as many as all its levels together), "dense_other"
-    (any other number), "dense_restarts", "small_dense", one of `METHODS`, or the name of a control. name: the kind,
-    with the number of epochs for plain dense networks: "dense-e20". group: name of the trials without their seeds; None
-    where there are none. said: what a sentence calls it, None: what follows from its name.
+    kind: "dense" (as many epochs as the group), "dense_stretched" (as many as all levels of a ticket together),
+    "dense_other" (any other number), "dense_restarts", "small_dense", one of `METHODS`, or the name of a control.
+    name: the kind; for plain dense networks "dense-e" and the number of epochs, such as "dense-e20".
+    group: name of the group of these trials; None if there are none.
+    words: what a sentence calls it; None for the words that follow from its name.
     """
 
     name: str
     kind: str
     group: str | None
     rows: tuple[Row, ...] = ()
-    said: str | None = None
+    words: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A group and its baselines; the dense one of its own number of epochs is first, with or without trials."""
+    """A group and its baselines. The first is the dense network of as many epochs, even if it has no trials."""
 
     group: Group
     baselines: tuple[Baseline, ...]
@@ -62,17 +63,17 @@ class Candidate:
 
     @property
     def controls(self) -> list[Baseline]:
-        """What is a branch of the ticket, and neither dense nor a ticket by another method."""
+        """Its controls: branches of the ticket that are neither dense networks nor tickets of another method."""
         return [baseline for baseline in self.baselines if baseline.kind not in (*DENSE_KINDS, SMALL_DENSE, *METHODS)]
 
 
 def find_candidates(trials: Iterable[Row]) -> list[Candidate]:
     """Every group with its baselines, ladder by ladder, the least sparse first.
 
-    Dense trials are a baseline of a group that equals them in every spec field that acts in a dense trial (data, model,
-    optimisation, precision); those as long as the total budget of other groups belong to these alone, though no
-    baseline takes one away from a ticket. A control, or `dense_restarts`, equals its ticket in every field but
-    `control`.
+    Dense trials are a baseline of a group if they agree in every spec field that acts in a dense trial (data, model,
+    optimisation, precision). Dense trials that are as long as the total budget of some groups belong only to these
+    groups; but baselines that are judged like tickets never claim a dense trial for themselves. A control, and
+    `dense_restarts`, agrees with its ticket in every field but `control`.
     """
     rows = list(trials)
     groups = find_groups(rows)
@@ -106,7 +107,7 @@ def _gather(rows: Iterable[Row], fields: Sequence[str]) -> Mapping[tuple[Any, ..
 
 
 def _acting_fields(dense: Sequence[Row]) -> list[str]:
-    """Spec fields that act in a dense trial, so must agree: those that are not null in every one of them."""
+    """Spec fields that act in dense trials, so must agree: those that are not null in at least one dense trial."""
     return [
         name for name in SPEC_FIELDS
         if name not in FREE_OF_DENSE and any(row[name] is not None for row in dense)
@@ -114,7 +115,7 @@ def _acting_fields(dense: Sequence[Row]) -> list[str]:
 
 
 def _total_epochs(group: Group) -> int | None:
-    """Epochs of all levels of one of its tickets; None where none is on record."""
+    """Epochs of all levels of one of its tickets; None if no ticket has a record."""
     return next((row["epochs_total"] for row in group.done if row.get("epochs_total") is not None), None)
 
 
@@ -133,7 +134,7 @@ def _dense(group: Group, rows: Sequence[Row], budgets: Collection[int | None]) -
 
 
 def _small(group: Group, rows: Iterable[Row]) -> list[Row]:
-    """Of the narrow dense trials of the group's own number of epochs those with the number of weights that it keeps."""
+    """The narrow dense trials with as many epochs as the group and about as many weights as its tickets keep."""
     kept = [row["n_kept"] for row in group.done if row["n_kept"]]
     by_width: dict[float, list[Row]] = defaultdict(list)
     for row in rows:
@@ -160,13 +161,13 @@ def _baseline(name: str, kind: str, rows: Sequence[Row]) -> Baseline:
     return Baseline(name=name, kind=kind, group=rows[0]["group"] if rows else None, rows=tuple(rows))
 
 
-# -- tickets of another method: judged against the dense network as tickets are, in families of their own
+# -- tickets of another method: compared with the dense network like tickets, but in separate families
 
 
 def methods_of(ticket: Group, groups: Iterable[Group]) -> list[tuple[str, Group]]:
-    """The baselines among `groups` that are this ticket by another method, with its name, in the order of `METHODS`.
+    """The groups that find this ticket by another method, with the method's name, in the order of `METHODS`.
 
-    None of what is a baseline itself. A group that the run also has as a ticket is a ticket, and no baseline.
+    A baseline has none itself. A group that the run also has as a ticket counts as a ticket, not as a baseline.
     """
     if ticket.role != TICKET or ticket.spec["reset_end"]:
         return []
@@ -186,10 +187,10 @@ def _are_alike(ticket: Row, other: Row) -> bool:
 
 
 def _method(ticket: Row, other: Row) -> str | None:
-    """What `other` does in the ticket's place; None where it is the baseline of another ticket.
+    """The method by which `other` finds the ticket; None if it is the baseline of another ticket.
 
-    Of a ticket found by levels a baseline differs in one thing, the schedule or what returns after a prune. One that is
-    pruned within one fit has baselines that prune once after T, rewound to its k or to 0
+    If the ticket is pruned in levels, a baseline differs in one thing: the schedule, or what returns after a prune. If
+    it is pruned within one fit, its baselines prune once after T and rewind to its k, or to 0
     (`sweeps.experiments.baselines`).
     """
     retrain = str(other["retrain"])

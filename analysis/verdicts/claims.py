@@ -1,10 +1,10 @@
-"""The claims that a run can make, one function each.
+"""The claims that a run can make about its tickets, one function for each.
 
-Common to all: the unit of replication is the seed; a difference is ticket minus baseline of one seed; endpoint, margin
-and alpha are the plan's, fixed before the first trial; the deciding test of a part is the one-sided paired t test (the
-exact sign-flip test where all differences are equal, the sign test where values are censored), and no claim is tested
-on fewer than `MIN_PAIRS` pairs. A claim is answered yes where it is shown, no where its reverse is shown, undecided
-where neither is. Answers hold at alpha over their family: all questions of one claim against one kind of baseline.
+What all claims share: The unit of replication is the seed, and a difference is ticket minus baseline of one seed.
+Endpoint, margin and alpha come from the plan and are fixed before the first trial. Each test is a one-sided paired t
+test; if all differences are equal, the exact sign-flip test; if values are censored, the sign test. No claim is tested
+on fewer than `MIN_PAIRS` pairs. The answer is yes if the claim is shown, no if its reverse is shown, and undecided
+otherwise. Answers hold at alpha over their family: all questions of one claim against one kind of baseline.
 """
 
 from __future__ import annotations
@@ -21,86 +21,90 @@ from analysis.verdicts.baselines import DENSE_KINDS, METHODS, SMALL_DENSE, Basel
 from analysis.verdicts.families import Answer, by_holm, by_ladder
 from analysis.verdicts.groups import BASELINE, values_of
 from analysis.verdicts.outlook import looks_taken
-from analysis.verdicts.questions import BoundTests, Evidence, Question
+from analysis.verdicts.questions import BoundTest, BoundTests, Evidence, Question
 from analysis.verdicts.rows import ladder_row, row_of
 
 REINIT, SIGN_SHUFFLE = "reinit", "sign_shuffle"
-RANDOM_MASKS = ("layerwise_shuffle", "random_mask")  # of a supermask the first that there is: equal layer densities
+RANDOM_MASKS = ("layerwise_shuffle", "random_mask")  # for supermasks; the first one that a run has is used
 SEVERAL = "several"  # the baseline of a conjunction over different ones
 NO_RATES = "the run has one learning rate, and the claim is about several"
+
+LastTest = Callable[[BoundTests, Candidate, Baseline], BoundTest]
 
 
 def matching(evidence: Evidence) -> list[Answer]:
     """ "Matches": the accuracy of the ticket is at most the margin below that of the dense network.
 
     Unit: percentage points of the endpoint, mean over seeds. Pairing: ticket and dense network of one seed. Test:
-    one-sided paired t, H0: mean difference <= -margin (non-inferiority); against it: more than the margin below.
+    one-sided paired t, H0: mean difference <= -margin (non-inferiority); for the reverse: more than the margin below.
     Alpha: one-sided, over all ladders. Correction: a fixed sequence down each ladder, from the least sparse rung on;
-    Holm across ladders; against it Holm over all comparisons. Primary against the dense network of as many epochs as
-    the ticket (one level, or the whole fit); each other budget is a family of its own. Source: Frankle & Carbin, arXiv
-    1803.03635, section 1 (commensurate accuracy); Piaggio et al. 2012, JAMA 308(24).
+    Holm across ladders; for the reverse Holm over all comparisons. The primary comparison is with the dense network of
+    as many epochs as the ticket (one level, or the whole fit); every other budget is a separate family. Source: Frankle
+    & Carbin, arXiv 1803.03635, section 1 (commensurate accuracy); Piaggio et al. 2012, JAMA 308(24).
     """
-    parts = BoundTests(evidence.rule)
+    tests = BoundTests(evidence.rule)
     return by_ladder(
-        [_single("matches", c, b, parts.matches(c, b)) for c, b in _against(evidence, DENSE_KINDS)], evidence
+        [_single("matches", c, b, tests.matches(c, b)) for c, b in _against(evidence, DENSE_KINDS)], evidence
     )  # fmt: skip
 
 
 def beats_dense(evidence: Evidence) -> list[Answer]:
     """ "Beats": the accuracy of the ticket is above that of the dense network.
 
-    Unit, pairing: as for `matching`. Test: one-sided paired t, H0: mean difference <= 0; against it: below 0. Alpha:
-    one-sided, over the family. Correction: Holm over all comparisons. Baselines: the dense network at T epochs
-    (primary); at the total budget of all levels, with a stretched schedule and with the ticket's restarts under an
-    all-ones mask; of other budgets. Source: Frankle & Carbin, arXiv 1803.03635, section 1 (tickets that exceed the
-    original network).
+    Unit, pairing: as for `matching`. Test: one-sided paired t, H0: mean difference <= 0; for the reverse: below 0.
+    Alpha: one-sided, over the family. Correction: Holm over all comparisons. Baselines: the dense network trained for T
+    epochs (primary); for the total budget of all levels, once with a stretched schedule and once with the ticket's
+    restarts under an all-ones mask; for other budgets. Source: Frankle & Carbin, arXiv 1803.03635, section 1 (tickets
+    that exceed the original network).
     """
-    parts = BoundTests(evidence.rule)
-    return by_holm([_single("beats", c, b, parts.beats(c, b)) for c, b in _against(evidence, DENSE_KINDS)], evidence)
+    tests = BoundTests(evidence.rule)
+    return by_holm([_single("beats", c, b, tests.beats(c, b)) for c, b in _against(evidence, DENSE_KINDS)], evidence)
 
 
 def beats_controls(evidence: Evidence) -> list[Answer]:
     """ "Beats a control": the accuracy of the ticket is above that of its control, or of its baseline.
 
-    Controls: a random mask over all layers, the mask shuffled within layers, a new initialisation, both. Baselines: a
-    small dense network of as many weights; the ticket's sparsity by one-shot pruning, learning-rate rewinding or
-    fine-tuning. Unit, test, alpha: as for `beats_dense`. Pairing: ticket and control of one seed. Correction: Holm over
-    all tickets, each control or baseline a family of its own. Source: Frankle & Carbin, arXiv 1803.03635, section 2
-    (reinitialisation); Su et al., arXiv 2009.11094 (shuffled masks); Renda et al., arXiv 2003.02389 (the methods).
+    Controls: a random mask over all layers; the mask shuffled within layers; a new initialisation; a shuffled mask with
+    a new initialisation. Baselines: a small dense network of as many weights; the ticket's sparsity by one-shot
+    pruning, learning-rate rewinding or fine-tuning. Unit, test, alpha: as for `beats_dense`. Pairing: ticket and
+    control of one seed. Correction: Holm over all tickets, a separate family for each control or baseline. Source:
+    Frankle & Carbin, arXiv 1803.03635, section 2 (reinitialisation); Su et al., arXiv 2009.11094 (shuffled masks);
+    Renda et al., arXiv 2003.02389 (the methods).
     """
-    parts = BoundTests(evidence.rule)
+    tests = BoundTests(evidence.rule)
     found = [(c, b) for c in evidence.candidates for b in (*c.controls, *c.of(SMALL_DENSE, *METHODS))]
-    return by_holm([_single("beats", c, b, parts.beats(c, b)) for c, b in found], evidence)
+    return by_holm([_single("beats", c, b, tests.beats(c, b)) for c, b in found], evidence)
 
 
 def faster(evidence: Evidence) -> list[Answer]:
-    """ "Faster": the ticket's validation loss is least after fewer iterations, since the last prune, than dense.
+    """ "Faster": after its last prune the ticket reaches its least validation loss in fewer iterations than dense.
 
-    Unit: iterations. Pairing: as for `matching`. Test: one-sided paired t, H0: mean difference >= 0; against it: above
-    0. Where a validation loss still fell as the training ended the early stop is censored, and the exact sign test
-    decides: pairs that are earlier for certain, of all pairs. Alpha: one-sided. Correction: Holm over all tickets.
-    Source: Frankle & Carbin, arXiv 1803.03635, section 2 (early stop at the minimum of the validation loss).
+    Unit: iterations. Pairing: as for `matching`. Test: one-sided paired t, H0: mean difference >= 0; for the reverse:
+    above 0. If a validation loss was still falling when training ended, the early stop is censored, and the exact sign
+    test decides. It counts the pairs that are certainly earlier, out of all pairs. Alpha: one-sided. Correction: Holm
+    over all tickets. Source: Frankle & Carbin, arXiv 1803.03635, section 2 (early stop at the minimum of the validation
+    loss).
     """
-    parts = BoundTests(evidence.rule)
-    return by_holm([_single("faster", c, c.dense, parts.faster(c)) for c in _trained(evidence)], evidence)
+    tests = BoundTests(evidence.rule)
+    return by_holm([_single("faster", c, c.dense, tests.faster(c)) for c in _trained(evidence)], evidence)
 
 
 def winning(evidence: Evidence) -> list[Answer]:
-    """ "Winning": matches dense at early stop, and learns not later, and beats its reinitialisation at early stop.
+    """ "Winning": at early stop the ticket matches dense, stops no later, and beats its reinitialisation.
 
-    Unit: percentage points of test accuracy at early stop; iterations. Pairing: as for `matching`. Test: each part
-    one-sided paired t: non-inferior by the margin; earlier than one validation interval after the dense network (what
-    an early stop can tell apart); above 0. Alpha: every part at alpha, no correction (intersection-union: the largest p
-    is that of the conjunction); against it the least p of the parts times three. Correction: Holm over all tickets.
-    Source: Frankle & Carbin, arXiv 1803.03635, section 1 (the hypothesis: commensurate accuracy, commensurate training
-    time) and section 2 (random reinitialisation).
+    Unit: percentage points of test accuracy at early stop; iterations. Pairing: as for `matching`. Test: three
+    one-sided paired t tests: non-inferior by the margin; earlier than one validation interval after the dense network
+    (the finest difference that early stops can show); above 0. Alpha: each test at alpha, without a correction
+    (intersection-union: the largest p is that of the conjunction); for the reverse the least p times three. Correction:
+    Holm over all tickets. Source: Frankle & Carbin, arXiv 1803.03635, section 1 (the hypothesis: commensurate accuracy,
+    commensurate training time) and section 2 (random reinitialisation).
     """
-    parts = BoundTests(evidence.rule)
+    tests = BoundTests(evidence.rule)
     questions = [
         Question(
             claim="winning", candidate=c, kind="dense", baseline=c.dense.name, baseline_group=c.dense.group,
-            parts=(
-                parts.matches_at_early_stop(c), parts.not_later(c), parts.beats_at_early_stop(c, _one(c, REINIT)),
+            tests=(
+                tests.matches_at_early_stop(c), tests.not_later(c), tests.beats_at_early_stop(c, _one(c, REINIT)),
             ),
         )
         for c in _trained(evidence)
@@ -109,43 +113,45 @@ def winning(evidence: Evidence) -> list[Answer]:
 
 
 def jackpot(evidence: Evidence) -> list[Answer]:
-    """ "Jackpot": beats reinitialisation by more than the margin whatever its learning rate, and more.
+    """ "Jackpot": the ticket beats reinitialisation at every learning rate, and a small dense network, and matches
+    dense.
 
-    Parts: beats the reinitialisation at each learning rate of the run by more than the margin; beats the small dense
-    network; matches the dense network of its own learning rate; matches the dense network of the best one, chosen by
-    mean validation accuracy. Unit: percentage points of the endpoint. Pairing: by seed. Test: one-sided paired t for
-    each part. Alpha: every part at alpha, no correction; against it the least p times the number of parts. Correction:
-    Holm over all tickets. Needs a run with several learning rates. Source: Ma et al., arXiv 2107.00166, section 3 (with
-    a margin of 0.5 pp on CIFAR-10).
+    Tests: beats the reinitialisation at each learning rate of the run by more than the margin; beats the small dense
+    network; matches the dense network of its own learning rate; matches the dense network of the best learning rate,
+    chosen by mean validation accuracy. Unit: percentage points of the endpoint. Pairing: by seed. Test: one-sided
+    paired t for each. Alpha: each test at alpha, without a correction; for the reverse the least p times the number of
+    tests. Correction: Holm over all tickets. Needs a run with several learning rates. Source: Ma et al., arXiv
+    2107.00166, section 3 (with a margin of 0.5 pp on CIFAR-10).
     """
     return by_holm(_ma_questions("jackpot", evidence, BoundTests.matches), evidence)
 
 
 def secondary_prize(evidence: Evidence) -> list[Answer]:
-    """ "Secondary prize": all of `jackpot` but the last, which it fails: below the dense network of the best rate.
+    """ "Secondary prize": as `jackpot`, except that the ticket falls short of the dense network of the best learning
+    rate.
 
-    Unit, pairing, test, alpha, correction, source: as for `jackpot`; the last part is that the ticket falls short of
-    the dense network of the best learning rate by more than the margin.
+    Unit, pairing, test, alpha, correction, source: as for `jackpot`. The last test is that the ticket is below the
+    dense network of the best learning rate by more than the margin.
     """
     return by_holm(_ma_questions("secondary_prize", evidence, BoundTests.falls_short), evidence)
 
 
 def supermask(evidence: Evidence) -> list[Answer]:
-    """ "Supermask": an untrained network under its mask beats chance in every sense.
+    """ "Supermask": an untrained network under its mask beats four kinds of chance.
 
-    Parts: beats a random mask of equal layer densities, its own weights with shuffled signs, the majority class, and
-    chance. Unit: percentage points of the endpoint. Pairing: by seed; with the constants of its data set for the
-    last two. Test: one-sided paired t, H0: mean difference <= 0. Alpha: every part at alpha, no correction; against it
+    Tests: beats a random mask of equal layer densities, its own weights with shuffled signs, the majority class, and
+    chance. Unit: percentage points of the endpoint. Pairing: by seed; for the last two with constants of the data set.
+    Test: one-sided paired t, H0: mean difference <= 0. Alpha: each test at alpha, without a correction; for the reverse
     the least p times four. Correction: Holm over all supermasks. Source: Zhou et al., arXiv 1905.01067, section 5.
     """
-    parts = BoundTests(evidence.rule)
+    tests = BoundTests(evidence.rule)
     questions = [
         Question(
             claim="supermask", candidate=c, kind=SEVERAL, baseline=SEVERAL,
-            parts=(
-                parts.beats(c, _one(c, *RANDOM_MASKS)), parts.beats(c, _one(c, SIGN_SHUFFLE)),
-                parts.beats_constant(c, "majority_class_accuracy", "the majority class"),
-                parts.beats_constant(c, "chance_accuracy", "chance"),
+            tests=(
+                tests.beats(c, _one(c, *RANDOM_MASKS)), tests.beats(c, _one(c, SIGN_SHUFFLE)),
+                tests.beats_constant(c, "majority_class_accuracy", "the majority class"),
+                tests.beats_constant(c, "chance_accuracy", "chance"),
             ),
         )
         for c in evidence.candidates
@@ -155,11 +161,11 @@ def supermask(evidence: Evidence) -> list[Answer]:
 
 
 def largest_matching_sparsity(answers: Sequence[Answer], evidence: Evidence) -> list[dict[str, Any]]:
-    """Of each ladder the sparsest rung down to which all tickets are shown to match, as rows of the table.
+    """For each ladder the sparsest rung such that it and all rungs before it are shown to match, as rows of the table.
 
-    Unit: target sparsity, per cent. Pairing, test, alpha, correction: those of the primary answers of `matching`, from
-    which it follows without a test of its own: the fixed sequence makes it a lower bound at 1 - alpha, for all ladders
-    of the run at once. Yes where a rung matches, no where already the first is shown to fall short. Source: Maurer,
+    Unit: target sparsity, percent. Pairing, test, alpha, correction: those of the primary answers of `matching`. It
+    follows from them without another test: the fixed sequence makes it a lower bound at level 1 - alpha, for all
+    ladders of the run at once. Yes if a rung matches; no if the first rung is shown to fall short. Source: Maurer,
     Hothorn & Lehmacher 1995; Westfall & Krishen 2001, J. Statist. Plann. Inference 99.
     """
     ladders: dict[tuple[str, str], list[Answer]] = defaultdict(list)
@@ -179,8 +185,8 @@ def verdicts(trials: Iterable[Row], rule: Rule) -> list[dict[str, Any]]:
     """Rows of verdicts.parquet from rows of trials.parquet (None for null): claim by claim, tickets before baselines,
     primary comparisons first.
 
-    In a run with a plan of looks only the seeds of the last complete look count (of the first, while none is complete:
-    their numbers are given, and nothing is judged).
+    If the plan has interim looks, only the seeds of the last complete look count. While no look is complete, the seeds
+    of the first look are described, but nothing is tested.
     """
     rows = list(trials)
     taken = looks_taken(rows, rule.looks)
@@ -196,15 +202,15 @@ def verdicts(trials: Iterable[Row], rule: Rule) -> list[dict[str, Any]]:
     ]
 
 
-def _single(claim: str, candidate: Candidate, baseline: Baseline, part: Any) -> Question:
+def _single(claim: str, candidate: Candidate, baseline: Baseline, test: BoundTest) -> Question:
     return Question(
-        claim=claim, candidate=candidate, parts=(part,), kind=baseline.kind, baseline=baseline.name,
+        claim=claim, candidate=candidate, tests=(test,), kind=baseline.kind, baseline=baseline.name,
         baseline_group=baseline.group,
     )  # fmt: skip
 
 
 def _by_kind(answers: Sequence[Answer]) -> list[Answer]:
-    """Tickets before baselines; of each the primary ones first, then other dense networks, then the rest by kind."""
+    """Tickets before baselines; within each, primary comparisons, then other dense networks, then the rest by kind."""
     kinds = [*DENSE_KINDS, *dict.fromkeys(answer.question.kind for answer in answers)]
     return sorted(answers, key=lambda answer: (_is_baseline(answer), kinds.index(answer.question.kind)))
 
@@ -218,32 +224,32 @@ def _against(evidence: Evidence, kinds: Iterable[str]) -> list[tuple[Candidate, 
 
 
 def _trained(evidence: Evidence) -> list[Candidate]:
-    """Supermasks end untrained, and have no early stop."""
+    """All candidates but supermasks, which end untrained and so have no early stop."""
     return [c for c in evidence.candidates if not c.group.spec["reset_end"]]
 
 
 def _one(candidate: Candidate, *kinds: str) -> Baseline:
-    """The first of these kinds that there is, else an empty one of the first kind."""
+    """The baseline of the first kind that the candidate has; if it has none, one of the first kind without trials."""
     found = [baseline for kind in kinds for baseline in candidate.of(kind)]
     return found[0] if found else Baseline(name=kinds[0], kind=kinds[0], group=None)
 
 
-def _ma_questions(claim: str, evidence: Evidence, last: Callable[..., Any]) -> list[Question]:
-    parts, found = BoundTests(evidence.rule), []
+def _ma_questions(claim: str, evidence: Evidence, last: LastTest) -> list[Question]:
+    tests, found = BoundTests(evidence.rule), []
     margin, again = evidence.rule.margin_pp, control_label(REINIT)
     for siblings in _by_rate(_trained(evidence)):
         best = max(siblings, key=_validated)
         for c in siblings:
             reinits = [
-                parts.beats(c, _named(_one(s, REINIT), f"{again} at learning rate", s, siblings), by=margin)
+                tests.beats(c, _named(_one(s, REINIT), f"{again} at learning rate", s, siblings), by=margin)
                 for s in siblings
             ]
             top = _named(best.dense, "dense of the best learning rate,", best, siblings)
-            own, small = parts.matches(c, c.dense), parts.beats(c, _one(c, SMALL_DENSE))
+            own, small = tests.matches(c, c.dense), tests.beats(c, _one(c, SMALL_DENSE))
             found.append(
                 Question(
                     claim=claim, candidate=c, kind=SEVERAL, baseline=SEVERAL,
-                    parts=(*reinits, small, own, last(parts, c, top)),
+                    tests=(*reinits, small, own, last(tests, c, top)),
                     lacks=NO_RATES if len(siblings) == 1 else None,
                 )
             )  # fmt: skip
@@ -251,12 +257,12 @@ def _ma_questions(claim: str, evidence: Evidence, last: Callable[..., Any]) -> l
 
 
 def _named(baseline: Baseline, words: str, of: Candidate, siblings: Sequence[Candidate]) -> Baseline:
-    """Its learning rate in the sentence that names it, where the run has several."""
-    return replace(baseline, said=f"{words} {of.group.spec['lr']:g}") if len(siblings) > 1 else baseline
+    """The baseline with its learning rate in its words, if the run has several learning rates."""
+    return replace(baseline, words=f"{words} {of.group.spec['lr']:g}") if len(siblings) > 1 else baseline
 
 
 def _by_rate(candidates: Iterable[Candidate]) -> list[list[Candidate]]:
-    """Candidates that are equal but for the learning rate, tickets and baselines apart."""
+    """Candidates that differ only in their learning rate; tickets and baselines are kept apart."""
     found: dict[tuple[Any, ...], list[Candidate]] = defaultdict(list)
     for c in candidates:
         found[c.group.role, *values_of(c.group.spec, [name for name in c.group.spec if name != "lr"])].append(c)
@@ -264,7 +270,7 @@ def _by_rate(candidates: Iterable[Candidate]) -> list[list[Candidate]]:
 
 
 def _validated(candidate: Candidate) -> float:
-    """Mean validation accuracy of the dense network: the test part has no say in which learning rate is the best."""
+    """Mean validation accuracy of the dense network: the best learning rate is never chosen on the test split."""
     done = [row for row in candidate.dense.rows if row["status"] == "done"]
     known = [row["valid_accuracy"] for row in done if row["valid_accuracy"] is not None]
     return sum(known) / len(known) if known else -1.0

@@ -1,9 +1,9 @@
-"""Two runs held against each other, seed by seed: recipes, criteria, code versions. Pure functions of rows.
+"""Comparison of two runs seed by seed, such as two recipes, criteria or versions of the code. Pure functions of rows.
 
-A group of A is compared with the group of B that equals it in every spec field but the *free* ones: those of which the
-two runs have no value in common. What stands in the place of a difference in one field, such as the epochs of a level,
-is thereby part of the comparison; what both runs have, such as two rewind epochs, is matched. The target sparsity is
-matched in any case, and seeds are the replicates.
+A group of run A is compared with the group of run B that has the same spec fields, except for the *free* fields: those
+in which the two runs have no value in common. So a field that differs between the runs, such as the epochs of a level,
+is what is compared; a field with values that both runs have, such as two rewind epochs, is matched. The target sparsity
+is always matched, and seeds are the replicates.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from analysis.tables.schema import SPEC_FIELDS, Row
 from analysis.verdicts.groups import BASELINE, SEEDS, Pairs, pair_up, values_of
 from analysis.verdicts.questions import MIN_PAIRS
 
-ALPHA = 0.05  # two-sided, after Holm: that of the 95 % intervals
-TICKETS, BASELINES, DENSE = KINDS = ("tickets", "baselines", "dense")  # of groups: a family each
+ALPHA = 0.05  # two-sided, after Holm; matches the 95 % intervals
+TICKETS, BASELINES, DENSE = KINDS = ("tickets", "baselines", "dense")  # of groups, each a family
 PROVENANCE = (
     "data_digest", "code_version", "code_sha256", "python_version", "torch_version", "fastai_version", "ray_version",
     "cuda_version", "cudnn_version", "driver_version", "device", "threads", "deterministic",
 )  # fmt: skip
 HIGHER, LOWER, OPEN, UNTESTED = "B higher", "B lower", "undecided", "not tested"
-SAME = "the same"  # every trial that both have finished has the same metrics, byte for byte
-_MATCHED = (*SEEDS, "target_sparsity_pct", "control")  # never free: replicate, what is compared at, the kind
+SAME = "the same"  # all trials that both runs have finished have the same metrics, byte for byte
+_MATCHED = (*SEEDS, "target_sparsity_pct", "control")  # never free
 
 Key = tuple[Any, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """A column of trials of which the runs have other values, in order of first appearance."""
+    """A column of the trials table whose values differ between the runs; the values in order of first appearance."""
 
     column: str
     a: tuple[Any, ...]
@@ -41,11 +41,13 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A group of A against its group of B. Means and differences (B minus A) in per cent and percentage points.
+    """A group of run A compared with its group of run B. Means in percent, differences (B minus A) in percentage
+    points.
 
-    kind: one of `KINDS`. ladder: of A's group. n_same_metrics: of n_both finished trials of both runs, those whose
-    metrics have the same SHA-256. p, p_sign_flip: two-sided, before Holm; None below 2 pairs. p_holm: over the groups
-    of the kind, where one with fewer than 5 pairs counts as p = 1 and has None itself. unpaired: why, with the seeds.
+    kind: one of `KINDS`. ladder: that of A's group. n_both: trials that both runs have finished; n_same_metrics: those
+    of them whose metrics have the same SHA-256. p, p_sign_flip: two-sided, before Holm; None below 2 pairs. p_holm:
+    over the groups of the kind; a group with fewer than 5 pairs counts as p = 1 there and has None itself.
+    unpaired: why seeds form no pair.
     """
 
     kind: str
@@ -74,7 +76,7 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class Unmatched:
-    """A group of one run, "A" or "B", that is compared with nothing; n_trials: how many trials that leaves out."""
+    """A group of run "A" or "B" that is compared with nothing. n_trials: the number of its trials."""
 
     run: Literal["A", "B"]
     kind: str
@@ -85,7 +87,7 @@ class Unmatched:
 
 @dataclass(frozen=True, kw_only=True)
 class Compared:
-    """free: spec fields in which the runs differ; versions: provenance in which they do."""
+    """A comparison of two runs. free: spec fields in which they differ; versions: columns of provenance that differ."""
 
     endpoint: str
     free: tuple[Difference, ...]
@@ -95,10 +97,10 @@ class Compared:
 
 
 def compare(a: Iterable[Row], b: Iterable[Row], endpoint: str) -> Compared:
-    """Trials of run A against those of run B by the column `endpoint`, a fraction: tickets, baselines that are tickets
-    of another method, and dense networks.
+    """Compare the trials of two runs in the column `endpoint`, a fraction: tickets, tickets of another method, and
+    dense.
 
-    Controls are compared with their tickets within a run, not here.
+    Controls are left out: they are compared with their tickets within a run.
     """
     rows_a, rows_b = list(a), list(b)
     free: dict[str, Difference] = {}
@@ -119,7 +121,7 @@ def compare(a: Iterable[Row], b: Iterable[Row], endpoint: str) -> Compared:
 
 
 def _parts(rows: Iterable[Row], other: Iterable[Row]) -> dict[str, list[Row]]:
-    """The rows of a run by kind. What is a baseline here and a ticket of the other run is compared as a ticket."""
+    """The rows of a run by kind. A baseline of this run that is a ticket in the other run counts as a ticket."""
     shared = [name for name in SPEC_FIELDS if name not in SEEDS]
     asked = {values_of(row, shared) for row in other if row["control"] == "none" and row.get("role") != BASELINE}
     found: dict[str, list[Row]] = {kind: [] for kind in KINDS}
@@ -133,13 +135,13 @@ def _parts(rows: Iterable[Row], other: Iterable[Row]) -> dict[str, list[Row]]:
 
 
 def free_fields(a: Sequence[Row], b: Sequence[Row]) -> list[Difference]:
-    """The spec fields of which the rows of the two runs have no value in common; none where a run has no rows."""
+    """The spec fields in which the rows of the two runs have no value in common; none if one run has no rows."""
     names = [name for name in SPEC_FIELDS if name not in _MATCHED]
     return [found for found in _differences(a, b, names) if a and b and not set(found.a) & set(found.b)]
 
 
 def _differences(a: Sequence[Row], b: Sequence[Row], columns: Iterable[str]) -> tuple[Difference, ...]:
-    """The columns of which the runs have other sets of values. Rows that are not done have no provenance."""
+    """The columns in which the runs have different sets of values. Only finished rows have provenance."""
     found = (Difference(column=name, a=_distinct(a, name), b=_distinct(b, name)) for name in columns)
     return tuple(difference for difference in found if set(difference.a) != set(difference.b))
 
@@ -152,7 +154,7 @@ def _distinct(rows: Sequence[Row], column: str) -> tuple[Any, ...]:
 def _match(
     kind: str, a: Sequence[Row], b: Sequence[Row], free: Sequence[str]
 ) -> tuple[list[tuple[list[Row], list[Row]]], list[Unmatched]]:
-    """Groups that have exactly one group on the other side, in the order of A; and all others, with the reason."""
+    """Pairs of groups that match one to one, in the order of A, and all other groups with the reason."""
     ours, theirs = _by_key(a, free), _by_key(b, free)
     matches, alone = [], []
     for key in dict.fromkeys([*ours, *theirs]):
@@ -166,7 +168,7 @@ def _match(
 
 
 def _by_key(rows: Sequence[Row], free: Sequence[str]) -> Mapping[Key, list[list[Row]]]:
-    """The groups of a run by what they have to share with one of the other run, which may be true of several."""
+    """The groups of a run by the values that a group of the other run must share; several groups may have the same."""
     shared = [name for name in SPEC_FIELDS if name not in (*SEEDS, *free)]
     groups: dict[Key, dict[Key, list[Row]]] = {}
     for row in rows:
@@ -185,7 +187,7 @@ def _unmatched(
 
 
 def _compared(kind: str, a: Sequence[Row], b: Sequence[Row], endpoint: str) -> Comparison:
-    """Everything but the correction for the other groups."""
+    """The comparison of two groups, before the correction for the other groups."""
     pairs = pair_up(b, a, endpoint, other="A", ticket="B")
     broken = {row["seed"]: "no B trial" for row in a} | dict.fromkeys(pairs.seeds, "") | dict(pairs.broken)
     broken = {seed: reason for seed, reason in broken.items() if reason}
@@ -201,7 +203,7 @@ def _compared(kind: str, a: Sequence[Row], b: Sequence[Row], endpoint: str) -> C
 
 
 def _in_order(found: Sequence[Comparison]) -> list[Comparison]:
-    """Ladder by ladder in order of first appearance, the least sparse first."""
+    """Sorted by ladder, in order of first appearance, and within it from the least sparse on."""
     ladders = {ladder: i for i, ladder in enumerate(dict.fromkeys(row.ladder for row in found))}
     return sorted(found, key=lambda row: (ladders[row.ladder], row.target_sparsity_pct or 0.0))
 
@@ -229,7 +231,7 @@ def _statistics(pairs: Pairs) -> dict[str, Any]:
 
 
 def _tested(family: Sequence[Comparison]) -> list[Comparison]:
-    """Holm over the family. A group with too few pairs counts in it with p = 1, as unfinished runs are not favoured."""
+    """With p after Holm over the family. Groups with too few pairs count as p = 1: unfinished runs gain nothing."""
     p = [found.p if found.p is not None and found.n_pairs >= MIN_PAIRS else None for found in family]
     adjusted = holm([1.0 if value is None else value for value in p])
     decisive = [None if value is None else p_holm for value, p_holm in zip(p, adjusted, strict=True)]

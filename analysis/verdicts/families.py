@@ -1,8 +1,9 @@
-"""Many claims at once: from the p values of questions to answers that hold at alpha over their whole family.
+"""From the p values of questions to answers that hold at alpha over their whole family.
 
-A *family* is all questions of one claim against baselines of one kind: on tickets, or on baselines that are judged as
-tickets are. So to ask for baselines leaves the answers on tickets as they are. A question that cannot be tested counts
-in its family with p = 1, so that an unfinished sweep is not judged more mildly than the finished one.
+A *family* is all questions of one claim against baselines of one kind. Tickets and baselines that are judged like
+tickets are separate families, so adding baselines to a run does not change the answers about its tickets. A question
+that cannot be tested counts in its family as p = 1, so that an unfinished sweep is not judged more mildly than a
+finished one.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ YES, NO, UNDECIDED = "yes", "no", "undecided"
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What became of a question.
+    """The answer to a question.
 
-    p, p_against: of all its pairs or looks, before its family; None where not tested. decisive, decisive_against:
-    adjusted for the family, held against alpha; None where not tested, as behind the end of a ladder. correction: how,
-    in words. share, share_against: the part of alpha that is left to it at the worst. stopped: the question at which
-    its ladder ended before this one.
+    p, p_against: of the claim and of its reverse, from all pairs or looks, before the correction; None if not tested.
+    decisive, decisive_against: the same adjusted for the family, to be compared with alpha; None if not tested, which
+    includes rungs behind the end of a ladder. correction, correction_against: how they were adjusted, in words.
+    share, share_against: the fraction of alpha that the question is guaranteed within its family. stopped: the question
+    at which its ladder ended before this one; None if it did not.
     """
 
     question: Question
@@ -44,22 +46,22 @@ class Answer:
 
 
 def by_holm(questions: Sequence[Question], evidence: Evidence) -> list[Answer]:
-    """Holm over the family, for the claim and against it (Holm 1979, Scand. J. Statist. 6, p. 65)."""
+    """Answers by Holm over the family, for the claim and for its reverse (Holm 1979, Scand. J. Statist. 6, p. 65)."""
     return _answers(questions, evidence, _holm)
 
 
 def by_ladder(questions: Sequence[Question], evidence: Evidence) -> list[Answer]:
-    """A fixed sequence down each ladder, Holm across ladders (`multiplicity`); Holm over the family against the claim.
+    """Answers by a fixed sequence down each ladder and Holm across ladders (`multiplicity`); the reverse by Holm.
 
-    The questions of one ladder and one baseline are a sequence in their order, from the least sparse rung on. It ends
-    at the first rung that is not shown or cannot be tested; the rungs behind it are not tested.
+    The questions of one ladder and one baseline form a sequence, from the least sparse rung on. The sequence ends at
+    the first rung that is not shown or cannot be tested; the rungs behind it are not tested.
     """
     return _answers(questions, evidence, _down_the_ladders)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Shown:
-    """Decisive p of the claim itself, and how it was found."""
+    """The adjusted p of one side of a question, and how it was adjusted."""
 
     decisive: float | None
     correction: str
@@ -71,7 +73,7 @@ _Rule = Callable[[Sequence[Question], Sequence[float | None], float], list[_Show
 
 
 def _answers(questions: Sequence[Question], evidence: Evidence, rule: _Rule) -> list[Answer]:
-    """Each kind of baseline is a family of its own, for each role of a group; in the order of the questions."""
+    """Answers in the order of the questions. There is one family for each role of the group and kind of baseline."""
     families: dict[tuple[str, str], list[int]] = defaultdict(list)
     for index, question in enumerate(questions):
         families[question.candidate.group.role, question.kind].append(index)
@@ -131,6 +133,6 @@ def _down_the_ladders(family: Sequence[Question], p: Sequence[float | None], alp
 
 
 def _ladder(question: Question) -> tuple[Any, ...]:
-    """The rungs that are one sequence: of one ladder, and one baseline where its name does not change with the rung."""
+    """The sequence that a question belongs to: its ladder, and its baseline if that is the same for all rungs."""
     name = question.baseline if question.kind in ("dense", "dense_other") else question.kind
     return ladder_key(question.candidate.group), name

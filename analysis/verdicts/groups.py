@@ -1,7 +1,7 @@
 """Groups, ladders and pairs of trials. Pure functions of rows.
 
-A *group* is the tickets that are equal in every spec field but their seeds; a *ladder* the groups that are equal also
-but for the target sparsity. A ticket is paired with the trial of its seed, the replicate, on the other side.
+A *group* is all tickets that differ only in their seeds. A *ladder* is all groups that differ only in their target
+sparsity. A ticket is paired with the trial of the same seed, the replicate, on the other side.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ import numpy as np
 from analysis.labels import SEEDS
 from analysis.stats.paired import Values
 from analysis.tables.schema import SPEC_FIELDS, Row
+from analysis.text import number_of
 
 TICKET, BASELINE = "ticket", "baseline"  # roles of a group
-CENSORED = {"early_stop_iteration": "early_stop_censored"}  # column -> column that says that it is a lower bound only
+CENSORED = {"early_stop_iteration": "early_stop_censored"}  # column -> column that is true if it is a lower bound
 
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Tickets that differ in their seeds only. `spec`: the fields that they share, seeds left out.
+    """Tickets that differ only in their seeds. spec: the fields that they share.
 
-    role: TICKET, or BASELINE where none of them was asked for but as a baseline: tickets of another method.
+    role: TICKET; or BASELINE if all of them are in the run only as baselines, which are tickets of another method.
     """
 
     name: str
@@ -40,16 +41,16 @@ class Group:
 
     @property
     def target(self) -> float:
-        """Per cent of the weights that were to be removed."""
+        """Target sparsity in percent of the weights."""
         return float(self.spec["target_sparsity_pct"])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pairs:
-    """Values of both sides, seed by seed. `broken`: why each other seed of the group forms no pair.
+    """Values of both sides, seed by seed. broken: why each other seed of the group forms no pair.
 
-    A value that is censored, such as the early stop of a network whose validation loss still fell as its training
-    ended, is the least that it can be: `tickets_censored` and `others_censored` say so.
+    tickets_censored, others_censored: true if the value is only a lower bound, such as the early stop of a network
+    whose validation loss was still falling when training ended.
     """
 
     seeds: tuple[int, ...] = ()
@@ -65,16 +66,16 @@ class Pairs:
 
     @property
     def differences(self) -> Values:
-        """Ticket minus other side, in the order of `seeds`; bounds where a side is censored."""
+        """Ticket minus other side, in the order of `seeds`; only a bound if a side is censored."""
         return np.asarray(self.tickets, dtype=np.float64) - np.asarray(self.others, dtype=np.float64)
 
     @property
     def n_censored(self) -> int:
-        """Pairs of which a side or both are censored."""
+        """Number of pairs with a censored value."""
         return sum(a or b for a, b in zip(self.tickets_censored, self.others_censored, strict=True))
 
     def before(self, seed: int) -> Pairs:
-        """The pairs of lower seeds alone."""
+        """Only the pairs of seeds below `seed`."""
         kept = [i for i, s in enumerate(self.seeds) if s < seed]
         columns = ("seeds", "tickets", "others", "tickets_censored", "others_censored")
         cut: dict[str, Any] = {name: tuple(getattr(self, name)[i] for i in kept) for name in columns}
@@ -82,19 +83,19 @@ class Pairs:
 
     @property
     def why_broken(self) -> str | None:
-        """The reasons with their seeds, such as "ticket diverged (seed 3); no dense trial (seeds 5, 6)"."""
+        """The reasons with their seeds, such as "ticket diverged (seed 3); no dense trial (seeds 5, 6)", or None."""
         by_reason: dict[str, list[int]] = defaultdict(list)
         for seed, reason in sorted(self.broken.items()):
             by_reason[reason].append(seed)
         listed = [
-            f"{reason} (seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))})"
+            f"{reason} ({number_of(len(seeds), 'seed')} {', '.join(map(str, seeds))})"
             for reason, seeds in by_reason.items()
         ]
         return "; ".join(listed) or None
 
 
 def find_groups(trials: Iterable[Row]) -> list[Group]:
-    """The groups of tickets, ladder by ladder in order of first appearance, the least sparse first."""
+    """The groups of tickets, by ladder in order of first appearance, and within it from the least sparse on."""
     shared = [name for name in SPEC_FIELDS if name not in SEEDS]
     members: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in trials:
@@ -106,7 +107,7 @@ def find_groups(trials: Iterable[Row]) -> list[Group]:
 
 
 def ladder_key(group: Group) -> tuple[Any, ...]:
-    """What two groups of one ladder have in common: every shared field but the target."""
+    """Equal for two groups of one ladder: every field of their spec but the target sparsity."""
     return tuple(value for name, value in group.spec.items() if name != "target_sparsity_pct")
 
 
@@ -118,10 +119,10 @@ def pair_up(
     other_column: str | None = None,
     ticket: str = "ticket",
 ) -> Pairs:
-    """Pairs by seed of `column`, against `other_column` of the rows `others` (None: the same).
+    """Pairs by seed: `column` of the tickets with `other_column` of the others (None: the same column).
 
-    A pair is broken where a trial of either side is not done or has no such value, or the two saw different data.
-    Trials of one seed (several order seeds) share their initialisation, so they are one replicate: their mean.
+    A seed forms no pair if a trial of either side is not done or has no value, or if the two saw different data. Trials
+    of one seed with several order seeds share their initialisation, so they are one replicate: their mean counts.
     ticket, other: names of the two sides, for the reasons.
     """
     ours, theirs = _by_seed(tickets), _by_seed(others)
@@ -156,7 +157,7 @@ def _by_seed(rows: Iterable[Row]) -> Mapping[int, Sequence[Row]]:
 
 
 def _break(ours: Sequence[Row], theirs: Sequence[Row], columns: tuple[str, str], sides: tuple[str, str]) -> str | None:
-    """Why the trials of one seed form no pair, None where they do."""
+    """Why the trials of one seed form no pair; None if they form one."""
     for side, rows in zip(sides, (ours, theirs), strict=True):
         for row in rows:
             if row["status"] != "done":

@@ -1,4 +1,4 @@
-"""What an open verdict still needs: seeds that would decide it, and where a run with interim looks stands. Pure."""
+"""What an undecided verdict still needs: how many seeds would decide it, and which interim look is next. Pure."""
 
 from __future__ import annotations
 
@@ -12,55 +12,56 @@ from analysis.verdicts.families import Answer
 from analysis.verdicts.groups import TICKET
 from analysis.verdicts.questions import MIN_PAIRS, BoundTest
 
-MOST_SEEDS = 1000  # beyond this, a number of seeds is no plan
+MOST_SEEDS = 1000  # larger numbers of seeds are not worth naming
 
 
 def seeds_to_decide(answer: Answer) -> int | None:
-    """Seeds in all at which the claim would be decided at 80 % power; None beyond `MOST_SEEDS`, or below 2 pairs.
+    """Total number of seeds that would decide the claim at 80 % power; None above `MOST_SEEDS`, or below 2 pairs.
 
-    Decided the way that the means point to: the claim needs all its parts, so the largest number of them, and for the
-    rungs behind the end of a ladder also that of the rung where it ended; its reverse needs one refuted part. The level
-    is the part of alpha that the family leaves at the worst. It takes observed means and deviations for the true ones.
+    The observed means say which way it would be decided. The claim needs all its tests, so the largest of their
+    numbers; behind the end of a ladder it also needs the rung where the ladder ended. The reverse needs one refuted
+    test. The level is the fraction of alpha that the family guarantees. Observed means and standard deviations are
+    taken for the true ones.
     """
-    parts = answer.question.parts
-    if any(part.pairs.n < 2 for part in parts) or answer.question.missing:
+    tests = answer.question.tests
+    if any(test.pairs.n < 2 for test in tests) or answer.question.missing:
         return None
-    if all(_points(part) > 0 for part in parts):
-        behind = answer.stopped.parts if answer.stopped else ()
-        found = [_seeds(part, 1, answer.share, answer.p is not None) for part in parts]
-        found += [_seeds(part, 1, answer.share, True) if part.pairs.n > 1 else None for part in behind]
+    if all(_points(test) > 0 for test in tests):
+        behind = answer.stopped.tests if answer.stopped else ()
+        found = [_seeds(test, 1, answer.share, answer.p is not None) for test in tests]
+        found += [_seeds(test, 1, answer.share, True) if test.pairs.n > 1 else None for test in behind]
         return None if None in found else max(n for n in found if n is not None)
-    against = answer.share_against / len(parts)
-    known = [_seeds(part, -1, against, answer.p_against is not None) for part in parts if _points(part) < 0]
+    against = answer.share_against / len(tests)
+    known = [_seeds(test, -1, against, answer.p_against is not None) for test in tests if _points(test) < 0]
     return min((n for n in known if n is not None), default=None)
 
 
-def _points(part: BoundTest) -> float:
-    """Above 0 where the pairs speak for the claim, below where they speak against it."""
-    if part.pairs.n_censored:
-        return part.share(part.sign) - part.share(-part.sign)
-    return part.sign * (float(part.differences.mean()) - part.bound)
+def _points(test: BoundTest) -> float:
+    """Positive if the pairs speak for the claim, negative if they speak against it."""
+    if test.pairs.n_censored:
+        return test.share(test.sign) - test.share(-test.sign)
+    return test.sign * (float(test.differences.mean()) - test.bound)
 
 
-def _seeds(part: BoundTest, direction: int, alpha: float, tested: bool) -> int | None:
-    """At least one more than have not been enough."""
-    least = max(MIN_PAIRS, part.pairs.n + tested)
+def _seeds(test: BoundTest, direction: int, alpha: float, tested: bool) -> int | None:
+    """Seeds that one test needs. tested: its present pairs were not enough, so it needs at least one more."""
+    least = max(MIN_PAIRS, test.pairs.n + tested)
     if least > MOST_SEEDS:
         return None
-    if part.pairs.n_censored:
-        return seeds_needed_by_sign(part.share(direction * part.sign), alpha, at_most=MOST_SEEDS, at_least=least)
-    delta = direction * part.sign * (float(part.differences.mean()) - part.bound)
-    return seeds_needed(delta, standard_deviation(part.differences), alpha, at_most=MOST_SEEDS, at_least=least)
+    if test.pairs.n_censored:
+        return seeds_needed_by_sign(test.share(direction * test.sign), alpha, at_most=MOST_SEEDS, at_least=least)
+    delta = direction * test.sign * (float(test.differences.mean()) - test.bound)
+    return seeds_needed(delta, standard_deviation(test.differences), alpha, at_most=MOST_SEEDS, at_least=least)
 
 
 # -- interim looks
 
 
 def looks_taken(trials: Iterable[Row], looks: Sequence[int]) -> tuple[int, ...]:
-    """The looks whose seeds have all been tried: planned, and no ticket or dense trial of them missing.
+    """The looks whose seeds have all been tried: planned, with no ticket or dense trial missing.
 
-    A look of n seeds is that of seeds 0 to n - 1; trials: rows of trials.parquet. The question of the looks is that of
-    tickets and dense networks: controls and baselines, which a later command may leave out, do not hold it up.
+    The look of n seeds uses seeds 0 to n - 1. trials: rows of trials.parquet. Only tickets and dense networks count.
+    Controls and baselines do not hold up a look, as a later command may leave them out.
     """
     status: dict[int, set[str]] = defaultdict(set)
     for row in trials:
@@ -71,10 +72,10 @@ def looks_taken(trials: Iterable[Row], looks: Sequence[int]) -> tuple[int, ...]:
 
 
 def settled(verdicts: Iterable[Row]) -> dict[str, bool]:
-    """Of each ladder of tickets whether its primary matching question is decided, from rows of verdicts.parquet.
+    """Whether the primary "matches" question of each ladder of tickets is decided. verdicts: rows of verdicts.parquet.
 
-    It is once every rung down to the first that falls short is shown to match: behind that one no rung can be.
-    Baselines are not waited for.
+    It is decided when all rungs match, or all rungs before the first one that falls short: no rung behind that one can
+    be shown to match. Baselines do not count.
     """
     ladders: dict[str, list[str]] = defaultdict(list)
     for row in verdicts:
@@ -84,7 +85,7 @@ def settled(verdicts: Iterable[Row]) -> dict[str, bool]:
 
 
 def next_look(verdicts: Sequence[Row], looks: Sequence[int]) -> int | None:
-    """Seeds of the look to take now; None where all ladders are settled or all looks are taken."""
+    """Number of seeds of the next look; None if all ladders are settled or all looks are taken."""
     taken = max((row["look"] for row in verdicts if row["look"] is not None), default=0)
     if taken and all(settled(verdicts).values()):
         return None

@@ -1,6 +1,6 @@
-"""What speaks for and against a claim: tests of pairs against bounds, joined to questions, judged at the looks taken.
+"""From pairs to p values: single tests against a bound, questions made of them, and the p values at interim looks.
 
-Every test is one-sided, and each bound is tested from both sides: one p for the claim, one against it.
+Every test is one-sided, and each bound is tested from both sides: one p for the claim, and one for its reverse.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from analysis.tables.run_plan import Rule
 from analysis.verdicts.baselines import DENSE_KINDS, Baseline, Candidate
 from analysis.verdicts.groups import Pairs, pair_up
 
-MIN_PAIRS = 5  # at 4 the exact sign-flip test could not get below 1/16
+MIN_PAIRS = 5  # with 4 the smallest p of the exact sign-flip test is 1/16
 PP, ITERATIONS = "percentage points", "iterations"
-SCALE = {PP: 100.0, ITERATIONS: 1.0}  # of the unit in the values of a column
-_PARTS = {"test": "n_test", "valid": "n_valid"}
+SCALE = {PP: 100.0, ITERATIONS: 1.0}  # from the values of a column to the unit
+_SPLIT_SIZES = {"test": "n_test", "valid": "n_valid"}
 AT_EARLY_STOP, ITERATION = "early_stop_test_accuracy", "early_stop_iteration"
 
 
 @dataclass(frozen=True, kw_only=True)
 class BoundTest:
-    """A difference, ticket minus `baseline`, held against a bound.
+    """One test: the mean difference, ticket minus `baseline`, is above (or below) a bound.
 
-    endpoint: the column that is compared. unit: PP or ITERATIONS, that of `bound` and `resolution`. sign: 1 where the
-    claim is that the mean difference is above the bound, -1 below. shown, refuted: the claim and its reverse in words.
-    resolution: the least difference that one trial can show. lacks: why there can be no pairs, if there can be none.
+    endpoint: the column that is compared. unit: PP or ITERATIONS, of `bound` and `resolution`. sign: 1 if the claim is
+    that the mean difference is above the bound, -1 if below. shown, refuted: the claim and its reverse in words.
+    resolution: the smallest difference that one trial can show. lacks: why there can be no pairs; None if there can.
     """
 
     baseline: Baseline
@@ -47,19 +47,19 @@ class BoundTest:
 
     @property
     def differences(self) -> Values:
-        """In the order of the pairs' seeds, in `unit`."""
+        """Differences in the order of the seeds, in `unit`."""
         return SCALE[self.unit] * self.pairs.differences
 
     def for_it(self, pairs: Pairs) -> PValue:
-        """One-sided p of the claim on these pairs; at least 2."""
+        """One-sided p of the claim on these pairs, which must be at least 2."""
         return self._p(pairs, self.sign)
 
     def against_it(self, pairs: Pairs) -> PValue:
-        """One-sided p of the reverse."""
+        """One-sided p of the reverse of the claim."""
         return self._p(pairs, -self.sign)
 
     def share(self, sign: int) -> float:
-        """Part of the pairs that are on this side of the bound for certain, whatever a censored value is."""
+        """Fraction of the pairs that are certainly on this side of the bound, whatever the censored values are."""
         return self._n_beyond(self.pairs, sign) / self.pairs.n
 
     def _p(self, pairs: Pairs, sign: int) -> PValue:
@@ -68,9 +68,11 @@ class BoundTest:
         return stats.superiority(sign * SCALE[self.unit] * pairs.differences, sign * self.bound)
 
     def _n_beyond(self, pairs: Pairs, sign: int) -> int:
-        """A censored ticket may be later than it says, which makes the difference larger; a censored baseline smaller.
+        """Pairs that are certainly beyond the bound: above it for sign 1, below it for sign -1.
 
-        So a difference is surely below the bound unless its ticket is censored, surely above unless its baseline is.
+        The true value behind a censored ticket may be larger, and so the difference; behind a censored baseline the
+        difference may be smaller. So a pair counts as below only if its ticket is not censored, and as above only if
+        its baseline is not.
         """
         open_ended = pairs.tickets_censored if sign < 0 else pairs.others_censored
         beyond = sign * (SCALE[self.unit] * pairs.differences - self.bound) > stats.RELATIVE_TIE
@@ -79,15 +81,15 @@ class BoundTest:
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """A claim on a candidate, of one part or a conjunction of several.
+    """A claim about a candidate: one test, or a conjunction of several.
 
-    kind, baseline, baseline_group: of what it is compared with, as the table says it. lacks: why the run cannot answer
-    it whatever its parts say.
+    kind, baseline, baseline_group: what the candidate is compared with, as in the columns of the table.
+    lacks: why the run cannot answer the question, whatever its tests say; None if it can.
     """
 
     claim: str
     candidate: Candidate
-    parts: tuple[BoundTest, ...]
+    tests: tuple[BoundTest, ...]
     kind: str
     baseline: str
     baseline_group: str | None = None
@@ -99,17 +101,17 @@ class Question:
 
     @property
     def missing(self) -> str | None:
-        """What the run lacks for the claim; it is not tested then."""
-        reasons = [self.lacks, *(part.lacks for part in self.parts)]
+        """What the run lacks for the claim, which is not tested then; None if nothing."""
+        reasons = [self.lacks, *(test.lacks for test in self.tests)]
         return "; ".join(dict.fromkeys(reason for reason in reasons if reason)) or None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """The candidates of a run, the rule that judges them, and the looks (numbers of seeds) taken so far.
+    """The candidates of a run, the rule of its verdict, and the interim looks (numbers of seeds) taken so far.
 
-    Without a plan of looks the p of a part is that of all its pairs. With one it is the sequential p: of the pairs at
-    each look taken, held against what the plan spends there.
+    Without interim looks the p of a test is that of all its pairs. With them it is the sequential p, made from the
+    pairs at each look taken and from the alpha that the plan spends there.
     """
 
     candidates: Sequence[Candidate]
@@ -117,59 +119,59 @@ class Evidence:
     taken: tuple[int, ...] = field(default=())
 
     def p_for(self, question: Question) -> float | None:
-        """Of a conjunction the largest p of its parts (intersection-union); None where a part cannot be tested."""
-        found = [self._tested(part, part.for_it) for part in question.parts]
+        """The p of the claim; of a conjunction the largest p (intersection-union). None if a test has too few pairs."""
+        found = [self._tested(test, test.for_it) for test in question.tests]
         known = [p for p in found if p is not None]
         return max(known) if len(known) == len(found) and question.missing is None else None
 
     def p_against(self, question: Question) -> float | None:
-        """One refuted part refutes a conjunction: the least p of its parts times their number (Bonferroni)."""
-        found = [self._tested(part, part.against_it) for part in question.parts]
+        """The p of the reverse. One refuted test refutes a conjunction: the least p times their number (Bonferroni)."""
+        found = [self._tested(test, test.against_it) for test in question.tests]
         known = [p for p in found if p is not None]
         return min(1.0, len(found) * min(known)) if known and question.missing is None else None
 
-    def part_p(self, part: BoundTest) -> float | None:
-        """The p of one part of a claim, as it enters `p_for`."""
-        return self._tested(part, part.for_it)
+    def p_of_test(self, test: BoundTest) -> float | None:
+        """The p of a single test, as it enters `p_for`."""
+        return self._tested(test, test.for_it)
 
-    def _tested(self, part: BoundTest, test: Callable[[Pairs], PValue]) -> float | None:
-        if part.pairs.n < MIN_PAIRS or (self.rule.looks and not self.taken):
+    def _tested(self, test: BoundTest, p_of: Callable[[Pairs], PValue]) -> float | None:
+        if test.pairs.n < MIN_PAIRS or (self.rule.looks and not self.taken):
             return None
         if not self.rule.looks:
-            return test(part.pairs).p
+            return p_of(test.pairs).p
         from analysis.stats.sequential import (
             sequential_p,
         )  # its integrals take a second to import: for a run with looks alone
 
-        at_looks = [part.pairs.before(n) for n in self.taken]
+        at_looks = [test.pairs.before(n) for n in self.taken]
         return sequential_p(
-            self.rule.looks, [test(pairs).p if pairs.n >= MIN_PAIRS else 1.0 for pairs in at_looks]
+            self.rule.looks, [p_of(pairs).p if pairs.n >= MIN_PAIRS else 1.0 for pairs in at_looks]
         )  # fmt: skip
 
 
 def resolution(candidate: Candidate, endpoint: str) -> float | None:
-    """One picture of the part of the data that an accuracy is measured on, in percentage points: 100 / n."""
-    column = next((size for part, size in _PARTS.items() if part in endpoint), None)
+    """What one image of the split changes in an accuracy measured on it, in percentage points: 100 / n."""
+    column = next((size for split, size in _SPLIT_SIZES.items() if split in endpoint), None)
     sizes = {row[column] for row in candidate.group.done if column} - {None}
     return 100 / min(sizes) if sizes else None
 
 
 @dataclass(frozen=True)
 class BoundTests:
-    """Tests of a candidate against a baseline under the rule of a run."""
+    """Makes the single tests of claims: which column, which pairs, which bound. rule: of the verdict of the run."""
 
     rule: Rule
 
     def matches(self, candidate: Candidate, baseline: Baseline) -> BoundTest:
-        """Non-inferior by the margin, on the endpoint."""
+        """The ticket is at most the margin below the baseline, on the endpoint (non-inferior)."""
         return self._non_inferior(candidate, baseline, self.rule.endpoint)
 
     def matches_at_early_stop(self, candidate: Candidate) -> BoundTest:
-        """Non-inferior to the primary dense network by the margin, on test accuracy at early stop."""
+        """The ticket is at most the margin below the primary dense network, on test accuracy at early stop."""
         return self._non_inferior(candidate, candidate.dense, AT_EARLY_STOP)
 
     def falls_short(self, candidate: Candidate, baseline: Baseline) -> BoundTest:
-        """Below by more than the margin: the reverse of `matches`."""
+        """The ticket is more than the margin below the baseline: the reverse of `matches`."""
         margin, name = self.rule.margin_pp, _called(baseline)
         return self._accuracy(
             candidate, baseline, self.rule.endpoint, bound=-margin, sign=-1,
@@ -177,15 +179,15 @@ class BoundTests:
         )  # fmt: skip
 
     def beats(self, candidate: Candidate, baseline: Baseline, by: float = 0.0) -> BoundTest:
-        """Above by more than `by` percentage points, on the endpoint."""
+        """The ticket is more than `by` percentage points above the baseline, on the endpoint."""
         return self._superior(candidate, baseline, self.rule.endpoint, by)
 
     def beats_at_early_stop(self, candidate: Candidate, baseline: Baseline) -> BoundTest:
-        """Above, on test accuracy at early stop."""
+        """The ticket is above the baseline, on test accuracy at early stop."""
         return self._superior(candidate, baseline, AT_EARLY_STOP, 0.0)
 
     def beats_constant(self, candidate: Candidate, column: str, name: str) -> BoundTest:
-        """Above a constant of the trial's own data, on the endpoint."""
+        """The ticket is above a constant of its own data, a column of its row, on the endpoint."""
         itself = Baseline(name=name, kind=name, group=candidate.group.name, rows=candidate.group.members)
         return BoundTest(
             baseline=itself, endpoint=self.rule.endpoint, shown=f"better than {name}", refuted=f"worse than {name}",
@@ -194,11 +196,11 @@ class BoundTests:
         )  # fmt: skip
 
     def faster(self, candidate: Candidate) -> BoundTest:
-        """The least validation loss after fewer iterations since the last prune."""
+        """The ticket reaches its least validation loss in fewer iterations since its last prune."""
         return self._iterations(candidate, 0.0, "earlier than {}", "later than {}")
 
     def not_later(self, candidate: Candidate) -> BoundTest:
-        """Later by less than one validation interval: what a single early stop cannot tell apart."""
+        """The ticket stops less than one validation interval later, a difference that one early stop cannot show."""
         interval = validation_interval(candidate)
         words = f"{interval:,} iterations" if interval else "a validation interval"
         return self._iterations(
@@ -248,7 +250,7 @@ class BoundTests:
 
 
 def validation_interval(candidate: Candidate) -> int | None:
-    """Iterations between two validations of a ticket: `validate_every`, or those of an epoch; None while unknown."""
+    """Iterations between two validations of a ticket: `validate_every`, or an epoch; None while unknown."""
     spec = candidate.group.spec
     if spec.get("validate_every") is not None:
         return int(spec["validate_every"])
@@ -257,7 +259,7 @@ def validation_interval(candidate: Candidate) -> int | None:
 
 
 def _called(baseline: Baseline) -> str:
-    return baseline.said or control_label(baseline.name)
+    return baseline.words or control_label(baseline.name)
 
 
 def _where(endpoint: str) -> str:
@@ -265,7 +267,7 @@ def _where(endpoint: str) -> str:
 
 
 def _lacks(candidate: Candidate, baseline: Baseline, endpoint: str) -> str | None:
-    """Why there can be no pairs: no such trials, or no such figures of those that are done."""
+    """Why there can be no pairs: there are no such trials, or the finished ones lack the column. None if there can."""
     if not baseline.rows:
         if baseline.kind == "dense":
             return f"the run has no dense baseline of {candidate.group.spec['epochs']} epochs"

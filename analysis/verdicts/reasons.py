@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from analysis.text import number_of
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reason:
-    """What `why` needs to know of one answer.
+    """What `why` needs to know about an answer.
 
-    p: the decisive one, for the claim or, where that is refuted, against it; correction: how it was adjusted, "" if it
-    was not. said: the parts that the sentence names. reached: p is small enough but for the adjustment. needed: seeds
-    that would decide, None where that is no number. first_look: of a plan of looks of which none is complete.
+    p: the adjusted p of the claim, or of its reverse if that is shown. correction: how it was adjusted; "" if it was
+    not. tests: those that the sentence names, in words. reached: p is small enough before the adjustment.
+    needed: number of seeds that would decide; None if there is none. first_look: seeds of the first look, if no look is
+    complete.
     """
 
     verdict: str
-    said: tuple[str, ...]
+    tests: tuple[str, ...]
     conjunction: bool
     n_pairs: int
     min_pairs: int
@@ -32,16 +35,16 @@ class Reason:
 
 
 def why(reason: Reason) -> str:
-    """One clause, no full stop: what decided, or what is missing."""
+    """Why the answer is what it is: one clause, without a full stop."""
     if reason.verdict == "undecided":
         return _undecided(reason)
-    return f"{', '.join(reason.said)} ({_p(reason)}){_test_note(reason)}"
+    return f"{', '.join(reason.tests)} ({_p(reason)}){_test_note(reason)}"
 
 
 def ladder_reason(last: float | None, beyond: tuple[float, str] | None) -> str:
-    """Why a ladder ends where it does. last: the sparsest rung that matches; beyond: the next one and its verdict.
+    """Why a ladder ends where it does. last: the sparsest rung that matches; beyond: the next rung and its verdict.
 
-    Rungs are targets in per cent; None where no rung matches, or none is left.
+    Rungs are target sparsities in percent. last is None if no rung matches, beyond if there is no next rung.
     """
     words = {"no": "falls short", "undecided": "is undecided"}
     first = "no rung is shown to match" if last is None else f"matches down to {last:g} %"
@@ -56,7 +59,8 @@ def _undecided(reason: Reason) -> str:
     if reason.first_look is not None:
         return f"the first look is at {reason.first_look} seeds, and its trials are not complete"
     if reason.n_pairs < reason.min_pairs:
-        lack = f"{_count(reason.n_unpaired, 'planned seed')} lack{'s' * (reason.n_unpaired == 1)} a finished pair"
+        n = reason.n_unpaired
+        lack = f"{n} {number_of(n, 'planned seed lacks', 'planned seeds lack')} a finished pair"
         broken = f"; {lack}" if reason.n_unpaired else ""
         return f"needs at least {reason.min_pairs} seeds, has {reason.n_pairs}{broken}"
     if reason.stopped_at is not None:
@@ -65,9 +69,9 @@ def _undecided(reason: Reason) -> str:
 
 
 def _open(reason: Reason) -> str:
-    """What a conjunction still has to show; or that the adjustment alone stands between the claim and its answer."""
+    """The tests that are not shown yet; or that only the adjustment prevents an answer."""
     if reason.conjunction:
-        return f"not shown: {', '.join(reason.said)}; "
+        return f"not shown: {', '.join(reason.tests)}; "
     return f"not after {reason.correction}; " if reason.reached and reason.correction else ""
 
 
@@ -93,7 +97,3 @@ def _p(reason: Reason) -> str:
     assert reason.p is not None
     text = "p < 0.001" if reason.p < 0.001 else f"p = {reason.p:.3f}"
     return f"{text}, {reason.correction}" if reason.correction else text
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}{'s' * (n != 1)}"

@@ -1,4 +1,4 @@
-"""Answers -> rows of verdicts.parquet: the numbers of the deciding part, the decision, and the reason in words."""
+"""From answers to rows of verdicts.parquet: the numbers of the deciding test, the verdict, and the reason in words."""
 
 from __future__ import annotations
 
@@ -19,38 +19,38 @@ _NAMED = ("dataset", "model", "schedule", "rewind_epoch", "epochs", "target_spar
 
 
 def row_of(answer: Answer, evidence: Evidence) -> dict[str, Any]:
-    """One row. The numbers of a conjunction are those of its deciding part, which `why` names."""
+    """The row of an answer. The numbers of a conjunction are those of its deciding test, which the column why names."""
     question, rule = answer.question, evidence.rule
-    part = _deciding(answer)
+    test = _deciding(answer)
     needed = seeds_to_decide(answer) if answer.verdict == UNDECIDED else None
     return {
         **_identity(question.candidate.group),
         "claim": question.claim, "kind": question.kind, "baseline": question.baseline,
-        "baseline_group": question.baseline_group, "primary": question.primary, "endpoint": part.endpoint,
-        **_numbers(part),
+        "baseline_group": question.baseline_group, "primary": question.primary, "endpoint": test.endpoint,
+        **_numbers(test),
         "margin_pp": rule.margin_pp, "alpha": rule.alpha, "correction": _correction(answer, evidence),
         "look": _look(evidence),
         "p": _nominal(question, max, lambda p: p.for_it), "p_decisive": answer.decisive,
         "p_against": _nominal(question, _bonferroni, lambda p: p.against_it),
         "p_against_decisive": answer.decisive_against,
-        "verdict": answer.verdict, "seeds_needed": needed, "why": why(_reason(answer, evidence, part, needed)),
+        "verdict": answer.verdict, "seeds_needed": needed, "why": why(_reason(answer, evidence, test, needed)),
     }  # fmt: skip
 
 
 def ladder_row(rungs: Sequence[Answer], evidence: Evidence) -> dict[str, Any]:
-    """The row of a whole ladder, from its matching answers, the least sparse first.
+    """The row of a whole ladder. rungs: its answers to "matches", the least sparse first.
 
-    Its group is that of the sparsest rung that is shown to match, of the first rung where none is; its effect that
-    rung's target, null where none is.
+    Its group is the sparsest one that is shown to match, or the first one if none is. Its effect is the target sparsity
+    of that rung; null if none matches.
     """
     end = next((i for i, answer in enumerate(rungs) if answer.verdict != YES), len(rungs))
     last, beyond = rungs[max(end - 1, 0)], rungs[end] if end < len(rungs) else None
-    question, pairs = last.question, last.question.parts[0].pairs
+    question, pairs = last.question, last.question.tests[0].pairs
     verdict = YES if end else last.verdict
     return {
         **_identity(question.candidate.group),
         "claim": LADDER_CLAIM, "kind": question.kind, "baseline": question.baseline,
-        "baseline_group": question.baseline_group, "primary": True, "endpoint": question.parts[0].endpoint,
+        "baseline_group": question.baseline_group, "primary": True, "endpoint": question.tests[0].endpoint,
         "n_pairs": pairs.n, "n_unpaired": len(pairs.broken), "unpaired": pairs.why_broken,
         "effect": question.candidate.group.target if end else None, "unit": "per cent",
         "margin_pp": evidence.rule.margin_pp, "alpha": evidence.rule.alpha, "look": _look(evidence),
@@ -69,19 +69,20 @@ def _look(evidence: Evidence) -> int | None:
 
 
 def _deciding(answer: Answer) -> BoundTest:
-    """Of a refuted claim the part with the least p against it; else the one with too few pairs, or the largest p.
+    """The test whose numbers the row shows.
 
-    Of what is not tested one without pairs.
+    If the claim is refuted, the one with the least p of the reverse. Else one with too few pairs, or if all have enough
+    the one with the largest p. If the claim is not tested, one without pairs.
     """
-    parts = answer.question.parts
+    tests = answer.question.tests
     if answer.question.missing:
-        return replace(parts[0], pairs=Pairs())
-    tested = [part for part in parts if part.pairs.n >= MIN_PAIRS]
+        return replace(tests[0], pairs=Pairs())
+    tested = [test for test in tests if test.pairs.n >= MIN_PAIRS]
     if answer.verdict == NO:
-        return min(tested, key=lambda part: part.against_it(part.pairs).p)
-    if len(tested) < len(parts):
-        return min(parts, key=lambda part: part.pairs.n)
-    return max(tested, key=lambda part: part.for_it(part.pairs).p)
+        return min(tested, key=lambda test: test.against_it(test.pairs).p)
+    if len(tested) < len(tests):
+        return min(tests, key=lambda test: test.pairs.n)
+    return max(tested, key=lambda test: test.for_it(test.pairs).p)
 
 
 def _bonferroni(p_values: Sequence[float]) -> float:
@@ -89,20 +90,20 @@ def _bonferroni(p_values: Sequence[float]) -> float:
 
 
 def _nominal(
-    question: Question, join: Callable[[Sequence[float]], float], test: Callable[[BoundTest], Callable[[Pairs], PValue]]
+    question: Question, join: Callable[[Sequence[float]], float], p_of: Callable[[BoundTest], Callable[[Pairs], PValue]]
 ) -> float | None:
-    """p of all pairs, before looks and family; None where a part has fewer than 2."""
-    if question.missing or any(part.pairs.n < 2 for part in question.parts):
+    """p of all pairs, before looks and correction; None if a test has fewer than 2 pairs."""
+    if question.missing or any(test.pairs.n < 2 for test in question.tests):
         return None
-    return join([test(part)(part.pairs).p for part in question.parts])
+    return join([p_of(test)(test.pairs).p for test in question.tests])
 
 
 def _correction(answer: Answer, evidence: Evidence) -> str:
-    """How the decisive p values were found, those for the claim and those against it, in words."""
+    """How the adjusted p values of the claim and of its reverse were found, in words."""
     question = answer.question
     steps = [
         *(["alpha spending (O'Brien and Fleming)"] if evidence.rule.looks else []),
-        *(["largest p of its parts"] if len(question.parts) > 1 else []),
+        *(["largest p of its parts"] if len(question.tests) > 1 else []),
         *(["fixed sequence"] if question.claim == "matches" else []),
         *([answer.correction] if answer.correction else []),
     ]
@@ -110,29 +111,29 @@ def _correction(answer: Answer, evidence: Evidence) -> str:
     return ("; ".join(steps) or "none") + against
 
 
-def _reason(answer: Answer, evidence: Evidence, part: BoundTest, needed: int | None) -> Reason:
+def _reason(answer: Answer, evidence: Evidence, test: BoundTest, needed: int | None) -> Reason:
     question, alpha = answer.question, evidence.rule.alpha
     first_look = evidence.rule.looks[0] if evidence.rule.looks and not evidence.taken else None
     stopped = answer.stopped.candidate.group.target if answer.stopped else None
     return Reason(
-        verdict=answer.verdict, missing=question.missing, n_pairs=part.pairs.n, min_pairs=MIN_PAIRS,
-        n_unpaired=len(part.pairs.broken), n_censored=part.pairs.n_censored, stopped_at=stopped, first_look=first_look,
+        verdict=answer.verdict, missing=question.missing, n_pairs=test.pairs.n, min_pairs=MIN_PAIRS,
+        n_unpaired=len(test.pairs.broken), n_censored=test.pairs.n_censored, stopped_at=stopped, first_look=first_look,
         p=answer.decisive_against if answer.verdict == NO else answer.decisive,
         correction=answer.correction_against if answer.verdict == NO else answer.correction,
-        said=_said(answer, evidence, part), conjunction=len(question.parts) > 1, needed=needed,
-        test=_test(part), reached=answer.p is not None and answer.p <= alpha,
+        tests=_named_tests(answer, evidence, test), conjunction=len(question.tests) > 1, needed=needed,
+        test=_test_name(test), reached=answer.p is not None and answer.p <= alpha,
     )  # fmt: skip
 
 
-def _said(answer: Answer, evidence: Evidence, deciding: BoundTest) -> tuple[str, ...]:
-    """The parts that `why` names: all that are shown, the one that is refuted, or those that are not shown."""
-    parts = answer.question.parts
+def _named_tests(answer: Answer, evidence: Evidence, deciding: BoundTest) -> tuple[str, ...]:
+    """The tests that the reason names: all if the claim is shown, the refuted one, or those that are not shown yet."""
+    tests = answer.question.tests
     if answer.verdict == YES:
-        return tuple(part.shown for part in parts)
+        return tuple(test.shown for test in tests)
     if answer.verdict == NO:
         return (deciding.refuted,)
-    open_parts = [part for part in parts if (p := evidence.part_p(part)) is None or p > answer.share]
-    return tuple(part.shown for part in open_parts)
+    open_tests = [test for test in tests if (p := evidence.p_of_test(test)) is None or p > answer.share]
+    return tuple(test.shown for test in open_tests)
 
 
 def _identity(group: Group) -> dict[str, Any]:
@@ -142,25 +143,25 @@ def _identity(group: Group) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _numbers(part: BoundTest) -> dict[str, Any]:
-    """Descriptive numbers of the pairs; null where there are too few of them, or where some are censored."""
-    pairs, d = part.pairs, part.differences
+def _numbers(test: BoundTest) -> dict[str, Any]:
+    """Descriptive numbers of the pairs; null if there are too few pairs or some are censored."""
+    pairs, d = test.pairs, test.differences
     known = pairs.n > 0 and not pairs.n_censored
     interval = stats.t_interval(d) if known else None
     return {
         "n_pairs": pairs.n, "n_unpaired": len(pairs.broken), "unpaired": pairs.why_broken,
         "n_censored": pairs.n_censored,
         "mean_ticket": _mean(pairs.tickets) if known else None, "mean_baseline": _mean(pairs.others) if known else None,
-        "effect": float(d.mean()) if known else None, "unit": part.unit,
+        "effect": float(d.mean()) if known else None, "unit": test.unit,
         "ci_low": interval.low if interval else None, "ci_high": interval.high if interval else None,
         "sd": stats.standard_deviation(d) if interval else None, "hedges_g": stats.hedges_g(d) if known else None,
-        "bound": part.bound, "resolution": part.resolution, "test": _test(part),
-        "p_sign_flip": stats.sign_flip_p(part.sign * d, part.sign * part.bound) if interval else None,
+        "bound": test.bound, "resolution": test.resolution, "test": _test_name(test),
+        "p_sign_flip": stats.sign_flip_p(test.sign * d, test.sign * test.bound) if interval else None,
     }  # fmt: skip
 
 
-def _test(part: BoundTest) -> str | None:
-    return part.for_it(part.pairs).test if part.pairs.n >= 2 else None
+def _test_name(test: BoundTest) -> str | None:
+    return test.for_it(test.pairs).test if test.pairs.n >= 2 else None
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

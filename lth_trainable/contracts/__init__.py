@@ -1,8 +1,8 @@
-"""What every criterion, schedule, granularity, network and data set must do, as functions that say what it does not.
+"""Contracts: checks that every criterion, schedule, granularity, network and data set must pass.
 
-Each contract is `f(plug_in) -> None` and raises `ContractError` with a sentence. `CONTRACTS` lists them by kind; an
-entry of `CRITERIA`, `SCHEDULES`, `GRANULARITIES`, `MODELS` or `DATASETS` is held to them by being there, and
-`python -m lth_trainable.check` holds a user's own to the same.
+Each check is `f(plug_in) -> None` and raises `ContractError` with a sentence about what is wrong. `CONTRACTS` lists
+them by kind. The tests run them for every entry of `CRITERIA`, `SCHEDULES`, `GRANULARITIES`, `MODELS` and `DATASETS`;
+`python -m lth_trainable.check` runs them for a custom plug-in.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CONTRACTS: dict[str, tuple[Contract, ...]] = {
 
 
 def what_breaks(contract: Contract, plug_in: Any) -> str | None:
-    """How `plug_in` breaks the contract (any exception of its own does), in a sentence; None where it keeps it."""
+    """A sentence on how `plug_in` breaks the contract, or None if it keeps it. Any exception breaks it."""
     try:
         contract.check(plug_in)
     except ContractError as error:
@@ -42,7 +42,7 @@ def what_breaks(contract: Contract, plug_in: Any) -> str | None:
 
 
 def entries(kind: str) -> dict[str, Any]:
-    """All plug-ins of the house of one kind, by name: what the contract suite runs over, no files being read."""
+    """All built-in plug-ins of one kind by name, for the contract tests; without data sets that read files."""
     within_fit = {name: rule.function for name, rule in SCHEDULES.items() if rule.function is not None}
     registries: dict[str, Mapping[str, Any]] = {
         "criterion": CRITERIA, "schedule": within_fit, "granularity": {name: name for name in GRANULARITIES},

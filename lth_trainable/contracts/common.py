@@ -1,4 +1,4 @@
-"""What the contracts of several kinds share."""
+"""Shared parts of the contracts."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ LADDER = (Fraction(1, 5), Fraction(1, 2), Fraction(9, 10))
 
 
 class ContractError(AssertionError):
-    """A plug-in breaks a contract; the message is a sentence for the person who wrote it."""
+    """Raised if a plug-in breaks a contract; the message is a sentence for its author."""
 
 
 @dataclass(frozen=True)
 class Contract:
-    """One promise: its name, and the check, whose docstring says what is promised."""
+    """One requirement: its name, and the check, whose docstring says what is required."""
 
     name: str
     check: Callable[[Any], None]
@@ -42,20 +42,20 @@ def serialisable(plug_in: Any) -> None:
     """The function pickles by reference, so that workers find it, and its name can stand in JSON."""
     name = getattr(plug_in, "__qualname__", None)
     if name is None:
-        raise ContractError("it has no name of its own: make it a function at the top of a module")
+        raise ContractError("it has no name; make it a function at the top of a module")
     if "<" in name:
         raise ContractError(f"{name} is defined within a function or as a lambda; define it at the top of a module")
     try:
         loaded = pickle.loads(pickle.dumps(plug_in))
     except Exception as error:
-        raise ContractError(f"it cannot be pickled, so no worker could be sent it: {error}") from error
+        raise ContractError(f"it cannot be pickled, so it cannot be sent to a worker: {error}") from error
     if loaded is not plug_in:
         raise ContractError("unpickling it gives another object; define it once, at the top of a module")
     reference = f"{plug_in.__module__}:{name}"
     if json.loads(json.dumps(reference)) != reference:
         raise ContractError(f"its name {reference!r} does not come back from JSON")
     if getattr(importlib.import_module(plug_in.__module__), name, None) is not plug_in:
-        raise ContractError(f"the name {reference} does not lead back to it")
+        raise ContractError(f"importing {reference} does not return this object")
 
 
 def check_shrinking(levels: list[dict[str, Mask]]) -> None:
@@ -63,7 +63,7 @@ def check_shrinking(levels: list[dict[str, Mask]]) -> None:
         for name in before:
             back = int(np.count_nonzero(after[name] & ~before[name]))
             if back:
-                raise ContractError(f"{back} removed weights of {name} come back as sparsity rises")
+                raise ContractError(f"{back} removed weights of {name} return although sparsity rises")
 
 
 def equal_masks(first: list[dict[str, Mask]], second: list[dict[str, Mask]]) -> bool:

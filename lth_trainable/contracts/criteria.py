@@ -1,4 +1,4 @@
-"""What every criterion must do."""
+"""The contracts of a criterion."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ def scores_fit(criterion: Criterion) -> None:
         if scores.shape != weights.now.shape:
             found, wanted = list(scores.shape), list(weights.now.shape)
             raise ContractError(
-                f"its scores have the shape {found} for weights of the shape {wanted}; one a weight is due"
+                f"its scores have the shape {found} for weights of the shape {wanted}; expected one score a weight"
             )
         if scores.isnan().any():
-            raise ContractError("some of its scores are NaN, which cannot be ranked; is something divided by zero?")
+            raise ContractError("some of its scores are NaN, which cannot be ranked; does it divide by zero?")
         for tensor, copy in zip((weights.now, weights.initial, weights.previous), before, strict=True):
             if not torch.equal(tensor, copy):
                 raise ContractError("it changes the weights that it scores; work on copies (abs(), not abs_())")
 
 
 def exact_count(criterion: Criterion) -> None:
-    """Masks have floor(n s + 1/2) zeros: per layer in the local context, in all in the global one."""
+    """Masks have floor(n s + 1/2) zeros: in each layer (local context) or in total (global context)."""
     for context in CONTEXTS:
         masks = _Trial(criterion, context).climb()
         for sparsity, level in zip(LADDER, masks, strict=True):
@@ -59,12 +59,12 @@ def exact_count(criterion: Criterion) -> None:
                 if zeros != count_zeros(n, sparsity):
                     raise ContractError(
                         f"at a sparsity of {float(100 * sparsity):g} % ({context}) {zeros} of {n} weights are removed;"
-                        f" {count_zeros(n, sparsity)} are due"
+                        f" expected {count_zeros(n, sparsity)}"
                     )
 
 
 def monotone(criterion: Criterion) -> None:
-    """As sparsity rises, what was removed stays removed, and the removed weights stay zero."""
+    """As sparsity rises, removed weights stay removed, and they are zero."""
     for context in CONTEXTS:
         trial = _Trial(criterion, context)
         check_shrinking(trial.climb())
@@ -75,7 +75,7 @@ def monotone(criterion: Criterion) -> None:
 
 
 def deterministic(criterion: Criterion) -> None:
-    """The same weights and seed give the same masks, whatever was drawn from any random stream before."""
+    """The same weights and seed give the same masks, independent of all global random streams."""
     first = _Trial(criterion).climb()
     state = torch.get_rng_state(), np.random.get_state()  # noqa: NPY002 (plug-ins may draw from the global stream)
     try:
@@ -90,19 +90,21 @@ def deterministic(criterion: Criterion) -> None:
 
 
 def resumable(criterion: Criterion) -> None:
-    """A new process that goes on from saved masks and weights finds the same next mask."""
+    """A new process that continues from stored masks and weights finds the same next mask."""
     through = _Trial(criterion)
     expected = through.climb()
     before = _Trial(criterion)
     before.climb(LADDER[:-1])
     after = _Trial(criterion)
-    after.take_up(pickle.loads(pickle.dumps(before.state())))
+    after.restore(pickle.loads(pickle.dumps(before.state())))
     if not equal_masks(expected[-1:], after.climb(LADDER[-1:])[-1:]):
-        raise ContractError("going on from saved masks gives another mask than going on at once; it must keep no state")
+        raise ContractError(
+            "continuing from stored masks gives another mask than continuing directly; it must not keep state"
+        )
 
 
 class _Trial:
-    """A small network of every kind of layer, pruned level by level, its weights moved in between."""
+    """A small network with every kind of layer; it is pruned level by level, and its weights change in between."""
 
     def __init__(self, criterion: Criterion, context: str = "local") -> None:
         self.model = _small_network()
@@ -110,7 +112,7 @@ class _Trial:
         self.pruner = Pruner(layers, criterion, context=context, seed=3)
 
     def climb(self, ladder: tuple[Fraction, ...] = LADDER) -> list[dict[str, Mask]]:
-        """Masks of the levels of `ladder`, after those that there are."""
+        """Prune to each sparsity of `ladder` and return the masks of all levels so far."""
         for sparsity in ladder:
             self._train(len(self.pruner.levels))
             self.pruner.prune(sparsity, self.model, lambda: [noise(4, 3, 8, 8)])
@@ -118,19 +120,22 @@ class _Trial:
 
     def state(self) -> dict[str, Any]:
         pruner = self.pruner
-        kept = {"levels": pruner.levels, "asked": pruner.asked, "initial": pruner.initial, "previous": pruner.previous}
-        return {**kept, "model": self.model.state_dict()}
+        return {
+            "levels": pruner.levels, "requested_sparsity": pruner.requested_sparsity, "initial": pruner.initial,
+            "previous": pruner.previous, "model": self.model.state_dict(),
+        }  # fmt: skip
 
-    def take_up(self, state: Mapping[str, Any]) -> None:
+    def restore(self, state: Mapping[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         for masks in state["levels"]:
-            self.pruner.put(masks)
+            self.pruner.apply_mask(masks)
         pruner = self.pruner
-        pruner.asked, pruner.initial, pruner.previous = state["asked"], state["initial"], state["previous"]
+        pruner.requested_sparsity = state["requested_sparsity"]
+        pruner.initial, pruner.previous = state["initial"], state["previous"]
 
     @torch.no_grad()
     def _train(self, level: int) -> None:
-        """Stands for the training between two prunes."""
+        """Change the weights, as the training between two prunes would."""
         for index, layer in enumerate(self.pruner.layers):
             step = generator(0, "contract", level, index).standard_normal(layer.weight.shape, dtype=np.float32)
             layer.weight.add_(torch.from_numpy(step), alpha=0.1)
@@ -150,7 +155,7 @@ def _small_network() -> nn.Module:
 
 
 def _weights(now: Tensor, name: str) -> Weights:
-    """What a criterion is handed, everything different from everything else."""
+    """The argument of a criterion, with all tensors different from each other."""
     draws = [
         torch.from_numpy(generator(0, f"contract {purpose} {name}").random(tuple(now.shape), dtype=np.float32))
         for purpose in ("initial", "previous", "noise", "inputs")

@@ -1,4 +1,4 @@
-"""What every data set must do."""
+"""The contracts of a data set."""
 
 from __future__ import annotations
 
@@ -8,46 +8,46 @@ from typing import Any
 import numpy as np
 
 from lth_trainable.contracts.common import ContractError, as_contracts, serialisable
-from lth_trainable.data.datasets import Dataset, Loader, Part
+from lth_trainable.data.datasets import Dataset, Loader, Split
 
 
-def parts_fit(loader: Loader) -> None:
-    """Three parts of float32 pictures (n, channels, height, width) and int64 labels below the number of classes."""
+def splits_fit(loader: Loader) -> None:
+    """It has three splits of float32 images (n, channels, height, width) and int64 labels below the class count."""
     data = _load(loader)
     for name in ("train", "valid", "test"):
-        part = getattr(data, name)
-        if not isinstance(part, Part) or len(part) == 0:
-            raise ContractError(f"its {name} part is empty or not a Part")
-        if part.x.dtype != np.float32 or part.x.ndim != 4 or part.x.shape[1:] != data.shape:
-            found = f"{part.x.dtype} of shape {part.x.shape}"
+        split = getattr(data, name)
+        if not isinstance(split, Split) or len(split) == 0:
+            raise ContractError(f"its {name} split is empty or not a Split")
+        if split.x.dtype != np.float32 or split.x.ndim != 4 or split.x.shape[1:] != data.shape:
+            found = f"{split.x.dtype} of shape {split.x.shape}"
             raise ContractError(
-                f"the pictures of its {name} part are {found}; float32 (n, channels, height, width) is due"
+                f"the images of its {name} split are {found}; expected float32 (n, channels, height, width)"
             )
-        if part.y.dtype != np.int64 or part.y.shape != (len(part.x),):
+        if split.y.dtype != np.int64 or split.y.shape != (len(split.x),):
             raise ContractError(
-                f"the labels of its {name} part are {part.y.dtype} of shape {part.y.shape}; int64 (n,) is due"
+                f"the labels of its {name} split are {split.y.dtype} of shape {split.y.shape}; expected int64 (n,)"
             )
-        if part.y.min() < 0 or part.y.max() >= len(data.classes):
-            raise ContractError(f"its {name} part has labels outside 0 to {len(data.classes) - 1}")
-        if not np.isfinite(part.x).all():
-            raise ContractError(f"its {name} part has NaN or infinity among the pixels")
+        if split.y.min() < 0 or split.y.max() >= len(data.classes):
+            raise ContractError(f"its {name} split has labels outside 0 to {len(data.classes) - 1}")
+        if not np.isfinite(split.x).all():
+            raise ContractError(f"its {name} split has NaN or infinity among the pixels")
 
 
-def parts_are_disjoint(loader: Loader) -> None:
-    """Training, validation and test are cut from one set by the split seed alone."""
+def splits_are_disjoint(loader: Loader) -> None:
+    """Training, validation and test split are disjoint and depend on the split seed alone."""
     data, other = _load(loader), _load(loader, split_seed=1)
-    sizes = [[len(part) for part in (d.train, d.valid, d.test)] for d in (data, other)]
+    sizes = [[len(split) for split in (d.train, d.valid, d.test)] for d in (data, other)]
     if sizes[0] != sizes[1]:
-        raise ContractError(f"its parts have other sizes under another split seed: {sizes[0]} and {sizes[1]}")
+        raise ContractError(f"its splits have other sizes with another split seed: {sizes[0]} and {sizes[1]}")
     for (one, x), (two, y) in itertools.combinations([("train", data.train.x), *_held_out(data)], 2):
-        seen = {picture.tobytes() for picture in x}
-        shared = sum(picture.tobytes() in seen for picture in y)
-        if shared > len(y) / 10:  # a few pictures may be in the collection twice
-            raise ContractError(f"{shared} of the {len(y)} pictures of its {two} part are in its {one} part too")
+        seen = {image.tobytes() for image in x}
+        shared = sum(image.tobytes() in seen for image in y)
+        if shared > len(y) / 10:  # a few images may be in the collection twice
+            raise ContractError(f"{shared} of the {len(y)} images of its {two} split are in its {one} split too")
 
 
 def same_content_same_digest(loader: Loader) -> None:
-    """Loaded twice, everything is equal; the digest names the content, not the split."""
+    """Loaded twice, everything is equal; the digest depends on the content and not on the split."""
     first, second, other = _load(loader), _load(loader), _load(loader, split_seed=1)
     equal = all(
         np.array_equal(getattr(first, name).x, getattr(second, name).x)
@@ -55,9 +55,9 @@ def same_content_same_digest(loader: Loader) -> None:
         for name in ("train", "valid", "test")
     )
     if not equal or first.digest != second.digest:
-        raise ContractError("loaded twice with one split seed it differs; shuffle by the split seed only")
+        raise ContractError("loaded twice with one split seed, it differs; shuffle by the split seed only")
     if first.digest != other.digest:
-        raise ContractError("its digest changes with the split seed; it is of the content before the split")
+        raise ContractError("its digest changes with the split seed; it must be of the content before the split")
     if len(first.digest) != 64 or set(first.digest) - set("0123456789abcdef"):
         raise ContractError(f"its digest {first.digest!r} is not a SHA-256 in hex (see data.content_digest)")
 
@@ -69,8 +69,8 @@ def _held_out(data: Dataset) -> list[tuple[str, Any]]:
 def _load(loader: Loader, split_seed: int = 0) -> Dataset:
     data = loader(None, split_seed)
     if not isinstance(data, Dataset):
-        raise ContractError(f"it returns {type(data).__name__}; a Dataset is due")
+        raise ContractError(f"it returns {type(data).__name__}; expected a Dataset")
     return data
 
 
-CONTRACTS = as_contracts(parts_fit, parts_are_disjoint, same_content_same_digest, serialisable)
+CONTRACTS = as_contracts(splits_fit, splits_are_disjoint, same_content_same_digest, serialisable)

@@ -1,4 +1,4 @@
-"""What every granularity, given by its name, must do."""
+"""The contracts of a granularity, which is passed by its name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lth_trainable.seeds import generator
 
 
 def groups_are_exact(granularity: str) -> None:
-    """In the local context floor(g s + 1/2) of a layer's g groups go, whole."""
+    """In the local context, exactly floor(g s + 1/2) of a layer's g groups are removed as a whole."""
     for name, (scores, axes) in _grouped(granularity).items():
         for sparsity in LADDER:
             kept = prune({name: scores}, sparsity, axes={name: axes})[name].mean(axis=axes)
@@ -27,12 +27,12 @@ def groups_are_exact(granularity: str) -> None:
             zeros = int(np.count_nonzero(kept == 0))
             if zeros != count_zeros(kept.size, sparsity):
                 raise ContractError(
-                    f"{granularity} removes {zeros} of {kept.size} groups of {name}, not what was asked"
+                    f"{granularity} removes {zeros} of {kept.size} groups of {name}; expected another number"
                 )
 
 
 def groups_count_weights(granularity: str) -> None:
-    """In the global context the weights removed are the nearest to what was asked, to half a group."""
+    """In the global context, the number of removed weights is within half a group of the target."""
     layers = _grouped(granularity)
     scores, axes = {name: pair[0] for name, pair in layers.items()}, {name: pair[1] for name, pair in layers.items()}
     for sparsity in LADDER:
@@ -44,7 +44,7 @@ def groups_count_weights(granularity: str) -> None:
 
 
 def groups_shrink(granularity: str) -> None:
-    """Masks only shrink as sparsity rises, and saved masks lead to the same next mask."""
+    """Masks only shrink as sparsity rises, and stored masks lead to the same next mask."""
     layers = _grouped(granularity)
     axes = {name: pair[1] for name, pair in layers.items()}
     for context in CONTEXTS:
@@ -57,13 +57,13 @@ def groups_shrink(granularity: str) -> None:
                 for previous in (levels[-1] if levels else None, saved)
             ]
             if not equal_masks(masks[:1], masks[1:]):
-                raise ContractError(f"{granularity} ({context}): going on from a saved mask gives another mask")
+                raise ContractError(f"{granularity} ({context}): continuing from a stored mask gives another mask")
             levels.append(masks[0])
         check_shrinking(levels)
 
 
 def groups_same_in_any_memory_format(granularity: str) -> None:
-    """The same scores in another memory order, or asked twice, give the same mask."""
+    """The same scores give the same mask again, and in another memory order."""
     for name, (scores, axes) in _grouped(granularity).items():
         masks = [prune({name: s}, LADDER[1], axes={name: axes}) for s in (scores, scores, np.asfortranarray(scores))]
         if not (equal_masks(masks[:1], masks[1:2]) and equal_masks(masks[:1], masks[2:])):
@@ -71,7 +71,7 @@ def groups_same_in_any_memory_format(granularity: str) -> None:
 
 
 def named_in_json(granularity: str) -> None:
-    """The name comes back from JSON, and pickles."""
+    """The name survives JSON and pickling."""
     if json.loads(json.dumps(granularity)) != granularity or pickle.loads(pickle.dumps(granularity)) != granularity:
         raise ContractError(f"the name {granularity!r} does not come back from JSON")
 

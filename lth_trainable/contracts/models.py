@@ -1,4 +1,4 @@
-"""What every network must do."""
+"""The contracts of a network."""
 
 from __future__ import annotations
 
@@ -19,52 +19,54 @@ _SHAPE, _N_CLASSES = (3, 64, 64), 2
 
 
 def answers_per_class(builder: Builder) -> None:
-    """f(shape, n_classes) is a network with one output a class, and no NaN among them."""
+    """f(shape, n_classes) is a network with one finite output for each class."""
     model = _build(builder)
     model.eval()
     with torch.no_grad():
         outputs = model(noise(2, *_SHAPE))
     if tuple(outputs.shape) != (2, _N_CLASSES):
-        raise ContractError(f"for 2 pictures of {_N_CLASSES} classes it answers with the shape {list(outputs.shape)}")
+        raise ContractError(f"for 2 images of {_N_CLASSES} classes its output has the shape {list(outputs.shape)}")
     if not outputs.isfinite().all():
-        raise ContractError("a freshly built network answers with NaN or infinity")
+        raise ContractError("a newly built network outputs NaN or infinity")
 
 
 def has_layers(builder: Builder) -> None:
-    """There is a layer to prune, and pruning half of it leaves exactly half."""
+    """It has a layer to prune, and pruning half of it leaves exactly half."""
     pruner = Pruner(prunable_layers(_build(builder)), CRITERIA["large_final"])
     pruner.prune(Fraction(1, 2))
     due = sum(count_zeros(layer.weight.numel(), Fraction(1, 2)) for layer in pruner.layers)
     if pruner.n_weights - pruner.n_kept != due:
-        raise ContractError(f"{pruner.n_weights - pruner.n_kept} of {pruner.n_weights} weights are removed, not {due}")
+        raise ContractError(
+            f"{pruner.n_weights - pruner.n_kept} of {pruner.n_weights} weights are gone; expected {due}"
+        )
 
 
 def built_from_the_seed(builder: Builder) -> None:
-    """The same seed builds the same weights, another seed others, and nothing else is drawn from."""
+    """The same seed gives the same weights, another seed gives others; torch is the only random source."""
     first, second, other = (_build(builder, seed).state_dict() for seed in (0, 0, 1))
     if list(first) != list(second) or not all(torch.equal(first[name], second[name]) for name in first):
-        raise ContractError("built twice under one torch.manual_seed it has different weights; draw from torch only")
+        raise ContractError("built twice after one torch.manual_seed, it has different weights; draw from torch only")
     if all(torch.equal(first[name], other[name]) for name in first):
-        raise ContractError("under another seed it has the same weights, so its replicates would not differ")
+        raise ContractError("with another seed it has the same weights, so replicates would not differ")
 
 
 def resumes_from_state(builder: Builder) -> None:
-    """A network built anew and given the saved `state_dict` answers as the saved one."""
+    """A new network with the stored `state_dict` gives the same outputs as the original."""
     saved, fresh = _build(builder), _build(builder, seed=1)
     fresh.load_state_dict(pickle.loads(pickle.dumps(saved.state_dict())))
     x = noise(2, *_SHAPE)
     with torch.no_grad():
         if not torch.equal(saved.eval()(x), fresh.eval()(x)):
-            raise ContractError("its state_dict does not hold all of it: a restored network answers differently")
+            raise ContractError("its state_dict is incomplete: a restored network gives other outputs")
 
 
 def _build(builder: Builder, seed: int = 0) -> nn.Module:
-    """The network under `seed`; torch's own stream is put back."""
+    """Build the network with `seed`, without changing torch's global random stream."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = builder(_SHAPE, _N_CLASSES)
     if not isinstance(model, nn.Module):
-        raise ContractError(f"it returns {type(model).__name__}; a network (nn.Module) is due")
+        raise ContractError(f"it returns {type(model).__name__}; expected a network (nn.Module)")
     return model
 
 

@@ -1,4 +1,4 @@
-"""What every schedule within one fit must do."""
+"""The contracts of a schedule within one fit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def values_in_range(function: Callable[..., Any]) -> None:
     for end, position in itertools.product(TARGETS, _positions()):
         value = function(Fraction(0), end, position)
         if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-            raise ContractError(f"f(0, {float(end)}, {float(position):g}) is {value!r}; a finite number is due")
+            raise ContractError(f"f(0, {float(end)}, {float(position):g}) is {value!r}; expected a finite number")
         if not -1e-6 <= float(value) <= float(end) + 1e-6:
             raise ContractError(
                 f"f(0, {float(end)}, {float(position):g}) is {float(value):g}, outside [0, {float(end)}]"
@@ -29,18 +29,18 @@ def values_in_range(function: Callable[..., Any]) -> None:
 
 
 def reaches_target(function: Callable[..., Any]) -> None:
-    """In every fit long enough the target is reached exactly, by at most one prune an epoch."""
+    """In every fit that is long enough it reaches the target exactly, with at most one prune in each epoch."""
     for n_epochs, target in itertools.product(EPOCHS, TARGETS):
         events = Schedule(function).prunes(n_epochs, target)
         epochs = [event.epoch for event in events]
         if epochs != sorted(set(epochs)) or not 0 <= epochs[0] <= epochs[-1] < n_epochs:
-            raise ContractError(f"in {n_epochs} epochs it prunes at {epochs}; one prune an epoch is due, in order")
+            raise ContractError(f"in {n_epochs} epochs it prunes at {epochs}; expected one an epoch at most, in order")
         if max(event.sparsity for event in events) != target:
             raise ContractError(f"in {n_epochs} epochs it never reaches the target of {float(100 * target):g} %")
 
 
 def rises(function: Callable[..., Any]) -> None:
-    """Sparsity rises to its target, so that masks only shrink; a schedule that `peaks` may fall after it."""
+    """Sparsity rises to its target, so that masks only shrink; if the schedule `peaks`, it may fall afterwards."""
     peaks = Schedule(function).rule.peaks
     for n_epochs, target in itertools.product(EPOCHS, TARGETS):
         values = [event.sparsity for event in Schedule(function).prunes(n_epochs, target)]
@@ -51,21 +51,21 @@ def rises(function: Callable[..., Any]) -> None:
 
 
 def same_twice(function: Callable[..., Any]) -> None:
-    """Asked twice, and in any order, it gives the same values."""
+    """Called again, in any order, it gives the same values."""
     positions = _positions()
     first = [function(Fraction(0), TARGETS[1], position) for position in positions]
     second = [function(Fraction(0), TARGETS[1], position) for position in reversed(positions)][::-1]
     if first != second:
-        raise ContractError("asked again it gives other values; a schedule must be a function of its arguments alone")
+        raise ContractError("called again, it gives other values; a schedule may depend on its arguments only")
 
 
 def resumes_anywhere(function: Callable[..., Any]) -> None:
-    """The prunes left after any epoch do not depend on how the fit got there."""
+    """The prunes left after any epoch do not depend on where the fit started."""
     whole = Schedule(function).prunes(EPOCHS[2], TARGETS[0])
     for epoch in range(EPOCHS[2]):
         left = [event for event in Schedule(function).prunes(EPOCHS[2], TARGETS[0]) if event.epoch >= epoch]
         if left != [event for event in whole if event.epoch >= epoch]:
-            raise ContractError(f"a fit that goes on at epoch {epoch} would prune differently; it must keep no state")
+            raise ContractError(f"a fit continued at epoch {epoch} would prune differently; it must not keep state")
 
 
 def _positions() -> list[Fraction]:

@@ -4,7 +4,7 @@ from lth_trainable.registry import lazy
 
 _HOME = {
     "datasets": (
-        "Part", "Dataset", "CHUNK", "Loader", "digits", "mnist", "cifar10", "pets", "split", "content_digest",
+        "Split", "Part", "Dataset", "CHUNK", "Loader", "digits", "mnist", "cifar10", "pets", "split", "content_digest",
         "DATASETS", "load_dataset",
     ),
 }  # fmt: skip

@@ -1,7 +1,7 @@
-"""The data sets, by name: arrays in memory, split once and for all. No torch.
+"""The data sets by name: arrays in memory with fixed splits. Does not import torch.
 
-A loader is `f(root, split_seed) -> Dataset`; `root` is the folder of `--data-root` for those that read files. The
-digest is of the content before the split, so that a trial's key changes when its data do.
+A loader is `f(root, split_seed) -> Dataset`; `root` is the folder of `--data-root`, for data sets in files. The digest
+covers the content before the split, so that a trial's key changes if its data change.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from lth_trainable.seeds import generator
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
-    """Pictures (n, channels, height, width), float32 and normalised, with labels (n,), int64."""
+class Split:
+    """One split of a data set. x: normalised images (n, channels, height, width), float32. y: labels (n,), int64."""
 
     x: npt.NDArray[np.float32]
     y: npt.NDArray[np.int64]
@@ -34,13 +34,16 @@ class Part:
         return len(self.x)
 
 
+Part = Split  # the name up to version 0.4, used by users' data sets and exported learners
+
+
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """Three disjoint parts, the class names and the SHA-256 (hex) of the content before the split."""
+    """A data set: three disjoint splits, the class names, and the SHA-256 (hex) of the content before the split."""
 
-    train: Part
-    valid: Part
-    test: Part
+    train: Split
+    valid: Split
+    test: Split
     classes: tuple[str, ...]
     digest: str
 
@@ -50,20 +53,20 @@ class Dataset:
 
     @property
     def majority_class_accuracy(self) -> float:
-        """Accuracy on the test part of always answering the commonest class of the training part."""
+        """Test accuracy of always predicting the most common class of the training split."""
         commonest = np.bincount(self.train.y).argmax()
         return float((self.test.y == commonest).mean())
 
 
-CHUNK = 1024  # pictures; changes no bit of what comes out
+CHUNK = 1024  # images normalised at a time; does not change the result
 
 Loader = Callable[[Path | None, int], Dataset]
 
 
 def digits(root: Path | None, split_seed: int) -> Dataset:
-    """1,797 handwritten digits of 8x8 pixels (UCI, shipped with scikit-learn): 1,150 / 287 / 360 pictures.
+    """1,797 handwritten digits of 8x8 pixels (UCI, shipped with scikit-learn): 1,150 / 287 / 360 images.
 
-    Normalised by mean and standard deviation of the training part. Nothing is read from `root`.
+    Normalised by mean and standard deviation of the training split. Reads nothing from `root`.
     """
     table = _digits_table()
     x, y = table[:, :-1].reshape(-1, 1, 8, 8).astype(np.uint8), table[:, -1].astype(np.int64)
@@ -71,7 +74,7 @@ def digits(root: Path | None, split_seed: int) -> Dataset:
 
 
 def _digits_table() -> npt.NDArray[np.float64]:
-    """Rows of 64 pixels and a label, read from scikit-learn's file: importing scikit-learn takes a second."""
+    """Rows of 64 pixels and a label, read from scikit-learn's file, because importing scikit-learn takes a second."""
     package = importlib.util.find_spec("sklearn")
     folders = package.submodule_search_locations if package else None
     file = Path(folders[0], "datasets", "data", "digits.csv.gz") if folders else None
@@ -84,38 +87,41 @@ def _digits_table() -> npt.NDArray[np.float64]:
 
 
 def mnist(root: Path | None, split_seed: int) -> Dataset:
-    """MNIST (LeCun et al. 1998): grey 28x28 px, 55,000 / 5,000 pictures and its own test set of 10,000.
+    """MNIST (LeCun et al. 1998): grey 28x28 px, 55,000 / 5,000 images and its own test set of 10,000.
 
     Layout of fastai's `URLs.MNIST`: `mnist_png/{training,testing}/<digit>/*.png`.
     """
-    return _of_pictures("mnist", root, split_seed, valid=Fraction(5_000, 60_000))
+    return _of_images("mnist", root, split_seed, valid=Fraction(5_000, 60_000))
 
 
 def cifar10(root: Path | None, split_seed: int) -> Dataset:
-    """CIFAR-10 (Krizhevsky 2009): RGB 32x32 px, 45,000 / 5,000 pictures and its own test set of 10,000.
+    """CIFAR-10 (Krizhevsky 2009): RGB 32x32 px, 45,000 / 5,000 images and its own test set of 10,000.
 
-    Layout of fastai's `URLs.CIFAR`: `cifar10/{train,test}/<class>/*.png` (or JPEG copies, which are other pictures).
+    Layout of fastai's `URLs.CIFAR`: `cifar10/{train,test}/<class>/*.png` (or JPEG copies, whose pixels differ).
     """
-    return _of_pictures("cifar10", root, split_seed, valid=Fraction(5_000, 50_000))
+    return _of_images("cifar10", root, split_seed, valid=Fraction(5_000, 50_000))
 
 
 def pets(root: Path | None, split_seed: int) -> Dataset:
-    """Cats (1) against dogs (0) of Oxford-IIIT Pet (Parkhi et al. 2012): RGB 64x64 px, 5,912 / 739 / 739 pictures.
+    """Cats (1) against dogs (0) of Oxford-IIIT Pet (Parkhi et al. 2012): RGB 64x64 px, 5,912 / 739 / 739 images.
 
-    Layout of fastai's `URLs.PETS`: `oxford-iiit-pet/images/<name>.jpg`, a capital first letter for a cat. The centre
-    square is resized. The digest is of decoded pixels, so it depends on the JPEG decoder.
+    Layout of fastai's `URLs.PETS`: `oxford-iiit-pet/images/<name>.jpg`, with a capital first letter for a cat. The
+    centre square is resized. The digest covers decoded pixels, so it depends on the JPEG decoder.
     """
-    return _of_pictures("pets", root, split_seed, valid=Fraction(739, 7_390), test=Fraction(739, 7_390))
+    return _of_images("pets", root, split_seed, valid=Fraction(739, 7_390), test=Fraction(739, 7_390))
 
 
-def _of_pictures(name: str, root: Path | None, seed: int, *, valid: Fraction, test: Fraction = Fraction(0)) -> Dataset:
-    """Data set `name`; shares `valid` and `test` (rounded down) of what is not in its own test part are held out."""
+def _of_images(name: str, root: Path | None, seed: int, *, valid: Fraction, test: Fraction = Fraction(0)) -> Dataset:
+    """The data set `name`, with fractions `valid` and `test` (rounded down) held out.
+
+    The fractions are of the images that do not belong to the data set's own test split.
+    """
     found = read(name, root)
     own = 0 if found.test is None else int(found.test.sum())
     n = len(found.x) - own
     held = int(n * valid)
     if held == 0:
-        raise bad_value(name, f"{n} pictures", f"at least {-(-1 // valid)}", "so that some can be held out")
+        raise bad_value(name, f"{n} images", f"at least {-(-1 // valid)}", "so that some can be held out")
     sizes = (n - held - int(n * test), held, own or int(n * test))
     return split(found.x, found.y, found.classes, sizes=sizes, seed=seed, test=found.test)
 
@@ -130,25 +136,26 @@ def split(
     scale: float = 255,
     test: npt.NDArray[np.bool_] | None = None,
 ) -> Dataset:
-    """Shuffle by `seed`, cut into train, validation and test of `sizes`, normalise by the training part's moments.
+    """Shuffle by `seed`, cut into training, validation and test splits of these sizes, and normalise.
 
-    test: (n,), pictures of a given test part: they are the test part, in their order, whatever the seed.
+    Normalises by mean and standard deviation of the training split. test: (n,), marks the images of a predefined test
+    split; they stay the test split, in their order, for every seed.
     """
     order = generator(seed, "split").permutation(len(x))
     if test is not None:
         order = np.concatenate([order[~test[order]], np.flatnonzero(test)])
     cuts = np.split(order, np.cumsum(sizes)[:-1])
     mean, std = _moments(x, cuts[0], scale)
-    parts = [Part(x=_normalised(x, cut, scale, mean, std), y=np.ascontiguousarray(y[cut])) for cut in cuts]
-    return Dataset(train=parts[0], valid=parts[1], test=parts[2], classes=classes, digest=content_digest(x, y))
+    splits = [Split(x=_normalised(x, cut, scale, mean, std), y=np.ascontiguousarray(y[cut])) for cut in cuts]
+    return Dataset(train=splits[0], valid=splits[1], test=splits[2], classes=classes, digest=content_digest(x, y))
 
 
 def _moments(
     x: npt.NDArray[np.uint8], cut: npt.NDArray[np.int64], scale: float
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Mean and standard deviation per channel of the pictures `cut`, (1, channels, 1, 1), of pixels over `scale`.
+    """Mean and standard deviation of each channel of pixel / scale, over the images `cut`; (1, channels, 1, 1).
 
-    A channel at a time: numpy squares deviations in float64, eight bytes for each pixel.
+    One channel at a time, because numpy squares deviations in float64, with eight bytes for each pixel.
     """
     mean, std = np.empty((2, 1, x.shape[1], 1, 1))
     for channel in range(x.shape[1]):
@@ -164,7 +171,7 @@ def _normalised(
     mean: npt.NDArray[np.float64],
     std: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.float32]:
-    """The pictures `cut`, normalised in float64 and kept in float32, a chunk at a time to keep memory low."""
+    """The images `cut`, normalised in float64 and stored in float32, in chunks to save memory."""
     normalised = np.empty((len(cut), *x.shape[1:]), np.float32)
     for start in range(0, len(cut), CHUNK):
         piece = slice(start, start + CHUNK)
@@ -186,6 +193,6 @@ DATASETS: dict[str, Loader] = {"digits": digits, "mnist": mnist, "cifar10": cifa
 
 @functools.lru_cache(maxsize=2)
 def load_dataset(name: str, root: Path | None = None, split_seed: int = 0) -> Dataset:
-    """The data set `name` (or `package.module:function`), decoded once a process."""
+    """The data set `name` (or `package.module:function`), loaded once in each process."""
     loader: Loader = lookup("dataset", name, DATASETS)
     return loader(root, split_seed)

@@ -1,10 +1,10 @@
-"""Picture files -> arrays: finding a data set's folder, decoding it once, keeping what was decoded. No torch.
+"""Reads image files into arrays: finds the folder of a data set, decodes it once and caches the result. No torch.
 
-A `Layout` says how the files of a data set lie; `read` turns them into uint8 arrays in the order of the paths, so that
-neither the folder nor the file system shows in them. `lth_trainable/data/datasets.py` cuts them into parts.
+A `FolderLayout` describes the files of a data set. `read` turns them into uint8 arrays in the order of their paths, so
+that the arrays do not depend on the folder or the file system. `lth_trainable/data/datasets.py` makes the splits.
 
-What is decoded is kept in `$LTH_CACHE` (or `~/.cache/lottery-sweep`), under a name made of the paths, sizes and times
-of the files and the versions of the decoder: one file a listing, uint8, mapped into memory by those that come after.
+Decoded images are cached in `$LTH_CACHE` (or `~/.cache/lottery-sweep`), in one uint8 file that later processes map into
+memory. Its name is a hash of the files' paths, sizes and times and of the decoder's versions.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ import numpy.typing as npt
 from lth_trainable.errors import UserError, bad_value
 
 CACHE_VARIABLE = "LTH_CACHE"
-DECODER = 1  # raise when `decode` gives other pixels: what was kept before is then not used
+DECODER = 1  # increase when `decode` gives other pixels, so that older cache files are not used
 SUFFIXES = (".png", ".jpg", ".jpeg")
-FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP")  # whatever the suffix; Pillow's other readers have no business here
-DEPTH = 2  # folders below the root in which a layout is looked for
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP")  # allowed for every suffix; Pillow's other readers are not needed
+DEPTH = 2  # levels below the root that are searched for a layout
 SHA = hashlib.sha256().digest_size
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
-    """How the files of a data set lie.
+class FolderLayout:
+    """Where the files of a data set are.
 
-    url: its name among fastai's `URLs`. names: of its folder, the archive's own first. tree: the layout in words.
-    folders: all that hold pictures, relative to the layout's folder. classes: by folder name, or, where pictures of
-    all classes lie in one folder, (small, capital) first letter. test: folder of the test part, None without one.
-    mode: Pillow's, "L" (1 channel) or "RGB" (3). size: side in pixels. crop: resize the centre square to that, rather
-    than demand it.
+    url: its name in fastai's `URLs`. names: possible names of its folder, that of the archive first. tree: the layout
+    in words. folders: all folders with images, relative to the layout's folder. classes: names of the class folders;
+    if the images of all classes are in one folder, the class of a small and of a capital first letter. test: folder of
+    the test split, None without one. mode: of Pillow, "L" (1 channel) or "RGB" (3). size: side in pixels. crop: resize
+    the centre square to `size`; otherwise images must have that size.
     """
 
     url: str
@@ -57,28 +57,28 @@ class Layout:
         return len(self.mode)
 
     def label(self, path: str) -> int:
-        """The class of the picture at `path`, relative to the layout's folder."""
+        """The class of the image at `path`, which is relative to the layout's folder."""
         folder, name = path.split("/")[-2:]
         return self.classes.index(folder) if folder in self.classes else int(name[0].isupper())
 
 
-def _by_class(parts: tuple[str, str], classes: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(f"{part}/{name}" for part in parts for name in classes)
+def _by_class(splits: tuple[str, str], classes: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{split}/{name}" for split in splits for name in classes)
 
 
 _DIGITS = tuple("0123456789")
 _CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
-LAYOUTS: dict[str, Layout] = {
-    "mnist": Layout(
+LAYOUTS: dict[str, FolderLayout] = {
+    "mnist": FolderLayout(
         url="MNIST", names=("mnist_png",), tree="mnist_png/{training,testing}/<digit>/*.png", classes=_DIGITS,
         folders=_by_class(("training", "testing"), _DIGITS), test="testing", mode="L", size=28,
     ),
-    "cifar10": Layout(
+    "cifar10": FolderLayout(
         url="CIFAR", names=("cifar10",), tree="cifar10/{train,test}/<class>/*.png (or .jpg)", classes=_CIFAR,
         folders=_by_class(("train", "test"), _CIFAR), test="test", mode="RGB", size=32,
     ),
-    "pets": Layout(
+    "pets": FolderLayout(
         url="PETS", names=("oxford-iiit-pet",), tree="oxford-iiit-pet/images/<name>.jpg", classes=("dog", "cat"),
         folders=("images",), test=None, mode="RGB", size=64, crop=True,
     ),
@@ -86,10 +86,10 @@ LAYOUTS: dict[str, Layout] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pictures:
-    """All pictures x (n, channels, height, width), 0 to 255, with labels y (n,), in the order of their paths.
+class Images:
+    """All images x (n, channels, height, width), 0 to 255, with labels y (n,), in the order of their paths.
 
-    test: (n,), whether a picture belongs to the test part that the data set brings with it; None where it brings none.
+    test: (n,), whether an image belongs to the data set's own test split; None if it has none.
     """
 
     x: npt.NDArray[np.uint8]
@@ -99,51 +99,51 @@ class Pictures:
 
 
 class Entry(NamedTuple):
-    """A picture file: path relative to the layout's folder (with `/`), size in bytes, time of change in ns."""
+    """An image file: path relative to the layout's folder (with `/`), size in bytes, time of change in ns."""
 
     path: str
     size: int
     changed: int
 
 
-def read(name: str, root: Path | None) -> Pictures:
-    """The pictures of the data set `name` below `root`; without a root, fastai downloads them."""
+def read(name: str, root: Path | None) -> Images:
+    """Read the images of the data set `name` below `root`. Without a root, fastai downloads them."""
     layout = LAYOUTS[name]
     folder = find_folder(name, download(name) if root is None else root)
-    entries = list_pictures(folder, layout)
+    entries = list_images(folder, layout)
     paths = [entry.path for entry in entries]
     y = np.array([layout.label(path) for path in paths], np.int64)
     for missing in set(range(len(layout.classes))) - set(y.tolist()):
         raise bad_value(
-            f"pictures of {folder}", f"no {layout.classes[missing]} among them", layout.tree, _capital(layout)
+            f"images of {folder}", f"no {layout.classes[missing]} among them", layout.tree, _capital(layout)
         )
     test = None if layout.test is None else np.array([path.startswith(f"{layout.test}/") for path in paths])
-    return Pictures(x=_decoded(name, folder, entries), y=y, classes=layout.classes, test=test)
+    return Images(x=_decoded(name, folder, entries), y=y, classes=layout.classes, test=test)
 
 
-def _capital(layout: Layout) -> str:
+def _capital(layout: FolderLayout) -> str:
     return "names of cats begin with a capital letter" if len(layout.folders) == 1 else ""
 
 
 def download(name: str) -> Path:
-    """The folder into which fastai's `untar_data` put the data set, downloaded on the first call."""
+    """The folder where fastai's `untar_data` puts the data set; the first call downloads it."""
     from fastai.data.external import URLs, untar_data
 
     layout = LAYOUTS[name]
     try:
         return Path(untar_data(getattr(URLs, layout.url)))
-    except Exception as error:  # no network, a full disk, a broken archive: to the user it is one thing
+    except Exception as error:  # no network, a full disk and a broken archive need the same advice
         reason = f"{type(error).__name__}: {error}"
         raise UserError(
-            f"{name}: download failed ({reason}); give --data-root DIR with the layout {layout.tree}"
+            f"{name}: download failed ({reason}); pass --data-root DIR with the layout {layout.tree}"
         ) from error
 
 
 def find_folder(name: str, root: Path) -> Path:
-    """The layout's folder: `root` itself, its parent, or, nearest first, one of those below it."""
+    """The folder with the layout: `root`, its parent, or a folder below `root`, nearest first. Raises `UserError`."""
     layout, root = LAYOUTS[name], root.expanduser()
     if not root.is_dir():
-        raise bad_value("--data-root", str(root), "a folder that is there", f"it should hold {layout.tree}")
+        raise bad_value("--data-root", str(root), "an existing folder", f"it should contain {layout.tree}")
     if _fits(root, layout):
         return root
     if root.resolve().name in {folder.split("/")[0] for folder in layout.folders} and _fits(root.parent, layout):
@@ -167,64 +167,63 @@ def find_folder(name: str, root: Path) -> Path:
     )
 
 
-def _fits(folder: Path, layout: Layout) -> bool:
-    return all(os.path.isdir(folder / part) for part in layout.folders)  # Path.is_dir may raise PermissionError
+def _fits(folder: Path, layout: FolderLayout) -> bool:
+    return all(os.path.isdir(folder / name) for name in layout.folders)  # Path.is_dir may raise PermissionError
 
 
 def _subfolders(folder: Path) -> Iterator[Path]:
     try:
         with os.scandir(folder) as found:
             names = sorted(entry.name for entry in found if entry.is_dir())
-    except PermissionError:  # someone else's folder beside the one that is looked for
+    except PermissionError:  # another user's folder beside the data set
         return
     yield from (folder / name for name in names)
 
 
-def list_pictures(folder: Path, layout: Layout) -> list[Entry]:
-    """The picture files of the layout, sorted by path; passes over hidden files and other suffixes (`.mat` in Pets)."""
+def list_images(folder: Path, layout: FolderLayout) -> list[Entry]:
+    """The image files of the layout, sorted by path. Skips hidden files and other suffixes (`.mat` in Pets)."""
     entries = []
-    for part in layout.folders:
+    for name in layout.folders:
         try:
-            with os.scandir(folder / part) as found:
+            with os.scandir(folder / name) as found:
                 files = [e for e in found if e.name.lower().endswith(SUFFIXES) and not e.name.startswith(".")]
-            entries += [Entry(f"{part}/{e.name}", (stat := e.stat()).st_size, stat.st_mtime_ns) for e in files]
-        except OSError as error:  # no permission, or a link that leads nowhere: the error names the file
-            raise UserError(f"pictures of {folder}: cannot be listed ({error})") from error
+            entries += [Entry(f"{name}/{e.name}", (stat := e.stat()).st_size, stat.st_mtime_ns) for e in files]
+        except OSError as error:  # no permission or a broken link; the error names the file
+            raise UserError(f"images of {folder}: cannot be listed ({error})") from error
         if not files:
-            raise bad_value(f"pictures of {folder}", f"none in {part}", layout.tree)
+            raise bad_value(f"images of {folder}", f"none in {name}", layout.tree)
     return sorted(entries)
 
 
-def decode(file: Path, layout: Layout) -> npt.NDArray[np.uint8]:
-    """One picture, (channels, size, size), by its content whatever its suffix; grey, palette and RGBA become `mode`.
+def decode(file: Path, layout: FolderLayout) -> npt.NDArray[np.uint8]:
+    """Decode one image to (channels, size, size). Its content decides the format, not its suffix.
 
-    `crop` is what fastai's `Resize(size)` does in validation: the centre square, bilinear. JPEG leaves its decoders
-    some freedom, so pixels, and with them the digest of JPEG data sets, depend on the version of libjpeg.
+    Grey, palette and RGBA images are converted to the layout's mode. `crop` does what fastai's `Resize(size)` does in
+    validation: the centre square, bilinear. JPEG decoders may differ, so the pixels, and with them the digest of a JPEG
+    data set, depend on the version of libjpeg.
     """
     from PIL import Image
 
     try:
         with Image.open(file, formats=FORMATS) as opened:
-            picture = opened.convert(layout.mode)
-    except Exception as error:  # Pillow raises anything from OSError to SyntaxError on bytes that are no picture
+            image = opened.convert(layout.mode)
+    except Exception as error:  # for bytes that are no image, Pillow raises anything from OSError to SyntaxError
         reason = f"{type(error).__name__}: {error}"
-        raise UserError(
-            f"{file}: cannot be decoded ({reason}); expected a picture; unpack the archive again"
-        ) from error
+        raise UserError(f"{file}: cannot be decoded ({reason}); expected an image; unpack the archive again") from error
     if layout.crop:
-        (width, height), side = picture.size, min(picture.size)
+        (width, height), side = image.size, min(image.size)
         left, top = (width - side) // 2, (height - side) // 2
-        square = picture.crop((left, top, left + side, top + side))
-        picture = square.resize((layout.size, layout.size), Image.Resampling.BILINEAR)
-    if picture.size != (layout.size, layout.size):
-        found = "{} x {} pixels".format(*picture.size)
+        square = image.crop((left, top, left + side, top + side))
+        image = square.resize((layout.size, layout.size), Image.Resampling.BILINEAR)
+    if image.size != (layout.size, layout.size):
+        found = "{} x {} pixels".format(*image.size)
         raise bad_value(str(file), found, f"{layout.size} x {layout.size} pixels", f"the layout is {layout.tree}")
-    pixels = np.asarray(picture, np.uint8).reshape(layout.size, layout.size, layout.channels)
+    pixels = np.asarray(image, np.uint8).reshape(layout.size, layout.size, layout.channels)
     return pixels.transpose(2, 0, 1)
 
 
 def _decoded(name: str, folder: Path, entries: list[Entry]) -> npt.NDArray[np.uint8]:
-    """Pictures (n, channels, size, size): those kept from before, or decoded now and kept."""
+    """Images (n, channels, size, size), from the cache or decoded now and cached."""
     layout = LAYOUTS[name]
     shape = (len(entries), layout.channels, layout.size, layout.size)
     kept = cache_folder() / f"{name}-{listing_key(layout, entries)}.npy"
@@ -244,8 +243,8 @@ def cache_folder() -> Path:
     return Path(os.environ.get(CACHE_VARIABLE) or Path("~/.cache/lottery-sweep")).expanduser()
 
 
-def listing_key(layout: Layout, entries: list[Entry]) -> str:
-    """SHA-256 (hex, 32 digits of it) of the listing and of all that decides which pixels a file gives."""
+def listing_key(layout: FolderLayout, entries: list[Entry]) -> str:
+    """The first 32 hex digits of the SHA-256 of the listing and of everything that decides a file's pixels."""
     import PIL
     from PIL import features
 
@@ -257,7 +256,7 @@ def listing_key(layout: Layout, entries: list[Entry]) -> str:
 
 
 def _load_kept(file: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8] | None:
-    """The flat bytes of the pictures and their SHA-256, mapped; None where there are none or they are damaged."""
+    """The flat bytes of the images and their SHA-256, memory-mapped; None if the file is missing or damaged."""
     try:
         flat: Any = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError):
@@ -272,16 +271,16 @@ def _sha(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def _keep(file: Path, flat: npt.NDArray[np.uint8]) -> None:
-    """Write beside and move, so that a reader or a second writer never meets half a file."""
-    part = None
+    """Write the cache file under another name, then move it, so that nobody ever reads half a file."""
+    unfinished = None
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=file.parent, prefix=file.stem, suffix=".part", delete=False) as stream:
-            part = Path(stream.name)
+            unfinished = Path(stream.name)
             np.save(stream, flat, allow_pickle=False)
-        os.replace(part, file)
-    except OSError as error:  # a full or read-only disk costs each process the decoding, not the run
-        warnings.warn(f"pictures not kept in {file.parent} ({error}); set {CACHE_VARIABLE}", stacklevel=2)
+        os.replace(unfinished, file)
+    except OSError as error:  # with a full or read-only disk each process decodes again, but the run continues
+        warnings.warn(f"images not cached in {file.parent} ({error}); set {CACHE_VARIABLE}", stacklevel=2)
     finally:
-        if part is not None:
-            part.unlink(missing_ok=True)
+        if unfinished is not None:
+            unfinished.unlink(missing_ok=True)

@@ -1,8 +1,8 @@
-"""Data resident in memory, batches as a function of (seed, epoch): a drop-in for fastai's DataLoaders.
+"""Loaders for data resident in memory: a drop-in replacement for fastai's DataLoaders.
 
-The order of an epoch depends on nothing but the order seed and the epoch's number, so training may stop after any epoch
-and go on elsewhere. Batches are gathered on the device that holds the data. Nothing is decoded or copied twice: a
-process has one copy of a part on a device, which all its trials share, as long as it has the part.
+The order of an epoch depends only on the order seed and the epoch's number, so training may stop after any epoch and
+continue elsewhere. Batches are gathered on the device that holds the data. A process has one copy of a split on each
+device, which all its trials share, for as long as the split exists.
 """
 
 from __future__ import annotations
@@ -19,35 +19,35 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from lth_trainable.data.augment import AUGMENTATIONS, Draws
-from lth_trainable.data.datasets import Dataset, Part
+from lth_trainable.data.datasets import Dataset, Split
 from lth_trainable.seeds import generator
 
-EVALUATION_BATCH = 1024  # fixed: a sum's rounding depends on how it is cut up
+EVALUATION_BATCH = 1024  # fixed, because the rounding of a sum depends on its batches
 
 _copies: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
 
 
-def resident(part: Part, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Pictures and labels of a part on a device; on the CPU the part's own memory."""
-    own = torch.from_numpy(part.x), torch.from_numpy(part.y)
+def resident(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Images and labels of a split on a device. On the CPU these use the memory of the split itself."""
+    own = torch.from_numpy(split.x), torch.from_numpy(split.y)
     if device.type == "cpu":
         return own
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", torch.cuda.current_device())
-    key = (id(part), device)  # an id is given again only when the part, and with it the copy, is gone
+    key = (id(split), device)  # an id is reused only after the split, and with it the copy, is gone
     if key not in _copies:
         _copies[key] = own[0].to(device), own[1].to(device)
-        weakref.finalize(part, _copies.pop, key, None)
+        weakref.finalize(split, _copies.pop, key, None)
     return _copies[key]
 
 
 class ResidentLoader:
-    """Batches (x, y) of one part of a data set.
+    """Batches (x, y) of one split of a data set.
 
     order_seed: shuffle each epoch by (order_seed, epoch); None keeps the order of the data. augment: a name of
-    `AUGMENTATIONS`, or "none"; drawn by the same. `epoch` is the number of the next pass; it counts itself up, and
-    whoever knows better sets it. `level`: names the stream too, unless 0. `skip`: batches that the next pass leaves out
-    at its beginning.
+    `AUGMENTATIONS`, drawn from the same seed and epoch, or "none". `epoch` is the number of the next pass; it counts up
+    by itself and may be set. `level`: also names the random stream, unless it is 0. `skip`: number of batches that the
+    next pass omits at its start.
     """
 
     n_inp = 1
@@ -80,16 +80,16 @@ class ResidentLoader:
 
     def to(self, device: Any) -> ResidentLoader:
         self.device = torch.device(device)
-        self.x, self.y = resident(self.dataset.part, self.device)
+        self.x, self.y = resident(self.dataset.split, self.device)
         return self
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches of a whole pass."""
+        """Number of batches in a complete pass."""
         return -(-self.n // self.bs)
 
     def __len__(self) -> int:
-        """Batches of the next pass."""
+        """Number of batches in the next pass."""
         return self.steps_per_epoch - self.skip
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -103,11 +103,11 @@ class ResidentLoader:
         self.skip = 0
 
     def order(self) -> Tensor:
-        """Indices (n,) of this epoch's pictures, in the order of their use."""
+        """Indices (n,) of the images, in their order in this epoch."""
         return torch.from_numpy(self._stream("order").permutation(self.n)).to(self.device)
 
     def draws(self) -> Draws | None:
-        """What happens to each picture in this epoch; None without augmentation."""
+        """The augmentation of each image in this epoch; None without augmentation."""
         if self.augment == "none" or self.order_seed is None:
             return None
         return AUGMENTATIONS[self.augment].draw(self.n, self.x.shape[-1], self._stream("augment"), self.device)
@@ -127,34 +127,38 @@ class ResidentLoader:
         return generator(self.order_seed, purpose, self.epoch, *((self.level,) if self.level else ()))
 
     def new(self, dataset: _Resident | None = None, shuffle: bool = False, **_: Any) -> ResidentLoader:
-        """A loader over the same (or another) data set; fastai asks for one without shuffling."""
+        """A loader over the same (or another) data set; fastai calls this for a loader without shuffling."""
         seed = self.order_seed if shuffle else None
         augment = self.augment if shuffle else "none"
         return type(self)(dataset or self.dataset, self.bs, seed, self.device, self.epoch, augment)
 
 
 class _Resident(TensorDataset):
-    """Tensors (n, ...) and labels (n,), with what fastai asks of a data set."""
+    """Tensors (n, ...) and labels (n,), with the attributes that fastai expects of a data set."""
 
-    def __init__(self, part: Part, classes: tuple[str, ...]) -> None:
-        super().__init__(torch.from_numpy(part.x), torch.from_numpy(part.y))
-        self.part, self.vocab, self.c = part, classes, len(classes)
+    def __init__(self, split: Split, classes: tuple[str, ...]) -> None:
+        super().__init__(torch.from_numpy(split.x), torch.from_numpy(split.y))
+        self.split, self.vocab, self.c = split, classes, len(classes)
         self.loss_func = CrossEntropyLossFlat()
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore from a pickle. Pickles of version 0.4 call the split `part`."""
+        self.__dict__.update({"split" if name == "part" else name: value for name, value in state.items()})
+
     def new_empty(self) -> _Resident:
-        """No pictures, the same classes: what `learn.export` keeps of a data set."""
+        """A data set without images and with the same classes, for `learn.export`."""
         shape = self.tensors[0].shape[1:]
-        return _Resident(Part(x=np.zeros((0, *shape), np.float32), y=np.zeros(0, np.int64)), self.vocab)
+        return _Resident(Split(x=np.zeros((0, *shape), np.float32), y=np.zeros(0, np.int64)), self.vocab)
 
 
 def resident_loaders(
     data: Dataset, *, batch_size: int, order_seed: int, device: Any = "cpu", augment: str = "none"
 ) -> DataLoaders:
-    """fastai DataLoaders over resident data: `train` (shuffled by seed and epoch), `valid`, and the test part third.
+    """fastai DataLoaders over resident data: `train` (shuffled by seed and epoch), `valid`, and the test split third.
 
     Shapes: x (batch, channels, height, width) float32, y (batch,) int64.
     """
-    train, valid, test = (_Resident(part, data.classes) for part in (data.train, data.valid, data.test))
+    train, valid, test = (_Resident(split, data.classes) for split in (data.train, data.valid, data.test))
     loaders = [
         ResidentLoader(train, batch_size, order_seed, device, augment=augment),
         ResidentLoader(valid, EVALUATION_BATCH, None, device),

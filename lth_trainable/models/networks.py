@@ -1,8 +1,8 @@
-"""The networks, by name. A builder is `f(shape, n_classes) -> nn.Module`; `shape` is (channels, height, width).
+"""The networks by name. A builder is `f(shape, n_classes) -> nn.Module`; `shape` is (channels, height, width).
 
-One that takes `width_pct` too (per cent, 100: the network's own) can be made narrower. Builders import torch when
-called, so that the names can be checked without it. They draw their initial weights from torch's global stream, which
-the caller seeds.
+A builder that also takes `width_pct` (percent of the original width) can build narrower networks. Builders import torch
+when they are called, so that names can be checked without torch. They draw initial weights from torch's global random
+stream, which the caller seeds.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ def lenet_300_100(shape: tuple[int, int, int], n_classes: int, width_pct: float 
 
 
 def resnet18(shape: tuple[int, int, int], n_classes: int, width_pct: float = 100.0) -> nn.Module:
-    """torchvision's ResNet-18 (He et al., arXiv 1512.03385), untrained; pictures must have three channels.
+    """torchvision's ResNet-18 (He et al., arXiv 1512.03385), untrained; images must have three channels.
 
-    Narrower, it has its blocks, names and initial weights with fewer channels.
+    A narrower one has the same blocks, names and initialisation, with fewer channels.
     """
     from torchvision.models import resnet18 as build
 
     if shape[0] != 3:
-        raise UserError(f"resnet18: found pictures of {shape[0]} channel(s); expected 3; choose another --model")
+        raise UserError(f"resnet18: found images of {shape[0]} channel(s); expected 3; choose another --model")
     return build(num_classes=n_classes) if width_pct == 100 else _narrow_resnet18(n_classes, width_pct)
 
 
 def _narrow_resnet18(n_classes: int, width_pct: float) -> nn.Module:
-    """torchvision writes the widths down in its class; these are its blocks on other widths."""
+    """ResNet-18 from torchvision's blocks, because torchvision's own class has fixed widths."""
     from torch import nn
     from torchvision.models.resnet import BasicBlock, conv1x1
 
@@ -75,7 +75,7 @@ def _narrow_resnet18(n_classes: int, width_pct: float) -> nn.Module:
 
 
 def narrowed(sizes: Sequence[int], width_pct: float) -> list[int]:
-    """Each size times the width, to the nearest whole number and at least 1."""
+    """Each size times the width, rounded to the nearest whole number, at least 1."""
     return [max(1, math.floor(size * width_pct / 100 + 0.5)) for size in sizes]
 
 
@@ -83,16 +83,16 @@ MODELS: dict[str, Builder] = {"lenet_300_100": lenet_300_100, "resnet18": resnet
 
 
 def build(name: str, shape: tuple[int, int, int], n_classes: int, width_pct: float | None = None) -> nn.Module:
-    """The network of this name, or of the user's function that it names, untrained. width_pct: None, its own.
+    """Build the untrained network of this name or of this `package.module:function`. width_pct: None for its own.
 
-    Raises `UserError` for a width of a network that takes none.
+    Raises `UserError` for a width if the builder does not take one.
     """
     builder: Callable[..., nn.Module] = lookup("model", name, MODELS)
     if width_pct is None:
         return builder(shape, n_classes)
     if "width_pct" not in inspect.signature(builder).parameters:
         raise UserError(
-            f"width_pct: found {width_pct:g} for the network {name}, which takes none; expected a builder "
+            f"width_pct: found {width_pct:g} for the network {name}, which has no variable width; expected a builder "
             "f(shape, n_classes, width_pct=100.0), such as that of lenet_300_100"
         )
     return builder(shape, n_classes, width_pct=width_pct)

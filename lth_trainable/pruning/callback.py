@@ -1,12 +1,12 @@
-"""SparsifyCallback: prune a network while fastai trains it, and send the survivors back to where they came from.
+"""SparsifyCallback: prune a network while fastai trains it, and rewind the remaining weights.
 
     schedule = Schedule(sched_iterative, start_pct=0.25)
     callback = SparsifyCallback(50, 'weight', 'local', large_final, schedule, lth=True, rewind_epoch=1)
     learn.fit(20, 1e-3, cbs=callback)
 
-Prunes fall on epoch boundaries, before the first batch. `validate`, `get_preds`, `lr_find` and an exception in the
-middle of a fit leave masks and schedule as they were. Masks live in the callback, never in the model's `state_dict`.
-After the fit a `KeepMask` stays with the learner and keeps the zeros; `release()` removes it.
+Prunes happen at the start of an epoch, before its first batch. `validate`, `get_preds`, `lr_find` and an exception in
+mid-fit do not change masks or schedule. Masks are stored in the callback, never in the model's `state_dict`. After the
+fit a `KeepMask` stays with the learner and keeps the zeros; `release()` removes it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,15 @@ from fastai.callback.core import Callback
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.pruning.criteria import CRITERIA, Criterion
 from lth_trainable.pruning.keep_mask import KeepMask, SparsityMetric
-from lth_trainable.pruning.layer_targets import Sparsity, Target, check_arguments, falls, named, plan
-from lth_trainable.pruning.layers import LayerType, Selection, bare, left_out, prunable_layers
+from lth_trainable.pruning.layer_targets import (
+    Sparsity,
+    Target,
+    check_arguments,
+    layers_with_target,
+    sparsity_falls,
+    target_by_epoch,
+)
+from lth_trainable.pruning.layers import LayerType, Selection, left_out, prunable_layers, unwrapped
 from lth_trainable.pruning.pruner import MaskedLayers, Pruner, calibration, report
 from lth_trainable.pruning.schedules import Schedule
 from lth_trainable.pruning.snapshot import Snapshot
@@ -36,20 +43,20 @@ if TYPE_CHECKING:
 class SparsifyCallback(Callback):
     """Prune to `sparsity` within one fit (lottery tickets: arXiv 1803.03635; rewinding: arXiv 1903.01611).
 
-    sparsity: per cent of the weights to remove, more than 0 and less than 100; or a dict of them by layer name or
-    pattern (local context), which leaves out the layers that it does not name.
-    granularity, context: what is removed together, and whether layers are ranked separately ("local") or all together
-    ("global"); names of `GRANULARITIES` and `CONTEXTS`.
-    criteria: scores to keep by, a function of `criteria.py` or its name.
-    schedule: a `Schedule`; its prunes happen at the start of their epochs.
-    lth: after each prune, every tensor of the model (buffers too) returns to its value of `rewind_epoch`, masked. The
-    optimiser, learning rate and data order run on, as in the fastai tutorial. Goes with one_shot and iterative.
+    sparsity: percent of the weights to remove, more than 0 and less than 100. A dict gives one for each layer name or
+    pattern (local context only); layers that it does not name are not pruned.
+    granularity: which weights are removed together, a name of `GRANULARITIES`.
+    context: "local" ranks each layer separately, "global" all layers together.
+    criteria: the scores to keep weights by, a function of `criteria.py` or its name.
+    schedule: a `Schedule`; it says at the start of which epochs to prune, and to which sparsity.
+    lth: after each prune, every tensor of the model (buffers too) returns to its value at `rewind_epoch`, masked. The
+    optimiser, learning rate and data order continue, as in the fastai tutorial. Works with one_shot and iterative.
     reset_end: end the fit with the weights of `rewind_epoch` under the final mask: an untrained supermask.
-    layer_type: type(s) of layer to prune; by default all convolutions, or all linear layers where there are none.
-    layers: pattern(s) of module names, or a predicate f(name, module), to prune fewer.
-    verbose: print the progress lines and the sparsity report. seed: of the `random` criterion.
+    layer_type: type(s) of layer to prune; by default all convolutions, or all linear layers if there are none.
+    layers: pattern(s) of module names, or a predicate f(name, module), to prune fewer layers.
+    verbose: print progress and the sparsity report. seed: for the `random` criterion.
 
-    Raises `UserError` when built or at the start of the fit, before any weight has changed.
+    Raises `UserError` at construction or at the start of the fit, before any weight has changed.
     """
 
     order = 5
@@ -91,30 +98,30 @@ class SparsifyCallback(Callback):
     def before_fit(self) -> None:
         if not self._is_training_fit():
             return
-        layers = named(prunable_layers(self.learn.model, self.layer_type, self.select), self.sparsity)
-        self._plan = plan(self.schedule, self.n_epoch, self.sparsity, layers)
+        layers = layers_with_target(prunable_layers(self.learn.model, self.layer_type, self.select), self.sparsity)
+        self._plan = target_by_epoch(self.schedule, self.n_epoch, self.sparsity, layers)
         first = min(self._plan)
         if self._rewinds and self.rewind_epoch > first:
             raise bad_value("rewind_epoch", self.rewind_epoch, f"an epoch up to the first prune (epoch {first})")
         inherited = self._release_keeper()
         pruner = Pruner(
             layers, self.criterion, granularity=self.granularity, context=self.context, seed=self.seed,
-            regrows=falls(self._plan),
+            regrows=sparsity_falls(self._plan),
         )  # fmt: skip
         self.pruner, self.rewind_point, self._fitting, self._epoch = pruner, None, True, 0
         self.model_of_fit, self.dls_of_fit, self.n_epochs = self.learn.model, self.learn.dls, self.n_epoch
-        self.initial = Snapshot(bare(self.learn.model))
+        self.initial = Snapshot(unwrapped(self.learn.model))
         resumes = self._resume is not None
         if self._resume is not None:
-            self._take_up(self._resume)
+            self._resume_from(self._resume)
             self._resume = None
         elif inherited is not None:
             _inherit(pruner, inherited)
         self._must_start_at_0 = self._rewinds and not resumes
-        self.keeper = KeepMask(pruner, owner=self)
+        self.keeper = KeepMask(pruner, on_end=self.finish, is_active=self._is_attached)
         self.learn.add_cb(self.keeper)
         self._show_sparsity(True)
-        self._say(self._opening())
+        self._print(self._opening())
         if self._rewinds and self.rewind_epoch == 0 and self.rewind_point is None:
             self._save_rewind_point()
 
@@ -124,8 +131,8 @@ class SparsifyCallback(Callback):
         self._epoch, self._trained = self.learn.epoch, True
         if self._must_start_at_0 and self._epoch > 0:
             raise UserError(
-                f"start_epoch: found {self._epoch}, without the callback's state; expected load_state_dict() before the"
-                " fit: the weights to rewind to are those of a fit that this callback has not seen"
+                f"start_epoch: found {self._epoch} without the callback's state; expected load_state_dict() before the"
+                " fit, because the weights to rewind to belong to a fit that this callback has not seen"
             )
         self._must_start_at_0 = False
         if self._rewinds and self._epoch == self.rewind_epoch and self.rewind_point is None:
@@ -136,32 +143,32 @@ class SparsifyCallback(Callback):
     def after_epoch(self) -> None:
         if self._in_fit() and self._trained:
             self._trained = False
-            self._say(f"Sparsity at the end of epoch {self._epoch}: {self._pruner.sparsity_pct:.2f}%")
+            self._print(f"Sparsity at the end of epoch {self._epoch}: {self._pruner.sparsity_pct:.2f}%")
 
     def finish(self) -> None:
-        """The end of the fit, called by the mask's keeper after all else."""
+        """End the fit. `KeepMask` calls this after everything else."""
         if not self._in_fit():
             return
         self._fitting = False
-        if self.reset_end and self.rewind_point is not None:  # a fit may be stopped before it comes to its rewind epoch
+        if self.reset_end and self.rewind_point is not None:  # a fit may stop before its rewind epoch
             self._reset()
             if self._pruner.in_force is not None:
                 self.on_ticket()
         assert self.keeper is not None
-        self.keeper.pruner, self.keeper.owner = MaskedLayers(self._pruner.layers, self._pruner.in_force), None
+        self.keeper.become_independent(MaskedLayers(self._pruner.layers, self._pruner.in_force))
         self._show_sparsity(False)
-        self._say(f"Final Sparsity: {self._pruner.sparsity_pct:.2f}%\n\n{report(self._pruner)}")
+        self._print(f"Final Sparsity: {self._pruner.sparsity_pct:.2f}%\n\n{report(self._pruner)}")
         if self.reset_end and self.verbose and self._pruner.in_force is not None:
-            self._say(f"\n{self._judgement()}")
+            self._print(f"\n{self._judgement()}")
 
     # -- for the user ------------------------------------------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the learner's data, which has a pickle of its own."""
+        """Everything but the learner's data, which the learner pickles itself."""
         return {**self.__dict__, "dls_of_fit": None}
 
     def release(self) -> None:
-        """Let the zeros go: later fits may change every weight again."""
+        """Stop keeping the zeros: later fits may change every weight again."""
         if self.keeper is not None and self.keeper.learn is not None:
             self.keeper.learn.remove_cb(self.keeper)
         self.keeper = None
@@ -170,13 +177,13 @@ class SparsifyCallback(Callback):
         """Draw the sparsity that a fit of `n_epochs` epochs will follow; returns the axes."""
         from lth_trainable.pruning.plots import plot_schedule
 
-        whither = self.rewind_epoch if self._rewinds else None
+        rewind_epoch = self.rewind_epoch if self._rewinds else None
         return plot_schedule(
-            self.schedule, n_epochs, self.sparsity, whither, ax, lth=self.lth, reset_end=self.reset_end
+            self.schedule, n_epochs, self.sparsity, rewind_epoch, ax, lth=self.lth, reset_end=self.reset_end
         )
 
     def plot_layers(self, ax: Any = None) -> Any:
-        """Draw the sparsity of each layer under the mask in force; returns the axes."""
+        """Draw the sparsity of each layer under the current mask; returns the axes."""
         from lth_trainable.pruning.plots import plot_layers
 
         if self.pruner is None:
@@ -184,25 +191,26 @@ class SparsifyCallback(Callback):
         return plot_layers(self.pruner, ax)
 
     def supermask(self) -> SupermaskReport:
-        """Judge the last fit's mask on the untrained network: beside chance, the majority class and a random mask.
+        """Evaluate the last fit's mask on the untrained network, beside chance, the majority class and a random mask.
 
-        The network is that of `rewind_epoch`, on the validation part. After a fit with `reset_end=True` it is printed.
+        The network has the weights of `rewind_epoch`; accuracies are on the validation split. After a fit with
+        `reset_end=True` the report is printed.
         """
         from lth_trainable.pruning.supermask import supermask_report
 
         start = (self.rewind_point or self.initial) if self.pruner and self.pruner.in_force is not None else None
         if start is None:
             raise UserError("supermask: the callback has pruned nothing yet; fit a learner with it first")
-        model = copy.deepcopy(bare(self.model_of_fit))
+        model = copy.deepcopy(unwrapped(self.model_of_fit))
         start.restore(model)
         return supermask_report(model, self._pruner, self.dls_of_fit, initial=start.state(), seed=self.seed)
 
     def ticket(self) -> Ticket:
-        """The ticket that the last fit found: masks, initial, rewind and present weights, provenance."""
+        """The ticket that the last fit found: masks, initial, rewind and current weights, provenance."""
         pruner, initial = self.pruner, self.initial
         if pruner is None or pruner.in_force is None or initial is None:
             raise UserError("ticket: the callback has pruned nothing yet; fit a learner with it first")
-        model = bare(self.model_of_fit)
+        model = unwrapped(self.model_of_fit)
         return Ticket(
             masks=pruner.in_force,
             initial=initial.weights,
@@ -212,27 +220,34 @@ class SparsifyCallback(Callback):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a later fit needs to go on after the last finished epoch, for `torch.save`. Empty before any fit."""
+        """What a later fit needs to continue after the last finished epoch, for `torch.save`. Empty before any fit."""
         if self.pruner is None:
             return {}
         pruner = self.pruner
         return {
-            "levels": pruner.levels, "asked": pruner.asked, "initial": pruner.initial, "previous": pruner.previous,
-            "remembered": pruner.remembered,
+            "levels": pruner.levels, "asked": pruner.requested_sparsity, "initial": pruner.initial,
+            "previous": pruner.previous, "remembered": pruner.last_scores,
             "first": self.initial.state() if self.initial else None,
             "rewind_point": self.rewind_point.state() if self.rewind_point else None,
         }  # fmt: skip
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state_dict()` in the next fit: `learn.fit(20, start_epoch=7, cbs=callback)`."""
+        """Continue from `state_dict()` in the next fit: `learn.fit(20, start_epoch=7, cbs=callback)`."""
         self._resume = dict(state) or None
 
-    # -- what they do ------------------------------------------------------------------------------------------------
+    # -- internal ----------------------------------------------------------------------------------------------------
 
     @property
     def fitting(self) -> bool:
-        """Whether a fit with this callback is under way: begun, not ended, not broken off."""
-        return self._fitting and self.learn is not None
+        """Whether a fit with this callback is running: started, and neither ended nor interrupted."""
+        return self._fitting and self._is_attached()
+
+    def _is_attached(self) -> bool:
+        """Whether the callback is with a learner; an exception in mid-fit removes it."""
+        return self.learn is not None
+
+    def _measured_sparsity(self) -> float | None:
+        return self.pruner.sparsity_pct if self.fitting and self.pruner else None
 
     @property
     def _rewinds(self) -> bool:
@@ -240,11 +255,11 @@ class SparsifyCallback(Callback):
 
     @property
     def _pruner(self) -> Pruner:
-        assert self.pruner is not None, "the callback has not seen a fit"
+        assert self.pruner is not None, "the callback has not been in a fit yet"
         return self.pruner
 
     def _is_training_fit(self) -> bool:
-        """False within validate, get_preds (they hold the learner's lock, in the middle of a fit too) and lr_find."""
+        """False within lr_find, and within validate and get_preds, which hold the learner's lock even in mid-fit."""
         return not self.learn.lock.locked() and not hasattr(self.learn, "lr_finder")
 
     def _in_fit(self) -> bool:
@@ -258,52 +273,50 @@ class SparsifyCallback(Callback):
         return "\n".join(lines)
 
     def _save_rewind_point(self) -> None:
-        self._say(f"Saving Weights at epoch {self.rewind_epoch}")
-        self.rewind_point = self.initial if self.rewind_epoch == 0 else Snapshot(bare(self.learn.model))
+        self._print(f"Saving Weights at epoch {self.rewind_epoch}")
+        self.rewind_point = self.initial if self.rewind_epoch == 0 else Snapshot(unwrapped(self.learn.model))
 
     def _judgement(self) -> str:
         try:
             return str(self.supermask())
-        except (
-            UserError
-        ) as error:  # a network that does not classify has no accuracy; that is no reason to fail its fit
+        except UserError as error:  # only a classifier has an accuracy, and others should not fail their fit
             return str(error)
 
     def _show_sparsity(self, shown: bool) -> None:
         others = [metric for metric in self.learn.metrics if not isinstance(metric, SparsityMetric)]
-        self.learn.metrics = [*others, SparsityMetric(self)] if shown else others
+        self.learn.metrics = [*others, SparsityMetric(self._measured_sparsity)] if shown else others
 
     def _prune(self, sparsity: Target) -> None:
         self._pruner.prune(sparsity, self.learn.model, calibration(self.dls))
         if self.lth:
-            self._say(f"Resetting Weights to their epoch {self.rewind_epoch} values")
+            self._print(f"Resetting Weights to their epoch {self.rewind_epoch} values")
             self._reset()
         if self._epoch == max(self._plan) and not self.reset_end:
             self.on_ticket()
 
     def on_ticket(self) -> None:
-        """For subclasses: the last mask is found, and what returns under it has returned."""
+        """Hook for subclasses: the last mask has been found, and any rewind under it is done."""
 
     def _reset(self) -> None:
         assert self.rewind_point is not None
-        self.rewind_point.restore(bare(self.learn.model))
+        self.rewind_point.restore(unwrapped(self.learn.model))
         self._pruner.apply()
 
     def _release_keeper(self) -> MaskedLayers | None:
-        """The mask that an earlier fit left with the learner; None where that fit did not end, or there was none."""
+        """Remove masks that earlier fits left with the learner; return the last one whose fit ended, if any."""
         keepers = [cb for cb in self.learn.cbs if isinstance(cb, KeepMask)]
         for keeper in keepers:
             self.learn.remove_cb(keeper)
-        finished = [keeper.pruner for keeper in keepers if keeper.owner is None]
+        finished = [keeper.pruner for keeper in keepers if keeper.is_independent]
         return finished[-1] if finished else None
 
-    def _take_up(self, state: Mapping[str, Any]) -> None:
-        pruner, model = self._pruner, bare(self.learn.model)
+    def _resume_from(self, state: Mapping[str, Any]) -> None:
+        pruner, model = self._pruner, unwrapped(self.learn.model)
         for masks in state["levels"]:
-            pruner.hold(masks)  # the weights are those of the last one; replaying all would clear what came back since
-        pruner.asked = {**pruner.asked, **state["asked"]}
+            pruner.set_mask(masks)  # the weights are those of the last one; applying all would clear regrown weights
+        pruner.requested_sparsity = {**pruner.requested_sparsity, **state["asked"]}
         pruner.initial, pruner.previous = state["initial"], state["previous"]
-        pruner.remembered = state["remembered"]
+        pruner.last_scores = state["remembered"]
         self.initial = Snapshot.of(model, state["first"])
         self.rewind_point = Snapshot.of(model, state["rewind_point"]) if state["rewind_point"] else None
 
@@ -325,13 +338,13 @@ class SparsifyCallback(Callback):
             "code": project_version(),
         }
 
-    def _say(self, lines: str) -> None:
+    def _print(self, lines: str) -> None:
         if self.verbose:
             print(lines)
 
 
 def _inherit(pruner: Pruner, masked: MaskedLayers) -> None:
-    """Start from the mask of an earlier fit: what it removed stays removed."""
+    """Start from the mask of an earlier fit, so that what it removed stays removed."""
     if masked.in_force is not None and set(masked.in_force) == set(pruner.counts):
-        MaskedLayers.put(pruner, masked.in_force)
+        MaskedLayers.apply_mask(pruner, masked.in_force)
         pruner.counts_by_level = [pruner.counts]

@@ -1,7 +1,7 @@
-"""Controls: networks that a ticket must beat, made from its mask and start weights by chance. Pure; numpy alone.
+"""Controls: randomised variants of a ticket's mask or start weights, which the ticket must beat. Only numpy.
 
-Counts are the ticket's, and arguments stay as they are. `draw(*where)` is numpy's stream at (seed, "control", level,
-*where): a control is a function of its seed, not of the worker that trains it.
+A control keeps as many weights as its ticket. Functions do not change their arguments. `draw(*where)` is numpy's random
+stream at (seed, "control", level, *where), so a control depends on its seed and not on the worker that trains it.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ Draw = Callable[..., np.random.Generator]
 
 
 def keep_masks(masks: Masks, axes: Axes, draw: Draw) -> dict[str, Mask]:
-    """The ticket's own masks."""
+    """The masks of the ticket, unchanged."""
     return dict(masks)
 
 
 def random_mask(masks: Masks, axes: Axes, draw: Draw) -> dict[str, Mask]:
-    """As many weights as the masks keep in all, drawn without replacement over all layers together.
+    """Random masks that keep as many weights in total, drawn without replacement over all layers together.
 
-    masks: Boolean, True where kept, by parameter name. axes: of each mask, those along which weights go together; whole
-    groups are drawn then. Groups of one size keep exactly as many weights; of several sizes, those drawn first are kept
-    up to the number of weights nearest to it. Layers may empty, as in any global ranking.
+    masks: Boolean by parameter name, True: kept. axes: by parameter name, the axes of a group; whole groups are drawn.
+    If all groups have one size, the count is exact; otherwise groups are kept in the drawn order until the count is
+    nearest. A layer may become empty, as in any global ranking.
     """
     groups = {name: _groups(mask, axes[name]) for name, mask in masks.items()}
     sizes = {name: masks[name].size // max(1, group.size) for name, group in groups.items()}
@@ -48,12 +48,12 @@ def random_mask(masks: Masks, axes: Axes, draw: Draw) -> dict[str, Mask]:
 
 
 def layerwise_shuffle(masks: Masks, axes: Axes, draw: Draw) -> dict[str, Mask]:
-    """Each layer's mask with its groups in random order: equal layer densities (Su et al., arXiv 2009.11094)."""
+    """Each layer's mask with its groups in random order, so layer densities are equal (Su et al., arXiv 2009.11094)."""
     return {name: shuffled(mask, draw(index), axes[name]) for index, (name, mask) in enumerate(masks.items())}
 
 
 def shuffled(mask: Mask, stream: np.random.Generator, axes: tuple[int, ...] = ()) -> Mask:
-    """A random mask of the same shape, axes of groups and count."""
+    """A random mask with the same shape, groups and count."""
     groups = _groups(mask, axes)
     flat = np.zeros(groups.size, bool)
     flat[stream.permutation(groups.size)[: np.count_nonzero(groups)]] = True
@@ -61,10 +61,10 @@ def shuffled(mask: Mask, stream: np.random.Generator, axes: tuple[int, ...] = ()
 
 
 def sign_shuffle(weights: Weights, mask: Mask, stream: np.random.Generator) -> Weights:
-    """The kept weights of a layer, their signs in random order among them; magnitudes stay where they are.
+    """A layer's weights with the signs of the kept ones in random order; magnitudes stay in place.
 
-    As many are negative as before, so only where the signs stand is lost (Zhou et al., arXiv 1905.01067, sec. 4.1: the
-    signs are what a supermask needs of the initial weights).
+    As many weights are negative as before; only the positions of the signs are lost (Zhou et al., arXiv 1905.01067,
+    sec. 4.1: of the initial weights, a supermask needs the signs).
     """
     kept = weights[mask]
     signs = np.where(np.signbit(kept), -1.0, 1.0).astype(kept.dtype)
@@ -77,10 +77,10 @@ def sign_shuffle(weights: Weights, mask: Mask, stream: np.random.Generator) -> W
 class Control:
     """What a control does in place of its ticket's last rewind.
 
-    masks: the ticket's masks of all layers -> the control's. weights: a layer's start weights and its mask -> the
-    control's, where they differ. starts_over: the start weights are a new initialisation, not those that the ticket is
-    rewound to, and training starts at step 0. of_tickets, of_supermasks: whether it goes with tickets that are trained,
-    with supermasks.
+    masks: function from the ticket's masks of all layers to the control's. weights: function from a layer's start
+    weights and mask to the control's start weights; None: the same weights. starts_over: the start weights are a new
+    initialisation instead of the ticket's rewind weights, and training starts at step 0. of_tickets, of_supermasks:
+    whether the control exists for trained tickets, and for supermasks.
     """
 
     masks: Callable[[Masks, Axes, Draw], dict[str, Mask]] = keep_masks
@@ -100,12 +100,12 @@ CONTROLS: dict[str, Control] = {
 
 
 def draws(seed: int, level: int) -> Draw:
-    """The streams of the controls of a trial's last level."""
+    """The random streams of a control, by the trial's seed and the number of its last level."""
     return lambda *where: generator(seed, "control", level, *where)
 
 
 def _groups(mask: Mask, axes: tuple[int, ...]) -> Mask:
-    """Which groups are kept; axes that they lie along have size 1."""
+    """Which groups are kept; the axes of a group have size 1."""
     return np.asarray(mask.any(axis=axes, keepdims=True))
 
 
@@ -114,7 +114,7 @@ def _spread(groups: Mask, shape: tuple[int, ...]) -> Mask:
 
 
 def _how_many(order: npt.NDArray[np.intp], groups: Masks, sizes: Mapping[str, int], n_kept: int) -> int:
-    """Groups, in this order, that hold `n_kept` weights, or the number nearest to it."""
+    """How many groups, in this order, hold `n_kept` weights, or the nearest number to it."""
     distinct = {sizes[name] for name, group in groups.items() if group.size}
     if len(distinct) <= 1:
         return n_kept // max(1, *distinct) if distinct else 0

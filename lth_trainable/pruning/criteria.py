@@ -1,7 +1,7 @@
-"""Which weights to keep: parameters -> scores, one short function per published criterion. Higher scores are kept.
+"""Criteria: functions that score weights. The weights with the highest scores are kept.
 
-A criterion is `f(weights: Weights) -> tensor` of the weight's shape. To add one, write the function and enter it in
-`CRITERIA`, or name it on a command line as `package.module:function`. Torch is needed to call them, not to import them.
+A criterion is `f(weights: Weights) -> tensor` with the shape of the weight. To add one, write the function and enter it
+in `CRITERIA`, or pass it to a command as `package.module:function`. Importing this module does not import torch.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _MARK = "uses_inputs"
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """One layer's weights as a criterion sees them, all of one shape and device.
+    """One layer's weights as a criterion sees them; all tensors have one shape and device.
 
-    now: at the moment of the prune. initial: at initialisation. previous: at the previous prune, `initial` before the
-    first. noise: uniform in [0, 1), a function of the seed, the level and the layer; drawn when asked for. inputs: root
-    mean square of each input channel over training data, in the shape that multiplies the weight; for criteria marked
-    with `uses_inputs`.
+    now: at the prune. initial: at initialisation. previous: at the previous prune; at the first prune, the initial
+    weights. noise: uniform in [0, 1), a function of the seed, the level and the layer, drawn at first use. inputs: root
+    mean square of each input channel over training data, in a shape that multiplies the weight; only for criteria
+    marked with `uses_inputs`.
     """
 
     now: Tensor
@@ -40,7 +40,7 @@ class Weights:
 
 
 def uses_inputs(criterion: Criterion) -> Criterion:
-    """Mark a criterion that reads `Weights.inputs`: a pass over training data is then made before each prune."""
+    """Decorator for a criterion that reads `Weights.inputs`: each prune then first passes over some training data."""
     setattr(criterion, _MARK, True)
     return criterion
 
@@ -51,9 +51,9 @@ def needs_inputs(criterion: Criterion) -> bool:
 
 
 def reads_previous(criterion: Criterion) -> bool:
-    """Whether `Weights.previous` must be kept for the criterion: a copy of all weights at each prune.
+    """Whether the criterion needs `Weights.previous`, a copy of all weights at each prune.
 
-    Known of the functions of this module, and assumed of any other.
+    Known for the functions of this module, and assumed for all others.
     """
     return criterion.__module__ != __name__ or "previous" in criterion.__code__.co_names
 
@@ -64,7 +64,7 @@ def large_final(w: Weights) -> Tensor:
 
 
 def squared_final(w: Weights) -> Tensor:
-    """w^2: ranks as |w| does, but sums to energies over a group."""
+    """w^2: same ranking as |w| for single weights, but means over a group are energies."""
     return w.now.square()
 
 
@@ -74,7 +74,7 @@ def small_final(w: Weights) -> Tensor:
 
 
 def random_scores(w: Weights) -> Tensor:
-    """Uniform noise: a random mask of the same counts."""
+    """Uniform noise: gives a random mask with the same counts."""
     return w.noise
 
 
@@ -109,12 +109,12 @@ def movement(w: Weights) -> Tensor:
 
 
 def updating_magnitude_increase(w: Weights) -> Tensor:
-    """|w| - |wp|, since the previous prune."""
+    """|w| - |wp|, with wp the weight at the previous prune."""
     return w.now.abs() - w.previous.abs()
 
 
 def updating_movement(w: Weights) -> Tensor:
-    """|w - wp|, since the previous prune."""
+    """|w - wp|, with wp the weight at the previous prune."""
     return (w.now - w.previous).abs()
 
 
@@ -122,15 +122,15 @@ def updating_movement(w: Weights) -> Tensor:
 def wanda(w: Weights) -> Tensor:
     """|w| times the root mean square of its input channel (Sun et al., arXiv 2306.11695, eq. 1).
 
-    The norm is over all positions and pictures of the calibration data; the paper compares within an output row, which
-    is a matter of granularity and context here.
+    The norm is over all positions and images of the calibration data. The paper compares scores within an output row;
+    here granularity and context decide which scores are compared.
     """
     assert w.inputs is not None
     return w.now.abs() * w.inputs
 
 
 def large_final_same_sign(w: Weights) -> Tensor:
-    """max(0, w sign(w0)): large final weights that kept their sign (Zhou et al., arXiv 1905.01067, sec. 4.1)."""
+    """max(0, w sign(w0)): large final weights with their initial sign (Zhou et al., arXiv 1905.01067, sec. 4.1)."""
     return (w.now * w.initial.sign()).clamp(min=0)
 
 

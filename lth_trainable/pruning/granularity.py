@@ -1,7 +1,7 @@
-"""What is removed together: the axes of a weight tensor over which scores are averaged into one score a group.
+"""Which weights are removed together: the axes over which scores are averaged into one score for each group.
 
-Axes are named on a convolution's weight (out, in, then the kernel's); a transposed convolution has in and out swapped.
-A granularity that names an axis the weight does not have is refused. Averages are taken in float64.
+Axes are those of a convolution's weight (out, in, then the kernel's); in a transposed convolution out and in are
+swapped. A granularity is refused for a weight that lacks one of its axes. Averages are computed in float64.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from lth_trainable.errors import bad_value
 
-# Axes averaged over, by number of dimensions of the weight: 0 out, 1 in, then the kernel's.
+# Axes to average over, by number of dimensions of the weight: 0 out, 1 in, then the kernel's.
 _LINEAR: dict[str, tuple[int, ...]] = {"weight": (), "column": (0,), "row": (1,), "layer": (0, 1)}
 _CONV1D: dict[str, tuple[int, ...]] = {
     "weight": (),
@@ -57,7 +57,10 @@ GRANULARITIES: dict[str, tuple[int, ...]] = _CONV2D
 
 
 def group_axes(granularity: str, n_dims: int, transposed: bool = False, layer: str = "layer") -> tuple[int, ...]:
-    """The axes that `granularity` averages over in a weight of `n_dims` dimensions. Raises `UserError`."""
+    """The axes that `granularity` averages over in a weight of `n_dims` dimensions.
+
+    Raises `UserError` if such a weight does not have this granularity.
+    """
     table = _BY_DIMENSIONS.get(n_dims, {})
     if granularity not in table:
         expected = f"one of {', '.join(table)} for a weight of {n_dims} dimensions"
@@ -67,8 +70,8 @@ def group_axes(granularity: str, n_dims: int, transposed: bool = False, layer: s
 
 
 def group_scores(scores: npt.NDArray[np.floating], axes: tuple[int, ...]) -> npt.NDArray[np.floating]:
-    """Mean score of each group in float64, averaged axes kept with size 1; the scores where none is averaged."""
+    """Mean score of each group in float64, with averaged axes kept at size 1; without axes, the scores themselves."""
     if not axes:
         return scores
-    with np.errstate(invalid="ignore"):  # a group of inf and -inf has the mean NaN, which is refused where it is ranked
+    with np.errstate(invalid="ignore"):  # inf and -inf in one group give NaN, which ranking refuses
         return scores.mean(axis=axes, dtype=np.float64, keepdims=True)

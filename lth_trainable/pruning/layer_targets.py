@@ -1,4 +1,4 @@
-"""What a SparsifyCallback is asked for, checked, and laid out as sparsities to reach, by epoch."""
+"""Checks the arguments of a SparsifyCallback and turns them into the sparsity to reach at each epoch."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Target = Fraction | dict[str, Fraction]
 Sparsity = float | Mapping[str, float]
 
 
-def named(layers: Sequence[Layer], sparsity: Sparsity) -> list[Layer]:
-    """The layers that have a target. Raises `UserError` for a name or pattern that fits none."""
+def layers_with_target(layers: Sequence[Layer], sparsity: Sparsity) -> list[Layer]:
+    """The layers that have a target. Raises `UserError` for a name or pattern that matches no layer."""
     if not isinstance(sparsity, Mapping):
         return list(layers)
     for pattern in sparsity:
@@ -29,8 +29,10 @@ def named(layers: Sequence[Layer], sparsity: Sparsity) -> list[Layer]:
     return [layer for layer in layers if _target_of(layer.name, sparsity) is not None]
 
 
-def plan(schedule: Schedule, n_epochs: int, sparsity: Sparsity, layers: Sequence[Layer]) -> dict[int, Target]:
-    """Sparsity to reach at the start of an epoch, by epoch: a fraction, or one by parameter name."""
+def target_by_epoch(
+    schedule: Schedule, n_epochs: int, sparsity: Sparsity, layers: Sequence[Layer]
+) -> dict[int, Target]:
+    """Sparsity to reach at the start of each pruning epoch: a fraction, or one by parameter name."""
     if not isinstance(sparsity, Mapping):
         return {event.epoch: event.sparsity for event in schedule.prunes(n_epochs, exact(sparsity) / 100)}
     by_epoch: dict[int, dict[str, Fraction]] = {}
@@ -42,14 +44,14 @@ def plan(schedule: Schedule, n_epochs: int, sparsity: Sparsity, layers: Sequence
     return dict(by_epoch)
 
 
-def falls(targets: Mapping[int, Target]) -> bool:
-    """Whether any target is below the one before it, so that weights return."""
+def sparsity_falls(targets: Mapping[int, Target]) -> bool:
+    """Whether any target is below the one before it, so that pruned weights return."""
     steps = [target if isinstance(target, dict) else {"": target} for _, target in sorted(targets.items())]
     return any(after[name] < before.get(name, Fraction(0)) for before, after in pairwise(steps) for name in after)
 
 
 def _target_of(name: str, sparsity: Mapping[str, float]) -> float | None:
-    """Per cent for a layer: by its own name, else by the first pattern that fits."""
+    """Percent for a layer: that of its own name, else that of the first pattern that matches."""
     if name in sparsity:
         return sparsity[name]
     return next((value for pattern, value in sparsity.items() if fnmatch.fnmatchcase(name, pattern)), None)
@@ -65,7 +67,7 @@ def check_arguments(
     if context not in CONTEXTS:
         raise unknown_name("context", context, CONTEXTS)
     if isinstance(sparsity, Mapping) and context != "local":
-        raise bad_value("context", context, "'local'", "a target for each layer leaves nothing to rank together")
+        raise bad_value("context", context, "'local'", "with a target for each layer there is nothing to rank together")
     if isinstance(criteria, str) and criteria not in CRITERIA:
         raise unknown_name("criteria", criteria, CRITERIA)
     if lth and not schedule.rule.stepwise:

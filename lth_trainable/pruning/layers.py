@@ -1,4 +1,4 @@
-"""Which weights of a model are pruned, which are left out, and why."""
+"""Selects the weights of a model that are pruned, and says why the others are not."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Selection = str | Sequence[str] | Callable[[str, nn.Module], bool] | None
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """One prunable weight: name and type of its module, name of the parameter, the parameter itself."""
+    """One prunable weight: name and type of its module, name of the parameter, and the parameter itself."""
 
     name: str
     type: str
@@ -34,22 +34,24 @@ class Layer:
     transposed: bool = False
 
 
-def bare(model: nn.Module) -> nn.Module:
-    """The model within DataParallel or DistributedDataParallel, whose names have no `module.` before them."""
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside DataParallel or DistributedDataParallel; its parameter names have no `module.` prefix."""
     return model.module if isinstance(model, DataParallel | DistributedDataParallel) else model
 
 
 def prunable_layers(model: nn.Module, layer_type: LayerType = None, select: Selection = None) -> list[Layer]:
     """Layers whose `weight` is pruned, in the order of the model.
 
-    layer_type: their type(s); by default all convolutions, or all linear layers where there are none. select: a pattern
-    or several (`"layer[12].*"`) of module names, or a predicate f(name, module). A weight that two layers share counts
-    once. Raises `UserError` where none is left.
+    layer_type: type(s) of layer; by default all convolutions, or all linear layers if there are no convolutions.
+    select: one or several patterns of module names (`"layer[12].*"`), or a predicate f(name, module). A weight that two
+    layers share counts once. Raises `UserError` if no layer is left.
     """
     found = [layer for layer, reason in _judged(model, layer_type, select) if not reason]
     if not found:
         reasons = "; ".join(f"{layer.name}: {reason}" for layer, reason in _judged(model, layer_type, select))
-        raise UserError(f"{type(bare(model)).__name__}: found no layer to prune ({reasons or 'it has no weights'})")
+        raise UserError(
+            f"{type(unwrapped(model)).__name__}: found no layer to prune ({reasons or 'it has no weights'})"
+        )
     return found
 
 
@@ -59,7 +61,7 @@ def left_out(model: nn.Module, layer_type: LayerType = None, select: Selection =
 
 
 def _judged(model: nn.Module, layer_type: LayerType, select: Selection) -> list[tuple[Layer, str]]:
-    modules = dict(bare(model).named_modules())
+    modules = dict(unwrapped(model).named_modules())
     has_convolutions = any(isinstance(module, CONVOLUTIONS) for module in modules.values())
     types: Any = layer_type or (CONVOLUTIONS if has_convolutions else (nn.Linear,))
     judged: list[tuple[Layer, str]] = []

@@ -1,7 +1,7 @@
-"""Scores and a count -> an exact mask. One code path, on the CPU, so that masks are the same on every device.
+"""Turns scores and a sparsity into an exact mask, always on the CPU, so that masks are equal on every device.
 
-Counts are exact: zeros = floor(n s + 1/2) with `s` a rational. Equal scores are removed in the order of their index,
-lowest first (row-major, layers in the order of the model). NaN scores are refused.
+Counts are exact: zeros = floor(n s + 1/2) with `s` a rational. Weights with equal scores are removed in the order of
+their index, lowest first (row-major, layers in the order of the model). NaN scores are refused.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from lth_trainable.errors import UserError
 from lth_trainable.pruning.granularity import group_scores
 
 CONTEXTS = ("local", "global")
-_SMALL = 1 << 16  # up to so many scores, no sample is worth drawing
+_SMALL = 1 << 16  # up to this many scores, drawing a sample does not pay
 
 Scores = npt.NDArray[np.floating]
 Mask = npt.NDArray[np.bool_]
 
 
 def count_zeros(n: int, sparsity: Fraction) -> int:
-    """Zeros among `n` at `sparsity` (a fraction): floor(n s + 1/2), exact."""
+    """Number of zeros among `n` weights at `sparsity` (a fraction): floor(n s + 1/2), exact."""
     return math.floor(n * sparsity + Fraction(1, 2))
 
 
@@ -36,14 +36,15 @@ def prune(
     axes: Mapping[str, tuple[int, ...]] | None = None,
     context: str = "local",
     previous: Mapping[str, Mask] | None = None,
-    growing: bool = False,
+    regrow: bool = False,
 ) -> dict[str, Mask]:
-    """Boolean masks (True: kept), shaped as the scores, by layer name.
+    """Boolean masks (True: kept) with the shapes of the scores, by layer name.
 
-    scores: per layer, higher is kept. sparsity: one fraction, or one per layer (local only). axes: per layer, those
-    averaged into groups (`granularity.group_axes`); None prunes single weights. previous: masks that only shrink: what
-    they removed stays removed, also where the target is below theirs. With `growing` they grow where the target is
-    below theirs: what they kept stays, and the best of the rest returns. A layer without weights gets an empty mask.
+    scores: by layer; the highest are kept. sparsity: one fraction, or one by layer (local context only). axes: by
+    layer, the axes that are averaged into groups (`granularity.group_axes`); None prunes single weights. previous: the
+    masks so far. They only shrink: removed weights stay removed, even if the target is below the sparsity of
+    `previous`. regrow: if the target is below it, masks grow instead: kept weights stay and the best of the removed
+    ones return. A layer without weights gets an empty mask.
     """
     over = {name: axes[name] if axes else () for name in scores}
     ranked = {name: _rank(name, layer, over[name]) for name, layer in scores.items() if layer.size}
@@ -51,24 +52,24 @@ def prune(
     flat: dict[str, Mask] = {}
     if context == "global":
         if not isinstance(sparsity, Fraction):
-            raise UserError("a target for each layer goes with the local context only")
+            raise UserError("a target for each layer needs the local context")
         sizes = [scores[name].size // r.size for name, r in ranked.items()]
-        found = _select(list(ranked.values()), sizes, sparsity, list(kept.values()) if kept else None, growing)
+        found = _select(list(ranked.values()), sizes, sparsity, list(kept.values()) if kept else None, regrow)
         flat = dict(zip(ranked, found, strict=True))
     else:
         wanted = {name: sparsity if isinstance(sparsity, Fraction) else sparsity[name] for name in ranked}
         for name, r in ranked.items():
-            flat[name] = _select([r], [1], wanted[name], [kept[name]] if kept else None, growing)[0]
+            flat[name] = _select([r], [1], wanted[name], [kept[name]] if kept else None, regrow)[0]
     masks = {name: _spread(flat.get(name), layer.shape, over[name]) for name, layer in scores.items()}
-    if previous and not growing:
+    if previous and not regrow:
         for name in flat:
-            if over[name]:  # an earlier mask of a finer granularity may have holes within the groups that it kept
+            if over[name]:  # an earlier mask of finer granularity may have removed part of a group
                 masks[name] &= previous[name]
     return masks
 
 
 def keep_highest(scores: Scores, n_zeros: int) -> Mask:
-    """Mask of a flat score vector with exactly `n_zeros` False: the lowest scores, ties by index, lowest first."""
+    """Mask of a flat score vector that is False for exactly the `n_zeros` lowest scores, ties by lowest index."""
     if n_zeros <= 0:
         return np.ones(scores.shape, bool)
     if n_zeros >= scores.size:
@@ -83,40 +84,41 @@ def keep_highest(scores: Scores, n_zeros: int) -> Mask:
 
 
 def pack(mask: Mask) -> npt.NDArray[np.uint8]:
-    """Eight mask elements a byte, row-major, the first element in the highest bit; the tail is padded with zeros."""
+    """Pack a mask into bits: row-major, the first element in the highest bit, the last byte padded with zeros."""
     return np.packbits(mask.ravel())
 
 
 def unpack(packed: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> Mask:
-    """The mask of `pack`, in its shape."""
+    """The mask of this shape that `pack` packed."""
     return np.unpackbits(packed, count=math.prod(shape)).astype(bool).reshape(shape)
 
 
 def _rank(name: str, scores: Scores, axes: tuple[int, ...]) -> Scores:
-    """Group scores, flat and row-major whatever the memory format, so that sums and ties are the same."""
+    """Group scores, flat and row-major for every memory format, so that sums and ties are always the same."""
     grouped = group_scores(np.ascontiguousarray(scores), axes).ravel()
-    if np.isnan(grouped.max()):  # a maximum is NaN where any element is
-        raise UserError(f"{name}: NaN among the scores; the weights have diverged, so no mask can be ranked")
+    if np.isnan(grouped.max()):  # the maximum is NaN if any element is
+        raise UserError(f"{name}: found NaN among the scores; expected numbers; the weights have probably diverged")
     return grouped
 
 
 def _select(
-    parts: Sequence[Scores], sizes: Sequence[int], sparsity: Fraction, kept: Sequence[Mask] | None, growing: bool
+    layers: Sequence[Scores], sizes: Sequence[int], sparsity: Fraction, kept: Sequence[Mask] | None, regrow: bool
 ) -> list[Mask]:
-    """Flat masks of `parts`, ranked together, within the bounds of an earlier mask `kept`.
+    """Flat masks of layers that are ranked together, within the bounds of an earlier mask.
 
-    sizes: weights in a group of each part. Where they differ, groups go until the nearest to `sparsity` of the weights
-    is gone. What an earlier mask decided is not ranked again, so infinite scores cannot undo it.
+    layers: flat scores of each layer. sizes: weights in one group of each layer. If they differ, groups are removed
+    until the number of removed weights is nearest to `sparsity`. kept: the earlier mask. What it decided is not ranked
+    again, so even infinite scores cannot undo it.
     """
-    if len(set(sizes)) <= 1:  # groups are counted, exactly
-        sizes = [1] * len(parts)
-    n_zeros = count_zeros(sum(part.size * size for part, size in zip(parts, sizes, strict=True)), sparsity)
+    if len(set(sizes)) <= 1:  # groups of one size can be counted exactly
+        sizes = [1] * len(layers)
+    n_zeros = count_zeros(sum(layer.size * size for layer, size in zip(layers, sizes, strict=True)), sparsity)
     if kept is None:
-        return _remove(parts, sizes, n_zeros)
+        return _remove(layers, sizes, n_zeros)
     removed = sum(int(k.size - np.count_nonzero(k)) * size for k, size in zip(kept, sizes, strict=True))
-    grows = growing and n_zeros < removed
+    grows = regrow and n_zeros < removed
     undecided = [~k if grows else k for k in kept]
-    candidates = [part[u] for part, u in zip(parts, undecided, strict=True)]
+    candidates = [layer[u] for layer, u in zip(layers, undecided, strict=True)]
     found = _remove(candidates, sizes, n_zeros if grows else max(0, n_zeros - removed))
     masks = [k.copy() for k in kept]
     for mask, u, f in zip(masks, undecided, found, strict=True):
@@ -124,60 +126,61 @@ def _select(
     return masks
 
 
-def _remove(parts: Sequence[Scores], sizes: Sequence[int], n_zeros: int) -> list[Mask]:
-    """Remove the lowest groups until `n_zeros` weights are gone, or the number nearest to it."""
+def _remove(layers: Sequence[Scores], sizes: Sequence[int], n_zeros: int) -> list[Mask]:
+    """Remove the lowest groups until `n_zeros` weights are removed, or the nearest number that groups allow."""
     if set(sizes) <= {1}:
-        return _keep_highest(parts, n_zeros)
-    order = np.argsort(np.concatenate(parts), kind="stable")
-    each = np.repeat(sizes, [part.size for part in parts])[order]
+        return _keep_highest(layers, n_zeros)
+    order = np.argsort(np.concatenate(layers), kind="stable")
+    each = np.repeat(sizes, [layer.size for layer in layers])[order]
     removed = np.concatenate([[0], np.cumsum(each)])
     mask = np.ones(order.size, bool)
     mask[order[: int(np.argmin(np.abs(removed - n_zeros)))]] = False
-    return _cut(mask, [part.size for part in parts])
+    return _cut(mask, [layer.size for layer in layers])
 
 
-def _keep_highest(parts: Sequence[Scores], n_zeros: int) -> list[Mask]:
-    """`keep_highest` of the parts laid end to end, without laying them end to end where they are large.
+def _keep_highest(layers: Sequence[Scores], n_zeros: int) -> list[Mask]:
+    """`keep_highest` of the concatenated layers, without concatenating them if they are large.
 
-    A sample brackets the threshold; only the scores within the bracket are ranked. Where the sample misled, all are.
+    A sample brackets the threshold, and only the scores within the bracket are ranked. If the bracket misses the
+    threshold, all scores are ranked.
     """
-    n = sum(part.size for part in parts)
-    if not parts:
+    n = sum(layer.size for layer in layers)
+    if not layers:
         return []
     if n > _SMALL and 0 < n_zeros < n:
-        low, high = _bracket(parts, n, n_zeros)
-        masks = [part > high for part in parts]
-        within = [_between(part, low, mask) for part, mask in zip(parts, masks, strict=True)]
+        low, high = _bracket(layers, n, n_zeros)
+        masks = [layer > high for layer in layers]
+        within = [_between(layer, low, mask) for layer, mask in zip(layers, masks, strict=True)]
         counts = [index.size for index in within]
         n_below = n - sum(counts) - sum(int(np.count_nonzero(mask)) for mask in masks)
         if n_below <= n_zeros <= n_below + sum(counts):
-            undecided = np.concatenate([part[index] for part, index in zip(parts, within, strict=True)])
+            undecided = np.concatenate([layer[index] for layer, index in zip(layers, within, strict=True)])
             found = _cut(keep_highest(undecided, n_zeros - n_below), counts)
             for mask, index, f in zip(masks, within, found, strict=True):
                 mask[index] = f
             return masks
-    whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    return _cut(keep_highest(whole, n_zeros), [part.size for part in parts])
+    whole = layers[0] if len(layers) == 1 else np.concatenate(layers)
+    return _cut(keep_highest(whole, n_zeros), [layer.size for layer in layers])
 
 
-def _between(part: Scores, low: Any, above: Mask) -> npt.NDArray[np.intp]:
-    """Places of the scores of at least `low` that are not `above`."""
-    within = part >= low
+def _between(layer: Scores, low: Any, above: Mask) -> npt.NDArray[np.intp]:
+    """Indices of the scores that are at least `low` and not `above`."""
+    within = layer >= low
     within ^= above
     return np.flatnonzero(within)
 
 
-def _bracket(parts: Sequence[Scores], n: int, n_zeros: int) -> tuple[Any, Any]:
-    """Two scores between which the threshold lies, to four standard errors of a sample.
+def _bracket(layers: Sequence[Scores], n: int, n_zeros: int) -> tuple[Any, Any]:
+    """Two scores that bracket the threshold, by four standard errors of a sample.
 
-    A sample of about (3 n)^(2/3) costs as much to draw and sort as the scores that it leaves within the bracket.
+    With about (3 n)^(2/3) samples, drawing and sorting them costs as much as ranking the scores within the bracket.
     """
-    stride = max(1, round(n / (3 * n) ** (2 / 3))) | 1  # odd, so as not to fall into step with the shape of a layer
-    sample = np.concatenate([part[::stride] for part in parts])
+    stride = max(1, round(n / (3 * n) ** (2 / 3))) | 1  # odd, so that it does not align with the shape of a layer
+    sample = np.concatenate([layer[::stride] for layer in layers])
     share = n_zeros / n
     middle, margin = share * sample.size, 4 * math.sqrt(share * (1 - share) * sample.size) + 4
     first, last = math.floor(middle - margin), math.ceil(middle + margin)
-    sample.sort()  # faster than a partition at two places
+    sample.sort()  # faster than partitioning at two indices
     return sample[first] if first >= 0 else -np.inf, sample[last] if last < sample.size else np.inf
 
 
@@ -186,7 +189,7 @@ def _cut(mask: Mask, sizes: Sequence[int]) -> list[Mask]:
 
 
 def _spread(mask: Mask | None, shape: tuple[int, ...], axes: tuple[int, ...]) -> Mask:
-    """A flat mask of groups as a mask of weights, in memory of its own; None for a layer without weights."""
+    """A flat mask of groups as a mask of weights, in its own memory. mask: None for a layer without weights."""
     if mask is None:
         return np.ones(shape, bool)
     grouped = mask.reshape([1 if axis in axes else n for axis, n in enumerate(shape)])

@@ -1,7 +1,7 @@
-"""Two pictures for a notebook: the sparsity that a schedule will follow, and what it left in each layer.
+"""Two plots for a notebook: the sparsity that a schedule will follow, and the sparsity of each layer.
 
-Colours of Okabe & Ito, which readers of every colour vision can tell apart; shape, place or text says the same as the
-colour. matplotlib is imported when a picture is drawn. Each function returns its axes, so that a caller may go on.
+The colours are those of Okabe & Ito, which people with any colour vision can tell apart; shape, position or text always
+says the same as the colour. matplotlib is imported when a plot is drawn. Each function returns its axes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ TEXT, MUTED, GRID, PALE = "#1a1a1a", "#5c5c5c", "#e3e3e3", "#ececec"
 REWIND, COLLAPSED = "#d55e00", "#d55e00"
 SERIES = ("#0072b2", "#009e73", "#aa4499", "#b07d00", "#3f8fc4", "#7a7a7a")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1)))
-FEW_EVENTS = 6  # prune events that each carry their sparsity in writing
+FEW_EVENTS = 6  # up to this many prunes are labelled with their sparsity
 WIDTH = 7.2  # inches: text width of a two-column page
 _STYLE = {"font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans", "Verdana"], "font.size": 9}
 
@@ -32,12 +32,12 @@ def plot_schedule(
     lth: bool = True,
     reset_end: bool = False,
 ) -> Any:
-    """Sparsity (per cent) over the epochs of a fit, as `SparsifyCallback` will follow it; returns the axes.
+    """Plot the sparsity (percent) over the epochs of a fit with `SparsifyCallback`; returns the axes.
 
-    sparsity: per cent, or a dict of them by layer name or pattern (one line each). Epoch e reaches from e to e + 1;
-    dots are the prunes, at the starts of their epochs. rewind_epoch: whither the weights return, drawn as arrows, after
-    each prune with `lth` and after the last epoch with `reset_end`; None draws none. ax: axes to draw on. Raises
-    `UserError` where the schedule does not fit into the epochs.
+    sparsity: percent, or a dict of percents by layer name or pattern (one line each). Epoch e spans from e to e + 1;
+    dots are prunes, at the start of their epoch. rewind_epoch: the epoch whose weights return; arrows lead to it from
+    each prune (with `lth`) and from the end of the fit (with `reset_end`). None draws no arrows. ax: axes to draw on.
+    Raises `UserError` if the schedule does not fit into the epochs.
     """
     targets = dict(sparsity) if isinstance(sparsity, Mapping) else {"": sparsity}
     plans = {name: schedule.prunes(n_epochs, exact(target) / 100) for name, target in targets.items()}
@@ -66,10 +66,10 @@ def plot_schedule(
 
 
 def plot_layers(masked: MaskedLayers, ax: Any = None) -> Any:
-    """Sparsity of each layer (per cent) under the mask in force, with the weights that are left; returns the axes.
+    """Plot the sparsity (percent) of each layer under the current mask, with the weights left; returns the axes.
 
-    Layers from the input (top) to the output. The dashed line is the sparsity of all of them together. ax: axes to draw
-    on; without them the picture is as high as the layers need.
+    Layers are ordered from the input (top) to the output. The dashed line is the sparsity of all layers together. ax:
+    axes to draw on; by default a new figure, as high as the layers need.
     """
     import matplotlib as mpl
 
@@ -96,14 +96,14 @@ _TITLE: dict[str, Any] = {"loc": "left", "color": TEXT, "fontsize": 10, "fontwei
 
 
 def _figure(width: float, height: float) -> Any:
-    """An empty figure, in inches. Made outside `rc_context`, which would undo a notebook's own settings at its end."""
+    """An empty figure; sizes in inches. Call it outside `rc_context`, whose end would undo a notebook's settings."""
     from matplotlib import pyplot
 
     return pyplot.figure(figsize=(width, height), layout="constrained", facecolor="white")
 
 
 def _draw_steps(ax: Any, plan: Sequence[Prune], n_epochs: int, name: str, colour: str, dashes: Any) -> None:
-    """The line in force and a dot at each prune."""
+    """The line of the sparsity and a dot at each prune."""
     x = [0, *(event.epoch for event in plan), n_epochs]
     y = [0.0, *(100 * float(event.sparsity) for event in plan)]
     ax.plot(
@@ -118,7 +118,7 @@ def _draw_steps(ax: Any, plan: Sequence[Prune], n_epochs: int, name: str, colour
 
 
 def _write_sparsities(ax: Any, plan: Sequence[Prune], n_epochs: int, colour: str) -> None:
-    """The sparsity beside each prune where they are few, else beside the highest one and the last."""
+    """Label each prune with its sparsity if there are few, else only the highest and the last."""
     peak = max(plan, key=lambda event: event.sparsity)
     for event in plan if len(plan) <= FEW_EVENTS else {peak, plan[-1]}:
         late = event.epoch > 0.88 * n_epochs
@@ -129,7 +129,7 @@ def _write_sparsities(ax: Any, plan: Sequence[Prune], n_epochs: int, colour: str
 
 
 def _draw_rewinds(ax: Any, plan: Sequence[Prune], rewind_epoch: int, end: int | None) -> None:
-    """Arrows from the prunes, and from the end of the fit, back to the epoch whose weights return."""
+    """Arrows from the prunes, and from the end of the fit, back to the rewind epoch."""
     starts = [(event.epoch, 100 * float(event.sparsity)) for event in plan]
     if end is not None:
         starts.append((end, 1.11 * ax.dataLim.y1))
@@ -154,13 +154,13 @@ def _title(schedule: Schedule, plan: Sequence[Prune], rewinds: bool) -> str:
 
 
 def _epoch_ticks(n_epochs: int) -> list[int]:
-    """Whole epochs, the end included, at most eleven of them."""
+    """Up to eleven whole epochs, including the end."""
     step = next(s for s in (1, 2, 5, 10, 20, 25, 50, 100, 200, 500, 1000, n_epochs) if n_epochs / s <= 10)
     return [*(e for e in range(0, n_epochs, step) if n_epochs - e > step / 2), n_epochs]
 
 
 def _draw_layer(ax: Any, row: int, kept: int, n: int) -> None:
-    """A bar, and right of it what is gone (per cent) and how many weights are left."""
+    """A bar, and to its right the percent removed and the number of weights left."""
     pct, colour = 100 * (n - kept) / n, COLLAPSED if kept == 0 else SERIES[0]
     ax.barh(row, 100, height=0.66, color=PALE, linewidth=0, zorder=1)
     ax.barh(row, pct, height=0.66, color=colour, linewidth=0, zorder=2)
@@ -177,7 +177,7 @@ def _columns(ax: Any, row: float, sparsity: str, left: str, colour: str) -> None
 
 
 def _label(name: str, kind: str) -> str:
-    """A layer's name, with its type where the name alone says nothing."""
+    """A layer's name, with its type if the name is just a number."""
     return f"{name} {kind}".strip() if not name or name.replace(".", "").isdecimal() else name
 
 

@@ -1,4 +1,4 @@
-"""The masks of a model: how they are found, and that they hold."""
+"""Finds the masks of a model, and keeps the masked weights at zero."""
 
 from __future__ import annotations
 
@@ -13,16 +13,21 @@ from torch import Tensor, nn
 
 from lth_trainable.pruning.criteria import Criterion, Weights, needs_inputs, reads_previous
 from lth_trainable.pruning.granularity import group_axes
-from lth_trainable.pruning.layers import Layer, bare
+from lth_trainable.pruning.layers import Layer, unwrapped
 from lth_trainable.pruning.masks import Mask, Scores, prune
 from lth_trainable.seeds import generator
+from lth_trainable.tensors import multiply
 
 Batches = Callable[[], Iterable[Tensor]]
 CALIBRATION_BATCHES = 8
+_NAMES_OF_0_4 = {"asked": "requested_sparsity", "remembered": "last_scores"}
 
 
 class MaskedLayers:
-    """Layers and the mask in force, if any; `apply` sets what it removes to zero. Small, and survives pickling."""
+    """Layers and their current mask, if any. `apply` sets the masked weights to zero.
+
+    Pickles are small: the factors are made again when they are needed.
+    """
 
     def __init__(self, layers: Sequence[Layer], masks: dict[str, Mask] | None = None) -> None:
         self.layers = list(layers)
@@ -30,7 +35,7 @@ class MaskedLayers:
         self.counts: dict[str, int] = {layer.parameter_name: layer.weight.numel() for layer in self.layers}
         self._factors: list[Tensor] = []
         if masks is not None:
-            self.put(masks)
+            self.apply_mask(masks)
 
     @property
     def n_weights(self) -> int:
@@ -38,27 +43,27 @@ class MaskedLayers:
 
     @property
     def n_kept(self) -> int:
-        """Weights that the mask in force keeps."""
+        """Number of weights that the current mask keeps."""
         return sum(self.counts.values())
 
     @property
     def sparsity_pct(self) -> float:
-        """Measured from the mask in force, not from any schedule."""
+        """Percent of the weights that are masked, counted in the current mask rather than read from a schedule."""
         return 100 * (self.n_weights - self.n_kept) / self.n_weights
 
     @property
     def collapsed(self) -> list[str]:
-        """Layers without a weight left."""
+        """Names of the layers that have no weight left."""
         return [layer.name for layer in self.layers if self.counts[layer.parameter_name] == 0]
 
-    def hold(self, masks: dict[str, Mask]) -> None:
-        """Make `masks` (Boolean, True: kept, by parameter name) the mask in force, not touching weights."""
+    def set_mask(self, masks: dict[str, Mask]) -> None:
+        """Make `masks` the current mask without changing any weight. masks: Boolean by parameter name, True: kept."""
         self.in_force, self._factors = masks, []
         self.counts = {name: int(np.count_nonzero(mask)) for name, mask in masks.items()}
 
-    def put(self, masks: dict[str, Mask]) -> None:
-        """Make `masks` the mask in force, and apply it."""
-        self.hold(masks)
+    def apply_mask(self, masks: dict[str, Mask]) -> None:
+        """Make `masks` the current mask and set the weights that it removes to zero."""
+        self.set_mask(masks)
         with torch.no_grad():
             for layer in self.layers:
                 layer.weight.mul_(torch.from_numpy(masks[layer.parameter_name]).to(layer.weight.device))
@@ -67,18 +72,21 @@ class MaskedLayers:
     def apply(self) -> None:
         """Set every masked weight to zero."""
         if self.in_force is not None:
-            torch._foreach_mul_([layer.weight for layer in self.layers], self.factors())
+            multiply([layer.weight for layer in self.layers], self.factors())
 
     @torch.no_grad()
     def apply_to_gradients(self) -> None:
-        """Set the gradient of every masked weight to zero, so that no norm counts it."""
+        """Set the gradient of every masked weight to zero, so that it does not count in a gradient norm."""
         if self.in_force is not None:
             for layer, factor in zip(self.layers, self.factors(), strict=True):
                 if layer.weight.grad is not None:
                     layer.weight.grad.mul_(factor)
 
     def factors(self) -> list[Tensor]:
-        """The mask in force as ones and zeros like the weights, made again when the model has moved; none, if none."""
+        """The current mask as tensors of ones and zeros, one a layer; empty without a mask.
+
+        They have the type and device of the weights, and are made again after the model has moved.
+        """
         if self.in_force is None:
             return []
         weights = [layer.weight for layer in self.layers]
@@ -93,13 +101,18 @@ class MaskedLayers:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_factors": []}
 
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """Restore from a pickle. Pickles of version 0.4 use other attribute names."""
+        self.__dict__.update({_NAMES_OF_0_4.get(name, name): value for name, value in state.items()})
+
 
 class Pruner(MaskedLayers):
     """Finds the masks of one model, level by level.
 
-    criterion: see `criteria.py`. seed: of its noise. regrows: remember the score that each weight had when it was
-    removed, by which it returns while the sparsity falls; a removed weight is zero and has no score of its own.
-    `levels` holds the masks after each prune, `counts_by_level` the weights kept, starting with the dense network.
+    criterion: see `criteria.py`. seed: seeds the criterion's noise. regrows: for schedules whose sparsity also falls.
+    The pruner then stores the score of each weight at its removal, because a removed weight is zero and has no
+    meaningful score. Weights with the best stored scores return first. `levels` holds the masks after each prune,
+    `counts_by_level` the number of weights kept, starting with the dense network.
     """
 
     def __init__(
@@ -120,11 +133,11 @@ class Pruner(MaskedLayers):
         }
         self.levels: list[dict[str, Mask]] = []
         self.counts_by_level = [self.counts]
-        self.asked: dict[str, Fraction] = dict.fromkeys(self.counts, Fraction(0))
+        self.requested_sparsity: dict[str, Fraction] = dict.fromkeys(self.counts, Fraction(0))
         self.initial = {layer.parameter_name: layer.weight.detach().clone() for layer in self.layers}
         self.previous = self.initial
         self.regrows = regrows
-        self.remembered: dict[str, Scores] = {}
+        self.last_scores: dict[str, Scores] = {}
 
     @torch.no_grad()
     def prune(
@@ -133,61 +146,61 @@ class Pruner(MaskedLayers):
         model: nn.Module | None = None,
         batches: Batches | None = None,
     ) -> None:
-        """Bring the layers to `sparsity` (a fraction, or one by parameter name) and apply the new mask.
+        """Prune the layers to `sparsity` and apply the new mask.
 
-        Masks only shrink while sparsity rises, and only grow while it falls. model, batches: the network and the
-        training data that a criterion marked with `uses_inputs` looks at.
+        sparsity: one fraction, or one by parameter name. Masks only shrink while sparsity rises, and only grow while it
+        falls. model, batches: the network and training data, needed by criteria marked with `uses_inputs`.
         """
-        asked = dict.fromkeys(self.counts, sparsity) if isinstance(sparsity, Fraction) else dict(sparsity)
+        requested = dict.fromkeys(self.counts, sparsity) if isinstance(sparsity, Fraction) else dict(sparsity)
         inputs: Mapping[str, Tensor] = {}
         if needs_inputs(self.criterion):
-            assert model is not None and batches is not None, "this criterion looks at training data"
+            assert model is not None and batches is not None, "this criterion needs the model and training data"
             inputs = input_norms(model, self.layers, batches())
-        growing = self.regrows and any(asked[name] < self.asked[name] for name in asked)
+        regrow = self.regrows and any(requested[name] < self.requested_sparsity[name] for name in requested)
         if self.context == "global" or self.regrows:
             scores = {layer.parameter_name: self._scores(index, inputs) for index, layer in enumerate(self.layers)}
             if self.regrows:
-                scores = self.remembered = self._recalled(scores)
-            masks = self._masks(scores, sparsity, growing)
-        else:  # a layer at a time: its scores go before the next one's come, and memory is used again
+                scores = self.last_scores = self._recalled(scores)
+            masks = self._masks(scores, sparsity, regrow)
+        else:  # one layer at a time, so that only one layer's scores are in memory
             masks = {}
             for index, layer in enumerate(self.layers):
                 name = layer.parameter_name
-                masks |= self._masks({name: self._scores(index, inputs)}, {name: asked[name]}, growing)
-        self.asked = asked
-        self._put(masks)
+                masks |= self._masks({name: self._scores(index, inputs)}, {name: requested[name]}, regrow)
+        self.requested_sparsity = requested
+        self._apply_new_mask(masks)
         if reads_previous(self.criterion):
             self.previous = {layer.parameter_name: layer.weight.detach().clone() for layer in self.layers}
 
-    def exchange(self, masks: dict[str, Mask]) -> None:
-        """Put other masks in the place of the last level's, and apply them; what those removed is not brought back."""
+    def replace_mask(self, masks: dict[str, Mask]) -> None:
+        """Replace the masks of the last level and apply the new ones. Weights that the old ones removed stay zero."""
         self.levels.pop()
         self.counts_by_level.pop()
-        self._put(masks)
+        self._apply_new_mask(masks)
 
-    def _put(self, masks: dict[str, Mask]) -> None:
-        self.put(masks)
+    def _apply_new_mask(self, masks: dict[str, Mask]) -> None:
+        self.apply_mask(masks)
         if self.collapsed:
             names = ", ".join(self.collapsed)
             warnings.warn(f"no weight is left in {names} at {self.sparsity_pct:.2f} %", stacklevel=3)
 
     def _masks(
-        self, scores: Mapping[str, Scores], sparsity: Fraction | Mapping[str, Fraction], growing: bool
+        self, scores: Mapping[str, Scores], sparsity: Fraction | Mapping[str, Fraction], regrow: bool
     ) -> dict[str, Mask]:
         before = self.in_force
         previous = {name: before[name] for name in scores} if before is not None else None
-        return prune(scores, sparsity, axes=self.axes, context=self.context, previous=previous, growing=growing)
+        return prune(scores, sparsity, axes=self.axes, context=self.context, previous=previous, regrow=regrow)
 
-    def hold(self, masks: dict[str, Mask]) -> None:
-        super().hold(masks)
+    def set_mask(self, masks: dict[str, Mask]) -> None:
+        super().set_mask(masks)
         self.levels.append(masks)
         self.counts_by_level.append(self.counts)
 
     def _recalled(self, scores: dict[str, Scores]) -> dict[str, Scores]:
-        """Present scores of the weights that are kept, last ones of those that were removed."""
-        if self.in_force is None or not self.remembered:
+        """Current scores of the kept weights, stored scores of the removed ones."""
+        if self.in_force is None or not self.last_scores:
             return scores
-        return {name: np.where(self.in_force[name], s, self.remembered[name]) for name, s in scores.items()}
+        return {name: np.where(self.in_force[name], s, self.last_scores[name]) for name, s in scores.items()}
 
     def _scores(self, index: int, inputs: Mapping[str, Tensor]) -> Any:
         layer = self.layers[index]
@@ -210,11 +223,12 @@ class Pruner(MaskedLayers):
 
 @torch.no_grad()
 def input_norms(model: nn.Module, layers: Sequence[Layer], batches: Iterable[Tensor]) -> dict[str, Tensor]:
-    """Root mean square of each layer's input channels over `batches`, shaped to multiply the weight, by parameter name.
+    """Root mean square of each layer's input channels over `batches`, by parameter name.
 
-    The model is in evaluation mode for it, so neither its buffers nor any random stream moves.
+    Each tensor has a shape that can be multiplied with the weight. The model is in evaluation mode, so its buffers and
+    the random streams do not change.
     """
-    modules, sums, seen = dict(bare(model).named_modules()), {}, {}
+    modules, sums, seen = dict(unwrapped(model).named_modules()), {}, {}
     for layer in layers:
         sums[layer.parameter_name], seen[layer.parameter_name] = torch.zeros((), dtype=torch.float64), 0
 
@@ -241,18 +255,18 @@ def input_norms(model: nn.Module, layers: Sequence[Layer], batches: Iterable[Ten
 
 
 def _beside(layer: Layer, sums: Mapping[str, Tensor], seen: Mapping[str, int]) -> Tensor:
-    """A layer's norms per input channel, with the axes of its weight."""
+    """A layer's norm of each input channel, with as many axes as its weight."""
     name, n_dims = layer.parameter_name, layer.weight.ndim
     norms = (sums[name] / max(seen[name], 1)).sqrt().to(layer.weight)
     if layer.transposed:
         return norms.reshape(-1, *[1] * (n_dims - 1))
-    groups = norms.numel() // layer.weight.shape[1]  # a grouped convolution sees each group's channels only
+    groups = norms.numel() // layer.weight.shape[1]  # a grouped convolution's output sees only its group's channels
     rows = norms.reshape(groups, layer.weight.shape[1]).repeat_interleave(layer.weight.shape[0] // groups, dim=0)
     return rows.reshape(*rows.shape, *[1] * (n_dims - 2))
 
 
 def calibration(dls: Any) -> Batches:
-    """The first few training batches in the order of the data: no shuffling, so no random stream moves."""
+    """The first few training batches, unshuffled, so that no random stream advances."""
 
     def batches() -> Iterable[Tensor]:
         loader = dls.train.new(shuffle=False, drop_last=False)
@@ -265,7 +279,7 @@ def calibration(dls: Any) -> Batches:
 
 
 def report(masked: MaskedLayers) -> str:
-    """The sparsity report: one row a layer and one for all, zeros counted in the mask in force."""
+    """The sparsity report as text: a row for each layer and one for all. Zeros are counted in the current mask."""
     rule = "-" * 80
     rows = [
         (layer.name, layer.type, layer.weight.numel(), layer.weight.numel() - masked.counts[layer.parameter_name])

@@ -1,7 +1,7 @@
-"""When a network is pruned within one fit, and to which sparsity. Pure: exact rationals, no torch.
+"""Schedules: when a network is pruned within one fit, and to which sparsity. Exact rationals, no torch.
 
-A schedule function has fastai's signature `f(start, end, pos) -> value` with `pos` in [0, 1], so fastai's own
-(`sched_cos`, `sched_lin`, ...) are accepted as they are. A `Schedule` turns one into prune events at epoch boundaries.
+A schedule function has fastai's signature `f(start, end, pos) -> value` with `pos` in [0, 1]; fastai's own functions
+(`sched_cos`, `sched_lin`, ...) work unchanged. A `Schedule` turns a function into prunes at epoch boundaries.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ Number = Any  # Fraction where the function keeps it exact, float otherwise
 
 
 def sched_one_shot(start: Number, end: Number, pos: Number) -> Number:
-    """All of it at once."""
+    """The whole sparsity at once."""
     return end
 
 
 def sched_iterative(start: Number, end: Number, pos: Number, n_steps: int = 3) -> Number:
     """`n_steps` equal steps: start + (end - start) / n * min(n, floor(pos n) + 1).
 
-    Integer steps, so that each prune falls on its boundary (a float `ceil` fires some boundaries one step early).
+    The steps are counted in whole numbers, so that each prune falls on its boundary; with a float `ceil` some
+    boundaries would come one step early.
     """
     return start + (end - start) * min(n_steps, math.floor(pos * n_steps) + 1) / n_steps
 
@@ -37,7 +38,7 @@ def sched_agp(start: Number, end: Number, pos: Number) -> Number:
 
 
 def sched_linear(start: Number, end: Number, pos: Number) -> Number:
-    """A straight line."""
+    """A straight line from `start` to `end`."""
     return start + (end - start) * pos
 
 
@@ -58,11 +59,11 @@ def sched_dsd(start: Number, end: Number, pos: Number) -> Number:
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleRule:
-    """What the house knows of a schedule.
+    """The properties of a schedule.
 
-    `family` is "fit" (prunes within one fit, at epoch boundaries) or "levels" (one fit a level). `stepwise`: prunes are
-    separate events with training between them, so weights may be reset at each (`lth=True`). `peaks`: the target is
-    the peak, not the end.
+    family: "fit" (prunes within one fit, at epoch boundaries) or "levels" (one fit for each level). start_pct, end_pct:
+    defaults, as fractions of the fit. stepwise: prunes are separate events with training between them, so weights may
+    be reset after each (`lth=True`). peaks: the target is the peak, not the end.
     """
 
     function: Callable[..., Number] | None
@@ -89,24 +90,24 @@ _RULE_OF = {rule.function: rule for rule in SCHEDULES.values() if rule.function}
 
 @dataclass(frozen=True)
 class Prune:
-    """At the start of `epoch`, bring the network to `sparsity` (a fraction in [0, 1], exact where the function is)."""
+    """A prune to `sparsity` (a fraction in [0, 1]) at the start of `epoch`. Exact if the schedule function is."""
 
     epoch: int
     sparsity: Fraction
 
 
 def exact(value: float | int | Fraction) -> Fraction:
-    """The rational that a person means by a decimal: 0.1 is 1/10, not the nearest double."""
+    """The rational number that a decimal stands for: 0.1 gives 1/10, not the nearest double."""
     return value if isinstance(value, Fraction) else Fraction(str(value))
 
 
 class Schedule:
     """When to prune: `Schedule(sched_iterative, start_pct=0.25)`.
 
-    sched_func: f(start, end, pos), one of ours or of fastai's; `partial(sched_iterative, n_steps=5)` sets arguments.
-    start_pct, end_pct: parts of the fit in [0, 1] between which the schedule runs; None takes the function's own
-    (one_shot from 0.5, iterative and agp from 0.2, others from 0; gradual ones end at 0.75, so that the network still
-    trains after its last prune).
+    sched_func: f(start, end, pos), from this module or from fastai; `partial(sched_iterative, n_steps=5)` sets further
+    arguments. start_pct, end_pct: fractions of the fit in [0, 1] between which the schedule runs. None takes the
+    function's defaults: one_shot starts at 0.5, iterative and agp at 0.2, others at 0; gradual ones end at 0.75, so
+    that the network still trains after its last prune.
     """
 
     def __init__(
@@ -117,13 +118,13 @@ class Schedule:
         self.start_pct = self.rule.start_pct if start_pct is None else start_pct
         self.end_pct = self.rule.end_pct if end_pct is None else end_pct
         if not 0 <= self.start_pct < 1:
-            raise bad_value("start_pct", start_pct, "a part of the fit in [0, 1), such as 0.25")
+            raise bad_value("start_pct", start_pct, "a fraction of the fit in [0, 1), such as 0.25")
         if not self.start_pct <= self.end_pct <= 1:
-            raise bad_value("end_pct", self.end_pct, f"a part of the fit from start_pct ({self.start_pct:g}) to 1")
+            raise bad_value("end_pct", self.end_pct, f"a fraction of the fit from start_pct ({self.start_pct:g}) to 1")
 
     @property
     def name(self) -> str:
-        """The schedule's name in `SCHEDULES`, or the function's own."""
+        """The schedule's name in `SCHEDULES`, else the name of its function."""
         for name, rule in SCHEDULES.items():
             if rule is self.rule:
                 return name
@@ -132,19 +133,19 @@ class Schedule:
     def __repr__(self) -> str:
         return f"Schedule({self.name}, start_pct={self.start_pct:g}, end_pct={self.end_pct:g})"
 
-    def sparsity_at(self, part: Fraction, target: Fraction) -> Fraction:
-        """Sparsity (fraction) in force at `part` of the fit, for a final (dsd: peak) sparsity `target`."""
+    def sparsity_at(self, fraction: Fraction, target: Fraction) -> Fraction:
+        """Sparsity (a fraction) after `fraction` of the fit, for a final (dsd: peak) sparsity `target`."""
         start, end = exact(self.start_pct), exact(self.end_pct)
-        if part < start:
+        if fraction < start:
             return Fraction(0)
-        pos = min(Fraction(1), (part - start) / (end - start)) if end > start else Fraction(1)
+        pos = min(Fraction(1), (fraction - start) / (end - start)) if end > start else Fraction(1)
         return min(Fraction(1), max(Fraction(0), Fraction(self.function(Fraction(0), target, pos))))
 
     def prunes(self, n_epochs: int, target: Fraction) -> tuple[Prune, ...]:
-        """The prune events of a fit of `n_epochs` epochs, at most one an epoch, each at the start of its epoch.
+        """The prunes of a fit of `n_epochs` epochs: at most one in each epoch, at its start.
 
-        target: the final (dsd: peak) sparsity as a fraction. Raises `UserError` where the epochs do not suffice to
-        reach it.
+        target: the final (dsd: peak) sparsity as a fraction. Raises `UserError` if there are too few epochs to reach
+        it.
         """
         values = [self.sparsity_at(Fraction(epoch, n_epochs), target) for epoch in range(n_epochs)]
         if self.rule.stepwise:
@@ -157,11 +158,11 @@ class Schedule:
                 events.append(Prune(epoch, value))
             before = value
         if not events:
-            raise UserError(f"{self}: prunes nothing within {n_epochs} epochs; take more epochs or a smaller start_pct")
+            raise UserError(f"{self}: prunes nothing within {n_epochs} epochs; use more epochs or a smaller start_pct")
         return tuple(events)
 
     def _meet_target(self, values: list[Fraction], n_epochs: int, target: Fraction) -> None:
-        """Make a gradual schedule meet its target exactly at the epoch boundary nearest to where the curve does."""
+        """Make a gradual schedule reach its target exactly, at the epoch boundary nearest to where its curve does."""
         middle_or_end = (exact(self.start_pct) + exact(self.end_pct)) / 2 if self.rule.peaks else exact(self.end_pct)
         first = min(n_epochs - 1, max(0, math.ceil(middle_or_end * n_epochs - Fraction(1, 2) * self.rule.peaks)))
         if self.rule.peaks:
@@ -174,8 +175,8 @@ class Schedule:
         distinct = len({v for v in values if v > 0})
         if values[-1] != target or distinct < steps:
             raise UserError(
-                f"{self}: no room for {steps} pruning step{'s' * (steps > 1)} in {n_epochs} epochs from part"
-                f" {self.start_pct:g} on (room for {distinct}); take more epochs, fewer steps or a smaller start_pct"
+                f"{self}: no room for {steps} pruning step{'s' * (steps > 1)} in {n_epochs} epochs from fraction"
+                f" {self.start_pct:g} on (room for {distinct}); use more epochs, fewer steps or a smaller start_pct"
             )
 
     def _n_steps(self) -> int:

@@ -1,7 +1,7 @@
-"""What returns at a rewind: every parameter, every buffer, and the optimiser's state.
+"""A copy of a network and its optimiser at one point of training, which a rewind restores.
 
-Nothing is set to a default: BatchNorm's affine weights and running statistics, and buffers that `state_dict` leaves
-out, return to the values they had.
+It holds every parameter, every buffer and the optimiser's state. A rewind sets nothing to a default: BatchNorm's affine
+weights, its running statistics, and buffers that `state_dict` leaves out all get their earlier values back.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 
 class Snapshot:
-    """A copy of a model's tensors, and of the optimiser's state where one is given."""
+    """A copy of a model's tensors, and of the optimiser's state if an optimiser is passed."""
 
     def __init__(self, model: nn.Module, optimizer: Any = None) -> None:
         self.tensors = {name: tensor.detach().clone() for name, tensor in _tensors(model)}
@@ -25,13 +25,13 @@ class Snapshot:
 
     @classmethod
     def of(cls, model: nn.Module, tensors: Mapping[str, Tensor]) -> Snapshot:
-        """The snapshot of `state()`, for a model of the same shape."""
+        """A snapshot with the tensors of an earlier `state()`, for a model with the same tensors."""
         return cls(model).replaced(tensors)
 
     def replaced(
         self, tensors: Mapping[str, Tensor], optimizer_state: Mapping[int, Mapping[str, Tensor]] | None = None
     ) -> Snapshot:
-        """A snapshot of the same model and optimiser that holds other values."""
+        """A snapshot of the same model and optimiser with other values."""
         other = copy.copy(self)
         other.tensors = {name: tensors[name].to(like) for name, like in self.tensors.items()}
         if optimizer_state is not None and self.optimizer is not None:
@@ -44,11 +44,11 @@ class Snapshot:
 
     @torch.no_grad()
     def restore(self, model: nn.Module, optimizer: Any = None) -> None:
-        """Copy everything back, in place. The optimiser returns too where one is given and was taken."""
+        """Copy everything back, in place. With `optimizer`, restore the optimiser's state too."""
         for name, tensor in _tensors(model):
             tensor.copy_(self.tensors[name])
         if optimizer is not None:
-            assert self.optimizer is not None, "this snapshot was taken without an optimiser"
+            assert self.optimizer is not None, "this snapshot holds no optimiser state"
             optimizer.load_state_dict(copy.deepcopy(self.optimizer))
 
     @property

@@ -1,11 +1,10 @@
-"""Supermasks: how well an untrained network answers through a mask alone (Zhou et al., arXiv 1905.01067, sec. 4).
+"""Supermasks: the accuracy of an untrained network under a mask (Zhou et al., arXiv 1905.01067, sec. 4).
 
     print(supermask_report(learn.model, callback.pruner, learn.dls))
 
-Whatever is tried is tried on copies: the model, its buffers and flags, the loaders and every random stream stay as
-they were. BatchNorm's running statistics were gathered on other weights (or never), so each accuracy is given twice:
-with the statistics as they are, and with statistics gathered anew on training data under the mask. Accuracies are parts
-of one.
+Everything is evaluated on copies: the model, its buffers and flags, the loaders and every random stream stay unchanged.
+BatchNorm's running statistics were gathered with other weights (or never), so each accuracy is reported twice: with the
+statistics as they are, and with statistics recomputed on training data under the mask. Accuracies are fractions.
 """
 
 from __future__ import annotations
@@ -20,21 +19,22 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.pruning.controls import shuffled
-from lth_trainable.pruning.layers import bare
+from lth_trainable.pruning.layers import unwrapped
 from lth_trainable.pruning.masks import Mask
 from lth_trainable.pruning.pruner import MaskedLayers, Pruner
 from lth_trainable.seeds import derive_seed, generator
 
-BATCHNORM_BATCHES = 100  # training batches that statistics are gathered on: their mean has settled long before
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
+
+BATCHNORM_BATCHES = 100  # training batches to recompute statistics on; their mean settles long before that
 
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracies:
-    """Of one network: with BatchNorm's statistics as they are, and recomputed (equal where there is no BatchNorm)."""
+    """Accuracies of one network with raw and with recomputed BatchNorm statistics; equal without BatchNorm."""
 
     raw: float
     recomputed: float
@@ -42,11 +42,11 @@ class Accuracies:
 
 @dataclass(frozen=True, kw_only=True)
 class SupermaskReport:
-    """Accuracies, parts of one, on the `n` pictures of the validation part.
+    """Accuracies (fractions) on the `n` images of the validation split.
 
-    found: the untrained network under its mask. shuffled: under a random mask with as many weights in each layer.
-    signed: under its mask, each weight replaced by its sign times the standard deviation of its layer. majority: of
-    always answering the commonest class of the validation part. chance: of guessing, one in the number of classes.
+    found: of the untrained network under its mask. shuffled: under a random mask with as many weights in each layer.
+    signed: under its mask, with each weight replaced by its sign times the standard deviation of its layer. majority:
+    of always predicting the most common class of the validation split. chance: 1 / number of classes.
     """
 
     found: Accuracies
@@ -60,7 +60,7 @@ class SupermaskReport:
 
     @property
     def below_majority(self) -> bool:
-        """Whether the supermask answers worse than the commonest class, whichever statistics it uses."""
+        """Whether the supermask is worse than always predicting the most common class, with either statistics."""
         return max(self.found.raw, self.found.recomputed) < self.majority
 
     def __str__(self) -> str:
@@ -69,9 +69,9 @@ class SupermaskReport:
             ("found mask, signed constants", self.signed),
         ]  # fmt: skip
         columns = f"{'raw BatchNorm':>16}{'recomputed':>14}" if self.has_batchnorm else f"{'accuracy':>12}"
-        pictures = f"{self.n:,} validation pictures (one is {100 / self.n:.2g} pp)"
+        images = f"{self.n:,} validation images (one is {100 / self.n:.2g} pp)"
         lines = [
-            f"Supermask: the untrained network at {self.sparsity_pct:.2f} % sparsity, on {pictures}",
+            f"Supermask: the untrained network at {self.sparsity_pct:.2f} % sparsity, on {images}",
             f"{'':<34}{columns}",
             *(f"{name:<34}{self._cells(pair.raw, pair.recomputed)}" for name, pair in rows),
             f"{'majority class':<34}{self._cells(self.majority)}",
@@ -90,20 +90,20 @@ class SupermaskReport:
             return f"The supermask is {_against(self.found.raw, self.majority)}."
         if self.below_majority:
             return (
-                "The supermask is below the majority class, with either statistics: always answering the commonest"
+                "The supermask is below the majority class, with either statistics: always predicting the most common"
                 " class is right more often."
             )
-        raw, recomputed = (_against(part, self.majority) for part in (self.found.raw, self.found.recomputed))
+        raw, recomputed = (_against(accuracy, self.majority) for accuracy in (self.found.raw, self.found.recomputed))
         both = f"{raw}, with either statistics" if raw == recomputed else f"{raw}; with recomputed ones {recomputed}"
         start = "The supermask is" if raw == recomputed else "With BatchNorm's raw statistics the supermask is"
         return f"{start} {both}."
 
 
 def evaluate(model: nn.Module, loader: Iterable[Any]) -> float:
-    """Accuracy, a part of one, in evaluation mode.
+    """Accuracy (a fraction) of a model in evaluation mode.
 
-    loader: batches (x, ..., y), y of class numbers (batch,); the model's output is (batch, classes). Raises `UserError`
-    for anything else. The model, the loader (fastai's or ours) and the random streams stay as they were.
+    loader: batches (x, ..., y) with class numbers y (batch,), from fastai or from this project. The model's output must
+    be (batch, classes); anything else raises `UserError`. Model, loader and random streams stay unchanged.
     """
     outcome = _judge([model], loader)
     return outcome.correct[0] / outcome.n
@@ -112,24 +112,24 @@ def evaluate(model: nn.Module, loader: Iterable[Any]) -> float:
 def recompute_batchnorm(model: nn.Module, loader: Iterable[Any]) -> nn.Module:
     """A copy of the model whose BatchNorm statistics are the plain mean over batches of training data.
 
-    loader: training batches, of which up to `BATCHNORM_BATCHES` are seen, shuffled where the loader can; a short last
-    batch is left out. Only BatchNorm is in training mode, so dropout is off. A plain copy for a model without it.
+    loader: training batches; up to `BATCHNORM_BATCHES` are used, shuffled if the loader can, without a short last one.
+    Only BatchNorm is in training mode, so dropout is off. A model without BatchNorm is simply copied.
     """
     return _recomputed([model], loader)[0]
 
 
 def random_like(masks: Mapping[str, Mask], seed: int) -> dict[str, Mask]:
-    """Random masks, Boolean, each of the shape and with exactly the count of the mask of its name."""
+    """Random Boolean masks by name, each with the shape and the exact count of the mask of that name."""
     return {
         name: shuffled(mask, generator(seed, "supermask", index)) for index, (name, mask) in enumerate(masks.items())
     }
 
 
 def signed_constants(model: nn.Module, masked: MaskedLayers, initial: Mapping[str, Tensor]) -> nn.Module:
-    """A copy of the model at its initial tensors, each masked layer's weights made constants of their initial signs.
+    """A masked copy of the model in which each weight of a pruned layer is a constant with its initial sign.
 
-    The constant is the standard deviation of all initial weights of the layer (arXiv 1905.01067, sec. 4.1); a weight
-    that starts at zero stays there. initial: tensors by name; those of the layers must be among them.
+    The constant is the standard deviation of all initial weights of the layer (arXiv 1905.01067, sec. 4.1). A weight
+    whose initial value is zero stays zero. initial: initial tensors by name, including those of the layers.
     """
     constants = {}
     for layer in masked.layers:
@@ -141,15 +141,15 @@ def signed_constants(model: nn.Module, masked: MaskedLayers, initial: Mapping[st
 def supermask_report(
     model: nn.Module, masked: MaskedLayers, dls: Any, initial: Mapping[str, Tensor] | None = None, seed: int = 0
 ) -> SupermaskReport:
-    """What the mask alone is worth, on the validation part of `dls`, beside what it has to beat.
+    """Accuracy of the mask alone on the validation split of `dls`, beside the accuracies that it has to beat.
 
     masked: the layers of `model` and their mask (`callback.pruner`). initial: the unmasked tensors to start from, by
-    name (`callback.initial.state()`); None takes the layers' weights from the pruner and all else from the model.
-    seed: of the random mask and of the order of the training data. Raises `UserError` where there is no mask, no
-    initial weights, or no classes.
+    name (`callback.initial.state()`); None takes the layers' weights from the pruner and everything else from the
+    model. seed: for the random mask and the order of the training data. Raises `UserError` if there is no mask, there
+    are no initial weights, or the model is not a classifier.
     """
     if masked.in_force is None:
-        raise UserError("supermask: nothing has been pruned yet, so there is no mask to look through")
+        raise UserError("supermask: found no mask, because nothing has been pruned yet; fit with the callback first")
     if initial is None:
         initial = masked.initial if isinstance(masked, Pruner) else {}
     missing = [layer.parameter_name for layer in masked.layers if layer.parameter_name not in initial]
@@ -163,8 +163,8 @@ def supermask_report(
     has_batchnorm = bool(batchnorms(raw[0]))
     networks = raw + (_recomputed(raw, dls.train, seed) if has_batchnorm else [])
     outcome = _judge(networks, dls.valid)
-    parts = [correct / outcome.n for correct in outcome.correct]
-    found, shuffled, signed = (Accuracies(raw=parts[i], recomputed=parts[i - 3]) for i in range(3))
+    accuracies = [correct / outcome.n for correct in outcome.correct]
+    found, shuffled, signed = (Accuracies(raw=accuracies[i], recomputed=accuracies[i - 3]) for i in range(3))
     return SupermaskReport(
         found=found, shuffled=shuffled, signed=signed,
         majority=int(outcome.labels.max()) / outcome.n, chance=1 / outcome.n_classes, n=outcome.n,
@@ -174,7 +174,7 @@ def supermask_report(
 
 @dataclass(kw_only=True)
 class _Outcome:
-    """Right answers of each network, pictures, classes, and the pictures of each class (n_classes,)."""
+    """correct: right answers of each network. n: images. labels: images of each class, (n_classes,)."""
 
     correct: list[int]
     n: int
@@ -183,7 +183,7 @@ class _Outcome:
 
 
 def _judge(models: Sequence[nn.Module], loader: Iterable[Any]) -> _Outcome:
-    """All networks on one pass over the data."""
+    """Evaluate all networks in one pass over the data."""
     correct, labels = [0] * len(models), torch.zeros(1, dtype=torch.int64)
     with contextlib.ExitStack() as stack, _own_randomness(0), torch.no_grad():
         for model in models:
@@ -195,20 +195,20 @@ def _judge(models: Sequence[nn.Module], loader: Iterable[Any]) -> _Outcome:
             labels = torch.bincount(y.cpu(), minlength=size) + nn.functional.pad(labels, (0, size - len(labels)))
     n = int(labels.sum())
     if n == 0:
-        raise UserError("supermask: the validation part is empty, so there is no accuracy to report")
+        raise UserError("supermask: found an empty validation split; expected images to measure the accuracy on")
     return _Outcome(correct=correct, n=n, n_classes=len(labels), labels=labels)
 
 
 def _checked(answers: Tensor, y: Tensor) -> Tensor:
     if answers.ndim != 2 or y.ndim != 1 or y.is_floating_point():
         found = f"outputs {tuple(answers.shape)} for targets {tuple(y.shape)} of {y.dtype}"
-        raise bad_value("supermask", found, "outputs (batch, classes) and one class number a picture")
+        raise bad_value("supermask", found, "outputs (batch, classes) and one class number for each image")
     return answers
 
 
 @torch.no_grad()
 def _recomputed(models: Sequence[nn.Module], loader: Iterable[Any], seed: int = 0) -> list[nn.Module]:
-    """Copies whose BatchNorm statistics are gathered on one pass over the data for all of them."""
+    """Copies whose BatchNorm statistics are recomputed in one pass over the data for all of them."""
     copies = [copy.deepcopy(model) for model in models]
     norms = [norm for model in copies for norm in batchnorms(model)]
     if not norms:
@@ -233,28 +233,28 @@ def _recomputed(models: Sequence[nn.Module], loader: Iterable[Any], seed: int = 
     return copies
 
 
-def batchnorms(model: nn.Module) -> list[_BatchNorm]:
-    """The BatchNorm layers that keep running statistics."""
-    return [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+def batchnorms(model: nn.Module) -> list[BatchNorm]:
+    """The BatchNorm layers that have running statistics."""
+    return [m for m in model.modules() if isinstance(m, BatchNorm) and m.running_mean is not None]
 
 
 @torch.no_grad()
 def _under(model: nn.Module, tensors: Mapping[str, Tensor], masks: Mapping[str, Mask]) -> nn.Module:
-    """A copy of the model with these tensors, by name, under the masks."""
-    network = copy.deepcopy(bare(model))
-    places = {
+    """A copy of the model with these tensors (by name) and masks."""
+    network = copy.deepcopy(unwrapped(model))
+    tensors_of = {
         **dict(network.named_parameters(remove_duplicate=False)), **dict(network.named_buffers(remove_duplicate=False))
     }  # fmt: skip
     for name, tensor in tensors.items():
-        places[name].copy_(tensor)
+        tensors_of[name].copy_(tensor)
     for name, mask in masks.items():
-        places[name].mul_(torch.from_numpy(mask).to(places[name].device))
+        tensors_of[name].mul_(torch.from_numpy(mask).to(tensors_of[name].device))
     return network
 
 
 @contextlib.contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode within, every module's own flag as it was afterwards."""
+    """Evaluation mode inside the context; afterwards every module has its own flag again."""
     flags = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -265,15 +265,15 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _batches(loader: Any, *, shuffle: bool) -> Iterator[tuple[Tensor, ...]]:
-    """The loader's batches as plain tensors; another loader like it is asked, so that its order does not move."""
+    """The loader's batches as plain tensors, from a new loader like it, so that its own order does not advance."""
     like = loader.new(shuffle=shuffle, drop_last=False) if hasattr(loader, "new") else loader
     for batch in like:
-        yield tuple(part.as_subclass(Tensor) for part in batch)
+        yield tuple(tensor.as_subclass(Tensor) for tensor in batch)
 
 
 @contextlib.contextmanager
 def _own_randomness(seed: int) -> Iterator[None]:
-    """Streams of Python, numpy and torch that start from `seed` within and go on afterwards as if nothing had been."""
+    """Inside the context, Python, numpy and torch draw from `seed`; afterwards their streams continue unchanged."""
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     with torch.random.fork_rng(devices=devices):
@@ -290,10 +290,10 @@ def _own_randomness(seed: int) -> Iterator[None]:
 
 def _on_device_of(model: nn.Module, x: Sequence[Tensor]) -> list[Tensor]:
     parameter = next(model.parameters(), None)
-    return [part.to(parameter.device) if parameter is not None else part for part in x]
+    return [tensor.to(parameter.device) if parameter is not None else tensor for tensor in x]
 
 
-def _against(part: float, majority: float) -> str:
-    if part == majority:
+def _against(accuracy: float, majority: float) -> str:
+    if accuracy == majority:
         return "no better than the majority class"
-    return f"{'above' if part > majority else 'below'} the majority class"
+    return f"{'above' if accuracy > majority else 'below'} the majority class"

@@ -1,6 +1,7 @@
-"""A ticket as one file: masks, initial, rewind and final weights, and where it comes from.
+"""A ticket as one file: its masks, its initial, rewind and final weights, and where it comes from.
 
-A safetensors file whose metadata is JSON; `docs/callback.md` has a loader of ten lines that needs not this package.
+The file is in the safetensors format, with JSON metadata. `docs/callback.md` shows a ten-line loader that does not need
+this package.
 """
 
 from __future__ import annotations
@@ -20,19 +21,21 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from lth_trainable.errors import UserError
-from lth_trainable.pruning.layers import bare
+from lth_trainable.pruning.layers import unwrapped
 from lth_trainable.pruning.masks import Mask, pack, unpack
+from lth_trainable.tensors import below, row_major
 
 FORMAT = "lottery-ticket 1"
-PARTS = ("initial", "rewind", "final")
+WEIGHTS = ("initial", "rewind", "final")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ticket:
-    """masks: Boolean arrays in the shape of their parameter, True where the weight is kept, by parameter name.
+    """A mask with the weights before, at and after training.
 
-    initial, rewind, final: `state_dict`s; rewind is empty where nothing was rewound. provenance: JSON-ready settings of
-    the callback, counts, versions.
+    masks: Boolean arrays by parameter name, shaped as the parameter, True where the weight is kept. initial, rewind,
+    final: `state_dict`s; rewind is empty if nothing was rewound. provenance: settings of the callback, counts and
+    versions, ready for JSON.
     """
 
     masks: Mapping[str, Mask]
@@ -43,24 +46,26 @@ class Ticket:
 
     @torch.no_grad()
     def apply(self, model: nn.Module, weights: str = "rewind") -> nn.Module:
-        """Load the "initial", "rewind" or "final" weights into `model` and mask them; returns the model."""
-        state = getattr(self, weights) if weights in PARTS else None
+        """Load the "initial", "rewind" or "final" weights into `model`, mask them and return the model.
+
+        Raises `UserError` if the ticket does not have these weights.
+        """
+        state = getattr(self, weights) if weights in WEIGHTS else None
         if not state:
-            present = [part for part in PARTS if getattr(self, part)]
+            present = [which for which in WEIGHTS if getattr(self, which)]
             raise UserError(f"ticket: found no {weights} weights; it has {', '.join(present)}")
-        bare(model).load_state_dict(state)
+        unwrapped(model).load_state_dict(state)
         for name, mask in self.masks.items():
-            parameter = bare(model).get_parameter(name)
+            parameter = unwrapped(model).get_parameter(name)
             parameter.mul_(torch.from_numpy(mask).to(parameter))
         return model
 
 
 def save_ticket(ticket: Ticket, path: str | Path) -> Path:
-    """Write the ticket, whole or not at all; returns its path. Equal tickets give equal bytes."""
+    """Write the ticket to a file in one atomic step and return its path. Equal tickets give equal bytes."""
     tensors = {f"mask/{name}": torch.from_numpy(pack(mask)) for name, mask in ticket.masks.items()}
-    for part in PARTS:
-        for name, tensor in getattr(ticket, part).items():
-            tensors[f"{part}/{name}"] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+    for which in WEIGHTS:
+        tensors |= {f"{which}/{name}": tensor for name, tensor in row_major(getattr(ticket, which)).items()}
     shapes = {name: list(mask.shape) for name, mask in ticket.masks.items()}
     about = {"format": FORMAT, "shapes": shapes, "provenance": dict(ticket.provenance)}
     target = Path(path)
@@ -71,7 +76,7 @@ def save_ticket(ticket: Ticket, path: str | Path) -> Path:
 
 
 def load_ticket(path: str | Path) -> Ticket:
-    """The ticket of a file. Raises `UserError` where the file is missing, damaged or no ticket."""
+    """Read a ticket from a file. Raises `UserError` if the file is missing, damaged or not a ticket."""
     try:
         with safe_open(str(path), framework="pt") as file:
             about = json.loads((file.metadata() or {}).get("ticket", "{}"))
@@ -82,9 +87,5 @@ def load_ticket(path: str | Path) -> Ticket:
         raise UserError(f"{path}: found format {about.get('format')!r}; expected {FORMAT!r}")
     shapes = about["shapes"]
     masks = {name: unpack(np.asarray(tensors[f"mask/{name}"]), tuple(shape)) for name, shape in shapes.items()}
-    parts = {part: _below(tensors, f"{part}/") for part in PARTS}
+    parts = {which: below(which, tensors) for which in WEIGHTS}
     return Ticket(masks=masks, provenance=about["provenance"], **parts)
-
-
-def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

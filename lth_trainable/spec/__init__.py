@@ -1,4 +1,4 @@
-"""What a trial is: its fields, its name, its segments and their keys. Imports no torch."""
+"""The description of a trial: its fields, name, segments and their keys. Imports no torch."""
 
 from lth_trainable.registry import lazy
 

@@ -1,7 +1,7 @@
-"""Learning rate and momentum as functions of the absolute step. Pure: no torch, and no object whose history matters.
+"""Learning rate and momentum as functions of the step. Pure; needs no torch.
 
-A fit that is continued, or rewound to any step, has at that step the learning rate that the uninterrupted fit had
-there. Steps are numbered from 0 on the trial's clock; step i is the i-th update of the weights.
+They depend on nothing but the step, so a fit that is continued or rewound has, at any step, the learning rate that the
+uninterrupted fit had there. Steps are numbered from 0; step i is update number i of the weights.
 """
 
 from __future__ import annotations
@@ -17,55 +17,55 @@ import numpy as np
 from lth_trainable.errors import bad_value, unknown_name
 from lth_trainable.pruning.schedules import exact
 
-# The settings of fastai's `fit_one_cycle`
+# Settings of fastai's `fit_one_cycle`
 ONE_CYCLE_PEAK, ONE_CYCLE_DIV, ONE_CYCLE_DIV_FINAL, ONE_CYCLE_MOMENTUM_DIP = 0.25, 25.0, 1e5, 0.1
 
 
-def lr_constant(course: LrCourse, step: int) -> float:
-    """The base rate throughout."""
-    return course.lr
+def lr_constant(curve: LrCurve, step: int) -> float:
+    """Always the base rate."""
+    return curve.lr
 
 
-def lr_warmup(course: LrCourse, step: int) -> float:
-    """A ramp lr (step + 1) / n_warm, then the base rate (Frankle & Carbin, arXiv 1803.03635, sec. 4)."""
-    return course.lr * (step + 1) / course.n_warm if step < course.n_warm else course.lr
+def lr_warmup(curve: LrCurve, step: int) -> float:
+    """A linear ramp lr (step + 1) / n_warm, then the base rate (Frankle & Carbin, arXiv 1803.03635, sec. 4)."""
+    return curve.lr * (step + 1) / curve.n_warm if step < curve.n_warm else curve.lr
 
 
-def lr_steps(course: LrCourse, step: int) -> float:
-    """The ramp, then lr drop_factor^d after d drops; a drop acts from step round(drop * total) on.
+def lr_steps(curve: LrCurve, step: int) -> float:
+    """The ramp of `lr_warmup`, then lr drop_factor^d after d drops. A drop takes effect at step round(drop * total).
 
-    Renda et al. (arXiv 2003.02389) drop tenfold at epochs 91 and 136 of 182 on CIFAR-10: at parts 0.5 and 0.75.
+    Renda et al. (arXiv 2003.02389) drop tenfold at epochs 91 and 136 of 182 on CIFAR-10: at fractions 0.5 and 0.75.
     """
-    assert course.drop_factor is not None
-    dropped = sum(step >= first for first in course.first_steps)
-    return lr_warmup(course, step) * float(course.drop_factor**dropped)
+    assert curve.drop_factor is not None
+    dropped = sum(step >= first for first in curve.first_steps)
+    return lr_warmup(curve, step) * float(curve.drop_factor**dropped)
 
 
-def lr_cosine(course: LrCourse, step: int) -> float:
-    """The ramp, then half a cosine wave: lr (1 + cos(pi t)) / 2, t = (step - n_warm) / (total - n_warm).
+def lr_cosine(curve: LrCurve, step: int) -> float:
+    """The ramp of `lr_warmup`, then half a cosine: lr (1 + cos(pi t)) / 2, t = (step - n_warm) / (total - n_warm).
 
-    The base rate at the first step after the ramp, 0 at `total`, which is one past the last step (Loshchilov & Hutter,
-    arXiv 1608.03983, eq. 5, without restarts).
+    It has the base rate at the first step after the ramp, and 0 at `total`, one step past the last (Loshchilov &
+    Hutter, arXiv 1608.03983, eq. 5, without restarts).
     """
-    if step < course.n_warm or course.n_warm == course.total_steps:
-        return lr_warmup(course, step)
-    return _half_cosine(course.lr, 0.0, (step - course.n_warm) / (course.total_steps - course.n_warm))
+    if step < curve.n_warm or curve.n_warm == curve.total_steps:
+        return lr_warmup(curve, step)
+    return _half_cosine(curve.lr, 0.0, (step - curve.n_warm) / (curve.total_steps - curve.n_warm))
 
 
-def lr_one_cycle(course: LrCourse, step: int) -> float:
-    """fastai's `fit_one_cycle`: lr / 25 up to lr over a quarter of the fit, down to lr / 1e5, each half a cosine wave.
+def lr_one_cycle(curve: LrCurve, step: int) -> float:
+    """As fastai's `fit_one_cycle`: up from lr / 25 to lr in the first quarter of the fit, then down to lr / 1e5.
 
-    (Smith & Topin, arXiv 1708.07120, in fastai's shape.)
+    Both parts are half a cosine wave (Smith & Topin, arXiv 1708.07120, in the form that fastai uses).
     """
-    low, end = course.lr / ONE_CYCLE_DIV, course.lr / ONE_CYCLE_DIV_FINAL
-    return combined_cos(step / course.total_steps, low, course.lr, end)
+    low, end = curve.lr / ONE_CYCLE_DIV, curve.lr / ONE_CYCLE_DIV_FINAL
+    return combined_cos(step / curve.total_steps, low, curve.lr, end)
 
 
 def combined_cos(pos: float, start: float, middle: float, end: float) -> float:
-    """fastai's `combined_cos(0.25, start, middle, end)(pos)`, bit for bit.
+    """The same as fastai's `combined_cos(0.25, start, middle, end)(pos)`, bit for bit.
 
-    fastai keeps the part's bounds in a float32 tensor, so its position on the curve is rounded to float32; without
-    that, values differ by 1e-7 of themselves.
+    fastai keeps the bounds of the two halves in a float32 tensor, so positions are rounded to float32. Without this
+    rounding the values would differ by a relative 1e-7.
     """
     at, peak = np.float32(pos), np.float32(ONE_CYCLE_PEAK)
     if at < peak:
@@ -79,15 +79,15 @@ def _half_cosine(start: float, end: float, pos: float) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class LrPolicy:
-    """What the house knows of a policy.
+    """The properties of a learning-rate policy.
 
-    function: f(course, step) -> learning rate; of the step and not of step / total, so that ramps and drops fall on
-    whole steps. `knows_total`: the rate depends on the number of steps, so a short fit is no prefix of a long one.
-    `cycles_momentum`: momentum moves too. The others are the defaults of the settings that act here; a setting that is
-    None does not act.
+    function: f(curve, step) -> learning rate. It takes the step, not step / total, so that ramps and drops fall on
+    whole steps. knows_total: whether the rate depends on the total number of steps, so that a short fit is not the
+    beginning of a long one. cycles_momentum: whether momentum changes too. The other fields are default settings; None
+    means that the policy has no such setting.
     """
 
-    function: Callable[[LrCourse, int], float]
+    function: Callable[[LrCurve, int], float]
     knows_total: bool = True
     cycles_momentum: bool = False
     warmup_pct: float | None = None
@@ -105,14 +105,14 @@ LR_POLICIES: dict[str, LrPolicy] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class LrCourse:
-    """The learning rates of a fit: `LrCourse(policy="steps", lr=0.1, momentum=0.9, total_steps=71_000)`.
+class LrCurve:
+    """The learning rates of a fit: `LrCurve(policy="steps", lr=0.1, momentum=0.9, total_steps=71_000)`.
 
-    lr: the base (largest) rate. momentum: adam's beta1, or that of SGD. total_steps: updates in the whole fit, wherever
-    this part of it starts. warmup_pct: part of the fit in [0, 1) that ramps up, round(warmup_pct * total_steps) steps
-    (half to even; may be none in a short fit). drops: parts of the fit in (0, 1), increasing. drop_factor: in (0, 1).
-    A setting left None takes the policy's default; one that does not act is None whatever was given, so equal courses
-    are equal objects.
+    lr: the base (largest) rate. momentum: that of SGD, or adam's beta1. total_steps: number of updates in the whole
+    fit, even if training starts within it. warmup_pct: fraction of the fit, in [0, 1), in which the rate ramps up; the
+    ramp has round(warmup_pct * total_steps) steps (half to even), which may be 0 in a short fit. drops: increasing
+    fractions of the fit in (0, 1). drop_factor: in (0, 1). A setting of None takes the default of the policy. A setting
+    that the policy does not have becomes None, so that equal curves are equal objects.
     """
 
     policy: str
@@ -141,7 +141,7 @@ class LrCourse:
         if self.total_steps < 1:
             raise bad_value("total_steps", self.total_steps, "a positive number of steps")
         if self.warmup_pct is not None and not 0 <= self.warmup_pct < 1:
-            raise bad_value("warmup_pct", self.warmup_pct, "a part of the fit in [0, 1), such as 0.05")
+            raise bad_value("warmup_pct", self.warmup_pct, "a fraction of the fit in [0, 1), such as 0.05")
         if self.drops and self.warmup_pct is not None and self.warmup_pct > self.drops[0]:
             raise bad_value("warmup_pct", self.warmup_pct, f"at most the first drop ({self.drops[0]:g})")
         if self.drop_factor is not None and not 0 < self.drop_factor < 1:
@@ -153,7 +153,7 @@ class LrCourse:
 
     @functools.cached_property
     def n_warm(self) -> int:
-        """Number of steps of the ramp."""
+        """Number of steps in the ramp."""
         return round(exact(self.warmup_pct or 0) * self.total_steps)
 
     @functools.cached_property
@@ -162,14 +162,14 @@ class LrCourse:
         return tuple(round(exact(drop) * self.total_steps) for drop in self.drops or ())
 
     def lr_at(self, step: int) -> float:
-        """Learning rate of update `step`, 0 to total_steps (the last is where a next update would be)."""
+        """Learning rate of update `step`, from 0 to total_steps (one past the last update)."""
         self._check_step(step)
         return self.rule.function(self, step)
 
     def momentum_at(self, step: int) -> float:
-        """Momentum of update `step`: m, or under `one_cycle` m -> m - 0.1 -> m as the learning rate rises and falls.
+        """Momentum of update `step`: constant, but with `one_cycle` m -> m - 0.1 -> m as the rate rises and falls.
 
-        0.95 gives fastai's own 0.95 -> 0.85 -> 0.95. Never below 0.
+        m = 0.95 gives fastai's 0.95 -> 0.85 -> 0.95. It is never below 0.
         """
         self._check_step(step)
         if not self.rule.cycles_momentum:
@@ -183,13 +183,16 @@ class LrCourse:
 
 
 def parse_drops(text: str) -> tuple[float, ...]:
-    """The parts of a fit at which the learning rate drops: "0.5,0.75" -> (0.5, 0.75). Increasing, each in (0, 1)."""
+    """Read the fractions of a fit at which the learning rate drops: "0.5,0.75" -> (0.5, 0.75).
+
+    Raises `UserError` unless they are increasing and in (0, 1).
+    """
     try:
         drops = tuple(float(part) for part in text.split(","))
     except ValueError:
         drops = ()
     rising = all(a < b for a, b in itertools.pairwise(drops))
-    # not written as "any outside", which a NaN would pass
+    # `all(inside)`, not `any(outside)`: a NaN would pass the latter
     if not drops or not rising or not all(0 < drop < 1 for drop in drops):
-        raise bad_value("lr_drops", text, "increasing parts of the fit in (0, 1), parted by commas, such as 0.5,0.75")
+        raise bad_value("lr_drops", text, "increasing fractions of the fit in (0, 1), such as 0.5,0.75")
     return drops

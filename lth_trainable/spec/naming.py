@@ -1,4 +1,4 @@
-"""The name of a trial: readable, and with every field that is not at its default."""
+"""Names of trials: readable, and unique because they contain every field that is not at its default."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 from lth_trainable.spec.words import FIELD_WORDS, name_part
 
-# Fields that a name has even where they are at their defaults, wherever they act
+# Fields that are always in a name, even at their defaults, if they have an effect
 COORDINATES = ("dataset", "model", "schedule", "target_sparsity_pct", "rewind_epoch", "rewind_step", "control", "seed")
-IMPORTED = "ticket"  # stands in a name where the schedule of other tickets stands
+IMPORTED = "ticket"  # in the name of an imported ticket, in place of the schedule
 
 
 def trial_name(values: Mapping[str, Any], usual: Mapping[str, Any]) -> str:
-    """Such as digits-lenet_300_100-imp-s87.04-r1-seed3: coordinates, then what is not at its default, then the seed.
+    """The name of a trial, such as digits-lenet_300_100-imp-s87.04-r1-seed3.
 
-    values: the fields of a spec; usual: those of `usual_values`.
+    values: all fields of a spec. usual: their default values, from `usual_values`.
     """
     return "-".join(
         IMPORTED if name == "schedule" and value is None else name_part(name, value)
@@ -24,9 +24,9 @@ def trial_name(values: Mapping[str, Any], usual: Mapping[str, Any]) -> str:
 
 
 def named_fields(values: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that the name of a trial spells out, in order: its coordinates, what is not at its default, its seed.
+    """The fields in the name of a trial, in order: coordinates, fields that are not at their defaults, and the seed.
 
-    values: the fields of a spec; those left out are not told. The schedule of an imported ticket is None.
+    Fields missing in `values` are left out. The schedule of an imported ticket is None.
     """
     dense = values["control"] == "dense"
     named = {}
@@ -34,9 +34,9 @@ def named_fields(values: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[st
         value = values.get(name)
         if name in COORDINATES:
             imported = name == "schedule" and not dense
-            told = name in values and (value is not None or imported) and (name, value) != ("control", "none")
+            is_named = name in values and (value is not None or imported) and (name, value) != ("control", "none")
         else:
-            told = name in values and value != usual[name]
-        if told:
+            is_named = name in values and value != usual[name]
+        if is_named:
             named[name] = value
     return named

@@ -1,108 +1,70 @@
-"""What makes a `TrialSpec` valid, and what it sets to None because it does not act. Pure; no torch.
+"""Validation of the values of a `TrialSpec`, and their canonical form. Pure; needs no torch.
 
-The `__post_init__` of a spec writes what `normalise` returns. Checks come in the order in which a person would want to
-hear of them.
+In the canonical form defaults are resolved and fields without effect are None. The first mistake found is the one
+reported, so checks are ordered by what a user would want to hear of first.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Mapping
-from types import SimpleNamespace
 from typing import Any
 
 from lth_trainable.data.datasets import DATASETS
-from lth_trainable.errors import bad_value, check_sparsity, unknown_name
+from lth_trainable.errors import bad_value, check_sparsity
 from lth_trainable.models.networks import MODELS
 from lth_trainable.pruning.controls import CONTROLS
 from lth_trainable.pruning.criteria import CRITERIA
 from lth_trainable.pruning.granularity import GRANULARITIES
 from lth_trainable.pruning.masks import CONTEXTS
-from lth_trainable.pruning.schedules import Schedule
 from lth_trainable.registry import lookup
+from lth_trainable.spec.draft import Draft
 from lth_trainable.spec.learning_rate import LR_POLICIES, parse_drops
 from lth_trainable.spec.rewind_point import RewindPoint
+from lth_trainable.spec.sparsification import check_fit, check_levels
 from lth_trainable.spec.ticket_id import parse_ticket
 from lth_trainable.spec.values import (
     AUGMENTS,
     DENSE_RESTARTS,
     KINDS,
     LAYERS,
-    LEVEL_RETRAINS,
     OPTIMIZERS,
     PRECISIONS,
     REWIND_OPTIMIZERS,
-    RUNG_TOLERANCE,
     family_of,
-    fraction,
-    make_schedule,
-    n_levels,
     prune_events,
     rewinds,
-    rule_of,
-    rungs,
 )
 
 _SPARSE_FIELDS = (
     "target_sparsity_pct", "granularity", "context", "criterion", "schedule", "prune_rate_pct", "prune_steps",
     "output_prune_rate_pct", "start_pct", "end_pct", "retrain", "rewind_epoch", "rewind_step", "rewind_optimizer",
 )  # fmt: skip
-# How the fields of a sparsification stand where its result is given: single weights, counted over all layers together.
+# Values of the sparsification fields for an imported ticket: single weights, counted over all layers together.
 IMPORTED_FIELDS = {
     "granularity": "weight", "context": "global", "criterion": None, "schedule": None, "prune_rate_pct": None,
     "prune_steps": None, "output_prune_rate_pct": None, "start_pct": None, "end_pct": None,
     "retrain": "weight_rewinding", "rewind_optimizer": None,
 }  # fmt: skip
 _OPTIONAL: tuple[tuple[str, Callable[[float], bool], str], ...] = (
-    ("start_pct", lambda v: 0 <= v < 1, "a part of the fit in [0, 1), such as 0.25"),
-    ("end_pct", lambda v: 0 <= v <= 1, "a part of the fit in [0, 1]"),
-    ("warmup_pct", lambda v: 0 <= v < 1, "a part of the training in [0, 1), such as 0.05"),
+    ("start_pct", lambda v: 0 <= v < 1, "a fraction of the fit in [0, 1), such as 0.25"),
+    ("end_pct", lambda v: 0 <= v <= 1, "a fraction of the fit in [0, 1]"),
+    ("warmup_pct", lambda v: 0 <= v < 1, "a fraction of the training in [0, 1), such as 0.05"),
     ("lr_drop_factor", lambda v: 0 < v < 1, "a factor between 0 and 1, such as 0.1"),
-)  # checked also where they do not act, so that a mistake is not passed over
-
-
-class _Draft(SimpleNamespace):
-    """The values of a spec while they are brought to their canonical form: a copy that is changed in place.
-
-    notes: what was changed and is worth telling.
-    """
-
-    notes: list[str]
-
-    def choice(self, name: str, valid: Any) -> None:
-        """Refuse a value that is none of the valid names."""
-        if getattr(self, name) not in valid:
-            raise unknown_name(name, getattr(self, name), valid)
-
-    def integer(self, name: str, least: int) -> None:
-        """Refuse what is no whole number, or less than `least`."""
-        value = getattr(self, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise bad_value(name, value, f"a whole number of at least {least}")
-
-    def number(self, name: str, valid: Callable[[float], bool], expected: str) -> None:
-        """Refuse what is no finite number, or not valid; an integer becomes a float."""
-        value = getattr(self, name)
-        finite = not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
-        if not finite or not valid(value):
-            raise bad_value(name, value, expected)
-        setattr(self, name, float(value))
-
-    def drop(self, *names: str) -> None:
-        """None for fields that do not act."""
-        for name in names:
-            setattr(self, name, None)
+)  # checked even if they have no effect, so that no mistake goes unnoticed
 
 
 def normalise(values: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The canonical values of all fields of a spec, and notes on what was changed. Raises `UserError`."""
-    draft = _Draft(**values, notes=[])
+    """Validate the values of all fields of a spec. Returns them in canonical form, with notes on what was changed.
+
+    Raises `UserError` for values that could not run.
+    """
+    draft = Draft(**values, notes=[])
     _normalise(draft)
     return {name: getattr(draft, name) for name in values}, tuple(draft.notes)
 
 
-def _normalise(draft: _Draft) -> None:
+def _normalise(draft: Draft) -> None:
     _check_common(draft)
     _check_lr_policy(draft)
     _read_rewind_epoch(draft)
@@ -112,23 +74,23 @@ def _normalise(draft: _Draft) -> None:
         _make_dense(draft)
         return
     if draft.width_pct is not None:
-        raise bad_value("width_pct", draft.width_pct, f"None with control {draft.control}", "it is of dense networks")
+        raise bad_value("width_pct", draft.width_pct, f"None with control {draft.control}", "it is for dense networks")
     check_sparsity("sparsity", draft.target_sparsity_pct)
-    draft.number("target_sparsity_pct", lambda v: 0 < v < 100, "per cent")
+    draft.number("target_sparsity_pct", lambda v: 0 < v < 100, "percent")
     if draft.ticket is not None:
         _make_imported(draft)
     else:
         lookup("criterion", str(draft.criterion), CRITERIA)
         draft.choice("granularity", GRANULARITIES)
         draft.choice("context", CONTEXTS)
-        (_check_levels if family_of(draft.schedule, draft.control) == "levels" else _check_fit)(draft)
+        (check_levels if family_of(draft.schedule, draft.control) == "levels" else check_fit)(draft)
     if draft.control == DENSE_RESTARTS:
         _check_restarts(draft)
     elif draft.control != "none":
         _check_control(draft)
 
 
-def _check_common(draft: _Draft) -> None:
+def _check_common(draft: Draft) -> None:
     lookup("dataset", draft.dataset, DATASETS)
     lookup("model", draft.model, MODELS)
     for name, valid in (
@@ -159,35 +121,34 @@ def _check_common(draft: _Draft) -> None:
     if draft.output_prune_rate_pct is not None:
         check_sparsity("output_prune_rate", draft.output_prune_rate_pct)
     if draft.width_pct is not None:
-        draft.number("width_pct", lambda v: 0 < v < 100, "per cent of the network's own width, less than 100")
+        draft.number("width_pct", lambda v: 0 < v < 100, "percent of the network's own width, less than 100")
 
 
-def _make_dense(draft: _Draft) -> None:
+def _make_dense(draft: Draft) -> None:
     draft.control = "dense"
     draft.drop(*_SPARSE_FIELDS)
     draft.reset_end = False
 
 
-def _check_ticket(draft: _Draft) -> None:
-    """Raise `UserError` where the spec's ticket is none, or its weights are of no epoch before the last."""
-    given = parse_ticket(str(draft.ticket))
-    if given.epoch >= draft.epochs:
+def _check_ticket(draft: Draft) -> None:
+    """Raise `UserError` unless the text names a ticket and its weights are from an epoch before the last."""
+    if parse_ticket(str(draft.ticket)).epoch >= draft.epochs:
         raise bad_value(
-            "ticket", str(draft.ticket), f"weights of an epoch before the last ({draft.epochs})",
-            "training starts at their epoch, and none would be left; --rewind-epoch 0 trains all of them",
+            "ticket", str(draft.ticket), f"weights from an epoch before the last ({draft.epochs})",
+            "training starts at that epoch, so no epoch would be left; --rewind-epoch 0 trains all epochs",
         )  # fmt: skip
 
 
-def _make_imported(draft: _Draft) -> None:
-    """Bring a spec with a ticket to its canonical form, in place: nothing of how a ticket is found acts.
+def _make_imported(draft: Draft) -> None:
+    """The fields of an imported ticket: those that say how a ticket is found have no effect.
 
-    Raises `UserError` for what asks for it all the same.
+    Raises `UserError` for values that would need them.
     """
     for name, valid, why in (
-        ("schedule", (None, "imp"), "its mask is given"),  # imp: the field's default
-        ("retrain", ("weight_rewinding", "auto"), "it is trained from the weights that are given"),
-        ("reset_end", (False,), "it is trained"),
-        ("rewind_step", (None,), "it starts at an epoch"),
+        ("schedule", (None, "imp"), "its mask is imported"),  # imp: the field's default
+        ("retrain", ("weight_rewinding", "auto"), "it is trained from the imported weights"),
+        ("reset_end", (False,), "it is always trained"),
+        ("rewind_step", (None,), "it starts at an epoch, not at an iteration"),
     ):
         if getattr(draft, name) not in valid:
             raise bad_value(name, getattr(draft, name), f"{valid[0]} with an imported ticket", why)
@@ -196,22 +157,22 @@ def _make_imported(draft: _Draft) -> None:
     draft.rewind_epoch = parse_ticket(str(draft.ticket)).epoch
 
 
-def _check_restarts(draft: _Draft) -> None:
-    """Rewinds under an all-ones mask that bring back all that was there make the dense run, which is what this is."""
+def _check_restarts(draft: Draft) -> None:
+    """Check a dense network with the ticket's rewinds. If these change nothing, it is the plain dense network."""
     if draft.reset_end:
         raise bad_value(
-            "control", draft.control, "a ticket that is trained", "a supermask trains nothing after its end"
+            "control", draft.control, "a ticket that is trained", "a supermask is not trained after its rewind"
         )
     brings_all_back = draft.rewind_optimizer is None or draft.rewind_epoch == 0
     if draft.retrain == "none" or (draft.retrain == "weight_rewinding" and brings_all_back):
-        why = "nothing is rewound" if draft.retrain == "none" else "everything that a rewind brings back was there"
+        why = "nothing is rewound" if draft.retrain == "none" else "its rewinds restore the state that is there already"
         whose = draft.schedule or "an imported ticket"
-        note = f"dense_restarts of {whose} is the dense network of T epochs, and is taken as that: {why}"
+        note = f"dense_restarts of {whose} is the same as the dense network of T epochs and is taken as that: {why}"
         _make_dense(draft)
         draft.notes.append(note)
 
 
-def _check_control(draft: _Draft) -> None:
+def _check_control(draft: Draft) -> None:
     control = CONTROLS[draft.control]
     if not (control.of_supermasks if draft.reset_end else control.of_tickets):
         valid = [name for name, c in CONTROLS.items() if (c.of_supermasks if draft.reset_end else c.of_tickets)]
@@ -221,32 +182,28 @@ def _check_control(draft: _Draft) -> None:
         others = " or ".join(name for name, c in CONTROLS.items() if c.starts_over)
         raise bad_value(
             "control", draft.control, "a ticket that is rewound (retrain weight_rewinding or tutorial)",
-            f"with retrain {draft.retrain} it starts from weights that are zero outside its own mask; take {others}",
+            f"with retrain {draft.retrain} it starts from weights that are zero outside its own mask; choose {others}",
         )  # fmt: skip
     if draft.ticket is not None and parse_ticket(draft.ticket).masked and not control.starts_over:
         raise bad_value(
-            "control", draft.control, "a ticket whose file has the weights outside its mask too",
-            "the control keeps weights that are zero there; take reinit or random_sparse",
+            "control", draft.control, "a ticket whose file also has the weights outside its mask",
+            "they are zero here, and the control would train from them; choose reinit or random_sparse",
         )  # fmt: skip
     if family_of(draft.schedule, draft.control) == "fit" and _falls(draft):
         raise bad_value(
-            "control", draft.control, "a schedule whose sparsity does not fall",
-            f"{draft.schedule} ends with weights that came back, so its last mask is not a ticket's",
+            "control", draft.control, "a schedule whose sparsity never falls",
+            f"{draft.schedule} ends with pruned weights back in the network, so its last mask is not that of a ticket",
         )  # fmt: skip
 
 
-def _falls(draft: _Draft) -> bool:
-    """Whether weights return at a later prune."""
-    events = prune_events(_schedule(draft), draft.epochs, draft.target_sparsity_pct)
+def _falls(draft: Draft) -> bool:
+    """Whether the sparsity falls at a later prune, so that pruned weights return."""
+    events = prune_events(draft.schedule_of_fit(), draft.epochs, draft.target_sparsity_pct)
     return any(after.sparsity < before.sparsity for before, after in itertools.pairwise(events))
 
 
-def _schedule(draft: _Draft) -> Schedule:
-    return make_schedule(draft.schedule, draft.prune_steps, draft.start_pct, draft.end_pct)
-
-
-def _check_lr_policy(draft: _Draft) -> None:
-    """Settings of the learning-rate policy: its own defaults where none are given, None where they do not act."""
+def _check_lr_policy(draft: Draft) -> None:
+    """Set what the learning-rate policy leaves open: its defaults, and None for settings that it does not use."""
     policy = LR_POLICIES[draft.lr_policy]
     if draft.lr_drops is not None:
         parse_drops(draft.lr_drops)
@@ -256,110 +213,11 @@ def _check_lr_policy(draft: _Draft) -> None:
             setattr(draft, name, default)
 
 
-def _read_rewind_epoch(draft: _Draft) -> None:
-    """ "500it" is an iteration: it goes to `rewind_step`, and `rewind_epoch` is None."""
+def _read_rewind_epoch(draft: Draft) -> None:
+    """Read a rewind point in text. An iteration such as "500it" moves to `rewind_step`; `rewind_epoch` becomes None."""
     if isinstance(draft.rewind_epoch, str):
         point = RewindPoint.parse(draft.rewind_epoch)
         draft.rewind_epoch = point.epoch
         draft.rewind_step = draft.rewind_step if point.iteration is None else point.iteration
     elif draft.rewind_step is not None:
         draft.rewind_epoch = None
-
-
-def _check_levels(draft: _Draft) -> None:
-    draft.drop("start_pct", "end_pct", "prune_steps")
-    _set_retrain(draft, LEVEL_RETRAINS, "weight_rewinding")
-    if draft.schedule == "imp":
-        check_sparsity("prune_rate", draft.prune_rate_pct)
-        draft.number("prune_rate_pct", lambda v: 0 < v < 100, "per cent")
-        _check_output_rate(draft)
-        _snap_to_rung(draft)
-    else:
-        draft.drop("prune_rate_pct", "output_prune_rate_pct")
-    if draft.retrain == "weight_rewinding":
-        _check_rewind(draft, draft.epochs, "the first prune, at the end of the level's epochs")
-        if draft.rewind_epoch == draft.epochs:
-            raise bad_value(
-                "rewind_epoch",
-                draft.rewind_epoch,
-                f"less than epochs ({draft.epochs})",
-                "no epoch would be left to retrain",
-            )
-        if draft.rewind_optimizer == "restored":
-            draft.drop("rewind_optimizer")
-    elif draft.reset_end:
-        raise bad_value(
-            "reset_end", True, "False", f"{draft.retrain} has no rewind weights that a supermask could end with"
-        )
-    else:
-        draft.drop("rewind_epoch", "rewind_step", "rewind_optimizer")
-
-
-def _check_output_rate(draft: _Draft) -> None:
-    if draft.output_prune_rate_pct == draft.prune_rate_pct:
-        draft.drop("output_prune_rate_pct")
-    if draft.output_prune_rate_pct is not None:
-        draft.number("output_prune_rate_pct", lambda v: 0 < v < 100, "per cent")
-        if draft.context != "local":
-            raise bad_value(
-                "output_prune_rate", draft.output_prune_rate_pct, "the context local",
-                "with context global all layers are ranked together, and no layer has a rate of its own",
-            )  # fmt: skip
-
-
-def _check_fit(draft: _Draft) -> None:
-    draft.drop("prune_rate_pct", "output_prune_rate_pct", "rewind_optimizer")
-    rule = rule_of(draft.schedule)
-    if draft.schedule == "iterative":
-        draft.integer("prune_steps", 1)
-    else:
-        draft.drop("prune_steps")
-    schedule = _schedule(draft)
-    draft.start_pct = float(schedule.start_pct)
-    draft.end_pct = float(schedule.end_pct)
-    _set_retrain(draft, ("tutorial", "none") if rule.stepwise else ("none",), "tutorial" if rule.stepwise else "none")
-    first = prune_events(schedule, draft.epochs, draft.target_sparsity_pct)[0].epoch
-    if draft.retrain == "none" and not draft.reset_end:
-        draft.drop("rewind_epoch", "rewind_step")
-    elif draft.rewind_step is not None:
-        raise bad_value(
-            "rewind_epoch", f"{draft.rewind_step}it", f"an epoch with schedule {draft.schedule}",
-            "within one fit prunes and resets fall on epochs; imp and omp rewind to an iteration",
-        )  # fmt: skip
-    else:
-        _check_rewind(draft, first, "the first prune")
-
-
-def _check_rewind(draft: _Draft, first_prune: int, event: str) -> None:
-    if draft.rewind_step is not None:
-        return  # how many iterations there are is known with the data: `segments` checks
-    k = draft.rewind_epoch
-    if isinstance(k, bool) or not isinstance(k, int) or k < 0:
-        raise bad_value("rewind_epoch", k, "a whole epoch number, 0 or more (0: initialisation)")
-    if k > first_prune:
-        raise bad_value(
-            "rewind_epoch",
-            k,
-            f"an epoch up to {event} of schedule {draft.schedule} (epoch {first_prune})",
-            "weights can only be rewound to an epoch that the dense network has trained",
-        )
-
-
-def _set_retrain(draft: _Draft, valid: tuple[str, ...], default: str) -> None:
-    if draft.retrain == "auto":
-        draft.retrain = default
-    if draft.retrain not in valid:
-        raise bad_value("retrain", draft.retrain, f"{' or '.join(valid)} with schedule {draft.schedule}")
-
-
-def _snap_to_rung(draft: _Draft) -> None:
-    asked, levels = fraction(draft.target_sparsity_pct), n_levels(draft.prune_rate_pct, draft.target_sparsity_pct)
-    rung = rungs(draft.prune_rate_pct, levels)[-1]
-    snapped = float(round(rung * 100, 2))
-    if abs(rung - asked) > RUNG_TOLERANCE:
-        note = (
-            f"sparsity {draft.target_sparsity_pct:g} % is between rungs of {draft.prune_rate_pct:g} % a level; "
-            f"taken as the next rung, {snapped:g} % (level {levels})"
-        )
-        draft.notes.append(note)
-    draft.target_sparsity_pct = snapped

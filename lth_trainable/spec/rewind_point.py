@@ -1,4 +1,4 @@
-"""The point of the dense training whose weights a ticket is rewound to: the start of an epoch, or an iteration."""
+"""`RewindPoint`: the point of the dense training that the weights of a ticket are rewound to."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from lth_trainable.errors import bad_value
 
-_ITERATION = "it"  # suffix that tells an iteration from an epoch, as in 500it
+_ITERATION = "it"  # suffix of an iteration, as in 500it
 
 
 @dataclass(frozen=True, kw_only=True)
 class RewindPoint:
-    """Either a whole epoch or an iteration: the state before update number `iteration` of the trial, from 0 on.
+    """A point in training: the start of an epoch, or the state before an iteration. Both are counted from 0.
 
-    Epoch 0 is the initialisation. In text, as options and tables have it: "1" is an epoch, "500it" an iteration.
+    Epoch 0 is the initialisation. In options and tables, "1" is an epoch and "500it" an iteration.
     """
 
     epoch: int | None = None
@@ -24,7 +24,7 @@ class RewindPoint:
 
     @classmethod
     def parse(cls, text: str) -> RewindPoint:
-        """The point of this text; "0it" is epoch 0. Raises `UserError`."""
+        """Read text such as "1" or "500it"; "0it" is epoch 0. Raises `UserError` for any other text."""
         number = text.removesuffix(_ITERATION)
         if not number.isdecimal():
             raise bad_value("rewind_epoch", text, 'an epoch number such as 1, or an iteration such as "500it"')
@@ -33,7 +33,7 @@ class RewindPoint:
 
     @classmethod
     def of(cls, rewind_epoch: int | None, rewind_step: int | None) -> RewindPoint | None:
-        """The point that the two fields of a spec or of a row name; None where nothing is rewound."""
+        """The point given by these two fields of a spec or of a table row; None if nothing is rewound."""
         if rewind_step is not None:
             return cls(iteration=int(rewind_step))
         return None if rewind_epoch is None else cls(epoch=int(rewind_epoch))
@@ -43,21 +43,26 @@ class RewindPoint:
 
     @property
     def value(self) -> int | str:
-        """1 for an epoch, "500it" for an iteration: what options, keys and records hold."""
+        """As in options, keys and records: the number of an epoch, or text such as "500it" for an iteration."""
         return f"{self.iteration}{_ITERATION}" if self.epoch is None else self.epoch
 
     @property
     def in_words(self) -> str:
-        """ "epoch 1" or "iteration 500"."""
+        """In words: "epoch 1" or "iteration 500"."""
         return f"iteration {self.iteration}" if self.epoch is None else f"epoch {self.epoch}"
 
     def updates_before(self, steps_per_epoch: int) -> int:
-        """Number of updates of the weights before this point."""
+        """Number of weight updates before this point."""
         if self.iteration is not None:
             return self.iteration
         assert self.epoch is not None
         return self.epoch * steps_per_epoch
 
-    def epoch_at(self, steps_per_epoch: int) -> int:
-        """The epoch that starts at this point, or in which it lies."""
-        return self.updates_before(steps_per_epoch) // steps_per_epoch
+    def epoch_at(self, steps_per_epoch: int | None) -> int:
+        """The epoch that contains this point. For an iteration it is 0 if `steps_per_epoch` is None (unknown)."""
+        if self.epoch is not None:
+            return self.epoch
+        return self.updates_before(steps_per_epoch) // steps_per_epoch if steps_per_epoch else 0
+
+
+INITIALISATION = RewindPoint(epoch=0)

@@ -1,9 +1,9 @@
-"""A spec as segments: initialise, train, prune, rewind, control, each ending in a state with a key. Pure; no torch.
+"""A trial as a chain of segments: initialise, train, prune, rewind, control. Pure; needs no torch.
 
-A state key is a hash of the parent's key, the effective range of epochs, and only what acts in the segment, so two
-trials share training up to a boundary iff their keys are equal there. `docs/design.md` has the table of what enters a
-key when. A stretch of training between two other events is a *line*: all its epochs hang on the state that it starts
-from, so an epoch of it has one key however the line is cut up.
+Each segment ends in a state with a key: a hash of the key before it, the epochs trained, and only those settings that
+have an effect in the segment. Two trials can share training up to a point if and only if their keys are equal there.
+`docs/design.md` has the table of what enters a key, and when. Training between two other events is a *line*. The key of
+an epoch on a line depends only on the state at the start of the line, so it is the same wherever the line is cut.
 """
 
 from __future__ import annotations
@@ -16,21 +16,23 @@ from fractions import Fraction
 from typing import Any
 
 from lth_trainable.errors import bad_value
+from lth_trainable.spec.rewind_point import INITIALISATION
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.spec.values import digest
 
 
 @dataclass(frozen=True, kw_only=True)
 class Segment:
-    """One step of a trial's life.
+    """One step in the life of a trial.
 
-    kind: "init", "train", "prune", "given" (for a prune: the mask of an imported ticket), "restart" (an all-ones mask
-    where the ticket prunes), "rewind", "control" (for the ticket's last rewind, or its reset_end) or "reset_end".
-    level: prune events so far, this one included.
-    start, end: the epochs [start, end) trained, as positions on the LR and data-order clock; start == end where nothing
-    trains. A level that is rewound to an iteration starts within epoch `start`. sparsity: the exact fraction in force
-    after the segment; output_sparsity: that of the output layer, where it has its own. key: the state it ends in.
-    line: of a train segment, what the keys of its epochs are made from.
+    kind: "init", "train", "prune", "given" (the mask of an imported ticket, in place of a prune), "restart" (an
+    all-ones mask where the ticket prunes), "rewind", "control" (in place of the ticket's last rewind, or of its
+    reset_end) or "reset_end".
+    level: number of prune events so far, including this one.
+    start, end: the epochs [start, end) trained, as positions in the schedules of learning rate and data order. They are
+    equal in segments without training. A level that is rewound to an iteration starts within epoch `start`.
+    sparsity: the exact fraction after the segment. output_sparsity: that of the output layer, if it has its own.
+    key: of the state at the end. line: of a train segment, the hash that the keys of its epochs are made from.
     """
 
     kind: str
@@ -47,19 +49,22 @@ class Segment:
         return self.end - self.start
 
     def key_at(self, epoch: int) -> str:
-        """Key of the state after the epochs before `epoch`, on the line of a train segment."""
+        """Key of the state at the start of `epoch`, on the line of a train segment."""
         return _on_line(self.line, epoch)
 
 
 def segments(spec: TrialSpec, data_digest: str, steps_per_epoch: int | None = None) -> tuple[Segment, ...]:
-    """The whole life of a trial, in order.
+    """All segments of a trial, in order.
 
-    Levels: init, train to k, train to T, then per level prune, rewind to k, train to T. Within a fit: init, train to
-    the first prune (cut at k), then per event prune, rewind, train to the next. Dense: init, train. An imported ticket:
-    init with its weights, given, rewind to those, train. A control is its ticket up to the last prune, and then has
-    "control" for "rewind"; of a supermask, for "reset_end".
+    * levels: init, train to k, train to T; then for each level prune, rewind to k, train to T;
+    * within a fit: init, train to the first prune (cut at k); then for each event prune, rewind, train to the next;
+    * dense: init, train;
+    * an imported ticket: init with its weights, given, rewind to these weights, train.
 
-    steps_per_epoch: needed where a spec rewinds to an iteration. Raises `UserError` where that comes too late.
+    A control has the segments of its ticket, with "control" in place of the last "rewind", or of a supermask's
+    "reset_end".
+
+    steps_per_epoch: needed if the spec rewinds to an iteration. Raises `UserError` if no iteration would be left then.
     """
     chain = _Chain(spec, data_digest)
     chain.root()
@@ -67,32 +72,31 @@ def segments(spec: TrialSpec, data_digest: str, steps_per_epoch: int | None = No
         _levels(chain, spec, steps_per_epoch)
     elif spec.family == "fit":
         _within_fit(chain, spec)
-    elif spec.family == "given":
-        _given(chain, spec)
+    elif spec.family == "imported":
+        _imported(chain, spec)
     else:
         chain.train_to(spec.epochs)
     if spec.reset_end and spec.control == "none":
-        chain.event("reset_end", at=spec.epochs, rewind=_whither(spec))
+        chain.event("reset_end", at=spec.epochs, rewind=_rewind_target(spec))
     elif spec.reset_end:
-        chain.event("control", at=spec.epochs, name=spec.control, to=_whither(spec))
+        chain.event("control", at=spec.epochs, name=spec.control, to=_rewind_target(spec))
     return tuple(chain.segments)
 
 
 def rewind_key(spec: TrialSpec, chain: Sequence[Segment]) -> str | None:
-    """Key of the state that a trial's rewinds return to, those of its ticket included; None where it has none."""
+    """Key of the state that the trial, or its ticket, is rewound to; None if there is no rewind."""
     returns = {"rewind", "reset_end"} if spec.starts_over else {"rewind", "reset_end", "control"}
-    within_fit = spec.family == "fit"  # there the last reset comes even where a new initialisation follows it
+    within_fit = spec.family == "fit"  # here the last reset takes place even if a new initialisation follows it
     if not spec.rewinds or not (within_fit or any(segment.kind in returns for segment in chain)):
         return None
-    if spec.rewind_step is not None:
-        return _on_line(_trunk(chain).line, f"{spec.rewind_step}it")
-    return state_at(chain, spec.rewind_epoch or 0)
+    point = spec.rewind_point or INITIALISATION
+    return state_at(chain, point.epoch) if point.epoch is not None else _on_line(_trunk(chain).line, point.value)
 
 
 def recorded_keys(spec: TrialSpec, chain: Sequence[Segment]) -> dict[str, str]:
-    """Keys of the states that a trial's record refers to: initial, final, and rewind where its end was rewound to it.
+    """Keys of the states that the record of a trial refers to: initial, final and, if it was rewound, rewind.
 
-    The initial state of a control that starts over is its new initialisation, one for all such controls of a network.
+    The initial state of a control that starts over is its new initialisation. All such controls of a network share it.
     """
     if spec.starts_over:
         return {"initial": _event("control-init", chain[0].key, ()), "final": chain[-1].key}
@@ -101,7 +105,7 @@ def recorded_keys(spec: TrialSpec, chain: Sequence[Segment]) -> dict[str, str]:
 
 
 def state_at(chain: Iterable[Segment], epoch: int) -> str:
-    """Key of the dense state at an epoch boundary of level 0."""
+    """Key of the dense state at the start of an epoch, before the first prune."""
     return next(s.key for s in chain if s.level == 0 and s.kind in ("init", "train") and s.end == epoch)
 
 
@@ -114,11 +118,11 @@ def _levels(chain: _Chain, spec: TrialSpec, steps_per_epoch: int | None) -> None
         assert steps_per_epoch is not None, "a rewind to an iteration needs the number of iterations in an epoch"
         if spec.rewind_step >= spec.epochs * steps_per_epoch:
             raise bad_value(
-                "rewind_epoch", f"{spec.rewind_step}it",
+                "rewind_epoch", str(spec.rewind_point),
                 f"less than {spec.epochs * steps_per_epoch}it ({spec.epochs} epochs of {steps_per_epoch} iterations)",
                 "no iteration would be left to retrain",
             )  # fmt: skip
-    k = spec.retrained_from(steps_per_epoch)
+    k = (spec.rewind_point or INITIALISATION).epoch_at(steps_per_epoch)
     if spec.rewind_epoch:
         chain.train_to(k)
     chain.train_to(spec.epochs)
@@ -128,15 +132,15 @@ def _levels(chain: _Chain, spec: TrialSpec, steps_per_epoch: int | None) -> None
         if spec.acts_at_prune and level == len(levels):
             _control(chain, spec, k)
         else:
-            chain.event("rewind", at=k, mode=spec.retrain, to=_whither(spec), optimizer=spec.rewind_optimizer)
+            chain.event("rewind", at=k, mode=spec.retrain, to=_rewind_target(spec), optimizer=spec.rewind_optimizer)
         chain.train_to(spec.epochs)
 
 
 def _control(chain: _Chain, spec: TrialSpec, k: int) -> None:
-    if spec.starts_over:  # what the ticket is rewound to does not act any more
+    if spec.starts_over:  # the rewind point of the ticket has no effect any more
         chain.event("control", at=0, name=spec.control, order="level" if spec.order_is_new else "dense")
     else:
-        chain.event("control", at=k, name=spec.control, to=_whither(spec), optimizer=spec.rewind_optimizer)
+        chain.event("control", at=k, name=spec.control, to=_rewind_target(spec), optimizer=spec.rewind_optimizer)
 
 
 def _within_fit(chain: _Chain, spec: TrialSpec) -> None:
@@ -148,28 +152,29 @@ def _within_fit(chain: _Chain, spec: TrialSpec) -> None:
         chain.train_to(event.epoch)
         chain.prune(event.sparsity)
         if spec.acts_at_prune and event is events[-1]:
-            to = None if spec.starts_over else _whither(spec)
+            to = None if spec.starts_over else _rewind_target(spec)
             chain.event("control", at=event.epoch, name=spec.control, within="fit", to=to)
         elif spec.retrain == "tutorial":
-            chain.event("rewind", at=event.epoch, mode="tutorial", to=_whither(spec))
+            chain.event("rewind", at=event.epoch, mode="tutorial", to=_rewind_target(spec))
     chain.train_to(spec.epochs)
 
 
-def _given(chain: _Chain, spec: TrialSpec) -> None:
-    chain.take()
+def _imported(chain: _Chain, spec: TrialSpec) -> None:
+    chain.apply_imported_mask()
     if spec.acts_at_prune:
         _control(chain, spec, spec.start_epoch)
     else:
-        chain.event("rewind", at=spec.start_epoch, mode=spec.retrain, to=_whither(spec), optimizer=None)
+        chain.event("rewind", at=spec.start_epoch, mode=spec.retrain, to=_rewind_target(spec), optimizer=None)
     chain.train_to(spec.epochs)
 
 
-def _whither(spec: TrialSpec) -> int | str | None:
-    return f"{spec.rewind_step}it" if spec.rewind_step is not None else spec.rewind_epoch
+def _rewind_target(spec: TrialSpec) -> int | str | None:
+    """The rewind point in the form that is hashed into keys."""
+    return spec.rewind_point.value if spec.rewind_point is not None else None
 
 
 class _Chain:
-    """The segments so far, and the keys that the next one hangs on."""
+    """The segments so far, and what the key of the next one depends on."""
 
     def __init__(self, spec: TrialSpec, data_digest: str) -> None:
         self.spec, self.data_digest = spec, data_digest
@@ -178,13 +183,13 @@ class _Chain:
         self.level, self.position, self.sparsity = 0, spec.start_epoch, Fraction(0)
         self.output: Fraction | None = None
         self.base = ""  # key of the last state not reached by training
-        self.line: str | None = None  # of the training since then
+        self.line: str | None = None  # hash of the training since then
         self.training = _training(spec)
 
     def root(self) -> None:
         more: dict[str, Any] = {f"{name}_code": self.code[name] for name in ("dataset", "model") if name in self.code}
         more |= {"width_pct": self.spec.width_pct} if self.spec.width_pct is not None else {}
-        more |= {"ticket": self.spec.ticket} if self.spec.starts_from_given else {}
+        more |= {"ticket": self.spec.ticket} if self.spec.starts_from_imported else {}
         self.event(
             "init", data=self.data_digest, split_seed=self.spec.split_seed, model=self.spec.model, seed=self.spec.seed,
             precision=self.spec.precision, **more,
@@ -208,13 +213,13 @@ class _Chain:
             layers=self.spec.layers, code=self.code.get("criterion"),
         )  # fmt: skip
 
-    def take(self) -> None:
-        """The mask of the imported ticket, in place of the first prune."""
+    def apply_imported_mask(self) -> None:
+        """Add the mask of the imported ticket, in place of the first prune."""
         self.level, self.sparsity = 1, self.spec.level_sparsities[0]
         self.event("given", ticket=self.spec.ticket, layers=self.spec.layers)
 
     def event(self, kind: str, at: int | None = None, **acts: Any) -> None:
-        """A segment without training; `at` moves the clock (a rewind)."""
+        """Add a segment without training. at: the epoch that a rewind goes back to; None: no rewind."""
         self.position = self.position if at is None else at
         parent = self.segments[-1].key if self.segments else None
         self.base, self.line = _event(kind, parent, tuple(acts.items())), None
@@ -235,7 +240,7 @@ class _Chain:
         )
 
 
-# Cached, because the trials of a grid repeat each other: that is what the keys are there to find out.
+# Cached, since the trials of a grid have many segments in common.
 
 
 @functools.lru_cache(maxsize=1 << 16)
@@ -249,12 +254,13 @@ def _line(base: str, start: int, training: tuple[tuple[str, Any], ...]) -> str:
 
 
 @functools.lru_cache(maxsize=1 << 16)
-def _on_line(line: str, whither: int | str) -> str:
-    return hashlib.sha256(f"{line}:{whither}".encode()).hexdigest()
+def _on_line(line: str, to: int | str) -> str:
+    """Key of the state at an epoch of a line, or at an iteration such as "500it"."""
+    return hashlib.sha256(f"{line}:{to}".encode()).hexdigest()
 
 
 def _training(spec: TrialSpec) -> tuple[tuple[str, Any], ...]:
-    """What acts while training. Only a learning rate that moves knows the total number of epochs."""
+    """The settings that affect training. The number of epochs is one of them only if the learning rate changes."""
     acts: dict[str, Any] = {name: getattr(spec, name) for name in _TRAIN_FIELDS}
     acts |= {name: getattr(spec, name) for name in ("augment",) if getattr(spec, name) != "none"}
     acts |= {name: getattr(spec, name) for name in ("validate_every",) if getattr(spec, name) is not None}

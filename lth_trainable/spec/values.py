@@ -1,6 +1,7 @@
-"""What the fields of a spec may hold, and what follows from their values alone. Pure; no torch.
+"""The valid values of spec fields, and functions of such values. Pure; needs no torch.
 
-Functions of single values, so that `normalise` can ask before there is a spec; `TrialSpec` has them as properties.
+The functions take single values, so that validation can use them before there is a spec. `TrialSpec` has properties of
+the same names.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ KINDS = ("none", "dense", DENSE_RESTARTS, *CONTROLS)
 LAYERS = ("auto", "conv", "linear", "all")
 OPTIMIZERS = ("adam", "sgd")
 PRECISIONS = ("fp32",)
-AUGMENTS = ("none", "flip", "shift", "flip_shift")  # of augment.py, which imports torch
+AUGMENTS = ("none", "flip", "shift", "flip_shift")  # repeated from data/augment.py, which imports torch
 LEVEL_RETRAINS = ("weight_rewinding", "lr_rewinding", "fine_tuning")
 RETRAINS = (*LEVEL_RETRAINS, "tutorial", "none")
 REWIND_OPTIMIZERS = ("restored", "fresh")
-RUNG_TOLERANCE = Fraction(1, 10_000)  # a rung counts as reached when its density is within this of the target's
+RUNG_TOLERANCE = Fraction(1, 10_000)  # a rung reaches the target if its density is at most this much larger
 
 
 def digest(content: Any) -> str:
@@ -33,22 +34,22 @@ def digest(content: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def fraction(per_cent: float | None) -> Fraction:
-    """The exact fraction of a per cent."""
-    assert per_cent is not None
-    return exact(per_cent) / 100
+def fraction(percent: float | None) -> Fraction:
+    """A percentage as an exact fraction: 87.04 becomes 8704/10000."""
+    assert percent is not None
+    return exact(percent) / 100
 
 
 def rule_of(schedule: str | None) -> ScheduleRule:
-    """What is known of a schedule; a plugged-in function is a gradual schedule within one fit."""
+    """The properties of a schedule. A plug-in is taken as a gradual schedule within one fit."""
     found = lookup("schedule", str(schedule), SCHEDULES)
     return found if isinstance(found, ScheduleRule) else ScheduleRule(function=found)
 
 
 def family_of(schedule: str | None, control: str) -> str:
-    """ "levels" (one fit a level), "fit" (prunes within one fit), "given" (an imported ticket) or "dense"."""
+    """The kind of trial: "levels" (one fit per level), "fit" (prunes within one fit), "imported" or "dense"."""
     if schedule is None:
-        return "dense" if control == "dense" else "given"
+        return "dense" if control == "dense" else "imported"
     return rule_of(schedule).family
 
 
@@ -64,18 +65,18 @@ def make_schedule(
 
 
 def prune_events(schedule: Schedule, epochs: int, target_sparsity_pct: float | None) -> tuple[Prune, ...]:
-    """Prune events of a fit of so many epochs."""
+    """The prune events of a fit of this many epochs."""
     return schedule.prunes(epochs, fraction(target_sparsity_pct))
 
 
 def rewinds(retrain: str | None, reset_end: bool) -> bool:
-    """Whether weights of an earlier point return: after a prune, or at the end."""
+    """Whether weights are rewound to an earlier point, after a prune or at the end."""
     return retrain in ("weight_rewinding", "tutorial") or reset_end
 
 
 @functools.cache
 def n_levels(prune_rate_pct: float | None, target_sparsity_pct: float | None) -> int:
-    """L of an imp trial, the smallest integer with (1-p)^L <= 1 - s + 1e-4."""
+    """Number of levels L of an imp trial: the smallest integer with (1-p)^L <= 1 - s + 1e-4."""
     keep, floor = 1 - fraction(prune_rate_pct), 1 - fraction(target_sparsity_pct) + RUNG_TOLERANCE
     levels, density = 1, keep
     while density > floor:
@@ -85,5 +86,5 @@ def n_levels(prune_rate_pct: float | None, target_sparsity_pct: float | None) ->
 
 @functools.cache
 def rungs(prune_rate_pct: float | None, levels: int) -> tuple[Fraction, ...]:
-    """Sparsities 1 - (1-p)^level of the first levels, exact."""
+    """Exact sparsities 1 - (1-p)^level of the levels 1 to `levels`."""
     return tuple(1 - (1 - fraction(prune_rate_pct)) ** level for level in range(1, levels + 1))

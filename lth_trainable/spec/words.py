@@ -1,6 +1,6 @@
-"""How each field of a `TrialSpec` is written: in the name of a trial, and in words for people. Pure; no torch.
+"""How each field of a `TrialSpec` is written in names of trials, and in words for people. Needs no torch.
 
-The one table of it. Reports, figures and the plan put the words together; `naming.py` the names.
+This is the only such table. Names are made from it in `naming.py`; reports, figures and plans take their words from it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class FieldWords:
     """How one field is written.
 
     in_name: its part of a trial's name; {} is the value. for_people: the same in words, such as "learning rate {}".
-    values: values that have words of their own, "" for those that go without saying.
+    values: words for particular values, "" for values that need no mention.
     """
 
     in_name: str
@@ -25,7 +25,7 @@ class FieldWords:
     values: Mapping[Any, str] = field(default_factory=dict)
 
 
-# In the order of their parts in a name
+# The order is that of the parts of a name
 FIELD_WORDS: dict[str, FieldWords] = {
     "dataset": FieldWords(in_name="{}"),
     "model": FieldWords(in_name="{}", values={"lenet_300_100": "LeNet-300-100"}),
@@ -42,11 +42,11 @@ FIELD_WORDS: dict[str, FieldWords] = {
             "random_sparse": "random sparse network", "sign_shuffle": "shuffled signs", "reinit": "reinitialisation",
         },
     ),
-    "prune_rate_pct": FieldWords(in_name="p{}", for_people="{} % a level"),
+    "prune_rate_pct": FieldWords(in_name="p{}", for_people="{} % per level"),
     "prune_steps": FieldWords(in_name="steps{}", for_people="{} steps"),
     "start_pct": FieldWords(in_name="start{}", for_people="start {}"),
     "end_pct": FieldWords(in_name="end{}", for_people="end {}"),
-    # the point that weights are rewound to says itself that they are
+    # no words for rewinding: the words of the rewind point say it
     "retrain": FieldWords(
         in_name="retrain_{}",
         values={
@@ -76,7 +76,7 @@ FIELD_WORDS: dict[str, FieldWords] = {
     "lr_drops": FieldWords(in_name="drops{}", for_people="drops at {}"),
     "lr_drop_factor": FieldWords(in_name="drop{}", for_people="drop factor {}"),
     "rewind_optimizer": FieldWords(in_name="opt_{}", for_people="{} optimiser"),
-    "output_prune_rate_pct": FieldWords(in_name="pout{}", for_people="output layer {} % a level"),
+    "output_prune_rate_pct": FieldWords(in_name="pout{}", for_people="output layer {} % per level"),
     "validate_every": FieldWords(in_name="val{}", for_people="validated every {} iterations"),
     "width_pct": FieldWords(in_name="w{}", for_people="{} % wide"),
     "ticket": FieldWords(in_name="t{}", for_people="imported ticket {}"),
@@ -85,9 +85,9 @@ FIELD_WORDS: dict[str, FieldWords] = {
 
 
 def field_words(name: str, value: Any) -> str:
-    """A field's value in words, such as "rewind epoch 1", "64 %", "learning rate 0.003", "OMP" or "LR rewinding".
+    """The value of a field in words, such as "rewind epoch 1", "64 %", "learning rate 0.003", "OMP" or "LR rewinding".
 
-    "" for None (the field does not act) and for values that go without saying. Plug-ins keep their address.
+    "" for None (the field has no effect) and for values that need no mention. Plug-ins are written as they are.
     """
     if value is None:
         return ""
@@ -99,7 +99,7 @@ def field_words(name: str, value: Any) -> str:
 
 
 def name_part(name: str, value: Any) -> str:
-    """A field's value as its part of a trial's name, such as "r1", "s64" or "lr0.003": safe in names of folders."""
+    """The value of a field as a part of a trial's name, such as "r1", "s64" or "lr0.003"; safe in folder names."""
     text = _text(name, value)
     return FIELD_WORDS[name].in_name.format("".join(c if c.isalnum() or c in "._+" else "." for c in text))
 

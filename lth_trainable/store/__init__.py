@@ -5,9 +5,10 @@ from lth_trainable.registry import lazy
 _HOME = {
     "store": (
         "MANIFEST", "RECORD", "MASKS", "WEIGHTS", "TRAINING", "HISTORY", "STATES", "FAILURE", "PLAN", "PART",
-        "FULL", "LISTINGS", "LOOKS", "FORMAT", "Damaged", "Sealed", "Store", "is_no_space", "damage_by_size",
-        "fingerprint_mark", "to_json", "map_in_threads",
+        "FULL", "LISTINGS", "RETRIES", "FORMAT", "Damaged", "Sealed", "Store", "is_no_space", "damage_by_size",
+        "fingerprint_id", "to_json", "map_in_threads",
     ),
+    "level_masks": ("pack_levels", "unpack_levels", "last_level"),
     "trials": (
         "Failure", "open_run", "open_trial", "read_record", "read_failure", "finished_trials", "load_masks",
         "load_trial",

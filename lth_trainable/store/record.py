@@ -1,6 +1,6 @@
-"""The record of a trial, made from the state in which it ends, whoever trained it. No torch.
+"""Makes the record of a trial from its final state, whichever trial trained it. Does not import torch.
 
-So a trial that went through Ray and one whose every epoch another trial had trained already are recorded alike.
+So a trial that ran in Ray and one whose epochs were all trained by other trials get the same kind of record.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.spec.values import digest
 from lth_trainable.store.store import FORMAT, HISTORY, MANIFEST, MASKS, RECORD, WEIGHTS, Damaged, Sealed, Store, to_json
 
-_NO_MASKS = (2).to_bytes(8, "little") + b"{}"  # a safetensors file without entries
-_ATTEMPTS = 10  # to seal a trial that another process is sealing too
-_NOT_COMPARED = {"seconds", "trained_by"}  # of an epoch's row: they differ from run to run
+_NO_MASKS = (2).to_bytes(8, "little") + b"{}"  # an empty safetensors file
+_ATTEMPTS = 10  # to seal a trial that another process is sealing at the same time
+_NOT_COMPARED = {"seconds", "trained_by"}  # columns of an epoch that differ from run to run
 
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """A trial as the store knows it: spec, key, segments, and the fingerprint under which it was trained."""
+    """A trial's identity in the store: spec, key, segments, and the fingerprint of its training."""
 
     spec: TrialSpec
     key: str
     chain: tuple[Segment, ...]
-    mark: Mapping[str, Any]
+    fingerprint: Mapping[str, Any]
 
     @property
     def state_keys(self) -> dict[str, str]:
-        """Keys of the states that its record refers to: initial, final, rewind."""
+        """Keys of the states that the record refers to: initial, final, rewind."""
         return recorded_keys(self.spec, self.chain)
 
 
 def can_record(store: Store, trial: Identity) -> bool:
-    """Whether every state that the trial's record refers to is stored, and the last one measured.
+    """Whether every state that the record refers to is stored, and the final one has been evaluated.
 
-    Sizes are checked, and the history of the last state is read; the other contents are not.
+    Checks file sizes and reads only the history of the final state.
     """
     try:
         return _sources(store, trial) is not None
@@ -52,10 +52,10 @@ def can_record(store: Store, trial: Identity) -> bool:
 def record_trial(
     store: Store, run: str, trial: Identity, *, seconds: float = 0.0, epochs_trained: int = 0
 ) -> dict[str, Any] | None:
-    """Seal the trial under `run` from the states it refers to; returns the record, None where one of them is missing.
+    """Seal the trial under `run` from its states; returns the record, or None if a state is missing.
 
-    seconds, epochs_trained: what training cost this trial itself; nothing where others had done it all. Raises
-    `Damaged` for a final state whose history or masks are not those of its manifest.
+    seconds, epochs_trained: training done by this trial itself; 0 if other trials had done all of it. Raises `Damaged`
+    if the history or masks of the final state do not match its manifest.
     """
     sources = _sources(store, trial)
     if sources is None:
@@ -71,7 +71,7 @@ def record_trial(
         "data": history["data"], "states": keys, "epochs": history["rows"], "layers": _layers(trial.spec, history),
         "result": result, "shapes": {name: history["weights"][name]["shape"] for name in _pruned(trial.spec, history)},
         "train_seconds": round(seconds, 4), "epochs_trained": epochs_trained,
-        "fingerprint": dict(trial.mark), "versions": history["versions"],
+        "fingerprint": dict(trial.fingerprint), "versions": history["versions"],
         "sha256": {
             "weights": final.manifest["files"][WEIGHTS]["sha256"], "masks": hashlib.sha256(masks).hexdigest(),
             "metrics": _metrics_digest(history["rows"], result),
@@ -79,16 +79,16 @@ def record_trial(
     }  # fmt: skip
     about = {
         "kind": "trial", "trial": trial.spec.name, "key": trial.key, "status": record["status"],
-        "states": {which: folder.path for which, folder in folders.items()}, "fingerprint": dict(trial.mark),
+        "states": {which: folder.path for which, folder in folders.items()}, "fingerprint": dict(trial.fingerprint),
     }  # fmt: skip
     _seal(store, store.trial(run, trial.spec.name), {RECORD: to_json(record), MASKS: masks}, about)
     return record
 
 
 def _seal(store: Store, path: str, files: Mapping[str, bytes], about: Mapping[str, Any]) -> None:
-    """Seal a trial that another process may be sealing at the same time, with a record of its own seconds.
+    """Seal a trial that another process may be sealing at the same time, with other `train_seconds`.
 
-    Each looks at what has become of the folder after its last write, so whoever writes last leaves it whole.
+    Each process checks the folder after its last write, so the last writer leaves a valid folder.
     """
     for _ in range(_ATTEMPTS):
         with contextlib.suppress(FileNotFoundError, Damaged):
@@ -98,18 +98,18 @@ def _seal(store: Store, path: str, files: Mapping[str, bytes], about: Mapping[st
                 for name in folder.manifest["files"]:
                     store.content(folder, name)
                 return
-        store.delete(f"{path}/{MANIFEST}")  # its files are not all of one record
-    raise Damaged(path, "other processes write it again and again")
+        store.delete(f"{path}/{MANIFEST}")  # its files come from two records
+    raise Damaged(path, "other processes keep rewriting it")
 
 
 def _sources(store: Store, trial: Identity) -> tuple[dict[str, Sealed], dict[str, Any]] | None:
-    found = {which: store.find(store.state(key, trial.mark)) for which, key in trial.state_keys.items()}
+    found = {which: store.find(store.state(key, trial.fingerprint)) for which, key in trial.state_keys.items()}
     folders = {which: folder for which, folder in found.items() if folder is not None}
     final = folders.get("final")
     if final is None or "initial" not in folders or HISTORY not in final.manifest["files"]:
         return None
     history = json.loads(store.content(final, HISTORY))
-    if history.get("diverged"):  # perhaps before it came to its rewind point
+    if history.get("diverged"):  # it may have diverged before its rewind point
         return folders, history
     return (folders, history) if history.get("evaluation") and len(folders) == len(found) else None
 
@@ -119,7 +119,7 @@ def _pruned(spec: TrialSpec, history: Mapping[str, Any]) -> list[str]:
 
 
 def _counts(spec: TrialSpec, history: Mapping[str, Any]) -> list[dict[str, int]]:
-    """Weights kept at each level, dense first, by parameter name."""
+    """Number of weights kept by parameter name at each level, the dense network first."""
     dense = {name: history["weights"][name]["n"] for name in _pruned(spec, history)}
     return [dense, *history["counts"]]
 
@@ -137,7 +137,7 @@ def _layers(spec: TrialSpec, history: Mapping[str, Any]) -> list[dict[str, Any]]
 
 
 def _result(spec: TrialSpec, history: Mapping[str, Any]) -> dict[str, Any]:
-    """What became of the trial; accuracies are null where it diverged, costs are those until then."""
+    """The trial's result. If it diverged, accuracies are null and costs are those until then."""
     counts = _counts(spec, history)
     kept, weights, data = counts[-1], history["weights"], history["data"]
     n_weights, n_kept = sum(weights[name]["n"] for name in kept), sum(kept.values())
@@ -151,7 +151,7 @@ def _result(spec: TrialSpec, history: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _at_the_end(history: Mapping[str, Any]) -> dict[str, Any]:
-    """Measured on the network as it is saved."""
+    """Loss and accuracy of the network as it is stored."""
     names = "valid_loss", "valid_accuracy", "test_loss", "test_accuracy", "balanced_accuracy"
     if history["diverged"] is not None:
         return dict.fromkeys(names)
@@ -160,12 +160,12 @@ def _at_the_end(history: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _at_early_stop(spec: TrialSpec, history: Mapping[str, Any]) -> dict[str, Any]:
-    """At the best of the last level's validations; censored: that is the last one, so the loss was still falling."""
+    """At the lowest validation loss of the last level. Censored: that was the last one, so it was still falling."""
     names = (
         "best_valid_accuracy", "early_stop_epoch", "early_stop_iteration", "early_stop_censored",
         "early_stop_valid_loss", "early_stop_valid_accuracy", "early_stop_test_accuracy",
     )  # fmt: skip
-    if history["diverged"] is not None or spec.reset_end:  # there it would be the trained network's, not the result's
+    if history["diverged"] is not None or spec.reset_end:  # these would be of the trained network, not of the supermask
         return dict.fromkeys(names)
     best = history["early_stop"]
     level = [row for row in history["rows"] if row["level"] == best["level"]]

@@ -1,16 +1,16 @@
-"""Training at a point of its life, in the store: all that it takes to go on from there as if nothing had happened.
+"""States: everything that is needed to continue training from one point, stored in one folder.
 
     weights.safetensors    the model's state_dict
     training.safetensors   buffers that state_dict leaves out, the optimiser's moments and steps, the pruner's memory
     masks.safetensors      bit-packed masks of every level so far, `<level>/<parameter>`
     history.json           every epoch so far, which weights there are, what was measured at the end
 
-A state that only gives weights (an initialisation, a supermask, whatever is stored where nothing is to be continued)
-is not `complete`: no trial starts from it.
+A state with only weights (an initialisation, a supermask, or any state that no training continues from) is not
+`complete`: no trial starts from it.
 
-A *passing* state is stored by a trial for itself, should it be killed, in a folder beside the state's own that no other
-process writes: `states/<state key>/<fingerprint>-passing-<token>/`. It goes when there is a deeper one, and takes
-nothing with it that others store.
+A *temporary* state is stored by a trial for itself, in case it is killed. Its folder is beside that of the state and no
+other process writes to it: `states/<state key>/<fingerprint>-passing-<token>/`. The trial deletes it once it has stored
+a deeper one; states stored by others are never deleted with it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import contextlib
 import json
 import os
 import uuid
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -31,48 +31,53 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from lth_trainable.pruning.masks import Mask, pack, unpack
+from lth_trainable.pruning.masks import Mask
 from lth_trainable.pruning.pruner import Pruner
 from lth_trainable.pruning.snapshot import Snapshot
+from lth_trainable.store.level_masks import pack_levels, unpack_levels
 from lth_trainable.store.store import HISTORY, MASKS, STATES, TRAINING, WEIGHTS, Damaged, Sealed, Store, to_json
+from lth_trainable.tensors import below, row_major
 
-PASSING = "-passing-"
-ATTEMPTS = 5  # to write a folder that another process, done with a passing state, takes away in that moment
+TEMPORARY = "-passing-"
+ATTEMPTS = 5  # to write a folder that another process may just be deleting with its temporary state
 
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """What a pruner carries from level to level. levels: masks by parameter name. asked: sparsities by parameter name.
+    """What a pruner carries from level to level.
 
-    previous: weights at the last prune, for criteria that read them. remembered: scores of removed weights, for
-    schedules that bring them back.
+    levels: masks by parameter name. requested_sparsity: fractions by parameter name. previous: weights at the last
+    prune, for criteria that read them. last_scores: scores of removed weights, for schedules that bring them back.
     """
 
     levels: tuple[dict[str, Mask], ...] = ()
-    asked: Mapping[str, Fraction] = field(default_factory=dict)
+    requested_sparsity: Mapping[str, Fraction] = field(default_factory=dict)
     previous: Mapping[str, Tensor] = field(default_factory=dict)
-    remembered: Mapping[str, Any] = field(default_factory=dict)
+    last_scores: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, pruner: Pruner) -> Memory:
         previous = {} if pruner.previous is pruner.initial else pruner.previous
         return cls(
-            levels=tuple(pruner.levels), asked=dict(pruner.asked), previous=previous, remembered=pruner.remembered
+            levels=tuple(pruner.levels),
+            requested_sparsity=dict(pruner.requested_sparsity),
+            previous=previous,
+            last_scores=pruner.last_scores,
         )
 
     def give(self, pruner: Pruner) -> None:
-        """Put a fresh pruner of the same layers where this one was; the weights are not touched."""
+        """Set a new pruner of the same layers to this memory, without changing any weight."""
         for masks in self.levels:
-            pruner.hold(masks)
-        pruner.asked = {**pruner.asked, **self.asked}
-        pruner.remembered = dict(self.remembered)
+            pruner.set_mask(masks)
+        pruner.requested_sparsity = {**pruner.requested_sparsity, **self.requested_sparsity}
+        pruner.last_scores = dict(self.last_scores)
         if self.previous:
             pruner.previous = {name: tensor.to(pruner.initial[name]) for name, tensor in self.previous.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """A state as it is in memory. history: see `history.json` of a stored one."""
+    """A state in memory. history: the content of `history.json`."""
 
     snapshot: Snapshot
     memory: Memory
@@ -80,24 +85,24 @@ class State:
 
 
 class States:
-    """The states of a storage that were made under one fingerprint: bytes are equal only within one."""
+    """The states of a storage with one fingerprint; bytes are only equal between equal fingerprints."""
 
-    def __init__(self, store: Store, mark: Mapping[str, Any]) -> None:
-        self.store, self.mark = store, dict(mark)
+    def __init__(self, store: Store, fingerprint: Mapping[str, Any]) -> None:
+        self.store, self.fingerprint = store, dict(fingerprint)
         self.known: set[str] = set()
         self.set_aside: list[str] = []
         self.token = uuid.uuid4().hex[:8]
 
-    def look(self, keys: Collection[str]) -> None:
-        """See which of these keys there is something of, once: `has` answers from it."""
+    def refresh(self, keys: Collection[str]) -> None:
+        """Look up once which of these keys have a folder; `has` then answers from memory."""
         self.known = self.store.present(STATES, keys)
 
     def has(self, key: str, complete: bool = True) -> bool:
-        """Whether the state is stored whole."""
+        """Whether the state is stored and, with `complete`, training can continue from it."""
         return key in self.known and self.find(key, complete) is not None
 
     def find(self, key: str, complete: bool = True) -> Sealed | None:
-        """The folder of a state; None where there is none (a damaged one is set aside, and told in `set_aside`)."""
+        """The folder of a state, or None. A damaged one is moved to quarantine and noted in `set_aside`."""
         try:
             folder = self.store.find(self.path(key))
         except Damaged as damage:
@@ -106,48 +111,48 @@ class States:
         return folder if folder is None or folder.manifest.get("complete") or not complete else None
 
     def path(self, key: str) -> str:
-        return self.store.state(key, self.mark)
+        return self.store.state(key, self.fingerprint)
 
-    def seal(self, key: str, state: State, complete: bool = True, anew: bool = False) -> str:
-        """Store a state unless it is there, or in any case; returns its folder."""
-        if anew or self.find(key, complete) is None:
+    def seal(self, key: str, state: State, complete: bool = True, overwrite: bool = False) -> str:
+        """Store a state if it is not stored yet, or always with `overwrite`; returns its folder."""
+        if overwrite or self.find(key, complete) is None:
             self._write(self.path(key), key, state, complete)
         self.known.add(key)
         return self.path(key)
 
-    def seal_passing(self, key: str, state: State) -> str:
-        """Store a state for a while; returns its folder, which `delete_passing` takes away."""
-        path = f"{self.path(key)}{PASSING}{self.token}"
+    def seal_temporary(self, key: str, state: State) -> str:
+        """Store a temporary state; returns its folder, for `delete_temporary`."""
+        path = f"{self.path(key)}{TEMPORARY}{self.token}"
         self._write(path, key, state, complete=True)
         return path
 
-    def passing(self, key: str) -> list[str]:
-        """Folders of the passing states of this key and fingerprint, whoever stored them."""
-        whose = self.path(key).rpartition("/")[2] + PASSING
+    def temporary(self, key: str) -> list[str]:
+        """Folders of the temporary states with this key and fingerprint, of all trials."""
+        whose = self.path(key).rpartition("/")[2] + TEMPORARY
         names = self.store.folders(f"{STATES}/{key}") if key in self.known else []
         return [f"{STATES}/{key}/{name}" for name in names if name.startswith(whose)]
 
-    def delete_passing(self, path: str) -> None:
-        """Take a passing state away, and the folder of its key where that leaves nothing in it."""
+    def delete_temporary(self, path: str) -> None:
+        """Delete a temporary state, and the folder of its key if that is then empty."""
         self.store.delete_folder(path)
-        with contextlib.suppress(OSError):  # there are others in it, or it is an object store, without empty folders
+        with contextlib.suppress(OSError):  # it is not empty, or this is an object store, which has no empty folders
             os.rmdir(f"{self.store.root}/{path.rpartition('/')[0]}")
 
     def load(self, key: str, like: Snapshot) -> State | None:
-        """A complete state; None where there is none or it is damaged. like: a snapshot of the same model."""
-        for path in (self.path(key), *self.passing(key)):
+        """Read a complete state; None if it is missing or damaged. like: a snapshot of the same model."""
+        for path in (self.path(key), *self.temporary(key)):
             try:
                 folder = self.store.find(path)
                 if folder is not None and folder.manifest["complete"]:
                     return self._read(folder, like)
             except Damaged as damage:
                 self._put_aside(damage)
-            except FileNotFoundError:  # a passing state whose trial has gone on
+            except FileNotFoundError:  # a temporary state whose trial has just deleted it
                 continue
         return None
 
     def is_sound(self, key: str) -> bool:
-        """Whether every byte of a stored state is that of its manifest; a damaged one is set aside."""
+        """Whether all bytes of a stored state match its manifest; a damaged one is moved to quarantine."""
         folder = self.find(key, complete=False)
         try:
             for name in folder.manifest["files"] if folder is not None else ():
@@ -158,13 +163,13 @@ class States:
         return folder is not None
 
     def _write(self, path: str, key: str, state: State, complete: bool) -> None:
-        files = {WEIGHTS: save_tensors(_rows(state.snapshot.weights)), HISTORY: to_json(dict(state.history))}
-        masks = packed(state.memory.levels)
+        files = {WEIGHTS: save_tensors(row_major(state.snapshot.weights)), HISTORY: to_json(dict(state.history))}
+        masks = pack_levels(state.memory.levels)
         if masks:
             files[MASKS] = save_arrays(masks)
         if complete:
-            files[TRAINING] = save_tensors(_rows(_training(state)))
-        about = {"kind": "state", "key": key, "complete": complete, "fingerprint": self.mark}
+            files[TRAINING] = save_tensors(row_major(_training(state)))
+        about = {"kind": "state", "key": key, "complete": complete, "fingerprint": self.fingerprint}
         for _ in range(ATTEMPTS - 1):
             with contextlib.suppress(FileNotFoundError):
                 self.store.seal_shared(path, files, about)
@@ -174,19 +179,18 @@ class States:
     def _read(self, folder: Sealed, like: Snapshot) -> State:
         history = json.loads(self.store.content(folder, HISTORY))
         training = load_tensors(self.store.content(folder, TRAINING))
-        tensors = {**load_tensors(self.store.content(folder, WEIGHTS)), **_below("buffer", training)}
+        tensors = {**load_tensors(self.store.content(folder, WEIGHTS)), **below("buffer", training)}
         levels: dict[int, dict[str, Mask]] = {}
         if MASKS in folder.manifest["files"]:
-            for entry, bits in load_arrays(self.store.content(folder, MASKS)).items():
-                level, _, name = entry.partition("/")
-                levels.setdefault(int(level), {})[name] = unpack(bits, tuple(history["weights"][name]["shape"]))
+            shapes = {name: weight["shape"] for name, weight in history["weights"].items()}
+            levels = unpack_levels(load_arrays(self.store.content(folder, MASKS)), shapes)
         memory = Memory(
             levels=tuple(levels[level] for level in sorted(levels)),
-            asked={name: Fraction(value) for name, value in history["asked"].items()},
-            previous=_below("previous", training),
-            remembered={name: tensor.numpy() for name, tensor in _below("remembered", training).items()},
+            requested_sparsity={name: Fraction(value) for name, value in history["asked"].items()},
+            previous=below("previous", training),
+            last_scores={name: tensor.numpy() for name, tensor in below("remembered", training).items()},
         )
-        snapshot = like.replaced(tensors, _optimizer_state(_below("optimizer", training)))
+        snapshot = like.replaced(tensors, _optimizer_state(below("optimizer", training)))
         return State(snapshot=snapshot, memory=memory, history=history)
 
     def _put_aside(self, damage: Damaged) -> None:
@@ -194,14 +198,9 @@ class States:
 
 
 def size_of(state: State) -> int:
-    """Bytes of a state's tensors, as they are stored."""
+    """Size in bytes of a state's tensors when stored."""
     tensors = [*state.snapshot.weights.values(), *_training(state).values()]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
-def packed(levels: Iterable[Mapping[str, Mask]]) -> dict[str, Any]:
-    """Masks of all levels, bit-packed, by `<level>/<parameter>`."""
-    return {f"{level}/{name}": pack(mask) for level, masks in enumerate(levels, 1) for name, mask in masks.items()}
 
 
 def _training(state: State) -> dict[str, Tensor]:
@@ -216,7 +215,7 @@ def _training(state: State) -> dict[str, Tensor]:
             if value is not None
         },
         **{f"previous/{name}": tensor for name, tensor in memory.previous.items()},
-        **{f"remembered/{name}": torch.from_numpy(scores) for name, scores in memory.remembered.items()},
+        **{f"remembered/{name}": torch.from_numpy(scores) for name, scores in memory.last_scores.items()},
     }
 
 
@@ -226,12 +225,3 @@ def _optimizer_state(tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tenso
         index, _, name = path.partition("/")
         state.setdefault(int(index), {})[name] = tensor
     return dict(sorted(state.items()))
-
-
-def _below(folder: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(f"{folder}/"): t for name, t in tensors.items() if name.startswith(f"{folder}/")}
-
-
-def _rows(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies in memory of their own, row-major: safetensors takes no tensors that share memory, as tied weights do."""
-    return {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}

@@ -1,11 +1,11 @@
-"""The store: folders of files with a manifest written last. It is the truth; Ray only schedules.
+"""The store: sealed folders, whose manifest is written last. Results are what the store holds; Ray only schedules.
 
     <storage>/states/<state key>/<fingerprint>/     training at a point of the plan, shared by all runs
     <storage>/<run>/trials/<trial>/                 record and masks of one finished trial
     <storage>/<run>/{plan.json,analysis/,quarantine/,ray/}
 
-A folder without a valid manifest does not exist. Listing checks sizes and the manifest's own SHA-256, reading checks
-SHA-256. Local folders, NFS and object stores go through one code path (`pyarrow.fs`).
+A folder without a valid manifest is treated as absent. Listing checks file sizes and the SHA-256 of the manifest
+itself; reading checks the SHA-256 of the file. Local folders, NFS and object stores share one code path (`pyarrow.fs`).
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ STATES = "states"
 FAILURE = "failure.json"
 PLAN = "plan.json"
 PART = ".part"
-FULL = "no space"  # status of a trial that ended since the storage is full
-LISTINGS = 20  # attempts to list a folder that others are writing
-LOOKS = 3  # at a folder that seems damaged
+FULL = "no space"  # status of a trial that ended because the storage is full
+LISTINGS = 20  # attempts to list a folder while other processes write into it
+RETRIES = 3  # attempts to read a folder that seems damaged
 FORMAT = 1
-READERS = 16  # files read at a time: an object store answers slowly, but many at once
+READERS = 16  # threads; an object store answers each request slowly, but many at once
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 
 class Damaged(Exception):
-    """A folder whose files are not those of its manifest; `reason` says which and how."""
+    """Raised for a folder whose files do not match its manifest; `reason` says which file and how."""
 
     def __init__(self, folder: str, reason: str) -> None:
         super().__init__(f"{folder}: {reason}")
@@ -56,43 +56,44 @@ class Damaged(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Sealed:
-    """A complete folder: its path within the store and the content of its manifest."""
+    """A complete folder. path: within the store. manifest: content of its manifest.json."""
 
     path: str
     manifest: Mapping[str, Any]
 
 
 class Store:
-    """Sealed folders under one root: a path, or a URI that `pyarrow.fs` knows (`s3://bucket/prefix`).
+    """Sealed folders under one root.
 
-    What a URI says after its `?`, such as `endpoint_override`, belongs to the connection: `at` keeps it last.
+    root: a path, or a URI that `pyarrow.fs` knows (`s3://bucket/prefix`). The query of a URI, such as
+    `?endpoint_override=...`, belongs to the connection, so `at` keeps it at the end.
     """
 
     def __init__(self, root: str | Path) -> None:
-        self.uri = str(root)
-        if "://" in self.uri:
-            self.fs, self.root = fs.FileSystem.from_uri(self.uri)
+        self.as_typed = str(root)
+        if "://" in self.as_typed:
+            self.fs, self.root = fs.FileSystem.from_uri(self.as_typed)
         else:
             self.fs, self.root = fs.LocalFileSystem(), str(Path(root).expanduser().resolve())
         self.root = self.root.rstrip("/")
 
     @property
-    def place(self) -> str:
+    def uri(self) -> str:
         """The store's path or URI, the same from every working directory."""
-        return self.uri if "://" in self.uri else self.root
+        return self.as_typed if "://" in self.as_typed else self.root
 
     def at(self, path: str) -> str:
-        """The path or URI of what is at `path` in this store, as a person would type it."""
-        place, mark, connection = self.uri.partition("?") if "://" in self.uri else (self.uri, "", "")
-        return f"{place.rstrip('/')}/{path}{mark}{connection}"
+        """The full path or URI of `path` in this store, as a user would type it."""
+        base, query = split_query(self.as_typed)
+        return f"{base.rstrip('/')}/{path}{query}"
 
     # -- sealed folders ----------------------------------------------------------------------------------------------
 
     def seal_shared(self, path: str, files: Mapping[str, bytes], about: Mapping[str, Any]) -> Sealed:
-        """As `seal`, for a folder that several runs may write at once, with contents that need not be equal.
+        """Like `seal`, for a folder that several runs may write at once with different contents.
 
-        Files bear part of their SHA-256 in their names, so nobody overwrites another's: whichever manifest comes last,
-        its files are there.
+        File names contain the start of their SHA-256, so no writer overwrites the files of another. Whichever manifest
+        is written last, its files exist.
         """
         sums: dict[str, Any] = {}
         for name, content in sorted(files.items()):
@@ -105,10 +106,10 @@ class Store:
         return Sealed(path=path, manifest=manifest)
 
     def seal(self, path: str, files: Mapping[str, bytes], about: Mapping[str, Any]) -> Sealed:
-        """Write `files` into the folder `path`, then its manifest with `about`, sizes and SHA-256.
+        """Write `files` into the folder `path`, then its manifest with `about` and each file's size and SHA-256.
 
-        A folder that holds just this is left alone; another manifest goes before its files do, and so do leftovers of
-        an unsealed attempt. Two writers of the same content do not harm each other.
+        A folder that already has this content is left unchanged. Otherwise an old manifest is deleted first, and then
+        leftover files. Two writers of the same content do not disturb each other.
         """
         sums = {n: {"size": len(c), "sha256": hashlib.sha256(c).hexdigest()} for n, c in sorted(files.items())}
         manifest = _manifest(about, sums)
@@ -118,7 +119,7 @@ class Store:
                 return Sealed(path=path, manifest=manifest)
             self.delete(f"{path}/{MANIFEST}")
         for stray in present - set(files) - {MANIFEST}:
-            if not stray.endswith(PART):  # may be another writer's, at work
+            if not stray.endswith(PART):  # another writer may still be working on it
                 self.delete(f"{path}/{stray}")
         for name, content in files.items():
             self.write(f"{path}/{name}", content)
@@ -133,16 +134,16 @@ class Store:
         return folder is not None and to_json(folder.manifest) == to_json(manifest)
 
     def find(self, path: str) -> Sealed | None:
-        """The sealed folder at `path`, None where there is none. Raises `Damaged` when sizes or manifest are off.
+        """The sealed folder at `path`, or None. Raises `Damaged` if the manifest or the file sizes are wrong.
 
-        What looks damaged is looked at again: another process may have sealed the folder between listing and reading.
+        A folder that seems damaged is read again, because another process may just have sealed it.
         """
-        for _ in range(LOOKS - 1):
+        for _ in range(RETRIES - 1):
             with contextlib.suppress(Damaged, FileNotFoundError):
-                return self._look(path)
-        return self._look(path)
+                return self._read_sealed(path)
+        return self._read_sealed(path)
 
-    def _look(self, path: str) -> Sealed | None:
+    def _read_sealed(self, path: str) -> Sealed | None:
         sizes = self.sizes(path)
         if MANIFEST not in sizes:
             return None
@@ -158,7 +159,7 @@ class Store:
         return Sealed(path=path, manifest=manifest)
 
     def content(self, folder: Sealed, name: str) -> bytes:
-        """One file of a sealed folder, its SHA-256 checked. Raises `Damaged`."""
+        """The content of one file of a sealed folder. Raises `Damaged` if it is missing or its SHA-256 is wrong."""
         entry = folder.manifest["files"][name]
         try:
             content = self.read(f"{folder.path}/{entry.get('file', name)}")
@@ -169,16 +170,16 @@ class Store:
         return content
 
     def quarantine(self, damage: Damaged, run: str) -> str:
-        """Set a damaged folder aside under the run's quarantine; returns where it went.
+        """Move a damaged folder to the run's quarantine and return its new path.
 
-        Another process may find the same damage at the same time: the folder goes once.
+        Another process may find the same damage at the same time; the folder is moved only once.
         """
         target = f"{run}/quarantine/{Path(damage.folder).name}-{uuid.uuid4().hex[:8]}"
         self.fs.create_dir(self._full(Path(target).parent.as_posix()), recursive=True)
         with contextlib.suppress(FileNotFoundError):
             if isinstance(self.fs, fs.LocalFileSystem):
                 self.fs.move(self._full(damage.folder), self._full(target))
-            else:  # object stores do not move folders
+            else:  # object stores cannot move folders
                 for name in self.sizes(damage.folder):
                     self.write(f"{target}/{name}", self.read(f"{damage.folder}/{name}"))
                 self.delete_folder(damage.folder)
@@ -191,15 +192,15 @@ class Store:
         return f"{run}/trials/{name}"
 
     def state(self, key: str, fingerprint: Mapping[str, Any]) -> str:
-        """Where the state `key` lives for machines of this fingerprint: bytes are equal only within one."""
-        return f"{STATES}/{key}/{fingerprint_mark(fingerprint)}"
+        """Folder of the state `key` for this fingerprint; bytes are only equal between equal fingerprints."""
+        return f"{STATES}/{key}/{fingerprint_id(fingerprint)}"
 
     def folders(self, path: str) -> list[str]:
-        """Names of the folders below `path`, sorted; empty where there is no `path`."""
+        """Names of the folders in `path`, sorted; empty if there is no `path`."""
         return sorted(i.base_name for i in self._list(path) if i.type == fs.FileType.Directory)
 
     def walk(self, path: str) -> list[fs.FileInfo]:
-        """All that is below `path`. A listing overtaken by a writer is taken again, folder by folder."""
+        """Everything below `path`. If a writer interferes with the listing, it is repeated folder by folder."""
         full = self._full(path).rstrip("/")
         try:
             return list(self.fs.get_file_info(fs.FileSelector(full, recursive=True, allow_not_found=True)))
@@ -210,10 +211,10 @@ class Store:
             return found + [info for name in folders for info in self.walk(f"{path}/{name}".lstrip("/"))]
 
     def present(self, path: str, names: Collection[str]) -> set[str]:
-        """Those of `names` that are folders below `path`.
+        """Those of `names` that are folders in `path`.
 
-        Each is looked up, so that a trial's cost does not grow with what other trials have stored; an object store
-        answers slowly, and lists a thousand at a time.
+        On a file system each name is looked up, so that the cost for a trial does not grow with the number of stored
+        states. An object store answers slowly but lists a thousand names at a time, so there the folder is listed.
         """
         if not isinstance(self.fs, fs.LocalFileSystem):
             return set(names).intersection(self.folders(path))
@@ -227,7 +228,7 @@ class Store:
             return stream.read()
 
     def write(self, path: str, content: bytes) -> None:
-        """Whole or not at all: written beside, then moved (object stores are atomic themselves)."""
+        """Write a file atomically: to a temporary name, then moved. Object stores are atomic by themselves."""
         full = self._full(path)
         local = isinstance(self.fs, fs.LocalFileSystem)
         if local:
@@ -239,7 +240,7 @@ class Store:
             if local:
                 self.fs.move(target, full)
         except OSError:
-            if local:  # else a full disk would be kept full by what did not fit on it
+            if local:  # otherwise the incomplete file would keep a full disk full
                 Path(target).unlink(missing_ok=True)
             raise
 
@@ -247,12 +248,12 @@ class Store:
         return self.fs.get_file_info(self._full(path)).type != fs.FileType.NotFound
 
     def delete(self, path: str) -> None:
-        """Delete a file; another process may have been faster."""
+        """Delete a file, unless another process already has."""
         with contextlib.suppress(FileNotFoundError):
             self.fs.delete_file(self._full(path))
 
     def delete_folder(self, path: str) -> None:
-        """Delete a folder with all that is in it; another process may have been faster."""
+        """Delete a folder and everything in it, unless another process already has."""
         with contextlib.suppress(FileNotFoundError):
             self.fs.delete_dir(self._full(path))
 
@@ -260,13 +261,13 @@ class Store:
         return f"{self.root}/{path}"
 
     def sizes(self, path: str) -> dict[str, int]:
-        """Bytes of the files in the folder `path`, by name; empty where there is no `path`."""
+        """Sizes in bytes of the files in the folder `path`, by name; empty if there is no `path`."""
         return {i.base_name: i.size for i in self._list(path) if i.type == fs.FileType.File}
 
     def _list(self, path: str) -> list[fs.FileInfo]:
-        """What is in the folder `path`; nothing where there is none.
+        """The entries of the folder `path`; empty if there is no such folder.
 
-        Another process may be making it or moving files in it: a listing that was overtaken is taken again.
+        If another process interferes by creating the folder or moving files, the listing is repeated.
         """
         selector = fs.FileSelector(self._full(path), allow_not_found=True)
         for _ in range(LISTINGS - 1):
@@ -275,19 +276,25 @@ class Store:
         return self.fs.get_file_info(selector)
 
 
+def split_query(path: str) -> tuple[str, str]:
+    """A path or URI up to its `?`, and all from there on, which belongs to the connection; empty for a plain path."""
+    base, mark, query = path.partition("?") if "://" in path else (path, "", "")
+    return base, mark + query
+
+
 def is_no_space(error: BaseException) -> bool:
-    """Whether a write failed since the disk, or what its owner may use of it, is full."""
+    """Whether a write failed because the disk is full or a quota is used up."""
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def damage_by_size(manifest: Any, sizes: Mapping[str, int]) -> str | None:
-    """What is wrong with a folder of this manifest and these bytes by file name, if anything; no file is read."""
+    """What is wrong with a folder, judged by its manifest and its file sizes alone; None if nothing is."""
     try:
         expected = {entry.get("file", name): entry["size"] for name, entry in manifest["files"].items()}
         sha = digest({name: value for name, value in manifest.items() if name != "sha256"})
     except (KeyError, TypeError, AttributeError) as error:
         return f"{MANIFEST} is unreadable ({error})"
-    if not expected or manifest.get("sha256", sha) != sha:  # one of an earlier version does not have it
+    if not expected or manifest.get("sha256", sha) != sha:  # manifests of earlier versions do not have it
         return f"{MANIFEST} does not have its own SHA-256"
     for name, size in expected.items():
         if sizes.get(name) != size:
@@ -296,22 +303,22 @@ def damage_by_size(manifest: Any, sizes: Mapping[str, int]) -> str | None:
 
 
 def _manifest(about: Mapping[str, Any], files: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a manifest, with the SHA-256 of all the rest of it."""
+    """The content of a manifest, including the SHA-256 of the rest of it."""
     content = {"format": FORMAT, **about, "files": files}
     return {**content, "sha256": digest(content)}
 
 
-def fingerprint_mark(fingerprint: Mapping[str, Any]) -> str:
-    """A short name of a fingerprint, for folders."""
+def fingerprint_id(fingerprint: Mapping[str, Any]) -> str:
+    """The 12 hex digits that stand for a fingerprint in folder names."""
     return digest(dict(fingerprint))[:12]
 
 
 def to_json(content: Any) -> bytes:
-    """JSON as every file of the store has it: indented, sorted, no NaN, a newline at the end."""
+    """Content as JSON in the format of all files in the store: indented, sorted, no NaN, a final newline."""
     return (json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 def map_in_threads(function: Callable[[Item], Answer], items: Iterable[Item]) -> list[Answer]:
-    """The function's answers for all items, in their order, `READERS` at a time."""
+    """The function's results for all items, in their order, computed in `READERS` threads."""
     with ThreadPoolExecutor(READERS) as pool:
         return list(pool.map(function, items))

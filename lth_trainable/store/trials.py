@@ -1,4 +1,4 @@
-"""The trials of a run in the store: their records, why they failed, their masks and their networks."""
+"""Reads the trials of a run from the store: records, failures, masks and networks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from lth_trainable.errors import UserError
 from lth_trainable.spec.trial_spec import spec_from_dict
-from lth_trainable.store.store import FAILURE, MANIFEST, MASKS, RECORD, WEIGHTS, Damaged, Sealed, Store
+from lth_trainable.store.level_masks import unpack_levels
+from lth_trainable.store.store import FAILURE, MANIFEST, MASKS, RECORD, WEIGHTS, Damaged, Sealed, Store, split_query
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,29 +19,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """Why the last attempt at a trial failed; traceback: of Python, empty where none was written down."""
+    """Why the last attempt at a trial failed. traceback: Python's, empty if none was stored."""
 
     reason: str
     traceback: str = ""
 
 
 def open_run(path: str | Path) -> tuple[Store, str]:
-    """The store and the run's name for the path or URI of a run, such as `runs/digits`."""
+    """Split the path or URI of a run, such as `runs/digits`, into its store and its name."""
     storage, name = _split(str(path), "/")
     return Store(storage or "."), name
 
 
 def open_trial(path: str | Path) -> tuple[Store, str, str]:
-    """The store and the names of run and trial for the path or URI of a trial, such as `runs/digits/trials/NAME`."""
+    """Split the path or URI of a trial, such as `runs/digits/trials/NAME`, into its store and the names of both."""
     run_path, name = _split(str(path), "/trials/")
     return *open_run(run_path), name
 
 
 def _split(path: str, at: str) -> tuple[str, str]:
-    """What is before and after the last `at`; what a URI says of its connection stays with the former."""
-    place, mark, connection = path.partition("?") if "://" in path else (path, "", "")
-    before, _, after = place.rstrip("/").rpartition(at)
-    return f"{before}{mark}{connection}", after
+    """The text before and after the last `at`; the query of a URI stays with the first."""
+    base, query = split_query(path)
+    before, _, after = base.rstrip("/").rpartition(at)
+    return f"{before}{query}", after
 
 
 def read_record(store: Store, folder: Sealed) -> dict[str, Any]:
@@ -50,9 +51,9 @@ def read_record(store: Store, folder: Sealed) -> dict[str, Any]:
 
 
 def read_failure(store: Store, path: str) -> Failure | None:
-    """Why the last attempt at the trial in the folder `path` failed, as its worker noted it; None without such a note.
+    """Why the last attempt at a trial failed, from its `failure.json`; None if there is no such file.
 
-    path: see `Store.trial`. A note that is not readable says so as its reason.
+    path: folder of the trial, see `Store.trial`. If the file is unreadable, the reason says so.
     """
     try:
         content = json.loads(store.read(f"{path}/{FAILURE}"))
@@ -64,7 +65,7 @@ def read_failure(store: Store, path: str) -> Failure | None:
 
 
 def finished_trials(store: Store, run: str) -> Iterator[tuple[Sealed, dict[str, Any]]]:
-    """Each finished trial of a run with its record, in order of name. Raises `Damaged` at a damaged one."""
+    """Yield each finished trial of a run with its record, sorted by name. Raises `Damaged` for a damaged one."""
     for name in store.folders(f"{run}/trials"):
         folder = store.find(store.trial(run, name))
         if folder is not None:
@@ -72,24 +73,17 @@ def finished_trials(store: Store, run: str) -> Iterator[tuple[Sealed, dict[str, 
 
 
 def load_masks(store: Store, folder: Sealed) -> dict[int, dict[str, Any]]:
-    """Masks of a trial, by level, then by parameter name: Boolean numpy arrays, True where the weight is kept."""
+    """The masks of a trial by level, then by parameter name: Boolean arrays, True where the weight is kept."""
     from safetensors.numpy import load
 
-    from lth_trainable.pruning.masks import unpack
-
-    shapes = read_record(store, folder)["shapes"]
-    levels: dict[int, dict[str, Any]] = {}
-    for entry, packed in load(store.content(folder, MASKS)).items():
-        level, _, name = entry.partition("/")
-        levels.setdefault(int(level), {})[name] = unpack(packed, tuple(shapes[name]))
-    return levels
+    return unpack_levels(load(store.content(folder, MASKS)), read_record(store, folder)["shapes"])
 
 
 def load_trial(path: str | Path, which: str = "final") -> nn.Module:
-    """A ready model, in evaluation mode on the CPU: weights of a trial with its final mask applied.
+    """The network of a finished trial with its final mask applied, in evaluation mode on the CPU.
 
     path: the trial's folder, such as `runs/digits/trials/digits-lenet_300_100-imp-s64-r0-seed0`.
-    which: "final", "initial" or "rewind" weights. Raises `UserError` where there is no such trial.
+    which: "final", "initial" or "rewind" weights. Raises `UserError` if there is no such trial.
     """
     store, run, name = open_trial(path)
     try:

@@ -1,7 +1,7 @@
-"""A ticket in the names of its file -> the same in those of a network, or what does not fit.
+"""Fits a ticket from a file to a network: renames its tensors, or reports what does not match.
 
-Names may differ by what stands before all of them (`module.`, `model.`). Where they differ in another way, and no two
-tensors have the same shape, the shapes say which is which.
+Names may differ by a common prefix (`module.`, `model.`). If they differ otherwise and all shapes are distinct, tensors
+are matched by their shapes.
 """
 
 from __future__ import annotations
@@ -16,22 +16,23 @@ from torch import Tensor, nn
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.pruning.layers import LAYER_TYPES, prunable_layers
 from lth_trainable.pruning.masks import Mask
-from lth_trainable.tickets.formats import Foreign
-from lth_trainable.tickets.imported import Imported
+from lth_trainable.tensors import row_major
+from lth_trainable.tickets.formats import TicketFile
+from lth_trainable.tickets.imported import ImportedTicket
 
-SHOWN = 3  # mismatches of a kind that an error lists
+SHOWN = 3  # mismatches of each kind that an error lists
 
 Names = dict[str, str]
 
 
-def fit_ticket(found: Foreign, model: nn.Module) -> Imported:
-    """The ticket for this network. Raises `UserError` where it does not fit it, or is no ticket."""
+def fit_ticket(found: TicketFile, model: nn.Module) -> ImportedTicket:
+    """The ticket for this network. Raises `UserError` if it does not fit the network, or is not a ticket."""
     like = model.state_dict()
-    names, told = _renamed(_shapes(found.weights), _shapes(like))
+    names, notes = _renamed(_shapes(found.weights), _shapes(like))
     weights = {names[name]: tensor for name, tensor in found.weights.items()}
     _check_names(found.source, _shapes(weights), _shapes(like))
     other = sorted({str(t.dtype).removeprefix("torch.") for n, t in weights.items() if t.dtype != like[n].dtype})
-    weights = {name: _own(weights[name].to("cpu", tensor.dtype)) for name, tensor in like.items()}
+    weights = row_major({name: weights[name].to("cpu", tensor.dtype) for name, tensor in like.items()})
     for name, tensor in weights.items():
         if not torch.isfinite(tensor).all():
             raise bad_value(f"{found.source}, {name}", "NaN or infinite weights", "finite ones")
@@ -42,36 +43,31 @@ def fit_ticket(found: Foreign, model: nn.Module) -> Imported:
     else:
         masks |= _fitted_masks(found, found.masks, names, prunable)
     _check_masks(found.source, masks)
-    return Imported(
+    return ImportedTicket(
         weights=weights, masks=masks, epoch=found.epoch, source=found.source,
-        told=(*found.told, *told, *([f"{', '.join(other)} taken as the network's type"] if other else [])),
+        notes=(*found.notes, *notes, *([f"{', '.join(other)} taken as the network's type"] if other else [])),
     )  # fmt: skip
 
 
-def _own(tensor: Tensor) -> Tensor:
-    """A copy in memory of its own, row-major: tied weights share theirs, which no safetensors file can hold."""
-    return tensor.detach().clone(memory_format=torch.contiguous_format)
+def layers_of(ticket: ImportedTicket, model: nn.Module, requested: str | None) -> str:
+    """The selection of layers (a name of `LAYER_TYPES`) that the ticket's mask prunes.
 
-
-def layers_of(ticket: Imported, model: nn.Module, asked: str | None) -> str:
-    """The choice of prunable layers (`LAYER_TYPES`) that the mask is of. asked: this one, and no other.
-
-    The usual one where the mask removes nothing beyond it, else all. Raises `UserError` where that asked for does not
-    hold all layers that the mask prunes.
+    requested: the user's choice; None chooses "auto" if the mask prunes no other layers, else "all". Raises `UserError`
+    if the user's choice leaves out a layer that the mask prunes.
     """
     pruned = {name for name, mask in ticket.masks.items() if not mask.all()}
-    usual = asked or "auto"
-    outside = sorted(pruned - set(selected(model, usual)))
-    if outside and asked is not None:
+    choice = requested or "auto"
+    outside = sorted(pruned - set(selected(model, choice)))
+    if outside and requested is not None:
         raise bad_value(
-            f"{ticket.source}, {outside[0]}", "a mask with zeros", f"one without: layers {asked} are pruned",
-            "take --layers all, or leave it out",
+            f"{ticket.source}, {outside[0]}", "a mask with zeros", f"one without: layers {requested} are pruned",
+            "use --layers all, or omit --layers",
         )  # fmt: skip
-    return "all" if outside else usual
+    return "all" if outside else choice
 
 
 def selected(model: nn.Module, layers: str) -> list[str]:
-    """Names of the weights that a choice of layers prunes."""
+    """Parameter names of the weights in a selection of layers."""
     return [layer.parameter_name for layer in prunable_layers(model, LAYER_TYPES[layers])]
 
 
@@ -86,24 +82,24 @@ def _shapes(tensors: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def _renamed(found: Shapes, wanted: Shapes) -> tuple[Names, tuple[str, ...]]:
-    """The network's name of each of the file's, and what is to be told of it; as they are where nothing fits better."""
+    """The network's name for each name in the file, and notes on it; unchanged if nothing fits better."""
     names = {name: name for name in found}
     ways: list[tuple[Names, tuple[str, ...]]] = [
         (names, ()),
-        *(({n: n.removeprefix(p) for n in found}, (f"{p} taken from before its names",)) for p in _prefixes(found)),
-        *(({n: p + n for n in found}, (f"{p} put before its names",)) for p in _prefixes(wanted)),
+        *(({n: n.removeprefix(p) for n in found}, (f"prefix {p} removed from its names",)) for p in _prefixes(found)),
+        *(({n: p + n for n in found}, (f"prefix {p} added to its names",)) for p in _prefixes(wanted)),
     ]
     best = max(ways, key=lambda way: len(wanted.keys() & set(way[0].values())))
     by_shape = {shape: name for name, shape in wanted.items()}
     unique = len(by_shape) == len(wanted) == len(found) and set(found.values()) == set(by_shape)
     if unique and not wanted.keys() & set(best[0].values()):
         names = {name: by_shape[shape] for name, shape in found.items()}
-        return names, (f"its names by their shapes: {', '.join(f'{a} is {b}' for a, b in names.items())}",)
+        return names, (f"tensors matched by their shapes: {', '.join(f'{a} is {b}' for a, b in names.items())}",)
     return best
 
 
 def _prefixes(names: Iterable[str]) -> list[str]:
-    """What stands before all names, up to each of its dots: `a.`, `a.b.`."""
+    """Common prefixes of all names that end in a dot: `a.`, `a.b.`."""
     parts = [name.split(".")[:-1] for name in names]
     common: list[str] = []
     for step in zip(*parts, strict=False):
@@ -114,7 +110,7 @@ def _prefixes(names: Iterable[str]) -> list[str]:
 
 
 def _check_names(source: str, found: Shapes, wanted: Shapes) -> None:
-    """Raise `UserError` with the first mismatches of each kind, and what the network has."""
+    """Raise `UserError` for mismatches, with the first of each kind and the tensors that the network has."""
     missing = [f"{name} {_size(shape)}" for name, shape in wanted.items() if name not in found]
     unexpected = [f"{name} {_size(shape)}" for name, shape in found.items() if name not in wanted]
     others = [
@@ -127,7 +123,7 @@ def _check_names(source: str, found: Shapes, wanted: Shapes) -> None:
         has = _few([f"{name} {_size(shape)}" for name, shape in wanted.items()], 2 * SHOWN)
         raise UserError(
             f"{source}: does not fit the network: {', '.join(problems)}; expected its {len(wanted)} tensors: {has}; "
-            "choose the --model that the ticket is of, or plug it in as package.module:function"
+            "choose the --model of this ticket, or plug it in as package.module:function"
         )
 
 
@@ -143,9 +139,9 @@ def _few(names: Collection[str], most: int = SHOWN) -> str:
 
 
 def _fitted_masks(
-    found: Foreign, masks: Mapping[str, Tensor], names: Names, prunable: Mapping[str, Tensor]
+    found: TicketFile, masks: Mapping[str, Tensor], names: Names, prunable: Mapping[str, Tensor]
 ) -> dict[str, Mask]:
-    """Masks by the network's names, of weights that can be pruned. Raises `UserError`."""
+    """Masks of prunable weights by the network's names. Raises `UserError`."""
     if not masks.keys() <= names.keys():
         names, _ = _renamed(_shapes(masks), _shapes(prunable))
     fitted = {}
@@ -159,7 +155,7 @@ def _fitted_masks(
                 raise bad_value(whose, _size(tuple(mask.shape)), f"the shape of {target}, {size}")
             fitted[target] = mask.cpu().numpy() != 0
         elif not mask.bool().all():
-            expected = f"zeros in weights of convolutions and linear layers alone: {_few(list(prunable))}"
+            expected = f"zeros only in weights of convolutions and linear layers: {_few(list(prunable))}"
             raise bad_value(whose, "zeros", expected)
     return fitted
 
@@ -167,9 +163,9 @@ def _fitted_masks(
 def _check_masks(source: str, masks: Mapping[str, Mask]) -> None:
     if all(mask.all() for mask in masks.values()):
         raise UserError(
-            f"{source}: found no zeros in its masks; expected a ticket, of which weights are removed; a file of masks "
-            "goes to --import-masks"
+            f"{source}: found no zeros in its masks; expected a ticket, some of whose weights are removed; pass a file "
+            "of masks with --import-masks"
         )
     empty = [name for name, mask in masks.items() if not mask.any()]
     if empty:
-        raise bad_value(f"{source}, {empty[0]}", "no weight left", "at least one in every layer", "nothing passes it")
+        raise bad_value(f"{source}, {empty[0]}", "no weight left", "at least one in every layer", "no signal passes it")

@@ -1,8 +1,8 @@
-"""The content of an imported ticket, and its place in the store: a folder among the states, named by its SHA-256.
+"""Imported tickets, and how they are stored: in a folder among the states, named by their SHA-256.
 
-    <storage>/states/<digest>/<mark>/    weights.safetensors, masks.safetensors (bit-packed), ticket.json
+    <storage>/states/<digest>/<fingerprint>/    weights.safetensors, masks.safetensors (bit-packed), ticket.json
 
-Workers and later commands find it there, whatever has become of the file that it was read from.
+Workers and later commands read a ticket from there, so its original file is not needed any more.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ from lth_trainable.spec.ticket_id import SHORT, TicketId
 from lth_trainable.store.store import MASKS, STATES, WEIGHTS, Damaged, Store, to_json
 
 ABOUT = "ticket.json"
-LENGTH = 64  # of a whole digest
+LENGTH = 64  # hex digits of a complete digest
 
 
 @dataclass(frozen=True, kw_only=True)
-class Imported:
-    """A ticket in the names, shapes and types of the network that it was fitted to.
+class ImportedTicket:
+    """A ticket with the names, shapes and types of the network that it was fitted to.
 
-    weights: a whole `state_dict` on the CPU, each tensor in memory of its own: the start weights, also outside the mask
-    where they are known. masks: Boolean arrays, True where kept, of every weight that could be pruned. epoch: of the
-    weights, as far as their file says. source: the name of that file. told: what a person should know of how it was
-    read.
+    weights: a complete `state_dict` on the CPU, each tensor in its own memory. These are the start weights, including
+    those outside the mask if they are known. masks: Boolean arrays of every weight that could be pruned, True where
+    kept. epoch: of the weights, if their file says so. source: name of that file. notes: what the user should know
+    about how it was read.
     """
 
     weights: Mapping[str, Tensor]
     masks: Mapping[str, Mask]
     epoch: int = 0
     source: str = ""
-    told: tuple[str, ...] = field(default=(), compare=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     @functools.cached_property
     def digest(self) -> str:
@@ -61,21 +61,21 @@ class Imported:
 
     @functools.cached_property
     def masked(self) -> bool:
-        """Whether all weights outside the mask are zero: then what they were is not known."""
+        """Whether all weights outside the mask are zero, so that their start values are unknown."""
         return not any(np.any(self.weights[name].numpy()[~mask]) for name, mask in self.masks.items())
 
     def id(self, epoch: int | None = None) -> TicketId:
-        """As `TrialSpec.ticket` has it, in text. epoch: of the weights; None for what the file says."""
+        """The ticket as `TrialSpec.ticket` names it. epoch: of the weights; None takes that of the file."""
         return TicketId(digest=self.digest, masked=self.masked, epoch=self.epoch if epoch is None else epoch)
 
     def sparsity(self, names: list[str]) -> Fraction:
-        """Part of these weights that is removed, exact."""
+        """Exact fraction of the weights in these layers that is removed. names: of parameters."""
         size = sum(self.masks[name].size for name in names)
         return Fraction(size - sum(int(np.count_nonzero(self.masks[name])) for name in names), size)
 
     @torch.no_grad()
     def start(self, model: nn.Module) -> None:
-        """Put the weights into a network. Raises `UserError` for one of other names or shapes."""
+        """Load the weights into a network. Raises `UserError` if its names or shapes differ."""
         wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
         if wanted != {name: tuple(tensor.shape) for name, tensor in self.weights.items()}:
             raise UserError(
@@ -85,8 +85,8 @@ class Imported:
         model.load_state_dict(dict(self.weights))
 
     def seal(self, store: Store) -> None:
-        """Put it into the store, unless it is there."""
-        path = store.state(self.digest, {})  # of no fingerprint: it is the same on every machine
+        """Store the ticket, unless it is stored already."""
+        path = store.state(self.digest, {})  # no fingerprint, because a ticket is the same on every machine
         if _is_sound(store, path):
             return
         shapes = {name: list(mask.shape) for name, mask in self.masks.items()}
@@ -98,15 +98,15 @@ class Imported:
         store.seal_shared(path, files, {"kind": "ticket", "key": self.digest, "complete": False})
 
 
-def find_imported(store: Store, digest: str) -> Imported:
-    """The ticket whose digest is this or begins so. Raises `UserError` where the store does not have it whole."""
+def find_imported(store: Store, digest: str) -> ImportedTicket:
+    """The stored ticket with this digest or start of a digest. Raises `UserError` if it is missing or damaged."""
     expected = "an imported ticket that the storage has"
     advice = "import its file again (--import-ticket FILE)"
     listed = [digest] if len(digest) == LENGTH else store.folders(STATES)
     keys = [key for key in listed if key.startswith(digest) and _is_ticket(store, key)]
     if len(keys) != 1:
         raise UserError(
-            f"ticket {digest[: 2 * SHORT]}: found {len(keys) or 'none'} in {store.place}; expected {expected}; {advice}"
+            f"ticket {digest[: 2 * SHORT]}: found {len(keys) or 'none'} in {store.uri}; expected {expected}; {advice}"
         )
     try:
         found = _read(store, keys[0])
@@ -117,13 +117,13 @@ def find_imported(store: Store, digest: str) -> Imported:
     return found
 
 
-def _read(store: Store, digest: str) -> Imported:
+def _read(store: Store, digest: str) -> ImportedTicket:
     folder = store.find(store.state(digest, {}))
     if folder is None:
         raise Damaged(digest, "it is no longer there")
     about = json.loads(store.content(folder, ABOUT))
     packed = load_arrays(store.content(folder, MASKS))
-    return Imported(
+    return ImportedTicket(
         weights=load_tensors(store.content(folder, WEIGHTS)), epoch=about["epoch"], source=about["source"],
         masks={name: unpack(packed[name], tuple(shape)) for name, shape in about["shapes"].items()},
     )  # fmt: skip
@@ -131,9 +131,9 @@ def _read(store: Store, digest: str) -> Imported:
 
 def _is_ticket(store: Store, key: str) -> bool:
     try:
-        return store.find(store.state(key, {})) is not None  # nothing else is stored without a fingerprint
+        return store.find(store.state(key, {})) is not None  # only tickets are stored without a fingerprint
     except Damaged:
-        return True  # reading it says what is wrong
+        return True  # reading it then reports what is wrong
 
 
 def _is_sound(store: Store, path: str) -> bool:
@@ -147,7 +147,7 @@ def _is_sound(store: Store, path: str) -> bool:
 
 
 def _feed(sha: Any, *parts: Any) -> None:
-    """Each part with its length, so that no two lists of parts read alike."""
+    """Feed each part with its length, so that different lists of parts never give the same bytes."""
     for part in parts:
         content = part if isinstance(part, bytes) else str(part).encode()
         sha.update(len(content).to_bytes(8, "little"))

@@ -1,8 +1,9 @@
-"""Where within a level the validation loss was least, and how good the network was there.
+"""Finds the lowest validation loss of a level, and how good the network was at that point.
 
-Early stop as in Frankle & Carbin (arXiv 1803.03635, sec. 2): the iteration of the least validation loss; a level is the
-training since the last prune. Nothing is stopped. It is chosen by the validation part alone. The weights of the least
-loss so far are held in memory, and the test part is looked at once, when a state is stored or the trial ends.
+Early stopping as in Frankle & Carbin (arXiv 1803.03635, sec. 2): the iteration of the lowest validation loss. A level
+is the training since the last prune. Training is not stopped. The point is chosen by the validation split alone. The
+weights with the lowest loss so far stay in memory and are evaluated once on the test split, when a state is stored or
+the trial ends.
 """
 
 from __future__ import annotations
@@ -19,28 +20,28 @@ from lth_trainable.training.learner import measure
 
 
 class EarlyStop(Callback):
-    """The least of the validation losses that are measured as each epoch ends.
+    """The lowest of the validation losses at the end of each epoch.
 
-    level: gives the number of prunes so far. Iterations are counted from the last prune on, wherever that rewinds to.
+    level: returns the number of prunes so far. Iterations count from the last prune, whatever it rewinds to.
     """
 
-    order = 11  # after the log, which ends a fit that diverges
+    order = 11  # after the log, which ends a diverged fit
 
     def __init__(self, level: Callable[[], int]) -> None:
         self.level = level
-        self.before = 0  # iterations of the level before the present epoch
+        self.before = 0  # iterations of the level before the current epoch
         self.best: dict[str, Any] | None = None
-        self.weights: Snapshot | None = None  # of the best, until they have met the test part
+        self.weights: Snapshot | None = None  # of the best point, until they are evaluated on the test split
 
     def state(self) -> dict[str, Any] | None:
-        """The best so far: level, iteration, epoch, loss and accuracies; None before the first validation."""
+        """The best point so far: level, iteration, epoch, loss and accuracies; None before the first validation."""
         if self.best is not None and self.weights is not None:
-            self.best["test_accuracy"] = self._on_test_part(self.weights)
+            self.best["test_accuracy"] = self._test_accuracy(self.weights)
             self.weights = None
         return self.best and dict(self.best)
 
     def load_state(self, state: dict[str, Any] | None) -> None:
-        """Go on from `state()`."""
+        """Continue from an earlier `state()`."""
         self.best, self.weights = state and dict(state), None
 
     def before_train(self) -> None:
@@ -61,7 +62,7 @@ class EarlyStop(Callback):
             }  # fmt: skip
             self.weights = Snapshot(self.learn.model)
 
-    def _on_test_part(self, weights: Snapshot) -> float:
+    def _test_accuracy(self, weights: Snapshot) -> float:
         model, now = self.learn.model, Snapshot(self.learn.model)
         weights.restore(model)
         try:
@@ -71,7 +72,7 @@ class EarlyStop(Callback):
 
 
 class FrequentEarlyStop(EarlyStop):
-    """Validates within the epochs too, after every `every` iterations of the level."""
+    """Also validates within epochs, after every `every` iterations of the level."""
 
     def __init__(self, level: Callable[[], int], every: int) -> None:
         super().__init__(level)
@@ -81,11 +82,11 @@ class FrequentEarlyStop(EarlyStop):
         if not self.learn.training:
             return
         done = self.learn.iter + 1
-        if (self.before + done) % self.every == 0 and done < self.learn.n_iter:  # else the epoch's own follows
+        if (self.before + done) % self.every == 0 and done < self.learn.n_iter:  # after the last one, fastai validates
             found = measure(self.learn.model, self.dls.valid, self.learn.loss_func)
             self._consider(self.before + done, found.loss, found.accuracy)
 
 
 def make_early_stop(spec: TrialSpec, level: Callable[[], int]) -> EarlyStop:
-    """As often as the trial says."""
+    """The early stop of a trial, which validates as often as the spec says."""
     return EarlyStop(level) if spec.validate_every is None else FrequentEarlyStop(level, spec.validate_every)

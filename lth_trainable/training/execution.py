@@ -1,4 +1,4 @@
-"""Where and how a trial runs: not its identity, but part of what its bytes depend on."""
+"""Where and how a trial runs: not part of its identity, but its bytes may depend on it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import functools
 import gc
 import os
 import platform
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -17,10 +18,10 @@ from typing import Any
 import torch
 
 from lth_trainable.errors import UserError, bad_value
-from lth_trainable.training.lineage import gpu_versions
 from lth_trainable.versions import DISTRIBUTION, project_version, source_sha256
 
 STEPS = ("captured", "eager")
+DRIVER = Path("/proc/driver/nvidia/version")
 _NO_ROOM = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
 
@@ -28,10 +29,10 @@ _NO_ROOM = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_F
 class Execution:
     """Where and how a trial runs; none of it is part of its identity.
 
-    data_root: folder of data sets that read files. device: a torch device. threads: CPU threads of one trial;
-    results are equal bit for bit only for an equal number. deterministic: only kernels with reproducible bytes; on a
-    CPU they all are. step: how a GPU makes a training step, "captured" as one graph or "eager", kernel by kernel; the
-    bytes are the same.
+    data_root: folder of data sets in files. device: a torch device. threads: CPU threads of one trial; results are
+    equal bit for bit only for the same number of threads. deterministic: use only kernels with reproducible bytes; on a
+    CPU all of them are. step: how a GPU runs a training step, "captured" as one graph or "eager", kernel by kernel;
+    both give the same bytes.
     """
 
     data_root: Path | None = None
@@ -45,27 +46,27 @@ class Execution:
             raise bad_value("step", self.step, " or ".join(STEPS))
 
 
-def execution_like(mark: Mapping[str, Any], data_root: Path | None) -> Execution:
-    """What trains here as the trials of the fingerprint `mark` were trained, as far as this machine is like theirs."""
-    device = mark["device"].partition(":")[0]
-    deterministic = mark["deterministic"] and device != "cpu"
-    return Execution(data_root=data_root, device=device, threads=mark["threads"], deterministic=deterministic)
+def execution_like(fingerprint: Mapping[str, Any], data_root: Path | None) -> Execution:
+    """The execution that repeats the one of this fingerprint, as far as this machine is like that one."""
+    device = fingerprint["device"].partition(":")[0]
+    deterministic = fingerprint["deterministic"] and device != "cpu"
+    return Execution(data_root=data_root, device=device, threads=fingerprint["threads"], deterministic=deterministic)
 
 
 def prepare(execution: Execution) -> None:
-    """Set this process up for trials of this execution. Raises `UserError` where it has no such device."""
+    """Prepare this process for trials of this execution. Raises `UserError` if it does not have the device."""
     check_device(execution)
     torch.set_num_threads(execution.threads)
     if torch.device(execution.device).type == "cuda":
         if execution.deterministic:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first cuBLAS handle is made
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first use of cuBLAS
         torch.use_deterministic_algorithms(execution.deterministic)
         torch.backends.cudnn.deterministic = execution.deterministic
         torch.backends.cudnn.benchmark = False
 
 
 def check_device(execution: Execution) -> None:
-    """Refuse a GPU that PyTorch cannot use. Raises `UserError`."""
+    """Raise `UserError` for a GPU that PyTorch cannot use."""
     if torch.device(execution.device).type == "cuda" and not torch.cuda.is_available():
         built = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
         raise UserError(
@@ -75,36 +76,36 @@ def check_device(execution: Execution) -> None:
 
 
 def release(execution: Execution) -> None:
-    """Give back the GPU memory of a trial that is over: its learner and callbacks refer to each other."""
+    """Free the GPU memory of a finished trial, whose learner and callbacks refer to each other."""
     if torch.device(execution.device).type == "cuda" and torch.cuda.is_initialized():
         gc.collect()
         torch.cuda.empty_cache()
 
 
 def is_no_room(error: BaseException) -> bool:
-    """Whether the device's memory was too small, in whichever way PyTorch says so."""
+    """Whether an error means that the device's memory is too small; PyTorch has several such errors."""
     if isinstance(error, torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _NO_ROOM)
 
 
 def no_room(execution: Execution, trial: str) -> UserError:
-    """What to tell a person whose trial does not fit; another attempt would not fit either."""
+    """The error for a trial that does not fit into memory. Trying again would not help."""
     device, found = torch.device(execution.device), ""
-    with contextlib.suppress(RuntimeError):  # a GPU so full that it cannot even say so
+    with contextlib.suppress(RuntimeError):  # a full GPU may not even answer this
         if device.type == "cuda":
             free, total = (amount / 2**30 for amount in torch.cuda.mem_get_info(device))
             found = f" ({torch.cuda.get_device_name(device)}, {free:.1f} of {total:.1f} GiB free)"
     return UserError(
         f"{trial}: found no memory left on device {execution.device}{found}; expected room for the trial and its "
-        "data; take a larger part of a GPU (--gpus-per-trial 1) or a smaller --batch-size, or end what else uses it"
+        "data; use a larger fraction of a GPU (--gpus-per-trial 1) or a smaller --batch-size, or stop what else uses it"
     )
 
 
 def fingerprint(execution: Execution) -> dict[str, Any]:
-    """What may change the bytes of a result without being part of the trial: only equal ones are compared or reused.
+    """What may change the bytes of a result without being part of the trial's identity.
 
-    Raises `UserError` where there is no such device.
+    Results are only compared or reused if their fingerprints are equal. Raises `UserError` if there is no such device.
     """
     check_device(execution)
     return {
@@ -118,10 +119,26 @@ def fingerprint(execution: Execution) -> dict[str, Any]:
 
 @functools.cache
 def versions() -> Mapping[str, str]:
-    """Versions of what a result depends on, looked up once a process; "source": SHA-256 of the package's files."""
+    """Versions of everything that a result depends on. "source": SHA-256 of this package's files."""
     libraries = {name: version(name) for name in ("torch", "fastai", "ray", "numpy", "safetensors")}
     known = {"python": platform.python_version(), DISTRIBUTION: project_version(), **libraries}
     return MappingProxyType({**known, **gpu_versions(), "source": source_sha256("lth_trainable")})
+
+
+@functools.cache
+def driver_version(path: Path = DRIVER) -> str | None:
+    """Version of the GPU's driver from its kernel module; None if that is not known."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    found = re.search(r"Kernel Module.*?\s(\d+(?:\.\d+)+)\s", text)
+    return found[1] if found else None
+
+
+def gpu_versions() -> dict[str, str]:
+    """Versions of CUDA, cuDNN and driver in a process that uses a GPU; unknown ones are omitted."""
+    if not torch.cuda.is_initialized():
+        return {}
+    found = {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version(), "driver": driver_version()}
+    return {name: str(value) for name, value in found.items() if value is not None}
 
 
 def _device_model(device: torch.device) -> str:

@@ -1,8 +1,8 @@
-"""Instability analysis: copies of one network trained on under different SGD noise, and the straight line between them.
+"""Instability analysis: copies of one network trained with different SGD noise, and the errors on the line between.
 
-Frankle et al., arXiv 1912.05671, section 2: from the weights of the rewind point, under one mask, two copies are
-trained with different orders of the data (augmentation and dropout too). Where the error stays low all the way from one
-to the other, they have come to the same linearly connected minimum: the network is stable to SGD noise from there on.
+Frankle et al., arXiv 1912.05671, section 2: two copies are trained from the weights of the rewind point, under one
+mask, with different orders of the data, augmentation and dropout. If the error stays low on the straight line between
+them, they are in the same linearly connected minimum: from that point on, the network is stable to SGD noise.
 """
 
 from __future__ import annotations
@@ -21,29 +21,31 @@ from lth_trainable.errors import UserError
 from lth_trainable.pruning.masks import Mask
 from lth_trainable.pruning.snapshot import Snapshot
 from lth_trainable.pruning.supermask import batchnorms, recompute_batchnorm
+from lth_trainable.spec.rewind_point import RewindPoint
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.states import States
 from lth_trainable.store.store import WEIGHTS, Damaged, Store
+from lth_trainable.tensors import row_major
 from lth_trainable.training.execution import Execution
-from lth_trainable.training.learner import Place, measure
+from lth_trainable.training.learner import LevelClock, measure
 from lth_trainable.training.trial import Trial
 
-PARTS = ("train", "test")
+SPLITS = ("train", "test")
 BATCH_NORMS = ("raw", "recomputed")
 
 _AGAIN = "rerun the sweep's command"
 
 Tensors = Mapping[str, Tensor]
-Curves = dict[tuple[str, str], tuple[float, ...]]  # errors, per cent, by part and batch norm
+Curves = dict[tuple[str, str], tuple[float, ...]]  # errors in percent, by split and batch norm
 
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """Where copies of a network set out.
+    """The point from which copies of a network are trained.
 
-    spec: of the trial. origin: its network and data; its weights are scratch. point: every tensor there, and after the
-    first update the optimiser's state. masks: of the ticket, by parameter name; empty for the dense network. step:
-    updates before the point.
+    spec: of the trial. origin: its network and data; its weights may be overwritten. point: every tensor at this point
+    and, after the first update, the optimiser's state. masks: of the ticket, by parameter name; empty for the dense
+    network. step: number of updates before the point.
     """
 
     spec: TrialSpec
@@ -57,7 +59,7 @@ class Start:
 
 @dataclass(frozen=True, kw_only=True)
 class Copy:
-    """A trained copy: every tensor, and what a trial's end is measured by; both empty where it diverged."""
+    """A trained copy: its tensors and the evaluation of its final network; both are empty if it diverged."""
 
     tensors: Tensors
     evaluation: Mapping[str, Any]
@@ -74,32 +76,26 @@ def start_at(
     *,
     store: Store,
     state: str,
-    mark: Mapping[str, Any],
-    rewound_to: str,
+    fingerprint: Mapping[str, Any],
+    rewound_to: RewindPoint,
     masks: Mapping[str, Mask],
 ) -> Start:
-    """The start at the stored state `state`, made under the fingerprint `mark`.
+    """The start at a stored state.
 
-    rewound_to: its epoch or iteration, such as "1" or "500it". Raises `UserError` where the state is not stored, is
-    damaged, or holds too little to train on from.
+    state: its folder. fingerprint: under which it was made. rewound_to: its epoch or iteration. Raises `UserError` if
+    the state is missing, damaged, or not complete enough to continue from.
     """
     origin = Trial(spec, data, execution, None)
-    step = step_of(rewound_to, origin.steps_per_epoch)
-    point = _point(store, state, mark, origin, step)
+    step = rewound_to.updates_before(origin.steps_per_epoch)
+    point = _point(store, state, fingerprint, origin, step)
     return Start(spec=spec, data=data, execution=execution, origin=origin, point=point, masks=masks, step=step)
 
 
-def step_of(rewound_to: str, steps_per_epoch: int) -> int:
-    """Updates before a rewind point: an epoch such as "1", or an iteration such as "500it"."""
-    number = int(rewound_to.removesuffix("it"))
-    return number if rewound_to.endswith("it") else number * steps_per_epoch
-
-
 def train_copy(start: Start, order_seed: int) -> Copy:
-    """Train on from the start to the end of the trial's epochs, all SGD noise drawn from `order_seed`.
+    """Train a copy from the start to the end of the trial's epochs, with all SGD noise drawn from `order_seed`.
 
-    Learning rate, momentum and the numbers of the epochs are those of the trial. With the trial's own seed (and no
-    order seed apart) the copy is the trial itself, bit for bit.
+    Learning rate, momentum and epoch numbers are those of the trial. With the trial's own seed (and no separate order
+    seed) the copy equals the trial, bit for bit.
     """
     spec = replace(start.spec, control="dense", seed=order_seed, order_seed=None, validate_every=None)
     trial = Trial(spec, start.data, start.execution, None)
@@ -107,49 +103,49 @@ def train_copy(start: Start, order_seed: int) -> Copy:
     start.point.restore(trial.model, None if is_fresh else trial.learn.opt)
     if start.masks:
         assert trial.pruner is not None
-        trial.pruner.put(dict(start.masks))
+        trial.pruner.apply_mask(dict(start.masks))
     epoch, skip = divmod(start.step, trial.steps_per_epoch)
-    trial.fit(epoch, start.spec.epochs, Place(skip=skip))
+    trial.fit(epoch, start.spec.epochs, LevelClock(skip=skip))
     if trial.log.diverged:
         return Copy(tensors={}, evaluation={})
     return Copy(tensors=Snapshot(trial.model).tensors, evaluation=trial.evaluation())
 
 
 def errors_between(start: Start, a: Tensors, b: Tensors, n_points: int) -> Curves:
-    """Errors, per cent, of `n_points` networks evenly spaced on the straight line from a to b, both included.
+    """Errors in percent of `n_points` evenly spaced networks on the straight line from a to b, ends included.
 
-    Every tensor is interpolated: weights, norms' affine weights, and BatchNorm's running statistics ("raw"). For
-    "recomputed" these are gathered anew on training data, in one order for all networks and without augmentation
-    (`supermask.recompute_batchnorm`); a network without them has equal curves. The mask is the same at both ends, so
-    what it removes is zero on all the line.
+    Every tensor is interpolated: weights, affine weights of norms, and BatchNorm's running statistics ("raw"). For
+    "recomputed", the running statistics are computed again on training data, in one order for all networks and without
+    augmentation (`supermask.recompute_batchnorm`). Without BatchNorm both curves are equal. Both ends have the same
+    mask, so removed weights are zero on the whole line.
     """
     model, loss = start.origin.model, start.origin.learn.loss_func
     train = start.origin.dls.train.dataset
-    parts = {
+    loaders = {
         "train": ResidentLoader(train, EVALUATION_BATCH, None, start.execution.device),
         "test": start.origin.dls[2],
     }
     gathering = ResidentLoader(train, start.spec.batch_size, start.spec.seed, start.execution.device)
-    curves: dict[tuple[str, str], list[float]] = {(part, norm): [] for part in PARTS for norm in BATCH_NORMS}
+    curves: dict[tuple[str, str], list[float]] = {(split, norm): [] for split in SPLITS for norm in BATCH_NORMS}
     for alpha in alphas(n_points):
         start.point.replaced(between(a, b, alpha)).restore(model)
         networks = {"raw": model}
         if batchnorms(model):
             networks["recomputed"] = recompute_batchnorm(model, gathering)
-        for part, loader in parts.items():
+        for split, loader in loaders.items():
             errors = {norm: 100 * (1 - measure(network, loader, loss).accuracy) for norm, network in networks.items()}
             for norm in BATCH_NORMS:
-                curves[part, norm].append(errors.get(norm, errors["raw"]))
+                curves[split, norm].append(errors.get(norm, errors["raw"]))
     return {key: tuple(errors) for key, errors in curves.items()}
 
 
 def alphas(n_points: int) -> tuple[float, ...]:
-    """Places on the line, 0 (all a) to 1 (all b)."""
+    """Positions on the line, from 0 (all a) to 1 (all b)."""
     return tuple(index / (n_points - 1) for index in range(n_points))
 
 
 def between(a: Tensors, b: Tensors, alpha: float) -> dict[str, Tensor]:
-    """(1 - alpha) a + alpha b, exactly a and b at the ends; of whole numbers (counters), those of the nearer end."""
+    """(1 - alpha) a + alpha b, exactly a and b at the ends; integers (counters) are those of the nearer end."""
     nearer = a if alpha < 0.5 else b
     return {
         name: torch.lerp(tensor, b[name], alpha) if tensor.is_floating_point() else nearer[name]
@@ -158,15 +154,15 @@ def between(a: Tensors, b: Tensors, alpha: float) -> dict[str, Tensor]:
 
 
 def pack_tensors(tensors: Tensors) -> bytes:
-    """As a safetensors file."""
-    return save({n: t.detach().cpu().clone(memory_format=torch.contiguous_format) for n, t in tensors.items()})
+    """The tensors as the bytes of a safetensors file."""
+    return save(row_major(tensors))
 
 
 def unpack_tensors(content: bytes) -> dict[str, Tensor]:
     return load(content)
 
 
-def _point(store: Store, path: str, mark: Mapping[str, Any], origin: Trial, step: int) -> Snapshot:
+def _point(store: Store, path: str, fingerprint: Mapping[str, Any], origin: Trial, step: int) -> Snapshot:
     try:
         folder = store.find(path)
         if folder is None:
@@ -174,13 +170,13 @@ def _point(store: Store, path: str, mark: Mapping[str, Any], origin: Trial, step
         content = {name: store.content(folder, name) for name in folder.manifest["files"]}
     except Damaged as damage:
         raise UserError(f"{damage}; {_AGAIN}") from damage
-    if step == 0:  # of an initialisation the store has the weights alone; there is no more to it
-        initial = origin.initial_state(anew=origin.spec.starts_over).snapshot
+    if step == 0:  # an initialisation is stored as weights alone, which is all there is
+        initial = origin.initial_state(restarted=origin.spec.starts_over).snapshot
         return initial.replaced({**initial.tensors, **load(content[WEIGHTS])})
-    state = States(store, mark).load(folder.manifest["key"], origin.initial)
+    state = States(store, fingerprint).load(folder.manifest["key"], origin.initial)
     if state is None:
         raise UserError(
-            f"{path}: found weights alone, as --keep-states none leaves them; expected the optimiser's state too, to "
-            f"train on from; {_AGAIN} without --keep-states none, under another --name"
+            f"{path}: found only weights, as with --keep-states none; expected the optimiser's state too, to continue "
+            f"training; {_AGAIN} without --keep-states none, under another --name"
         )
     return state.snapshot

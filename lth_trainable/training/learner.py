@@ -1,4 +1,4 @@
-"""The fastai Learner of a trial: events go to the callbacks that listen, the clock is absolute, the log is exact."""
+"""The fastai Learner of a trial, with its clock (data order, random stream, learning rate) and its log of epochs."""
 
 from __future__ import annotations
 
@@ -20,47 +20,46 @@ from torch import Tensor, nn
 from lth_trainable.seeds import derive_seed
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.training.cuda_graphs import CapturedSteps, RateOnDevice
+from lth_trainable.training.fastai_adapter import eager_step
 
 _LARGEST_SEED = (1 << 63) - 1
 
 
 class TrialLearner(Learner):
-    """fastai's Learner, which asks only those callbacks about an event that define it.
+    """fastai's Learner, but an event only reaches the callbacks that define it.
 
-    A digits batch takes 0.8 ms through fastai, half of it in asking callbacks about events they ignore.
+    A digits batch takes 0.8 ms in fastai, half of it for offering events to callbacks that ignore them.
     """
+
+    captured_steps: CapturedSteps | None = None
 
     def __call__(self, event_name: Any) -> None:
         for name in [event_name] if isinstance(event_name, str) else event_name:
-            self._call_one(name)
-
-    def _call_one(self, event_name: str) -> None:
-        for callback in self._listeners(event_name):
-            callback(event_name)
+            for callback in self._listeners(name):
+                callback(name)
 
     def _listeners(self, event_name: str) -> list[Callback]:
         known: dict[str, list[Callback]] = self.__dict__.setdefault("_known_listeners", {})
         if event_name not in known:
             callbacks = self.cbs.sorted("order")
-            # after_fit also switches callbacks back on, so it goes to all of them
+            # after_fit also re-enables callbacks, so all of them get it
             known[event_name] = [c for c in callbacks if event_name == "after_fit" or hasattr(type(c), event_name)]
         return known[event_name]
 
-    captured_steps: CapturedSteps | None = None
-
     def one_batch(self, i: int, b: tuple[Any, ...]) -> None:
-        """As fastai's, without moving the batch: resident data are where the model is."""
-        self.iter = i
-        self._split(b)
-        self._with_events(self._do_one_batch, "batch", CancelBatchException)
+        """Like fastai's, except that a training step may be a captured one, and the batch is not moved to a device.
 
-    def _do_one_batch(self) -> None:
-        if not (self.training and self.captured_steps is not None and self.captured_steps.take()):
-            self.eager_step()
-
-    def eager_step(self) -> None:
-        """fastai's own step of the present batch."""
-        super()._do_one_batch()
+        Resident data are on the model's device already.
+        """
+        n_inputs = self.dls.n_inp
+        self.iter, self.xb, self.yb = i, b[:n_inputs], b[n_inputs:]
+        try:
+            self("before_batch")
+            if not (self.training and self.captured_steps is not None and self.captured_steps.take()):
+                eager_step(self)
+        except CancelBatchException:
+            self("after_cancel_batch")
+        self("after_batch")
 
     def add_cb(self, cb: Any) -> TrialLearner:
         self.__dict__.pop("_known_listeners", None)
@@ -72,12 +71,12 @@ class TrialLearner(Learner):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where a fit stands among a trial's levels.
+class LevelClock:
+    """Where a fit is among the levels of its trial.
 
-    level: names data order, augmentation and dropout beside the epoch, where a level has an order of its own; 0 where
-    it has that of the dense network. skip: batches of the fit's first epoch that were trained before. lr_is_last: the
-    learning rate stays where a whole level leaves it.
+    level: with the epoch, it names the random streams of data order, augmentation and dropout; 0 for a level that uses
+    those of the dense network. skip: batches of the fit's first epoch that have been trained before. lr_is_last: keep
+    the learning rate at the last value of a complete level.
     """
 
     level: int = 0
@@ -90,7 +89,7 @@ class Place:
 
 
 class Clock(Callback):
-    """Sets data order, torch's random stream and the learning rate, from seed, level, epoch and step alone.
+    """Sets data order, torch's random stream and the learning rate; they depend only on seed, level, epoch and step.
 
     `start`: number of the fit's first epoch on the clock of the trial; a level rewound to epoch k starts at k.
     """
@@ -98,7 +97,7 @@ class Clock(Callback):
     order = -5
 
     def __init__(self, spec: TrialSpec) -> None:
-        self.spec, self.start, self.place = spec, 0, Place()
+        self.spec, self.start, self.level_clock = spec, 0, LevelClock()
 
     @property
     def now(self) -> int:
@@ -106,18 +105,18 @@ class Clock(Callback):
 
     def before_fit(self) -> None:
         self.steps_per_epoch = self.dls.train.steps_per_epoch
-        self.course = self.spec.lr_course(self.steps_per_epoch)
+        self.curve = self.spec.lr_curve(self.steps_per_epoch)
 
     def before_train(self) -> None:
         train = self.dls.train
-        self.skipped = self.place.skip if self.learn.epoch == 0 else 0
-        train.epoch, train.level, train.skip = self.now, self.place.level, self.skipped
-        self.stream = derive_seed(self.spec.seed, "forward", self.now, *self.place.names)
+        self.skipped = self.level_clock.skip if self.learn.epoch == 0 else 0
+        train.epoch, train.level, train.skip = self.now, self.level_clock.level, self.skipped
+        self.stream = derive_seed(self.spec.seed, "forward", self.now, *self.level_clock.names)
         self.first = self.now * self.steps_per_epoch + self.skipped  # step of the epoch's first batch
 
     @property
     def step(self) -> int:
-        """Update that the present batch makes, on the clock of the trial."""
+        """Number of the current batch's update, on the clock of the trial."""
         return self.first + self.learn.iter
 
     def before_batch(self) -> None:
@@ -125,16 +124,16 @@ class Clock(Callback):
             return
         seed_torch((self.stream + self.skipped + self.learn.iter) & _LARGEST_SEED, self.dls.device)
         if self.spec.lr_policy != "constant":
-            step = self.course.total_steps - 1 if self.place.lr_is_last else self.step
-            self.learn.opt.set_hyper("lr", self.course.lr_at(step))
-            if self.course.rule.cycles_momentum:
-                self.learn.opt.set_hyper("mom", self.course.momentum_at(step))
+            step = self.curve.total_steps - 1 if self.level_clock.lr_is_last else self.step
+            self.learn.opt.set_hyper("lr", self.curve.lr_at(step))
+            if self.curve.rule.cycles_momentum:
+                self.learn.opt.set_hyper("mom", self.curve.momentum_at(step))
 
 
 def seed_torch(seed: int, device: torch.device) -> None:
-    """Seed torch's stream on the CPU and, where the trial runs on one, on the GPU.
+    """Seed torch's random stream on the CPU and, if the trial runs on a GPU, there too.
 
-    `torch.manual_seed` queues a call with its traceback for a CUDA that never comes, once an epoch and for good.
+    Not `torch.manual_seed`: on a CPU it queues a call for a later CUDA start each time, and these are never freed.
     """
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
@@ -142,10 +141,10 @@ def seed_torch(seed: int, device: torch.device) -> None:
 
 
 class EpochLog(Callback):
-    """Rows of what each epoch measured. Losses are plain means over pictures, accuracies fractions.
+    """A row of measurements for each epoch. Losses are plain means over images, accuracies are fractions.
 
     Sums stay on the device until the epoch ends. A loss that is not finite ends the fit and sets `diverged`.
-    describe: gives the level and the measured sparsity of each row. on_epoch: is told of the rows so far after each.
+    describe: returns the level and the measured sparsity for a row. on_epoch: called with all rows after each epoch.
     """
 
     order = 10
@@ -155,7 +154,7 @@ class EpochLog(Callback):
     ) -> None:
         self.describe, self.on_epoch = describe, on_epoch
         self.rows: list[dict[str, Any]] = []
-        self.trained = 0  # rows of this log's own training, not taken over from a state
+        self.trained = 0  # epochs trained by this trial itself, not read from a state
         self.diverged = False
         self._loss: Any = 0.0
         self._correct: Any = 0.0
@@ -216,7 +215,7 @@ class EpochLog(Callback):
 
 
 def make_learner(spec: TrialSpec, model: nn.Module, dls: DataLoaders, log: EpochLog, *more: Callback) -> Learner:
-    """A Learner for the trial: its optimiser, clock, log and more callbacks, and none of fastai's console output."""
+    """The Learner of a trial: its optimiser, clock, log and further callbacks, without fastai's console output."""
     return TrialLearner(
         dls,
         model,
@@ -231,7 +230,7 @@ def make_learner(spec: TrialSpec, model: nn.Module, dls: DataLoaders, log: Epoch
 
 
 class Measured(NamedTuple):
-    """Of all pictures of a loader: mean loss, accuracy (fraction), and the class that each is taken for, (n,)."""
+    """Results on all images of a loader: mean loss, accuracy (fraction), and predicted class of each image, (n,)."""
 
     loss: float
     accuracy: float
@@ -240,7 +239,7 @@ class Measured(NamedTuple):
 
 @torch.no_grad()
 def measure(model: nn.Module, loader: Any, loss_func: Any) -> Measured:
-    """Loss and accuracy over all pictures of a loader, as an epoch's validation has them; touches nothing else."""
+    """Evaluate a model on all images of a loader, as in an epoch's validation. Changes nothing."""
     training, loss, correct, seen, predicted = model.training, 0.0, 0.0, 0, []
     model.eval()
     for x, y in loader:
@@ -253,14 +252,17 @@ def measure(model: nn.Module, loader: Any, loss_func: Any) -> Measured:
 
 
 def balanced_accuracy(y: Tensor, predicted: Tensor) -> float:
-    """Mean over the classes that occur in `y` of the part of their pictures that are recognised; both (n,)."""
+    """Mean accuracy over the classes in `y`, each class counting the same. y, predicted: class numbers (n,)."""
     labels, right = y.cpu().numpy(), (predicted == y).cpu().numpy()
     n, hits = np.bincount(labels), np.bincount(labels, weights=right)
     return float(np.mean(hits[n > 0] / n[n > 0]))
 
 
 def optimizer_of(spec: TrialSpec, device: torch.device) -> Callable[..., OptimWrapper]:
-    """PyTorch's fused optimiser with the trial's settings: fastai's defaults (0.99, 1e-5, 0.01) are not the papers'."""
+    """PyTorch's fused optimiser with the trial's settings.
+
+    fastai's defaults (beta2 0.99, eps 1e-5, weight decay 0.01) differ from those of the papers.
+    """
     on_gpu = device.type == "cuda"
     wrapper = RateOnDevice if on_gpu else OptimWrapper
     if spec.optimizer == "adam":

@@ -1,4 +1,4 @@
-"""A trial from the deepest state that is stored to its end, storing on the way what is to be kept."""
+"""Trains a trial from its deepest stored state to its end, and stores states on the way."""
 
 from __future__ import annotations
 
@@ -9,56 +9,63 @@ from dataclasses import dataclass, field, replace
 from fastai.callback.core import Callback, CancelFitException
 
 from lth_trainable.pruning.snapshot import Snapshot
+from lth_trainable.spec.rewind_point import INITIALISATION
 from lth_trainable.spec.segments import Segment, rewind_key, segments
 from lth_trainable.store.record import Identity, can_record
 from lth_trainable.store.states import State, States
-from lth_trainable.training.learner import Place
+from lth_trainable.training.learner import LevelClock
 from lth_trainable.training.trial import Trial
 
 OnState = Callable[[str], None]
-RESUME_SECONDS = 30.0  # of training after which a state is stored for no one but the trial itself, should it be killed
+RESUME_SECONDS = 30.0  # of training after which a trial stores a temporary state, in case it is killed
 
 
 @dataclass(frozen=True, kw_only=True)
 class Keep:
     """Which states a trial stores beyond those that its record refers to.
 
-    states: keys that other trials need; True where one ends, so that the network is measured there. marks: keys of the
-    states before an update of the dense network that other trials are rewound to, by the update's number. resumable:
-    store also where this trial could go on; without, only weights are kept and nothing can be continued or extended.
+    states: keys that other trials need; True if a trial ends there, so that the network is evaluated. mid_epoch_points:
+    keys of states within an epoch of the dense network that other trials rewind to, by the number of the update that
+    follows. resumable: also store states that this trial could continue from. Otherwise only weights are stored, and
+    nothing can be continued or extended.
     """
 
     states: Mapping[str, bool]
-    marks: Mapping[int, str] = field(default_factory=dict)
+    mid_epoch_points: Mapping[int, str] = field(default_factory=dict)
     resumable: bool = True
 
 
 NOTHING_MORE = Keep(states={})
 
 
-class Life:
-    """A trial from the deepest state that is stored to its end, storing on the way what is to be kept."""
+class TrialLifecycle:
+    """Trains a trial from its deepest stored state to its end, and stores states on the way.
+
+    on_state: called with the key of each stored state.
+    """
 
     def __init__(self, trial: Trial, states: States, keep: Keep, on_state: OnState | None) -> None:
         self.trial, self.states, self.keep, self.on_state = trial, states, keep, on_state
         spec = trial.spec
         self.chain = segments(spec, trial.data.digest, trial.steps_per_epoch)
-        self.identity = Identity(spec=spec, key=spec.key(trial.data.digest), chain=self.chain, mark=states.mark)
+        self.identity = Identity(
+            spec=spec, key=spec.key(trial.data.digest), chain=self.chain, fingerprint=states.fingerprint
+        )
         self.rewind_key = rewind_key(spec, self.chain)
         self.referred_to = self.identity.state_keys
         self.rewind_point: Snapshot | None = trial.initial if self.rewind_key == self.chain[0].key else None
-        self.marks = dict(keep.marks)
+        self.mid_epoch_points = dict(keep.mid_epoch_points)
         if spec.rewind_step is not None and self.rewind_key is not None:
-            self.marks[spec.rewind_step] = self.rewind_key
-        self.passing: list[str] = []  # folders of states stored for this trial alone, until there is a deeper one
-        self.untold: list[str] = []  # keys of states that came to be kept before the first epoch
+            self.mid_epoch_points[spec.rewind_step] = self.rewind_key
+        self.temporary: list[str] = []  # folders of this trial's temporary states
+        self.unreported: list[str] = []  # keys of states that were stored before the first epoch
         self.sealed_at = time.monotonic()
 
-    def live(self) -> None:
-        """Train what is left, if anything is."""
+    def run(self) -> None:
+        """Train what is left, if anything."""
         rewinds = {self.rewind_key} if self.rewind_key is not None else set()
         epochs = {key for *_, key in self._epochs(len(self.chain))}
-        self.states.look({*self.referred_to.values(), *rewinds, *epochs})
+        self.states.refresh({*self.referred_to.values(), *rewinds, *epochs})
         self._seal_initial()
         if can_record(self.states.store, self.identity):
             there = {key for key in self.referred_to.values() if self.states.has(key, False)}
@@ -76,9 +83,9 @@ class Life:
     # -- where to start ----------------------------------------------------------------------------------------------
 
     def _start(self) -> tuple[int, int]:
-        """Go to the deepest stored state; returns the segment to go on with, and the epoch within it."""
+        """Load the deepest stored state; returns the index of the segment to continue with, and the epoch in it."""
         found = self._deepest_first(len(self.chain))
-        self.passing = [path for i, epoch in found for path in self.states.passing(self.chain[i].key_at(epoch))]
+        self.temporary = [path for i, epoch in found for path in self.states.temporary(self.chain[i].key_at(epoch))]
         for index, epoch in found:
             key = self.chain[index].key_at(epoch)
             state = self.states.load(key, self.trial.initial)
@@ -91,34 +98,34 @@ class Life:
                 self._make_rewind_point()
             self.trial.go_to(state, self.rewind_point)
             if key in self.keep.states and self.states.find(key) is None:
-                self._keep_passing(key, state)
+                self._keep_temporary(key, state)
             return index, epoch
         return 0, 0
 
-    def _keep_passing(self, key: str, state: State) -> None:
-        """The state to start from is to be kept, and was stored for a while only."""
+    def _keep_temporary(self, key: str, state: State) -> None:
+        """Store the state to start from for good, if it is needed and so far only a temporary one."""
         if self.keep.states[key]:
             state = replace(state, history={**state.history, "evaluation": self.trial.evaluation()})
         self.states.seal(key, state)
-        self.untold.append(key)
+        self.unreported.append(key)
 
     def _deepest_first(self, before: int) -> list[tuple[int, int]]:
-        """Segments and epochs of training of whose state there is something, the deepest first."""
+        """Index of the segment and epoch of each training state that has a folder, deepest first."""
         return [(index, epoch) for index, epoch, key in self._epochs(before) if key in self.states.known]
 
     def _epochs(self, before: int) -> Iterator[tuple[int, int, str]]:
-        """Segment, epoch and key of every state that training comes to, the deepest first."""
+        """Index of the segment, epoch and key of every training state on the chain, deepest first."""
         for index in range(before - 1, 0, -1):
             segment = self.chain[index]
             for epoch in range(segment.end, segment.start, -1):
                 yield index, epoch, segment.key_at(epoch)
 
     def _is_past_rewind_point(self, index: int, epoch: int) -> bool:
-        """Whether training that goes on from here would not come by the rewind point any more, yet needs it."""
+        """Whether training from here needs the rewind point but would not pass it any more."""
         spec = self.trial.spec
         if self.rewind_key is None:
             return False
-        step = spec.rewind_step or (spec.rewind_epoch or 0) * self.trial.steps_per_epoch
+        step = (spec.rewind_point or INITIALISATION).updates_before(self.trial.steps_per_epoch)
         return self.chain[index].level > 0 or epoch * self.trial.steps_per_epoch > step
 
     def _fetch_rewind_point(self) -> None:
@@ -127,10 +134,10 @@ class Life:
             state = self.states.load(self.rewind_key, self.trial.initial)
             if state is not None:
                 self.rewind_point = state.snapshot
-                self.states.seal(self.rewind_key, state, complete=self.keep.resumable)  # it may be a passing one
+                self.states.seal(self.rewind_key, state, complete=self.keep.resumable)  # it may be a temporary one
 
     def _make_rewind_point(self) -> None:
-        """Train the dense network anew as far as the rewind point: a later state is stored, the point is not."""
+        """Train the dense network to the rewind point again; a later state is stored, but the point is not."""
         spec, trial = self.trial.spec, self.trial
         first = 1 + next(i for i, s in enumerate(self.chain) if s.level)
         for index, epoch in self._deepest_first(first):
@@ -159,7 +166,7 @@ class Life:
             elif segment.kind in ("prune", "restart"):
                 self.trial.prune(segment)
             elif segment.kind == "given":
-                self.trial.take_mask(segment)
+                self.trial.apply_imported_mask(segment)
             elif segment.kind == "control":
                 self.trial.control(self.rewind_point)
             elif segment.kind in ("rewind", "reset_end"):
@@ -169,89 +176,92 @@ class Life:
         spec, level = self.trial.spec, segment.level
         starts_over = spec.starts_over and segment is self.chain[-1]
         is_last = level > 0 and spec.retrain == "fine_tuning" and not starts_over
-        place = Place(level=level if spec.order_is_new else 0, lr_is_last=is_last)
+        level_clock = LevelClock(level=level if spec.order_is_new else 0, lr_is_last=is_last)
         more: list[Callback] = [_AtBoundaries(self, segment)]
         if level == 0:
             more += self._at_steps(spec.rewind_step if stop else None)
         elif spec.rewind_step is not None and start == segment.start and not starts_over:
-            place = replace(place, skip=spec.rewind_step % self.trial.steps_per_epoch)
-        self.trial.fit(start, end, place, *more)
+            level_clock = replace(level_clock, skip=spec.rewind_step % self.trial.steps_per_epoch)
+        self.trial.fit(start, end, level_clock, *more)
 
     def _at_steps(self, stop: int | None = None) -> list[Callback]:
-        return [_AtStep(self, self.marks, stop)] if self.marks else []
+        return [_AtStep(self, self.mid_epoch_points, stop)] if self.mid_epoch_points else []
 
     # -- storing -----------------------------------------------------------------------------------------------------
 
     def at_boundary(self, segment: Segment | None, epoch: int) -> None:
-        """After an epoch: store the state where it is to be kept, or where much would be lost without."""
-        if segment is None:  # within a fit
+        """After an epoch: store the state if it is needed, or a temporary one if much work could be lost."""
+        if segment is None:  # a schedule within one fit
             segment = next(s for s in self.chain if s.kind == "train" and s.start < epoch <= s.end)
         key = segment.key_at(epoch)
         if key == self.rewind_key:
             self.rewind_point = Snapshot(self.trial.model, self.trial.learn.opt)
-        while self.untold:
-            self._tell(self.untold.pop())
+        while self.unreported:
+            self._report(self.unreported.pop())
         if key in self.keep.states:
             self._seal(key, measured=self.keep.states[key])
-            self._tell(key)
+            self._report(key)
         elif key == self.rewind_key and key != self.chain[-1].key:
             self._seal(key, measured=False)
         elif key != self.chain[-1].key and self.keep.resumable and time.monotonic() - self.sealed_at > RESUME_SECONDS:
-            self._seal_passing(key)
-            self._tell(key)
+            self._seal_temporary(key)
+            self._report(key)
 
-    def at_mark(self, step: int) -> None:
-        """Before the update `step` of the dense network: its state is one that tickets are rewound to."""
-        key = self.marks[step]
+    def at_mid_epoch_point(self, step: int) -> None:
+        """Before update `step` of the dense network: store its state, which tickets are rewound to."""
+        key = self.mid_epoch_points[step]
         if key == self.rewind_key:
             self.rewind_point = Snapshot(self.trial.model, self.trial.learn.opt)
         self._seal(key, measured=False)
 
     def _seal_initial(self) -> None:
-        """Store the initial weights; a control that starts over also its ticket's, for trials that end on the way."""
+        """Store the initial weights. A control that starts over also stores those of its ticket.
+
+        Trials that end on the way refer to them.
+        """
         for key in {self.chain[0].key, self.referred_to["initial"]}:
             if self.states.find(key, complete=False) is None:
-                self.states.seal(key, self.trial.initial_state(anew=key != self.chain[0].key), complete=False)
+                self.states.seal(key, self.trial.initial_state(restarted=key != self.chain[0].key), complete=False)
 
     def _seal(self, key: str, measured: bool) -> None:
         if self.keep.resumable or key in self.referred_to.values():
             self.states.seal(key, self.trial.state(measured), complete=self.keep.resumable)
             self.sealed_at = time.monotonic()
-            self._forget_passing()
+            self._forget_temporary()
 
-    def _seal_passing(self, key: str) -> None:
-        """Store a state until there is a deeper one; none where another trial stores it for good."""
-        paths = [] if self.states.find(key) is not None else [self.states.seal_passing(key, self.trial.state(False))]
+    def _seal_temporary(self, key: str) -> None:
+        """Store a temporary state, unless the state is stored for good already."""
+        paths = [] if self.states.find(key) is not None else [self.states.seal_temporary(key, self.trial.state(False))]
         self.sealed_at = time.monotonic()
-        self._forget_passing()
-        self.passing = paths
+        self._forget_temporary()
+        self.temporary = paths
 
     def _end(self) -> None:
-        """Store the state in which the trial ends, measured; what was stored for its own sake goes."""
-        if not can_record(self.states.store, self.identity):  # it may be there, for others, and not be measured
+        """Store and evaluate the trial's final state, and delete its temporary states."""
+        if not can_record(self.states.store, self.identity):  # it may be stored for other trials, without an evaluation
             key = self.chain[-1].key
             trained = self.chain[-1].kind == "train" and not self.trial.log.diverged
             complete = trained and (self.keep.resumable or self.states.has(key))
-            self.states.seal(key, self.trial.state(True), complete=complete, anew=True)
-        self._forget_passing()
+            self.states.seal(key, self.trial.state(True), complete=complete, overwrite=True)
+        self._forget_temporary()
 
-    def _tell(self, key: str) -> None:
+    def _report(self, key: str) -> None:
         if self.on_state is not None:
             self.on_state(key)
 
-    def _forget_passing(self) -> None:
-        for path in self.passing:
-            self.states.delete_passing(path)
-        self.passing = []
+    def _forget_temporary(self) -> None:
+        for path in self.temporary:
+            self.states.delete_temporary(path)
+        self.temporary = []
 
 
 class _AtBoundaries(Callback):
-    """Tells the trial's life of every epoch that was trained."""
+    """Calls the lifecycle after every trained epoch."""
 
     order = 80
 
-    def __init__(self, life: Life, segment: Segment | None) -> None:
-        self.life, self.segment, self.trained = life, segment, False
+    def __init__(self, lifecycle: TrialLifecycle, segment: Segment | None) -> None:
+        self.lifecycle, self.segment, self.trained = lifecycle, segment, False
 
     def before_train(self) -> None:
         self.trained = True
@@ -259,19 +269,19 @@ class _AtBoundaries(Callback):
     def after_epoch(self) -> None:
         if self.trained:
             self.trained = False
-            self.life.at_boundary(self.segment, self.learn.clock.now + 1)
+            self.lifecycle.at_boundary(self.segment, self.learn.clock.now + 1)
 
 
 class _AtStep(Callback):
-    """Tells the trial's life of the updates that tickets are rewound to; stop: ends the fit before that update."""
+    """Calls the lifecycle before updates that tickets are rewound to. stop: ends the fit before this update."""
 
     order = 80
 
-    def __init__(self, life: Life, steps: Collection[int], stop: int | None) -> None:
-        self.life, self.steps, self.stop = life, steps, stop
+    def __init__(self, lifecycle: TrialLifecycle, steps: Collection[int], stop: int | None) -> None:
+        self.lifecycle, self.steps, self.stop = lifecycle, steps, stop
 
     def before_batch(self) -> None:
         if self.learn.training and self.learn.clock.step in self.steps:
-            self.life.at_mark(self.learn.clock.step)
+            self.lifecycle.at_mid_epoch_point(self.learn.clock.step)
             if self.learn.clock.step == self.stop:
                 raise CancelFitException

@@ -1,8 +1,8 @@
-"""The whole life of one trial, without Ray: `run_trial(spec, store)`.
+"""Runs one trial from start to end, without Ray: `run_trial(spec, store)`.
 
-A trial starts from the deepest state on its chain that the store has, works off the segments that are left, and stores
-the states that others need (`life.py`). One `Learner.fit` a stretch of training for levels, one fit in all for
-schedules within it (`trial.py`). Its record is made from the state in which it ends (`record.py`).
+A trial starts from the deepest stored state on its chain, goes through the remaining segments, and stores the states
+that others need (`lifecycle.py`). With levels, each stretch of training is one `Learner.fit`; a schedule within one fit
+has only that fit (`trial.py`). The record is made from the final state (`record.py`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lth_trainable.store.states import States, size_of
 from lth_trainable.store.store import Store
 from lth_trainable.tickets.imported import find_imported
 from lth_trainable.training.execution import Execution, fingerprint, is_no_room, no_room, prepare, release
-from lth_trainable.training.lifecycle import NOTHING_MORE, Keep, Life, OnState
+from lth_trainable.training.lifecycle import NOTHING_MORE, Keep, OnState, TrialLifecycle
 from lth_trainable.training.trial import OnEpoch, Trial
 
 
@@ -35,12 +35,13 @@ def run_trial(
     on_state: OnState | None = None,
     on_note: OnState | None = None,
 ) -> dict[str, Any]:
-    """Train what is missing of the trial, seal it in the store under `run`, and return its record.
+    """Train the missing epochs of a trial, seal it in the store under `run` and return its record.
 
-    on_epoch: is told of the trial's rows so far, inherited ones included, as each epoch ends; on_state: of the key of
-    each state stored on the way; on_note: of each damaged state set aside, and of a step that no CUDA graph can hold. A
-    loss that is not finite gives a record of status "diverged". Raises `UserError` for what cannot run, a device
-    without room for it included. GPU memory is free again afterwards, the data's apart.
+    on_epoch: called after each epoch with all rows of the trial so far, including inherited ones. on_state: called with
+    the key of each state stored on the way. on_note: called with a message for each damaged state, and if a step cannot
+    be captured as a CUDA graph. If the loss is not finite, the record has the status "diverged". Raises `UserError` if
+    the trial cannot run, for example if the device's memory is too small. Afterwards GPU memory is free again, except
+    that of the data.
     """
     execution = execution or Execution()
     try:
@@ -48,7 +49,7 @@ def run_trial(
     except Exception as error:
         if not is_no_room(error):
             raise
-        traceback.clear_frames(error.__traceback__)  # they hold the network and its data
+        traceback.clear_frames(error.__traceback__)  # they keep the network and its data in memory
         raise no_room(execution, spec.name) from error
     finally:
         release(execution)
@@ -66,24 +67,28 @@ def _run(
 ) -> dict[str, Any]:
     prepare(execution)
     data = load_dataset(spec.dataset, execution.data_root, spec.split_seed)
-    imported = find_imported(store, spec.given.digest) if spec.given is not None and spec.starts_from_given else None
+    imported = (
+        find_imported(store, spec.ticket_id.digest)
+        if spec.ticket_id is not None and spec.starts_from_imported
+        else None
+    )
     trial = Trial(spec, data, execution, on_epoch, imported)
-    life = Life(trial, States(store, fingerprint(execution)), keep, on_state)
-    life.live()
-    for note in (*(f"damaged, trained again: {report}" for report in life.states.set_aside), *trial.notes):
+    lifecycle = TrialLifecycle(trial, States(store, fingerprint(execution)), keep, on_state)
+    lifecycle.run()
+    for note in (*(f"damaged, trained again: {report}" for report in lifecycle.states.set_aside), *trial.notes):
         if on_note is not None:
             on_note(note)
     record = record_trial(
-        store, run, life.identity, seconds=time.perf_counter() - trial.started, epochs_trained=trial.log.trained
+        store, run, lifecycle.identity, seconds=time.perf_counter() - trial.started, epochs_trained=trial.log.trained
     )
-    assert record is not None, "a state of the trial was taken away while it was sealed; run it again"
+    assert record is not None, "a state of the trial was deleted while it was sealed; run the trial again"
     return record
 
 
 def probe(spec: TrialSpec, execution: Execution, budget: float) -> tuple[float, int]:
-    """Seconds of one epoch of the trial's network and bytes of a stored state; nothing is written.
+    """Measure the seconds of one epoch of the trial's network and the bytes of a stored state; writes nothing.
 
-    From as many dense training steps as fit into `budget` seconds.
+    Runs dense training steps for `budget` seconds.
     """
     prepare(execution)
     trial = Trial(spec, load_dataset(spec.dataset, execution.data_root, spec.split_seed), execution, None)
@@ -93,7 +98,7 @@ def probe(spec: TrialSpec, execution: Execution, budget: float) -> tuple[float, 
 
 
 class _TimedSteps(Callback):
-    """Ends the fit when the budget is spent; the first step, which warms up, is not counted."""
+    """Ends the fit when the budget is used up; the first step is a warm-up and does not count."""
 
     def __init__(self, budget: float) -> None:
         self.budget, self.steps, self.first, self.seconds_per_step = budget, -1, 0.0, 0.0

@@ -1,4 +1,4 @@
-"""The network of one trial with its learner, and what can be done to them: train, prune, rewind, take their state."""
+"""The network and learner of one trial, with the operations on them: train, prune, rewind, take the state."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from lth_trainable.spec.segments import Segment
 from lth_trainable.spec.ticket_id import SHORT
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.states import Memory, State
-from lth_trainable.tickets.imported import Imported
+from lth_trainable.tickets.imported import ImportedTicket
 from lth_trainable.training.cuda_graphs import CapturedSteps
 from lth_trainable.training.early_stop import make_early_stop
 from lth_trainable.training.execution import Execution, versions
-from lth_trainable.training.learner import EpochLog, Place, balanced_accuracy, make_learner, measure, seed_torch
+from lth_trainable.training.learner import EpochLog, LevelClock, balanced_accuracy, make_learner, measure, seed_torch
 
 OnEpoch = Callable[[list[dict[str, Any]]], None]
-SAME_SPARSITY = Fraction(1, 10_000)  # a spec has the sparsity of a given mask in per cent, with two decimals
+SAME_SPARSITY = Fraction(1, 10_000)  # a spec has the sparsity of an imported mask in percent, with two decimals
 
 
 class Trial:
-    """The network of one trial with its learner, and what can be done to them. imported: where it starts from that."""
+    """The network and learner of one trial. imported: the ticket that it starts from, if any."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Trial:
         data: Dataset,
         execution: Execution,
         on_epoch: OnEpoch | None,
-        imported: Imported | None = None,
+        imported: ImportedTicket | None = None,
     ) -> None:
         self.spec, self.data, self.execution, self.imported = spec, data, execution, imported
         self.started = time.perf_counter()
@@ -74,11 +74,11 @@ class Trial:
 
     @property
     def notes(self) -> list[str]:
-        """What is to be told of the way it was trained."""
+        """Messages for the user about how the trial was trained."""
         refusal = self.captured.refusal if self.captured is not None else None
         if refusal is None:
             return []
-        return [f"a step of {self.spec.model} cannot be captured as a CUDA graph, and is made eagerly: {refusal}"]
+        return [f"a step of {self.spec.model} cannot be captured as a CUDA graph and runs eagerly: {refusal}"]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -86,50 +86,50 @@ class Trial:
 
     @property
     def pruner(self) -> Pruner | None:
-        """None before the fit of a schedule within it."""
+        """The pruner; None for a schedule within one fit before that fit has started."""
         return self.keeper.pruner if isinstance(self.keeper.pruner, Pruner) else None
 
     @property
     def level(self) -> int:
-        """Prunes so far."""
+        """Number of prunes so far."""
         return len(self.pruner.levels) if self.pruner is not None else 0
 
-    def initial_state(self, anew: bool) -> State:
-        """The initialised network; anew: the one with which a control starts over."""
-        snapshot = self._new_initialisation() if anew else self.initial
+    def initial_state(self, restarted: bool) -> State:
+        """The initial state. restarted: that of the new initialisation with which a control starts over."""
+        snapshot = self._new_initialisation() if restarted else self.initial
         return State(snapshot=snapshot, memory=Memory(), history=self._history(Memory(), measured=False))
 
     def state(self, measured: bool) -> State:
-        """The present state; measured: with loss and accuracy on the validation and the test part."""
+        """The current state. measured: evaluate the network on the validation and the test split."""
         memory = Memory.of(self.pruner) if self.pruner is not None else Memory()
         return State(
             snapshot=Snapshot(self.model, self.learn.opt), memory=memory, history=self._history(memory, measured)
         )
 
     def go_to(self, state: State, rewind_point: Snapshot | None) -> None:
-        """Be where `state` was. rewind_point: what later resets within a fit return to, once that is past."""
+        """Restore `state`. rewind_point: what later resets within a fit return to, if that point has passed."""
         self.log.rows = [dict(row) for row in state.history["rows"]]
         self.early_stop.load_state(state.history["early_stop"])
         if isinstance(self.keeper, SparsifyCallback):
             names = [layer.parameter_name for layer in prunable_layers(self.model, LAYER_TYPES[self.spec.layers])]
             first = {name: self.initial.tensors[name] for name in names}
             self.keeper.load_state_dict({
-                "levels": state.memory.levels, "asked": state.memory.asked, "initial": first,
-                "previous": state.memory.previous or first, "remembered": state.memory.remembered,
+                "levels": state.memory.levels, "asked": state.memory.requested_sparsity, "initial": first,
+                "previous": state.memory.previous or first, "remembered": state.memory.last_scores,
                 "first": self.initial.state(), "rewind_point": rewind_point.state() if rewind_point else None,
             })  # fmt: skip
         elif self.pruner is not None:
             state.memory.give(self.pruner)
         state.snapshot.restore(self.model, self.learn.opt)
 
-    def fit(self, start: int, end: int, place: Place, *more: Callback) -> None:
+    def fit(self, start: int, end: int, level_clock: LevelClock, *more: Callback) -> None:
         """Train the epochs [start, end) of a level."""
-        self.learn.clock.place = place
+        self.learn.clock.level_clock = level_clock
         self.learn.clock.start = start
         self.learn.fit(end - start, cbs=list(more))
 
     def fit_all(self, start: int, *more: Callback) -> None:
-        """Train the whole fit of a schedule within it, from epoch `start` on."""
+        """Train the single fit of a schedule within one fit, from epoch `start` on."""
         self.learn.fit(self.spec.epochs, start_epoch=start, cbs=list(more))
 
     def prune(self, segment: Segment) -> None:
@@ -141,28 +141,28 @@ class Trial:
             target[pruner.layers[-1].parameter_name] = segment.output_sparsity
         pruner.prune(target, self.model, calibration(self.dls))
 
-    def take_mask(self, segment: Segment) -> None:
-        """In place of a prune: the imported mask. Raises `UserError` where its sparsity is not that of the spec."""
+    def apply_imported_mask(self, segment: Segment) -> None:
+        """Apply the imported mask instead of pruning. Raises `UserError` if its sparsity is not that of the spec."""
         pruner, imported = self.pruner, self.imported
         assert pruner is not None and imported is not None
         found = imported.sparsity(list(pruner.counts))
         if abs(found - segment.sparsity) > SAME_SPARSITY:
             raise bad_value(
                 f"ticket {imported.digest[:SHORT]}, sparsity", round(float(100 * segment.sparsity), 4),
-                f"{float(100 * found):.4f} %, as its mask has in layers {self.spec.layers}",
+                f"{float(100 * found):.4f} %, the sparsity of its mask in layers {self.spec.layers}",
             )  # fmt: skip
-        pruner.put({name: imported.masks[name] for name in pruner.counts})
+        pruner.apply_mask({name: imported.masks[name] for name in pruner.counts})
 
     def rewind(self, to: Snapshot | None) -> None:
-        """After a prune: return to a snapshot; without one go on from the pruned weights. The mask stays in force."""
+        """After a prune: return to a snapshot, or continue from the pruned weights without one. Keeps the mask."""
         self._return_to(to)
         if self.pruner is not None:
             self.pruner.apply()
 
     def control(self, rewind_point: Snapshot | None) -> None:
-        """In place of the ticket's last rewind: the control's start weights under its mask.
+        """Instead of the ticket's last rewind, load the control's start weights and apply its mask.
 
-        Within a fit the optimiser, as all else, runs on.
+        Within one fit, the optimiser and everything else continue.
         """
         pruner, control = self.pruner, CONTROLS[self.spec.control]
         assert pruner is not None and pruner.in_force is not None
@@ -177,7 +177,7 @@ class Trial:
             rewind_point.restore(self.model)
         draw = draws(self.spec.seed, len(pruner.levels))
         masks = {layer.parameter_name: pruner.in_force[layer.parameter_name] for layer in pruner.layers}
-        pruner.exchange(control.masks(masks, pruner.axes, draw))
+        pruner.replace_mask(control.masks(masks, pruner.axes, draw))
         for index, layer in enumerate(pruner.layers if control.weights is not None else ()):
             assert control.weights is not None
             start = layer.weight.detach().cpu().numpy()
@@ -185,7 +185,7 @@ class Trial:
             layer.weight.data.copy_(torch.from_numpy(found))
 
     def _return_to(self, to: Snapshot | None) -> None:
-        """To weights and optimiser of a snapshot, or of what they are; a fresh optimiser where one is asked for."""
+        """Restore weights and optimiser from a snapshot, if any; reset the optimiser if the spec says so."""
         retrain, optimizer = self.spec.retrain, self.learn.opt
         if to is not None:
             to.restore(self.model, None if self.spec.rewind_optimizer == "fresh" else optimizer)
@@ -199,13 +199,13 @@ class Trial:
         return build(self.spec.model, shape, n_classes, self.spec.width_pct).to(device)
 
     def _new_initialisation(self) -> Snapshot:
-        """Every tensor of another network of the trial's seed."""
+        """Every tensor of a second initialisation with the trial's seed."""
         return Snapshot(self._new_model("control-init"))
 
     def _make_keeper(self) -> KeepMask | SparsifyCallback:
         spec = self.spec
         layer_type, seed = LAYER_TYPES[spec.layers], derive_seed(spec.seed, "criterion")
-        if spec.family in ("dense", "given"):  # no score is ever asked for
+        if spec.family in ("dense", "imported"):  # these never compute scores
             return KeepMask(Pruner(prunable_layers(self.model, layer_type), CRITERIA["large_final"]))
         criterion = lookup("criterion", str(spec.criterion), CRITERIA)
         granularity, context = str(spec.granularity), str(spec.context)
@@ -238,7 +238,7 @@ class Trial:
             },
             "selections": {name: self._selected(name) for name in LAYER_TYPES},
             "counts": self.pruner.counts_by_level[1:] if self.pruner is not None else [],
-            "asked": {name: str(value) for name, value in memory.asked.items()},
+            "asked": {name: str(value) for name, value in memory.requested_sparsity.items()},
             "evaluation": self.evaluation() if measured and not self.log.diverged else None,
             "early_stop": self.early_stop.state(),
             "diverged": self._reason(), "data": self._about_data(), "versions": dict(versions()),
@@ -247,12 +247,12 @@ class Trial:
     def _selected(self, layers: str) -> list[str]:
         try:
             return [layer.parameter_name for layer in prunable_layers(self.model, LAYER_TYPES[layers])]
-        except UserError:  # none of this type: no trial of this network selects it
+        except UserError:  # no layer of this type, so no trial of this network selects it
             return []
 
     def evaluation(self) -> dict[str, Any]:
-        """Loss and accuracy of the present network on validation and test part; on the latter balanced accuracy too."""
-        valid, test = (measure(self.model, self.dls[part], self.learn.loss_func) for part in (1, 2))
+        """Loss and accuracy of the current network on validation and test split, with balanced test accuracy."""
+        valid, test = (measure(self.model, self.dls[index], self.learn.loss_func) for index in (1, 2))
         return {
             "valid": [valid.loss, valid.accuracy], "test": [test.loss, test.accuracy],
             "balanced_accuracy": balanced_accuracy(self.dls[2].y, test.predicted),
@@ -278,7 +278,7 @@ class Trial:
 
 
 class ControlledCallback(SparsifyCallback):
-    """The callback of a control of a ticket that is pruned within one fit, or of the dense network with its resets."""
+    """The callback for a control of a ticket within one fit, or for the dense network with the ticket's resets."""
 
     def __init__(self, trial: Trial, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)

@@ -1,4 +1,4 @@
-"""`--dry-run` and `--plan-figure`: show what a command would train, and train nothing."""
+"""`--dry-run` and `--plan-figure`: show what a command would train, without training it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sweeps.running.estimate import estimate
 
 
 def show_plan(job: Job, options: Options) -> int:
-    """What the command would train, and how long that takes; nothing is written, except the figure asked for."""
+    """Show what the command would train and how long that takes. Nothing is written but the requested figure."""
     from sweeps.planning.plan_text import plan_summary, plan_tree
 
     ledger = job.ledger
@@ -36,7 +36,7 @@ def show_plan(job: Job, options: Options) -> int:
     others = ledger.other_trials()
     if others:
         job.say(
-            f"{ledger.path} holds {len(others)} more trials, of earlier commands; this command trains "
+            f"{ledger.path} holds {len(others)} more trials of earlier commands; this command trains "
             f"{work.epochs:,} epochs and reuses {ledger.plan.epochs_distinct - work.epochs:,}"
         )
     if options.json:

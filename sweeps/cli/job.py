@@ -1,4 +1,4 @@
-"""What the commands that train have in common: exit codes, the job at hand, how it opens its run and how it ends."""
+"""What the commands that train have in common: their setting, the job, how it opens its run and how it ends."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def exit_code_of(command: Callable[[], int]) -> int:
-    """As `command_line`; here a mistake of the user's is one line, and so are a full disk and an interrupt."""
+    """Run a command; returns its exit code. Like `command_line`, but a full disk and an interrupt are one line too."""
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
     try:
         return command_line(command)
@@ -42,19 +42,19 @@ def exit_code_of(command: Callable[[], int]) -> int:
             raise
         print(
             f"error: storage: found no space left ({str(error).splitlines()[0]}); expected some for states, "
-            "records and tables; make room, as with `python -m sweeps.storage gc`: what is stored stays, the same "
-            "command goes on",
+            "records and tables; free some space, for instance with `python -m sweeps.storage gc`, and run the same "
+            "command again: it continues from what is stored",
             file=sys.stderr,
         )
         return FAILED
     except KeyboardInterrupt:
-        print("interrupted; what is finished stays: the same command goes on", file=sys.stderr)
+        print("interrupted; finished trials are kept: run the same command again to continue", file=sys.stderr)
         return INTERRUPTED
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """Where the driver of a command runs, what each trial gets, and how long the command may go on."""
+    """Where the driver of a command runs, what each trial gets, and how long the command may run."""
 
     where: Where
     resources: Resources
@@ -62,7 +62,7 @@ class Setting:
 
     @classmethod
     def of(cls, options: RunOptions, trains: bool = True) -> Setting:
-        """What the options ask for; a command that does not train runs here. Raises `UserError` for what cannot be."""
+        """The setting that the options ask for; a command that does not train runs here. Raises `UserError`."""
         where = where_of(options.target) if trains else Where.LOCAL
         options.resources.check(here=options.target.is_this_machine)
         budget = Budget(hours=options.max_hours, epochs=options.max_epochs)
@@ -73,7 +73,10 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What the parts of a command share. command: as it was typed. cluster: that its trials run on, once connected."""
+    """What the parts of a command share.
+
+    command: as the user typed it. cluster: where its trials run, once it is connected.
+    """
 
     console: Console
     options: RunOptions
@@ -88,7 +91,7 @@ class Job:
         return (self.cluster or self.setting.resources).slots()
 
     def connected(self) -> contextlib.AbstractContextManager[Cluster]:
-        """The cluster that the options name, with room for these trials and the storage that all its nodes share."""
+        """The cluster in the options, after checks that a trial fits on a node and that all nodes share the storage."""
         cluster = Cluster.connect(self.options.address or "auto", self.setting.resources, self.say)
         cluster.check_room()
         return cluster.sharing(self.ledger.store, self.ledger.run)
@@ -96,7 +99,7 @@ class Job:
     def launch(
         self, dispatcher: Dispatcher, spent: Spent, board: Board, loggers: Loggers, source: Source | None = None
     ) -> Outcome:
-        """Train what the dispatcher and the source hand out; Ray does not start where there is nothing."""
+        """Train the trials of the dispatcher and the source. Ray does not start if there are none."""
         for line in loggers.watch:
             self.say(f"watch: {line}")
         if dispatcher.over if source is None else source.is_over(dispatcher):
@@ -109,29 +112,30 @@ class Job:
         )  # fmt: skip
 
     def say(self, text: str, style: str = "") -> None:
-        """One paragraph, wrapped by the terminal alone: a log keeps whole lines, and names keep their brackets."""
+        """Print one paragraph. Only the terminal wraps it, so a log has complete lines; brackets are literal."""
         self.console.print(text, style=style, soft_wrap=True, markup=False)
 
     def stored(self, missing: int, repair: bool) -> tuple[Mapping[str, Any], set[str], list[str]]:
-        """Fingerprint of trials where they run, keys of states they can go on from, and reports on damaged ones."""
+        """The fingerprint of trials where they run, keys of states they can continue from, and reports on damage.
+
+        missing: number of trials to train. repair: set damaged states aside.
+        """
         if not missing or not self.ledger.store.exists(STATES):
             return {}, set(), []
         if self.cluster is not None:
-            mark = self.cluster.mark()
-            return mark, *self.ledger.stored(mark, repair)
+            of_workers = self.cluster.fingerprint()
+            return of_workers, *self.ledger.stored(of_workers, repair)
         if self.options.cluster or self.options.address:
-            self.say("note: what is stored is shown for this machine's fingerprint, not for the cluster's", "yellow")
-        from lth_trainable.training.execution import (  # torch takes a second: only where states are read
-            Execution,
-            fingerprint,
-        )
+            self.say("note: stored states are counted for this machine's fingerprint, not for the cluster's", "yellow")
+        # torch takes a second to import
+        from lth_trainable.training.execution import Execution, fingerprint
 
-        mark = fingerprint(Execution(**self.setting.resources.execution()))
-        return mark, *self.ledger.stored(mark, repair)
+        here = fingerprint(Execution(**self.setting.resources.execution()))
+        return here, *self.ledger.stored(here, repair)
 
 
 def open_run(options: RunOptions, default: str) -> tuple[Store, str]:
-    """The store and the run's name. Raises `UserError` for a storage that cannot be read."""
+    """The store and the run's name. Raises `UserError` if the storage cannot be read."""
     name = options.name or default
     try:
         store = check_place(options.storage, name)
@@ -145,20 +149,22 @@ def open_run(options: RunOptions, default: str) -> tuple[Store, str]:
 
 
 def facts_of(dataset: str, split_seed: int, data_root: Path | None) -> Facts:
-    """What a plan must know of a data set, which is read for it."""
+    """Read a data set for the facts that a plan needs about it."""
     data = load_dataset(dataset, data_root, split_seed)
     return Facts(digest=data.digest, n_train=len(data.train))
 
 
 def finish(job: Job, summary: dict[str, Any], outcome: Outcome) -> int:
+    """Print how a command ended; returns its exit code."""
     for name, reason in sorted(outcome.failures.items()):
         job.say(f"failed: {name}: {reason}", "red")
     if outcome.failures:
-        job.say("the same command with --retry-failed tries them again", "yellow")
+        job.say("run the same command with --retry-failed to try them again", "yellow")
     if outcome.stopped_by:
-        job.say(f"stopped by {outcome.stopped_by}; what is trained stays: the same command goes on", "yellow")
+        kept = "what is trained is kept: run the same command again to continue"
+        job.say(f"stopped by {outcome.stopped_by}; {kept}", "yellow")
     if outcome.interrupted:
-        job.say("interrupted; what is finished stays: the same command goes on", "yellow")
+        job.say("interrupted; finished trials are kept: run the same command again to continue", "yellow")
     if job.options.json:
         print(json.dumps(summary), flush=True)
     if outcome.interrupted:

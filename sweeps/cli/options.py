@@ -1,4 +1,4 @@
-"""The command line of a sweep, made from the typed fields of `TrialSpec`: a new field is a new flag and a new axis."""
+"""The command line of a sweep. Its axes are made from the fields of `TrialSpec`: a new field gives a new flag."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ from sweeps.running.resources import Resources
 from sweeps.running.submit import Target
 
 FLAG_OF = {"target_sparsity_pct": "sparsity", "prune_rate_pct": "prune_rate", "criterion": "criteria"}
-# Seeds, controls, baselines and imported tickets have flags of their own; an iteration to rewind to is a value of
-# --rewind-epoch.
+# Seeds, controls, baselines and imported tickets have their own flags; --rewind-epoch also takes iterations.
 NO_AXIS = ("seed", "control", "width_pct", "rewind_step", "ticket")
 FIRST = (
     "target_sparsity_pct", "schedule", "rewind_epoch", "prune_rate_pct", "prune_steps", "start_pct", "end_pct",
@@ -34,18 +33,22 @@ FIRST = (
 
 @dataclass(kw_only=True)
 class RunOptions:
-    """Where and how the trials of a command run, whatever they are."""
+    """Options of every command that trains: where and how its trials run."""
 
-    seeds: Annotated[int | None, tyro.conf.arg(help="number of replicates: 0 to N-1", metavar="N")] = None
-    seed: Annotated[tuple[int, ...], tyro.conf.arg(help="replicates by number", metavar="N ...")] = ()
+    seeds: Annotated[int | None, tyro.conf.arg(help="number of replicates: seeds 0 to N-1", metavar="N")] = None
+    seed: Annotated[tuple[int, ...], tyro.conf.arg(help="replicates by seed", metavar="N ...")] = ()
     data_root: Annotated[Path | None, tyro.conf.arg(help="folder of data sets that read files", metavar="DIR")] = None
     storage: Annotated[
         str, tyro.conf.arg(help="folder or URI (s3://, gs://) of all runs and their shared states", metavar="DIR")
     ] = "runs"
-    name: Annotated[str | None, tyro.conf.arg(help="name of the run; None: the recipe's", metavar="NAME")] = None
-    cpus_per_trial: Annotated[int, tyro.conf.arg(help="CPU cores, and threads, of a trial", metavar="N")] = 1
-    gpus_per_trial: Annotated[float, tyro.conf.arg(help="GPU of a trial: 0, a part or 1", metavar="0|0.25|1")] = 0
-    max_concurrent: Annotated[int | None, tyro.conf.arg(help="trials at a time; None: all that fit", metavar="N")] = (
+    name: Annotated[str | None, tyro.conf.arg(help="name of the run; None: the name of the recipe", metavar="NAME")] = (
+        None
+    )
+    cpus_per_trial: Annotated[int, tyro.conf.arg(help="CPU cores (and threads) of each trial", metavar="N")] = 1
+    gpus_per_trial: Annotated[
+        float, tyro.conf.arg(help="GPU of each trial: 0, a fraction or 1", metavar="0|0.25|1")
+    ] = 0
+    max_concurrent: Annotated[int | None, tyro.conf.arg(help="trials at a time; None: as many as fit", metavar="N")] = (
         None
     )
     cluster: Annotated[
@@ -54,28 +57,34 @@ class RunOptions:
     ] = None
     address: Annotated[
         str | None,
-        tyro.conf.arg(help="run on a running cluster: http://head:8265 submits, auto connects", metavar="ADDRESS"),
+        tyro.conf.arg(
+            help="run on a running cluster: http://head:8265 submits a job, auto connects", metavar="ADDRESS"
+        ),
     ] = None
-    deterministic: Annotated[bool, tyro.conf.arg(help="on a GPU: only kernels that repeat their bytes")] = False
+    deterministic: Annotated[bool, tyro.conf.arg(help="on a GPU: only kernels with reproducible bytes")] = False
     step: Annotated[
         Literal["captured", "eager"],
-        tyro.conf.arg(help="on a GPU: a training step as one CUDA graph, or kernel by kernel; the bytes are the same"),
+        tyro.conf.arg(
+            help="on a GPU: run a training step as one CUDA graph, or kernel by kernel; the bytes are the same"
+        ),
     ] = "captured"
     max_hours: Annotated[
-        float | None, tyro.conf.arg(help="stop after so many hours; the command goes on", metavar="H")
+        float | None, tyro.conf.arg(help="stop after H hours; the same command continues", metavar="H")
     ] = None
-    max_epochs: Annotated[int | None, tyro.conf.arg(help="stop after training so many epochs", metavar="E")] = None
-    retry_failed: Annotated[bool, tyro.conf.arg(help="try trials again that failed before")] = False
+    max_epochs: Annotated[
+        int | None, tyro.conf.arg(help="stop after training E epochs; the same command continues", metavar="E")
+    ] = None
+    retry_failed: Annotated[bool, tyro.conf.arg(help="try failed trials again")] = False
     json: Annotated[bool, tyro.conf.arg(help="end standard output with one line of JSON")] = False
-    list: Annotated[bool, tyro.conf.arg(help="show what can be run by name")] = False
+    list: Annotated[bool, tyro.conf.arg(help="list what can be run by name")] = False
     log: Annotated[
         tuple[str, ...],
-        tyro.conf.arg(help=f"watch it in: {', '.join(LOGGERS)}", metavar="NAME ...", help_behavior_hint=""),
+        tyro.conf.arg(help=f"also log to: {', '.join(LOGGERS)}", metavar="NAME ...", help_behavior_hint=""),
     ] = ()
 
     @property
     def resources(self) -> Resources:
-        """What the command line asks for each trial."""
+        """What each trial gets, according to the command line."""
         return Resources(
             cpus=self.cpus_per_trial, gpus=self.gpus_per_trial, max_concurrent=self.max_concurrent,
             deterministic=self.deterministic, step=self.step,
@@ -83,13 +92,13 @@ class RunOptions:
 
     @property
     def target(self) -> Target:
-        """Where the command line asks to run."""
+        """Where the command runs, according to the command line."""
         return Target(cluster=self.cluster, address=self.address, storage=self.storage)
 
 
 @dataclass(kw_only=True)
 class Options(RunOptions):
-    """What is not an axis: the recipe, the seeds, and where and how it runs."""
+    """Options of `sweeps.lth_grid` that are not axes: the recipe, its comparisons, and where and how it runs."""
 
     recipe: Annotated[
         tyro.conf.Positional[str], tyro.conf.arg(help=f"experiment: {', '.join(RECIPES)}", metavar="RECIPE")
@@ -104,32 +113,34 @@ class Options(RunOptions):
     ] = ()
     keep_states: Annotated[
         Literal["needed", "levels", "none"],
-        tyro.conf.arg(help="which training states are stored: those that share work, all levels', or none"),
+        tyro.conf.arg(help="training states to store: those that trials share, those of all levels, or none"),
     ] = "needed"
     until_decided: Annotated[
-        bool, tyro.conf.arg(help="add seeds, in looks planned beforehand, until every matching question is decided")
+        bool, tyro.conf.arg(help="add seeds at planned interim looks until every question of matching is decided")
     ] = False
-    max_seeds: Annotated[int | None, tyro.conf.arg(help="--until-decided: seeds of the last look", metavar="N")] = None
+    max_seeds: Annotated[int | None, tyro.conf.arg(help="--until-decided: seeds at the last look", metavar="N")] = None
     import_ticket: Annotated[
         tuple[str, ...],
-        tyro.conf.arg(help="tickets from elsewhere, in place of the recipe's own: docs/tickets.md", metavar="FILE ..."),
+        tyro.conf.arg(help="tickets to import instead of the recipe's own: see docs/tickets.md", metavar="FILE ..."),
     ] = ()
     import_masks: Annotated[
-        tuple[Path, ...], tyro.conf.arg(help="masks of these tickets, where in other files", metavar="FILE ...")
+        tuple[Path, ...], tyro.conf.arg(help="masks of these tickets, if they are in other files", metavar="FILE ...")
     ] = ()
-    dry_run: Annotated[bool, tyro.conf.arg(help="show the plan, its epochs and the time, and train nothing")] = False
-    plan_figure: Annotated[Path | None, tyro.conf.arg(help="draw the plan: .svg, .pdf or .png", metavar="FILE")] = None
+    dry_run: Annotated[bool, tyro.conf.arg(help="show the plan, its epochs and its time, without training")] = False
+    plan_figure: Annotated[
+        Path | None, tyro.conf.arg(help="draw the plan as .svg, .pdf or .png, without training", metavar="FILE")
+    ] = None
 
     @property
     def shows_plan(self) -> bool:
-        """Whether the command shows its plan, and trains nothing."""
+        """Whether the command shows its plan instead of training."""
         return self.dry_run or self.plan_figure is not None
 
 
 def parse(argv: Sequence[str] | None = None) -> tuple[Options, Sweep]:
-    """The options, and the recipe with the axes of the command line. Exits with code 2 on a malformed flag.
+    """Parse the command line: the options, and the recipe with the given axes. Exits with code 2 on a malformed flag.
 
-    Raises `UserError` for values that make no sweep.
+    Raises `UserError` for values that do not make a sweep.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     axes_field = ("axes", Annotated[_axes_class(), tyro.conf.arg(name="")])
@@ -141,29 +152,29 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Options, Sweep]:
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     sweep = find_recipe(arguments.recipe)
-    given = {name: getattr(arguments.axes, flag) for name, flag in flags().items()}
+    typed = {name: getattr(arguments.axes, flag) for name, flag in flags().items()}
     if arguments.import_ticket:
-        sweep = without_own_tickets(sweep, given, flags())
+        sweep = without_own_tickets(sweep, typed, flags())
     branches = {name: getattr(arguments, name) for name in ("controls", "baselines")}
-    for name, values in {**given, **branches, "seed": arguments.seed, "log": arguments.log}.items():
+    for name, values in {**typed, **branches, "seed": arguments.seed, "log": arguments.log}.items():
         flag = "--" + FLAG_OF.get(name, name).replace("_", "-")
         if flag in argv and not values:
             raise bad_value(flag, "", "at least one value")
-    axes = {**sweep.axes, **{name: values for name, values in given.items() if values}}
+    axes = {**sweep.axes, **{name: values for name, values in typed.items() if values}}
     base = {name: value for name, value in sweep.base.items() if name not in axes}
     seeds = seed_values(arguments.seeds, arguments.seed, sweep.seeds)
-    asked = {name: values for name, values in branches.items() if values}
-    return arguments, replace(sweep, base=base, axes=axes, seeds=seeds, **asked)
+    requested = {name: values for name, values in branches.items() if values}
+    return arguments, replace(sweep, base=base, axes=axes, seeds=seeds, **requested)
 
 
 def flags() -> dict[str, str]:
-    """Flag by spec field, what a ticket is first."""
+    """Flags by spec field, those that define a ticket first."""
     names = [*FIRST, *(f.name for f in fields(TrialSpec) if f.name not in (*FIRST, *NO_AXIS))]
     return {name: FLAG_OF.get(name, name) for name in names}
 
 
 def _axes_class() -> type:
-    """A dataclass with a tuple of values for each axis; empty where the command line does not give it."""
+    """A dataclass with a tuple of values for each axis, empty if the command line does not give it."""
     hints, by_name = typing.get_type_hints(TrialSpec), {f.name: f for f in fields(TrialSpec)}
     entries = [
         (flag, _axis_type(hints[name], m["help"], by_name[name].default, m.get("as_text")), field(default=()))

@@ -1,4 +1,4 @@
-"""The command line of a search: the flags of a sweep, whose values may be ranges, and those of the study."""
+"""The command line of a search: the flags of a sweep, which also take ranges, and those of the study."""
 
 from __future__ import annotations
 
@@ -22,38 +22,39 @@ REDUCTION = 3
 
 @dataclass(kw_only=True)
 class SearchOptions(RunOptions):
-    """What is not an axis: the search, its objectives, the seeds, and where and how it runs."""
+    """Options of `sweeps.lth_search` that are not axes: the search, its objectives, and where and how it runs."""
 
     search: Annotated[
         tyro.conf.Positional[str],
         tyro.conf.arg(help=f"search: {', '.join(SEARCHES)}; or a recipe: {', '.join(RECIPES)}", metavar="SEARCH"),
     ] = "digits_search"
     suggestions: Annotated[
-        int | None, tyro.conf.arg(help="how many in all, earlier commands' included; None: the search's", metavar="N")
+        int | None,
+        tyro.conf.arg(help="number of suggestions, with those of earlier commands; None: the search's", metavar="N"),
     ] = None
     floor: Annotated[
         float | None,
         tyro.conf.arg(
-            help="look for the best accuracy at this sparsity or more (per cent); None: accuracy against sparsity",
+            help="find the best accuracy at this sparsity (percent) or more; None: accuracy against sparsity",
             metavar="PCT",
         ),
     ] = None
-    cost: Annotated[bool, tyro.conf.arg(help="few epochs of training are an objective too")] = False
+    cost: Annotated[bool, tyro.conf.arg(help="also minimise the epochs of training")] = False
     score: Annotated[
         Literal["mean", "paired"] | None,
-        tyro.conf.arg(help="accuracy: mean over seeds, or of the differences from each seed's dense trial"),
+        tyro.conf.arg(help="accuracy: the mean over seeds, or the mean difference from each seed's dense trial"),
     ] = None
     asha: Annotated[
         bool,
-        tyro.conf.arg(help="with --floor: stop all but the best third after a third and two thirds of the levels"),
+        tyro.conf.arg(help="with --floor: keep only the best third after one third and two thirds of the levels"),
     ] = False
     sampler_seed: Annotated[int | None, tyro.conf.arg(help="seed of Optuna's sampler", metavar="N")] = None
 
 
 def parse(argv: Sequence[str] | None = None) -> tuple[SearchOptions, Search]:
-    """The options, and the search with the axes of the command line. Exits with code 2 on a malformed flag.
+    """Parse the command line: the options, and the search with the given axes. Exits with code 2 on a malformed flag.
 
-    Raises `UserError` for values that make no search.
+    Raises `UserError` for values that do not make a search.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     arguments: Any = tyro.cli(
@@ -62,7 +63,7 @@ def parse(argv: Sequence[str] | None = None) -> tuple[SearchOptions, Search]:
             kw_only=True,
         ),
         prog="python -m sweeps.lth_search",
-        description="Let Optuna look for the best tickets: over any axes, on several seeds each, from stored training.",
+        description="Search for the best tickets with Optuna: any axes, several seeds each, reusing stored training.",
         args=argv,
         config=(tyro.conf.FlagCreatePairsOff,),
     )  # fmt: skip
@@ -91,7 +92,7 @@ def parse(argv: Sequence[str] | None = None) -> tuple[SearchOptions, Search]:
 
 
 def _axes_class() -> type:
-    """A dataclass with the words after each flag; empty where the command line does not give it."""
+    """A dataclass with the words after each flag, empty if the command line does not give it."""
     text = {f.name: f.metadata["help"] for f in fields(TrialSpec)}
     entries = [
         (

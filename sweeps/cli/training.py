@@ -1,4 +1,4 @@
-"""One round of a sweep: train what is missing of the planned trials, then gather and test."""
+"""Carry out one round of a sweep: train the planned trials that are missing, gather the results, make the verdicts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from lth_trainable.store.store import fingerprint_mark, map_in_threads
+from lth_trainable.store.store import fingerprint_id, map_in_threads
 from sweeps.cli.job import Job
 from sweeps.experiments.experiment import Experiment
 from sweeps.planning.dispatch import Dispatcher
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """What training and judging once came to. summary: for a machine, without the wall time."""
+    """The outcome of one round. summary: as a JSON object, without the wall time."""
 
     summary: Mapping[str, Any]
     outcome: Outcome
@@ -34,7 +34,7 @@ class Round:
 
 
 def train_and_judge(job: Job, experiment: Experiment) -> Round:
-    """Train what is missing of these trials, then gather and test."""
+    """Train the trials that are missing, then gather the results and make the verdicts."""
     import analysis
 
     ledger, spent = job.ledger, Spent()
@@ -54,38 +54,39 @@ def train_and_judge(job: Job, experiment: Experiment) -> Round:
         "failed": len(outcome.failures), "skipped": board.skipped, "shared": spent.shared,
         "epochs_requested": ledger.plan.epochs_requested, "epochs_distinct": ledger.plan.epochs_distinct,
         "epochs_trained": outcome.epochs, "stopped_by": outcome.stopped_by,
-        "verdicts": analysis.as_rows(frames.verdicts),
+        "verdicts": frames.rows("verdicts"),
     }  # fmt: skip
     return Round(summary=summary, outcome=outcome, frames=frames)
 
 
 def train(job: Job, experiment: Experiment, spent: Spent, board: Board, loggers: Loggers) -> Outcome:
-    """Record what is covered already and train the rest."""
+    """Record the trials whose training is already stored, and train the rest."""
     ledger = job.ledger
     stock = ledger.take_stock(repair=True)
     skipped = set(stock.done) | (set() if job.options.retry_failed else set(stock.failed))
-    # before states are counted on: it is what keeps them from being freed
+    # before stored states are listed: the plan protects them from `sweeps.storage gc`
     ledger.write_plan(experiment.sweep, job.command)
     for ticket in experiment.imported:
         ticket.seal(ledger.store)
-    mark, stored, damaged = job.stored(len(ledger.plan.trials) - len(skipped), repair=True)
+    fingerprint, stored, damaged = job.stored(len(ledger.plan.trials) - len(skipped), repair=True)
     for report in (*stock.reports, *damaged):
         job.say(f"note: {report}", "yellow")
     board.skipped = len(stock.done)
     covered = [t for t in ledger.plan.trials if t.name not in skipped and t.is_end_of_node and t.end.key in stored]
-    for trial, result in zip(covered, map_in_threads(lambda trial: ledger.record(trial, mark), covered), strict=True):
+    results = map_in_threads(lambda trial: ledger.record(trial, fingerprint), covered)
+    for trial, result in zip(covered, results, strict=True):
         if result is not None:
             skipped.add(trial.name)
             spent.share(trial.name)
             board.show(trial.name, result)
             if loggers:
                 loggers.recorded(trial.spec, ledger.read_record(trial.name))
-    _note_fingerprints(job, stock, mark)
+    _note_fingerprints(job, stock, fingerprint)
     work = work_left(ledger.plan, skipped, stored)
     board.epochs_planned = work.epochs
     others = ledger.other_trials()
     if others:
-        job.say(f"note: {ledger.path} holds {len(others)} more trials, of earlier commands; they stay as they are")
+        job.say(f"note: {ledger.path} holds {len(others)} more trials of earlier commands; they are left as they are")
     job.say(f"{experiment.sweep.claim}\n{_todo_line(board, ledger, len(ledger.plan.trials) - len(skipped))}")
     outcome = job.launch(Dispatcher(ledger.plan, skipped, stored, job.slots), spent, board, loggers)
     for note in outcome.notes:
@@ -94,13 +95,13 @@ def train(job: Job, experiment: Experiment, spent: Spent, board: Board, loggers:
     return replace(outcome, failures={**left, **outcome.failures})
 
 
-def _note_fingerprints(job: Job, stock: Stock, mark: Mapping[str, Any]) -> None:
-    """Trials of several machines or settings do not repeat each other's bytes, and a pair may be of two of them."""
-    marks = stock.fingerprints | ({fingerprint_mark(mark)} if mark else set())
-    if len(marks) > 1:
+def _note_fingerprints(job: Job, stock: Stock, fingerprint: Mapping[str, Any]) -> None:
+    """Warn if trials were trained on different machines or settings: they differ in their bytes, and so do pairs."""
+    ids = stock.fingerprints | ({fingerprint_id(fingerprint)} if fingerprint else set())
+    if len(ids) > 1:
         job.say(
-            f"note: the trials of this run were trained under {len(marks)} fingerprints (device, threads or versions); "
-            "pairs across them differ by more than the ticket: see the columns device, threads and torch_version",
+            f"note: the trials of this run were trained under {len(ids)} fingerprints (device, threads or versions); "
+            "pairs across them differ in more than the ticket: see the columns device, threads and torch_version",
             "yellow",
         )
 

@@ -1,7 +1,7 @@
-"""`--until-decided --max-seeds N`: seeds are added in looks planned beforehand, until every ladder is settled.
+"""`--until-decided --max-seeds N`: add seeds at planned interim looks until every ladder is settled.
 
-The looks are fixed before the first trial and lie in plan.json, so that a rerun goes on with the same ones and alpha
-that is spent stays spent. What a look decides is `analysis.verdicts.outlook` and `analysis.stats.sequential`; here is
+The looks are fixed before the first trial and stored in plan.json. A rerun continues with the same looks, so alpha that
+is spent stays spent. What a look decides is `analysis.verdicts.outlook` and `analysis.stats.sequential`; here is
 the loop.
 """
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def with_looks(options: Options, sweep: Sweep) -> Sweep:
-    """The sweep with the looks that the options ask for, and the seeds of the last one. Raises `UserError`."""
+    """The sweep with the interim looks that the options ask for, and the seeds of the last one. Raises `UserError`."""
     if not options.until_decided:
         if options.max_seeds is not None:
             raise bad_value("max-seeds", options.max_seeds, "--until-decided with it")
@@ -37,19 +37,18 @@ def with_looks(options: Options, sweep: Sweep) -> Sweep:
         raise UserError("--until-decided: found --seeds or --seed with it; expected --max-seeds N, seeds 0 to N-1")
     if options.max_seeds is None:
         raise UserError("--until-decided: found no --max-seeds; expected the number of seeds to end at, such as 20")
-    from analysis.stats.sequential import planned_looks  # its integrals take a second to import
+    from analysis.stats.sequential import planned_looks  # takes a second to import
 
     looks = planned_looks(options.max_seeds)
     return replace(sweep, looks=looks, seeds=tuple(range(looks[-1])))
 
 
 def look_by_look(job: Job, experiment: Experiment, once: Callable[[Job, Experiment], Round]) -> Round:
-    """Train and judge at one look after the other; the last round, with the epochs of all.
+    """Train and judge at one look after another; returns the last round, with the epochs of all.
 
-    Starts at the look that the run had got to. Ends where every ladder is settled, the looks are spent, a limit or an
-    interrupt ends it, or a look leaves no finished pair. A failed trial is a broken pair, and the looks go on.
+    It starts at the look that the run has reached. It ends when every ladder is settled, no look is left, a limit or an
+    interrupt stops it, or a look has no finished pair. A failed trial breaks its pair, but the looks continue.
     """
-    from analysis.tables.parquet import as_rows
 
     looks, budget = experiment.sweep.looks, job.setting.budget
     n, epochs = _first(job, looks), 0
@@ -58,7 +57,7 @@ def look_by_look(job: Job, experiment: Experiment, once: Callable[[Job, Experime
         setting = replace(job.setting, budget=replace(budget, epochs=left))
         done = once(replace(job, ledger=job.ledger.for_seeds(range(n)), setting=setting), experiment)
         epochs += done.outcome.epochs
-        look = _judged(as_rows(done.frames.verdicts), looks, n)
+        look = _judged(done.frames.rows("verdicts"), looks, n)
         job.say(f"look {looks.index(n) + 1} of {len(looks)}, {n} seeds: {look.state}")
         stopped_by = done.outcome.stopped_by or (budget.reached(epochs) if look.following else None)
         if look.following is None or stopped_by or done.outcome.interrupted:
@@ -66,7 +65,7 @@ def look_by_look(job: Job, experiment: Experiment, once: Callable[[Job, Experime
         n = look.following
         wait_for_shutdown()
     summary = {**done.summary, "epochs_trained": epochs, "stopped_by": stopped_by}
-    if look.following is not None:  # what is left of the sweep is not done
+    if look.following is not None:  # the rest of the sweep is not done
         summary["planned"] = len(job.ledger.for_seeds(range(look.following)).plan.trials)
     summary["looks"] = {"planned": list(looks), "seeds": n, "settled": look.settled}
     return replace(done, summary=summary, outcome=replace(done.outcome, stopped_by=stopped_by))
@@ -74,7 +73,11 @@ def look_by_look(job: Job, experiment: Experiment, once: Callable[[Job, Experime
 
 @dataclass(frozen=True, kw_only=True)
 class _Look:
-    """settled: of each ladder. following: seeds of the look to go on with; None: none. state: both in words."""
+    """The result of a look.
+
+    settled: whether each ladder is. following: number of seeds at the next look, None if there is none. state: both in
+    words.
+    """
 
     settled: Mapping[str, bool]
     following: int | None
@@ -82,7 +85,7 @@ class _Look:
 
 
 def _judged(rows: Sequence[Row], looks: Sequence[int], n: int) -> _Look:
-    """What rows of verdicts.parquet say after the look of `n` seeds."""
+    """What the rows of verdicts.parquet mean after the look at `n` seeds."""
     from analysis.verdicts.outlook import next_look, settled
 
     ladders, following = settled(rows), next_look(rows, looks)
@@ -100,9 +103,9 @@ def _judged(rows: Sequence[Row], looks: Sequence[int], n: int) -> _Look:
 
 
 def _first(job: Job, looks: Sequence[int]) -> int:
-    """The look to begin with: the last one whose seeds the run has been given before. Raises `UserError`.
+    """The look to start with: the last one whose seeds the run already has. Raises `UserError`.
 
-    The tickets are fixed with the looks: one that is added after a look would be a question made from its answer.
+    The tickets are fixed together with the looks. A ticket added after a look would be chosen because of its result.
     """
     store, run = job.ledger.store, job.ledger.run
     if not store.exists(f"{run}/{PLAN}"):

@@ -1,7 +1,7 @@
-"""What a ticket is compared with, by name: a baseline is `f(ticket, data_root) -> TrialSpec`, one a ticket.
+"""Baselines by name: what a ticket is compared with. A baseline is a function `f(ticket, data_root) -> TrialSpec`.
 
-A ticket that has no such baseline gives a `UserError` that says why. Equal trials are counted once, so tickets that
-differ only in what does not act in a baseline share it.
+Each ticket has one trial of each baseline. A ticket that cannot have it raises a `UserError` that says why. Equal
+trials are counted once, so tickets share a baseline if they differ only in fields that have no effect on it.
 """
 
 from __future__ import annotations
@@ -20,31 +20,32 @@ Baseline = Callable[[TrialSpec, Path | None], TrialSpec]
 
 
 def dense(ticket: TrialSpec, data_root: Path | None = None) -> TrialSpec:
-    """The dense network for as long as a level (imp, omp) or the whole fit: T epochs. Part of every sweep."""
+    """The dense network, trained for T epochs: one level of imp or omp, or the whole fit. Part of every sweep."""
     return replace(ticket, control="dense")
 
 
 def dense_to_first_prune(ticket: TrialSpec, data_root: Path | None = None) -> TrialSpec:
-    """The dense network for as long as until the first prune within a fit, as the fasterai tutorial has it.
+    """The dense network, trained up to the epoch of the first prune within a fit, as in the fasterai tutorial.
 
-    For T epochs where that comes after T (imp, omp), or where the fit begins with it.
+    It is trained for T epochs if the first prune comes after T epochs (imp, omp) or at the start of the fit.
     """
     first = next((prune.epoch for prune in ticket.prunes), 0)
     return replace(ticket, control="dense", epochs=first or ticket.epochs)
 
 
 def dense_restarts(ticket: TrialSpec, data_root: Path | None = None) -> TrialSpec:
-    """The ticket's rewinds and budget under an all-ones mask: what restarts alone bring.
+    """A dense network with the ticket's rewinds and training budget: it shows what the restarts alone achieve.
 
-    Where they bring everything back it is the dense network at T, bit for bit, and taken as that.
+    It trains under an all-ones mask. If each rewind restores everything, the result is bit for bit the dense network at
+    T epochs, and counts as that trial.
     """
     return replace(ticket, control=DENSE_RESTARTS)
 
 
 def dense_stretched(ticket: TrialSpec, data_root: Path | None = None) -> TrialSpec:
-    """The dense network for all epochs of the ticket's chain in one course of the learning rate.
+    """The dense network, trained for all epochs of the ticket's chain with one learning-rate curve over all of them.
 
-    The epoch in which a rewind to an iteration lies counts as a whole one, as it does in the record.
+    For a rewind to an iteration, the epoch of that iteration counts as a full epoch, as it does in the record.
     """
     if ticket.ticket is not None:
         raise UserError("baseline dense_stretched: found an imported ticket; the epochs of its chain are not known")
@@ -56,31 +57,33 @@ def dense_stretched(ticket: TrialSpec, data_root: Path | None = None) -> TrialSp
 
 
 def small_dense(ticket: TrialSpec, data_root: Path | None = None) -> TrialSpec:
-    """A narrower dense network of as many prunable weights as the ticket keeps, or the number nearest to it, T epochs.
+    """A narrower dense network, trained for T epochs, with as many prunable weights as the ticket keeps.
+
+    No width may give exactly this number; then the nearest number is taken.
 
     Source: Ma et al., arXiv 2107.00166 (small dense).
     """
-    from sweeps.experiments.small_dense import nearest_width  # torch: only where it is asked for
+    from sweeps.experiments.small_dense import nearest_width  # imports torch, which few commands need
 
     return replace(_trained("small_dense", ticket), control="dense", width_pct=nearest_width(ticket, data_root).pct)
 
 
 def omp(ticket: TrialSpec, data_root: Path | None = None) -> TrialSpec:
-    """The ticket's sparsity in one prune after T epochs, retrained as the ticket is (Renda et al., arXiv 2003.02389).
+    """The ticket's sparsity in one prune after T epochs, retrained like the ticket (Renda et al., arXiv 2003.02389).
 
-    A ticket pruned within one fit is rewound to its k, or to 0 where it has none. The target is the ticket's, which has
-    two decimals: imp's exact rung may keep a few weights in a hundred thousand more or fewer.
+    If the ticket is pruned within one fit, omp rewinds to the ticket's k, or to 0 if it has none. The target is the
+    ticket's sparsity with two decimals, so omp may keep a few weights in 100,000 more or fewer than imp's exact rung.
     """
     return _levels(_trained("omp", ticket), schedule="omp")
 
 
 def lr_rewinding(ticket: TrialSpec, data_root: Path | None = None) -> TrialSpec:
-    """The ticket's levels with weights kept and the learning rate rewound (Renda et al., arXiv 2003.02389)."""
+    """The ticket's levels with weights kept: only the learning rate is rewound (Renda et al., arXiv 2003.02389)."""
     return _levels(_trained("lr_rewinding", ticket), retrain="lr_rewinding")
 
 
 def fine_tuning(ticket: TrialSpec, data_root: Path | None = None) -> TrialSpec:
-    """The ticket's levels with weights kept and the last learning rate (Han et al., arXiv 1506.02626)."""
+    """The ticket's levels with weights kept, trained on at the last learning rate (Han et al., arXiv 1506.02626)."""
     return _levels(_trained("fine_tuning", ticket), retrain="fine_tuning")
 
 
@@ -98,7 +101,7 @@ def _trained(name: str, ticket: TrialSpec) -> TrialSpec:
 
 
 def _levels(ticket: TrialSpec, **fields: Any) -> TrialSpec:
-    """The ticket by levels; of one that is pruned within a fit, which has no rate, in one prune."""
+    """The ticket pruned by levels with these fields; in one prune if it is pruned within a fit, which has no rate."""
     if ticket.family == "levels":
         return replace(ticket, **fields)
     k = {"rewind_epoch": ticket.rewind_epoch or 0, "retrain": "weight_rewinding"}

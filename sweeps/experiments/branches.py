@@ -1,4 +1,4 @@
-"""Controls and baselines that are asked for by name, made for every ticket that has them; and the role of a trial."""
+"""Make the requested controls and baselines for every ticket that can have them, and name the role of each trial."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TICKET, DENSE, CONTROL, BASELINE = "ticket", "dense", "control", "baseline"
 
 @dataclass(frozen=True, kw_only=True)
 class Branches:
-    """Trials beside the tickets, and what a person should know about how they came about."""
+    """Trials that accompany the tickets, with notes for the user on how they were chosen."""
 
     trials: tuple[TrialSpec, ...]
     notes: tuple[str, ...]
@@ -36,7 +36,7 @@ def controls_of(tickets: Sequence[TrialSpec], names: Sequence[str]) -> Branches:
 
 
 def baselines_of(tickets: Sequence[TrialSpec], names: Sequence[str], data_root: Path | None = None) -> Branches:
-    """The baselines of the tickets, the dense one always. names: as for controls, or `package.module:function`."""
+    """The baselines of the tickets, always with the dense one. names: as for controls, or `package.module:function`."""
     chosen = dict.fromkeys(["dense", *_chosen("baselines", names, BASELINES)])
     found: dict[str, Baseline] = {name: lookup("baseline", name, BASELINES) for name in chosen}
     makers = {name: lambda ticket, make=make: make(ticket, data_root) for name, make in found.items()}
@@ -49,7 +49,7 @@ def baselines_of(tickets: Sequence[TrialSpec], names: Sequence[str], data_root: 
 def role_of(spec: TrialSpec, is_ticket: bool = True) -> str:
     """What a trial is in its run: "ticket", "dense", "control" or "baseline".
 
-    is_ticket: whether it is one of the tickets, which the spec of a baseline such as omp leaves open.
+    is_ticket: whether it is one of the tickets; the spec alone does not tell, since omp may be a ticket or a baseline.
     """
     if spec.control == "none":
         return TICKET if is_ticket else BASELINE
@@ -73,7 +73,7 @@ def _chosen(flag: str, names: Sequence[str], valid: Mapping[str, object]) -> lis
 def _made(
     flag: str, tickets: Sequence[TrialSpec], makers: Mapping[str, Callable[[TrialSpec], TrialSpec]], all_: bool
 ) -> Branches:
-    """What the makers make of the tickets. A name that goes with none of them is refused, where it was given."""
+    """The trials that the makers give for the tickets. Raises `UserError` if a requested name fits no ticket."""
     trials: list[TrialSpec] = []
     notes: list[str] = []
     left_out: list[str] = []
@@ -81,11 +81,13 @@ def _made(
         made, refused = _each(make, tickets)
         trials += made
         if refused and not made and not all_:
-            raise UserError(f"{flag} {name}: no ticket of this sweep has it; {next(iter(refused))}")
+            raise UserError(f"{flag} {name}: no ticket of this sweep can have it; {next(iter(refused))}")
         if refused and all_:
             left_out.append(f"{name} {'for none' if not made else f'for {len(made)} only'}")
         else:
-            notes += [f"{name} goes without {n} of {len(tickets)} tickets; {reason}" for reason, n in refused.items()]
+            notes += [
+                f"{name}: {n} of {len(tickets)} tickets do not have it; {reason}" for reason, n in refused.items()
+            ]
     if left_out:
         notes.append(f"{flag} all, of {len(tickets)} tickets: {', '.join(left_out)}")
     return Branches(trials=tuple(trials), notes=tuple(notes))
@@ -99,13 +101,13 @@ def _each(
     for ticket in tickets:
         try:
             made.append(make(ticket))
-        except UserError as error:  # the ticket has no such branch; told in the notes, with the number of such tickets
+        except UserError as error:  # the ticket has no such branch; the notes count these tickets
             refused[str(error)] += 1
     return made, refused
 
 
 def _widths(tickets: Sequence[TrialSpec], made: Branches, data_root: Path | None) -> list[str]:
-    """How near each small dense network comes to what its tickets keep."""
+    """Notes on how close each small dense network comes to the number of weights its tickets keep."""
     from sweeps.experiments.small_dense import nearest_width
 
     models = {trial.model for trial in made.trials if trial.width_pct is not None}

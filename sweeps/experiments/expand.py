@@ -1,4 +1,4 @@
-"""Axes -> uniquely named TrialSpecs: the product of all axes for the tickets, their controls and baselines, by seed."""
+"""Expand a sweep into its trials: tickets from the product of all axes, with controls and baselines, for every seed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from sweeps.experiments.recipes import Sweep
 
 @dataclass(frozen=True, kw_only=True)
 class Trials:
-    """Trials in the order in which they are started, and what a person should know about how they came about.
+    """The trials of a sweep, in the order in which they are planned.
 
-    roles: "ticket", "dense", "control" or "baseline", by name of the trial.
+    notes: for the user, on how the trials were chosen. roles: "ticket", "dense", "control" or "baseline", by trial
+    name.
     """
 
     trials: tuple[TrialSpec, ...]
@@ -27,15 +28,16 @@ class Trials:
 
     @property
     def epochs(self) -> int:
-        """Epochs asked for: what training each trial alone costs."""
+        """Requested epochs: the cost if each trial were trained alone."""
         return sum(spec.epochs_alone() for spec in self.trials)
 
 
 def expand(sweep: Sweep, data_root: Path | None = None) -> Trials:
-    """All trials of a sweep, seeds in order and within a seed the longest first, so that one cut short stays paired.
+    """All trials of a sweep: seeds in order, and within a seed the longest trial first.
 
-    A field that does not act under a schedule (the rewind epoch of agp) does not multiply trials. data_root: folder of
-    data sets that read files; only `small_dense` looks at it, whose width depends on the pictures. Raises `UserError`.
+    With this order a sweep that is cut short still has complete pairs. A field that has no effect under a schedule,
+    such as the rewind epoch of agp, does not multiply trials. data_root: folder of data sets that read files; only
+    `small_dense` uses it, because its width depends on the images. Raises `UserError`.
     """
     check_seeds(sweep.seeds)
     _check_repeats(sweep.axes)
@@ -47,12 +49,14 @@ def expand(sweep: Sweep, data_root: Path | None = None) -> Trials:
     tickets = [TrialSpec(**sweep.base, **point, seed=seed) for seed in sweep.seeds for point in points]
     notes = list(dict.fromkeys(note for ticket in tickets for note in ticket.notes))
     if len(set(tickets)) < len(tickets):
-        notes.append("equal trials are counted once: values that do not act under a schedule, or lead to the same rung")
-    notes += [f"{name} acts in no trial of this sweep" for name in sweep.axes if _is_idle(name, tickets)]
+        notes.append(
+            "equal trials are counted once: some values have no effect under a schedule, or lead to the same rung"
+        )
+    notes += [f"{name} has no effect in any trial of this sweep" for name in sweep.axes if _is_idle(name, tickets)]
     baselines = baselines_of(tickets, sweep.baselines, data_root)
     controls = controls_of(tickets, sweep.controls)
-    told = [note for trial in baselines.trials for note in trial.notes]
-    notes += dict.fromkeys([*controls.notes, *baselines.notes, *told])
+    of_trials = [note for trial in baselines.trials for note in trial.notes]
+    notes += dict.fromkeys([*controls.notes, *baselines.notes, *of_trials])
     trials = list(dict.fromkeys([*baselines.trials, *tickets, *controls.trials]))
     order = {seed: i for i, seed in enumerate(sweep.seeds)}
     trials.sort(key=lambda spec: (order[spec.seed], -spec.epochs_alone()))
@@ -63,7 +67,7 @@ def expand(sweep: Sweep, data_root: Path | None = None) -> Trials:
 
 
 def seed_values(count: int | None, values: tuple[int, ...], default: tuple[int, ...]) -> tuple[int, ...]:
-    """The replicates of `--seeds N` (0 .. N-1) or `--seed A B C`. Raises `UserError`."""
+    """The seeds that `--seeds N` (0 to N-1) or `--seed A B C` ask for, else the default. Raises `UserError`."""
     if count is not None and values:
         raise UserError("--seeds and --seed: found both; expected --seeds N for 0 to N-1, or --seed with the numbers")
     if count is not None:
@@ -83,14 +87,14 @@ def _is_idle(name: str, tickets: list[TrialSpec]) -> bool:
 
 
 def check_seeds(seeds: tuple[int, ...]) -> None:
-    """Raise `UserError` where there is no seed, or one twice."""
+    """Raise `UserError` if there is no seed, or if one occurs twice."""
     if not seeds:
         raise bad_value("seed", [], "at least one seed")
     repeated = sorted({seed for seed in seeds if seeds.count(seed) > 1})
     if repeated:
         listed = ", ".join(map(str, repeated))
         raise bad_value(
-            "seed", list(seeds), "each seed once", f"repeated: {listed}; a repeated seed is no new replicate"
+            "seed", list(seeds), "each seed once", f"repeated: {listed}; a repeated seed is not a new replicate"
         )
 
 

@@ -1,4 +1,4 @@
-"""An experiment as a command carries it out: a sweep with its trials and imported tickets, made once."""
+"""Prepare an experiment: a sweep together with its trials and its imported tickets, so that each is made only once."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from sweeps.experiments.imported_tickets import Files, import_tickets
 from sweeps.experiments.recipes import Sweep
 
 if TYPE_CHECKING:
-    from lth_trainable.tickets.imported import Imported
+    from lth_trainable.tickets.imported import ImportedTicket
 
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
     """A sweep with all its trials.
 
-    imported: tickets that some of them start from. notes: for a person, on how the trials came about.
+    imported: tickets that some of them start from. notes: for the user, on how the trials were chosen.
     """
 
     sweep: Sweep
     trials: Trials
-    imported: tuple[Imported, ...] = ()
+    imported: tuple[ImportedTicket, ...] = ()
     notes: tuple[str, ...] = ()
 
 
 def prepare(sweep: Sweep, files: Files, store: Store, data_root: Path | None) -> Experiment:
-    """The experiment of a sweep whose tickets are found by its trials, or imported from these files.
+    """The experiment of a sweep. Its tickets are imported if `files` names any; else the trials find them.
 
-    Nothing is written. Raises `UserError` where a ticket cannot be read, or the sweep has no trials.
+    Nothing is written. Raises `UserError` if a ticket cannot be read or the sweep has no trials.
     """
-    imported: tuple[Imported, ...] = ()
+    imported: tuple[ImportedTicket, ...] = ()
     of_tickets: tuple[str, ...] = ()
     if files.tickets:
         sweep, imported, of_tickets = import_tickets(sweep, files, store, data_root)
@@ -46,7 +46,8 @@ def prepare(sweep: Sweep, files: Files, store: Store, data_root: Path | None) ->
 
 
 def _looks_note(sweep: Sweep) -> list[str]:
-    """What the plan of looks is, in words; nothing of a sweep without one."""
+    """A note on the planned interim looks; none if the sweep has none."""
     if not sweep.looks:
         return []
-    return [f"looks at {', '.join(map(str, sweep.looks))} seeds; it ends at the first that settles every ladder"]
+    seeds = ", ".join(map(str, sweep.looks))
+    return [f"interim looks at {seeds} seeds; the sweep ends at the first look that settles every ladder"]

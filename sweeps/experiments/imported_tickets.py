@@ -1,7 +1,7 @@
-"""`--import-ticket`: tickets from elsewhere in the place of those that a recipe would find.
+"""`--import-ticket`: imported tickets take the place of those that a recipe would find.
 
-What a recipe says of data, network and optimisation holds; how it finds tickets does not act. An imported ticket is an
-axis value that comes with its sparsity and the layers that it prunes.
+The recipe's data, network and optimisation stay as they are; how it finds tickets has no effect. An imported ticket is
+a value of the axis "ticket", and brings its sparsity and the layers that it prunes.
 """
 
 from __future__ import annotations
@@ -24,51 +24,51 @@ from sweeps.experiments.recipes import Sweep
 if TYPE_CHECKING:
     from torch import nn
 
-    from lth_trainable.tickets.imported import Imported
+    from lth_trainable.tickets.imported import ImportedTicket
 
 IDLE = (
     *IMPORTED_FIELDS,
     "target_sparsity_pct",
     "reset_end",
-)  # fields that an imported ticket leaves nothing to say about
-_OWN = (*IDLE, "rewind_epoch", "layers")  # of a recipe's fields those that are of its own tickets
+)  # fields that an imported ticket already decides
+_OWN = (*IDLE, "rewind_epoch", "layers")  # fields of a recipe that describe its own tickets
 _DIGEST = re.compile(rf"[0-9a-f]{{{SHORT},64}}")
 CLAIM = "Do the imported tickets match the dense network, over orders of the data?"
 SEEDS_ARE_ORDERS = (
-    "the initial weights are given, so the seeds are orders of the data: the verdict is about the imported tickets "
-    "alone, not about others that were found in the same way"
+    "the initial weights are imported, so the seeds only change the order of the data: the verdict is about the "
+    "imported tickets alone, not about others that were found in the same way"
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Files:
-    """What `--import-ticket` and `--import-masks` name."""
+    """The files that `--import-ticket` and `--import-masks` name."""
 
     tickets: tuple[str, ...]
     masks: tuple[Path, ...]
 
     def check(self) -> None:
-        """Raise `UserError` for masks of nothing, and for what a job could not find."""
+        """Raise `UserError` for masks without a ticket, and for a path that a job on a cluster could not find."""
         if self.masks and not self.tickets:
             raise bad_value("--import-masks", str(self.masks[0]), "--import-ticket with the weights")
         for text in (*self.tickets, *map(str, self.masks)):
             if not Path(text).is_absolute() and not _DIGEST.fullmatch(text):
                 raise bad_value(
                     "--import-ticket", text, "an absolute path that all nodes share, or the digest of a stored ticket",
-                    "a job has a working directory of its own, which goes with it",
+                    "a job has its own working directory, which is deleted when it ends",
                 )  # fmt: skip
 
 
-def without_own_tickets(sweep: Sweep, given: Mapping[str, Sequence[Any]], flags: Mapping[str, str]) -> Sweep:
-    """The sweep without what it says of tickets. given: axes of the command line. flags: of those axes.
+def without_own_tickets(sweep: Sweep, axes: Mapping[str, Sequence[Any]], flags: Mapping[str, str]) -> Sweep:
+    """The sweep without its fields about tickets. axes: those of the command line. flags: the flag of each axis.
 
-    Raises `UserError` for a flag that does not go with an imported ticket.
+    Raises `UserError` for a flag that cannot be combined with an imported ticket.
     """
     for name in IDLE:
-        if given.get(name):
+        if axes.get(name):
             flag = f"--{flags[name].replace('_', '-')}"
             raise bad_value(
-                flag, " ".join(map(str, given[name])), "no such flag beside --import-ticket", "the mask is given"
+                flag, " ".join(map(str, axes[name])), "no such flag with --import-ticket", "the mask is imported"
             )
     return replace(
         sweep, name=f"{sweep.name}_import", claim=CLAIM,
@@ -80,10 +80,10 @@ def without_own_tickets(sweep: Sweep, given: Mapping[str, Sequence[Any]], flags:
 
 def import_tickets(
     sweep: Sweep, files: Files, store: Store, data_root: Path | None
-) -> tuple[Sweep, tuple[Imported, ...], tuple[str, ...]]:
-    """The sweep with the tickets as its axes, their contents, and what a person should know of them.
+) -> tuple[Sweep, tuple[ImportedTicket, ...], tuple[str, ...]]:
+    """Read the tickets: the sweep with them as its axes, the tickets themselves, and notes on them for the user.
 
-    Nothing is written. Raises `UserError` where a ticket cannot be read or does not fit the sweep's network.
+    Nothing is written. Raises `UserError` if a ticket cannot be read or does not fit the sweep's network.
     """
     from lth_trainable.tickets.fit import layers_of, selected
 
@@ -97,7 +97,7 @@ def import_tickets(
     for ticket in tickets:
         layers = layers_of(ticket, model, asked)
         names = selected(model, layers)
-        target = _per_cent(float(100 * ticket.sparsity(names)))
+        target = _rounded_pct(float(100 * ticket.sparsity(names)))
         for epoch in sweep.axes.get("rewind_epoch", (None,)):
             k = None if epoch is None else _epoch(epoch)
             points.append({"ticket": str(ticket.id(k)), "target_sparsity_pct": target, "layers": layers})
@@ -112,7 +112,7 @@ def import_tickets(
     )
 
 
-def _read(text: str, masks: Path | None, model: nn.Module, store: Store) -> Imported:
+def _read(text: str, masks: Path | None, model: nn.Module, store: Store) -> ImportedTicket:
     from lth_trainable.tickets.fit import fit_ticket
     from lth_trainable.tickets.formats import read_foreign
     from lth_trainable.tickets.imported import find_imported
@@ -126,7 +126,7 @@ def _read(text: str, masks: Path | None, model: nn.Module, store: Store) -> Impo
 
 
 def _network(sweep: Sweep, data_root: Path | None) -> nn.Module:
-    """The network of the sweep's trials, untrained."""
+    """The untrained network of the sweep's trials."""
     import torch
 
     data = load_dataset(_one(sweep, "dataset"), data_root, _one(sweep, "split_seed"))
@@ -135,7 +135,7 @@ def _network(sweep: Sweep, data_root: Path | None) -> nn.Module:
 
 
 def _one(sweep: Sweep, name: str) -> Any:
-    """The value of a field that all trials share. Raises `UserError` where there are several."""
+    """The value of a field that all trials share. Raises `UserError` if there are several."""
     values = sweep.axes.get(name, (sweep.base.get(name, getattr(TrialSpec(), name)),))
     if len(values) > 1:
         raise bad_value(f"--{name.replace('_', '-')}", " ".join(map(str, values)), "one value with --import-ticket")
@@ -143,25 +143,25 @@ def _one(sweep: Sweep, name: str) -> Any:
 
 
 def _epoch(text: str) -> int:
-    """The clock's epoch at which training starts, of `--rewind-epoch`."""
+    """The epoch at which training starts on the learning-rate clock, from `--rewind-epoch`."""
     if not str(text).isdecimal():
         raise bad_value("--rewind-epoch", text, "an epoch with --import-ticket: that of the imported weights")
     return int(text)
 
 
-def _per_cent(value: float) -> float:
-    """With two decimals, as the rungs of a ladder have, or with as many as tell it from 0 and 100."""
+def _rounded_pct(value: float) -> float:
+    """Percent with two decimals, like the rungs of a ladder, or with more if it would read 0 or 100."""
     return next(rounded for digits in range(2, 20) if 0 < (rounded := round(value, digits)) < 100)
 
 
-def _note(ticket: Imported, layers: str, target: float) -> str:
+def _note(ticket: ImportedTicket, layers: str, target: float) -> str:
     start = (
-        "weights outside its mask are zero: dense networks start from the seed's own initialisation"
+        "its weights outside the mask are zero, so dense networks start from the seed's own initialisation"
         if ticket.masked
         else "dense networks start from its weights"
     )
     parts = [
         f"{ticket.source}: ticket {ticket.digest[:SHORT]}, {target:g} % of the weights of layers {layers} removed",
-        *ticket.told, *([f"weights of epoch {ticket.epoch}"] if ticket.epoch else []), start,
+        *ticket.notes, *([f"weights of epoch {ticket.epoch}"] if ticket.epoch else []), start,
     ]  # fmt: skip
     return "; ".join(parts)

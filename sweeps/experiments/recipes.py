@@ -1,4 +1,4 @@
-"""The experiments, one function each: docstring gives the claim, its source, the size and the cost."""
+"""The built-in experiments, one function each. Its docstring gives the claim, the source, the size and the cost."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ Axes = Mapping[str, tuple[Any, ...]]
 
 
 def every_point(point: Mapping[str, Any], axes: Axes) -> bool:
-    """All tickets of the product."""
+    """Select every ticket of the product."""
     return True
 
 
 def supermasks_once(point: Mapping[str, Any], axes: Axes) -> bool:
-    """Supermasks of the first rewind epoch alone: those of a later one would end with weights that were trained."""
+    """Select supermasks of the first rewind epoch only: those of a later one would end with trained weights."""
     rewinds = axes.get("rewind_epoch", ())
     return not (point.get("reset_end") and rewinds) or point["rewind_epoch"] == rewinds[0]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """An experiment: axes whose product gives the tickets, seeds, and what they are compared with, fixed beforehand.
+    """An experiment, fixed before the first trial: tickets, seeds, and what the tickets are compared with.
 
-    base: spec fields that differ from the defaults. axes: spec field -> values. selects: which points of the product
-    become tickets, given the point and the axes. seeds: replicates. controls: of `controls.CONTROLS`, by name.
-    baselines: of `baselines.BASELINES`, by name; the dense network of a ticket's own epochs always belongs to it.
-    endpoint: column of trials.parquet that decides. margin_pp: of matching, in percentage points. alpha: level of each
-    test. looks: numbers of seeds at which it is judged, increasing; empty: once, with all its seeds.
+    base: spec fields that differ from the defaults. axes: values by spec field; their product gives the tickets.
+    selects: which points of the product become tickets, a function of the point and the axes. seeds: replicates.
+    controls: names in `controls.CONTROLS`. baselines: names in `baselines.BASELINES`; the dense network trained for the
+    ticket's own epochs always belongs to them. endpoint: column of trials.parquet that decides. margin_pp: margin for
+    "matches", in percentage points. alpha: level of each test. looks: increasing numbers of seeds at which the verdict
+    is made; if empty, it is made once, with all seeds.
     """
 
     name: str
@@ -49,11 +50,11 @@ class Sweep:
 
 
 def digits() -> Sweep:
-    """Tickets found by iterative magnitude pruning match the dense network, down to a few per cent of its weights.
+    """Tickets found by iterative magnitude pruning match the dense network, down to a few percent of its weights.
 
     Source: Frankle & Carbin, arXiv 1803.03635, sec. 2, on scikit-learn's digits. LeNet-300-100, Adam 1.2e-3, batch 60,
     40 % a level, 20 epochs a level, rewinding to epochs 0 and 1, eight seeds. 48 tickets and 8 dense trials, 4,552
-    epochs, of which 1,720 are distinct and trained: half a minute on two cores.
+    epochs, of which 1,720 are distinct and are trained: half a minute on two cores.
     """
     return Sweep(
         name="digits",
@@ -87,11 +88,11 @@ def pets_tutorial() -> Sweep:
     reset_end), on Oxford-IIIT Pet: ResNet-18 from scratch, 64 px, batch 64, fastai's Adam (beta2 0.99, eps 1e-5,
     decoupled weight decay 0.01) at a constant 1e-3, no augmentation; prunes after epochs 5, 10 and 15 of 20.
     Differs from the tutorial: five seeds; 80 and 90 % too; dense training for 20 epochs as well as for 5; judged by the
-    last epoch on 739 test pictures (there: 1,478 validation pictures); pictures are normalised, and always their centre
-    square (there: a random square of each in training); the last, smaller batch of an epoch is trained on; weight decay
-    acts on biases and BatchNorm too.
-    The margin is 0.5 pp, where one test picture is 0.14 pp: on such pictures pairs differ by about 1.2 pp, so 0.5 pp
-    takes about 36 seeds (--seeds 36) and five say something of large differences only.
+    last epoch on 739 test images (there: 1,478 validation images); images are normalised and always cropped to their
+    centre square (there: to a random square in training); the last, smaller batch of an epoch is trained on; weight
+    decay acts on biases and BatchNorm too.
+    The margin is 0.5 pp; one test image is 0.14 pp. On these images pairs differ by about 1.2 pp, so a margin of 0.5 pp
+    takes about 36 seeds (--seeds 36); five seeds can only show large differences.
     45 tickets and 10 dense trials, 1,025 epochs, of which 550 are distinct and trained.
     Cost: 39 s an epoch on one CPU core, so three hours on two cores; 6 GB of states.
     """
@@ -109,13 +110,13 @@ def pets_tutorial() -> Sweep:
 
 
 def mnist_lenet() -> Sweep:
-    """Tickets of LeNet-300-100 on MNIST match the dense network down to a few per cent of its weights.
+    """Tickets of LeNet-300-100 on MNIST match the dense network down to a few percent of its weights.
 
-    Source: Frankle & Carbin, arXiv 1803.03635, sec. 2: 266,200 weights, Adam 1.2e-3, batch 60, 55,000 pictures, layer
+    Source: Frankle & Carbin, arXiv 1803.03635, sec. 2: 266,200 weights, Adam 1.2e-3, batch 60, 55,000 images, layer
     by layer 20 % a round and 10 % of the output layer, rewinding to initialisation, read at rounds 3, 7, 9, 15, 18 and
     20: 51.3, 21.1, 13.5, 3.6, 1.9 and 1.2 % of the weights. 55 epochs of 917 steps are 50,435 iterations, their 50,000.
     Validated every 100 iterations. Differs from the paper: biases begin at zero; judged by the last epoch on the 10,000
-    test pictures, not at the early stop; random reinitialisation only where it is asked for (--controls reinit). The
+    test images, not at the early stop; random reinitialisation only on request (--controls reinit). The
     margin is 0.2 pp, as in arXiv 1912.05671: the paper's own differences are about 0.3 pp.
     30 tickets and 5 dense trials, 21,725 epochs, of which 5,775 are distinct and trained.
     Cost: 1.4 seconds an epoch on one core, a third of a second of it for validation within the epoch, so 65 minutes on
@@ -140,5 +141,5 @@ RECIPES: dict[str, Callable[[], Sweep]] = {
 
 
 def find_recipe(name: str) -> Sweep:
-    """The sweep of a recipe, or of a function that `package.module:function` names. Raises `UserError`."""
+    """The sweep of a recipe, or of a custom function named as `package.module:function`. Raises `UserError`."""
     return make("recipe", name, RECIPES, Sweep)

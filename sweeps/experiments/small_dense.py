@@ -1,4 +1,7 @@
-"""The width at which a dense network has as many prunable weights as a ticket keeps. Counts on the meta device."""
+"""Find the width at which a dense network has as many prunable weights as a ticket keeps.
+
+Weights are counted on torch's meta device, so no memory is allocated for them.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,16 @@ from lth_trainable.pruning.layers import LAYER_TYPES, Layer, prunable_layers
 from lth_trainable.pruning.masks import count_zeros
 from lth_trainable.spec.trial_spec import TrialSpec
 
-STEPS = range(1, 10_000)  # widths that are tried, in hundredths of a per cent
+STEPS = range(1, 10_000)  # widths that are tried, in hundredths of a percent
 
 
 @dataclass(frozen=True, kw_only=True)
 class Width:
-    """pct: per cent of the network's own width. n_weights: prunable weights there. n_kept: those of the ticket."""
+    """The width of a small dense network.
+
+    pct: percent of the network's normal width. n_weights: its prunable weights at this width. n_kept: the weights that
+    the ticket keeps.
+    """
 
     pct: float
     n_weights: int
@@ -33,9 +40,9 @@ class Width:
 
 
 def nearest_width(ticket: TrialSpec, data_root: Path | None = None) -> Width:
-    """The least width whose count is nearest to what the ticket keeps; of two as near, the smaller network.
+    """The smallest width whose number of weights is nearest to what the ticket keeps.
 
-    Raises `UserError` for a network that takes no width.
+    If two numbers are equally near, the smaller network is taken. Raises `UserError` for a network without a width.
     """
     data = load_dataset(ticket.dataset, data_root, ticket.split_seed)
     network = ticket.model, ticket.layers, data.shape, len(data.classes)
@@ -49,7 +56,7 @@ def nearest_width(ticket: TrialSpec, data_root: Path | None = None) -> Width:
 
 
 def weights_kept(layers: Sequence[Layer], ticket: TrialSpec) -> int:
-    """Weights that the ticket's mask keeps; the nearest to it where groups of several sizes are ranked together."""
+    """Weights that the ticket's mask keeps; an approximation if groups of different sizes are ranked together."""
     sparsity, output = ticket.level_sparsities[-1], ticket.output_sparsities[-1]
     if ticket.context == "global":
         n = sum(layer.weight.numel() for layer in layers)
@@ -80,6 +87,8 @@ def _layers(
     except UserError:
         raise
     except Exception as error:  # whatever a user's function raises is a mistake in that function
-        told = f"{type(error).__name__}: {error}"
-        raise UserError(f"small_dense: {model} cannot be built on torch's meta device to be counted: {told}") from error
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(
+            f"small_dense: {model} cannot be built on torch's meta device to count its weights: {reason}"
+        ) from error
     return tuple(prunable_layers(network, LAYER_TYPES[layers]))

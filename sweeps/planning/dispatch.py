@@ -1,7 +1,8 @@
-"""Which trial to start next: the rules of the searcher, without Ray, so that they can be tried on a simulated clock.
+"""Decide which trial to start next. These rules need no Ray, so tests run them on a simulated clock.
 
-A trial is held back while a running one is about to produce a deeper state on its chain. Among what is ready, seeds go
-in order, so that a sweep cut short has whole seeds; but a chain so long that it would be the last to end goes first.
+A trial is held back while a running trial is about to produce a deeper state on its chain. Trials that are ready start
+in the order of their seeds, so that a sweep that is cut short has complete seeds. But a chain that is so long that it
+would finish last starts first.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ from sweeps.planning.plan import Node, Plan, PlannedTrial
 from sweeps.planning.work import needed_by
 
 Rank = Callable[[PlannedTrial], int]
-URGENT = 0.75  # part of the time that all work takes at best, from which a chain is started before its turn
-SHARE = 0.25  # of that time that one trial may take at once, so that the end of the sweep is evenly spread
+URGENT = 0.75  # a chain longer than this fraction of the least time for all work starts before its turn
+SHARE = 0.25  # one trial takes at most this fraction of that time at once, so that all slots are busy until the end
 
 
 class Dispatcher:
-    """Hands out the trials of a plan, one at a time, as their prefixes come into being.
+    """Hands out the trials of a plan one at a time, as the states they start from are produced.
 
-    done: names of recorded trials. stored: keys of stored states. slots: trials that run at once. rank_of: trials of
-    the least rank go first; the place of their seed in the plan unless told.
+    done: names of recorded trials. stored: keys of stored states. slots: trials that run at once. rank_of: trials with
+    the lowest rank start first; by default the rank is the position of the seed in the plan.
     """
 
     def __init__(
@@ -30,12 +31,12 @@ class Dispatcher:
     ) -> None:
         self.slots, self.rank_of = max(1, slots), rank_of
         self.done, self.stored = set(done), set(stored)
-        self.stopped: set[str] = set()  # trials that are over for this command alone
+        self.stopped: set[str] = set()  # trials that have ended for this command only
         self.running: dict[str, list[Node]] = {}
         self._lay_out(plan)
 
     def extend(self, plan: Plan) -> None:
-        """Go on with a plan that has grown; what runs goes on making what it was about to make."""
+        """Continue with a plan that has grown; running trials still produce what they were about to produce."""
         running = list(self.running)
         self.running = {}
         self._lay_out(plan)
@@ -47,7 +48,7 @@ class Dispatcher:
         self.plan = plan
         self.waiting = {trial.name: trial for trial in plan.trials if trial.name not in done}
         self._making: dict[int, str] = {}  # node -> trial that is about to produce it
-        self._passed: set[int] = set()  # nodes that nobody waits for: stored, or all that is below them is
+        self._passed: set[int] = set()  # nodes that no trial waits for: stored, or everything below them is
         self._open: dict[int, int] = defaultdict(int)  # node -> unfinished trials that end there or below
         self._waiters: dict[int, list[Node]] = defaultdict(list)
         for node in plan.nodes:
@@ -73,16 +74,16 @@ class Dispatcher:
         self._by_length: list[tuple[int, int, int, Node]] = []
         self._by_rank: list[tuple[int, int, int, Node]] = []
         self._ready: dict[int, Node] = {}
-        self._loose: deque[PlannedTrial] = deque()  # nothing to train, yet not recorded
+        self._loose: deque[PlannedTrial] = deque()  # nothing is left to train, but they are not recorded yet
         self._number = {id(node): index for index, node in enumerate(plan.nodes)}
         for node in plan.nodes:
             self._offer(node)
         self._loose.extend(trial for trial in self.waiting.values() if trial.end.key in stored)
 
-    # -- what happens ------------------------------------------------------------------------------------------------
+    # -- events ------------------------------------------------------------------------------------------------------
 
     def reached(self, key: str) -> list[PlannedTrial]:
-        """A state is stored. Returns the waiting trials that end in it: they can be recorded without being run."""
+        """Note that a state is stored; returns the waiting trials that end in it, to be recorded without a run."""
         self.stored.add(key)
         node = self._by_key.get(key)
         if node is None:
@@ -92,19 +93,20 @@ class Dispatcher:
         self._loose.extend(ended)
         return ended
 
-    def finished(self, name: str, whole: bool = True) -> None:
-        """A trial is recorded (whole), or has failed for good: it is not handed out again.
+    def finished(self, name: str, recorded: bool = True) -> None:
+        """Note that a trial is recorded, or has failed for good: it is not handed out again.
 
-        What a whole trial was to make is there, even where it was not told; what a failed one was making is free.
+        The states that a recorded trial was to produce exist, even if this was not reported. What a failed trial was
+        producing is free for other trials.
         """
         trial = self.waiting.pop(name, None)
         nodes = self.running.pop(name, [])
         self.done.add(name)
-        self.stored.update(node.key for node in nodes if whole)
+        self.stored.update(node.key for node in nodes if recorded)
         if trial is not None:
             for node in trial.end.path():
                 self._open[id(node)] -= 1
-        for node in nodes if whole else ():
+        for node in nodes if recorded else ():
             self._pass(node)
         for node in nodes:
             if self._making.get(id(node)) == name:
@@ -114,7 +116,7 @@ class Dispatcher:
                 self._offer(freed)
 
     def next(self) -> PlannedTrial | None:
-        """The trial to start now; None while every one is held back (or none is left: see `over`)."""
+        """The trial to start now; None while all are held back, or if none is left (see `over`)."""
         while self._loose:
             trial = self._loose.popleft()
             if trial.name in self.waiting and trial.name not in self.running:
@@ -129,9 +131,9 @@ class Dispatcher:
         return trial
 
     def any(self) -> PlannedTrial | None:
-        """A trial that is held back, or whose states are not where the plan has them.
+        """A trial that is held back, or whose states are not where the plan expects them.
 
-        It finds for itself where to start, and may train what another is about to store.
+        It finds its own starting point, and may train what another trial is about to store.
         """
         trial = next(filter(self._can_start, self.waiting.values()), None)
         if trial is not None:
@@ -139,7 +141,7 @@ class Dispatcher:
         return trial
 
     def _run(self, trial: PlannedTrial, nodes: list[Node]) -> None:
-        """The trial runs, and is about to produce these."""
+        """Note that the trial runs and is about to produce these nodes."""
         self.running[trial.name] = nodes
         for node in nodes:
             self._making[id(node)] = trial.name
@@ -151,11 +153,11 @@ class Dispatcher:
         return not self.waiting
 
     @property
-    def all_begun(self) -> bool:
+    def all_started(self) -> bool:
         """Whether every trial runs, is recorded or has failed."""
         return len(self.waiting) == len(self.running)
 
-    # -- which one ---------------------------------------------------------------------------------------------------
+    # -- the choice --------------------------------------------------------------------------------------------------
 
     def _best(self) -> Node | None:
         longest = self._top(self._by_length)
@@ -182,19 +184,19 @@ class Dispatcher:
         return False
 
     def _choose(self, node: Node) -> list[Node]:
-        """From `node` down the longest way, as far as a share of the sweep's time goes; ends where a trial ends."""
-        way, epochs = [node], node.epochs
+        """The longest path down from `node` within one trial's share of time; it ends where a trial ends."""
+        path, epochs = [node], node.epochs
         best: list[Node] = []
         while True:
-            if any(self._can_start(trial) for trial in way[-1].trials):
+            if any(self._can_start(trial) for trial in path[-1].trials):
                 if best and epochs > SHARE * self.epochs_left / self.slots:
                     return best
-                best = list(way)
-            below = [child for child in way[-1].children if self._is_free(child) and self._startable_below(child)]
+                best = list(path)
+            below = [child for child in path[-1].children if self._is_free(child) and self._startable_below(child)]
             if not below:
                 return best
-            way.append(max(below, key=lambda child: (self._longest[id(child)], -self._number[id(child)])))
-            epochs += way[-1].epochs
+            path.append(max(below, key=lambda child: (self._longest[id(child)], -self._number[id(child)])))
+            epochs += path[-1].epochs
 
     def _can_start(self, trial: PlannedTrial) -> bool:
         return trial.name in self.waiting and trial.name not in self.running
@@ -205,7 +207,7 @@ class Dispatcher:
     # -- the nodes that could be started ------------------------------------------------------------------------------
 
     def _offer(self, node: Node) -> None:
-        """Put a node among the ready ones, if it is one."""
+        """Add a node to the ready ones if it can start."""
         if self._can_begin(node) and id(node) not in self._ready:
             number, rank = self._number[id(node)], self._rank[id(node)]
             self._ready[id(node)] = node
@@ -214,11 +216,11 @@ class Dispatcher:
 
     def _can_begin(self, node: Node) -> bool:
         held = any(id(other) in self._making for other in self._before(node))
-        begun = node.parent is None or id(node.parent) in self._passed
-        return begun and not held and self._is_free(node)
+        has_start = node.parent is None or id(node.parent) in self._passed
+        return has_start and not held and self._is_free(node)
 
     def _before(self, node: Node) -> list[Node]:
-        """What must be trained anew for the rewind with which a node begins, where its rewind point is not stored."""
+        """The nodes to train again for the rewind at the start of this node, if its rewind point is not stored."""
         return [] if node.waits_for is None else [n for n in node.waits_for.path() if id(n) not in self._passed]
 
     def _withdraw(self, node: Node) -> None:
@@ -236,7 +238,7 @@ class Dispatcher:
 
 
 def _seed_order(plan: Plan) -> Rank:
-    """The place of a trial's seed among those of the plan."""
+    """Rank by the position of a trial's seed in the plan."""
     order: dict[int, int] = {}
     for trial in plan.trials:
         order.setdefault(trial.spec.seed, len(order))

@@ -1,7 +1,7 @@
-"""The trees of a Plan, those alike but for the seed as one, and words for what tells their branches and trials apart.
+"""Outline a Plan for display: trees that differ only in the seed become one, and branches and trials get short labels.
 
-A tree is drawn as *strands*: stretches of training that follow each other on one line, with the strands that part from
-it. `sweeps/planning/plan_text.py` shows them as text, `sweeps/planning/plan_figure.py` as a picture.
+A tree is drawn as *strands*. A strand is a sequence of nodes on one line, with the strands that branch off from it.
+`sweeps/planning/plan_text.py` shows the outline as text, `sweeps/planning/plan_figure.py` as a figure.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from sweeps.planning.work import Work
 
 TO_TRAIN, STORED, DONE = "to train", "stored", "done"
 MOST_TREES = 8
-NOT_REWOUND = field_words("retrain", "none")  # mode of a strand whose weights go on as they are
-_MIXED = object()  # value of a field in which trials differ
+NOT_REWOUND = field_words("retrain", "none")  # mode of a strand whose weights stay as they are
+_MIXED = object()  # stands for a field in which trials differ
 _FIRST = ("control", "target_sparsity_pct", "schedule", "mode")
-# Values that go without saying, here as in names of trials
+# Default values that are not shown, as in names of trials
 _USUAL = {name: getattr(TrialSpec(), name) for name in ("criterion", "granularity", "context", "layers")}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Strand:
-    """Stretches that follow each other, each with the strands that part from its end.
+    """A sequence of nodes that is drawn on one line.
 
-    mode: what returns after its prunes, such as "rewind to 0". branch_label: what else tells it from the strands beside
-    it.
+    path: its nodes, each with the strands that branch off at its end. mode: how it retrains after a prune, such as
+    "rewind to 0". branch_label: how else it differs from the strands next to it.
     """
 
     branch_label: str
@@ -45,7 +45,7 @@ class Strand:
 
     @property
     def parents(self) -> tuple[str | None, ...]:
-        """Names of the tickets of which this strand is a control; empty where it is anything else or more."""
+        """Names of the tickets of which this strand is a control; empty if it is not just the end of controls."""
         if len(self.path) > 1 or self.path[0][1]:
             return ()
         specs = [trial.spec for trial in self.path[0][0].trials]
@@ -57,9 +57,10 @@ class Strand:
 
 @dataclass(frozen=True, kw_only=True)
 class Tree:
-    """Trees of one shape, one a seed, shown as the first of them. seeds_text: such as "seeds 0 to 7, each:".
+    """Trees that differ only in the seed, shown as one.
 
-    labels: of its trials, by name. alike: by id of a node, the nodes in its place, one a seed.
+    what: its title. trials, strand: those of the first tree. labels: short labels by trial name. alike: by id of a
+    node, the nodes in the same position, one for each seed.
     """
 
     what: str
@@ -80,7 +81,7 @@ class Tree:
 
 @dataclass(frozen=True, kw_only=True)
 class NodeStatus:
-    """What is to be done about each node."""
+    """Whether a node is still to be trained, stored or done."""
 
     training: frozenset[int]
     done: Collection[str]
@@ -91,32 +92,32 @@ class NodeStatus:
         return cls(training=frozenset(map(id, work.nodes)), done=frozenset(done), stored=frozenset(stored))
 
     def count(self, tree: Tree, nodes: Iterable[Node]) -> Counter[str]:
-        """How many of these nodes, over all seeds of the tree, are to be trained, stored or done."""
+        """How many of these nodes are to be trained, stored or done, over all seeds of the tree."""
         return Counter(self._of(alike) for node in nodes for alike in tree.alike[id(node)])
 
     def _of(self, node: Node) -> str:
         if id(node) in self.training:
             return TO_TRAIN
         finished = bool(node.trials) and all(trial.name in self.done for trial in node.trials)
-        return STORED if node.key in self.stored and not finished else DONE  # done: nothing below asks for it
+        return STORED if node.key in self.stored and not finished else DONE  # done: no node below needs it
 
 
 # -- trees of one shape ------------------------------------------------------------------------------------------------
 
 
 def trees(plan: Plan, most: int = MOST_TREES) -> tuple[list[Tree], int]:
-    """The trees of a plan, those alike but for the seed as one; at most so many, and how many there are beyond."""
+    """Up to `most` trees of a plan, and the number of further trees. Trees that differ only in the seed are one."""
     by_root: dict[int, list[tuple[PlannedTrial, dict[str, Any]]]] = defaultdict(list)
     for trial in plan.trials:
         by_root[id(trial.end.path()[0])].append((trial, _facts(trial.spec)))
     common = {root: _merged(facts for _, facts in found) for root, found in by_root.items()}
-    telling = _telling(list(common.values()))
+    differing = _differing(list(common.values()))
     shapes: dict[Any, list[dict[Any, PlannedTrial]]] = defaultdict(list)
     titles: dict[Any, str] = {}
     for root, found in by_root.items():
         trials = {tuple(facts.items()): trial for trial, facts in found}
         shapes[frozenset(trials)].append(trials)
-        titles.setdefault(frozenset(trials), _in_words(common[root], ["dataset", "model", *telling, "width_pct"]))
+        titles.setdefault(frozenset(trials), _in_words(common[root], ["dataset", "model", *differing, "width_pct"]))
     shown = [_tree(titles[shape], group) for shape, group in list(shapes.items())[:most]]
     return shown, max(0, len(shapes) - most)
 
@@ -137,69 +138,69 @@ def _tree(what: str, group: Sequence[Mapping[Any, PlannedTrial]]) -> Tree:
 
 
 def _labels(trials: Sequence[PlannedTrial]) -> dict[str, str]:
-    """Short labels by trial name: "dense", "64 % · rewind 0"; only what tells the tree's trials apart."""
+    """Short labels by trial name, such as "dense" or "64 % · rewind 0": only the fields in which the trials differ."""
     facts = {trial.name: _facts(trial.spec) for trial in trials}
     several = sum(trial.spec.is_dense for trial in trials) > 1
     tickets = [facts[trial.name] for trial in trials if not trial.spec.is_dense]
-    telling = ["target_sparsity_pct", *(name for name in _telling(tickets) if name != "target_sparsity_pct")]
+    differing = ["target_sparsity_pct", *(name for name in _differing(tickets) if name != "target_sparsity_pct")]
     return {
         trial.name: ("dense" + f", {trial.spec.epochs} epochs" * several)
         if trial.spec.is_dense
-        else _in_words(facts[trial.name], [*telling, "reset_end"]).replace("rewind to", "rewind")
+        else _in_words(facts[trial.name], [*differing, "reset_end"]).replace("rewind to", "rewind")
         for trial in trials
     }
 
 
 def _strand(node: Node, branch_label: str, facts: Mapping[int, Mapping[str, Any]]) -> Strand:
-    """The strand that begins with a node: along its training line, or from level to level of the tickets.
+    """The strand that starts with a node. It follows the node's training line, or the levels of its tickets.
 
-    Controls part from it at the level that they are controls of.
+    A control branches off at the level of its ticket.
     """
     path, at = list[tuple[Node, tuple[Strand, ...]]](), node
     while True:
         line = at.parts[-1][0].line
         on = next((child for child in at.children if child.parts[0][0].line == line), None)
         if on is None and at.level:
-            ways = [child for child in at.children if facts[id(child)]["control"] not in CONTROLS] or at.children
-            on = ways[0] if len(ways) == 1 else None
-        parting = [child for child in at.children if child is not on]
-        # the sparsity is at the strand's nodes, and its mode is told apart from its branch label
-        telling = [
-            t for t in _telling([facts[id(c)] for c in parting], without=("target_sparsity_pct",)) if t != "mode"
+            next_ones = [child for child in at.children if facts[id(child)]["control"] not in CONTROLS] or at.children
+            on = next_ones[0] if len(next_ones) == 1 else None
+        branches = [child for child in at.children if child is not on]
+        # the sparsity is shown at the nodes, and the mode beside the branch label
+        differing = [
+            t for t in _differing([facts[id(c)] for c in branches], without=("target_sparsity_pct",)) if t != "mode"
         ]
-        path.append((at, tuple(_strand(c, _branch_label(facts[id(c)], telling), facts) for c in parting)))
+        path.append((at, tuple(_strand(c, _branch_label(facts[id(c)], differing), facts) for c in branches)))
         if on is None:
-            pruned = next((stop for stop, _ in path if stop.level), None)
+            pruned = next((node for node, _ in path if node.level), None)
             mode = _in_words(facts[id(pruned)], ["mode"]) if pruned and not _starts_over(facts[id(pruned)]) else ""
             return Strand(branch_label=branch_label, mode=mode, path=tuple(path))
         at = on
 
 
-def _branch_label(facts: Mapping[str, Any], telling: Sequence[str]) -> str:
-    """What tells a branch; a control is told also where no branch is beside it."""
-    return _in_words(facts, ["control", *telling] if facts["control"] in CONTROLS else telling)
+def _branch_label(facts: Mapping[str, Any], differing: Sequence[str]) -> str:
+    """How a branch differs from those next to it; a control is named even if there is no other branch."""
+    return _in_words(facts, ["control", *differing] if facts["control"] in CONTROLS else differing)
 
 
 # -- words -------------------------------------------------------------------------------------------------------------
 
 
 def _facts(spec: TrialSpec) -> dict[str, Any]:
-    """What a trial is, but for its seed; how it retrains is one value, in words."""
+    """The fields of a trial without its seed; how it retrains is one field in words, "mode"."""
     facts = {name: value for name, value in spec.canonical().items() if name != "seed"}
-    k = f"{facts.pop('rewind_step', None)}it" if spec.rewind_step is not None else spec.rewind_epoch
-    facts.pop("rewind_epoch")
-    retrain = facts.pop("retrain")
-    return facts | {"mode": f"rewind to {k}" if k is not None else field_words("retrain", retrain)}
+    for name in ("rewind_epoch", "rewind_step"):
+        facts.pop(name, None)
+    retrain, point = facts.pop("retrain"), spec.rewind_point
+    return facts | {"mode": f"rewind to {point}" if point is not None else field_words("retrain", retrain)}
 
 
 def _starts_over(facts: Mapping[str, Any]) -> bool:
-    """Whether all trials of a branch end in a new initialisation, for which no rewind is told."""
+    """Whether all trials of a branch start over from a new initialisation, so that no rewind is shown."""
     control = CONTROLS.get(facts["control"])
     return control is not None and control.starts_over
 
 
 def _merged(many: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """The fields of all, `_MIXED` where they differ."""
+    """The fields that all share; `_MIXED` where they differ."""
     merged: dict[str, Any] | None = None
     for facts in many:
         if merged is None:
@@ -211,9 +212,9 @@ def _merged(many: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _subtree_facts(root: Node) -> dict[int, dict[str, Any]]:
-    """By id of a node: what all trials that end in it or below share."""
+    """By id of a node: the fields shared by all trials that end in it or below it."""
     nodes = [root]
-    for node in nodes:  # grows while it is read: parents before children
+    for node in nodes:  # grows while it is read, so parents come before children
         nodes += node.children
     facts: dict[int, dict[str, Any]] = {}
     for node in reversed(nodes):
@@ -222,19 +223,19 @@ def _subtree_facts(root: Node) -> dict[int, dict[str, Any]]:
     return facts
 
 
-def _telling(many: Sequence[Mapping[str, Any]], without: Collection[str] = ()) -> list[str]:
-    """Fields that tell these apart, each splitting what those before it leave together. without: not to be told."""
+def _differing(many: Sequence[Mapping[str, Any]], without: Collection[str] = ()) -> list[str]:
+    """Names of the fields that tell these apart: each separates some that those before it do not. without: skipped."""
     if len(many) < 2:
         return []
-    groups, telling = [0] * len(many), list[str]()
+    groups, differing = [0] * len(many), list[str]()
     for name in dict.fromkeys([*_FIRST, *(name for facts in many for name in facts)]):
         if name in without:
             continue
         split = [(group, facts.get(name)) for group, facts in zip(groups, many, strict=True)]
         numbers = {pair: number for number, pair in enumerate(dict.fromkeys(split))}
         if len(numbers) > len(set(groups)):
-            groups, telling = [numbers[pair] for pair in split], [*telling, name]
-    return telling
+            groups, differing = [numbers[pair] for pair in split], [*differing, name]
+    return differing
 
 
 def _in_words(facts: Mapping[str, Any], names: Iterable[str]) -> str:
@@ -249,7 +250,7 @@ def _word(name: str, value: Any) -> str:
 
 
 def _ranges(numbers: Sequence[int]) -> str:
-    """0, 1, 2, 5 -> "0 to 2, 5"; how many, where that is long."""
+    """Numbers as text: 0, 1, 2, 5 -> "0 to 2, 5"; a long list is shortened and counted."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][-1] + 1:
@@ -261,10 +262,10 @@ def _ranges(numbers: Sequence[int]) -> str:
 
 
 def factor(plan: Plan) -> str:
-    """Epochs asked for, as a multiple of those trained once."""
+    """Requested epochs divided by the epochs that are trained, as text."""
     return f"{plan.epochs_requested / max(1, plan.epochs_distinct):.2f}"
 
 
 def percents(value: Fraction) -> str:
-    """0.922240 -> 92.22"""
+    """A fraction in percent, with at most two decimals: 0.922240 -> "92.22"."""
     return f"{round(float(100 * value), 2):g}"

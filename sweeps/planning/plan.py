@@ -1,8 +1,8 @@
-"""TrialSpecs -> Plan: the tree of all their training, in which every distinct stretch occurs once. Pure; no Ray.
+"""Turn TrialSpecs into a Plan: a tree of all their training in which each distinct piece occurs once. Pure; no Ray.
 
-A node is a stretch of training that ends in a state which is kept: where chains part, where a trial ends, or where a
-ticket will be rewound to. A trial is the path from a root to the node in which it ends. Two trials share a node iff
-their state keys there are equal, so whatever trains it trains it for both.
+A node is a piece of training that ends in a stored state: where chains of training branch, where a trial ends, or where
+a ticket will be rewound to. A trial is the path from a root to the node in which it ends. Two trials share a node iff
+their state keys there are equal, so whichever trial trains the node trains it for both.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ KEEP_STATES = ("needed", "levels", "none")
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What a plan must know of a data set: its digest, and the pictures to train on."""
+    """What a plan must know about a data set: its digest and its number of training images."""
 
     digest: str
     n_train: int
 
     def steps_of(self, spec: TrialSpec) -> int:
-        """Optimiser steps in an epoch of the trial."""
+        """Optimiser steps in an epoch of this trial."""
         return -(-self.n_train // spec.batch_size)
 
 
 @dataclass(kw_only=True, eq=False)
 class Node:
-    """A stretch of training, and the state in which it ends.
+    """A piece of training and the state in which it ends.
 
-    key: of that state. parts: segment, first epoch and end of each piece, in order; more than one where levels lie
-    within that nobody needs apart. level: of the last part. above: epochs of the nodes before it on its chain. trials:
-    those that end here. waits_for: the node whose state a rewind at its beginning returns to.
+    key: of that state. parts: segment, first epoch and end of each part, in order; more than one if the node spans
+    levels whose states no trial needs. level: of the last part. above: epochs of the nodes before it on its chain.
+    trials: those that end here. waits_for: the node whose state is needed for the rewind at the start of this node.
     """
 
     key: str
@@ -62,8 +62,8 @@ class Node:
 class MidEpochPoint:
     """A rewind point within an epoch of the dense network.
 
-    key: of its state. line: the dense training. node: in which it lies. epochs_done, epochs_started: of
-    the epochs before it, those that have ended and those that have begun.
+    key: of its state. line: the dense training. node: the one that contains it. epochs_done, epochs_started: how many
+    epochs have ended, and how many have started, when training reaches it.
     """
 
     key: str
@@ -73,7 +73,7 @@ class MidEpochPoint:
     epochs_started: int
 
     def epochs_to_retrain(self, nodes: Collection[Node], stored: Collection[str]) -> int:
-        """Epochs to train again for it where `nodes` are trained, in which it may come to be on the way."""
+        """Epochs to train again to get its state, if `nodes` are trained anyway; none if they pass it."""
         end = self.node.above + self.node.epochs
         is_passed = any(self.line.key_at(epoch) in stored for epoch in range(self.epochs_done + 1, end + 1))
         if self.key in stored or (self.node in nodes and not is_passed):
@@ -84,9 +84,10 @@ class MidEpochPoint:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PlannedTrial:
-    """A trial and its place in the tree. key: its identity.
+    """A trial and its path in the tree.
 
-    rewind, mid_epoch_point: what its rewinds return to, if to either.
+    key: its identity. end: the node in which it ends. rewind, mid_epoch_point: where its rewinds return to, if it has
+    any: the end of a node, or a point within an epoch.
     """
 
     spec: TrialSpec
@@ -99,7 +100,7 @@ class PlannedTrial:
 
     @property
     def is_end_of_node(self) -> bool:
-        """Whether the state of its last node is that of the trial; a supermask goes on from there, untrained."""
+        """Whether the trial ends with the state of its last node; a supermask still resets its weights after it."""
         return self.chain[-1].key == self.end.key
 
 
@@ -107,7 +108,8 @@ class PlannedTrial:
 class Plan:
     """The trials of a sweep as a tree.
 
-    mid_epoch_points: by node key, rewind points within its epochs: iteration -> key.
+    mid_epoch_points: by node key, the rewind points within its epochs: state key by iteration. policy: which states are
+    stored, one of `KEEP_STATES`.
     """
 
     trials: tuple[PlannedTrial, ...]
@@ -121,16 +123,16 @@ class Plan:
 
     @property
     def epochs_requested(self) -> int:
-        """Epochs of all trials, each trained alone."""
+        """Epochs of all trials if each were trained alone."""
         return sum(trial.end.above + trial.end.epochs for trial in self.trials)
 
     @property
     def epochs_distinct(self) -> int:
-        """Epochs of the whole tree: what the sweep costs when everything is trained once."""
+        """Epochs of the whole tree: the cost of the sweep, with each piece trained once."""
         return sum(node.epochs for node in self.nodes)
 
     def for_seeds(self, seeds: Collection[int]) -> Plan:
-        """The trials of these seeds: what `make_plan` makes of them alone, since no two seeds share training."""
+        """The plan of the trials with these seeds, exactly as `make_plan` makes it: no two seeds share training."""
         trials = tuple(trial for trial in self.trials if trial.spec.seed in seeds)
         kept = {id(node) for trial in trials for node in trial.end.path()}
         nodes = tuple(node for node in self.nodes if id(node) in kept)
@@ -142,7 +144,7 @@ class Plan:
         return {node.key: node for node in self.nodes}
 
     def keep(self, trial: PlannedTrial) -> dict[str, bool]:
-        """State keys that the trial is to store on its way; True where a trial ends, so that it is measured there."""
+        """Keys of the states that the trial must store; True if a trial ends there, so that it is evaluated too."""
         if self.policy == "none":
             return {}
         keys = {node.key: any(other.is_end_of_node for other in node.trials) for node in trial.end.path()}
@@ -151,16 +153,17 @@ class Plan:
         return keys
 
     def rewind_steps(self, trial: PlannedTrial) -> dict[int, str]:
-        """Rewind points within an epoch that the trial passes by, its own or others': iteration -> key."""
+        """Rewind points within an epoch that the trial passes, its own or of others: state key by iteration."""
         if self.policy == "none":
             return {}
         return {step: key for node in trial.end.path() for step, key in self.mid_epoch_points.get(node.key, {}).items()}
 
 
 def make_plan(specs: Iterable[TrialSpec], facts: Mapping[tuple[str, int], Facts], policy: str = "needed") -> Plan:
-    """The plan of these trials. facts: by (dataset, split seed).
+    """The plan of these trials.
 
-    policy: which states are kept; with "none" nothing is shared, and every trial is a tree of its own.
+    facts: by (dataset, split seed). policy: which states are stored; with "none" nothing is shared, and every trial is
+    its own tree.
     """
     drafts = [_Draft.of(spec, facts[spec.dataset, spec.split_seed]) for spec in specs]
     cuts = _cuts(drafts)
@@ -205,19 +208,21 @@ class _Draft:
         return [segment for segment in self.chain if segment.kind == "train"]
 
     def mid_epoch_point(self, end: Node) -> MidEpochPoint | None:
-        """The rewind point of a trial that ends in `end`, where that is an iteration."""
+        """The rewind point of a trial that ends in `end`, if that point is within an epoch."""
         step, steps = self.spec.rewind_step, self.steps_per_epoch
         if step is None or self.rewind_key is None:
             return None
         done = step // steps
-        where = next(n for n in end.path() if n.above + n.epochs > done)  # the dense beginning: no rewind yet
+        where = next(
+            n for n in end.path() if n.above + n.epochs > done
+        )  # in the dense training at the start: no rewind yet
         return MidEpochPoint(
             key=self.rewind_key, line=self.trained[0], node=where, epochs_done=done, epochs_started=-(-step // steps)
         )
 
 
 def _cuts(drafts: Sequence[_Draft]) -> dict[str, list[int]]:
-    """Where each line is cut by any of the trials, by line: epochs, ascending."""
+    """The epochs at which trials cut each line of training into pieces: ascending, by line."""
     found: dict[str, set[int]] = defaultdict(set)
     for draft in drafts:
         for segment in draft.trained:
@@ -226,7 +231,7 @@ def _cuts(drafts: Sequence[_Draft]) -> dict[str, list[int]]:
 
 
 class _Tree:
-    """All pieces of training by key; afterwards those that nobody needs apart are merged into the next one."""
+    """Collects all pieces of training by key, then merges a piece into the next one if no trial needs its state."""
 
     def __init__(self, policy: str) -> None:
         self.policy = policy
@@ -261,13 +266,13 @@ class _Tree:
         return self.pieces[key]
 
     def nodes(self) -> list[Node]:
-        """The kept nodes, parents before children."""
+        """The nodes that remain after merging, parents before children."""
         kept = []
         for node in list(self.pieces.values()):
             if self.policy == "levels" or node.key in self.kept or len(node.children) != 1:
                 kept.append(node)
                 continue
-            child = node.children[0]  # nobody needs the state between them
+            child = node.children[0]  # no trial needs the state between them
             child.parent, child.above, child.epochs = node.parent, node.above, child.epochs + node.epochs
             child.parts = node.parts + child.parts
             if node.parent is not None:

@@ -1,7 +1,7 @@
-"""A Plan as a picture: each distinct tree a panel, epochs from initialisation along it, branches below each other.
+"""Draw a Plan as a figure: a panel for each distinct tree, epochs on the horizontal axis, and a row for each branch.
 
-The strands are those of `sweeps/planning/outline.py`. A strand that parts later lies nearer to the one that it parts
-from, so no line crosses another. Colours, and how a figure is written, are those of `analysis/figures/accuracy.py`.
+The strands come from `sweeps/planning/outline.py`. A strand that branches off later lies closer to its parent, so no
+lines cross. Colours, and how a figure is written, are those of `analysis/figures/accuracy.py`.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from sweeps.planning.plan import Node, Plan
 from sweeps.planning.work import Work
 
 WIDTH = 7.2  # inches: text width of a two-column page
-ROW, ABOVE, BELOW = 0.33, 0.42, 0.5  # inches: of a strand; of a panel's title; of its axis
-HEAD, FOOT = 0.42, 0.34  # inches: of the title and the key of the figure
+ROW, ABOVE, BELOW = 0.33, 0.42, 0.5  # inches: height of a strand, of a panel's title, of its axis
+HEAD, FOOT = 0.42, 0.34  # inches: height of the figure's title and key
 MOST_PANELS, MOST_ROWS = 6, 30
 BAR, DOT_PT, GAP_PT, LETTER_PT = 0.26, 4.6, 3.0, 4.9  # height of a bar in rows; width of a letter of 8 pt
 SUFFIXES = (".svg", ".pdf", ".png")
@@ -36,18 +36,18 @@ _BLUE, _GREY = _THEME.series[0], "#b9b9b9"
 
 @dataclass(frozen=True, kw_only=True)
 class Placed:
-    """A strand and its row (0 the uppermost). parted_from: row of the strand that it parts from, None at a root."""
+    """A strand and its row, 0 at the top. parent_row: row of the strand from which it branches off; None at a root."""
 
     strand: Strand
     row: int
-    parted_from: int | None
+    parent_row: int | None
 
 
 def draw_plan(plan: Plan, work: Work, done: Collection[str], stored: Collection[str], path: str) -> None:
-    """Write the picture of a plan; the suffix says whether as SVG, PDF or PNG.
+    """Write the figure of a plan as SVG, PDF or PNG, depending on the suffix.
 
-    done: names of recorded trials. stored: state keys. Raises `UserError` for another suffix, or a path that cannot be
-    written.
+    done: names of recorded trials. stored: keys of stored states. Raises `UserError` for another suffix, or if the path
+    cannot be written.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
@@ -61,7 +61,7 @@ def draw_plan(plan: Plan, work: Work, done: Collection[str], stored: Collection[
 
 
 def plan_figure(plan: Plan, work: Work, done: Collection[str], stored: Collection[str]) -> Figure:
-    """One panel a distinct tree, those alike but for the seed as one; at most six, and 30 strands in each."""
+    """The figure of a plan: at most six panels, one for each distinct tree, with at most 30 strands each."""
     shown, others = trees(plan, MOST_PANELS)
     layouts = [place(tree.strand) for tree in shown]
     rows = [min(MOST_ROWS, len(layout)) + (len(layout) > MOST_ROWS) for layout in layouts]
@@ -81,11 +81,11 @@ def plan_figure(plan: Plan, work: Work, done: Collection[str], stored: Collectio
 
 
 def place(strand: Strand) -> list[Placed]:
-    """A row for each strand, from the top; lines down to them do not cross."""
+    """Give each strand a row, from the top, so that the lines down to them do not cross."""
     placed: list[Placed] = []
 
-    def add(strand: Strand, parted_from: int | None) -> None:
-        placed.append(Placed(strand=strand, row=len(placed), parted_from=parted_from))
+    def add(strand: Strand, parent_row: int | None) -> None:
+        placed.append(Placed(strand=strand, row=len(placed), parent_row=parent_row))
         row = placed[-1].row
         for _, sides in reversed(strand.path):
             for side in sides:
@@ -96,7 +96,7 @@ def place(strand: Strand) -> list[Placed]:
 
 
 def _headline(plan: Plan) -> str:
-    asked = f"{len(plan.trials):,} trials, {plan.epochs_requested:,} epochs asked for"
+    asked = f"{len(plan.trials):,} trials, {plan.epochs_requested:,} epochs requested"
     if plan.epochs_requested == plan.epochs_distinct:
         return f"{asked}, none of them shared"
     return f"{asked}, {plan.epochs_distinct:,} trained once: {factor(plan)} times"
@@ -111,7 +111,7 @@ def _draw(axis: Any, tree: Tree, layout: Sequence[Placed], count: int, status: N
     per_point = length / (points - right - 4)  # epochs
     axis.set_xlim(-4 * per_point, length + right * per_point)
     axis.set_ylim(count - 0.3, -0.8)
-    downs = {(placed.parted_from, placed.strand.path[0][0].above): placed.row for placed in shown}  # each to its lowest
+    downs = {(placed.parent_row, placed.strand.path[0][0].above): placed.row for placed in shown}  # each to its lowest
     for (row, at), lowest in downs.items():
         if row is not None:
             axis.plot([at] * 2, [row, lowest], color=_THEME.muted, linewidth=0.8, zorder=1)
@@ -134,9 +134,9 @@ def _draw_strand(axis: Any, tree: Tree, placed: Placed, status: NodeStatus, per_
     for at, _ in ends:
         axis.plot([at], [y], marker="o", markersize=DOT_PT, color=_THEME.text, markeredgecolor=_THEME.background,
                   markeredgewidth=0.8, zorder=5, clip_on=False)  # fmt: skip
-    clear = strand.path[0][0].above + 1.5 * per_point  # lines that go further down are all left of it
+    clear = strand.path[0][0].above + 1.5 * per_point  # lines that go further down are all to its left
     free = float("inf")
-    for at, text in reversed(ends):  # the last one always, those before it where there is room
+    for at, text in reversed(ends):  # always the last one; the others if there is room
         half = len(text) * LETTER_PT * 0.9 / 2 * per_point
         middle = max(at, clear + half)
         if middle + half <= free:
@@ -151,7 +151,7 @@ def _dot_label(node: Node) -> str:
 
 
 def _draw_bar(axis: Any, tree: Tree, node: Node, y: float, status: NodeStatus, per_point: float) -> None:
-    """A bar, blue from below by the part of the seeds that train it, cut where it is pruned."""
+    """Draw a bar: the blue part from below is the fraction of seeds that train it; cuts show where it is pruned."""
     count = status.count(tree, [node])
     blue = BAR * count[TO_TRAIN] / count.total()
     for low, high, colour in ((y + BAR / 2 - blue, blue, _BLUE), (y - BAR / 2, BAR - blue, _GREY)):
@@ -186,20 +186,20 @@ def _dress(axis: Any, tree: Tree, length: int) -> None:
 
 
 def _key(figure: Any, shown: Sequence[Tree], status: NodeStatus, total: float, others: int) -> None:
-    """What the colours mean, below the panels: only those that occur."""
+    """Explain the colours that occur, below the panels."""
     found = {state for tree in shown for state in status.count(tree, tree.strand.nodes())}
     handles: list[Any] = [Patch(color=_BLUE, label="to train")] if TO_TRAIN in found else []
     handles += [Patch(color=_GREY, label="stored or done")] if found - {TO_TRAIN} else []
     handles.append(Line2D([], [], marker="o", markersize=DOT_PT, color=_THEME.text, linestyle="none",
                           label="a trial ends (sparsity)"))  # fmt: skip
-    cut = "a cut: pruned, or a state is kept"
+    cut = "a cut: a prune, or a stored state"
     handles.append(Line2D([], [], marker="|", markersize=7, color=_THEME.muted, linestyle="none", label=cut))
     figure.legend(
         handles=handles, loc="lower left", bbox_to_anchor=(0.18 / WIDTH, 0.06 / total), ncols=4, frameon=False,
         labelcolor=_THEME.muted, fontsize=8, handlelength=1.4, columnspacing=1.6, borderpad=0, borderaxespad=0,
     )  # fmt: skip
     if others:
-        text = f"… {others:,} more trees that differ from these"
+        text = f"… {others:,} more distinct trees"
         _text(figure, 0.18 / WIDTH, 0.3 / total, text, size=8, color=_THEME.muted)
 
 

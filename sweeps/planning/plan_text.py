@@ -1,4 +1,4 @@
-"""A Plan as text: the tree of its training, seeds alike shown once, and a table of its figures. Nothing trains."""
+"""Show a Plan as text: the tree of its training, with equal seeds shown once, and a table of its numbers."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ from sweeps.planning.work import Work
 T = TypeVar("T")
 MOST_LINES, LINES_OF_ALL, FEWEST_LINES = 40, 120, 12
 _ALL = 1 << 30
-# Nodes of a strand and strands at a node that are shown, tried in this order until a tree has few enough lines.
+# The most nodes of a strand and branches at a node to show. Tried in this order until a tree has few enough lines.
 _FOLDS = ((_ALL, _ALL), (6, _ALL), (6, 24), (6, 12), (6, 6), (4, 4), (3, 3), (3, 2))
 _MARKS = {TO_TRAIN: ("●", "bold cyan"), STORED: ("○", "dim"), DONE: ("✓", "green"), "": ("◐", "yellow")}
 
 
 def plan_tree(plan: Plan, work: Work, done: Collection[str], stored: Collection[str]) -> RenderableType:
-    """The tree of a plan, at most about 40 lines for each tree that differs and 120 in all.
+    """The trees of a plan as text: about 40 lines for each distinct tree and 120 in all, at most.
 
-    done: names of recorded trials. stored: state keys.
+    done: names of recorded trials. stored: keys of stored states.
     """
     shown, others = trees(plan)
     status = NodeStatus.of(work, done, stored)
@@ -49,14 +49,14 @@ def plan_tree(plan: Plan, work: Work, done: Collection[str], stored: Collection[
     for tree in shown:
         parts += [_title(tree), _Fitting(tree=tree, status=status, most=most), Text()]
     if others:
-        parts += [Text(f"… {others:,} more trees that differ from these", style="dim"), Text()]
+        parts += [Text(f"… {others:,} more distinct trees", style="dim"), Text()]
     return Group(*parts, _legend())
 
 
 def plan_summary(
     plan: Plan, work: Work, done: Collection[str], *, seconds: float | None, slots: int, bytes_: int | None
 ) -> RenderableType:
-    """The figures of a plan. seconds: wall time of what is left. bytes_: that the run will store. None: unknown."""
+    """The numbers of a plan. seconds: wall time that is left. bytes_: what the run will store. None: unknown."""
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="dim")
     table.add_column(justify="right", style="bold")
@@ -65,10 +65,10 @@ def plan_summary(
     recorded = sum(trial.name in done for trial in plan.trials)
     table.add_row("trials", f"{len(plan.trials):,}", f"{recorded:,} done")
     table.add_row("segments", f"{len(plan.nodes):,}", f"{len(work.nodes):,} to train")
-    table.add_row("epochs asked for", f"{asked:,}", "each trial alone")
+    table.add_row("epochs requested", f"{asked:,}", "each trial alone")
     table.add_row("epochs to train", f"{work.epochs:,}", "" if work.epochs == once else f"of {once:,}, each once")
     table.add_row("saved", f"{asked - once:,}", f"{factor(plan)} times less, by sharing" if asked > once else "")
-    table.add_row("critical path", f"{work.critical_path:,}", "epochs that must follow each other")
+    table.add_row("critical path", f"{work.critical_path:,}", "epochs that must run one after another")
     table.add_row("disk", "unknown" if bytes_ is None else human_bytes(bytes_), "")
     table.add_row("time", "unknown" if seconds is None else duration(seconds), f"{slots:,} at a time")
     return table
@@ -79,7 +79,7 @@ def plan_summary(
 
 @dataclass(frozen=True, kw_only=True)
 class _Row:
-    """A line of the text. guide: what joins it to its parent. nodes: that it stands for, more than one where folded."""
+    """A line of the text. guide: the lines that join it to its parent. nodes: those it shows, several if folded."""
 
     guide: str
     text: str
@@ -94,7 +94,7 @@ def _title(tree: Tree) -> Text:
 
 @dataclass(frozen=True, kw_only=True)
 class _Fitting:
-    """The lines of a tree; with the trials' names where it has one seed and the terminal is wide enough."""
+    """The lines of a tree, with the names of trials if it has one seed and the terminal is wide enough."""
 
     tree: Tree
     status: NodeStatus
@@ -108,7 +108,7 @@ class _Fitting:
 
 def _table(tree: Tree, status: NodeStatus, most: int, *, names: bool) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
-    table.add_column("training")  # the one that is cut where the terminal is narrow
+    table.add_column("training")  # the column that is cut in a narrow terminal
     table.add_column("epochs", justify="right", no_wrap=True)
     for heading in ("ends here", "", "name"):
         table.add_column(heading, no_wrap=True)
@@ -138,7 +138,7 @@ def _cells(tree: Tree, status: NodeStatus, row: _Row, names: bool) -> list[Text]
 
 
 def _ends(tree: Tree, trials: Sequence[PlannedTrial], folded: bool) -> Text:
-    """What ends in a line: labels of two trials at most, or of the ticket whose controls all of them are."""
+    """What ends in a line: labels of at most two trials, or the ticket if all trials are controls of one."""
     labels = [tree.labels[trial.name] for trial in trials]
     parents = {trial.spec.parent for trial in trials}
     ticket = parents.pop() if folded and len(parents) == 1 else None
@@ -151,7 +151,7 @@ def _ends(tree: Tree, trials: Sequence[PlannedTrial], folded: bool) -> Text:
 
 
 def _few_rows(tree: Tree, most: int) -> list[_Row]:
-    """The lines of a tree, folded as far as it takes."""
+    """The lines of a tree, folded until they are few enough."""
     rows: list[_Row] = []
     for most_nodes, most_sides in _FOLDS:
         rows = list(_rows(tree.strand, "", "", most_nodes, most_sides))
@@ -161,8 +161,8 @@ def _few_rows(tree: Tree, most: int) -> list[_Row]:
 
 
 def _rows(strand: Strand, first: str, rest: str, most_nodes: int, most_sides: int) -> Iterator[_Row]:
-    """first: what stands before the strand's first line; rest: before all others."""
-    pruned = next((node for node, _ in strand.path if node.level), None)  # says how the strand goes on
+    """The lines of a strand and its branches. first: prefix of its first line; rest: prefix of all other lines."""
+    pruned = next((node for node, _ in strand.path if node.level), None)  # its line says how the strand retrains
     for number, group in enumerate(_shortened(strand.path, most_nodes)):
         guide = rest if number else first
         (node, sides), last = group[0], group[-1][0]
@@ -190,7 +190,7 @@ def _rows(strand: Strand, first: str, rest: str, most_nodes: int, most_sides: in
 
 
 def _families(sides: Sequence[Strand]) -> list[list[Strand]]:
-    """Strands that end here, the controls of one ticket together; all others alone."""
+    """Group the branches at a node: the controls of one ticket together, each other branch alone."""
     families: dict[object, list[Strand]] = {}
     for side in sides:
         families.setdefault(side.parents or id(side), []).append(side)
@@ -198,7 +198,7 @@ def _families(sides: Sequence[Strand]) -> list[list[Strand]]:
 
 
 def _shortened(items: Sequence[T], most: int, keep_last: bool = True) -> list[Sequence[T]]:
-    """The items, each alone; where there are more than `most`, those towards the end together."""
+    """The items, each alone; if there are more than `most`, the later ones are grouped together."""
     alone: list[Sequence[T]] = [items[i : i + 1] for i in range(len(items))]
     if len(items) <= most:
         return alone
@@ -207,7 +207,7 @@ def _shortened(items: Sequence[T], most: int, keep_last: bool = True) -> list[Se
 
 
 def _what(node: Node, strand: Strand | None) -> str:
-    """What happens in a node. strand: where it is the first pruned one, so that it is said how all of them go on."""
+    """What happens in a node, in words. strand: its strand if it is the first pruned node, to say how all retrain."""
     level, reached, at = node.parent.level if node.parent else 0, [], []
     words = [f"dense to epoch {end}" for segment, _, end in node.parts if segment.level == 0][-1:]
     for segment, start, _ in node.parts:
@@ -217,9 +217,9 @@ def _what(node: Node, strand: Strand | None) -> str:
             at.append(start)
     end = node.parts[-1][2]
     if not reached:
-        return ", ".join(words) or f"on to epoch {end}"
+        return ", ".join(words) or f"to epoch {end}"
     levels = f" ({len(reached)} levels)" if len(reached) > 3 else ""
-    verb = "given mask," if any(trial.spec.given for trial in node.trials) else "prune →"
+    verb = "imported mask," if any(trial.spec.ticket_id for trial in node.trials) else "prune →"
     if not node.parts[-1][0].sparsity:
         words.append(f"restart{f' {len(reached)} times' * (len(reached) > 1)}, nothing pruned")
     else:
@@ -233,12 +233,12 @@ def _what(node: Node, strand: Strand | None) -> str:
 
 
 def _counted(count: Counter[str], noun: str) -> str:
-    """Such as "done in 3 of 8 seeds"; nothing where all are alike."""
+    """A count such as "done in 3 of 8 seeds"; empty if all nodes have one status."""
     if len(count) < 2:
         return ""
     states = [state for state in (DONE, STORED) if count[state]]
-    told = [f"{state} in {count[state]}" if noun else f"{count[state]} {state}" for state in states]
-    return f"{', '.join(told)} of {count.total()}{noun}"
+    parts = [f"{state} in {count[state]}" if noun else f"{count[state]} {state}" for state in states]
+    return f"{', '.join(parts)} of {count.total()}{noun}"
 
 
 def _legend() -> Text:

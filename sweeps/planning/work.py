@@ -1,4 +1,4 @@
-"""What is left of a plan to train: what a trial needs that no stored state gives it, and what all of it costs."""
+"""What is left to train of a plan, given the finished trials and the stored states, and how many epochs that takes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from sweeps.planning.plan import Node, Plan, PlannedTrial
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What is left of a plan. epochs: to train, each once. critical_path: of the trial with most of them.
+    """What is left to train of a plan.
 
-    nodes: to train; what is trained again for the sake of a rewind point within an epoch is in none. of_trial: epochs
-    left of each trial that is not done, by name.
+    epochs: in total, each counted once. critical_path: epochs of the trial that has the most left. nodes: to train;
+    epochs trained again for a rewind point within an epoch are in none of them. of_trial: epochs left for each
+    unfinished trial, by name.
     """
 
     epochs: int
@@ -24,9 +25,10 @@ class Work:
 
 
 def work_left(plan: Plan, done: Collection[str], stored: Collection[str]) -> Work:
-    """What is to be trained yet. done: names of recorded trials. stored: state keys that can be gone on from.
+    """What is left to train.
 
-    Stored states within a node, of a trial that was killed there, are found too.
+    done: names of recorded trials. stored: keys of states from which training can continue. A state within a node, left
+    by a trial that was killed there, counts too.
     """
     todo = [trial for trial in plan.trials if trial.name not in done]
     of_trial: dict[str, int] = {}
@@ -50,7 +52,7 @@ def work_left(plan: Plan, done: Collection[str], stored: Collection[str]) -> Wor
 
 
 def needed_by(trial: PlannedTrial, stored: Collection[str]) -> list[Node]:
-    """What training this trial now takes: nodes below the deepest stored state, and those up to its rewind point."""
+    """The nodes to train for this trial: those after its deepest stored state, and those up to its rewind point."""
     nodes = missing(trial.end, stored)
     if trial.rewind is not None and nodes and trial.rewind not in nodes:
         nodes = missing(trial.rewind, stored) + nodes
@@ -58,7 +60,7 @@ def needed_by(trial: PlannedTrial, stored: Collection[str]) -> list[Node]:
 
 
 def missing(end: Node, stored: Collection[str]) -> list[Node]:
-    """Nodes of the path to `end` below the deepest stored one, from the top."""
+    """Nodes on the path to `end` after the deepest stored one, in order of training."""
     nodes, node = [], end
     while node.key not in stored:
         nodes.append(node)
@@ -69,7 +71,7 @@ def missing(end: Node, stored: Collection[str]) -> list[Node]:
 
 
 def _part_stored(node: Node, stored: Collection[str]) -> int:
-    """Epochs of a node up to the last one whose state is stored."""
+    """Epochs of a node up to the last epoch whose state is stored."""
     left = 0
     for segment, start, end in reversed(node.parts) if stored else ():
         for epoch in range(end, start, -1):
@@ -80,7 +82,7 @@ def _part_stored(node: Node, stored: Collection[str]) -> int:
 
 
 def as_json(plan: Plan, work: Work) -> dict[str, Any]:
-    """The figures of a plan, for a machine."""
+    """The numbers of a plan as a JSON object."""
     return {
         "trials": len(plan.trials), "segments": len(plan.nodes), "epochs_requested": plan.epochs_requested,
         "epochs_distinct": plan.epochs_distinct, "epochs_to_train": work.epochs,

@@ -1,4 +1,4 @@
-"""The Ray cluster of a sweep: what its nodes can take, whether they share the storage, how they come and go."""
+"""The Ray cluster of a sweep: how much its nodes can run, whether they share the storage, nodes that join or leave."""
 
 from __future__ import annotations
 
@@ -19,32 +19,33 @@ from lth_trainable.errors import UserError
 from lth_trainable.store.store import Store
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.running.progress import Board
+from sweeps.running.ray_adapter import bootstrap_address
 from sweeps.running.ray_process import WATCH_SECONDS, quieten, silence_loggers
 from sweeps.running.resources import Resources
 
-SHARED = ".shared"  # a folder of the run, there while a driver is at work
+SHARED = ".shared"  # a folder of the run that exists while a driver is running
 BOOTSTRAP = "~/ray_bootstrap_config.yaml"  # what `ray up` leaves on the head that it starts
-GROWING = "RAY_USAGE_STATS_KUBERAY_IN_USE"  # set by KubeRay in its containers
+GROWING = "RAY_USAGE_STATS_KUBERAY_IN_USE"  # KubeRay sets it in its containers
 CONNECT_SECONDS = 2.0
-REACH_SECONDS = 10.0  # for a head to take a connection
+REACH_SECONDS = 10.0  # for a head to accept a connection
 ANSWER_SECONDS = 120.0  # for a node to read and write a marker
-NOTE_SECONDS = 30.0  # between notes while a node is awaited
+NOTE_SECONDS = 30.0  # between two messages while waiting for a node
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """The cluster that this process is connected to, for trials of these resources.
+    """The cluster that this process is connected to, for trials with these resources.
 
-    say: tells a person something. marker: what every node has seen in the storage, while `sharing`.
+    notify: shows the user a message. marker: path in the storage of a file that every node has read (see `sharing`).
     """
 
     resources: Resources
-    say: Callable[[str], None]
+    notify: Callable[[str], None]
     marker: str | None = None
 
     @classmethod
-    def connect(cls, address: str, resources: Resources, say: Callable[[str], None]) -> Cluster:
-        """Connect to a running cluster. Raises `UserError` where there is none at `address`."""
+    def connect(cls, address: str, resources: Resources, notify: Callable[[str], None]) -> Cluster:
+        """Connect to a running cluster. Raises `UserError` if there is none at `address`."""
         quieten()
         import ray
 
@@ -55,11 +56,11 @@ class Cluster:
         except (OSError, ValueError, RuntimeError) as error:
             raise UserError(
                 f"address: no Ray cluster answers at {address} ({_first_line(error)}); start one with "
-                "`ray start --head`, or leave the flag away for a Ray on this machine"
+                "`ray start --head`, or leave out the flag to run on this machine"
             ) from error
-        return cls(resources=resources, say=say)
+        return cls(resources=resources, notify=notify)
 
-    # -- what the nodes can take -------------------------------------------------------------------------------------
+    # -- how much the nodes can run ----------------------------------------------------------------------------------
 
     def nodes(self) -> list[dict[str, Any]]:
         """The nodes that are alive."""
@@ -68,33 +69,34 @@ class Cluster:
         return [node for node in ray.nodes() if node["Alive"]]
 
     def slots(self) -> int:
-        """Trials that fit on the nodes at once, as they are at this moment."""
+        """Number of trials that fit on the present nodes at the same time."""
         fit = sum(fitting(node["Resources"], self.resources) for node in self.nodes())
         return min(fit, self.resources.max_concurrent or fit)
 
     def check_room(self) -> None:
-        """Raise `UserError` where no node can take a trial and none will come: Ray would wait for it for ever."""
+        """Raise `UserError` if no node can run a trial and none will be added: Ray would wait forever."""
         if not self.slots() and not may_grow():
             raise UserError(
                 f"cluster: found no node with {_needs(self.resources)}; it has {self.shape()}; ask for less with "
                 "--cpus-per-trial and --gpus-per-trial, or add a node"
             )
 
-    def mark(self) -> dict[str, Any]:
-        """The fingerprint of trials, from a worker with the resources of one: the head may have no GPU.
+    def fingerprint(self) -> dict[str, Any]:
+        """The fingerprint that trials will have here.
 
-        Waits for such a worker, which the autoscaler may have to start.
+        A worker with a trial's resources computes it, since the head may lack a GPU. Waits for one, which the
+        autoscaler may have to start.
         """
         import ray
 
         resources = {"num_cpus": self.resources.cpus, "num_gpus": self.resources.gpus}
         waiting = ray.remote(_fingerprint).options(**resources).remote(self.resources.execution())
         while not ray.wait([waiting], timeout=NOTE_SECONDS)[0]:
-            self.say(f"waiting for a worker with {_needs(self.resources)}; the cluster has {self.shape()}")
+            self.notify(f"waiting for a worker with {_needs(self.resources)}; the cluster has {self.shape()}")
         return dict(ray.get(waiting))
 
     def shape(self) -> str:
-        """Nodes and GPUs, those in use first: `3 nodes, 2/4 GPUs`."""
+        """Nodes, and GPUs in use of all: `3 nodes, 2/4 GPUs`."""
         import ray
 
         nodes = self.nodes()
@@ -106,7 +108,10 @@ class Cluster:
 
     @contextlib.contextmanager
     def sharing(self, store: Store, run: str) -> Iterator[Cluster]:
-        """Refuse a storage that the nodes do not share. Gives the cluster with the marker that later nodes look for."""
+        """Check that all nodes share the storage. Yields the cluster with a marker file that later nodes check.
+
+        Raises `UserError` for a storage that they do not share.
+        """
         marker = f"{run}/{SHARED}/{uuid.uuid4().hex}"
         store.write(marker, marker.encode())
         try:
@@ -116,7 +121,7 @@ class Cluster:
             store.delete_folder(f"{run}/{SHARED}")
 
     def _check_shared(self, store: Store, marker: str) -> None:
-        """Every node reads what the driver wrote, and the driver what each node wrote."""
+        """Check that every node reads what the driver wrote, and the driver what every node wrote."""
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -124,7 +129,7 @@ class Cluster:
         for node in self.nodes():
             there = NodeAffinitySchedulingStrategy(node_id=node["NodeID"], soft=False)
             task = ray.remote(_answer).options(num_cpus=0, scheduling_strategy=there)
-            asked[node["NodeID"]] = task.remote(store.place, marker, f"{marker}-{node['NodeID']}")
+            asked[node["NodeID"]] = task.remote(store.uri, marker, f"{marker}-{node['NodeID']}")
         hosts = {node["NodeID"]: node["NodeManagerAddress"] for node in self.nodes()}
         wrong = []
         for node_id, answer in asked.items():
@@ -133,23 +138,23 @@ class Cluster:
             except ray.exceptions.RayError as error:
                 problem = _first_line(error)
             if problem is None and not store.exists(f"{marker}-{node_id}"):
-                problem = "what it writes is not seen here"
+                problem = "what it writes is not visible here"
             if problem is not None and node_id in {node["NodeID"] for node in self.nodes()}:  # else it has just died
                 wrong.append(f"{hosts.get(node_id, node_id)}: {problem}")
         if wrong:
-            raise not_shared(store.place, "; ".join(wrong))
+            raise not_shared(store.uri, "; ".join(wrong))
 
-    # -- while it runs -----------------------------------------------------------------------------------------------
+    # -- while the sweep runs ----------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def followed(self, dispatcher: Dispatcher, board: Board | None) -> Iterator[None]:
-        """Follow nodes that come and go: how many trials at once, what the live view shows, how many to ask for."""
+        """Follow nodes that join and leave: update the number of concurrent trials, the view and the size asked for."""
         over = threading.Event()
 
         def follow() -> None:
             asked = None
             while True:
-                with contextlib.suppress(Exception):  # the head is busy: the next look says more
+                with contextlib.suppress(Exception):  # the head is busy: try again at the next look
                     dispatcher.slots = max(1, self.slots())
                     if board is not None:
                         board.cluster = self.shape()
@@ -168,7 +173,7 @@ class Cluster:
                 self._ask(0, None)
 
     def _ask(self, trials: int, asked: int | None) -> int:
-        """Ask the autoscaler for room for so many trials; Tune itself has one at a time waiting."""
+        """Ask the autoscaler for room for this many trials; Tune itself only queues one at a time."""
         trials = min(trials, self.resources.max_concurrent or trials)
         if may_grow() and trials != asked:
             from ray.autoscaler.sdk import request_resources
@@ -179,36 +184,34 @@ class Cluster:
 
 
 def _check_answers(address: str) -> None:
-    """Raise `OSError` or `ValueError` where nothing listens at `address`: Ray itself would try for minutes."""
-    from ray._private.services import canonicalize_bootstrap_address
-
-    found = None if "://" in address else canonicalize_bootstrap_address(address)
+    """Raise `OSError` or `ValueError` if nothing listens at `address`: Ray itself would retry for minutes."""
+    found = None if "://" in address else bootstrap_address(address)
     if found is not None:
         host, _, port = found.rpartition(":")
         socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
 
 
 def fitting(node: Mapping[str, float], resources: Resources) -> int:
-    """Trials that fit on a node at once."""
+    """Number of trials that fit on a node at the same time."""
     fit = int(node.get("CPU", 0) // resources.cpus)
     return min(fit, int(node.get("GPU", 0)) * int(1 / resources.gpus)) if resources.gpus else fit
 
 
 def may_grow() -> bool:
-    """Whether an autoscaler looks after the cluster: `ray up` started this head, or KubeRay these containers."""
+    """Whether an autoscaler manages the cluster: `ray up` started this head, or KubeRay these containers."""
     return Path(BOOTSTRAP).expanduser().exists() or GROWING in os.environ
 
 
 def not_shared(storage: str, why: str) -> UserError:
-    """A storage that the nodes do not share, with the remedy."""
+    """The error for a storage that the nodes do not share."""
     return UserError(
-        f"storage: {storage} is not shared by all nodes ({why}); expected one place that every node reads and writes; "
+        f"storage: {storage} is not shared by all nodes ({why}); expected one that every node reads and writes; "
         "choose a --storage on a network file system mounted at the same path on every node, or s3:// or gs://"
     )
 
 
 def train_where_shared(config: dict[str, Any]) -> None:
-    """`trainable.train` on a cluster: a node that came after the check is checked before it trains."""
+    """`trainable.train` on a cluster: a node that joined after the check is checked before it trains."""
     from lth_trainable.trainable import train
 
     problem = _unseen(config["storage"], config["shared"])
@@ -218,7 +221,7 @@ def train_where_shared(config: dict[str, Any]) -> None:
 
 
 def _answer(storage: str, marker: str, answer: str) -> str | None:
-    """On a node: read the marker, write an answer; returns what is wrong."""
+    """On a node: read the marker and write an answer. Returns what is wrong, or None."""
     problem = _unseen(storage, marker)
     if problem is None:
         try:
@@ -229,7 +232,7 @@ def _answer(storage: str, marker: str, answer: str) -> str | None:
 
 
 def _unseen(storage: str, marker: str) -> str | None:
-    """Why a marker is not read here; None where it is."""
+    """Why the marker cannot be read on this node, or None if it can."""
     deadline = time.monotonic() + CONNECT_SECONDS  # a network file system may show a new file a moment later
     while True:
         try:

@@ -1,4 +1,4 @@
-"""How long a sweep will take and how much it will store, measured: on this run's own trials, or on a few steps now."""
+"""Estimate the time and disk space of a sweep: from this run's finished trials, or from a few training steps now."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from lth_trainable.store.trials import finished_trials
 from sweeps.planning.work import Work
 from sweeps.runs.ledger import Ledger
 
-WARM_UP_SECONDS = 12.0  # Ray, and torch and fastai in each worker, on two cores
+WARM_UP_SECONDS = 12.0  # to start Ray, and to import torch and fastai in each worker, on two cores
 PROBE_SECONDS = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """seconds: of the sweep's wall time. bytes: of the states it will store. per_epoch: seconds; source: of that."""
+    """The estimated cost of a sweep.
+
+    seconds: wall time. bytes: of the states it will store. per_epoch: seconds. source: how per_epoch was measured.
+    """
 
     seconds: float
     bytes: int
@@ -28,7 +31,7 @@ class Cost:
 
 
 def estimate(ledger: Ledger, work: Work, slots: int, data_root: Path | None) -> Cost:
-    """Time and disk of the work that is left, with `slots` trials at a time."""
+    """Time and disk space of the work that is left, with `slots` trials at the same time."""
     spec = next(trial.spec for trial in ledger.plan.trials if trial.name in work.of_trial)
     per_epoch, bytes_per_state = _probe(spec, data_root)
     recorded = _recorded(ledger)
@@ -54,7 +57,7 @@ def _seconds(record: dict[str, Any]) -> float:
 
 
 def _probe(spec: TrialSpec, data_root: Path | None) -> tuple[float, int]:
-    """Seconds of an epoch and bytes of a state, by training the dense network for a moment; nothing is stored."""
+    """Seconds per epoch and bytes per state, measured by training the dense network for a moment. Stores nothing."""
     from lth_trainable.training.execution import Execution
     from lth_trainable.training.run import probe
 

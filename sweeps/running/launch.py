@@ -1,4 +1,4 @@
-"""Ray Tune at work: warm workers, one trial a spec, retries, interrupts. What is finished is in the store."""
+"""Run trials with Ray Tune: one Ray trial per spec, on warm workers, with retries. Finished trials are in the store."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ RETRIES = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a launch did. epochs: trained by it, unfinished trials included. failures: reason by trial name.
+    """The result of a launch. epochs: that it trained, unfinished trials included. failures: reason by trial name.
 
-    stopped_by: the limit that ended it early. notes: what workers tell of, each once.
+    stopped_by: the limit that ended it early. notes: messages of the workers, each once.
     """
 
     epochs: int
@@ -63,12 +63,12 @@ def launch(
     source: Source | None = None,
     loggers: Loggers = NO_LOGGERS,
 ) -> Outcome:
-    """Train what the dispatcher hands out, sealing each trial. An interrupt keeps what is finished, and so does a full
-    disk, for which this raises `OSError`.
+    """Train the trials that the dispatcher hands out, and store each. Raises `OSError` if the disk is full.
 
-    spent: where its epochs are counted. board: what a person sees of it; None for nobody who looks.
-    cluster: one that this process is connected to; None for a Ray of its own on this machine. source: of trials that
-    are not in the plan yet. loggers: who is told of it, while they are `running`.
+    Finished trials stay stored, also after an interrupt or on a full disk.
+
+    spent: counts the epochs. board: for the live view; None for no view. cluster: that this process is connected to;
+    None to start Ray on this machine. source: of trials that are not in the plan yet. loggers: must be `running`.
     """
     if cluster is None:
         quieten(LOCAL)
@@ -108,9 +108,9 @@ def _fit(
     cluster: Cluster | None,
     board: Board | None,
 ) -> dict[str, str] | None:
-    """Let Tune run until the searcher has nothing left; reasons by name of failed trials, None after an interrupt.
+    """Run Tune until the searcher has nothing left. Returns the reasons of failed trials by name, None if interrupted.
 
-    Nothing of Tune's outlives this function.
+    No object of Tune's may outlive this function: Ray is shut down next.
     """
     import ray
     from ray import tune
@@ -123,7 +123,7 @@ def _fit(
                 watched.enter_context(node_watched())
             else:
                 watched.enter_context(cluster.followed(searcher.dispatcher, board))
-            watched.enter_context(sigterm_as_sigint())  # after Ray has set its own
+            watched.enter_context(sigterm_as_sigint())  # after Ray has set its own handler
             tuner = tune.Tuner(
                 tune.with_resources(_trainable(cluster), {"cpu": resources.cpus, "gpu": resources.gpus}),
                 tune_config=tune.TuneConfig(
@@ -134,7 +134,7 @@ def _fit(
                     trial_dirname_creator=_trial_name,
                 ),
                 run_config=tune.RunConfig(
-                    name=f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}",  # Ray overwrites a name it knows
+                    name=f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}",  # Ray overwrites a known name
                     storage_path=f"{store.root}/{config.ledger.run}/ray",
                     storage_filesystem=store.fs if "://" in store.uri else None,
                     stop=searcher.should_stop,
@@ -146,15 +146,15 @@ def _fit(
             return {_trial_name(result): _last_line(result.error) for result in tuner.fit() if result.error}
         except KeyboardInterrupt:
             return None
-        except (EOFError, pickle.UnpicklingError) as error:  # Tune had no space to write down why a trial failed
+        except (EOFError, pickle.UnpicklingError) as error:  # Tune had no space left to write why a trial failed
             raise _no_space() from error
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What a worker is given for a trial. marker: what it is to see in a cluster's storage before it trains.
+    """Builds what a worker gets for a trial. marker: file that it must see in a cluster's storage before it trains.
 
-    log: whether its reports carry what loggers are told.
+    log: whether the worker's reports include rows for the loggers.
     """
 
     ledger: Ledger
@@ -163,14 +163,14 @@ class Config:
     log: bool = False
 
     def of(self, plan: Plan, trial: PlannedTrial) -> dict[str, Any]:
-        """The task as text: Tune copies, flattens and writes down a trial's config with every result."""
+        """The config of a Ray trial. The task is one string: Tune copies, flattens and writes it with every result."""
         task = {
             "spec": trial.spec.canonical(), "key": trial.key, "run": self.ledger.run,
             "execution": dict(self.execution), "keep": plan.keep(trial), "marks": plan.rewind_steps(trial),
             "resumable": plan.policy != "none", "end": trial.end.key, "log": self.log,
         }  # fmt: skip
         return {
-            "trial": trial.name, "storage": self.ledger.store.place, "shared": self.marker,
+            "trial": trial.name, "storage": self.ledger.store.uri, "shared": self.marker,
             "task": json.dumps(task, default=str),
         }  # fmt: skip
 
@@ -180,7 +180,7 @@ def _no_space() -> OSError:
 
 
 def _nobody(trial: str, result: Mapping[str, Any]) -> None:
-    """In place of a live view where nobody looks."""
+    """Shows nothing: for a launch without a live view."""
 
 
 def _recorder(
@@ -211,7 +211,7 @@ def _counter(spent: Spent, notes: list[str]) -> Any:
 
     class Counter(tune.Callback):
         def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-            spent.stop(_trial_name(trial))  # an attempt that a dead worker began
+            spent.stop(_trial_name(trial))  # the attempt of a worker that died
             spent.report(_trial_name(trial), 0)
 
         def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **_: Any) -> None:
@@ -222,11 +222,11 @@ def _counter(spent: Spent, notes: list[str]) -> Any:
 
 
 def _trial_name(trial: Any) -> str:
-    """Of a trial, or of a result, of Tune's."""
+    """The name of the spec behind one of Tune's trials or results."""
     return str(trial.config["trial"])
 
 
 def _last_line(error: BaseException) -> str:
-    """What a person needs of Ray's account of a dead worker: the last line that says something."""
+    """The last line of an error that is not empty: Ray's report on a dead worker is long, and its reason comes last."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

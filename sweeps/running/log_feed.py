@@ -1,7 +1,7 @@
-"""Feeds loggers beside a sweep: no trial waits for one, and one that fails ends nothing.
+"""Send a sweep's results to its loggers, each in its own thread: no trial waits for a logger, and none can end a sweep.
 
 Ray Tune calls its callbacks in its own loop, and an exception in one of them ends the whole sweep. So each logger has a
-thread here, which tells it of trials as Tune would: every epoch is a result of its own, whoever trained it.
+thread here that calls it as Tune would. Every epoch is one result, whichever trial trained it.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from lth_trainable.spec.trial_spec import TrialSpec, spec_from_dict
 from lth_trainable.store.store import Store
 from sweeps.running.loggers import LogFolder, Logger, brief, make_logger
 
-PATIENCE_SECONDS = 60.0  # with a logger that takes nothing more, once the sweep has ended
-NOTE_SECONDS = 3.0  # of waiting without a word
+PATIENCE_SECONDS = 60.0  # to wait for a logger that makes no progress, once the sweep has ended
+NOTE_SECONDS = 3.0  # of waiting before a message says so
 SHIP_SECONDS = 30.0  # between two copies of a trial's files to the storage
-LEFT_OUT = ("step",)  # of an epoch's row: it counts within a level
+LEFT_OUT = ("step",)  # of an epoch's row: it starts at 0 in each level
 START, RESULT, COMPLETE, ERROR = "on_trial_start", "on_trial_result", "on_trial_complete", "on_trial_error"
 THE_END = "the end of the sweep"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Watched:
-    """What Ray's loggers ask of a trial of Tune's. One that the driver records never was one, and is logged alike."""
+    """What Ray's loggers read of a Tune trial. Trials that the driver records without Tune are logged alike."""
 
     name: str
     trial_id: str
@@ -53,12 +53,12 @@ class Watched:
 
 
 def epoch_result(number: int, row: Mapping[str, Any]) -> dict[str, Any]:
-    """An epoch's row as a result of Tune's. number: of the trial's epochs so far, this one included."""
+    """A record's row of an epoch, as a Tune result. number: of the epoch in the trial, from 1."""
     return {**_numbers({k: v for k, v in row.items() if k not in LEFT_OUT}), "training_iteration": number}
 
 
 def final_result(epochs: int, result: Mapping[str, Any]) -> dict[str, Any]:
-    """The result of a trial, measured on the network that is saved, beside its last epoch."""
+    """The final result of a trial, measured on the saved network, at the number of its last epoch."""
     numbers = _numbers({**result, "collapsed_layers": len(result["collapsed_layers"])})
     return {**{f"final/{name}": value for name, value in numbers.items()}, "training_iteration": max(epochs, 1)}
 
@@ -68,7 +68,7 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class LoggerThread:
-    """One logger at work. lost: reasons by name of trials that are not whole there."""
+    """A logger and the thread that calls it. lost: reasons by name of trials that are incomplete in this logger."""
 
     def __init__(self, name: str, logger: Logger, log_folder: LogFolder) -> None:
         self.name, self.log_folder, self.watch = name.rpartition(":")[2], log_folder, logger.watch
@@ -81,7 +81,7 @@ class LoggerThread:
         self._shipped: dict[str, float] = {}
         self._thread = threading.Thread(target=self._work, daemon=True, name=f"log {self.name}")
 
-    # -- what the sweep says -----------------------------------------------------------------------------------------
+    # -- called by the sweep ------------------------------------------------------------------------------------------
 
     def begin(self, spec: TrialSpec) -> None:
         self.trials[spec.name] = Watched(
@@ -99,20 +99,20 @@ class LoggerThread:
 
     @property
     def note(self) -> str:
-        """What did not arrive."""
+        """A message on what the logger does not have."""
         [trial, reason], *more = self.lost.items()
-        others = f", and {len(more)} more of {len(self.trials)} trials are not" if more else ""
-        return f"{self.name}: {trial} is not whole there ({reason}){others}; the run itself has everything"
+        others = f"; so are {len(more)} more of {len(self.trials)} trials" if more else ""
+        return f"{self.name}: {trial} is incomplete there ({reason}){others}; the run itself has everything"
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        """Nothing more will be said."""
+        """Let the thread end once it has sent what is in the queue."""
         self._todo.put(None)
 
     def wait(self) -> None:
-        """Until the logger has taken all it was told, or takes nothing more."""
+        """Wait until the logger has everything, or makes no more progress."""
         started = changed = time.monotonic()
         taken, noted = -1, False
         while self._thread.is_alive():
@@ -121,25 +121,25 @@ class LoggerThread:
             if self._taken != taken:
                 taken, changed = self._taken, now
             if now - changed > PATIENCE_SECONDS:
-                self.give_up(f"it took nothing more for {now - changed:.0f} s")
+                self.give_up(f"no progress for {now - changed:.0f} s")
                 return
             if not noted and now - started > NOTE_SECONDS:
-                there = f"{len(self._ended)} of {len(self.trials)} trials are there"
-                _say(f"waiting for {self.name}: {there}; Ctrl-C goes on without the rest")
+                there = f"it has {len(self._ended)} of {len(self.trials)} trials"
+                _print(f"waiting for {self.name}: {there}; Ctrl-C skips the rest")
                 noted = True
 
     def give_up(self, reason: str) -> None:
         for trial in set(self.trials) - self._ended:
             self.lost.setdefault(trial, reason)
 
-    # -- what the logger does with it, in the thread -----------------------------------------------------------------
+    # -- in the thread ------------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
         while (item := self._todo.get()) is not None:
-            self._tell(*item)
+            self._call(*item)
         self._close()
 
-    def _tell(self, hook: str, trial: str, calls: Sequence[dict[str, Any]]) -> None:
+    def _call(self, hook: str, trial: str, calls: Sequence[dict[str, Any]]) -> None:
         over = hook in (COMPLETE, ERROR)
         if trial in self.lost and not over:
             return
@@ -148,7 +148,7 @@ class LoggerThread:
                 getattr(self._callback, hook)(iteration=self._taken, trials=[], trial=self.trials[trial], **call)
             self._callback.on_step_end(iteration=self._taken, trials=[])
             self._ship(trial, over)
-        except Exception as error:  # whatever a logger, a database or a network raises: the sweep goes on
+        except Exception as error:  # of any logger, database or network: the sweep continues
             self._lose(trial, brief(error))
             return
         self._taken += 1
@@ -169,27 +169,27 @@ class LoggerThread:
 
     def _lose(self, trial: str, reason: str) -> None:
         if not self.lost:
-            _say(f"note: {self.name}: {trial} is not whole there ({reason}); the sweep goes on")
+            _print(f"note: {self.name}: {trial} is incomplete there ({reason}); the sweep continues")
         self.lost.setdefault(trial, reason)
 
 
 class Loggers:
-    """What a sweep tells its loggers. Without any of them nothing is told, and nothing is to be paid."""
+    """The loggers of a sweep. With none of them nothing is sent, and it costs nothing."""
 
     def __init__(self, threads: Sequence[LoggerThread] = ()) -> None:
         self.threads = threads
-        self._epochs: dict[str, int] = {}  # told, by trial
-        self._whole: set[str] = set()
+        self._epochs: dict[str, int] = {}  # sent so far, by trial
+        self._complete: set[str] = set()
         self._ended: set[str] = set()
 
     @classmethod
     def open(cls, names: Sequence[str], store: Store, run: str) -> Loggers:
-        """The loggers of these names, set up. Raises `UserError` where one of them lacks what it needs."""
+        """Set up the loggers of these names. Raises `UserError` if one of them lacks something."""
         log_folder = LogFolder(store, run)
         return cls([LoggerThread(name, make_logger(name, log_folder), log_folder) for name in dict.fromkeys(names)])
 
     def __reduce__(self) -> Any:
-        """Tune keeps a copy of its callbacks on disk, for ways to go on that are not ours: it tells nobody."""
+        """Pickle no loggers: Tune saves its callbacks to restore them later, which never happens here."""
         return Loggers, ()
 
     def __bool__(self) -> bool:
@@ -197,15 +197,15 @@ class Loggers:
 
     @property
     def watch(self) -> list[str]:
-        """How to look at what is logged, a line for each logger."""
+        """How to look at the logs, one line per logger."""
         return [thread.watch for thread in self.threads]
 
     @property
     def notes(self) -> list[str]:
-        """What did not arrive, a line for each logger that it did not arrive at."""
+        """One message for each logger in which a trial is incomplete."""
         return [thread.note for thread in self.threads if thread.lost]
 
-    # -- what the sweep says -----------------------------------------------------------------------------------------
+    # -- called by the sweep ------------------------------------------------------------------------------------------
 
     def begin(self, spec: TrialSpec) -> None:
         """A trial starts, or starts again after its worker died."""
@@ -215,36 +215,36 @@ class Loggers:
                 thread.begin(spec)
 
     def report(self, trial: str, log: Mapping[str, Any]) -> None:
-        """Rows of a trial from the row `first` on, and its result, once it has one."""
-        told, first = self._epochs[trial], log["first"]
-        rows = list(enumerate(log["rows"], first + 1))[max(0, told - first) :]
+        """A trial has trained more epochs: its rows from number `first` on, and its result once it is done."""
+        sent, first = self._epochs[trial], log["first"]
+        rows = list(enumerate(log["rows"], first + 1))[max(0, sent - first) :]
         results = [epoch_result(number, row) for number, row in rows]
-        self._epochs[trial] = max(told, first + len(log["rows"]))
+        self._epochs[trial] = max(sent, first + len(log["rows"]))
         if log["result"] is not None:
             results.append(final_result(self._epochs[trial], log["result"]))
-            self._whole.add(trial)
+            self._complete.add(trial)
         for thread in self.threads:
             thread.results(trial, results)
 
     def end(self, trial: str) -> None:
-        """Whole, or not: failed, stopped by a limit, interrupted."""
+        """A trial ends: done, or failed, stopped by a limit or interrupted."""
         if trial not in self._ended:
             self._ended.add(trial)
             for thread in self.threads:
-                thread.end(trial, failed=trial not in self._whole)
+                thread.end(trial, failed=trial not in self._complete)
 
     def recorded(self, spec: TrialSpec, record: Mapping[str, Any]) -> None:
-        """A trial was recorded whose every epoch others have trained."""
+        """A trial is done whose epochs other trials have trained."""
         if self.threads:
             self.begin(spec)
             self.report(spec.name, {"first": 0, "rows": record["epochs"], "result": record["result"]})
             self.end(spec.name)
 
     def callback(self) -> Any:
-        """A callback of Tune's that says it."""
+        """A Tune callback that passes everything on to the loggers."""
         from ray import tune
 
-        class Teller(tune.Callback):
+        class ToLoggers(tune.Callback):
             def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
                 loggers.begin(_spec(trial))
 
@@ -262,11 +262,11 @@ class Loggers:
                 loggers.end(_spec(trial).name)
 
         loggers = self
-        return Teller()
+        return ToLoggers()
 
     @contextlib.contextmanager
     def running(self) -> Iterator[Loggers]:
-        """While a sweep runs: loggers are told. After it they have time to take the rest."""
+        """Run the threads while a sweep runs, then wait until the loggers have received the rest."""
         for thread in self.threads:
             thread.start()
         try:
@@ -291,5 +291,5 @@ def _spec(trial: Any) -> TrialSpec:
     return spec_from_dict(json.loads(trial.config["task"])["spec"])
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     print(text, file=sys.stderr, flush=True)

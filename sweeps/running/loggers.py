@@ -1,6 +1,6 @@
-"""Ray's logger callbacks by name: what `--log` takes, what each needs, and how to look at what it has logged.
+"""Loggers by name, for `--log`: TensorBoard, MLflow, Weights & Biases; what each needs, how to look at its logs.
 
-A logger is told of a sweep by `feed.py`. Ray is not imported before one is made.
+`log_feed.py` calls them. Ray is only imported when a logger is made.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,17 +30,17 @@ REMEDIES = {
     "mlflow": "set MLFLOW_TRACKING_URI to a tracking server that answers, or unset it for a file in the storage",
     "wandb": "set WANDB_MODE=offline to log into the run's folder without an account",
 }
-PASSED_ON = (  # to a submitted job; secrets belong on the head
+PASSED_ON = (  # environment variables that a submitted job gets, too; secrets belong on the head
     "MLFLOW_TRACKING_URI", "WANDB_MODE", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_BASE_URL",
 )  # fmt: skip
 MLFLOW_DATABASE = "mlflow.db"
 MLFLOW_QUIET = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true", "MLFLOW_DISABLE_TELEMETRY": "true"}
-MLFLOW_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"  # 7 where it is not set, which take four minutes
-MLFLOW_BATCH = 1000  # numbers that one request takes
+MLFLOW_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"  # by default 7, which take four minutes
+MLFLOW_BATCH = 1000  # most numbers in one request
 
 
 class LogFolder:
-    """Where loggers leave files. folder: the run's own, or one of this machine that is copied to the run (`ship`)."""
+    """Where loggers write files. folder: the run's own, or a local one whose files `ship` copies to the run."""
 
     def __init__(self, store: Store, run: str) -> None:
         self.store, self.run = store, run
@@ -48,17 +48,17 @@ class LogFolder:
         self.folder = Path(store.root, run) if self._scratch is None else Path(self._scratch.name)
 
     def at(self, below: str) -> str:
-        """The run's folder `below`, as a person would type it."""
+        """The path of `below` in the run's folder, as the user would type it."""
         return self.store.at(f"{self.run}/{below}")
 
     def ship(self, below: str) -> None:
-        """Copy `folder/below` to the run, unless that is where it lies."""
+        """Copy the files of `folder/below` to the run, unless `folder` is the run's own."""
         files = [] if self._scratch is None else (self.folder / below).rglob("*")
         for file in (file for file in files if file.is_file()):
             self.store.write(f"{self.run}/{file.relative_to(self.folder).as_posix()}", file.read_bytes())
 
     def remove(self, below: str) -> None:
-        """Remove `folder/below`, and its copy."""
+        """Remove `folder/below` and its copy in the run."""
         self.store.delete_folder(f"{self.run}/{below}")
         if self._scratch is not None:
             shutil.rmtree(self.folder / below, ignore_errors=True)
@@ -69,14 +69,14 @@ Place = LogFolder  # its name up to 0.4, which a custom logger may import
 
 @dataclass(frozen=True, kw_only=True)
 class Logger:
-    """A callback of Ray Tune's. watch: how to look at what it logs, in a line."""
+    """A Ray Tune callback. watch: how to look at its logs, in one line."""
 
     callback: Any
     watch: str
 
 
 def check_loggers(names: Iterable[str], here: bool = True) -> None:
-    """Raise `UserError` for a logger that is not known or (here) lacks its package."""
+    """Raise `UserError` for an unknown logger, or (here) one whose package is not installed."""
     for name in names:
         lookup("log", name, LOGGERS)
         if here and name in PACKAGES and importlib.util.find_spec(PACKAGES[name]) is None:
@@ -84,20 +84,20 @@ def check_loggers(names: Iterable[str], here: bool = True) -> None:
 
 
 def make_logger(name: str, log_folder: LogFolder) -> Logger:
-    """The logger `name`, set up. Raises `UserError` where that cannot be."""
+    """Set up the logger `name`. Raises `UserError` if that fails."""
     try:
         logger: Logger = lookup("log", name, LOGGERS)(log_folder)
         logger.callback.setup()
     except UserError:
         raise
-    except Exception as error:  # of any of these packages, of a database, of the network
+    except Exception as error:  # of any of these packages, a database or the network
         what_to_do = REMEDIES.get(name, "see its own documentation")
         raise UserError(f"log: {name} cannot be set up ({brief(error)}); {what_to_do}") from error
     return logger
 
 
 def brief(error: BaseException) -> str:
-    """The type of an exception, and the first line of its own account."""
+    """The type of an exception and the first line of its message."""
     return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
 
 
@@ -105,12 +105,12 @@ def brief(error: BaseException) -> str:
 
 
 def tensorboard(log_folder: LogFolder) -> Logger:
-    """Event files below the run, a folder for each trial."""
+    """TensorBoard event files in the run's folder, one folder per trial."""
     from ray.tune.logger import TBXLoggerCallback
 
     class TensorBoard(TBXLoggerCallback):
         def log_trial_start(self, trial: Any) -> None:
-            """Every curve is told from its first epoch, also that of a trial which an earlier command began."""
+            """Start without files: each curve is sent from its first epoch, even if an earlier command began it."""
             log_folder.remove(f"tensorboard/{trial}")
             super().log_trial_start(trial)
 
@@ -118,65 +118,94 @@ def tensorboard(log_folder: LogFolder) -> Logger:
 
 
 def mlflow(log_folder: LogFolder) -> Logger:
-    """A run of MLflow's for each trial, in an experiment of the run's name."""
+    """One MLflow run per trial, in an experiment named like the run."""
     os.environ.update({name: os.environ.get(name, value) for name, value in MLFLOW_QUIET.items()})
     from mlflow import MlflowClient
-    from mlflow.entities import Metric
-    from ray.air.integrations.mlflow import MLflowLoggerCallback
+    from mlflow.entities import Metric, Param
+    from ray.tune.logger import LoggerCallback
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
     uri = os.environ.get("MLFLOW_TRACKING_URI") or _mlflow_database(log_folder.store)
 
-    class MLflow(MLflowLoggerCallback):
-        """Ray's, but with one request for all rows of a report: one for each number takes forty times as long."""
+    class MLflow(LoggerCallback):
+        """One request for all rows of a report: one for each number, as Ray sends them, takes forty times as long."""
 
         def setup(self, *args: Any, **info: Any) -> None:
             self._client = MlflowClient(uri)
-            self._untold: dict[str, list[Metric]] = defaultdict(list)
-            if MLFLOW_RETRIES in os.environ:
-                return super().setup(*args, **info)
-            os.environ[MLFLOW_RETRIES] = "1"  # someone waits for an answer, as nobody does in mid-sweep
-            try:
-                return super().setup(*args, **info)
-            finally:
-                del os.environ[MLFLOW_RETRIES]
+            self._pending: dict[str, list[Metric]] = defaultdict(list)
+            self._runs: dict[Any, str] = {}
+            with _few_retries():
+                self._experiment = _mlflow_experiment(self._client, log_folder.run)
+
+        def log_trial_start(self, trial: Any) -> None:
+            run = self._client.create_run(self._experiment, run_name=str(trial), tags={"trial_name": str(trial)})
+            self._runs[trial] = run.info.run_id
+            params = [Param(name, str(value)) for name, value in trial.config.items()]
+            self._client.log_batch(run.info.run_id, params=params)
 
         def log_trial_result(self, iteration: int, trial: Any, result: dict[str, Any]) -> None:
             now, (numbers, epoch) = int(time.time() * 1000), _split(result)
-            self._untold[self._trial_runs[trial]] += [Metric(*number, now, epoch) for number in numbers.items()]
+            self._pending[self._runs[trial]] += [Metric(*number, now, epoch) for number in numbers.items()]
 
         def on_step_end(self, *args: Any, **info: Any) -> None:
-            while self._untold:
-                run, numbers = self._untold.popitem()
+            while self._pending:
+                run, numbers = self._pending.popitem()
                 for first in range(0, len(numbers), MLFLOW_BATCH):
                     self._client.log_batch(run, metrics=numbers[first : first + MLFLOW_BATCH])
 
+        def log_trial_end(self, trial: Any, failed: bool = False) -> None:
+            self._client.set_terminated(self._runs[trial], "FAILED" if failed else "FINISHED")
+
     return Logger(
-        callback=MLflow(tracking_uri=uri, experiment_name=log_folder.run),
+        callback=MLflow(),
         watch=f"mlflow ui --backend-store-uri {uri}" if uri.startswith("sqlite:") else f"MLflow at {uri}",
     )
 
 
+@contextlib.contextmanager
+def _few_retries() -> Iterator[None]:
+    """Let MLflow retry only once, unless the user has set a number: the user waits for this answer."""
+    if MLFLOW_RETRIES in os.environ:
+        yield
+        return
+    os.environ[MLFLOW_RETRIES] = "1"
+    try:
+        yield
+    finally:
+        del os.environ[MLFLOW_RETRIES]
+
+
+def _mlflow_experiment(client: Any, name: str) -> str:
+    """The id of the experiment that MLFLOW_EXPERIMENT_ID names, if it exists; else of the one with this name."""
+    from mlflow.exceptions import MlflowException
+
+    with contextlib.suppress(MlflowException, KeyError):
+        return str(client.get_experiment(os.environ["MLFLOW_EXPERIMENT_ID"]).experiment_id)
+    found = client.get_experiment_by_name(name)
+    return str(found.experiment_id if found is not None else client.create_experiment(name))
+
+
 def wandb(log_folder: LogFolder) -> Logger:
-    """A run of Weights & Biases for each trial, in a project of the run's name or WANDB_PROJECT."""
+    """One Weights & Biases run per trial, in the project WANDB_PROJECT or one named like the run."""
     import wandb as service
     from ray.air.integrations.wandb import WandbLoggerCallback
 
     class Wandb(WandbLoggerCallback):
-        """Ray's, without its two processes for each trial, which cost seconds and do not tell of their failures."""
+        """Ray's callback without its two processes per trial, which cost seconds and do not report their failures."""
 
         def setup(self, *args: Any, **info: Any) -> None:
-            with contextlib.redirect_stderr(io.StringIO()):  # Ray asks for the account in a way that is warned of
+            with contextlib.redirect_stderr(io.StringIO()):  # Ray asks for the account in a deprecated way
                 super().setup(*args, **info)
             self._runs: dict[Any, service.Run] = {}
 
-        def _start_logging_actor(self, trial: Any, exclude_results: list[str], **settings: Any) -> None:
+        def log_trial_start(self, trial: Any) -> None:
             trial.init_local_path()
-            self._runs[trial] = service.init(dir=trial.local_path, **settings)
-
-        def _cleanup_logging_actors(self, *args: Any, **limits: Any) -> None:
-            """At the end of Ray's callback, which asks for it: there are none."""
+            self._runs[trial] = service.init(
+                project=self.project, group=self.group or trial.experiment_dir_name, id=trial.trial_id,
+                name=str(trial), config=dict(trial.config), dir=trial.local_path, reinit="create_new",
+                resume=False, allow_val_change=True, settings=service.Settings(console="off", silent=True),
+            )  # fmt: skip
 
         def log_trial_result(self, iteration: int, trial: Any, result: dict[str, Any]) -> None:
             self._runs[trial].log(*_split(result))
@@ -185,14 +214,14 @@ def wandb(log_folder: LogFolder) -> Logger:
             self._runs.pop(trial).finish(exit_code=int(failed))
 
         def on_experiment_end(self, trials: Any, **info: Any) -> None:
-            service.teardown()  # writes what is on its way, and waits for it
+            service.teardown()  # sends what is pending, and waits for it
 
-    project, quiet = os.environ.get("WANDB_PROJECT", log_folder.run), service.Settings(console="off", silent=True)
+    project = os.environ.get("WANDB_PROJECT", log_folder.run)
     offline = f"wandb sync {log_folder.at('wandb')}/*/wandb/offline-run-*"
     if not _is_here(log_folder.store):
         offline = f"wandb sync, of a copy of {log_folder.at('wandb')}"
     return Logger(
-        callback=Wandb(project=project, reinit="create_new", settings=quiet),
+        callback=Wandb(project=project),
         watch=offline if os.environ.get("WANDB_MODE") == "offline" else f"wandb: project {project}",
     )
 
@@ -201,7 +230,7 @@ LOGGERS: dict[str, Callable[[LogFolder], Logger]] = {"tensorboard": tensorboard,
 
 
 def _split(result: dict[str, Any]) -> tuple[dict[str, Any], int]:
-    """Numbers by name, and the epoch that they belong to."""
+    """The numbers of a result by name, and its epoch."""
     numbers = dict(result)
     return numbers, numbers.pop("training_iteration")
 
@@ -209,8 +238,8 @@ def _split(result: dict[str, Any]) -> tuple[dict[str, Any], int]:
 def _mlflow_database(store: Store) -> str:
     if not _is_here(store):
         raise UserError(
-            f"log: mlflow found no MLFLOW_TRACKING_URI; expected that of a tracking server, since {store.uri} is no "
-            "folder that a database could lie in"
+            f"log: mlflow found no MLFLOW_TRACKING_URI; expected that of a tracking server, since {store.as_typed} is "
+            "not a local folder that could hold a database"
         )
     return f"sqlite:///{store.root}/{MLFLOW_DATABASE}"
 

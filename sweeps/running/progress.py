@@ -1,4 +1,4 @@
-"""Live progress of a sweep: a rich view in a terminal, one plain line every few seconds elsewhere."""
+"""The live view of a sweep: several lines in a terminal, otherwise one plain line every few seconds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from analysis.text import duration
 from sweeps.running.resources import Spent
 
 BAR = 40  # columns
-LOOKS_PER_SECOND = 4
+REFRESHES_PER_SECOND = 4
 PLAIN_SECONDS = 5.0
 SETTLING_SECONDS = 3.0
 NEWEST = 8
@@ -29,11 +29,11 @@ NEWEST = 8
 
 @dataclass(kw_only=True)
 class Board:
-    """What a person sees of a sweep while it runs. It reads what is trained (`spent`), and nothing is decided from it.
+    """What the live view shows of a sweep. It only reads the counts in `spent`; no decision depends on it.
 
-    planned: trials. skipped: those of them that earlier commands have finished. epochs_planned: what this command set
-    out for. cluster: its nodes and GPUs in words; None on one machine. suggestions: of a search, told of and in all:
-    what its epochs will be is not known beforehand.
+    planned: trials. skipped: those that earlier commands have finished. epochs_planned: that this command will train.
+    cluster: its nodes and GPUs in words; None on one machine. suggestions: of a search, finished and in all; how many
+    epochs a search will train is not known in advance.
     """
 
     planned: int
@@ -50,20 +50,20 @@ class Board:
     def __post_init__(self) -> None:
         self.started = self.clock()
         self.bar = Progress(
-            # on a narrow terminal the bar gives way, so that the view keeps its height
+            # on a narrow terminal the bar shrinks, so that the view keeps its height
             BarColumn(None, complete_style="cyan", finished_style="green", table_column=Column(max_width=BAR)),
             TextColumn("{task.description}", style="dim", table_column=Column(no_wrap=True)),
             auto_refresh=False, speed_estimate_period=math.inf, get_time=self.clock,
         )  # fmt: skip
-        self.bar.add_task("epochs", start=False, visible=False)
+        self.bar.add_task("epochs", total=None, start=False, visible=False)
         self.bar.add_task("", start=False)
 
     def show(self, trial: str, result: Mapping[str, Any]) -> None:
-        """A trial is finished."""
+        """Add a finished trial to the newest results."""
         self.newest.append((trial, result))
 
-    def look(self) -> None:
-        """Count what has been trained since the last look: the pace follows from these counts, and so does the bar."""
+    def refresh(self) -> None:
+        """Update the bar from `spent`. Rich measures the speed from these updates."""
         epochs, shown = self.bar.tasks
         if self.spent.epochs and not epochs.started:
             self.bar.start_task(epochs.id)
@@ -83,7 +83,7 @@ class Board:
 
     @property
     def pace(self) -> Task:
-        """The epochs as a task of rich's, which has their rate and the time left."""
+        """The epochs as a task of Rich, which has their speed and the time left."""
         return self.bar.tasks[0]
 
 
@@ -100,7 +100,7 @@ class LiveView:
     def __enter__(self) -> LiveView:
         if self.console.is_terminal:
             self._live = Live(
-                console=self.console, get_renderable=lambda: view(self.board), refresh_per_second=LOOKS_PER_SECOND
+                console=self.console, get_renderable=lambda: view(self.board), refresh_per_second=REFRESHES_PER_SECOND
             )
             self._live.start()
         else:
@@ -118,8 +118,8 @@ class LiveView:
 
     def _plain(self) -> None:
         written = self.board.clock()
-        while not self._stop.wait(1 / LOOKS_PER_SECOND):
-            self.board.look()
+        while not self._stop.wait(1 / REFRESHES_PER_SECOND):
+            self.board.refresh()
             if self.board.clock() - written >= PLAIN_SECONDS:
                 self._line()
                 written = self.board.clock()
@@ -131,7 +131,7 @@ class LiveView:
 
 def line(board: Board) -> str:
     """The sweep in one line."""
-    board.look()
+    board.refresh()
     parts = [f"{board.done}/{board.planned} trials", f"{len(board.spent.running)} running"]
     if board.spent.failed:
         parts.append(f"{len(board.spent.failed)} failed")
@@ -144,7 +144,7 @@ def line(board: Board) -> str:
 
 
 def _pace(board: Board, of: str, between: str) -> str:
-    """Epochs, how fast, and the time left: `120 of 700 epochs  ·  10 epochs/s  ·  0:58 left`."""
+    """Epochs, speed and time left: `120 of 700 epochs  ·  10 epochs/s  ·  0:58 left`."""
     task = board.pace
     planned = "" if board.suggestions else f"{of}{board.epochs_planned:,}"
     parts = [f"{board.spent.epochs:,}{planned} epochs"]
@@ -159,8 +159,8 @@ def _pace(board: Board, of: str, between: str) -> str:
 
 
 def view(board: Board) -> RenderableType:
-    """The sweep as a panel of a few lines: counts, bar, newest results."""
-    board.look()
+    """The sweep in a few lines: counts, bar, newest results."""
+    board.refresh()
     counts = Text.assemble((f"{board.done}", "bold green"), f" of {board.planned} trials done  ·  ")
     if board.suggestions:
         counts = Text.assemble(

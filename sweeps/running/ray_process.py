@@ -1,4 +1,4 @@
-"""Ray's own process: how it starts, what it is told of signals, what happens when it dies, how it ends."""
+"""Ray's own processes: start, signals, what to do when one dies, shutdown."""
 
 from __future__ import annotations
 
@@ -14,55 +14,59 @@ from types import MappingProxyType
 from typing import Any
 
 from lth_trainable.errors import UserError
+from sweeps.running.ray_adapter import dead_processes
 
 WATCH_SECONDS = 2.0
-LOCAL = {"RAY_AUTH_MODE": "disabled"}  # a local Ray needs no token, and asks for one loudly; a cluster may have one
+LOCAL = {"RAY_AUTH_MODE": "disabled"}  # a local Ray needs no token and complains without one; a cluster may need one
 QUIET = {
-    "RAY_AIR_NEW_OUTPUT": "0",  # the new console output prints a box even when told to be quiet
+    "RAY_AIR_NEW_OUTPUT": "0",  # the new console output prints a box even if verbose=0
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # the store has the results; no second copy in CSV and TensorBoard
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # results are in the store: no second copy as CSV and TensorBoard files
     "TUNE_RESULT_BUFFER_LENGTH": "1",
-    "TUNE_MAX_PENDING_TRIALS_PG": "10000",  # else workers start one after another; the searcher offers what fits
+    "TUNE_MAX_PENDING_TRIALS_PG": "10000",  # else workers start one after another; the searcher only offers what fits
 }
 _shutting_down: list[threading.Thread] = []
 
 
 def quieten(more: Mapping[str, str] = MappingProxyType({})) -> None:
-    """Set the environment of a quiet Ray, where a person has not set it otherwise. Before Ray is imported."""
+    """Set the environment variables that keep Ray quiet, unless the user has set them. Call it before importing Ray."""
     os.environ.update({name: os.environ.get(name, value) for name, value in {**QUIET, **more}.items()})
 
 
 def silence_loggers() -> None:
-    """Only critical messages of Ray's: what a person needs, the sweep says."""
+    """Let Ray log critical messages only: the sweep itself prints what the user needs."""
     for name in ("ray", "ray.tune", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def start_ray(ray: Any) -> None:
-    """A Ray of this process's own. Its processes have half a minute to start, which a busy machine may take twice."""
+    """Start Ray on this machine for this process. Tries twice: on a busy machine half a minute may not be enough.
+
+    Raises `UserError` if it does not start.
+    """
     for is_last in (False, True):
         try:
             ray.init(
-                address="local",  # whatever else Ray runs on this machine
+                address="local",  # not a cluster that runs on this machine
                 include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL, configure_logging=True,
             )  # fmt: skip
             return
-        except Exception as error:  # Ray has no class for it
+        except Exception as error:  # Ray has no exception class for this
             ray.shutdown()
             if is_last:
                 reason = f"{type(error).__name__}: {error}".splitlines()[0]
                 raise UserError(
-                    f"ray: found no Ray that starts on this machine ({reason}); expected one within half a minute; end "
-                    "what else keeps the machine busy or fills its memory or /tmp, then type the same command"
+                    f"ray: found no Ray that starts on this machine ({reason}); expected one within half a minute; "
+                    "stop other programs that keep the machine busy or fill its memory or /tmp, then run it again"
                 ) from error
 
 
 @contextlib.contextmanager
 def sigterm_as_sigint() -> Iterator[None]:
-    """A polite kill ends the sweep as Ctrl-C does: Ray handles only the latter."""
+    """Make SIGTERM end the sweep like Ctrl-C: Ray handles only Ctrl-C."""
     before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # Ray starts the driver of a job with it blocked
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # Ray starts the driver of a job with SIGINT blocked
     try:
         yield
     finally:
@@ -71,21 +75,19 @@ def sigterm_as_sigint() -> Iterator[None]:
 
 @contextlib.contextmanager
 def node_watched() -> Iterator[None]:
-    """End this process when the node that it started dies, as by the system's killer of large processes.
+    """End this process if a Ray process that it started dies, for example because memory ran out.
 
-    Tune would wait for ever for the workers that died with it.
+    Tune would wait forever for the workers that died with it.
     """
-    from ray._private.worker import _global_node
-
     over = threading.Event()
 
     def watch() -> None:
         while not over.wait(WATCH_SECONDS):
-            dead = [name for name, _ in _global_node.dead_processes()] if _global_node is not None else []
+            dead = dead_processes()
             if dead and not over.is_set():
                 print(
-                    f"error: Ray's own processes on this machine died ({', '.join(map(str, dead))}); "
-                    "what is stored stays: the same command goes on",
+                    f"error: Ray's own processes on this machine died ({', '.join(dead)}); "
+                    "what is stored stays: run the same command again to continue",
                     file=sys.stderr, flush=True,
                 )  # fmt: skip
                 os._exit(1)
@@ -98,15 +100,15 @@ def node_watched() -> Iterator[None]:
 
 
 def shut_down_ray() -> None:
-    """End this process's connection to Ray in a thread: it takes a second, in which the results can be gathered."""
+    """Disconnect this process from Ray, in a thread: it takes a second, in which results can be gathered."""
     import ray
 
-    gc.collect()  # a handle of Ray's that is collected after the shutdown takes this process with it
+    gc.collect()  # a Ray handle that is garbage-collected after the shutdown crashes this process
     _shutting_down.append(threading.Thread(target=ray.shutdown))
     _shutting_down[-1].start()
 
 
 def wait_for_shutdown() -> None:
-    """Until no earlier launch of this process holds a Ray: a new one would get it in its last moments."""
+    """Wait until the Ray of an earlier launch has shut down: a new launch would connect to it while it ends."""
     while _shutting_down:
         _shutting_down.pop().join()

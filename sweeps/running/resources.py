@@ -1,4 +1,4 @@
-"""What a sweep may use, and what it has used: the resources of a trial, the limits of a command, its epochs so far."""
+"""Resources and budget of a sweep: what a trial gets, when to stop, what has been trained so far."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from lth_trainable.errors import bad_value
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What a trial gets and how many run at once.
+    """What each trial gets, and how many run at the same time.
 
-    cpus: CPU cores (and threads) of a trial, 1 or more. gpus: 0, a part of one GPU, or 1. max_concurrent: trials at a
-    time; None for as many as fit. deterministic: only kernels with reproducible bytes, on a GPU too. step: how a GPU
-    makes a training step (see `Execution`).
+    cpus: CPU cores (and threads) of a trial, 1 or more. gpus: 0, a fraction of one GPU, or 1. max_concurrent: most
+    trials at the same time; None for as many as fit. deterministic: use only kernels whose results repeat exactly, on
+    a GPU too. step: how a GPU runs a training step (see `Execution`).
     """
 
     cpus: int = 1
@@ -26,7 +26,7 @@ class Resources:
     step: str = "captured"
 
     def check(self, here: bool = True) -> None:
-        """Raise `UserError` for what no machine, or not this one (here), can give: Ray would wait for it for ever."""
+        """Raise `UserError` for resources that no machine has, or (here) not this one: Ray would wait forever."""
         cores = os.cpu_count() or 1
         if self.cpus < 1 or (here and self.cpus > cores):
             raise bad_value(
@@ -36,18 +36,18 @@ class Resources:
             raise bad_value("max-concurrent", self.max_concurrent, "at least 1")
         if not 0 <= self.gpus <= 1:
             raise bad_value(
-                "gpus-per-trial", self.gpus, "0, a part of a GPU such as 0.25, or 1", "a trial uses one GPU"
+                "gpus-per-trial", self.gpus, "0, a fraction of a GPU such as 0.25, or 1", "a trial uses one GPU"
             )
         if here and self.gpus > 0 and not _gpu_count():
             raise bad_value("gpus-per-trial", self.gpus, "0", "this machine has no GPU that PyTorch can use")
 
     def execution(self) -> dict[str, Any]:
-        """The part of `Execution` that follows from it."""
+        """Arguments of `Execution` that follow from these resources."""
         device = "cuda" if self.gpus else "cpu"
         return {"threads": self.cpus, "device": device, "deterministic": self.deterministic, "step": self.step}
 
     def slots(self) -> int:
-        """Trials that fit on this machine at once."""
+        """Number of trials that fit on this machine at the same time."""
         fit = (os.cpu_count() or 1) // self.cpus
         if self.gpus:
             fit = min(fit, _gpu_count() * int(1 / self.gpus))
@@ -56,21 +56,21 @@ class Resources:
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """When to stop: `hours` of wall time from now, `epochs` trained by this command. None: no limit."""
+    """When to stop: after `hours` of wall time from `started`, or `epochs` trained by this command. None: no limit."""
 
     hours: float | None = None
     epochs: int | None = None
     started: float = field(default_factory=time.monotonic)
 
     def check(self) -> None:
-        """Raise `UserError` for a limit that is none."""
+        """Raise `UserError` for a limit that is not positive."""
         if self.hours is not None and not self.hours > 0:
             raise bad_value("max-hours", self.hours, "a positive number of hours, such as 0.5")
         if self.epochs is not None and self.epochs < 1:
             raise bad_value("max-epochs", self.epochs, "at least 1")
 
     def reached(self, epochs: int) -> str | None:
-        """Which limit is reached after `epochs` epochs, by its flag; None while there is time."""
+        """The flag of the limit that is reached after `epochs` epochs, or None."""
         if self.hours is not None and time.monotonic() - self.started >= 3600 * self.hours:
             return "--max-hours"
         return "--max-epochs" if self.epochs is not None and epochs >= self.epochs else None
@@ -78,10 +78,11 @@ class Budget:
 
 @dataclass(kw_only=True)
 class Spent:
-    """What this command has trained so far: the one count that limits, the searcher and the live view read.
+    """What this command has trained so far. The budget, the searcher and the live view all read these counts.
 
-    running, finished: epochs by trial. levels: of the running ones. failed: names. stopped: epochs of attempts that
-    ended before their trial did. shared: how many of the finished were recorded from what others have trained.
+    running, finished: epochs by trial. levels: pruning level of each running trial. failed: names of trials. stopped:
+    epochs of attempts that ended before their trial was done. shared: number of finished trials that needed no
+    training, because other trials had trained all their epochs.
     """
 
     running: dict[str, int] = field(default_factory=dict)
@@ -97,31 +98,31 @@ class Spent:
         return sum(self.finished.values()) + sum(self.running.values()) + self.stopped
 
     def now(self) -> dict[str, dict[str, int]]:
-        """Epochs and level of each running trial."""
+        """Epochs and pruning level of each running trial."""
         return {trial: {"epochs": n, "level": self.levels.get(trial, 0)} for trial, n in list(self.running.items())}
 
     def report(self, trial: str, epochs: int, level: int = 0) -> None:
-        """A running trial has trained `epochs` epochs so far, and is at `level`."""
+        """Note that a running trial has trained `epochs` epochs so far and is at pruning level `level`."""
         self.running[trial] = epochs
         self.levels[trial] = level
 
     def finish(self, trial: str, epochs: int) -> None:
-        """A trial is done after `epochs` epochs of this command."""
+        """Note that a trial is done, after `epochs` epochs of this command."""
         self.running.pop(trial, None)
         self.failed.discard(trial)
         self.finished[trial] = epochs
 
     def share(self, trial: str) -> None:
-        """A trial was recorded whose every epoch others have trained."""
+        """Note that a trial is done whose epochs other trials have trained."""
         self.shared += 1
         self.finish(trial, 0)
 
     def stop(self, trial: str) -> None:
-        """A trial was stopped before its end; what it has trained counts."""
+        """Note that a trial was stopped early. Its epochs count."""
         self.stopped += self.running.pop(trial, 0)
 
     def fail(self, trial: str) -> None:
-        """A trial failed; what it has trained counts."""
+        """Note that a trial failed. Its epochs count."""
         self.stop(trial)
         self.failed.add(trial)
 

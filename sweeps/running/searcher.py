@@ -1,4 +1,4 @@
-"""The Ray side of the plan: a Searcher that hands out trials as their prefixes come into being."""
+"""A Ray Tune searcher that hands out the trials of a plan as soon as the states that they start from are stored."""
 
 from __future__ import annotations
 
@@ -15,24 +15,26 @@ from sweeps.running.resources import Budget, Spent
 
 
 class Source(Protocol):
-    """Where trials come from that no plan has from the start."""
+    """Adds trials to a plan while it runs, as a search does."""
 
     def add_to(self, dispatcher: Dispatcher) -> bool:
-        """Put more trials into the dispatcher's plan; False where there is none to put now."""
+        """Add trials to the dispatcher's plan. False if there are none to add now."""
 
     def is_over(self, dispatcher: Dispatcher) -> bool:
-        """Whether no more will come."""
+        """Whether no more trials will be added."""
 
 
 class PlanSearcher(Searcher):
-    """Suggests the trials of a plan. Nothing is suggested while all that is left waits for states in the making.
+    """Suggests the trials of a plan to Ray Tune.
 
-    config_of: what a worker is given for a trial. record: writes the record of a trial whose every epoch others have
-    trained, from the fingerprint of the worker that finished it; False where that cannot be. source: of more trials,
-    when all that is left is held back; with one, a trial that is held back still is better than an idle worker.
-    show: told of each trial that a worker has finished, for whoever watches; nothing follows from it.
-    stopped_by: the limit for which a trial was ended early or not begun. is_full: whether a trial found no space for
-    what it was to store: others would find none either.
+    A trial is held back while a running one is about to store a state that it can start from.
+
+    config_of: builds what a worker gets for a trial. record: writes the record of a trial whose epochs other trials
+    have all trained, with the fingerprint of the worker that trained the last one; returns False if it cannot. source:
+    of more trials, asked when all that are left are held back; if it has none, a trial that is held back is started
+    anyway, which is better than an idle worker. show: called for each trial that a worker has finished; for display
+    only. stopped_by: the limit because of which a trial was ended early or not started. is_full: whether a trial found
+    the disk full; then no other is started.
     """
 
     def __init__(
@@ -48,14 +50,14 @@ class PlanSearcher(Searcher):
         super().__init__(metric="epochs_done", mode="max")
         self.dispatcher, self.spent, self.budget = dispatcher, spent, budget
         self.config_of, self.record, self.source, self.show = config_of, record, source, show
-        self.mark: Mapping[str, Any] | None = None  # fingerprint of the workers, once one has said it
+        self.fingerprint: Mapping[str, Any] | None = None  # of the workers, once one has reported it
         self.trials: dict[str, PlannedTrial] = {}
         self.stopped_by: str | None = None
         self.is_full = False
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        if self.dispatcher.all_begun and (self.source is None or self.source.is_over(self.dispatcher)):
-            # what runs may come to its end, whatever the budget says
+        if self.dispatcher.all_started and (self.source is None or self.source.is_over(self.dispatcher)):
+            # what runs may finish, whatever the budget is
             return str(Searcher.FINISHED) if self.dispatcher.over else None
         self.stopped_by = self.stopped_by or self.budget.reached(self.spent.epochs)
         if self.stopped_by or self.is_full:
@@ -84,16 +86,16 @@ class PlanSearcher(Searcher):
             return
         self.is_full = self.is_full or result.get("status") == FULL
         if not error and result.get("status") != "failed":
-            self.spent.stop(trial.name)  # by the budget, or a full disk: it goes on another time
+            self.spent.stop(trial.name)  # by the budget or a full disk: a later command continues it
             self.dispatcher.stopped.add(trial.name)
         else:
             self.spent.fail(trial.name)
-        self.dispatcher.finished(trial.name, whole=False)
+        self.dispatcher.finished(trial.name, recorded=False)
 
     def should_stop(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Whether to end a trial at this report: the budget is spent, and what it has trained is stored.
+        """Whether to end a trial at this report: the budget is spent, and what the trial has trained is stored.
 
-        Not where it ends by itself: only its record is missing then.
+        Not if it has stored its last state: then only its record is missing, and it ends by itself.
         """
         trial, stored = self.trials.get(trial_id), result.get("stored")
         if trial is None or not stored or trial.end.key in stored or "status" in result:
@@ -104,13 +106,13 @@ class PlanSearcher(Searcher):
         return limit is not None
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the store is the memory of a sweep, and each launch plans anew."""
+        """Save nothing: a sweep is resumed from the store, and each launch plans again."""
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing to restore."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing either where Tune pickles its parts, so that it could be restored: it never is."""
+        """Pickle nothing: Tune pickles its parts to restore them later, which never happens here."""
         return {}
 
     def _next(self) -> PlannedTrial | None:
@@ -125,14 +127,14 @@ class PlanSearcher(Searcher):
 
     def _take(self, result: Mapping[str, Any]) -> None:
         if result.get("stored"):
-            self.mark = json.loads(result["fingerprint"])
+            self.fingerprint = json.loads(result["fingerprint"])
         for key in result.get("stored", ()):
             for trial in self.dispatcher.reached(key):
                 self._is_recorded(trial)
 
     def _is_recorded(self, trial: PlannedTrial) -> bool:
-        """Record a trial whose end is stored; False where a worker has to."""
-        if self.mark is None or not trial.is_end_of_node or not self.record(trial, self.mark):
+        """Record a trial whose last state is stored. False if a worker has to do it."""
+        if self.fingerprint is None or not trial.is_end_of_node or not self.record(trial, self.fingerprint):
             return False
         self.spent.share(trial.name)
         self.dispatcher.finished(trial.name)

@@ -1,10 +1,10 @@
 """Where a command runs, and how it is submitted to a cluster as a Ray job.
 
-* neither `--cluster` nor `--address`: a Ray of its own on this machine;
-* `--address http://head:8265`: submitted to that job server; any other `--address`: the driver of that cluster, here;
-* `--cluster FILE`: the driver of the cluster that this process belongs to, if it belongs to one (inside a Ray job,
-  where Ray sets RAY_ADDRESS, or on a machine where `ray start` has started a node whose head answers); else FILE's
-  cluster is brought up, unless it is up already, and the command submitted to it.
+* without `--cluster` and `--address`: on this machine, with Ray started for this command;
+* `--address http://head:8265`: submitted to that job server; any other `--address`: here, as driver of that cluster;
+* `--cluster FILE`: if this process is on a cluster (in a Ray job, where Ray sets RAY_ADDRESS, or on a machine where
+  `ray start` has started a node whose head answers), here, as the driver of that cluster; otherwise the cluster of FILE
+  is started, unless it is running, and the command is submitted to it.
 """
 
 from __future__ import annotations
@@ -28,17 +28,19 @@ from typing import Any
 
 from lth_trainable.errors import FAILED, INTERRUPTED, OK, UserError, bad_value
 from sweeps.running.loggers import PASSED_ON
+from sweeps.running.ray_adapter import address_of_local_node
 
 ROOT = Path(__file__).resolve().parents[2]
-LEFT_OUT = ["/.?*", "/runs", "/build", "*.egg-info", "__pycache__"]  # of the working directory that a job gets
+# not in the copy of the working directory that a job gets
+LEFT_OUT = ["/.?*", "/runs", "/build", "*.egg-info", "__pycache__"]
 CONNECT_SECONDS = 2.0
 TUNNEL_SECONDS = 60.0
-START_SECONDS, NOT_YET = 120.0, "No available agent"  # of a job server that has just started
-STOP_SECONDS = 30  # for an interrupted job to write what it has
+START_SECONDS, NOT_YET = 120.0, "No available agent"  # what a job server says when it has just started
+STOP_SECONDS = 30  # for an interrupted job to store what it has
 LOUD = ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env")
 NEEDED = {"aiohttp": "the job server", "requests": "the job server", "colorful": "the launcher"}
-LAUNCHER_FILE = "a launcher file of Ray's, such as cluster.yaml"
-OLDER = {"min_workers", "head_node", "worker_nodes"}  # of older files; Ray still knows what to do with them
+LAUNCHER_FILE = "a Ray cluster launcher file, such as cluster.yaml"
+OLDER = {"min_workers", "head_node", "worker_nodes"}  # of older files, which Ray still accepts
 
 
 class Where(Enum):
@@ -51,7 +53,7 @@ class Where(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """What a command line says about where it runs: its flags `--cluster`, `--address` and `--storage`."""
+    """The flags that decide where a command runs: `--cluster`, `--address` and `--storage`."""
 
     cluster: Path | None = None
     address: str | None = None
@@ -63,7 +65,7 @@ class Target:
 
 
 def where_of(target: Target) -> Where:
-    """Where the driver of this command runs: the rule is at the top of this module."""
+    """Where the driver of this command runs, by the rules at the top of this module."""
     if target.address:
         return Where.SUBMIT if _is_job_server(target.address) else Where.CONNECT
     if target.cluster is None:
@@ -79,9 +81,8 @@ def _is_in_a_cluster() -> bool:
     address = os.environ.get("RAY_ADDRESS", "")
     if address:
         return not _is_job_server(address)
-    from ray._private.utils import read_ray_address
-
-    host, _, port = (read_ray_address() or "").rpartition(":")  # left by `ray start`, never by the Ray of a local sweep
+    left = address_of_local_node()  # by `ray start`; the Ray of a local sweep leaves none
+    host, _, port = (left or "").rpartition(":")
     try:
         with socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS):
             return True
@@ -90,7 +91,7 @@ def _is_in_a_cluster() -> bool:
 
 
 def submit(target: Target, command: str, arguments: Sequence[str]) -> int:
-    """Run `python -m COMMAND ARGUMENTS` as a job, its log on standard output; returns the job's exit code."""
+    """Run `python -m COMMAND ARGUMENTS` as a job and print its log. Returns the job's exit code."""
     check_submittable(target)
     if target.address:
         return run_job(target.address, command, [*without(arguments, "--address"), "--address", "auto"])
@@ -100,14 +101,13 @@ def submit(target: Target, command: str, arguments: Sequence[str]) -> int:
             return run_job(address, command, arguments)
     finally:
         print(
-            "what is up of the cluster stays up (idle workers go by themselves); tear it down with: "
-            f"ray down {target.cluster}",
+            f"the cluster stays up (only idle workers are removed); shut it down with: ray down {target.cluster}",
             file=sys.stderr,
         )
 
 
 def check_submittable(target: Target) -> None:
-    """Raise `UserError` for what cannot be submitted from here, before anything costs money."""
+    """Raise `UserError` for a command that cannot be submitted from here, before anything costs money."""
     missing = {name: whose for name, whose in NEEDED.items() if not _is_installed(name)}
     if missing:
         raise UserError(
@@ -117,7 +117,7 @@ def check_submittable(target: Target) -> None:
     if "://" not in target.storage and not Path(target.storage).is_absolute():
         raise bad_value(
             "storage", target.storage, "an absolute path that all nodes share, or s3:// or gs://",
-            "a job has a working directory of its own, which goes with it",
+            "a job has its own working directory, which is deleted with it",
         )  # fmt: skip
     if target.cluster is not None and not target.address:
         check_launcher_file(target.cluster)
@@ -146,15 +146,15 @@ def without(arguments: Sequence[str], flag: str) -> list[str]:
 
 
 def run_job(address: str, command: str, arguments: Sequence[str]) -> int:
-    """Submit, stream, wait; Ctrl-C and SIGTERM stop the job, which keeps what is finished."""
+    """Submit the command, print its log, wait for its end. Ctrl-C and SIGTERM stop the job; finished trials stay."""
     import asyncio
 
     client = _client(address)
     entrypoint = shlex.join(["python", "-m", command, *arguments])
-    here = ROOT if (ROOT / "pyproject.toml").is_file() else Path.cwd()  # the latter where the package is installed
+    here = ROOT if (ROOT / "pyproject.toml").is_file() else Path.cwd()  # the latter if the package is installed
     job = _submitted(
         client,
-        entrypoint=f"exec {entrypoint}",  # without a shell in between, which would end at a signal before the sweep
+        entrypoint=f"exec {entrypoint}",  # no shell in between: at a signal it would end before the sweep
         runtime_env={"working_dir": str(here), "excludes": LEFT_OUT, "env_vars": _environment()},
     )
     print(f"job {job} at {address}", file=sys.stderr, flush=True)
@@ -169,12 +169,12 @@ def run_job(address: str, command: str, arguments: Sequence[str]) -> int:
                 if interrupted:
                     return INTERRUPTED
                 interrupted = True
-                print("interrupted; the job stops and keeps what is finished", file=sys.stderr, flush=True)
+                print("interrupted; the job stops, and finished trials stay", file=sys.stderr, flush=True)
                 client.stop_job(job)
-    except Exception as error:  # of the network, in any of three libraries
+    except Exception as error:  # network errors, from any of three libraries
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         print(
-            f"error: lost the job server ({reason}); the job goes on where it runs: ray job logs --follow {job}",
+            f"error: lost the job server ({reason}); the job itself continues: ray job logs --follow {job}",
             file=sys.stderr,
         )
         return FAILED
@@ -198,7 +198,7 @@ def _client(address: str) -> Any:
 
 
 def _submitted(client: Any, **job: Any) -> str:
-    """The job's id. A head that has just started takes no jobs for some seconds."""
+    """Submit a job; returns its id. Retries for a while: a head that has just started refuses jobs for some seconds."""
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:
@@ -210,7 +210,7 @@ def _submitted(client: Any, **job: Any) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """Of the job. The live view is drawn for this terminal, and the stream carries it as it is."""
+    """Environment variables of the job, with the size of this terminal: the job draws its live view for it."""
     found = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}
     found |= {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     if sys.stdout.isatty():
@@ -220,14 +220,14 @@ def _environment() -> dict[str, str]:
 
 
 async def _stream(client: Any, job: str) -> None:
-    """Copy the job's log to standard output until the job has ended."""
+    """Print the job's log until the job has ended."""
     async for text in client.tail_job_logs(job):
         sys.stdout.write(text)
         sys.stdout.flush()
 
 
 def _exit_code(client: Any, job: str) -> int:
-    """The job's own; 1 where Ray has none, as for a job whose node has died."""
+    """The exit code of the job; 1 if Ray has none, as for a job whose node died."""
     while not client.get_job_status(job).is_terminal():
         time.sleep(1)
     info = client.get_job_info(job)
@@ -243,7 +243,7 @@ def _exit_code(client: Any, job: str) -> int:
 
 
 def check_launcher_file(file: Path) -> None:
-    """Raise `UserError` for a file that Ray's schema does not accept, with the place of what it does not."""
+    """Raise `UserError` for a file that does not match Ray's schema. The message names the entry that is wrong."""
     import jsonschema
     import ray.autoscaler
     import yaml
@@ -254,7 +254,7 @@ def check_launcher_file(file: Path) -> None:
         content = yaml.safe_load(file.read_text())
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise bad_value(
-            "cluster", str(file), LAUNCHER_FILE, f"it is no YAML: {' '.join(str(error).split())}"
+            "cluster", str(file), LAUNCHER_FILE, f"it is not valid YAML: {' '.join(str(error).split())}"
         ) from error
     if isinstance(content, dict):
         content = {name: value for name, value in content.items() if name not in OLDER}
@@ -267,19 +267,20 @@ def check_launcher_file(file: Path) -> None:
 
 @contextlib.contextmanager
 def brought_up(file: Path) -> Iterator[str]:
-    """Start the cluster of a launcher file, or leave it as it runs; gives the address of its job server."""
+    """Start the cluster of a launcher file, unless it is running. Yields the address of its job server."""
     import click
     from ray.autoscaler.sdk import create_or_update_cluster
 
-    print(f"bringing up the cluster of {file}", file=sys.stderr, flush=True)
-    logging.getLogger("ray.autoscaler").setLevel(logging.CRITICAL)  # tracebacks; to a person the launcher speaks itself
+    print(f"starting the cluster of {file}", file=sys.stderr, flush=True)
+    # the launcher prints its own messages, and this logger only tracebacks
+    logging.getLogger("ray.autoscaler").setLevel(logging.CRITICAL)
     try:
-        create_or_update_cluster(str(file), no_restart=True)  # a head that is up goes on with what it does
-    except (SystemExit, click.ClickException) as error:  # how the launcher ends on what it has told of
-        raise UserError(f"cluster: {file} could not be brought up; see above") from error
+        create_or_update_cluster(str(file), no_restart=True)  # a running head is left as it is
+    except (SystemExit, click.ClickException) as error:  # how the launcher ends after an error that it has printed
+        raise UserError(f"cluster: {file} could not be started; see above") from error
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise UserError(f"cluster: {file} could not be brought up ({reason})") from error
+        raise UserError(f"cluster: {file} could not be started ({reason})") from error
     port = _free_port()
     with _tunnel(file, port) as tunnel:
         _wait_for(port, tunnel, file)
@@ -288,7 +289,7 @@ def brought_up(file: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _tunnel(file: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """The head's job server at a port of this machine, through the launcher's own SSH; out of Ctrl-C's reach."""
+    """Forward the head's job server to a port of this machine, through the launcher's SSH. Ctrl-C does not reach it."""
     command = [sys.executable, "-m", "ray.scripts.scripts", "dashboard", str(file), "--port", str(port)]
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
@@ -317,6 +318,6 @@ def _wait_for(port: int, tunnel: subprocess.Popen[bytes], file: Path) -> None:
             return
         time.sleep(0.5)
     raise UserError(
-        f"cluster: the job server of {file} does not answer through SSH; expected port 8265 on its head; look there "
-        f"with: ray attach {file}"
+        f"cluster: the job server of {file} does not answer through SSH; expected it at port 8265 of its head; to look "
+        f"there: ray attach {file}"
     )

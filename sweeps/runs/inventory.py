@@ -1,4 +1,4 @@
-"""What the runs of a storage refer to, what there is, and whether it is as it was written."""
+"""Take stock of a storage: which states its runs refer to, which files exist, and whether they are undamaged."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ from sweeps.runs.plan_file import kept_keys, plans_of, read_content
 CHUNK = 4 << 20  # bytes of a file in memory
 _STATE = re.compile(
     rf"{STATES}/[0-9a-f]{{64}}/[0-9a-f]{{12}}(-passing-[0-9a-f]+)?"
-)  # anything else below states/ is left alone
+)  # anything else below states/ is not touched
 _KEY = re.compile(rf"{STATES}/[0-9a-f]{{64}}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What a run refers to. keys: of states, by its plan; folders: of states, by its trials' manifests.
+    """The states that a run refers to.
 
-    planned, recorded: numbers of trials. problem: why its plan is not known, if it is not.
+    planned, recorded: numbers of trials. keys: of the states that its plan needs. folders: of the states that the
+    manifests of its trials name. problem: why the plan cannot be read; None if it can.
     """
 
     name: str
@@ -45,9 +46,10 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Inventory:
-    """One listing of a storage. states: files by name, by folder. keys: folders of keys.
+    """All files of a storage, from one listing.
 
-    bytes: of everything else, by run and the folder in it.
+    states: for each folder of a state, its files by name. keys: the folders above them, one for each state key. trials:
+    folders with a manifest. bytes: of everything else, by run and by folder within the run.
     """
 
     states: Mapping[str, Mapping[str, fs.FileInfo]]
@@ -56,17 +58,17 @@ class Inventory:
     bytes: Mapping[str, Counter[str]]
 
 
-# -- what runs refer to ----------------------------------------------------------------------------------------------
+# -- what runs need -------------------------------------------------------------------------------------------------
 
 
 def read_runs(store: Store) -> list[Run]:
-    """The runs of a storage, in order of name: folders with a plan or with trials."""
+    """The runs of a storage in order of name. A run is a folder with a plan or with trials."""
     names = [name for name in store.folders("") if name != STATES and not name.startswith(".")]
     return [run for run in (_read_run(store, name) for name in names) if run is not None]
 
 
 def _read_run(store: Store, name: str) -> Run | None:
-    """None for a folder that is no run."""
+    """The run in a folder; None if the folder is not a run."""
     trials = store.folders(f"{name}/trials")
     read = map_in_threads(lambda trial: read_manifest(store, store.trial(name, trial)), trials)
     manifests = dict(zip(trials, read, strict=True))
@@ -77,7 +79,7 @@ def _read_run(store: Store, name: str) -> Run | None:
         plans, planned = plans_of(f"{name}/{PLAN}", content), len(content["trials"])
     except UserError as error:
         problem = str(error)
-    except FileNotFoundError:  # trained without a sweep; its manifests say what they refer to
+    except FileNotFoundError:  # trained without a sweep: its manifests name the states that it needs
         if not trials:
             return None
     known = {trial.name for plan in plans for trial in plan.trials}
@@ -95,7 +97,7 @@ def _read_run(store: Store, name: str) -> Run | None:
 
 
 def read_manifest(store: Store, folder: str) -> dict[str, Any] | None:
-    """A folder's manifest; None where there is none, empty where it cannot be read."""
+    """The manifest of a folder: None if there is none, empty if it cannot be read."""
     try:
         return dict(json.loads(store.read(f"{folder}/{MANIFEST}")))
     except FileNotFoundError:
@@ -104,11 +106,11 @@ def read_manifest(store: Store, folder: str) -> dict[str, Any] | None:
         return {}
 
 
-# -- what there is ---------------------------------------------------------------------------------------------------
+# -- what exists ----------------------------------------------------------------------------------------------------
 
 
 def open_storage(path: str) -> Store:
-    """The store at `path`. Raises `UserError` for what is not a folder of runs."""
+    """The store at `path`. Raises `UserError` if this is not a folder of runs."""
     expected = "a folder of runs, or a URI such as s3://bucket/runs"
     try:
         store = Store(path)
@@ -123,7 +125,7 @@ def open_storage(path: str) -> Store:
 
 
 def take_inventory(store: Store) -> Inventory:
-    """Everything in the storage, in one listing."""
+    """All files of the storage, in one listing."""
     states: dict[str, dict[str, fs.FileInfo]] = {}
     keys: dict[str, fs.FileInfo] = {}
     sizes: dict[str, Counter[str]] = defaultdict(Counter)
@@ -147,18 +149,19 @@ def take_inventory(store: Store) -> Inventory:
 
 
 def files_below(store: Store, folder: str) -> dict[str, fs.FileInfo]:
-    """Files of a folder by name, without those of folders in it."""
+    """Files of a folder by name, without those of its subfolders."""
     full = f"{store.root}/{folder}"
     infos = (info for info in store.walk(folder) if info.type == fs.FileType.File)
     return {info.base_name: info for info in infos if info.path == f"{full}/{info.base_name}"}
 
 
-# -- whether it is whole ---------------------------------------------------------------------------------------------
+# -- whether it is damaged ------------------------------------------------------------------------------------------
 
 
 def damage_in(store: Store, path: str) -> list[str]:
-    """What is wrong with a sealed folder, after reading all of it; nothing where it is not sealed."""
-    return _damage_in(store, path) and _damage_in(store, path)  # twice: it may be sealed anew while it is read
+    """Read a sealed folder completely and say what is wrong with it; empty if nothing is, or if it is not sealed."""
+    # twice: another driver may seal it again while it is read
+    return _damage_in(store, path) and _damage_in(store, path)
 
 
 def _damage_in(store: Store, path: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The plan of a run against its store: what is done, what is damaged, what failed, which states are there."""
+"""Compare the plan of a run with its store: which trials are done, damaged or failed, and which states exist."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lth_trainable.store.store import (
     Damaged,
     Sealed,
     Store,
-    fingerprint_mark,
+    fingerprint_id,
     map_in_threads,
     to_json,
 )
@@ -30,14 +30,14 @@ from sweeps.planning.plan import Facts, Plan, PlannedTrial
 from sweeps.runs.plan_file import read_content
 
 RESERVED = (STATES,)
-READ_THROUGH = 2 << 30  # bytes of states up to which a restart checks every SHA-256 rather than every size
+READ_THROUGH = 2 << 30  # up to so many bytes of states a restart checks SHA-256, beyond it only sizes
 
-Found = Sealed | Damaged | None  # a folder, what is wrong with it, or that there is none
+Found = Sealed | Damaged | None  # a folder, what is wrong with it, or None if there is none
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stock:
-    """What the store has of a run. done: finished trials by name. failed: reason by name. reports: on damage."""
+    """What the store has of a run. done: finished trials by name. failed: reasons by name. reports: on damage."""
 
     done: Mapping[str, Sealed]
     failed: Mapping[str, str]
@@ -45,13 +45,16 @@ class Stock:
 
     @property
     def fingerprints(self) -> set[str]:
-        """Marks of the fingerprints under which the finished trials were trained."""
-        return {fingerprint_mark(folder.manifest.get("fingerprint", {})) for folder in self.done.values()}
+        """Ids of the fingerprints under which the finished trials were trained."""
+        return {fingerprint_id(folder.manifest.get("fingerprint", {})) for folder in self.done.values()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ledger:
-    """The trials of one command in one run. facts: of their data, by (dataset, split seed). roles: by name of trial."""
+    """The trials of one command in one run.
+
+    facts: about their data, by (dataset, split seed). roles: by trial name.
+    """
 
     store: Store
     run: str
@@ -61,15 +64,15 @@ class Ledger:
 
     @property
     def path(self) -> str:
-        """The run's path as a person would type it."""
+        """The run's path as the user would type it."""
         return self.store.at(self.run)
 
     def for_seeds(self, seeds: Collection[int]) -> Ledger:
-        """The ledger of these seeds' trials alone."""
+        """The ledger with only the trials of these seeds."""
         return replace(self, plan=self.plan.for_seeds(seeds))
 
     def check_writable(self) -> None:
-        """Raise `UserError` where the run cannot be written, before anything is trained."""
+        """Raise `UserError` if the run cannot be written, before anything is trained."""
         probe = f"{self.run}/.writable"
         try:
             self.store.write(probe, b"")
@@ -79,12 +82,12 @@ class Ledger:
                 f"storage: cannot write to {self.path} ({error}); choose a --storage that you may write to"
             ) from error
 
-    # -- what is there -----------------------------------------------------------------------------------------------
+    # -- what exists ------------------------------------------------------------------------------------------------
 
     def take_stock(self, repair: bool) -> Stock:
-        """Finished and failed trials; `repair` sets damaged folders aside, to be trained again.
+        """The finished and failed trials. With `repair`, damaged folders are set aside, to be trained again.
 
-        Raises `UserError` where a finished trial has this name but another identity.
+        Raises `UserError` if a finished trial has the name of a planned one but another key.
         """
         paths = [self.store.trial(self.run, trial.name) for trial in self.plan.trials]
         read = map_in_threads(lambda path: self._read(self._find(path)), paths)
@@ -103,8 +106,8 @@ class Ledger:
                 missing.append(trial.name)
             elif found.manifest["key"] != trial.key:
                 raise UserError(
-                    f"{self.path}/trials/{trial.name}: found a finished trial of this name whose spec, data or"
-                    " plugged-in code is another; expected the same; choose another --name for this sweep"
+                    f"{self.path}/trials/{trial.name}: found a finished trial of this name with another spec,"
+                    " data or plug-in; expected the same; choose another --name for this sweep"
                 )
             else:
                 done[trial.name] = found
@@ -112,11 +115,11 @@ class Ledger:
         failed = {name: reason for name, reason in reasons if reason is not None}
         return Stock(done=done, failed=failed, reports=tuple(reports))
 
-    def stored(self, mark: Mapping[str, Any], repair: bool) -> tuple[set[str], list[str]]:
-        """Keys of the states that can be gone on from under this fingerprint, and reports on damaged ones."""
+    def stored(self, fingerprint: Mapping[str, Any], repair: bool) -> tuple[set[str], list[str]]:
+        """Keys of the states from which training can continue under this fingerprint, and reports on damaged ones."""
         listed = set(self.store.folders(STATES))
         wanted = listed.intersection(segment.key for trial in self.plan.trials for segment in trial.chain)
-        found = map_in_threads(lambda key: self._find(self.store.state(key, mark)), sorted(wanted))
+        found = map_in_threads(lambda key: self._find(self.store.state(key, fingerprint)), sorted(wanted))
         whole = [folder for folder in found if isinstance(folder, Sealed) and folder.manifest.get("complete")]
         damages = [folder for folder in found if isinstance(folder, Damaged)]
         if sum(map(_bytes, whole)) <= READ_THROUGH:
@@ -133,7 +136,7 @@ class Ledger:
             return damage
 
     def _read(self, folder: Found, names: Collection[str] | None = None) -> Found:
-        """The folder once these of its files, or all of them, are read; or what is wrong with it."""
+        """Read these files of a folder, or all of them; returns the folder, or what is wrong with it."""
         if not isinstance(folder, Sealed):
             return folder
         try:
@@ -144,7 +147,7 @@ class Ledger:
         return folder
 
     def _read_weights(self, path: str) -> Found:
-        """A state that a trial refers to, its weights read where that is quickly done."""
+        """A state that a trial refers to; its weights are read if they are small."""
         folder = self._find(path)
         is_small = isinstance(folder, Sealed) and folder.manifest["files"][WEIGHTS]["size"] <= READ_THROUGH // 1000
         return self._read(folder, (WEIGHTS,) if is_small else ())
@@ -153,29 +156,29 @@ class Ledger:
         aside = f"; set aside in {self.store.quarantine(damage, whose)}" if repair else ""
         return f"damaged, to be trained again: {damage}{aside}"
 
-    # -- what is written ---------------------------------------------------------------------------------------------
+    # -- writing ----------------------------------------------------------------------------------------------------
 
-    def record(self, trial: PlannedTrial, mark: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Record a trial whose every epoch is in the states already; returns its result and status.
+    def record(self, trial: PlannedTrial, fingerprint: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Record a trial whose epochs are all in stored states; returns its result and status.
 
-        None where something is missing.
+        None if something is missing.
         """
-        identity = Identity(spec=trial.spec, key=trial.key, chain=trial.chain, mark=mark)
+        identity = Identity(spec=trial.spec, key=trial.key, chain=trial.chain, fingerprint=fingerprint)
         try:
             record = record_trial(self.store, self.run, identity)
-        except Damaged:  # the trial goes to a worker, which sets the state aside and trains it again
+        except Damaged:  # a worker gets the trial, sets the state aside and trains it again
             return None
         return None if record is None else {**record["result"], "status": record["status"]}
 
     def read_record(self, name: str) -> dict[str, Any]:
-        """The record of a trial that is recorded. Raises `Damaged`."""
+        """The record of a finished trial. Raises `Damaged`."""
         folder = self.store.find(self.store.trial(self.run, name))
         if folder is None:
             raise Damaged(self.store.trial(self.run, name), "there is no manifest")
         return read_record(self.store, folder)
 
     def write_plan(self, sweep: Sweep, command: Sequence[str]) -> None:
-        """Add this command and its trials to the run's plan. Raises `UserError` where the verdict's terms change."""
+        """Add this command and its trials to the run's plan. Raises `UserError` if the terms of the verdict change."""
         plan = self._planned() or {"format": FORMAT, "commands": [], "trials": []}
         terms: dict[str, Any] = {"endpoint": sweep.endpoint, "margin_pp": sweep.margin_pp, "alpha": sweep.alpha}
         terms["looks"] = list(sweep.looks)
@@ -203,28 +206,28 @@ class Ledger:
         self.store.write(f"{self.run}/{PLAN}", to_json(content))
 
     def _role(self, trial: PlannedTrial, before: Mapping[str, Any] | None) -> str:
-        """What the trial is in the run: a ticket of any command stays one where another takes it as a baseline."""
+        """The role of a trial in the run. A ticket stays a ticket even if this command uses it as a baseline."""
         was = before.get("role", role_of(trial.spec)) if before is not None else None
         return TICKET if was == TICKET else self.roles.get(trial.name, role_of(trial.spec))
 
     def other_trials(self) -> list[dict[str, Any]]:
-        """Entries of the run's plan that this command does not name: earlier cohorts, or values left out this time."""
+        """Entries of the run's plan that this command does not include, from earlier commands."""
         plan = self._planned() or {"trials": []}
         ours = {trial.name for trial in self.plan.trials}
         return [entry for entry in plan["trials"] if entry["name"] not in ours]
 
     def _planned(self) -> dict[str, Any] | None:
-        """What the run's plan has so far, None where there is none yet. Raises `UserError` where it is damaged."""
+        """The run's plan so far; None if there is none yet. Raises `UserError` if it is damaged."""
         return read_content(self.store, self.run) if self.store.exists(f"{self.run}/{PLAN}") else None
 
     def failure(self, name: str) -> str | None:
-        """Why a trial failed, as its worker noted it."""
+        """Why a trial failed, as its worker noted; None without such a note."""
         failure = read_failure(self.store, self.store.trial(self.run, name))
         return None if failure is None else failure.reason
 
 
 def check_place(storage: str, run: str) -> Store:
-    """The store of `storage`. Raises `UserError` for a storage that is a file, or a bad run name."""
+    """The store at `storage`. Raises `UserError` if it is a file, or if the run name is not allowed."""
     if not run or "/" in run or run.startswith(".") or run in RESERVED:
         raise bad_value(
             "name", run, "a folder name without a slash or a leading dot, and not 'states'", "choose --name"
@@ -235,7 +238,7 @@ def check_place(storage: str, run: str) -> Store:
 
 
 def driver_versions() -> dict[str, str]:
-    """Versions of the packages that matter, without importing them."""
+    """Versions of this project and its main dependencies, without importing them."""
     return {
         DISTRIBUTION: project_version(),
         **{name: version(name) for name in ("torch", "fastai", "ray", "numpy", "scipy")},

@@ -1,4 +1,4 @@
-"""One driver at a time on one run: `RUN/driver.json` says who it is, what it is doing, and that it is still there."""
+"""Allow one driver at a time on a run: `RUN/driver.json` says which process it is and what it runs."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from lth_trainable.store.store import Store, to_json
 
 DRIVER = "driver.json"
 BEAT_SECONDS = 5.0
-SETTLING_SECONDS = 0.3  # from a look at the file to its writing, at most
-SILENT_SECONDS = 60.0  # without a beat, a driver on another machine is taken for dead
+SETTLING_SECONDS = 0.3  # the most time from reading the file to writing it
+SILENT_SECONDS = 60.0  # without a heartbeat for so long, a driver on another machine counts as dead
 
 
 class RunLock:
-    """Held while a driver trains a run: `with RunLock(store, run, what_runs): ...`.
+    """The lock that a driver holds while it trains a run: `with RunLock(store, run, what_runs): ...`.
 
-    what_runs: gives what is told with each beat. Raises `UserError` where another driver is at work. Of two that start
-    in the same instant, the one that writes last gets it; both may, where a write takes longer than SETTLING_SECONDS:
-    they train twice, and harm nothing.
+    what_runs: gives the running trials, written with each heartbeat. Raises `UserError` if another driver is at work.
+    If two start at the same moment, the one that writes last gets the lock. Both may get it if a write takes longer
+    than SETTLING_SECONDS; then they train the same trials twice, which does no harm.
     """
 
     def __init__(self, store: Store, run: str, what_runs: Callable[[], Any]) -> None:
@@ -39,7 +39,7 @@ class RunLock:
     def __enter__(self) -> RunLock:
         self._refuse_another()
         self._write()
-        time.sleep(SETTLING_SECONDS)  # another that looked in the same instant has written by now
+        time.sleep(SETTLING_SECONDS)  # a driver that started at the same moment has written by now
         self._refuse_another()
         self._thread.start()
         return self
@@ -57,12 +57,13 @@ class RunLock:
         self._stop.set()
         self._thread.join()
         other = read_driver(self.store, self.run)
-        if other is None or other.get("token") == self.token:  # else one that took this driver for dead has it now
+        # else another driver took this one for dead and has the lock
+        if other is None or other.get("token") == self.token:
             self.store.delete(self.path)
 
     def _beat(self) -> None:
         while not self._stop.wait(BEAT_SECONDS):
-            with contextlib.suppress(OSError):  # the next beat may be heard
+            with contextlib.suppress(OSError):  # the next heartbeat may succeed
                 self._write()
 
     def _write(self) -> None:
@@ -74,7 +75,7 @@ class RunLock:
 
 
 def read_driver(store: Store, run: str) -> dict[str, Any] | None:
-    """What the driver of a run said last; None where there is none, or its file is unreadable."""
+    """What the driver of a run wrote last; None if there is no driver or its file is unreadable."""
     path = f"{run}/{DRIVER}"
     try:
         return dict(json.loads(store.read(path))) if store.exists(path) else None
@@ -83,7 +84,7 @@ def read_driver(store: Store, run: str) -> dict[str, Any] | None:
 
 
 def is_alive(driver: dict[str, Any]) -> bool:
-    """Whether that driver still runs: its process on this machine, a recent beat from another."""
+    """Whether a driver still runs: its process exists on this machine, or its heartbeat on another is recent."""
     if driver.get("host") == socket.gethostname():
         born = _born(int(driver["pid"]))
         return born is not None and born == driver.get("born")
@@ -91,7 +92,12 @@ def is_alive(driver: dict[str, Any]) -> bool:
 
 
 def _born(pid: int) -> str | None:
-    """When a process of this machine began, to tell it from a later one of its number; None where there is none."""
+    """When a process of this machine started, in clock ticks since boot; None if there is no such process.
+
+    It is "running" on systems without /proc. It distinguishes the process from a later one with the same number. It
+    must not change while the process runs, so psutil's `create_time` does not serve: that is wall time, and moves when
+    the clock is set.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return None if fields[0] == "Z" else fields[19]

@@ -1,4 +1,4 @@
-"""What a run's plan.json says of training: its trials as trees, and the states that they need."""
+"""Read the training in a run's plan.json: its trials as trees, and the states that they need."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from sweeps.planning.plan import KEEP_STATES, Facts, Plan, PlannedTrial, make_pl
 
 
 def read_content(store: Store, run: str) -> dict[str, Any]:
-    """The content of a run's plan. Raises FileNotFoundError where there is none.
+    """The content of a run's plan.json. Raises FileNotFoundError if there is none.
 
-    Raises `UserError` for what is no plan, or one of a newer version.
+    Raises `UserError` if it is not a plan, or one of a newer version.
     """
     content = run_plan.read_content(store, run)
     _policy_of(f"{run}/{PLAN}", content)
@@ -25,10 +25,10 @@ def read_content(store: Store, run: str) -> dict[str, Any]:
 
 
 def plans_of(where: str, content: Mapping[str, Any]) -> list[Plan]:
-    """The planned trials as trees, one for each data set: nothing is shared between two.
+    """The planned trials as trees: one plan for each data set, since two data sets share nothing.
 
-    Trials of versions that did not write down the data are left out: nothing was stored to go on from them. Raises
-    `UserError` for a plan of a newer version, or one whose plug-ins are not what they were.
+    Trials planned by old versions, which did not note the data, are left out: no state was stored for them. Raises
+    `UserError` for a plan of a newer version, or if one of its plug-ins has changed.
     """
     policy = _policy_of(where, content)
     name = ""
@@ -42,15 +42,15 @@ def plans_of(where: str, content: Mapping[str, Any]) -> list[Plan]:
                 keys[spec.name] = entry["key"]
         name = ""
         plans = [make_plan(own, dict.fromkeys(_data_of(own), facts), policy) for facts, own in specs.items()]
-    except Exception as error:  # a plug-in's module may raise whatever it likes
-        told = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        raise UserError(f"{where}{name}: not readable as a plan ({told}); restore what it needs") from error
+    except Exception as error:  # a plug-in's module may raise anything
+        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        raise UserError(f"{where}{name}: not readable as a plan ({reason}); restore what it needs") from error
     _check_keys(where, plans, keys)
     return plans
 
 
 def _policy_of(where: str, content: Mapping[str, Any]) -> str:
-    """Which states are kept. Raises `UserError` for a plan that this version does not know how to read."""
+    """Which states are stored. Raises `UserError` for a policy that this version does not know."""
     policy = content.get("keep_states", KEEP_STATES[0])
     if policy not in KEEP_STATES:
         advice = "read the run with the version that wrote it"
@@ -72,17 +72,17 @@ def _data_of(specs: Iterable[TrialSpec]) -> set[tuple[str, int]]:
 
 
 def kept_keys(plan: Plan, trial: PlannedTrial, recorded: bool) -> set[str]:
-    """Keys of the states that a trial needs, or that others start from on its way.
+    """Keys of the states that a trial needs, or that others start from on its path.
 
-    One that is not recorded may also have a state at any epoch, stored lest a kill cost it much.
+    An unfinished trial may also have a state at any epoch: it stores some so that a kill loses little training.
     """
     keys = {*plan.keep(trial), *plan.rewind_steps(trial).values(), trial.chain[0].key}
     keys |= set(recorded_keys(trial.spec, trial.chain).values())
     rewound = rewind_key(trial.spec, trial.chain)
     if rewound is not None:
         keys.add(rewound)
-    if trial.spec.given is not None:
-        keys.add(trial.spec.given.digest)
+    if trial.spec.ticket_id is not None:
+        keys.add(trial.spec.ticket_id.digest)
     if not recorded:
         trained = (segment for segment in trial.chain if segment.kind == "train")
         keys |= {segment.key_at(epoch) for segment in trained for epoch in range(segment.start + 1, segment.end + 1)}

@@ -1,6 +1,6 @@
-"""Where each trial of a run stands, as the files of the run and of the states that it shares have it.
+"""Find the status of each trial of a run from the files of the run and its states.
 
-Nothing is written, and nothing is asked of the driver: a run can be read while it is trained as well as after a kill.
+Nothing is written and the driver is not asked, so a run can be read while it is trained, and also after a kill.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lth_trainable.store.store import (
     STATES,
     Store,
     damage_by_size,
-    fingerprint_mark,
+    fingerprint_id,
     map_in_threads,
 )
 from lth_trainable.store.trials import read_failure
@@ -33,7 +33,11 @@ from sweeps.runs.plan_file import plans_of, read_content
 
 @dataclass(frozen=True, kw_only=True)
 class TrialStatus:
-    """Where a trial stands. epochs, level: what a running one has trained, and where it is. waits_for: trials."""
+    """The status of a trial.
+
+    epochs, level: epochs that a running trial has trained, and its level. epochs_left: to train. waits_for: names of
+    running trials whose states it needs.
+    """
 
     trial: str
     status: str
@@ -46,7 +50,11 @@ class TrialStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """A run as its files have it. stored: keys of states that can be gone on from. total, left: epochs, each once."""
+    """A run as its files show it.
+
+    content: of plan.json. planned, statuses: by trial name. driver: what it wrote last. stored: keys of states from
+    which training can continue. total, left: epochs, each counted once.
+    """
 
     store: Store
     run: str
@@ -61,21 +69,24 @@ class Survey:
 
 @dataclass(frozen=True, kw_only=True)
 class _Folders:
-    """Trials by name. sealed: manifests of recorded ones. troubled: status and reason of failed and damaged ones."""
+    """Folders of trials, by name.
+
+    sealed: manifests of finished trials. troubled: status and reason of failed and damaged ones.
+    """
 
     sealed: Mapping[str, Mapping[str, Any]]
     troubled: Mapping[str, tuple[str, str]]
 
 
 def read_survey(path: str) -> Survey:
-    """The run at `path`. Raises `UserError` where there is none, or its plan cannot be read."""
+    """Read the run at `path`. Raises `UserError` if there is none, or if its plan cannot be read."""
     store, run = find_run(path)
     content = read_content(store, run)
     plans = plans_of(f"{run}/{PLAN}", content)
     folders = _read_folders(store, run, {entry["name"]: entry["key"] for entry in content["trials"]})
     driver = _driver(store, run)
     running = driver["running"] if driver and driver["alive"] else {}
-    stored = _stored(store, {fingerprint_mark(manifest.get("fingerprint", {})) for manifest in folders.sealed.values()})
+    stored = _stored(store, {fingerprint_id(manifest.get("fingerprint", {})) for manifest in folders.sealed.values()})
     waits: dict[str, tuple[str, ...]] = {}
     alone = _epochs_alone(content, {trial.name for plan in plans for trial in plan.trials})
     of_trial = {name: epochs for name, epochs in alone.items() if name not in folders.sealed}
@@ -94,7 +105,7 @@ def read_survey(path: str) -> Survey:
 
 
 def _epochs_alone(content: Mapping[str, Any], planned: Collection[str]) -> dict[str, int]:
-    """Epochs of the trials of versions that did not write down the data, by name: nothing is shared with them."""
+    """Epochs of the trials of old versions, which did not note the data, by name: nothing is shared with them."""
     others = (entry for entry in content["trials"] if entry["name"] not in planned)
     return {entry["name"]: spec_from_dict(entry["spec"]).epochs_alone() for entry in others}
 
@@ -106,7 +117,7 @@ def _status(
     waits_for: tuple[str, ...],
     left: Mapping[str, int],
 ) -> TrialStatus:
-    """left: epochs to train, by name of a trial that is not recorded."""
+    """The status of one trial. left: epochs to train, by name of unfinished trial."""
     if name in folders.sealed:
         return TrialStatus(trial=name, status=str(folders.sealed[name].get("status", "done")))
     if name in running:
@@ -117,7 +128,7 @@ def _status(
 
 
 def _read_folders(store: Store, run: str, keys: Mapping[str, str | None]) -> _Folders:
-    """keys: of the planned trials, by name. Damage is looked for by size alone."""
+    """Read the folders of trials; damage is detected by size only. keys: of the planned trials, by name."""
     sizes: dict[str, dict[str, int]] = defaultdict(dict)
     for info in store.walk(f"{run}/trials"):
         _, _, folder = info.path.rpartition("/trials/")
@@ -146,7 +157,7 @@ def _wrong(manifest: Mapping[str, Any], files: Mapping[str, int], key: str | Non
 
 
 def _driver(store: Store, run: str) -> dict[str, Any] | None:
-    """What the run's driver said last, with `alive` and `silent_s`."""
+    """What the run's driver wrote last, with `alive` and `silent_s` (seconds since then)."""
     found = read_driver(store, run)
     if found is None:
         return None
@@ -155,16 +166,16 @@ def _driver(store: Store, run: str) -> dict[str, Any] | None:
         running = {
             name: {"epochs": int(at["epochs"]), "level": int(at["level"])} for name, at in found["running"].items()
         }
-        told = {"host": found["host"], "pid": int(found["pid"]), "started": float(found["started"]), "running": running}
-        return {**told, "alive": is_alive(found), "silent_s": round(silent, 1)}
+        process = {"host": found["host"], "pid": int(found["pid"]), "started": float(found["started"])}
+        return {**process, "running": running, "alive": is_alive(found), "silent_s": round(silent, 1)}
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
 
 
-def _stored(store: Store, marks: Collection[str]) -> set[str]:
-    """Keys of the states that can be gone on from: all that training needs is there.
+def _stored(store: Store, fingerprint_ids: Collection[str]) -> set[str]:
+    """Keys of the states from which training can continue: all files that training needs exist.
 
-    marks: of the fingerprints of the run's trials; states of others are no use to it. Empty: of any.
+    fingerprint_ids: of the run's trials, which cannot use states of others. Empty: states of any fingerprint.
     """
     files: dict[str, set[str]] = defaultdict(set)
     for info in store.walk(STATES):
@@ -175,13 +186,13 @@ def _stored(store: Store, marks: Collection[str]) -> set[str]:
         for folder, names in files.items()
         if MANIFEST in names and any(name.startswith("training") for name in names)
     )
-    return {key for key, mark in complete if not marks or mark in marks}
+    return {key for key, of in complete if not fingerprint_ids or of in fingerprint_ids}
 
 
 def _waits(
     plan: Plan, running: Collection[str], done: Collection[str], stored: Collection[str]
 ) -> dict[str, tuple[str, ...]]:
-    """Running trials that are about to make a state which another trial starts from, by the name of that one."""
+    """For each waiting trial, by name: the running trials that are about to produce a state it starts from."""
     making: dict[int, str] = {}
     waiting = []
     for trial in plan.trials if running else ():

@@ -1,4 +1,4 @@
-"""All about one trial of a run: its chain and who trained it, its result, why it failed, what is damaged."""
+"""Report on one trial of a run: its chain and which trials trained it, its result, failures and damage."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from sweeps.planning.plan import Facts
 from sweeps.runs.inventory import damage_in, read_manifest
 from sweeps.runs.survey import Survey
 
-TRACEBACK = 12  # last lines that are shown
+TRACEBACK = 12  # number of last lines that are shown
 _SHOWN = "sparsity_pct", "test_accuracy", "valid_accuracy", "best_valid_accuracy", "test_loss", "valid_loss"
 
 
 def find_trial(survey: Survey, part: str) -> str:
-    """The trial of this name, or the only one with this in its name. Raises `UserError` with the nearest names."""
+    """The trial with this name, or the only one whose name contains it. Raises `UserError` with similar names."""
     found = [name for name in survey.statuses if part in name]
     if part in found or len(found) == 1:
         return part if part in found else found[0]
@@ -38,7 +38,7 @@ def find_trial(survey: Survey, part: str) -> str:
 
 
 def about_trial(survey: Survey, name: str) -> dict[str, Any]:
-    """All about one trial in JSON; every byte of it is read."""
+    """The report on one trial as a JSON object; all of its files are read."""
     store, path = survey.store, survey.store.trial(survey.run, name)
     entry = next(entry for entry in survey.content["trials"] if entry["name"] == name)
     record = _record(store, path) or {}
@@ -67,7 +67,7 @@ def _record(store: Store, path: str) -> dict[str, Any] | None:
 
 
 def _chain(survey: Survey, entry: Mapping[str, Any], record: Mapping[str, Any]) -> Sequence[Segment]:
-    """The trial's segments; none where neither the plan nor a record says what its data are."""
+    """The trial's segments; none if neither the plan nor a record says what its data are."""
     if entry["name"] in survey.planned:
         return survey.planned[entry["name"]].chain
     if not record:
@@ -78,11 +78,11 @@ def _chain(survey: Survey, entry: Mapping[str, Any], record: Mapping[str, Any]) 
 
 
 def _states(store: Store, key: str) -> list[str]:
-    return [f"{STATES}/{key}/{mark}" for mark in store.folders(f"{STATES}/{key}")]
+    return [f"{STATES}/{key}/{fingerprint_id}" for fingerprint_id in store.folders(f"{STATES}/{key}")]
 
 
 def _rows(survey: Survey, chain: Sequence[Segment]) -> list[dict[str, Any]]:
-    """Rows of the epochs behind the deepest stored state: the trial may have been killed after it."""
+    """Rows of the epochs up to the deepest stored state; the trial may have been killed after it."""
     for segment in (segment for segment in reversed(chain) if segment.kind == "train"):
         for epoch in range(segment.end, segment.start, -1):
             key = segment.key_at(epoch)
@@ -104,7 +104,7 @@ def _about_segment(survey: Survey, segment: Segment, rows: Sequence[Mapping[str,
 
 
 def _how_stored(survey: Survey, segment: Segment) -> str | None:
-    """One of "whole", "weights", "damaged", "to epoch 7"; None for not at all."""
+    """How much of a segment's state is stored: "whole", "weights", "damaged" or "to epoch 7"; None if nothing is."""
     found = {_state_at(survey.store, path) for path in _states(survey.store, segment.key)}
     for word in ("whole", "weights", "damaged"):
         if word in found:
@@ -125,47 +125,45 @@ def _state_at(store: Store, path: str) -> str | None:
 
 
 def _set_aside(store: Store, run: str, name: str) -> list[str]:
-    """Reasons for which folders of this trial were set aside."""
+    """The reasons why folders of this trial were set aside."""
     folders = [folder for folder in store.folders(f"{run}/quarantine") if folder.rpartition("-")[0] == name]
     paths = [f"{run}/quarantine/{folder}/reason.txt" for folder in folders]
     return [store.read(path).decode(errors="replace").strip() for path in paths if store.exists(path)]
 
 
-def show_trial(to: Console, told: Mapping[str, Any]) -> None:
-    reason = told["why"] or told["reason"]
-    print_line(to, f"{told['trial']}: {told['status']}" + (f": {reason}" if reason else ""))
-    print_line(to, ", ".join(f"{field} {value}" for field, value in told["spec"].items()))
-    if told["status"] == "running":
-        print_line(to, f"at level {told['level']}, epochs trained by it: {told['epochs']:,}")
-    if told["epochs_left"]:
-        print_line(to, f"epochs to train: {told['epochs_left']:,}")
-    _show_chain(to, told)
-    for name in (name for name in _SHOWN if told["result"].get(name) is not None):
-        print_line(to, f"{name} {told['result'][name]:.4f}")
-    for name in told["waits_for"]:
+def show_trial(to: Console, report: Mapping[str, Any]) -> None:
+    reason = report["why"] or report["reason"]
+    print_line(to, f"{report['trial']}: {report['status']}" + (f": {reason}" if reason else ""))
+    print_line(to, ", ".join(f"{field} {value}" for field, value in report["spec"].items()))
+    if report["status"] == "running":
+        print_line(to, f"at level {report['level']}, epochs trained by it: {report['epochs']:,}")
+    if report["epochs_left"]:
+        print_line(to, f"epochs to train: {report['epochs_left']:,}")
+    _show_chain(to, report)
+    for name in (name for name in _SHOWN if report["result"].get(name) is not None):
+        print_line(to, f"{name} {report['result'][name]:.4f}")
+    for name in report["waits_for"]:
         print_line(to, f"waits for {name}")
-    if told["failure"]:
-        print_line(to, f"last failure: {told['failure']['reason']}")
-        for line in told["failure"]["traceback"].rstrip().splitlines()[-TRACEBACK:]:
+    if report["failure"]:
+        print_line(to, f"last failure: {report['failure']['reason']}")
+        for line in report["failure"]["traceback"].rstrip().splitlines()[-TRACEBACK:]:
             print_line(to, f"  {line}")
-    for damage in told["damaged"]:
+    for damage in report["damaged"]:
         print_line(to, f"damaged: {damage}; rerun the sweep's command to repair")
-    for reason in told["set_aside"]:
+    for reason in report["set_aside"]:
         print_line(to, f"set aside: {reason}")
 
 
-def _show_chain(to: Console, told: Mapping[str, Any]) -> None:
+def _show_chain(to: Console, report: Mapping[str, Any]) -> None:
     words = ("state", "stored", "trained by")
     table = table_of("segment", "level", "epochs", "sparsity", *words, left=words)
-    for part in told["chain"]:
+    for part in report["chain"]:
         epochs = f"{part['start']} to {part['end']}" if part["kind"] == "train" else f"at {part['end']}"
-        by = ", ".join("itself" if name == told["trial"] else name for name in part["trained_by"])
+        by = ", ".join("itself" if name == report["trial"] else name for name in part["trained_by"])
         table.add_row(
             part["kind"], str(part["level"]), epochs, f"{part['sparsity_pct']:.2f} %", part["key"][:12],
             part["stored"] or "–", by or "–",
         )  # fmt: skip
     to.print(table)
-    if not told["chain"]:
-        print_line(
-            to, "planned by an earlier version, which did not write down its data: rerun the command to see its chain"
-        )
+    if not report["chain"]:
+        print_line(to, "planned by an earlier version, which did not note its data: rerun the command to see its chain")

@@ -1,12 +1,12 @@
-"""The axes of a search: which values a field may take, as a person writes them and as Optuna draws them.
+"""The axes of a search: which values a field may take, as the user writes them and as Optuna draws them.
 
     --sparsity 50..97          any number from 50 to 97
-    --lr 3e-4..3e-3:log        the same, drawn evenly on a log scale
+    --lr 3e-4..3e-3:log        any number of this range, drawn evenly on a log scale
     --prune-rate 20..60:20     20, 40 or 60
     --schedule imp omp         one of these
-    --epochs 20                always this: no axis
+    --epochs 20                always this value: not an axis
 
-An axis that does not act in a point (the prune rate of a one-shot schedule) is not drawn there.
+An axis is drawn only in trials where its field has an effect: the prune rate has none in a one-shot schedule.
 """
 
 from __future__ import annotations
@@ -17,32 +17,28 @@ import re
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.spec.trial_spec import TrialSpec
 
-DECIDING = ("schedule", "retrain", "optimizer", "lr_policy", "context", "reset_end")  # which other fields act
-DIGITS = 4  # significant ones of a drawn number: more say nothing, and make names that nobody can read
+if TYPE_CHECKING:  # Optuna takes a second to import
+    from optuna.trial import BaseTrial
+
+# the fields that decide which others have an effect
+DECIDING = ("schedule", "retrain", "optimizer", "lr_policy", "context", "reset_end")
+DIGITS = 4  # significant digits of a drawn number: more would only make trial names unreadable
 _RANGE = re.compile(r"(?P<low>[^.:]+(?:\.\d+)?)\.\.(?P<high>[^:]+?)(?::(?P<how>.+))?")
 _EXPECTED = "values, or LOW..HIGH, LOW..HIGH:log or LOW..HIGH:STEP"
 
 
-class Drawing(Protocol):
-    """What an axis needs of an Optuna trial."""
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any: ...
-    def suggest_float(self, name: str, low: float, high: float, *, step: float | None, log: bool) -> float: ...
-    def suggest_int(self, name: str, low: int, high: int, *, step: int, log: bool) -> int: ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """One of several values, in no order."""
+    """One of several values, without an order."""
 
     values: tuple[Any, ...]
 
-    def draw(self, trial: Drawing, name: str) -> Any:
+    def draw(self, trial: BaseTrial, name: str) -> Any:
         return trial.suggest_categorical(name, self.values)
 
     @property
@@ -55,9 +51,9 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """Numbers from low to high, both included; whole ones where both ends (and the step) are of type int.
+    """Numbers from low to high, both included; integers if both ends (and the step) are of type int.
 
-    log: drawn evenly on a log scale. step: only low, low + step, ...
+    log: draw evenly on a log scale. step: draw only low, low + step, ...
     """
 
     low: float
@@ -65,7 +61,7 @@ class Range:
     log: bool = False
     step: float | None = None
 
-    def draw(self, trial: Drawing, name: str) -> Any:
+    def draw(self, trial: BaseTrial, name: str) -> Any:
         if self._is_whole:
             return trial.suggest_int(name, int(self.low), int(self.high), step=int(self.step or 1), log=self.log)
         drawn = trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
@@ -88,7 +84,7 @@ Axis = Choice | Range
 
 
 def parse_axis(field: str, flag: str, texts: Sequence[str]) -> Axis:
-    """The axis of a spec field from the words after its flag. Raises `UserError`."""
+    """The axis of a spec field, from the words after its flag. Raises `UserError` for words that describe no axis."""
     hint = typing.get_type_hints(TrialSpec)[field]
     kind = next(t for t in (*typing.get_args(hint), hint) if t is not type(None))
     ranges = [text for text in texts if ".." in text]
@@ -99,8 +95,8 @@ def parse_axis(field: str, flag: str, texts: Sequence[str]) -> Axis:
     return _range(field, flag, kind, texts[0])
 
 
-def draw_point(trial: Drawing, base: Mapping[str, Any], axes: Mapping[str, Axis]) -> dict[str, Any]:
-    """A value for every axis that acts together with the others, fields that decide about others first."""
+def draw_point(trial: BaseTrial, base: Mapping[str, Any], axes: Mapping[str, Axis]) -> dict[str, Any]:
+    """Draw a value for every axis that has an effect. Fields that decide about others are drawn first."""
     point: dict[str, Any] = {}
     for name in sorted(axes, key=lambda name: DECIDING.index(name) if name in DECIDING else len(DECIDING)):
         if acts(name, axes[name], {**base, **point}):
@@ -109,7 +105,7 @@ def draw_point(trial: Drawing, base: Mapping[str, Any], axes: Mapping[str, Axis]
 
 
 def acts(name: str, axis: Axis, point: Mapping[str, Any]) -> bool:
-    """Whether the field does anything in a trial of this point. A point that is no trial says nothing: it acts."""
+    """Whether the field has an effect in a trial with these values. True if they do not make a valid trial."""
     names = ("rewind_epoch", "rewind_step") if name == "rewind_epoch" else (name,)
     try:
         spec = TrialSpec(**{**point, name: axis.ends[0]})
@@ -119,7 +115,7 @@ def acts(name: str, axis: Axis, point: Mapping[str, Any]) -> bool:
 
 
 def check_axes(base: Mapping[str, Any], axes: Mapping[str, Axis]) -> None:
-    """Raise `UserError` for a value that no trial of the search can have, and for an axis that acts in none."""
+    """Raise `UserError` for a value that is valid in no trial of the search, or an axis that has an effect in none."""
     deciding = {name: axis.ends for name, axis in axes.items() if name in DECIDING}
     points = [{**base, **dict(zip(deciding, values, strict=True))} for values in itertools.product(*deciding.values())]
     for name, axis in axes.items():
@@ -128,7 +124,7 @@ def check_axes(base: Mapping[str, Any], axes: Mapping[str, Axis]) -> None:
             if None not in refusals:
                 raise next(refusal for refusal in refusals if refusal is not None)
         if not any(acts(name, axis, point) for point in points):
-            raise bad_value(name, str(axis), "an axis that acts in some trial of this search")
+            raise bad_value(name, str(axis), "an axis that has an effect in some trial of this search")
 
 
 def _refusal(point: Mapping[str, Any]) -> UserError | None:

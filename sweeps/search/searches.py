@@ -1,4 +1,4 @@
-"""The searches, one function each: axes over which Optuna looks for the best tickets, and what counts as good."""
+"""The named searches, one function each: the axes over which Optuna looks for the best tickets, and the objectives."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from sweeps.search.axes import Axis, Choice, Range, check_axes
 
 MOST, LEAST = "max", "min"
 OBJECTIVES = {"accuracy": MOST, "sparsity": MOST, "epochs": LEAST}
-COMPARED_WITH = ("dense", "dense_to_first_prune")  # baselines that a search can have
+COMPARED_WITH = ("dense", "dense_to_first_prune")  # the baselines that a search can have
 
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """A question to Optuna: axes, and objectives over them.
+    """A search for the best tickets: axes, and the objectives to optimise over them.
 
-    sweep: what all trials have in common, seeds, baselines and terms of the verdict; its axes are none. axes: what is
-    looked for, by spec field. objectives: names in `OBJECTIVES`. accuracy: on the validation part after the last epoch,
-    never on the test part; averaged over the seeds ("mean"), or the mean difference from the dense trial of the seed
-    ("paired", percentage points). floor: least sparsity (per cent) where accuracy is the only objective. reduction:
-    of successive halving, None for none. rungs: stages of it, at ends of levels. sampler_seed: of Optuna's sampler.
+    sweep: what all trials share (fields, seeds, baselines, terms of the verdict); it has no axes of its own. axes: by
+    spec field. objectives: names in `OBJECTIVES`. score: how accuracy is measured, always on the validation split after
+    the last epoch: its mean over the seeds ("mean"), or the mean difference from the dense trial of the same seed
+    ("paired", in percentage points). floor: lowest sparsity (percent), if accuracy is the only objective. reduction:
+    factor of successive halving, None for none. rungs: its stages, each at the end of a level. sampler_seed: of
+    Optuna's sampler.
     """
 
     sweep: Sweep
@@ -40,7 +41,7 @@ class Search:
     sampler_seed: int = 0
 
     def terms(self) -> dict[str, Any]:
-        """What may not change while a study goes on."""
+        """What may not change when a study is continued."""
         return {
             "base": {name: str(value) for name, value in sorted(self.sweep.base.items())},
             "axes": {name: str(axis) for name, axis in sorted(self.axes.items())},
@@ -49,7 +50,7 @@ class Search:
         }  # fmt: skip
 
     def check(self) -> Search:
-        """This search with single values fixed and its sparsities above the floor. Raises `UserError`."""
+        """This search with single values fixed, and sparsities limited by the floor. Raises `UserError` if invalid."""
         if self.suggestions < 1:
             raise bad_value("suggestions", self.suggestions, "at least 1")
         check_seeds(self.sweep.seeds)
@@ -57,7 +58,7 @@ class Search:
         if more:
             raise bad_value(
                 "search", ", ".join(more), f"no controls, and of baselines {' and '.join(COMPARED_WITH)}",
-                "train the others beside what the search has found: python -m sweeps.lth_grid",
+                "train the others afterwards, for what the search has found: python -m sweeps.lth_grid",
             )  # fmt: skip
         if self.reduction is not None:
             if self.reduction < 2:
@@ -98,10 +99,10 @@ class Search:
 
 
 def digits_search() -> Search:
-    """How far can LeNet-300-100 be pruned on digits, and how, before accuracy goes?
+    """How far can LeNet-300-100 be pruned on digits before it loses accuracy, and in which way?
 
-    Sparsity from 50 to 97 %, pruned at once or 40 or 60 % a level, rewound to epoch 0 or 1; three seeds; accuracy
-    against sparsity. 24 suggestions, a minute on two cores.
+    Sparsity from 50 to 97 %, pruned in one shot or by 40 or 60 % per level, rewound to epoch 0 or 1; three seeds;
+    objectives: accuracy and sparsity. 24 suggestions, a minute on two cores.
     """
     return Search(
         sweep=replace(
@@ -121,9 +122,9 @@ SEARCHES: dict[str, Callable[[], Search]] = {"digits_search": digits_search}
 
 
 def find_search(name: str) -> Search:
-    """A search by name, or of a function that `package.module:function` names; or a recipe, without its axes.
+    """The search of a name or a `package.module:function`; or a recipe as a search, without its axes.
 
-    Raises `UserError`.
+    Raises `UserError` for an unknown name.
     """
     if name in RECIPES:
         sweep = find_recipe(name)

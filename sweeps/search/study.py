@@ -1,8 +1,8 @@
-"""The Optuna side of a search: Ray's OptunaSearch over a study that lies in a file of the run, `RUN/study.db`.
+"""The Optuna study of a search, in the file `RUN/study.db`: ask it for suggestions, tell it their results.
 
-The study is SQLite, which `optuna-dashboard sqlite:///RUN/study.db` opens, also while the search runs. What is drawn
-for a suggestion depends on the sampler's seed, the suggestion's number and what was told before it, never on how often
-the search was interrupted.
+The file is SQLite: `optuna-dashboard sqlite:///RUN/study.db` opens it, also while the search runs. What is drawn for a
+suggestion depends only on the sampler's seed, the suggestion's number and the results told before; it does not depend
+on how often the search was interrupted.
 """
 
 from __future__ import annotations
@@ -16,26 +16,27 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
-from ray.tune.search.optuna import OptunaSearch
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from lth_trainable.errors import UserError
 from lth_trainable.seeds import derive_seed
 from lth_trainable.store.store import Store
 from sweeps.search.axes import draw_point
+from sweeps.search.optuna_adapter import reopen
 from sweeps.search.searches import OBJECTIVES, Search
 
 STUDY = "study.db"
 STARTUP = 8  # suggestions drawn at random, before the sampler learns
-TERMS, ON_WAY, AGAIN = "terms", "on_the_way_of", "again"  # attributes of the study, and of its trials
+TERMS, ON_WAY, AGAIN = "terms", "on_the_way_of", "again"  # attributes of the study and its trials
 _DIRECTION = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What the study suggests: its number, and a value for every axis that acts. on_way: another has trained it."""
+    """A suggestion. point: a value for every axis that has an effect. on_way: it is a level of an earlier one."""
 
     number: int
     point: Mapping[str, Any]
@@ -43,51 +44,42 @@ class Asked:
 
 
 class Study:
-    """The study of a run. Raises `UserError` for a file that is no study, or one of other terms."""
+    """The study of a run. Raises `UserError` if its file is not a study, or is one of a different search."""
 
     def __init__(self, search: Search, store: Store, run: str) -> None:
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.search, self.store, self.run = search, store, run
         self._file = _File(store, f"{run}/{STUDY}")
-        self.place = self._file.uri
+        self.uri = self._file.uri
         try:
             self._storage = optuna.storages.RDBStorage(self._file.uri)
             self._study = optuna.create_study(
                 study_name=run, storage=self._storage, load_if_exists=True, sampler=_Sampler(search.sampler_seed),
-                directions=[_DIRECTION[OBJECTIVES[name]] for name in search.objectives],
+                pruner=_pruner(search), directions=[_DIRECTION[OBJECTIVES[name]] for name in search.objectives],
             )  # fmt: skip
         except Exception as error:  # of SQLAlchemy, SQLite and Optuna
             raise UserError(
                 f"{store.at(run)}/{STUDY}: cannot be read as a study ({type(error).__name__}: "
-                f"{str(error).splitlines()[0]}); move it away and start again: what is trained stays"
+                f"{str(error).splitlines()[0]}); move it away and start again: trained trials stay"
             ) from error
         self._check_terms()
         self._study.set_metric_names(list(search.objectives))
-        self._reopen()
-        single = len(search.objectives) == 1
-        modes = [OBJECTIVES[name] for name in search.objectives]
-        self._ray = OptunaSearch(
-            space=self._draw, metric=search.objectives[0] if single else list(search.objectives),
-            mode=modes[0] if single else modes, sampler=_Sampler(search.sampler_seed), study_name=run,
-            storage=self._storage,
-        )  # fmt: skip
-        self._drawn: list[Any] = []
-        self._open: dict[int, Any] = {}
+        reopen(self._study, self._storage)  # suggestions that an earlier command asked for and never told
+        self._open: dict[int, Trial] = {}
 
     # -- asking and telling ------------------------------------------------------------------------------------------
 
     def ask(self) -> Asked:
-        """The next suggestion; those that an earlier command left open come first."""
-        name = f"suggestion-{len(self._drawn)}"
-        point = self._ray.suggest(name)
-        trial = self._drawn[-1]
-        self._open[trial.number] = (name, trial)
-        self._file.keep()
-        return Asked(number=trial.number, point=point or {}, on_way=ON_WAY in trial.user_attrs)
+        """The next suggestion. Those that an earlier command left open come first."""
+        trial = self._study.ask()
+        point = draw_point(trial, self.search.sweep.base, self.search.axes)
+        self._open[trial.number] = trial
+        self._file.save()
+        return Asked(number=trial.number, point=point, on_way=ON_WAY in trial.user_attrs)
 
     def ask_on_way(self, number: int, point: Mapping[str, Any]) -> None:
-        """Ask next for a point that the suggestion of this number has come by."""
+        """Queue a point that the suggestion of this number has trained as one of its levels."""
         self._study.enqueue_trial(dict(point), user_attrs={ON_WAY: number}, skip_if_exists=True)
 
     @property
@@ -96,44 +88,40 @@ class Study:
         return {name for trial in self.trials() for name in trial.user_attrs.get("trials", ())}
 
     def note(self, number: int, **notes: Any) -> None:
-        """Say something of an open suggestion that the dashboard shows too."""
+        """Set attributes of an open suggestion; the dashboard shows them, too."""
         for key, value in notes.items():
-            self._open[number][1].set_user_attr(key, value)
+            self._open[number].set_user_attr(key, value)
 
     def tell(self, number: int, values: Mapping[str, float]) -> None:
-        """The objectives of a suggestion, all of them."""
-        self._end(number, dict(values), error=False)
+        """Give a suggestion its objective values and close it."""
+        self._end(number, TrialState.COMPLETE, [values[name] for name in self.search.objectives])
 
     def fail(self, number: int, reason: str) -> None:
-        """A suggestion has no objectives and never will."""
+        """Close a suggestion that failed."""
         self.note(number, reason=reason)
-        self._end(number, None, error=True)
+        self._end(number, TrialState.FAIL)
 
     def stop(self, number: int) -> None:
-        """Successive halving ends a suggestion."""
-        self._end(number, None, error=False)
+        """Close a suggestion that successive halving ends early."""
+        self._end(number, TrialState.PRUNED)
 
     def is_worth_going_on(self, number: int, stage: int, value: float) -> bool:
-        """Report the objective at a stage (0, 1, ...); whether it is among the best 1/reduction there so far.
+        """Report the objective at a stage (0, 1, ...). Returns whether it is among the best 1/reduction there so far.
 
         Asynchronous successive halving, Li et al., arXiv 1810.05934, algorithm 2, by Optuna's pruner.
         """
         reduction = self.search.reduction
         assert reduction is not None
-        name, _ = self._open[number]
-        step = reduction**stage
-        self._ray.on_trial_result(name, {self.search.objectives[0]: value, "training_iteration": step})
-        pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=reduction)
-        frozen = next(t for t in self._study.get_trials(deepcopy=False) if t.number == number)
-        return not pruner.prune(self._study, frozen)
+        self._open[number].report(value, step=reduction**stage)
+        return not self._open[number].should_prune()
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
-        """The study's trials in these states (all), by number."""
+        """The study's trials in these states (default: all), by number."""
         return self._study.get_trials(deepcopy=False, states=states or None)
 
     @property
     def n_told(self) -> int:
-        """Suggestions that are over: told, stopped, or failed and not asked again. Not those on the way of others."""
+        """Number of closed suggestions: done, stopped, or failed and not asked again. Levels of others do not count."""
         ended = [t for t in self.trials(TrialState.COMPLETE, TrialState.PRUNED) if ON_WAY not in t.user_attrs]
         return len(ended) + len(self._failed)
 
@@ -143,11 +131,11 @@ class Study:
 
     @property
     def front(self) -> set[int]:
-        """Numbers of the suggestions that no other is better than in every objective; the best, where there is one."""
+        """Numbers of the suggestions on the Pareto front; with one objective, of the best suggestion."""
         return {trial.number for trial in self._study.best_trials} if self.trials(TrialState.COMPLETE) else set()
 
     def ask_again(self) -> int:
-        """Queue the suggestions whose trials failed; returns how many."""
+        """Queue the suggestions whose trials failed once more. Returns how many."""
         failed = self._failed
         for trial in failed:
             self._study.enqueue_trial(trial.params, user_attrs={AGAIN: trial.number})
@@ -155,25 +143,20 @@ class Study:
 
     @property
     def _failed(self) -> list[FrozenTrial]:
-        """Those whose trials failed, not asked again; what was drawn but is no trial is none of them."""
+        """Suggestions whose trials failed and that were not asked again, without points that are no valid trial."""
         again = {trial.user_attrs.get(AGAIN) for trial in self.trials()}
         failed = [t for t in self.trials(TrialState.FAIL) if "trials" in t.user_attrs and ON_WAY not in t.user_attrs]
         return [trial for trial in failed if trial.number not in again]
 
     def close(self) -> None:
         self._storage.remove_session()
-        self._file.keep()
+        self._file.save()
 
-    # -- within ------------------------------------------------------------------------------------------------------
+    # -- internals ---------------------------------------------------------------------------------------------------
 
-    def _draw(self, trial: Any) -> dict[str, Any]:
-        self._drawn.append(trial)
-        return draw_point(trial, self.search.sweep.base, self.search.axes)
-
-    def _end(self, number: int, values: dict[str, float] | None, error: bool) -> None:
-        name, _ = self._open.pop(number)
-        self._ray.on_trial_complete(name, values, error=error)
-        self._file.keep()
+    def _end(self, number: int, state: TrialState, values: Sequence[float] | None = None) -> None:
+        self._study.tell(self._open.pop(number), values, state)
+        self._file.save()
 
     def _check_terms(self) -> None:
         terms, known = self.search.terms(), json.loads(self._study.user_attrs.get(TERMS, "null"))
@@ -187,14 +170,16 @@ class Study:
                     "choose another --name"
                 )
 
-    def _reopen(self) -> None:
-        """What an earlier command asked and never told waits to be asked again, under its number."""
-        for trial in self.trials(TrialState.RUNNING):
-            self._storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+
+def _pruner(search: Search) -> BasePruner:
+    """Successive halving, if the search uses it."""
+    if search.reduction is None:
+        return NopPruner()
+    return SuccessiveHalvingPruner(min_resource=1, reduction_factor=search.reduction)
 
 
 class _Sampler(BaseSampler):
-    """Optuna's TPE, a new one for each suggestion: its random numbers follow from seed and number alone."""
+    """Optuna's TPE sampler, a new one for each suggestion: its random numbers depend only on seed and number."""
 
     def __init__(self, seed: int) -> None:
         self.seed, self._number = seed, -1
@@ -225,7 +210,7 @@ class _Sampler(BaseSampler):
 
 
 class _File:
-    """The study's file: in the run's folder, or, for an object store, here, and copied there after each change."""
+    """The study's file: in the run's folder; for an object store a local file, copied there after each change."""
 
     def __init__(self, store: Store, path: str) -> None:
         self.store, self.path = store, path
@@ -237,6 +222,6 @@ class _File:
             self.local.write_bytes(store.read(path))
         self.uri = f"sqlite:///{self.local}"
 
-    def keep(self) -> None:
+    def save(self) -> None:
         if self._folder is not None:
             self.store.write(self.path, self.local.read_bytes())

@@ -1,4 +1,4 @@
-"""Suggestions of a study as trials: each on all seeds, scored when they are done. The source of a search's trials."""
+"""Train the suggestions of a study: each as trials on all seeds, scored when they are done."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from sweeps.search.axes import Range
 from sweeps.search.searches import Search
 from sweeps.search.study import Asked, Study
 
-POLICY = "levels"  # of states kept: nobody knows yet which of them later suggestions go on from
-MOST_REFUSED = 200  # suggestions in a row that are no trial
+POLICY = "levels"  # which states are kept: all levels', since any later suggestion may continue from one
+MOST_REFUSED = 200  # most suggestions in a row that are not valid trials
 FactsOf = Callable[[TrialSpec], Facts]
 
 
 @dataclass(kw_only=True)
 class Suggestion:
-    """A point on all seeds. stages: trials up to each rung of successive halving, one without; stage: where it is."""
+    """A suggestion in training. stages: its trials by stage of successive halving (one without); stage: the current."""
 
     asked: Asked
     stages: list[list[TrialSpec]]
@@ -38,18 +38,18 @@ class Suggestion:
 
 
 class Suggestions:
-    """Asks the study for suggestions, puts their trials into the plan, and tells it what became of them.
+    """Asks the study for suggestions, adds their trials to the plan, and tells the study their results.
 
-    mine: the command, for the run's plan. board: what a person sees of it; None for nobody who looks. retry: try trials
-    again that failed before.
+    A `Source` for the searcher. command: for the run's plan file. board: for the live view; None for no view. retry:
+    train trials again that failed before.
     """
 
     def __init__(
-        self, study: Study, search: Search, ledger: Ledger, facts_of: FactsOf, mine: Sequence[str],
+        self, study: Study, search: Search, ledger: Ledger, facts_of: FactsOf, command: Sequence[str],
         board: Board | None = None, retry: bool = False,
     ) -> None:  # fmt: skip
         self.study, self.search, self.ledger, self.facts_of = study, search, ledger, facts_of
-        self.board, self.mine, self.retry = board, mine, retry
+        self.board, self.command, self.retry = board, command, retry
         self.open: list[Suggestion] = []
         self.rank: dict[str, int] = {}
         self.specs: dict[TrialSpec, None] = {}
@@ -57,10 +57,10 @@ class Suggestions:
         self.notes: list[str] = []
         self._show()
 
-    # -- the source of the searcher ----------------------------------------------------------------------------------
+    # -- called by the searcher ---------------------------------------------------------------------------------------
 
     def add_to(self, dispatcher: Dispatcher) -> bool:
-        """One more suggestion, or the next stage of one; False where enough are open."""
+        """Add one more suggestion, or the next stage of one. False if enough are open."""
         if self._settle(dispatcher):
             return True
         if len(self.open) >= dispatcher.slots or not (self.study.has_waiting or self._wants_more):
@@ -71,7 +71,7 @@ class Suggestions:
         return True
 
     def is_over(self, dispatcher: Dispatcher) -> bool:
-        """Whether every suggestion is told."""
+        """Whether every suggestion is closed."""
         self._settle(dispatcher)
         return not (self.open or self.study.has_waiting or self._wants_more)
 
@@ -87,13 +87,15 @@ class Suggestions:
             asked = self.study.ask()
             try:
                 return Suggestion(asked=asked, stages=self._stages(asked))
-            except UserError as error:  # a combination that no trial can have, such as a rewind after the first prune
+            except (
+                UserError
+            ) as error:  # a combination that is not a valid trial, such as a rewind after the first prune
                 refusal = error
                 self.study.fail(asked.number, str(error))
-        raise UserError(f"search: {MOST_REFUSED} suggestions in a row were no trial; the last: {refusal}")
+        raise UserError(f"search: {MOST_REFUSED} suggestions in a row were not valid trials; the last: {refusal}")
 
     def _stages(self, asked: Asked) -> list[list[TrialSpec]]:
-        """The trials of a suggestion; with successive halving those up to a third, two thirds, ... of its levels."""
+        """The trials of a suggestion by stage: with successive halving up to a third, two thirds, ... of its levels."""
         sweep = replace(self.search.sweep, base={**self.search.sweep.base, **asked.point})
         whole = list(expand(sweep).trials)
         if self.search.reduction is None or asked.on_way:
@@ -106,7 +108,7 @@ class Suggestions:
         return [[_at_level(spec, end) for spec in whole] for end in ends]
 
     def _plan(self, suggestion: Suggestion, dispatcher: Dispatcher) -> None:
-        """Put the trials of its stage into the plan: into the run's file first, so that their states are not freed."""
+        """Add the trials of its stage to the plan; to the plan file first, so that `storage gc` keeps their states."""
         new = [spec for spec in suggestion.trials if spec not in self.specs]
         for spec in new:
             self.specs[spec] = None
@@ -116,7 +118,7 @@ class Suggestions:
         ledger = replace(
             self.ledger, plan=replace(plan, trials=tuple(t for t in plan.trials if t.spec in new)), facts=self.facts
         )
-        ledger.write_plan(self.search.sweep, self.mine)
+        ledger.write_plan(self.search.sweep, self.command)
         stock = ledger.take_stock(repair=True)
         self.notes += stock.reports
         dispatcher.done |= set(stock.done) | (set() if self.retry else set(stock.failed))
@@ -128,13 +130,13 @@ class Suggestions:
         self._show()
 
     def rank_of(self, trial: PlannedTrial) -> int:
-        """Suggestions in their order."""
+        """Trials of earlier suggestions first."""
         return self.rank[trial.name]
 
     # -- telling -----------------------------------------------------------------------------------------------------
 
     def _settle(self, dispatcher: Dispatcher) -> bool:
-        """Tell of suggestions whose trials are over; whether one of them goes on to its next stage."""
+        """Close suggestions whose trials are done. Returns whether one of them continues with its next stage."""
         over = dispatcher.done - dispatcher.stopped
         for suggestion in [s for s in self.open if all(spec.name in over for spec in s.trials)]:
             if self._goes_on(suggestion):
@@ -164,7 +166,7 @@ class Suggestions:
         return False
 
     def _ask_on_way(self, suggestion: Suggestion) -> None:
-        """The less sparse levels of a chain are tickets of the search too, trained already: ask for them next."""
+        """Queue the less sparse levels of an iterative ticket: they are tickets of the search, too, trained already."""
         name, ticket = "target_sparsity_pct", next(spec for spec in suggestion.trials if not spec.is_dense)
         axis = self.search.axes.get(name)
         if ticket.schedule != "imp" or not isinstance(axis, Range) or suggestion.asked.on_way:
@@ -188,10 +190,11 @@ class Suggestions:
 
 
 def objectives(search: Search, records: dict[TrialSpec, dict[str, Any]]) -> dict[str, float]:
-    """Accuracy (validation, over seeds), measured sparsity (per cent) and epochs of a ticket alone, from its records.
+    """The objectives of a suggestion, from the records of its trials: accuracy, sparsity and epochs.
 
-    accuracy: mean of the tickets (0..1), or mean difference from the dense trial of the seed (percentage points) where
-    the search is paired. A ticket that diverged counts as guessing.
+    accuracy: on the validation split, mean over the tickets (0..1), or for a paired search the mean difference from the
+    dense trial of the same seed (percentage points). A ticket that diverged counts as chance level. sparsity: measured,
+    percent. epochs: that a ticket needs if trained alone.
     """
     tickets = [spec for spec in records if spec.control == "none"]
     accuracy = {spec: _accuracy(record) for spec, record in records.items()}
@@ -212,7 +215,7 @@ def _accuracy(record: dict[str, Any]) -> float:
 
 
 def _at_level(spec: TrialSpec, level: int) -> TrialSpec:
-    """The trial of the same chain that ends at this level; a dense one as it is."""
+    """The same trial, but ending at this level. A dense trial is returned unchanged."""
     if spec.is_dense:
         return spec
     return replace(spec, target_sparsity_pct=float(100 * spec.level_sparsities[level - 1]))

@@ -1,4 +1,4 @@
-"""`python -m analysis RUN` as a person runs it, and what importing the package costs."""
+"""`python -m analysis RUN` in a process of its own, and what importing the package costs."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_gathering_needs_neither_torch_nor_ray(tmp_path: Path) -> None:
 
 
 def test_a_table_that_cannot_be_read_is_one_line_and_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Damaged, or of another version; to gather again makes it whole."""
+    """Tables that are damaged or from another version; gathering again repairs them."""
     run = make_run(tmp_path, digits_like(), ACCURACY)
     assert main([str(run)]) == 0
     path = run / "analysis" / "verdicts.parquet"

@@ -26,7 +26,7 @@ def in_one_store(specs: Sequence[TrialSpec], store: Store) -> dict[str, dict[str
     plan = plan_of(specs)
     return {
         trial.name: run_trial(
-            trial.spec, store, keep=Keep(states=plan.keep(trial), marks=plan.rewind_steps(trial))
+            trial.spec, store, keep=Keep(states=plan.keep(trial), mid_epoch_points=plan.rewind_steps(trial))
         )
         for trial in plan.trials
     }  # fmt: skip
@@ -85,7 +85,7 @@ def test_a_trial_that_passes_by_stores_the_rewind_point_within_an_epoch(store: S
     plan = plan_of([dense, ticket])
     trial = next(t for t in plan.trials if t.spec is dense)
     assert list(plan.rewind_steps(trial)) == [7]
-    run_trial(dense, store, keep=Keep(states=plan.keep(trial), marks=plan.rewind_steps(trial)))
+    run_trial(dense, store, keep=Keep(states=plan.keep(trial), mid_epoch_points=plan.rewind_steps(trial)))
     record = run_trial(ticket, store)
     assert record["epochs_trained"] == 2  # one and three fifths, the first of them begun at its third batch
     assert [(row["level"], row["epoch"]) for row in record["epochs"]] == [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2)]
@@ -102,9 +102,9 @@ def test_marks_are_of_the_dense_network_only(store: Store) -> None:
         for fields in ({"control": "dense"}, {"rewind_epoch": 0}, {"rewind_epoch": "7it"})
     )
     plan = plan_of([dense, spec, other])
-    keeps = {t.spec: Keep(states=plan.keep(t), marks=plan.rewind_steps(t)) for t in plan.trials}
+    keeps = {t.spec: Keep(states=plan.keep(t), mid_epoch_points=plan.rewind_steps(t)) for t in plan.trials}
     run_trial(dense, store, keep=Keep(states=keeps[dense].states))
-    assert list(keeps[spec].marks) == [7]
+    assert list(keeps[spec].mid_epoch_points) == [7]
     assert run_trial(spec, store, keep=keeps[spec])["epochs_trained"] == 3
     mine = run_trial(other, store, keep=keeps[other])
     assert mine["sha256"] == run_trial(other, Store(f"{store.root}-alone"))["sha256"]

@@ -19,7 +19,7 @@ BASE: dict[str, Any] = {
     "model": "tests.plugins:tiny_cnn", "batch_size": 230, "epochs": 3, "augment": "flip_shift", "lr": 0.02,
     "lr_policy": "one_cycle", "target_sparsity_pct": 64.0,
 }  # fmt: skip
-STEPS = 5  # in an epoch of 1,150 pictures
+STEPS = 5  # in an epoch of 1,150 images
 TICKETS = {
     "0": TrialSpec(**BASE, rewind_epoch=0), "1": TrialSpec(**BASE, rewind_epoch=1),
     "7it": TrialSpec(**BASE, rewind_epoch="7it"),  # type: ignore[arg-type]
@@ -35,7 +35,7 @@ SPECS = [DENSE, *TICKETS.values(), *CONTROLS.values(), *OTHERS.values()]
 
 
 def train_run(storage: Path) -> Path:
-    """A run with BatchNorm and dropout, trained but for three of its trials; returns its folder."""
+    """Train a run with BatchNorm and dropout, except three of its trials; returns its folder."""
     for spec in SPECS:
         if spec not in (OTHERS["missing"], OTHERS["lr_rewinding"], OTHERS["fit"]):
             run_trial(spec, Store(storage), "run")
@@ -50,7 +50,7 @@ def write_plan(storage: Path) -> Path:
 
 
 def start_of(run: Path, which: str, dense: bool = False) -> Start:
-    """The start of a ticket or control, or of the dense network beside it."""
+    """The starting point of a ticket or control, or of the dense network beside it."""
     store, name = find_run(run)
     choice = choose(store, name, read_plan(store, name), [(TICKETS | CONTROLS)[which].name], 1)
     (target,) = [target for target in choice.targets if target.is_dense == dense]

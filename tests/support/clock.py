@@ -18,7 +18,7 @@ from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.plan import Plan, PlannedTrial
 from sweeps.running.resources import Budget, Spent
 from sweeps.running.searcher import PlanSearcher
-from tests.support.plans import way
+from tests.support.plans import keys_on_path
 
 Pace = Callable[[PlannedTrial], float]
 
@@ -35,7 +35,7 @@ class Course:
 
 def course(plan: Plan, trial: PlannedTrial, stored: Collection[str]) -> Course:
     """The deepest stored state is gone on from; a rewind point that is behind it and not stored is made again."""
-    keys, kept = way(trial), set(plan.keep(trial))
+    keys, kept = keys_on_path(trial), set(plan.keep(trial))
     point = trial.mid_epoch_point
     rewind = trial.rewind.key if trial.rewind is not None else point.key if point is not None else None
     kept |= {rewind} if trial.rewind is not None and rewind is not None else set()
@@ -147,7 +147,7 @@ class Simulation:
 
     def _stored(self, trial: PlannedTrial, key: str) -> None:
         self.stored.add(key)
-        keys = way(trial)
+        keys = keys_on_path(trial)
         if key in keys:
             self.busy[trial.name] -= set(keys[: keys.index(key) + 1])
         self.searcher.on_trial_result(self.ids[trial.name], {"stored": [key], "fingerprint": "{}"})

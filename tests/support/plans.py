@@ -1,4 +1,4 @@
-"""Grids of trials, and their plans, for tests that train nothing."""
+"""Grids of trials and their plans, for tests without training."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 from lth_trainable.spec.trial_spec import TrialSpec
 from sweeps.planning.plan import Facts, Plan, PlannedTrial, make_plan
 
-FACTS = {("digits", 0): Facts(digest="d", n_train=1200)}  # 20 iterations an epoch of the usual batches of 60
+FACTS = {("digits", 0): Facts(digest="d", n_train=1200)}  # 20 iterations an epoch with the default batch of 60
 LEVELS, KS, SEEDS = (3, 6, 10, 15, 20), (0, 1, 5, 10), 5
 
 
 def rung(level: int) -> float:
-    """Sparsity of a level of 20 %."""
+    """Sparsity (percent) at this level, with a rate of 20 %."""
     return round(100 * (1 - 0.8**level), 4)
 
 
 def imp(levels: Iterable[int] = LEVELS, ks: Sequence[Any] = KS, seeds: int = SEEDS, **fields: Any) -> list[TrialSpec]:
-    """Tickets of 20 % a level; 160 epochs a level unless told."""
+    """Tickets with a rate of 20 % a level, and 160 epochs a level by default."""
     fields = {"epochs": 160, "prune_rate_pct": 20, **fields}
     return [
         TrialSpec(target_sparsity_pct=rung(level), rewind_epoch=k, seed=seed, **fields)
@@ -52,19 +52,19 @@ def planned(specs: Iterable[TrialSpec], policy: str = "needed") -> Plan:
 
 
 def find(plan: Plan, **fields: Any) -> PlannedTrial:
-    """The one trial with these fields."""
+    """The only trial with these fields."""
     (found,) = [t for t in plan.trials if all(getattr(t.spec, name) == value for name, value in fields.items())]
     return found
 
 
 @functools.cache
-def way(trial: PlannedTrial) -> list[str]:
-    """Key of the state after each epoch that the trial trains, in order."""
+def keys_on_path(trial: PlannedTrial) -> list[str]:
+    """Keys of the states after each epoch of the trial, in order."""
     return [s.key_at(e) for s in trial.chain if s.kind == "train" for e in range(s.start + 1, s.end + 1)]
 
 
 def states_of(plan: Plan, names: Iterable[str] | None = None) -> set[str]:
-    """What is stored when these trials (all) have been trained."""
+    """Keys of the states that exist once these trials (by default all) have been trained."""
     wanted = {trial.name for trial in plan.trials} if names is None else set(names)
     nodes = {node.key: node for trial in plan.trials if trial.name in wanted for node in trial.end.path()}
     return set(nodes) | {key for node in nodes for key in plan.mid_epoch_points.get(node, {}).values()}

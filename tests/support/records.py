@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 
 from analysis.gather import tabulate
 from analysis.labels import group_name, ladder_name
+from analysis.tables.parquet import Frames, as_rows
 from analysis.tables.records import Found
 from analysis.tables.run_plan import Rule, RunPlan
+from analysis.tables.schema import table
 from lth_trainable.spec.naming import trial_name
 from lth_trainable.spec.trial_spec import TrialSpec, usual_values
 from lth_trainable.store.store import RECORD, Store, to_json
@@ -196,3 +200,11 @@ def _epoch(spec: TrialSpec, level: int, sparsity: float, accuracy: float | None)
         "train_loss": loss, "valid_loss": loss, "valid_accuracy": accuracy, "sparsity_pct": 100 * sparsity,
         "seconds": 0.02, "trained_by": spec.name,
     }  # fmt: skip
+
+
+def with_tables(frames: Frames, **changed: pa.Table | pd.DataFrame) -> Frames:
+    """The tables of a run with others in their place, given as Arrow or as pandas."""
+    tables = {
+        name: found if isinstance(found, pa.Table) else table(name, as_rows(found)) for name, found in changed.items()
+    }
+    return Frames(tables={**frames.tables, **tables})

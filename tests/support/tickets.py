@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lth_trainable.models.networks import MODELS
 from lth_trainable.tickets.fit import fit_ticket
 from lth_trainable.tickets.formats import read_foreign
-from lth_trainable.tickets.imported import Imported
+from lth_trainable.tickets.imported import ImportedTicket
 
 DIGEST = "0a" * 32
 
@@ -34,18 +34,18 @@ def half(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def read(path: Path, masks: Path | None = None) -> Imported:
+def read(path: Path, masks: Path | None = None) -> ImportedTicket:
     return fit_ticket(read_foreign(path, masks), lenet())
 
 
-def write_half(path: Path) -> Imported:
+def write_half(path: Path) -> ImportedTicket:
     """A file with weights and masks, and the ticket in it."""
     weights = weights_of(lenet())
     torch.save(weights | {f"{name}_mask": mask for name, mask in half(weights).items()}, path)
     return read(path)
 
 
-def write_masked(path: Path) -> Imported:
+def write_masked(path: Path) -> ImportedTicket:
     """A file with zeros where the mask removes, and the ticket in it."""
     weights = weights_of(lenet())
     for name, mask in half(weights).items():

@@ -73,7 +73,7 @@ class Last(Callback):
 
     def after_fit(self) -> None:
         if self.learn.epoch_log.describe()["level"] == 0:
-            self.watch.seen[0, self.learn.clock.course.total_steps] = self.watch.look()
+            self.watch.seen[0, self.learn.clock.curve.total_steps] = self.watch.look()
 
 
 @functools.cache

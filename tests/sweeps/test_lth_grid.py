@@ -1,4 +1,4 @@
-"""What the command refuses before it starts Ray, and what it shows without training anything."""
+"""What the command refuses before it starts Ray, and what it shows without training."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ BAD: list[tuple[list[str], str]] = [
     (["--seed", "1", "1"], "repeated: 1"),
     (["--epochs", "0"], "at least 1"),
     (["--schedule", "iterative", "--prune-steps", "25"], "no room for 25 pruning steps in 20 epochs"),
-    (["--gpus-per-trial", "1.5"], "0, a part of a GPU"),
-    (["--gpus-per-trial", "-1"], "0, a part of a GPU"),
+    (["--gpus-per-trial", "1.5"], "0, a fraction of a GPU"),
+    (["--gpus-per-trial", "-1"], "0, a fraction of a GPU"),
     (["--cpus-per-trial", "4096"], "the cores of this machine"),
     (["--max-concurrent", "0"], "at least 1"),
     (["--storage", "{file}"], "it is a file"),

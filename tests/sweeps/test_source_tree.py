@@ -1,4 +1,4 @@
-"""The commands run from a source tree that is not installed, as after `git clone`, where their dependencies are."""
+"""The commands run from a source tree that is not installed, as after `git clone`, if their dependencies are."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COMMANDS = [
     "sweeps.lth_grid", "sweeps.lth_search", "sweeps.status", "sweeps.storage", "sweeps.verify", "sweeps.recipe",
     "analysis", "lth_trainable.check",
 ]  # fmt: skip
-# Read by Python as it starts: takes the installed package out of its sight, were it installed as a link or not
+# Python runs this when it starts; it hides the installed package, whether it is a copy or a link
 HIDE = f"""
 import importlib.metadata, sys
 
@@ -51,7 +51,7 @@ for command in tuple(sys.argv[1:]):
 
 
 class Tree:
-    """A copy of the source tree, and Pythons that know no other."""
+    """A copy of the source tree, and Python processes that see no other copy."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "tree"
@@ -63,7 +63,7 @@ class Tree:
         shutil.copy(ROOT / "pyproject.toml", self.folder)
 
     def python(self, *arguments: str) -> str:
-        """Standard output of `python ARGUMENTS`, which must end well."""
+        """Standard output of `python ARGUMENTS`, which must exit with code 0."""
         done = subprocess.run(
             [sys.executable, *arguments], cwd=self.folder, env=self.environment, capture_output=True, text=True,
             check=False, timeout=300,

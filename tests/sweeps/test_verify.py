@@ -22,7 +22,7 @@ def run(tmp_path: Path) -> str:
 
 
 def test_the_most_shared_of_different_settings_come_first(run: str) -> None:
-    """The dense trials took all their epochs over from the tickets, which trained everything themselves."""
+    """All epochs of the dense trials were trained by the tickets, which trained everything themselves."""
     names = [record["trial"] for record in pick(run, 3)]
     assert names == [
         "digits-lenet_300_100-dense-e2-seed0", "digits-lenet_300_100-imp-s64-r1-e2-seed0",

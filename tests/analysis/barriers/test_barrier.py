@@ -1,4 +1,4 @@
-"""`python -m analysis barrier`: what it chooses, costs, stores and says."""
+"""`python -m analysis barrier`: which networks it chooses, what it costs, stores and prints."""
 
 from __future__ import annotations
 
@@ -69,7 +69,9 @@ def test_the_run_is_measured_stored_and_not_trained_twice(
     assert not trainings
     assert not (run / "barriers").exists()
     assert barrier(run, "--points", "4") == 0
-    times = {DENSE.name: 3} | {ticket.name: 1 for ticket in TICKETS.values()}  # the dense one sets out three times
+    times = {DENSE.name: 3} | {
+        ticket.name: 1 for ticket in TICKETS.values()
+    }  # the dense network starts from three points
     assert Counter(trainings) == {(name, seed): n for name, n in times.items() for seed in (1001, 1002)}
     before = (run / "analysis" / "barriers.parquet").read_bytes()
     out = capsys.readouterr().out
@@ -183,7 +185,7 @@ def test_a_diverged_copy_is_a_row_without_errors(
     assert barrier(run, TICKETS["1"].name, "--points", "3", "--json") == 0, "stored, and not trained again"
 
 
-# -- what cannot be looked at ----------------------------------------------------------------------------------------
+# -- what cannot be measured ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -243,7 +245,7 @@ def test_other_data_or_code_than_the_trial_was_trained_with_is_refused(
 ) -> None:
     monkeypatch.setattr("lth_trainable.spec.trial_spec.code_digest", lambda name: "edited" if ":" in name else None)
     assert barrier(run, TICKETS["1"].name) == 2
-    assert "its plugged-in code, is not what it was trained with" in capsys.readouterr().err
+    assert "its plug-in code, is not what it was trained with" in capsys.readouterr().err
 
 
 def test_the_command_loads_neither_torch_nor_ray_before_it_must() -> None:
@@ -264,7 +266,7 @@ def test_the_barrier_is_the_highest_error_minus_the_mean_of_the_ends() -> None:
 
 
 def row(target: float | None, rewound_to: str, barriers: tuple[float, float], seed: int = 0) -> list[dict[str, Any]]:
-    """Rows of one line with these barriers, raw and recomputed, on the test part."""
+    """Rows of one line with these barriers (raw, recomputed) on test and training data."""
     step = int(rewound_to.removesuffix("it")) * (1 if rewound_to.endswith("it") else 100)
     group = "digits-net-dense" if target is None else f"digits-net-imp-s{target:g}-r{rewound_to}"
     return [

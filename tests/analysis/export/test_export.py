@@ -1,4 +1,4 @@
-"""`python -m analysis export`: tickets that open with torch alone, and give the accuracy that was recorded."""
+"""`python -m analysis export`: tickets can be loaded with torch alone and reach the recorded accuracy."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ DENSE = TrialSpec(epochs=2, control="dense")
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of a ticket and its dense network, trained for real."""
+    """A run with a ticket and its dense network, really trained."""
     storage = tmp_path_factory.mktemp("trained")
     specs = [DENSE, TICKET]
     for spec in specs:

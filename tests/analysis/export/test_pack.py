@@ -1,4 +1,4 @@
-"""`python -m analysis pack`: one file that says all, wherever it is unpacked."""
+"""`python -m analysis pack`: one file with the whole run, which can be unpacked anywhere."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def assert_equal_tables(one: analysis.Frames, other: analysis.Frames) -> None:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two seeds, trained for real."""
+    """A run with two seeds, really trained."""
     storage = tmp_path_factory.mktemp("trained")
     digest = load_dataset("digits").digest
     specs = [
@@ -118,7 +118,7 @@ def test_the_same_run_gives_the_same_bytes_with_nobodys_name_or_time(trained: Pa
 def test_weights_that_are_gone_are_named(trained: Path, tmp_path: Path) -> None:
     run = shutil.copytree(trained.parent, tmp_path / "moved") / "run"
     shutil.rmtree(run.parent / "states")
-    with pytest.raises(UserError, match=r"weights are missing.*rerun the sweep's command, or --tickets none"):
+    with pytest.raises(UserError, match=r"weights are missing.*rerun the sweep's command, or use --tickets none"):
         pack(run, tmp_path / "a.tar.gz")
     assert not (tmp_path / "a.tar.gz").exists() and not list(tmp_path.glob(".pack-*"))
     folder = unpack(pack(run, tmp_path / "a.tar.gz", ("none",)).path, tmp_path / "elsewhere")
@@ -144,9 +144,9 @@ def test_the_command(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     [
         (["nowhere"], "error: RUN: found"),
         (["run", "--out", "run.zip"], "expected a file name that ends in .tar.gz or .tgz"),
-        (["run", "--out", "no/where.tar.gz"], "no folder to put it in"),
+        (["run", "--out", "no/where.tar.gz"], "a folder that does not exist"),
         (["run", "--tickets", "bets"], "near it: best"),
-        (["run", "--tickets", "all", "best"], "it by itself"),
+        (["run", "--tickets", "all", "best"], "that word alone"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_2(
@@ -164,7 +164,7 @@ def test_bad_input_is_one_line_and_exit_2(
 
 
 def chosen(storage: Path, specs: Sequence[TrialSpec], accuracy: Any, **more: Any) -> tuple[tuple[str, ...], str]:
-    """Tickets of "best", without packing their weights."""
+    """The tickets that "best" chooses, without packing their weights."""
     from analysis.export.archive import choose
     from analysis.tables.parquet import as_rows
 
@@ -178,7 +178,7 @@ def test_best_is_the_sparsest_that_matches_one_a_seed(tmp_path: Path) -> None:
     names, why = chosen(tmp_path, digits_like(), accuracy)
     assert len(names) == 5 and {name.rpartition("-seed")[2] for name in names} == set("01234")
     assert len({name.rpartition("-seed")[0] for name in names}) == 1 and "-s87.04-" in names[0]
-    assert "sparsest tickets of the verdict 'matches dense'" in why or "'beats dense'" in why
+    assert "sparsest tickets with the verdict 'matches dense'" in why or "'beats dense'" in why
 
 
 DIFFERENCES: Mapping[float | None, Sequence[float]] = {64.0: (-9, -1, -5, -3, -7), 87.04: (-2, -4, -3, -6, -5)}

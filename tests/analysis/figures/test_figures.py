@@ -23,14 +23,24 @@ from analysis.figures.gallery import Material, drawn
 from analysis.figures.layers import strips
 from analysis.figures.overlap import _both, overlap_figure, overlap_series
 from analysis.figures.style import MOST_PANELS, THEMES
-from analysis.figures.training import _palette, courses, training_figure
+from analysis.figures.training import _palette, learning_curves, training_figure
 from analysis.report.html import report_html, savings
-from analysis.tables.parquet import Frames, as_rows, to_frames
+from analysis.tables.parquet import Frames, as_rows
 from analysis.tables.run_plan import Rule, RunPlan
 from analysis.tables.schema import TABLES, table
 from analysis.verdicts.claims import verdicts
 from lth_trainable.spec.trial_spec import TrialSpec
-from tests.support.records import control_rows, dense, digits_like, drops, ladder, make_run, record, trial_rows
+from tests.support.records import (
+    control_rows,
+    dense,
+    digits_like,
+    drops,
+    ladder,
+    make_run,
+    record,
+    trial_rows,
+    with_tables,
+)
 
 ACCURACY = drops({None: 0.965, 64: 0.964, 87.04: 0.966, 92.22: 0.948})
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -50,7 +60,7 @@ def frames(run: Path) -> Frames:
 
 
 def overlaps(frames: Frames) -> Frames:
-    """With the overlaps of seeds of a ladder: IoU 0.5 and 0.3, by chance 0.2; also one of a layer, and nested ones."""
+    """The tables with overlaps between seeds: IoU 0.5 and 0.3, by chance 0.2. Also a nested pair and a single layer."""
     names = [
         f"digits-lenet_300_100-imp-s{s}-r0-seed{k}" for s, k in ((64, 0), (64, 1), (64, 2), (87.04, 0), (87.04, 1))
     ]
@@ -61,9 +71,7 @@ def overlaps(frames: Frames) -> Frames:
         shared | {"trial_a": names[3], "trial_b": names[4], "iou": 0.9, "chance_iou": 0.1, "nested": True},
         shared | {"trial_a": names[0], "trial_b": names[1], "iou": 0.1, "chance_iou": 0.1, "layer": "1.weight"},
     ]
-    empty = {name: table(name, []) for name in TABLES if name != "overlaps"}
-    found = to_frames({"overlaps": table("overlaps", rows), **empty}).overlaps
-    return dataclasses.replace(frames, overlaps=found)
+    return with_tables(frames, overlaps=table("overlaps", rows))
 
 
 def test_training_curves_are_means_over_the_seeds_of_the_last_level(frames: Frames) -> None:
@@ -72,9 +80,9 @@ def test_training_curves_are_means_over_the_seeds_of_the_last_level(frames: Fram
         "trial": [done.trial.iloc[1]] * 4, "level": [0, 1, 1, 1], "epoch": [9, 3, 4, 5],
         "valid_accuracy": [0.1, 0.5, 0.6, 0.7],
     })  # fmt: skip
-    (course,) = courses(dataclasses.replace(frames, epochs=epochs)).values()
-    assert [level.mean for level in course] == pytest.approx([50, 60, 70])
-    everything = courses(frames)
+    (curve,) = learning_curves(with_tables(frames, epochs=epochs)).values()
+    assert [level.mean for level in curve] == pytest.approx([50, 60, 70])
+    everything = learning_curves(frames)
     group = frames.trials.group.iloc[0]
     mean = 100 * frames.trials[frames.trials.group == group].valid_accuracy.mean()
     assert everything[group][-1].mean == pytest.approx(mean)
@@ -117,7 +125,7 @@ def test_controls_are_curves_of_their_tickets() -> None:
     every = [*rows, *found]
     empty = {name: table(name, []) for name in TABLES if name not in ("trials", "verdicts")}
     judged = table("verdicts", verdicts(every, Rule()))
-    tables = to_frames({"trials": table("trials", every), "verdicts": judged, **empty})
+    tables = Frames(tables={"trials": table("trials", every), "verdicts": judged, **empty})
     (panel,) = curves.panels(tables)
     (curve,) = panel.curves
     (control,) = curve.controls
@@ -129,7 +137,7 @@ def test_controls_are_curves_of_their_tickets() -> None:
 
 @pytest.fixture(scope="module")
 def large() -> Frames:
-    """Nine rungs, nine ladders, four controls of each ticket, eight dense networks of other budgets."""
+    """A large grid: nine ladders of nine rungs, four controls per ticket, eight dense networks of other budgets."""
     targets = (20, 36, 50, 64, 75, 80, 87.04, 92.22, 95)
     tickets = [t for k in range(9) for t in ladder(*targets, seeds=2, schedule="omp", rewind_epoch=k)]
     every = [*dense(2), *(d for e in range(21, 29) for d in dense(2, epochs=e)), *tickets]
@@ -141,7 +149,7 @@ def large() -> Frames:
     ]
     judged = table("verdicts", verdicts([*rows, *controls], Rule()))
     empty = {name: table(name, []) for name in TABLES if name not in ("trials", "verdicts")}
-    return to_frames({"trials": table("trials", [*rows, *controls]), "verdicts": judged, **empty})
+    return Frames(tables={"trials": table("trials", [*rows, *controls]), "verdicts": judged, **empty})
 
 
 def test_a_large_grid_has_a_figure_that_fits_a_page(large: Frames) -> None:
@@ -179,8 +187,8 @@ def test_sparsities_beyond_the_palette_have_colours_of_their_own(large: Frames) 
 
 
 def test_a_curve_goes_from_many_weights_to_few(large: Frames) -> None:
-    """Whatever the order of the verdicts: a ladder may have rungs of tickets and rungs of baselines."""
-    mixed = dataclasses.replace(large, verdicts=large.verdicts.iloc[::-1])
+    """In any order of the verdicts, which list the tickets and the baselines of a ladder separately."""
+    mixed = with_tables(large, verdicts=large.verdicts.iloc[::-1])
     for ladder_ in curves.ladders(mixed):
         left = [rung.remaining_pct for rung in ladder_.rungs]
         assert left == sorted(left, reverse=True)
@@ -217,12 +225,12 @@ def test_savings_are_sums_of_the_tables(tmp_path: Path) -> None:
     specs = dense(2)
     frames = analysis.gather(make_run(tmp_path, specs, ACCURACY))
     shared = frames.epochs.assign(trained_by=frames.epochs.trained_by.iloc[0])
-    work = savings(dataclasses.replace(frames, epochs=shared))
+    work = savings(with_tables(frames, epochs=shared))
     assert (work.n_trials, work.epochs_alone, work.epochs_distinct) == (2, 2 * specs[0].epochs, 1)
     assert work.seconds_own == pytest.approx(3.0)
     assert work.flops_dense == pytest.approx(2 * record(specs[0], 0.9)["result"]["flops_dense"])
     half = frames.trials.assign(epochs_trained=specs[0].epochs // 2)
-    assert savings(dataclasses.replace(frames, trials=half)).epochs_saved_pct == pytest.approx(50)
+    assert savings(with_tables(frames, trials=half)).epochs_saved_pct == pytest.approx(50)
 
 
 def test_nothing_finished_gives_the_figure_that_says_so(tmp_path: Path) -> None:
@@ -256,7 +264,7 @@ def test_the_commands_mistakes_are_one_line(run: Path, tmp_path: Path, capsys: p
 
 @pytest.mark.parametrize(("scheme", "dark"), [(1, False), (0, True)])
 def test_a_browser_shows_the_figures_without_complaint(run: Path, tmp_path: Path, scheme: int, dark: bool) -> None:
-    """A copy of the page with a script that measures each figure, opened from the disk."""
+    """Open a copy of the page with a script that measures each figure."""
     measure = """<script>document.title = JSON.stringify([getComputedStyle(document.body).backgroundColor,
         ...[...document.querySelectorAll("figure")].map(figure => {
         const box = figure.querySelector("svg").getBoundingClientRect();
@@ -274,7 +282,7 @@ def test_a_browser_shows_the_figures_without_complaint(run: Path, tmp_path: Path
 
 @pytest.mark.parametrize(("media", "width"), [("screen", 420), ("screen", 1200), ("print", 718)])
 def test_nothing_runs_off_the_page(large: Frames, tmp_path: Path, media: str, width: int) -> None:
-    """At the width of a telephone, a window, and A4 with its margins: there with the rules for paper in force."""
+    """At the width of a phone, of a window, and of A4 paper without margins, where the rules for print apply."""
     no_plan = RunPlan(recipe="digits", claim="?", commands=(), versions={}, rule=Rule(), trials=())
     page = report_html(large, no_plan, "run")
     measure = """<script>document.title = JSON.stringify([innerWidth, document.documentElement.scrollWidth,
@@ -289,7 +297,7 @@ def test_nothing_runs_off_the_page(large: Frames, tmp_path: Path, media: str, wi
 
 
 def opened(folder: Path, page: str, width: int, scheme: int) -> tuple[str, str]:
-    """The title of the page in a browser, and what that had to say; skips where there is none."""
+    """The title of the page in a browser, and the messages of the browser. Skips the test if there is no browser."""
     browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if browser is None:
         pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")

@@ -1,8 +1,7 @@
-"""What a person sees: figure, report, terminal table, answer."""
+"""What people see of a run: figure, report, table in the terminal, answer."""
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
 import re
@@ -25,7 +24,6 @@ from analysis.figures.style import to_png, to_svg
 from analysis.report.html import inline_svg
 from analysis.report.terminal import claims_table, status_line, verdict_view
 from analysis.tables import schema
-from analysis.tables.parquet import to_frames
 from analysis.tables.run_plan import Rule
 from analysis.verdicts.claims import verdicts
 from lth_trainable.errors import UserError
@@ -40,12 +38,12 @@ from tests.support.records import (
     paired,
     trial_rows,
     with_early_stop,
+    with_tables,
     without_early_stop,
 )
 from tests.support.svg import texts
 
 DIGITS = drops({None: 0.965, 64: 0.964, 87.04: 0.966, 92.22: 0.948})
-EMPTY = {name: schema.table(name, []) for name in schema.TABLES if name != "verdicts"}
 ITERATIVE = {"schedule": "iterative", "start_pct": 0.25}
 
 
@@ -56,7 +54,7 @@ def tutorial(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The default recipe, with one trial failed, one diverged, one missing."""
+    """A run of the recipe digits in which one trial failed, one diverged and one is missing."""
     failed, diverged, missing = (digits_like()[i] for i in (6, 12, 18))
 
     def accuracy(spec: object) -> float | None:
@@ -117,7 +115,7 @@ def test_only_finished_trials_are_drawn(digits: Path) -> None:
     frames = analysis.load(digits)
     stopped = frames.trials.assign(status=frames.trials.status.where(frames.trials.seed != 2, "diverged"))
     assert stopped[stopped.status == "diverged"].test_accuracy.notna().any()
-    (panel,) = curves.panels(dataclasses.replace(frames, trials=stopped))
+    (panel,) = curves.panels(with_tables(frames, trials=stopped))
     assert panel.dense is not None
     assert panel.dense.n == 4
 
@@ -171,7 +169,7 @@ def test_ticks_that_would_collide_are_left_out() -> None:
 
 
 class Page(HTMLParser):
-    """Tags, ids and text of a page, its nesting checked."""
+    """Tags, ids and text of a page. Checks that tags are nested correctly."""
 
     VOID = frozenset({"meta", "br", "path", "use", "rect", "circle", "line"})
 
@@ -275,7 +273,7 @@ def test_the_table_fits_a_hundred_columns_and_cuts_nothing(tmp_path: Path) -> No
 @pytest.mark.parametrize("width", [80, 99])
 def test_a_narrow_terminal_has_each_ladder_under_a_line_of_its_own(tmp_path: Path, width: int) -> None:
     console = Console(width=width, file=io.StringIO(), color_system=None)
-    console.print(verdict_view(analysis.gather(tutorial(tmp_path)).verdicts, console.width))
+    console.print(verdict_view(analysis.gather(tutorial(tmp_path)).rows("verdicts"), console.width))
     assert isinstance(console.file, io.StringIO)
     lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
     assert max(map(len, lines)) <= width
@@ -291,10 +289,10 @@ def test_a_narrow_terminal_has_each_ladder_under_a_line_of_its_own(tmp_path: Pat
 def test_baselines_have_a_section_of_their_own() -> None:
     specs = [*dense(), *ladder(64), *ladder(64, schedule="omp")]
     rows = [row | {"role": "baseline"} if row["schedule"] == "omp" else row for row in trial_rows(specs, DIGITS)]
-    frame = to_frames({"verdicts": schema.table("verdicts", verdicts(rows, Rule())), **EMPTY}).verdicts
+    found = schema.table("verdicts", verdicts(rows, Rule())).to_pylist()
     for width, wanted in ((100, "baselines"), (80, "baseline OMP")):
         console = Console(width=width, file=io.StringIO(), color_system=None)
-        console.print(verdict_view(frame, width))
+        console.print(verdict_view(found, width))
         assert isinstance(console.file, io.StringIO)
         lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
         assert any("IMP" in line for line in lines[: lines.index(wanted)])
@@ -309,11 +307,11 @@ def test_long_names_wrap(tmp_path: Path) -> None:
 
 
 def other_claims(rows: list[dict[str, Any]]) -> list[str]:
-    """The lines of the table of other claims, without headings."""
+    """The lines of the table of other claims, without title and headings."""
     verdict_rows = verdicts(rows, Rule(margin_pp=1.0))
-    frame = to_frames({"verdicts": schema.table("verdicts", verdict_rows), **EMPTY}).verdicts
+    found = schema.table("verdicts", verdict_rows).to_pylist()
     console = Console(width=100, file=io.StringIO(), color_system=None)
-    console.print(claims_table(frame))
+    console.print(claims_table(found))
     assert isinstance(console.file, io.StringIO)
     return [line.rstrip() for line in console.file.getvalue().splitlines()[2:]]
 
@@ -385,7 +383,7 @@ def test_status_line_of_an_empty_run(tmp_path: Path) -> None:
 def test_labels_tell_apart_and_no_more() -> None:
     names = [f"digits-lenet_300_100-{rest}" for rest in ("imp-r0", "imp-r1", "agp", "imp-r0-p20-global")]
     assert list(labels.short_labels(names).values()) == [
-        "IMP, rewind epoch 0", "IMP, rewind epoch 1", "AGP", "IMP, rewind epoch 0, 20 % a level, global",
+        "IMP, rewind epoch 0", "IMP, rewind epoch 1", "AGP", "IMP, rewind epoch 0, 20 % per level, global",
     ]  # fmt: skip
     assert labels.short_labels(names[:2]) == {names[0]: "rewind epoch 0", names[1]: "rewind epoch 1"}
     assert labels.short_labels(names[:1]) == {names[0]: "IMP, rewind epoch 0"}

@@ -148,7 +148,7 @@ def test_a_conjunction_needs_no_correction_over_its_parts(hanging: float) -> Non
     """Two of three parts are true by far and one lies on its bound: alpha. All three on their bounds: less."""
     rows = with_early_stop(sweep(64), [200] * 5, [200] * 5)
     questions = asked(winning, [*rows, *control_rows(rows, "reinit", [0.0] * 5)])
-    assert [len(question.parts) for question in questions] == [3]
+    assert [len(question.tests) for question in questions] == [3]
     d = differences(np.random.default_rng(11), 3, 5, 0.0, hanging)
     on_bounds = t_p(d).max(1, keepdims=True)
     assert part_of_sweeps(by_holm, questions, on_bounds) < ALPHA
@@ -166,7 +166,7 @@ def test_the_sign_test_of_censored_early_stops_holds_alpha(ends_at: int) -> None
     shown = refuted = 0
     question = asked(faster, with_early_stop(rows, [1] * 8, [2] * 8))[0]
     for ticket, other in np.minimum(stops, ends_at):
-        part = question.parts[0]
+        part = question.tests[0]
         pairs = replace(
             part.pairs, tickets=tuple(ticket), others=tuple(other), tickets_censored=tuple(ticket == ends_at),
             others_censored=tuple(other == ends_at),

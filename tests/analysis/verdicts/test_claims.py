@@ -81,7 +81,7 @@ def test_faster_counts_iterations() -> None:
     (row,) = of(verdicts(rows, RULE), "faster")
     d = np.array([-100, -60, -120, -60, -120])
     assert (row["verdict"], row["unit"], row["endpoint"]) == ("yes", "iterations", "early_stop_iteration")
-    assert (row["effect"], row["resolution"]) == (d.mean(), 20)  # 1150 pictures in batches of 60
+    assert (row["effect"], row["resolution"]) == (d.mean(), 20)  # 1150 images in batches of 60
     assert row["p"] == pytest.approx(scipy_stats.ttest_1samp(d, 0, alternative="less").pvalue, abs=1e-10)
     assert row["p_sign_flip"] == 1 / 32
     late = with_early_stop(trials({50: SAME}), [200, 180, 220, 200, 200], [100, 120, 100, 140, 80])

@@ -137,7 +137,7 @@ def test_many_groups_without_a_partner_are_counted() -> None:
     assert isinstance(console.file, io.StringIO)
     lines = console.file.getvalue().splitlines()
     left = [line for line in lines if "not compared" in line]
-    assert len(left) == SHOWN_UNMATCHED + 1 and left[-1].endswith("more groups, which --json lists")
+    assert len(left) == SHOWN_UNMATCHED + 1 and left[-1].endswith("more groups; --json lists them")
 
 
 def test_targets_and_seeds_are_never_free() -> None:
@@ -197,7 +197,7 @@ def test_the_terminal_shows_all_of_it_in_100_columns() -> None:
     text = console.export_text()
     for part in (
         "A  runs/a", "spec: criterion: A large_final, B movement", "versions: torch_version: A 2.14.1, B 3.0", LOWER,
-        "digits, LeNet-300-100: test accuracy, B minus A", "5 of 6", "same bytes in 0 of 17 trials",
+        "digits, LeNet-300-100: test accuracy, B minus A", "5 of 6", "identical bytes in 0 of the 17 trials",
         "1 seed of digits-lenet_300_100-imp-s64-r0 unpaired: B failed (seed 2)",
         "not compared: digits-lenet_300_100-imp-s92.22-r0 of A, 5 trials: none such in B",
     ):  # fmt: skip

@@ -134,7 +134,7 @@ def test_margin_alpha_and_endpoint_are_the_plans() -> None:
 
 def test_the_validation_interval_is_that_of_the_trials() -> None:
     candidate = find_candidates(trials({50: SAME}))[0]
-    assert validation_interval(candidate) == 20, "1150 pictures in batches of 60"
+    assert validation_interval(candidate) == 20, "1150 images in batches of 60"
     finer = replace(candidate.group, spec={**candidate.group.spec, "validate_every": 5})
     assert validation_interval(replace(candidate, group=finer)) == 5
     none_done = replace(candidate.group, members=())

@@ -18,16 +18,16 @@ BROKEN = [
     ("criterion", "in_place", "scores fit", "changes the weights"),
     ("criterion", "global_random", "deterministic", "w.noise"),
     ("criterion", "numpy_random", "deterministic", "w.noise"),
-    ("criterion", "counts_calls", "resumable", "keep no state"),
+    ("criterion", "counts_calls", "resumable", "not keep state"),
     ("criterion", "within", "serialisable", "lambda"),
     ("schedule", "overshoots", "values in range", "outside"),
     ("schedule", "wavers", "rises", "do not rise"),
-    ("schedule", "forgets", "same twice", "arguments alone"),
+    ("schedule", "forgets", "same twice", "arguments only"),
     ("schedule", "is_nan", "values in range", "finite"),
     ("model", "ignores_classes", "answers per class", "shape"),
     ("model", "without_layers", "has layers", "no layer to prune"),
     ("model", "unseeded", "built from the seed", "manual_seed"),
-    ("dataset", "leaking_data", "parts are disjoint", "in its train part too"),
+    ("dataset", "leaking_data", "splits are disjoint", "in its train split too"),
     ("dataset", "digest_of_the_split", "same content same digest", "split seed"),
 ]
 KEPT = [("criterion", "relative_growth"), ("schedule", "gentle"), ("model", "small"), ("dataset", "fine_data")]
@@ -51,7 +51,7 @@ def test_the_command_guesses_the_kind_and_accepts(kind: str, name: str, capsys: 
 def test_the_command_names_what_is_broken(capsys: pytest.CaptureFixture[str]) -> None:
     assert command(["tests.lth_trainable.contracts.broken:ignores_classes", "--kind", "model"]) == 1
     out = capsys.readouterr().out
-    assert "BROKEN: for 2 pictures of 2 classes it answers with the shape [2, 10]" in out
+    assert "BROKEN: for 2 images of 2 classes its output has the shape [2, 10]" in out
     assert "1 of 5 contracts broken" in out
 
 

@@ -15,7 +15,7 @@ SHAPES = [(1, 8), (1, 28), (3, 32), (3, 64)]
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA"))]
 
 
-def pictures(n: int, channels: int, side: int) -> Tensor:
+def images(n: int, channels: int, side: int) -> Tensor:
     return torch.from_numpy(np.random.default_rng(0).normal(size=(n, channels, side, side)).astype(np.float32))
 
 
@@ -23,10 +23,10 @@ def draw(name: str, side: int, n: int = N, epoch: int = 0) -> Draws:
     return AUGMENTATIONS[name].draw(n, side, generator(0, "augment", epoch))
 
 
-def naive(picture: Tensor, flip: bool, dy: int, dx: int, reach: int) -> Tensor:
+def naive(image: Tensor, flip: bool, dy: int, dx: int, reach: int) -> Tensor:
     """One picture (c, h, w) as He et al. say it: mirror, pad, crop."""
-    side = picture.shape[-1]
-    mirrored = picture.flip(-1) if flip else picture
+    side = image.shape[-1]
+    mirrored = image.flip(-1) if flip else image
     padded = pad(mirrored[None], (reach,) * 4, mode="reflect")[0] if reach else mirrored
     return padded[:, reach + dy : reach + dy + side, reach + dx : reach + dx + side]
 
@@ -37,7 +37,7 @@ def naive(picture: Tensor, flip: bool, dy: int, dx: int, reach: int) -> Tensor:
 def test_each_picture_is_what_the_naive_reference_makes_of_it_alone(
     name: str, channels: int, side: int, device: str
 ) -> None:
-    x, draws = pictures(N, channels, side), draw(name, side)
+    x, draws = images(N, channels, side), draw(name, side)
     index = torch.from_numpy(np.random.default_rng(1).permutation(N)[:60])
     batch = x[index].to(device)
     before = batch.clone()
@@ -52,7 +52,7 @@ def test_each_picture_is_what_the_naive_reference_makes_of_it_alone(
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_one_stream_one_result_however_batches_are_cut(name: str) -> None:
-    x, index = pictures(N, 3, 32), torch.from_numpy(np.random.default_rng(1).permutation(N))
+    x, index = images(N, 3, 32), torch.from_numpy(np.random.default_rng(1).permutation(N))
     whole = draw(name, 32)(x[index], index)
     for size in (1, 7, 64):
         assert torch.equal(torch.cat([draw(name, 32)(x[part], part) for part in index.split(size)]), whole)
@@ -64,7 +64,7 @@ def test_half_are_flipped_and_no_more_than_flipped() -> None:
     draws = draw("flip", 8, n=20_000)
     assert abs(draws.flip.mean() - 0.5) < 0.015 and draws.flip.dtype == bool
     assert not draws.dy.any() and not draws.dx.any()
-    x = pictures(20_000, 1, 8)
+    x = images(20_000, 1, 8)
     assert torch.equal(
         draws(x, torch.arange(20_000)), torch.where(torch.from_numpy(draws.flip)[:, None, None, None], x.flip(-1), x)
     )
@@ -90,7 +90,7 @@ def test_both_together_are_the_draws_of_each() -> None:
 
 @pytest.mark.parametrize("order", ["channels_last", "permuted"])
 def test_memory_layout_of_the_batch_does_not_matter(order: str) -> None:
-    x, index = pictures(N, 3, 32), torch.arange(N)
+    x, index = images(N, 3, 32), torch.arange(N)
     strided = x.to(memory_format=torch.channels_last) if order == "channels_last" else x.mT.contiguous().mT
     result = draw("flip_shift", 32)(strided, index)
     assert torch.equal(result, draw("flip_shift", 32)(x, index)) and result.is_contiguous()
@@ -100,4 +100,4 @@ def test_pictures_too_small_to_shift_are_refused_and_others_than_drawn_for() -> 
     with pytest.raises(UserError, match="at least 8 pixels"):
         AUGMENTATIONS["shift"].draw(N, 7, generator(0, "augment", 0))
     with pytest.raises(ValueError, match="28x28"):
-        draw("shift", 32)(pictures(4, 1, 28), torch.arange(4))
+        draw("shift", 32)(images(4, 1, 28), torch.arange(4))

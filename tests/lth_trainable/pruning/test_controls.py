@@ -123,7 +123,7 @@ def test_a_layer_that_chance_empties_is_reported() -> None:
     found = random_mask(pruner.in_force or {}, pruner.axes, draws(0, 1))
     assert counts(found) == {"0.weight": 0, "1.weight": 5}
     with pytest.warns(UserWarning, match="no weight is left in 0 at"):
-        pruner.exchange(found)
+        pruner.replace_mask(found)
     assert pruner.collapsed == ["0"] and len(pruner.levels) == 1 and pruner.counts_by_level[1:] == [counts(found)]
     assert not network[0].weight.any() and int(network[1].weight.count_nonzero()) <= 5
 

@@ -93,7 +93,7 @@ def test_dsd_falls_by_exact_counts_and_brings_the_best_back_first() -> None:
                 layer.weight.add_(0.1 * torch.randn(layer.weight.shape, generator=generator))
         scores = {layer.parameter_name: layer.weight.detach().abs().numpy().copy() for layer in pruner.layers}
         memory = {n: np.where(before[n], s, memory[n]) if before else s for n, s in scores.items()}
-        falls = event.sparsity < pruner.asked["0.weight"]
+        falls = event.sparsity < pruner.requested_sparsity["0.weight"]
         pruner.prune(event.sparsity)
         for name, mask in pruner.in_force.items():
             assert np.count_nonzero(~mask) == count_zeros(mask.size, event.sparsity)

@@ -106,7 +106,7 @@ def test_group_scores_are_means_in_float64() -> None:
 
 
 def test_nan_scores_are_refused() -> None:
-    with pytest.raises(UserError, match=r"fc\.weight: NaN"):
+    with pytest.raises(UserError, match=r"fc\.weight: found NaN"):
         prune({"fc.weight": np.array([[1.0, np.nan]], np.float32)}, Fraction(1, 2))
 
 

@@ -114,7 +114,7 @@ def test_a_large_layer_agrees_with_a_stable_sort() -> None:
 @given(scores=arrays(elements=st.floats(width=32)), sparsity=SPARSITIES, context=st.sampled_from(["local", "global"]))
 def test_nan_is_refused_and_nothing_else_is(scores: np.ndarray, sparsity: Fraction, context: str) -> None:
     if np.isnan(scores).any():
-        with pytest.raises(UserError, match="w: NaN"):
+        with pytest.raises(UserError, match="w: found NaN"):
             prune({"w": scores}, sparsity, context=context)
     else:
         prune({"w": scores}, sparsity, context=context)
@@ -152,10 +152,10 @@ def _rankable(layers: dict[str, np.ndarray]) -> bool:
 
 @given(
     grouped=granular(), other=st.randoms(use_true_random=False), first=SPARSITIES, second=SPARSITIES,
-    context=st.sampled_from(["local", "global"]), growing=st.booleans(),
+    context=st.sampled_from(["local", "global"]), regrow=st.booleans(),
 )  # fmt: skip
 def test_masks_shrink_or_grow_and_never_both(
-    grouped: Any, other: Any, first: Fraction, second: Fraction, context: str, growing: bool
+    grouped: Any, other: Any, first: Fraction, second: Fraction, context: str, regrow: bool
 ) -> None:
     layers, axes = grouped
     assume(_rankable(layers))
@@ -165,17 +165,17 @@ def test_masks_shrink_or_grow_and_never_both(
         values = layer.ravel().tolist()
         other.shuffle(values)
         shuffled[name] = np.array(values, np.float32).reshape(layer.shape)
-    after = prune(shuffled, second, axes=axes, context=context, previous=before, growing=growing)
+    after = prune(shuffled, second, axes=axes, context=context, previous=before, regrow=regrow)
     lost = any((before[name] & ~after[name]).any() for name in layers)
     gained = any((after[name] & ~before[name]).any() for name in layers)
-    assert not gained or growing
+    assert not gained or regrow
     assert not (lost and gained) or context == "local"
     if second >= first:
         assert not gained
-    elif not growing:
+    elif not regrow:
         assert not lost
     for name, mask in after.items():
-        if context == "local" and mask.size and (growing or second >= first):
+        if context == "local" and mask.size and (regrow or second >= first):
             kept = mask.any(axis=axes[name], keepdims=True)
             assert np.count_nonzero(~kept) == count_zeros(kept.size, second)
             assert (mask == np.broadcast_to(kept, mask.shape)).all()
@@ -190,8 +190,8 @@ def test_pruning_again_to_the_same_sparsity_changes_nothing(grouped: Any, sparsi
     # Where groups differ in size, another ranking may come nearer to the target.
     reverses = context == "local" or len(sizes) == 1
     ranking = {name: -layer if reverses else layer for name, layer in layers.items()}
-    for growing in (False, True):
-        again = prune(ranking, sparsity, axes=axes, context=context, previous=masks, growing=growing)
+    for regrow in (False, True):
+        again = prune(ranking, sparsity, axes=axes, context=context, previous=masks, regrow=regrow)
         assert all((again[name] == masks[name]).all() for name in masks)
 
 

@@ -110,7 +110,7 @@ def test_evaluate_is_the_share_of_right_answers(dls: Any) -> None:
 
 
 def test_what_is_not_classification_is_refused() -> None:
-    with pytest.raises(UserError, match="one class number a picture"):
+    with pytest.raises(UserError, match="one class number for each image"):
         evaluate(nn.Flatten(), [(torch.zeros(2, 3), torch.zeros(2))])
     with pytest.raises(UserError, match="empty"):
         evaluate(network(), [])
@@ -182,7 +182,7 @@ def test_the_report_is_what_each_network_answers() -> None:
     with torch.no_grad():
         for layer in shuffled.layers:
             layer.weight.copy_(pruner.initial[layer.parameter_name])
-    shuffled.put(random_like(pruner.in_force, 3))
+    shuffled.apply_mask(random_like(pruner.in_force, 3))
     assert found.shuffled.raw == evaluate(model, dls.valid)
     commonest = np.bincount(load_dataset("digits").valid.y).max() / 287
     assert (found.majority, found.chance, found.n) == (pytest.approx(commonest), 0.1, 287)
@@ -197,10 +197,10 @@ def test_the_initial_tensors_may_come_from_outside() -> None:
     with torch.no_grad():
         for tensor in (*model.parameters(), *model.buffers()):
             tensor.zero_()
-    bare = MaskedLayers(pruner.layers, pruner.in_force)
-    assert supermask_report(model, bare, dls, initial=start) == expected
+    layers_only = MaskedLayers(pruner.layers, pruner.in_force)
+    assert supermask_report(model, layers_only, dls, initial=start) == expected
     with pytest.raises(UserError, match=r"no initial weights of 0\.weight, 4\.weight"):
-        supermask_report(model, bare, dls)
+        supermask_report(model, layers_only, dls)
     with pytest.raises(UserError, match="no mask"):
         supermask_report(model, MaskedLayers(pruner.layers), dls)
 
@@ -213,7 +213,7 @@ def a_report(raw: float, recomputed: float, *, has_batchnorm: bool = True) -> Su
     )  # fmt: skip
 
 
-BELOW = "The supermask is below the majority class, with either statistics: always answering the commonest class is"
+BELOW = "The supermask is below the majority class, with either statistics: always predicting the most common class is"
 DIVIDED = "With BatchNorm's raw statistics the supermask is below the majority class; with recomputed ones above the"
 
 
@@ -228,7 +228,7 @@ def test_the_report_says_plainly_where_the_supermask_stands(raw: float, recomput
     lines = str(report).splitlines()
     assert lines[-1] == sentence and report.below_majority == (max(raw, recomputed) < 0.675)
     assert lines[0] == (
-        "Supermask: the untrained network at 50.00 % sparsity, on 1,478 validation pictures (one is 0.068 pp)"
+        "Supermask: the untrained network at 50.00 % sparsity, on 1,478 validation images (one is 0.068 pp)"
     )
     numbers = [line for line in lines if line.endswith("%")]
     assert len(numbers) == 5 and len({len(line) for line in numbers[:3]}) == 1

@@ -184,7 +184,7 @@ def test_a_target_between_rungs_snaps_up_and_says_so() -> None:
 
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"target_sparsity_pct": 0.5}, "did you mean 50?"),
-    ({"target_sparsity_pct": -1}, "found -1; expected per cent"),
+    ({"target_sparsity_pct": -1}, "found -1; expected percent"),
     ({"target_sparsity_pct": 100}, "no weight would be left"),
     ({"target_sparsity_pct": 120}, "found 120"),
     ({"target_sparsity_pct": 0}, "dense network"),
@@ -224,7 +224,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"augment": "flipp"}, "did you mean flip?"),
     ({"lr_policy": "cosin"}, "did you mean cosine?"),
     ({"warmup_pct": 1.0}, "[0, 1)"),
-    ({"lr_drops": "0.9,0.5"}, "increasing parts"),
+    ({"lr_drops": "0.9,0.5"}, "increasing fractions"),
     ({"lr_drop_factor": 1.0}, "between 0 and 1"),
     ({"rewind_epoch": "5its"}, '"500it"'),
     ({"rewind_epoch": "-5it"}, '"500it"'),
@@ -232,7 +232,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"rewind_optimizer": "new"}, "restored"),
     ({"output_prune_rate_pct": 0.2}, "did you mean 20?"),
     ({"output_prune_rate_pct": 20, "context": "global"}, "context local"),
-    ({"schedule": "one_shot", "rewind_epoch": "5it"}, "imp and omp rewind to an iteration"),
+    ({"schedule": "one_shot", "rewind_epoch": "5it"}, "only imp and omp can rewind to an iteration"),
     ({"retrain": "lr_rewinding", "reset_end": True}, "no rewind weights"),
 ]
 

@@ -23,7 +23,7 @@ from lth_trainable.spec.trial_spec import TrialSpec, spec_from_dict
 from lth_trainable.store.store import Store
 from lth_trainable.tickets.fit import fit_ticket, layers_of
 from lth_trainable.tickets.formats import read_foreign
-from lth_trainable.tickets.imported import Imported, find_imported
+from lth_trainable.tickets.imported import ImportedTicket, find_imported
 from lth_trainable.training.run import run_trial
 from tests.plugins import tiny_cnn
 from tests.support.tickets import DIGEST, half, lenet, read, weights_of, write_half
@@ -32,11 +32,11 @@ GIVEN = {"ticket": DIGEST, "target_sparsity_pct": 87.04}
 
 
 @pytest.fixture
-def half_ticket(tmp_path: Path) -> Imported:
+def half_ticket(tmp_path: Path) -> ImportedTicket:
     return write_half(tmp_path / "half.pt")
 
 
-def assert_ticket(found: Imported, weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
+def assert_ticket(found: ImportedTicket, weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> None:
     assert found.weights.keys() == weights.keys() and found.masks.keys() == masks.keys()
     assert all(torch.equal(found.weights[name], tensor) for name, tensor in weights.items())
     assert all(np.array_equal(found.masks[name], mask.bool().numpy()) for name, mask in masks.items())
@@ -60,7 +60,7 @@ def test_nothing_of_how_a_ticket_is_found_acts_in_a_given_one() -> None:
     assert spec_from_dict(spec.canonical()) == spec
     dense = replace(spec, control="dense")
     assert dense.name == "digits-lenet_300_100-dense-t0a0a0a0a-seed3"
-    assert dense.starts_from_given and not replace(dense, ticket=f"{DIGEST}-masked").starts_from_given
+    assert dense.starts_from_imported and not replace(dense, ticket=f"{DIGEST}-masked").starts_from_imported
 
 
 def test_keys_have_the_ticket_where_the_weights_come_from_it_and_the_seed_always() -> None:
@@ -84,8 +84,8 @@ def test_keys_have_the_ticket_where_the_weights_come_from_it_and_the_seed_always
     ("fields", "message"),
     [
         ({"ticket": "mine"}, "ticket: found 'mine'"),
-        ({"ticket": f"{DIGEST}-e20"}, "none would be left"),
-        ({"schedule": "omp"}, "expected None with an imported ticket; its mask is given"),
+        ({"ticket": f"{DIGEST}-e20"}, "no epoch would be left"),
+        ({"schedule": "omp"}, "expected None with an imported ticket; its mask is imported"),
         ({"retrain": "lr_rewinding"}, "expected weight_rewinding with an imported ticket"),
         ({"reset_end": True}, "expected False with an imported ticket"),
         ({"rewind_epoch": "500it"}, "it starts at an epoch"),
@@ -115,7 +115,7 @@ def test_zeros_are_the_mask_of_a_plain_state_dict(tmp_path: Path) -> None:
     one, other, nested = (read(tmp_path / name) for name in ("a.pt", "a.safetensors", "b.pth"))
     assert_ticket(one, weights, masks)
     assert one.masked and one.digest == other.digest == nested.digest
-    assert nested.told == ("of b.pth the entry state_dict", "module. taken from before its names")
+    assert nested.notes == ("the entry state_dict of b.pth", "prefix module. removed from its names")
     assert str(one.id()) == f"{one.digest}-masked" and str(one.id(2)) == f"{one.digest}-masked-e2"
 
 
@@ -183,9 +183,9 @@ def test_a_level_of_open_lth_with_its_dense_start_from_level_0(tmp_path: Path) -
     found = read(level)
     assert_ticket(found, weights, masks)
     assert found.epoch == 2 and not found.masked and found.digest == read(level / "main").digest
-    assert "start of OpenLTH's level_3, of iteration 109, within epoch 2" in found.told[0]
-    assert "weights outside the mask from its level_0" in found.told[0]
-    assert found.told[1].startswith("its names by their shapes: fc_layers.0.weight is 1.weight, ")
+    assert "start of OpenLTH's level_3, of iteration 109, within epoch 2" in found.notes[0]
+    assert "weights outside the mask from its level_0" in found.notes[0]
+    assert found.notes[1].startswith("tensors matched by their shapes: fc_layers.0.weight is 1.weight, ")
     shutil.rmtree(level.parent / "level_0")
     alone = read(level)
     assert alone.masked and all(np.array_equal(alone.masks[name], mask) for name, mask in found.masks.items())
@@ -198,7 +198,7 @@ def test_a_level_0_of_another_start_is_left_alone(tmp_path: Path) -> None:
     for content in ({name: tensor + 1 for name, tensor in weights.items()}, weights | {"1.weight": torch.ones(3, 5)}):
         torch.save(content, other)
         found = read(level)
-        assert found.masked and "its level_0 has other weights" in found.told[0]
+        assert found.masked and "its level_0 has other weights" in found.notes[0]
 
 
 def test_tied_weights_are_stored_and_found_again(store: Store, tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def as_it_is(weights: dict[str, Tensor]) -> None:
         (of_another_width, "1 of another shape (1.weight 300×784, there 300×64)"),
         (with_nan, "t.pt, 3.bias: found 'NaN or infinite weights'"),
         (collapsed, "t.pt, 3.weight: found 'no weight left'; expected at least one in every layer"),
-        (with_a_mask_of_biases, "t.pt, mask of 1.bias: found 'zeros'; expected zeros in weights of convolutions"),
+        (with_a_mask_of_biases, "t.pt, mask of 1.bias: found 'zeros'; expected zeros only in weights of convolutions"),
         (with_a_soft_mask, "t.pt, mask of 1.weight: found 'values between'"),
         (with_a_mask_of_another_shape, "t.pt, mask of 1.weight: found '64×300'; expected the shape of 1.weight"),
         (as_it_is, "t.pt: found no zeros in its masks; expected a ticket"),
@@ -281,8 +281,8 @@ def test_what_is_no_ticket_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "text.pt").write_text("hello\n")  # 'h' is an opcode of pickle
     (tmp_path / "folder").mkdir()
     for name, message in (
-        ("text.pt", "is no file that torch.save wrote; expected a .safetensors or .pt file"),
-        ("model.pt", "holds more than tensors, which would run"),
+        ("text.pt", "is not a file of torch.save; expected a .safetensors or .pt file"),
+        ("model.pt", "holds more than tensors, and unpickling that could run any code"),
         ("two.pt", "found several: a, b; expected one state_dict"),
         ("list.pt", "found a list without one"),
         ("broken.pt", "is damaged, or holds more than tensors"),
@@ -315,7 +315,7 @@ def test_layers_are_the_usual_ones_unless_the_mask_goes_beyond(tmp_path: Path) -
 # -- in the store ------------------------------------------------------------------------------------------------------
 
 
-def test_the_store_has_it_by_its_digest_and_reads_it_whole_or_not(half_ticket: Imported, store: Store) -> None:
+def test_the_store_has_it_by_its_digest_and_reads_it_whole_or_not(half_ticket: ImportedTicket, store: Store) -> None:
     with pytest.raises(UserError, match=r"found none in .*import its file again"):
         find_imported(store, half_ticket.digest)
     half_ticket.seal(store)
@@ -331,7 +331,7 @@ def test_the_store_has_it_by_its_digest_and_reads_it_whole_or_not(half_ticket: I
     assert find_imported(store, half_ticket.digest).digest == half_ticket.digest
 
 
-def test_a_spec_of_another_sparsity_or_network_is_refused(half_ticket: Imported, store: Store) -> None:
+def test_a_spec_of_another_sparsity_or_network_is_refused(half_ticket: ImportedTicket, store: Store) -> None:
     half_ticket.seal(store)
     ticket = str(half_ticket.id())
     with pytest.raises(UserError, match=r"sparsity: found 60.0; expected 50.0000 %"):

@@ -266,7 +266,7 @@ def test_a_control_that_starts_over_leaves_what_the_dense_network_is_recorded_fr
     plan = plan_of([dense, reinit])
     first, second = (next(t for t in plan.trials if t.spec == spec) for spec in (dense, reinit))
     record = run_trial(reinit, store, "r", keep=Keep(states=plan.keep(second)))
-    identity = Identity(spec=dense, key=first.key, chain=first.chain, mark=record["fingerprint"])
+    identity = Identity(spec=dense, key=first.key, chain=first.chain, fingerprint=record["fingerprint"])
     assert can_record(store, identity)
 
 
@@ -392,11 +392,11 @@ def test_restarts_of_one_kind_share_their_levels_whatever_is_pruned() -> None:
         ({"control": "shuffle"}, "one of .*layerwise_shuffle"),
         ({"control": "sign_shuffle"}, "reinit or random_sparse for a ticket that is trained"),
         ({"control": "reinit", "reset_end": True}, "layerwise_shuffle or sign_shuffle for a supermask"),
-        ({"control": "random_mask", "retrain": "lr_rewinding"}, "take reinit or random_sparse"),
+        ({"control": "random_mask", "retrain": "lr_rewinding"}, "choose reinit or random_sparse"),
         ({"control": "layerwise_shuffle", "retrain": "fine_tuning"}, "zero outside its own mask"),
-        ({"control": "random_mask", "schedule": "agp"}, "take reinit or random_sparse"),
-        ({"control": "reinit", "schedule": "dsd"}, "whose sparsity does not fall"),
-        ({"control": "reinit", "schedule": "tests.plugins:there_and_back"}, "whose sparsity does not fall"),
+        ({"control": "random_mask", "schedule": "agp"}, "choose reinit or random_sparse"),
+        ({"control": "reinit", "schedule": "dsd"}, "whose sparsity never falls"),
+        ({"control": "reinit", "schedule": "tests.plugins:there_and_back"}, "whose sparsity never falls"),
         ({"control": "dense_restarts", "reset_end": True}, "a ticket that is trained"),
         ({"control": "none", "width_pct": 50}, "None with control none"),
         ({"control": "dense", "width_pct": 100}, "less than 100"),

@@ -17,7 +17,7 @@ from lth_trainable.spec.segments import segments
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.store import Store
 from lth_trainable.training.execution import Execution
-from lth_trainable.training.learner import Place, balanced_accuracy
+from lth_trainable.training.learner import LevelClock, balanced_accuracy
 from lth_trainable.training.run import Keep, run_trial
 from lth_trainable.training.trial import Trial
 
@@ -133,7 +133,7 @@ def test_a_new_level_begins_anew(store: Store) -> None:
 
 def test_looking_at_the_test_part_leaves_the_network_alone() -> None:
     trial = Trial(TrialSpec(**CNN, control="dense"), load_dataset("digits"), Execution(), None)
-    trial.fit(0, 3, Place())
+    trial.fit(0, 3, LevelClock())
     trial.early_stop.weights = copy.deepcopy(trial.initial)
     before = {name: tensor.clone() for name, tensor in trial.model.state_dict().items()}
     rng = torch.get_rng_state()

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from lth_trainable import trainable
-from lth_trainable.data.datasets import Dataset, Part, digits, load_dataset
+from lth_trainable.data.datasets import Dataset, Split, digits, load_dataset
 from lth_trainable.data.loaders import _copies, resident_loaders
 from lth_trainable.errors import UserError
 from lth_trainable.spec.trial_spec import TrialSpec
@@ -62,9 +62,9 @@ def test_other_data_have_a_copy_of_their_own_and_it_goes_with_them() -> None:
 def test_on_the_cpu_the_data_are_not_copied() -> None:
     data = digits(None, 0)
     dls = resident_loaders(data, batch_size=60, order_seed=0)
-    parts: list[Part] = [data.train, data.valid, data.test]
-    for loader, part in zip((dls.train, dls.valid, dls[2]), parts, strict=True):
-        assert loader.x.data_ptr() == part.x.ctypes.data
+    splits: list[Split] = [data.train, data.valid, data.test]
+    for loader, split in zip((dls.train, dls.valid, dls[2]), splits, strict=True):
+        assert loader.x.data_ptr() == split.x.ctypes.data
 
 
 # -- a device that is not there, or too small ------------------------------------------------------------------------

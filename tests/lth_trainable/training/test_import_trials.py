@@ -16,7 +16,7 @@ from lth_trainable.errors import UserError
 from lth_trainable.spec.segments import segments
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.store import Store
-from lth_trainable.tickets.imported import Imported
+from lth_trainable.tickets.imported import ImportedTicket
 from lth_trainable.training.lifecycle import Keep
 from lth_trainable.training.run import run_trial
 from sweeps.cli.job import facts_of
@@ -35,7 +35,7 @@ PLAIN_SGD = {"optimizer": "sgd", "lr": 0.1, "momentum": 0.0}  # an optimiser wit
 
 
 @pytest.fixture
-def half_ticket(tmp_path: Path) -> Imported:
+def half_ticket(tmp_path: Path) -> ImportedTicket:
     return write_half(tmp_path / "half.pt")
 
 
@@ -85,7 +85,7 @@ def test_controls_of_an_exported_ticket_of_one_level_train_to_the_same_bytes(sto
         assert ours["result"]["n_kept"] == theirs["result"]["n_kept"]
 
 
-def test_an_imported_ticket_goes_on_from_the_middle(half_ticket: Imported, store: Store, tmp_path: Path) -> None:
+def test_an_imported_ticket_goes_on_from_the_middle(half_ticket: ImportedTicket, store: Store, tmp_path: Path) -> None:
     spec = TrialSpec(ticket=str(half_ticket.id()), target_sparsity_pct=50.0, epochs=3)
     elsewhere = Store(tmp_path / "elsewhere")
     for place in (store, elsewhere):
@@ -114,14 +114,18 @@ def test_the_dense_network_of_a_masked_ticket_is_the_seeds_own(store: Store, tmp
 # -- as the trials of a sweep ------------------------------------------------------------------------------------------
 
 
-def imports(store: Store, *tickets: Path | str, **axes: tuple[Any, ...]) -> tuple[Sweep, tuple[Imported, ...], str]:
+def imports(
+    store: Store, *tickets: Path | str, **axes: tuple[Any, ...]
+) -> tuple[Sweep, tuple[ImportedTicket, ...], str]:
     """The recipe digits with these tickets as its own."""
     files = Files(tickets=tuple(map(str, tickets)), masks=())
     sweep, found, notes = import_tickets(Sweep(name="a", claim="?", axes=axes, seeds=(0, 1)), files, store, None)
     return sweep, found, "\n".join(notes)
 
 
-def test_tickets_are_an_axis_with_a_dense_network_each(half_ticket: Imported, tmp_path: Path, store: Store) -> None:
+def test_tickets_are_an_axis_with_a_dense_network_each(
+    half_ticket: ImportedTicket, tmp_path: Path, store: Store
+) -> None:
     masked = {name: tensor.clone() for name, tensor in half_ticket.weights.items()}
     masked["1.weight"][half_ticket.masks["1.weight"] == 0] = 0
     masked["1.weight"][0, 0] = 0  # was the least sparse place of all
@@ -136,11 +140,11 @@ def test_tickets_are_an_axis_with_a_dense_network_each(half_ticket: Imported, tm
     }  # fmt: skip
     assert "half.pt: ticket" in notes and "dense networks start from its weights" in notes
     assert "masked.pt: ticket" in notes and "start from the seed's own initialisation" in notes
-    assert "seeds are orders of the data" in notes
+    assert "seeds only change the order of the data" in notes
     assert not store.exists("states"), "nothing is written before the plan is"
 
 
-def test_a_rewind_epoch_says_where_on_the_clock_training_starts(half_ticket: Imported, store: Store) -> None:
+def test_a_rewind_epoch_says_where_on_the_clock_training_starts(half_ticket: ImportedTicket, store: Store) -> None:
     half_ticket.seal(store)
     sweep, _, _ = imports(store, half_ticket.digest[:16], rewind_epoch=("0", "3"))
     trials = expand(sweep).trials
@@ -150,7 +154,7 @@ def test_a_rewind_epoch_says_where_on_the_clock_training_starts(half_ticket: Imp
     assert {spec.epochs_alone() for spec in trials if spec.is_dense} == {20, 17}
 
 
-def test_a_run_keeps_the_content_of_its_tickets(half_ticket: Imported, store: Store) -> None:
+def test_a_run_keeps_the_content_of_its_tickets(half_ticket: ImportedTicket, store: Store) -> None:
     half_ticket.seal(store)
     sweep, _, _ = imports(store, half_ticket.digest)
     facts = {("digits", 0): facts_of("digits", 0, None)}
@@ -163,8 +167,8 @@ def test_a_run_keeps_the_content_of_its_tickets(half_ticket: Imported, store: St
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--import-ticket", "half.pt", "--sparsity", "50"], "--sparsity: found '50.0'; expected no such flag beside"),
-        (["--import-ticket", "half.pt", "--schedule", "agp"], "--schedule: found 'agp'; expected no such flag beside"),
+        (["--import-ticket", "half.pt", "--sparsity", "50"], "--sparsity: found '50.0'; expected no such flag with"),
+        (["--import-ticket", "half.pt", "--schedule", "agp"], "--schedule: found 'agp'; expected no such flag with"),
         (["--import-ticket", "half.pt", "--rewind-epoch", "500it"], "--rewind-epoch: found '500it'"),
         (["--import-ticket", "half.pt", "--model", "lenet_300_100", "resnet18"], "expected one value with"),
         (["--import-ticket", "half.pt", "--import-masks", "a.pt", "b.pt"], "as many as tickets, in their order: 1"),
@@ -175,7 +179,7 @@ def test_a_run_keeps_the_content_of_its_tickets(half_ticket: Imported, store: St
     ],
 )
 def test_bad_input_is_one_line_and_exit_2(
-    arguments: list[str], message: str, half_ticket: Imported, tmp_path: Path, monkeypatch: Any, capsys: Any
+    arguments: list[str], message: str, half_ticket: ImportedTicket, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["digits", "--storage", "runs", *arguments]) == 2
@@ -183,7 +187,9 @@ def test_bad_input_is_one_line_and_exit_2(
     assert out == "" and err.count("\n") == 1 and message in err
 
 
-def test_controls_and_baselines_are_those_that_the_file_has_weights_for(half_ticket: Imported, tmp_path: Path) -> None:
+def test_controls_and_baselines_are_those_that_the_file_has_weights_for(
+    half_ticket: ImportedTicket, tmp_path: Path
+) -> None:
     masked = write_masked(tmp_path / "masked.pt")
     point = {"target_sparsity_pct": (50.0,), "layers": ("auto",)}
     for ticket, controls in (
@@ -194,17 +200,17 @@ def test_controls_and_baselines_are_those_that_the_file_has_weights_for(half_tic
         space = expand(Sweep(name="a", claim="?", axes=axes, seeds=(0,), controls=("all",), baselines=("all",)))
         assert {spec.control for spec in space.trials} == {"none", "dense", *controls}
         of_dense = [spec for spec in space.trials if spec.is_dense]
-        assert sorted((spec.width_pct is None, spec.starts_from_given) for spec in of_dense) == [
+        assert sorted((spec.width_pct is None, spec.starts_from_imported) for spec in of_dense) == [
             (False, False), (True, ticket is half_ticket),
         ], "the network of its own width, and small_dense"  # fmt: skip
         left_out = next(note for note in space.notes if note.startswith("baselines all"))
         for name in ("dense_stretched", "omp", "lr_rewinding", "fine_tuning"):
             assert f"{name} for none" in left_out
-    with pytest.raises(UserError, match=r"controls random_mask: .*whose file has the weights outside its mask too"):
+    with pytest.raises(UserError, match=r"controls random_mask: .*whose file also has the weights outside its mask"):
         expand(Sweep(name="a", claim="?", axes={"ticket": (str(masked.id()),), **point}, controls=("random_mask",)))
 
 
-def test_every_recipe_takes_an_import(half_ticket: Imported) -> None:
+def test_every_recipe_takes_an_import(half_ticket: ImportedTicket) -> None:
     for recipe in RECIPES.values():
         sweep = without_own_tickets(recipe(), {}, {})
         ticket = {"ticket": (DIGEST,), "target_sparsity_pct": (50.0,), "layers": ("auto",)}
@@ -228,7 +234,7 @@ def test_in_one_run_every_ticket_is_compared_with_the_dense_network_of_its_own(t
 
 
 @pytest.mark.slow
-def test_an_imported_ticket_goes_through_a_sweep_to_a_verdict(half_ticket: Imported, tmp_path: Path) -> None:
+def test_an_imported_ticket_goes_through_a_sweep_to_a_verdict(half_ticket: ImportedTicket, tmp_path: Path) -> None:
     storage = str(tmp_path / "runs")
     common = ["digits", "--epochs", "2", "--seeds", "5", "--storage", storage, "--json"]
     assert main([*common, "--import-ticket", str(tmp_path / "half.pt")]) == 0

@@ -10,8 +10,7 @@ import torch
 import analysis
 from lth_trainable.errors import UserError
 from lth_trainable.store.store import to_json
-from lth_trainable.training import lineage
-from lth_trainable.training.execution import versions
+from lth_trainable.training.execution import driver_version, versions
 from tests.support.records import dense, drops, ladder, make_run, plan, record, seal
 
 ACCURACY = drops({None: 0.96, 64: 0.955})
@@ -25,10 +24,10 @@ MODULE = (
 def test_the_driver_is_what_its_module_says(tmp_path: Path, kind: str) -> None:
     path = tmp_path / kind
     path.write_text(MODULE.format(kind))
-    assert lineage.driver_version(path) == "580.159.04"
+    assert driver_version(path) == "580.159.04"
     (tmp_path / "other").write_text("nothing of the kind\n")
-    assert lineage.driver_version(tmp_path / "other") is None
-    assert lineage.driver_version(tmp_path / "nowhere") is None
+    assert driver_version(tmp_path / "other") is None
+    assert driver_version(tmp_path / "nowhere") is None
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

@@ -19,7 +19,7 @@ import lth_trainable.training.lifecycle
 from lth_trainable.data.datasets import load_dataset
 from lth_trainable.spec.segments import rewind_key, segments
 from lth_trainable.spec.trial_spec import TrialSpec
-from lth_trainable.store.states import PASSING
+from lth_trainable.store.states import TEMPORARY
 from lth_trainable.store.store import (
     HISTORY,
     MANIFEST,
@@ -29,7 +29,7 @@ from lth_trainable.store.store import (
     TRAINING,
     WEIGHTS,
     Store,
-    fingerprint_mark,
+    fingerprint_id,
 )
 from lth_trainable.store.trials import finished_trials, load_trial
 from lth_trainable.training.execution import Execution, fingerprint
@@ -112,8 +112,8 @@ def folders(store: Store, key: str) -> list[Path]:
     return sorted(Path(store.root, STATES, key).glob("*"))
 
 
-def passing(store: Store) -> list[Path]:
-    return sorted(Path(store.root, STATES).glob(f"{'?' * 64}/*{PASSING}*"))
+def temporary(store: Store) -> list[Path]:
+    return sorted(Path(store.root, STATES).glob(f"{'?' * 64}/*{TEMPORARY}*"))
 
 
 def chain_of(spec: TrialSpec, steps: int = 5) -> Any:
@@ -148,7 +148,7 @@ def test_a_killed_trial_goes_on_with_the_same_bytes(name: str, store: Store) -> 
     record = run_trial(spec, store, "r")
     assert record["sha256"] == whole["sha256"]
     assert record["epochs_trained"] == whole["epochs_trained"] - trained, "only what was not stored is trained"
-    assert passing(store) == []
+    assert temporary(store) == []
     held = {path.parent.name for path in Path(store.root, STATES).glob("*/*")}
     needed = {chain_of(spec)[0].key, *record["states"].values(), *filter(None, [rewind_key(spec, chain_of(spec))])}
     assert held == {path.name for path in Path(store.root, STATES).iterdir()} == needed
@@ -181,9 +181,9 @@ def test_a_process_that_is_killed(store: Store) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code, json.dumps(TICKET), store.root], cwd=ROOT, check=False
     )
-    assert done.returncode == -signal.SIGKILL and len(passing(store)) == 1
+    assert done.returncode == -signal.SIGKILL and len(temporary(store)) == 1
     record = run_trial(spec, store, "r")
-    assert record["sha256"] == whole["sha256"] and record["epochs_trained"] == 7 - 4 and passing(store) == []
+    assert record["sha256"] == whole["sha256"] and record["epochs_trained"] == 7 - 4 and temporary(store) == []
 
 
 def test_a_killed_trials_state_serves_another_trial_that_comes_by(store: Store) -> None:
@@ -192,7 +192,7 @@ def test_a_killed_trials_state_serves_another_trial_that_comes_by(store: Store) 
     record = run_trial(ticket, store, "r")
     assert record["sha256"] == run_trial(ticket, Store(f"{store.root}-alone"))["sha256"]
     assert record["epochs_trained"] == 6 and {row["trained_by"] for row in record["epochs"][:2]} == {dense.name}
-    assert passing(store) == []
+    assert temporary(store) == []
 
 
 @pytest.mark.parametrize("measured", [False, True])
@@ -207,7 +207,7 @@ def test_a_passing_state_that_is_to_be_kept_is_kept(store: Store, measured: bool
     assert bool(history_of(store, key)["evaluation"]) == measured
     assert key in told and [folder.name for folder in folders(store, key)] == [mark_of()]
     record = run_trial(short, store, "r")
-    assert record["epochs_trained"] == 0 and passing(store) == []
+    assert record["epochs_trained"] == 0 and temporary(store) == []
     assert record["sha256"] == run_trial(short, Store(f"{store.root}-alone"))["sha256"]
 
 
@@ -216,7 +216,7 @@ def test_a_passing_state_that_is_a_rewind_point_is_kept(store: Store) -> None:
     kill(TrialSpec(**{**TICKET, "control": "dense"}), store, 1)
     key = rewind_key(spec, chain_of(spec))
     assert key is not None and [folder.name[:12] for folder in folders(store, key)] == [mark_of()] == [
-        folder.name.partition(PASSING)[0] for folder in passing(store)
+        folder.name.partition(TEMPORARY)[0] for folder in temporary(store)
     ]
     record = run_trial(spec, store, "r")
     assert record["sha256"] == uninterrupted("imp", store.root)["sha256"] and record["epochs_trained"] == 6
@@ -231,16 +231,16 @@ def test_what_a_trial_stores_for_itself_never_takes_away_what_another_keeps(stor
     def on_epoch(rows: list[dict[str, Any]]) -> None:
         seen.append(rows[-1])
         if rows[-1]["epoch"] == 2:  # the state of two epochs is stored, for this trial alone
-            assert len(passing(store)) == 1
+            assert len(temporary(store)) == 1
             run_trial(short, store, "other")
 
     run_trial(long, store, "r", on_epoch=on_epoch)
-    assert len(seen) == 5 and passing(store) == []
+    assert len(seen) == 5 and temporary(store) == []
     assert run_trial(short, store, "other")["epochs_trained"] == 0
 
 
 def mark_of(**execution: Any) -> str:
-    return fingerprint_mark(fingerprint(Execution(**execution)))
+    return fingerprint_id(fingerprint(Execution(**execution)))
 
 
 # -- damaged ---------------------------------------------------------------------------------------------------------
@@ -296,11 +296,11 @@ def test_whatever_a_record_refers_to_is_whole_again(which: str, store: Store) ->
 def test_a_damaged_passing_state_is_set_aside(store: Store) -> None:
     spec = TrialSpec(**TICKET)
     kill(spec, store, 4)
-    [last] = passing(store)
+    [last] = temporary(store)
     damage(last, "altered", TRAINING)
     record = run_trial(spec, store, "r")
     assert record["sha256"] == uninterrupted("imp", store.root)["sha256"]
-    assert record["epochs_trained"] == 6 and passing(store) == [], "from the rewind point"
+    assert record["epochs_trained"] == 6 and temporary(store) == [], "from the rewind point"
 
 
 @pytest.mark.parametrize(("name", "anew"), [("imp", 1), ("imp to an iteration", 1), ("iterative", 7)])
@@ -336,7 +336,7 @@ def test_states_of_another_fingerprint_are_not_used(store: Store) -> None:
 def test_without_anything_to_go_on_from_only_weights_are_stored(store: Store) -> None:
     spec = TrialSpec(**TICKET)
     kill(spec, store, 6, keep=Keep(states={}, resumable=False))
-    assert passing(store) == []
+    assert temporary(store) == []
     record = run_trial(spec, store, "r", keep=Keep(states={}, resumable=False))
     assert record["sha256"] == uninterrupted("imp", store.root)["sha256"] and record["epochs_trained"] == 7
     manifests = [json.loads(p.read_text()) for p in Path(store.root, STATES).glob("*/*/" + MANIFEST)]
@@ -405,7 +405,7 @@ def test_two_processes_with_the_same_trial_leave_a_sound_store(store: Store) -> 
     assert [process.returncode for process in both] == [0, 0] and out[0] == out[1]
     assert json.loads(out[0].splitlines()[0]) == uninterrupted("imp", store.root)["sha256"]
     trials = list(finished_trials(store, "r"))
-    assert len(trials) == 4 and passing(store) == []
+    assert len(trials) == 4 and temporary(store) == []
     for folder, record in trials:
         for name in folder.manifest["files"]:
             store.content(folder, name)

@@ -1,4 +1,4 @@
-"""`--until-decided`: looks that are planned beforehand, taken one by one, and never reset."""
+"""`--until-decided`: interim looks are planned beforehand, taken one by one, and never reset."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def n_seeds(job: Any) -> int:
 
 
 def trainer(differences: dict[float, Sequence[float]], seen: list[Any], **outcome: Any) -> Train:
-    """In place of training: records with these differences (pp, by seed) to dense; notes the seeds and the budget."""
+    """Replaces training: seals records with these differences to dense (pp, by seed); `seen` gets seeds and budget."""
 
     def train(job: Any, experiment: Any, spent: Any, board: Any, loggers: Any) -> Outcome:
         ledger = job.ledger
@@ -73,7 +73,7 @@ def test_it_ends_at_the_first_look_that_settles_every_ladder(
     assert summary["looks"] == {
         "planned": [5, 8, 12], "seeds": 5, "settled": {"digits-lenet_300_100-omp-r0-e2": True},
     }  # fmt: skip
-    assert "note: looks at 5, 8, 12 seeds; it ends at the first that settles every ladder" in out
+    assert "note: interim looks at 5, 8, 12 seeds; the sweep ends at the first look that settles every ladder" in out
     assert "look 1 of 3, 5 seeds: 1 of 1 ladder settled; decided" in out
     assert out.count("report  ") == 1, "the verdict is printed once"
     assert json.loads((tmp_path / "digits" / "plan.json").read_text())["looks"] == [5, 8, 12]
@@ -180,7 +180,7 @@ def test_flags_that_make_no_plan(
 
 @pytest.mark.slow
 def test_looks_on_digits_from_first_trial_to_verdict(tmp_path: Path) -> None:
-    """Real trials: two looks in one process, each with a Ray of its own; a rerun trains nothing."""
+    """Real trials: two looks in one process, each with its own Ray; a rerun trains nothing."""
     flags = ["--epochs", "3", "--sparsity", "40", "92.22", "--rewind-epoch", "0", "--until-decided", "--max-seeds", "7"]
     words = command("digits", *flags, "--storage", str(tmp_path), "--json")
     done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT, timeout=500)

@@ -46,8 +46,8 @@ def sweep(**changes: Any) -> Sweep:
     return replace(find_recipe("digits"), **{"seeds": (0, 1), **changes})
 
 
-def trials_of(space: Trials, role: str) -> list[TrialSpec]:
-    return [spec for spec in space.trials if space.roles[spec.name] == role]
+def trials_of(expanded: Trials, role: str) -> list[TrialSpec]:
+    return [spec for spec in expanded.trials if expanded.roles[spec.name] == role]
 
 
 def here(ticket: TrialSpec, data_root: Path | None) -> TrialSpec:
@@ -59,50 +59,50 @@ def here(ticket: TrialSpec, data_root: Path | None) -> TrialSpec:
 
 
 def test_all_of_them() -> None:
-    space = expand(sweep(controls=("all",), baselines=("all",)))
-    assert Counter(space.roles.values()) == {
+    expanded = expand(sweep(controls=("all",), baselines=("all",)))
+    assert Counter(expanded.roles.values()) == {
         "ticket": 2 * 6, "control": 2 * 6 * 4, "baseline": 2 * (6 + 3 + 3 + 3), "dense": 2 * (1 + 6),
     }  # fmt: skip
-    assert len(space.trials) == len(space.roles) == len(set(space.trials))
-    tickets = {spec.name for spec in trials_of(space, "ticket")}
-    assert {spec.name for spec in expand(sweep()).trials} <= set(space.roles)
-    for spec in space.trials:
-        wanted = replace(spec, control="none").name if space.roles[spec.name] == "control" else None
+    assert len(expanded.trials) == len(expanded.roles) == len(set(expanded.trials))
+    tickets = {spec.name for spec in trials_of(expanded, "ticket")}
+    assert {spec.name for spec in expand(sweep()).trials} <= set(expanded.roles)
+    for spec in expanded.trials:
+        wanted = replace(spec, control="none").name if expanded.roles[spec.name] == "control" else None
         assert spec.parent == wanted and (wanted is None or wanted in tickets)
-    assert Counter(spec.control for spec in trials_of(space, "control")) == dict.fromkeys(OF_TICKETS, 12)
-    kinds = Counter((s.schedule, s.retrain, s.width_pct is None) for s in trials_of(space, "baseline"))
+    assert Counter(spec.control for spec in trials_of(expanded, "control")) == dict.fromkeys(OF_TICKETS, 12)
+    kinds = Counter((s.schedule, s.retrain, s.width_pct is None) for s in trials_of(expanded, "baseline"))
     assert kinds == {
         ("omp", "weight_rewinding", True): 12, ("imp", "lr_rewinding", True): 6, ("imp", "fine_tuning", True): 6,
         (None, None, False): 6,
     }  # fmt: skip
-    budgets = {spec.epochs_alone() for spec in trials_of(space, "ticket")}
-    assert {spec.epochs for spec in trials_of(space, "dense")} == {20} | budgets
-    assert [spec.seed for spec in space.trials] == sorted(spec.seed for spec in space.trials)
+    budgets = {spec.epochs_alone() for spec in trials_of(expanded, "ticket")}
+    assert {spec.epochs for spec in trials_of(expanded, "dense")} == {20} | budgets
+    assert [spec.seed for spec in expanded.trials] == sorted(spec.seed for spec in expanded.trials)
 
 
 def test_names_give_what_they_name_and_the_dense_baseline_always() -> None:
-    space = expand(sweep(controls=("reinit",), baselines=("omp", f"{__name__}:here")))
-    assert {spec.control for spec in trials_of(space, "control")} == {"reinit"}
-    assert {spec.schedule for spec in trials_of(space, "baseline")} == {"omp"}
-    assert {(spec.lr, spec.epochs) for spec in trials_of(space, "dense")} == {(1.2e-3, 20), (0.1, 20)}
-    assert space.notes == () and set(expand(sweep(controls=("none",), baselines=("none",))).trials) == set(
+    expanded = expand(sweep(controls=("reinit",), baselines=("omp", f"{__name__}:here")))
+    assert {spec.control for spec in trials_of(expanded, "control")} == {"reinit"}
+    assert {spec.schedule for spec in trials_of(expanded, "baseline")} == {"omp"}
+    assert {(spec.lr, spec.epochs) for spec in trials_of(expanded, "dense")} == {(1.2e-3, 20), (0.1, 20)}
+    assert expanded.notes == () and set(expand(sweep(controls=("none",), baselines=("none",))).trials) == set(
         expand(sweep()).trials
     )
 
 
 def test_a_ticket_of_the_axes_is_no_baseline() -> None:
     axes = {"target_sparsity_pct": (64.0,), "retrain": ("weight_rewinding", "lr_rewinding")}
-    space = expand(sweep(axes=axes, baselines=("lr_rewinding", "fine_tuning")))
-    assert {spec.retrain for spec in trials_of(space, "ticket")} == {"weight_rewinding", "lr_rewinding"}
-    assert {spec.retrain for spec in trials_of(space, "baseline")} == {"fine_tuning"}
+    expanded = expand(sweep(axes=axes, baselines=("lr_rewinding", "fine_tuning")))
+    assert {spec.retrain for spec in trials_of(expanded, "ticket")} == {"weight_rewinding", "lr_rewinding"}
+    assert {spec.retrain for spec in trials_of(expanded, "baseline")} == {"fine_tuning"}
 
 
 def test_what_only_some_tickets_have_is_made_for_those_and_told() -> None:
     axes = {"target_sparsity_pct": (64.0,), "retrain": ("weight_rewinding", "lr_rewinding")}
-    space = expand(sweep(axes=axes, controls=("random_mask", "reinit")))
-    assert Counter(spec.control for spec in trials_of(space, "control")) == {"random_mask": 2, "reinit": 4}
-    assert len(space.notes) == 1 and "random_mask goes without 2 of 4 tickets" in space.notes[0]
-    assert "take reinit or random_sparse" in space.notes[0]
+    expanded = expand(sweep(axes=axes, controls=("random_mask", "reinit")))
+    assert Counter(spec.control for spec in trials_of(expanded, "control")) == {"random_mask": 2, "reinit": 4}
+    assert len(expanded.notes) == 1 and "random_mask: 2 of 4 tickets do not have it" in expanded.notes[0]
+    assert "choose reinit or random_sparse" in expanded.notes[0]
     [note] = expand(sweep(axes=axes, controls=("all",))).notes
     some = "random_mask for 2 only, layerwise_shuffle for 2 only"
     assert note == f"controls all, of 4 tickets: {some}, sign_shuffle for none"
@@ -116,10 +116,10 @@ def test_what_only_some_tickets_have_is_made_for_those_and_told() -> None:
         ({"baselines": ("large_dense",)}, "did you mean small_dense"),
         ({"controls": ("all", "reinit")}, "all alone"),
         ({"baselines": ("none", "omp")}, "none alone"),
-        ({"controls": ("sign_shuffle",)}, "no ticket of this sweep has it; .* for a ticket that is trained"),
+        ({"controls": ("sign_shuffle",)}, "no ticket of this sweep can have it; .* for a ticket that is trained"),
         (
             {"base": {"model": "tests.plugins:tiny_cnn"}, "baselines": ("small_dense",)},
-            "takes none; expected a builder",
+            "has no variable width; expected a builder",
         ),
     ],
 )
@@ -131,22 +131,22 @@ def test_names_that_give_nothing_are_refused(changes: dict[str, Any], message: s
 def test_tickets_within_a_fit_and_supermasks() -> None:
     base = {"schedule": "iterative", "start_pct": 0.25}
     axes = {"target_sparsity_pct": (80.0,), "rewind_epoch": (1,), "reset_end": (False, True)}
-    space = expand(sweep(base=base, axes=axes, controls=("all",), baselines=("all",), seeds=(0,)))
-    found = {(spec.control, spec.reset_end) for spec in trials_of(space, "control")}
+    expanded = expand(sweep(base=base, axes=axes, controls=("all",), baselines=("all",), seeds=(0,)))
+    found = {(spec.control, spec.reset_end) for spec in trials_of(expanded, "control")}
     assert found == {(name, False) for name in OF_TICKETS} | {(n, True) for n in ("layerwise_shuffle", "sign_shuffle")}
-    baselines = {(s.control, s.schedule, s.retrain, s.rewind_epoch) for s in trials_of(space, "baseline")}
+    baselines = {(s.control, s.schedule, s.retrain, s.rewind_epoch) for s in trials_of(expanded, "baseline")}
     assert baselines == {
         ("dense_restarts", "iterative", "tutorial", 1), ("none", "omp", "weight_rewinding", 1),
         ("none", "omp", "lr_rewinding", None), ("none", "omp", "fine_tuning", None), ("dense", None, None, None),
     }  # fmt: skip
-    assert {spec.epochs for spec in trials_of(space, "dense")} == {20, 5}
-    restarts = next(spec for spec in space.trials if spec.control == "dense_restarts")
-    assert role_of(restarts) == "baseline" and restarts.parent in {s.name for s in trials_of(space, "ticket")}
+    assert {spec.epochs for spec in trials_of(expanded, "dense")} == {20, 5}
+    restarts = next(spec for spec in expanded.trials if spec.control == "dense_restarts")
+    assert role_of(restarts) == "baseline" and restarts.parent in {s.name for s in trials_of(expanded, "ticket")}
 
 
 def test_a_gradual_ticket_has_one_shot_baselines_rewound_to_0() -> None:
-    space = expand(sweep(base={"schedule": "agp"}, axes={"target_sparsity_pct": (80.0,)}, baselines=("omp",)))
-    assert {(s.schedule, s.rewind_epoch) for s in trials_of(space, "baseline")} == {("omp", 0)}
+    expanded = expand(sweep(base={"schedule": "agp"}, axes={"target_sparsity_pct": (80.0,)}, baselines=("omp",)))
+    assert {(s.schedule, s.rewind_epoch) for s in trials_of(expanded, "baseline")} == {("omp", 0)}
 
 
 def test_dense_stretched_of_a_rewind_to_an_iteration_has_the_epochs_that_the_ticket_records(store: Store) -> None:
@@ -156,10 +156,10 @@ def test_dense_stretched_of_a_rewind_to_an_iteration_has_the_epochs_that_the_tic
 
 
 def test_dense_stretched_has_the_learning_rates_course_over_the_whole_budget() -> None:
-    space = expand(sweep(base={"lr_policy": "cosine"}, baselines=("dense_stretched",), seeds=(0,)))
-    for ticket in trials_of(space, "ticket"):
-        stretched = next(s for s in space.trials if s.is_dense and s.epochs == ticket.epochs_alone())
-        assert stretched.lr_course(20).total_steps == 20 * ticket.epochs_alone()
+    expanded = expand(sweep(base={"lr_policy": "cosine"}, baselines=("dense_stretched",), seeds=(0,)))
+    for ticket in trials_of(expanded, "ticket"):
+        stretched = next(s for s in expanded.trials if s.is_dense and s.epochs == ticket.epochs_alone())
+        assert stretched.lr_curve(20).total_steps == 20 * ticket.epochs_alone()
 
 
 def test_the_command_line_overrides_the_recipe() -> None:
@@ -196,15 +196,15 @@ def entries(store: Store) -> dict[str, tuple[str, str | None]]:
 
 
 def write(store: Store, found: Sweep, roles: bool = True) -> Trials:
-    space = expand(found)
-    more = {"roles": space.roles} if roles else {}
-    Ledger(store=store, run="r", plan=make_plan(space.trials, FACTS), facts=FACTS, **more).write_plan(found, ["it"])
-    return space
+    expanded = expand(found)
+    more = {"roles": expanded.roles} if roles else {}
+    Ledger(store=store, run="r", plan=make_plan(expanded.trials, FACTS), facts=FACTS, **more).write_plan(found, ["it"])
+    return expanded
 
 
 def test_the_plan_of_a_run_says_what_each_trial_is_and_whose(store: Store) -> None:
-    space = write(store, sweep(controls=("all",), baselines=("all",)))
-    assert entries(store) == {spec.name: (space.roles[spec.name], spec.parent) for spec in space.trials}
+    expanded = write(store, sweep(controls=("all",), baselines=("all",)))
+    assert entries(store) == {spec.name: (expanded.roles[spec.name], spec.parent) for spec in expanded.trials}
 
 
 def test_a_ticket_stays_one_where_another_command_takes_it_as_a_baseline(store: Store) -> None:
@@ -219,7 +219,7 @@ def test_a_ticket_stays_one_where_another_command_takes_it_as_a_baseline(store: 
 
 
 def test_comparisons_with_the_dense_baseline_are_what_they_were() -> None:
-    """Neither controls nor a small dense network are taken for tickets or for the dense baseline of their seed."""
+    """A control or a small dense network does not count as a ticket, nor as the dense baseline of its seed."""
     plain, more = (expand(sweep(seeds=(0, 1, 2, 3, 4), **asked)) for asked in ({}, {"controls": ("all",)}))
     small = expand(sweep(seeds=(0, 1, 2, 3, 4), controls=("all",), baselines=("small_dense",)))
 
@@ -227,8 +227,10 @@ def test_comparisons_with_the_dense_baseline_are_what_they_were() -> None:
         wrong = spec.control not in ("none", "dense") or spec.width_pct is not None
         return 0.1 if wrong else 0.9 + 0.01 * spec.seed + 0.005 * spec.is_dense
 
-    def rows(space: Trials) -> Any:
-        found = verdicts(trial_rows(space.trials, accuracy), Rule(endpoint="test_accuracy", margin_pp=1.0, alpha=0.05))
+    def rows(expanded: Trials) -> Any:
+        found = verdicts(
+            trial_rows(expanded.trials, accuracy), Rule(endpoint="test_accuracy", margin_pp=1.0, alpha=0.05)
+        )
         matching = [row for row in found if row["claim"] == "matches" and row["primary"]]
         return sorted((r["group"], r["baseline"], r["n_pairs"], r["n_unpaired"], r["effect"]) for r in matching)
 
@@ -239,22 +241,22 @@ def test_comparisons_with_the_dense_baseline_are_what_they_were() -> None:
 
 
 def judged(baselines: tuple[str, ...] = (), **axes: Any) -> list[dict[str, Any]]:
-    """Verdicts of a sweep of five seeds in which what was pruned once, or kept its weights, is far below the rest."""
+    """Verdicts of a sweep of five seeds in which trials pruned once, or with weights kept, are far below the rest."""
     axes = {"target_sparsity_pct": (64.0, 92.22), **axes}
     base = find_recipe("digits").axes
-    space = expand(sweep(seeds=tuple(range(5)), axes={**base, **axes}, baselines=baselines))
+    expanded = expand(sweep(seeds=tuple(range(5)), axes={**base, **axes}, baselines=baselines))
 
     def accuracy(spec: TrialSpec) -> float:
         noise = np.random.default_rng([spec.seed, *spec.name.encode()]).normal(0, 0.002)
         far = spec.schedule == "omp" or spec.retrain not in (None, "weight_rewinding")
         return float(0.9 + 0.01 * spec.seed - 0.05 * far + noise)
 
-    rows = [row | {"role": space.roles[row["trial"]]} for row in trial_rows(space.trials, accuracy)]
+    rows = [row | {"role": expanded.roles[row["trial"]]} for row in trial_rows(expanded.trials, accuracy)]
     return verdicts(rows, Rule(margin_pp=1.0))
 
 
 def test_baselines_leave_the_verdict_of_the_tickets_as_it_was() -> None:
-    """Whatever they come to: every number, every correction, the answer, and whether more seeds are needed."""
+    """Baselines change nothing about the tickets: no number, correction or answer, nor the need for more seeds."""
     alone, beside = judged(), judged(("omp", "lr_rewinding", "fine_tuning"))
     tickets = [row for row in beside if row["role"] == "ticket" and row["kind"] not in METHODS]
     assert tickets == alone and {row["role"] for row in beside} == {"ticket", "baseline"}
@@ -285,7 +287,7 @@ def test_tickets_are_held_against_each_method() -> None:
 
 
 def test_rungs_of_tickets_and_of_baselines_in_one_ladder_are_two_sequences() -> None:
-    """Targets of imp snap up to a rung, those of omp do not: its baseline has rungs of its own in the ladder."""
+    """Targets of imp are rounded up to a rung, those of omp are not: its baseline has its own rungs in the ladder."""
     axes = {"schedule": ("imp", "omp"), "rewind_epoch": (0,), "target_sparsity_pct": (50.0, 80.0)}
     rows = judged(("omp",), **axes)
     omp = [row for row in rows if row["ladder"] == "digits-lenet_300_100-omp-r0"]
@@ -353,9 +355,9 @@ def test_the_count_is_that_of_the_tickets_mask(fields: dict[str, Any], store: St
 
 
 def test_the_achieved_count_is_told() -> None:
-    space = expand(sweep(baselines=("small_dense",), seeds=(0,)))
-    assert len([s for s in space.trials if s.width_pct]) == 3, "rewind epochs share it"
-    assert space.notes[0] == "small_dense of 64 %: width 50.84 %, 18,105 weights for 18,072 kept"
+    expanded = expand(sweep(baselines=("small_dense",), seeds=(0,)))
+    assert len([s for s in expanded.trials if s.width_pct]) == 3, "rewind epochs share it"
+    assert expanded.notes[0] == "small_dense of 64 %: width 50.84 %, 18,105 weights for 18,072 kept"
 
 
 def test_width_is_in_every_key_and_in_the_name() -> None:
@@ -367,7 +369,7 @@ def test_width_is_in_every_key_and_in_the_name() -> None:
 
 
 def test_resnet18_of_another_width_is_the_same_network() -> None:
-    """At 100 per cent its tensors, names and answers are torchvision's; narrower, it has its initial scales."""
+    """At 100 percent its tensors, names and answers are torchvision's; narrower, it has its initial scales."""
     theirs, ours = torchvision.models.resnet18(num_classes=2).eval(), _narrow_resnet18(2, 100.0).eval()
     assert {n: t.shape for n, t in ours.state_dict().items()} == {n: t.shape for n, t in theirs.state_dict().items()}
     ours.load_state_dict(theirs.state_dict())

@@ -1,4 +1,4 @@
-"""The shared recipes say what their sources say; `sweeps.recipe` shows and compares them."""
+"""The built-in recipes agree with their sources; `sweeps.recipe` shows and compares recipes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def distinct_epochs(name: str, n_train: int) -> int:
 
 
 def mine() -> Sweep:
-    """A recipe of one's own."""
+    """A custom recipe."""
     return replace(find_recipe("digits"), name="mine", seeds=(0,), selects=lambda point, axes: True)
 
 
@@ -74,11 +74,11 @@ def test_pets_tutorial_has_both_rewinds_one_supermask_and_both_dense_budgets() -
     sweep = find_recipe("pets_tutorial")
     kinds = {(t.target_sparsity_pct, t.rewind_epoch, t.reset_end) for t in tickets("pets_tutorial")}
     assert kinds == {(s, k, end) for s in (50, 80, 90) for k, end in ((0, False), (1, False), (0, True))}
-    space = expand(sweep)
-    assert {t.epochs for t in space.trials if t.is_dense} == {5, 20} and sweep.seeds == (0, 1, 2, 3, 4)
+    expanded = expand(sweep)
+    assert {t.epochs for t in expanded.trials if t.is_dense} == {5, 20} and sweep.seeds == (0, 1, 2, 3, 4)
     assert (sweep.endpoint, sweep.margin_pp, sweep.alpha) == ("test_accuracy", 0.5, 0.05)
-    assert space.notes == ()
-    assert (len(space.trials), space.epochs, distinct_epochs("pets_tutorial", 5912)) == (55, 1025, 550)
+    assert expanded.notes == ()
+    assert (len(expanded.trials), expanded.epochs, distinct_epochs("pets_tutorial", 5912)) == (55, 1025, 550)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_a_selection_that_leaves_nothing_is_refused() -> None:
         expand(replace(find_recipe("digits"), selects=none_of_them))
 
 
-def test_pets_tutorials_supermask_runs_on_pictures_of_its_layout(
+def test_pets_tutorials_supermask_runs_on_images_of_its_layout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Store
 ) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
@@ -136,17 +136,17 @@ def test_mnist_lenet_has_the_papers_settings() -> None:
         assert trial.validate_every == 100
         assert 50_000 <= trial.epochs * Facts(digest="d", n_train=55_000).steps_of(trial) < 50_500
         assert trial.is_dense or (trial.rewind_epoch, trial.context, trial.retrain) == (0, "local", "weight_rewinding")
-    space = expand(sweep)
-    assert space.notes == () and sweep.seeds == (0, 1, 2, 3, 4)
-    assert (len(space.trials), space.epochs, distinct_epochs("mnist_lenet", 55_000)) == (35, 21_725, 5_775)
+    expanded = expand(sweep)
+    assert expanded.notes == () and sweep.seeds == (0, 1, 2, 3, 4)
+    assert (len(expanded.trials), expanded.epochs, distinct_epochs("mnist_lenet", 55_000)) == (35, 21_725, 5_775)
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipes_docstring_gives_size_and_cost(name: str) -> None:
     text = " ".join((RECIPES[name].__doc__ or "").split())
-    space = expand(find_recipe(name))
-    dense = sum(trial.is_dense for trial in space.trials)
-    assert f"{len(space.trials) - dense} tickets and {dense} dense trials, {space.epochs:,} epochs" in text
+    expanded = expand(find_recipe(name))
+    dense = sum(trial.is_dense for trial in expanded.trials)
+    assert f"{len(expanded.trials) - dense} tickets and {dense} dense trials, {expanded.epochs:,} epochs" in text
     assert "two cores" in text
 
 

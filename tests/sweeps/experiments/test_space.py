@@ -24,8 +24,8 @@ def test_recipes_expand_to_uniquely_named_trials_with_their_baselines(name: str)
 
 
 def test_the_digits_grid_is_the_papers_shape() -> None:
-    space = expand(find_recipe("digits"))
-    assert len(space.trials) == 8 * (3 * 2 + 1) and space.epochs == 4552
+    expanded = expand(find_recipe("digits"))
+    assert len(expanded.trials) == 8 * (3 * 2 + 1) and expanded.epochs == 4552
 
 
 def test_the_tutorials_grid_has_dense_20_and_dense_5() -> None:
@@ -41,20 +41,20 @@ def test_seeds_come_in_order_and_within_a_seed_the_longest_first() -> None:
 
 def test_axes_that_do_not_act_do_not_multiply_trials() -> None:
     axes = {"schedule": ("imp", "agp"), "rewind_epoch": (0, 1), "target_sparsity_pct": (64.0,)}
-    space = expand(sweep(axes=axes, seeds=(0,)))
-    assert [t.name for t in space.trials if t.schedule == "agp"] == ["digits-lenet_300_100-agp-s64-seed0"]
-    assert len(space.trials) == 2 + 1 + 1 and any("counted once" in note for note in space.notes)
+    expanded = expand(sweep(axes=axes, seeds=(0,)))
+    assert [t.name for t in expanded.trials if t.schedule == "agp"] == ["digits-lenet_300_100-agp-s64-seed0"]
+    assert len(expanded.trials) == 2 + 1 + 1 and any("counted once" in note for note in expanded.notes)
 
 
 def test_targets_that_snap_to_one_rung_are_one_trial_and_it_is_said() -> None:
-    space = expand(sweep(axes={"target_sparsity_pct": (90.0, 92.22)}, seeds=(0,)))
-    assert [t.target_sparsity_pct for t in space.trials] == [92.22, None]
-    assert any("90 % is between rungs" in note for note in space.notes)
+    expanded = expand(sweep(axes={"target_sparsity_pct": (90.0, 92.22)}, seeds=(0,)))
+    assert [t.target_sparsity_pct for t in expanded.trials] == [92.22, None]
+    assert any("90 % is between rungs" in note for note in expanded.notes)
 
 
 def test_each_optimisation_has_its_own_baseline() -> None:
-    space = expand(sweep(axes={"lr": (1e-3, 1e-2), "target_sparsity_pct": (64.0, 78.4)}, seeds=(0,)))
-    assert sorted(t.lr for t in space.trials if t.is_dense) == [1e-3, 1e-2]
+    expanded = expand(sweep(axes={"lr": (1e-3, 1e-2), "target_sparsity_pct": (64.0, 78.4)}, seeds=(0,)))
+    assert sorted(t.lr for t in expanded.trials if t.is_dense) == [1e-3, 1e-2]
 
 
 def test_an_order_seed_is_a_coordinate_of_its_own() -> None:
@@ -71,8 +71,8 @@ def test_targets_within_the_tolerance_of_a_rung_are_that_rung() -> None:
 
 
 def test_an_axis_that_acts_nowhere_is_named() -> None:
-    space = expand(sweep(axes={"target_sparsity_pct": (64.0,), "prune_steps": (5,)}, seeds=(0,)))
-    assert "prune_steps acts in no trial of this sweep" in space.notes
+    expanded = expand(sweep(axes={"target_sparsity_pct": (64.0,), "prune_steps": (5,)}, seeds=(0,)))
+    assert "prune_steps has no effect in any trial of this sweep" in expanded.notes
 
 
 def test_a_prune_at_the_start_has_no_dense_part_before_it() -> None:

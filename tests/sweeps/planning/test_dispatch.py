@@ -1,4 +1,4 @@
-"""The rules of the dispatcher, one at a time and on a simulated clock."""
+"""The rules of the dispatcher, one by one and on a simulated clock."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.support.plans import (
     dense,
     find,
     imp,
+    keys_on_path,
     lr_rewinding,
     one_shot,
     planned,
     rung,
     states_of,
-    way,
 )
 
 # -- any plan, any store -----------------------------------------------------------------------------------------------
@@ -58,8 +58,8 @@ def a_plan(rng: random.Random, ks: list[Any]) -> Plan:
 
 
 def cases(number: int, part: str, holes: str = "no", ks: tuple[Any, ...] = (0, 1, 5, 10, "30it")) -> Iterator[Case]:
-    """holes: "no" for states that are prefixes (what is above a stored state is stored), "marks" for such without
-    rewind points within an epoch, "any" for states of which any others are missing."""
+    """A random case. holes: "no" if all states before a stored one are stored too, "marks" if only rewind points within
+    an epoch are missing, "any" if any states may be missing."""
     for index in range(number):
         rng = random.Random(f"{part} {index}")
         plan = a_plan(rng, list(ks))
@@ -76,7 +76,7 @@ def cases(number: int, part: str, holes: str = "no", ks: tuple[Any, ...] = (0, 1
 
 
 def killed_in(node: Any, there: set[str], rng: random.Random) -> list[str]:
-    """State that a trial killed within a node left there, before any rewind point that others wait for."""
+    """A state left within a node by a killed trial, before any rewind point that others wait for."""
     if node.key in there or (node.parent is not None and node.parent.key not in there):
         return []
     segment, start, end = node.parts[0]
@@ -112,7 +112,7 @@ def test_with_holes_every_trial_ends_without_a_guess(part: int) -> None:
 
 @pytest.mark.parametrize("part", range(4))
 def test_rewind_points_within_an_epoch_are_made_again_as_counted(part: int) -> None:
-    """One at a time: two that start at once both make the point, as neither is held back for it."""
+    """One trial at a time: two that start together both train up to the point, as neither is held back for it."""
     counted = 0
     for case in cases(20, f"marks {part}", "marks", ("30it", "25it", 0)):
         work = work_left(case.plan, case.done, case.stored)
@@ -120,7 +120,7 @@ def test_rewind_points_within_an_epoch_are_made_again_as_counted(part: int) -> N
         assert run.guessed == 0 and run.asleep == []
         assert run.epochs == work.epochs
         counted += work.epochs > len(run.trained) or any(n > 1 for n in run.trained.values())
-    assert counted or part, "some of them make a point again"
+    assert counted or part, "some trials train up to a rewind point again"
 
 
 @pytest.mark.parametrize("part", range(4))
@@ -134,7 +134,7 @@ def test_what_a_failed_trial_did_not_store_goes_to_another(part: int) -> None:
         assert run.guessed == 0 and run.asleep == []
         assert {trial.name for _, trial in run.ended} == {t.name for t in case.plan.trials} - case.done
         lost = sum(n - 1 for n in run.trained.values())
-        assert lost <= sum(len(way(find(case.plan, name=name))) for name in run.failed)
+        assert lost <= sum(len(keys_on_path(find(case.plan, name=name))) for name in run.failed)
 
 
 # -- one rule at a time ------------------------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ def test_the_next_that_needs_it_takes_over_what_a_failed_trial_was_making() -> N
     producer = dispatcher.next()
     assert producer is not None and dispatcher.next() is None
     dispatcher.reached(producer.end.path()[0].key)
-    dispatcher.finished(producer.name, whole=False)
+    dispatcher.finished(producer.name, recorded=False)
     heir = dispatcher.next()
     assert heir is not None and heir is not producer
     assert dispatcher.running[heir.name][0] is producer.end.path()[1], "the dense network from its fifth epoch on"
@@ -201,7 +201,7 @@ def test_a_trial_held_for_a_rewind_point_starts_when_the_maker_of_the_point_has_
     dispatcher = Dispatcher(plan, {baseline.name}, {baseline.end.key}, 2)
     first = dispatcher.next()
     assert first is not None and dispatcher.next() is None
-    dispatcher.finished(first.name, whole=False)
+    dispatcher.finished(first.name, recorded=False)
     second = dispatcher.next()
     assert second is not None and second is not first
     assert [node.epochs for node in dispatcher.running[second.name]] == [5, 15]
@@ -222,7 +222,7 @@ def test_covered_trials_are_given_back() -> None:
     assert dispatcher.reached(deep.end.key) == [], "it runs, and records itself"
     assert {name for name in dispatcher.waiting if "seed0" in name} == {upper.name, deep.name}
     dispatcher.finished(deep.name)
-    assert dispatcher.next() is upper, "nobody recorded it: a worker does"
+    assert dispatcher.next() is upper, "no other trial recorded it, so a worker does"
     assert dispatcher.running == {upper.name: []}
 
 
@@ -247,16 +247,16 @@ def test_a_plan_that_is_done_is_over() -> None:
     plan = two_ladders()
     assert Dispatcher(plan, {trial.name for trial in plan.trials}, (), 2).over
     dispatcher = Dispatcher(plan, {trial.name for trial in plan.trials[1:]}, (), 2)
-    assert (dispatcher.over, dispatcher.all_begun) == (False, False)
+    assert (dispatcher.over, dispatcher.all_started) == (False, False)
     assert dispatcher.next() is plan.trials[0]
-    assert (dispatcher.over, dispatcher.all_begun) == (False, True)
+    assert (dispatcher.over, dispatcher.all_started) == (False, True)
     dispatcher.finished(plan.trials[0].name)
-    assert (dispatcher.over, dispatcher.all_begun) == (True, True)
+    assert (dispatcher.over, dispatcher.all_started) == (True, True)
     assert dispatcher.next() is None
 
 
 def test_a_chain_of_a_thousand_nodes_is_handed_out_whole() -> None:
-    """A schedule within the fit prunes at most epochs, and every level's state is kept."""
+    """A schedule that prunes within the fit at most epochs, with every level's state stored."""
     plan = planned([TrialSpec(schedule="agp", target_sparsity_pct=90, epochs=2000)], "levels")
     assert len(plan.nodes) > 1000
     assert Dispatcher(plan, (), (), 1).next() is plan.trials[0]
@@ -276,7 +276,7 @@ def test_states_that_are_not_where_the_plan_has_them_end_in_a_guess_not_in_a_sta
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("seeds", [range(5), (3, 0, 4)], ids=["0 to 4", "3, 0, 4"])
 def test_with_one_slot_a_seed_is_whole_before_the_next_begins(grid: str, seeds: Any) -> None:
-    """In the order of the sweep. It holds where no chain takes `URGENT` of all that is left until the last seed."""
+    """Seeds end in the order of the sweep, if no chain takes `URGENT` of the remaining time before the last seed."""
     specs = [spec for seed in seeds for spec in GRIDS[grid] if spec.seed == seed]
     run = simulate(planned(specs), 1)
     assert [seed for seed, _ in itertools.groupby(trial.spec.seed for _, trial in run.ended)] == list(seeds)
@@ -285,7 +285,7 @@ def test_with_one_slot_a_seed_is_whole_before_the_next_begins(grid: str, seeds: 
 
 @pytest.mark.parametrize("slots", [1, 2, 8])
 def test_what_starts_is_of_the_first_seed_that_is_ready_or_urgent(slots: int) -> None:
-    """A node is of the first seed below it; here, of its only one."""
+    """A node has the rank of the first seed below it; here there is only one."""
     plan = planned(GRIDS["imp, one-shot and lr rewinding"])
     dispatcher, best = Dispatcher(plan, (), (), slots), Dispatcher._best
     urgent = 0

@@ -94,7 +94,7 @@ def test_what_is_left_of_some_seeds_is_what_is_left_of_them_alone(grid: str) -> 
 
 @pytest.mark.parametrize("name", ["digits", "digits_tutorial"])
 def test_the_trials_of_some_seeds_are_those_of_a_sweep_of_these_seeds(name: str) -> None:
-    """Why a look may take its trials from the plan of all seeds: their order, and so plan.json, are the same."""
+    """This is why a look can take its trials from the plan of all seeds: their order, and so plan.json, is the same."""
     recipe = {"digits": digits, "digits_tutorial": digits_tutorial}[name]()
     sweep = replace(recipe, controls=("all",), baselines=("all",), seeds=tuple(range(4)))
     all_of_them, some = expand(sweep), expand(replace(sweep, seeds=(0, 1)))

@@ -1,4 +1,4 @@
-"""The tree of a sweep's training: what is shared, what is kept, what is left."""
+"""The tree of a sweep's training: what is shared, what is stored, what is left to train."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from tests.support.plans import (
     dense,
     find,
     imp,
+    keys_on_path,
     lr_rewinding,
     one_shot,
     planned,
     rung,
     states_of,
-    way,
 )
 
 SHORT: dict[str, Any] = {"epochs": 20, "seeds": 1}
 
 
 def nodes_of(plan: Plan) -> list[tuple[int, int, int]]:
-    """Level of each node's last part, epochs above it, its own."""
+    """For each node: the level of its last part, the epochs above it and its own epochs."""
     return sorted((node.level, node.above, node.epochs) for node in plan.nodes)
 
 
@@ -54,7 +54,7 @@ def test_the_grids_of_the_literature(grid: str, trials: int, alone: int, distinc
     assert plan.epochs_requested == sum(spec.epochs_alone() for spec in GRIDS[grid]) == alone
     assert plan.epochs_distinct == work.epochs == distinct
     assert work.critical_path == longest
-    assert len(set().union(*(way(trial) for trial in plan.trials))) == distinct, (
+    assert len(set().union(*(keys_on_path(trial) for trial in plan.trials))) == distinct, (
         "as many epochs have a key of their own"
     )
 
@@ -65,9 +65,9 @@ def test_a_trial_is_the_path_from_a_root_to_its_node() -> None:
     for trial in plan.trials:
         path = trial.end.path()
         assert path[0] in plan.roots and trial in path[-1].trials
-        assert sum(node.epochs for node in path) == trial.spec.epochs_alone() == len(way(trial))
+        assert sum(node.epochs for node in path) == trial.spec.epochs_alone() == len(keys_on_path(trial))
         assert [node.above for node in path] == [sum(n.epochs for n in path[:i]) for i in range(len(path))]
-        keys = way(trial)
+        keys = keys_on_path(trial)
         assert [keys[node.above + node.epochs - 1] for node in path] == [node.key for node in path]
     assert [plan.nodes.index(node) > plan.nodes.index(node.parent) for node in plan.nodes if node.parent] == (
         [True] * (len(plan.nodes) - 2)
@@ -89,7 +89,7 @@ def test_a_merged_node_knows_its_parts() -> None:
     assert [(segment.level, start, end) for segment, start, end in node.parts] == [
         (0, 0, 20), (1, 0, 20), (2, 0, 20), (3, 0, 20),
     ]  # fmt: skip
-    assert [segment.key_at(e) for segment, start, end in node.parts for e in range(start + 1, end + 1)] == way(
+    assert [segment.key_at(e) for segment, start, end in node.parts for e in range(start + 1, end + 1)] == keys_on_path(
         node.trials[0]
     )
 
@@ -132,7 +132,7 @@ def test_a_supermask_ends_with_its_ticket_and_is_no_state_of_training() -> None:
 def test_needed_states_are_kept_and_measured_where_a_trial_ends() -> None:
     plan = planned([*dense(**SHORT), *imp((2, 4), (1,), **SHORT)])
     trial = find(plan, target_sparsity_pct=rung(4))
-    keys = way(trial)
+    keys = keys_on_path(trial)
     assert plan.keep(trial) == {
         keys[0]: False, keys[19]: True, keys[20 + 2 * 19 - 1]: True, keys[20 + 4 * 19 - 1]: True,
     }  # fmt: skip
@@ -142,7 +142,7 @@ def test_with_levels_every_level_is_kept() -> None:
     specs = [*dense(**SHORT), *imp((2, 4), (1,), **SHORT)]
     plan = planned(specs, "levels")
     trial = find(plan, target_sparsity_pct=rung(4))
-    keys = way(trial)
+    keys = keys_on_path(trial)
     assert plan.keep(trial) == {
         keys[0]: False, keys[19]: True,
         **{keys[20 + level * 19 - 1]: level in (2, 4) for level in (1, 2, 3, 4)},
@@ -196,21 +196,21 @@ def test_iterations_are_of_the_trials_own_batches() -> None:
     }
     assert len(plan.roots) == 3
     assert [FACTS["digits", 0].steps_of(spec) for spec in specs[::3]] == [20, 40, 42]
-    of_level = {t.spec.batch_size: len(way(t)) - 20 for t in plan.trials if t.mid_epoch_point is not None}
+    of_level = {t.spec.batch_size: len(keys_on_path(t)) - 20 for t in plan.trials if t.mid_epoch_point is not None}
     assert of_level == {60: 19, 30: 20, 29: 20}, "the epoch in which the iteration lies counts as one"
 
 
 def remade(stored: set[str], k: str = "30it", *more: TrialSpec) -> int:
-    """Epochs left of a ticket of two levels, beyond these levels."""
+    """Epochs left for a ticket of two levels, without these levels."""
     specs = [*dense(**SHORT), *imp((2,), (k,), **SHORT), *more]
     plan = planned(specs)
-    levels = len(way(plan.trials[1])) - 20
+    levels = len(keys_on_path(plan.trials[1])) - 20
     return work_left(plan, {plan.trials[0].name}, stored).epochs - levels
 
 
 def trunk(*epochs: int) -> set[str]:
-    """Keys of the dense network after these epochs."""
-    keys = way(planned(dense(**SHORT)).trials[0])
+    """Keys of the dense network's states after these epochs."""
+    keys = keys_on_path(planned(dense(**SHORT)).trials[0])
     return {keys[epoch - 1] for epoch in epochs}
 
 
@@ -220,14 +220,14 @@ def point_key(k: str = "30it") -> str:
     return point.key
 
 
-def test_a_mark_that_is_not_stored_is_made_again_from_the_deepest_state_before_it() -> None:
+def test_a_point_that_is_not_stored_is_made_again_from_the_deepest_state_before_it() -> None:
     assert remade(set()) == 20, "on the way"
     assert remade(trunk(20) | {point_key()}) == 0
     assert remade(trunk(20)) == 2, "the epoch in which it lies counts as one"
     assert remade(trunk(1, 20)) == 1
     assert remade(trunk(2, 20)) == 2, "a state behind it does not help"
     assert remade(trunk(1)) == 19, "on the way"
-    assert remade(trunk(13)) == 7 + 2, "a killed trial left a state behind the mark, not the mark"
+    assert remade(trunk(13)) == 7 + 2, "a killed trial left a state after the point, but not the point itself"
     assert remade(trunk(1, 13)) == 7 + 1
     assert remade(trunk(13) | {point_key()}) == 7
 
@@ -243,7 +243,7 @@ def test_a_mark_is_made_again_once_for_all_trials_and_alone_for_each() -> None:
     plan = planned(specs)
     ends = {t.end.key for t in plan.trials if t.spec.is_dense}
     work = work_left(plan, (), ends)
-    assert work.epochs == 2 * (2 * (19 + 19) + 2 * 2), "two seeds of two marks, each of a ladder with two tickets"
+    assert work.epochs == 2 * (2 * (19 + 19) + 2 * 2), "two seeds of two points, each for a ladder with two tickets"
     assert {n: e for n, e in work.of_trial.items() if "seed0" in n} == {
         find(plan, seed=0, control="dense").name: 0,
         **{find(plan, seed=0, target_sparsity_pct=rung(level), rewind_step=step).name: 2 + 19 * level
@@ -270,10 +270,10 @@ def test_a_mark_is_made_on_the_way_where_another_trial_trains_the_dense_network_
 
 def test_what_is_stored_is_not_trained() -> None:
     specs = [*dense(**SHORT), *imp((1, 2, 3), (0,), **SHORT)]
-    keys = way(find(planned(specs), target_sparsity_pct=rung(3)))
+    keys = keys_on_path(find(planned(specs), target_sparsity_pct=rung(3)))
     prefixes = [set(keys[:epochs]) for epochs in (0, 20, 40, 60, 80)]
     assert [left(specs, stored) for stored in prefixes] == [80, 60, 40, 20, 0]
-    assert left(specs, {keys[59]}, specs[:1]) == 40 + 20, "whoever ends above a stored state finds nothing there"
+    assert left(specs, {keys[59]}, specs[:1]) == 40 + 20, "a trial that ends before a stored state cannot use it"
     assert left(specs, set(), specs) == 0, "everything is recorded"
     assert left(specs, set(), specs[1:]) == 20
     assert left(specs, set(), specs[:3]) == 80, "its states are gone"
@@ -312,7 +312,7 @@ def test_other_ways_to_retrain_cost_their_levels() -> None:
 
 def test_a_state_within_a_node_counts() -> None:
     specs = imp((3,), (0,), **SHORT)
-    keys = way(planned(specs).trials[0])
+    keys = keys_on_path(planned(specs).trials[0])
     assert [left(specs, {keys[epochs - 1]}) for epochs in (1, 13, 20, 33, 79)] == [79, 67, 60, 47, 1]
     assert left(specs, {keys[12], keys[32], keys[50]}) == 29, "the deepest"
     both = [*dense(**SHORT), *specs]
@@ -336,4 +336,7 @@ def test_the_training_of_one_trial_and_of_all() -> None:
 def test_data_of_another_digest_share_nothing() -> None:
     (spec,) = imp((1,), (0,), **SHORT)
     one, other = (make_plan([spec], {("digits", 0): Facts(digest=d, n_train=1200)}) for d in "ab")
-    assert not set(way(one.trials[0])) & set(way(other.trials[0])) and one.trials[0].key != other.trials[0].key
+    assert (
+        not set(keys_on_path(one.trials[0])) & set(keys_on_path(other.trials[0]))
+        and one.trials[0].key != other.trials[0].key
+    )

@@ -1,4 +1,4 @@
-"""What a person sees of a plan: the tree and its figures as text, and the picture."""
+"""What the user sees of a plan: its tree and numbers as text, and its figure."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def tree_of(plan: Plan, done: Collection[str] = (), stored: Collection[str] = ()
 
 
 def drawn(plan: Plan, path: Path, done: Collection[str] = (), stored: Collection[str] = ()) -> list[str]:
-    """The texts of the picture."""
+    """The texts in the figure."""
     draw_plan(plan, work_left(plan, done, stored), done, stored, str(path))
     return texts(path.read_bytes())
 
 
 def finished(plan: Plan, names: Collection[str]) -> set[str]:
-    """State keys on the way of these trials."""
+    """Keys of the states on the path of these trials."""
     return {node.key for trial in plan.trials if trial.name in names for node in trial.end.path()}
 
 
@@ -256,7 +256,7 @@ def test_summary_has_the_plans_figures() -> None:
     rows = {name: rest for name, *rest in (re.split(r" {2,}", line) for line in text)}
     assert rows["trials"] == ["56", "8 done"]
     assert rows["segments"] == [str(len(plan.nodes)), f"{len(work.nodes)} to train"]
-    assert rows["epochs asked for"][0] == f"{plan.epochs_requested:,}" == "4,552"
+    assert rows["epochs requested"][0] == f"{plan.epochs_requested:,}" == "4,552"
     assert rows["epochs to train"] == [f"{work.epochs:,}", f"of {plan.epochs_distinct:,}, each once"]
     assert rows["saved"] == ["2,832", "2.65 times less, by sharing"]
     assert rows["critical path"][0] == str(work.critical_path)
@@ -279,7 +279,7 @@ def test_bytes_are_in_human_units(count: int, text: str) -> None:
 
 def test_svg_is_xml_with_the_labels(tmp_path: Path) -> None:
     texts = drawn(planned(digits(8)), tmp_path / "plan.svg")
-    assert "56 trials, 4,552 epochs asked for, 1,720 trained once: 2.65 times" in texts
+    assert "56 trials, 4,552 epochs requested, 1,720 trained once: 2.65 times" in texts
     for label in ("dense", "rewind to 0", "rewind to 1", "to train", "epochs from initialisation"):
         assert texts.count(label) == 1
     assert [texts.count(sparsity) for sparsity in ("64 %", "87.04 %", "92.22 %")] == [2, 2, 2]
@@ -300,7 +300,7 @@ def test_distinct_trees_are_panels_and_very_many_are_counted(tmp_path: Path) -> 
     specs = [replace(spec, lr=1e-3 * rate) for rate in range(1, 10) for spec in digits(1)]
     texts = drawn(planned(specs), tmp_path / "plan.svg")
     assert sum("learning rate" in text for text in texts) == 6
-    assert "… 3 more trees that differ from these" in texts
+    assert "… 3 more distinct trees" in texts
     fan = [TrialSpec(schedule="omp", target_sparsity_pct=float(s)) for s in range(10, 95)]
     assert "… 56 more branches" in drawn(planned(fan), tmp_path / "fan.svg")
 
@@ -315,10 +315,10 @@ def test_lines_to_branches_do_not_cross() -> None:
     assert [placed.row for placed in layout] == list(range(len(layout)))
     assert max(len(placed.strand.path) for placed in layout) > 1
     for placed in layout:
-        if placed.parted_from is None:
+        if placed.parent_row is None:
             continue
         start = placed.strand.path[0][0].above
-        for between in layout[placed.parted_from + 1 : placed.row]:  # all that the line down passes by
+        for between in layout[placed.parent_row + 1 : placed.row]:  # all that the line down passes by
             assert between.strand.path[0][0].above >= start
 
 

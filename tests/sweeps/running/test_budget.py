@@ -236,7 +236,7 @@ def is_paired(trials: dict[str, Any]) -> bool:
 def test_a_sweep_stopped_twice_by_its_epochs_trains_nothing_twice(tmp_path: Path) -> None:
     code, first, said = sweep(tmp_path, *SMALL, "--max-epochs", "5")
     assert (code, first["stopped_by"], first["failed"]) == (3, "--max-epochs", 0), said
-    assert "stopped by --max-epochs; what is trained stays: the same command goes on" in said
+    assert "stopped by --max-epochs; what is trained is kept: run the same command again to continue" in said
     assert first["epochs_distinct"] == 2 * OF_A_SEED and first["planned"] == 10
     assert (first["epochs_trained"], first["done"]) == (6, 1), "a ticket was stopped where its baseline ends"
     kept = finished(tmp_path)

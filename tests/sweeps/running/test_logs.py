@@ -272,10 +272,10 @@ def test_a_logger_that_fails_loses_that_trial_and_says_so(store: Store, capsys: 
     with Loggers(threads).running() as told_of:
         told_of.recorded(SPEC, RECORD)
         told_of.recorded(other, {**RECORD, "epochs": ROWS[:1]})
-    reason = f"flaky: {SPEC.name} is not whole there (ConnectionError: the server is gone)"
+    reason = f"flaky: {SPEC.name} is incomplete there (ConnectionError: the server is gone)"
     assert told_of.notes == [f"{reason}; the run itself has everything"]
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
-    assert said == [f"note: {reason}; the sweep goes on"]
+    assert said == [f"note: {reason}; the sweep continues"]
     assert flaky.heard == [
         ("start", SPEC.name), ("complete", SPEC.name), ("start", other.name), ("result", other.name),
         ("result", other.name), ("complete", other.name), ("end", ""),
@@ -300,7 +300,7 @@ def test_a_sweep_does_not_wait_for_ever_for_a_logger(store: Store, monkeypatch: 
         told_of.recorded(SPEC, RECORD)
     [note] = told_of.notes
     answer.set()
-    assert note.startswith(f"x: {SPEC.name} is not whole there (it took nothing more for ")
+    assert note.startswith(f"x: {SPEC.name} is incomplete there (no progress for ")
 
 
 @pytest.mark.parametrize("name", LOGGERS)
@@ -336,8 +336,8 @@ SMALL = ["--epochs", "2", "--sparsity", "40", "64", "--rewind-epoch", "0", "--se
 def test_a_sweep_is_logged_whole_beside_a_logger_that_fails_and_its_bytes_are_the_same(tmp_path: Path) -> None:
     code, summary, out, err = grid(tmp_path / "logged", *SMALL, "--log", "tests.plugins:gone_logger", "tensorboard")
     assert code == 0 and summary["done"] == 3, out + err
-    assert err.count("(ConnectionError: the server is gone); the sweep goes on") == 1 and "Traceback" not in err
-    assert "and 2 more of 3 trials are not; the run itself has everything" in out
+    assert err.count("(ConnectionError: the server is gone); the sweep continues") == 1 and "Traceback" not in err
+    assert "so are 2 more of 3 trials; the run itself has everything" in out
     run = tmp_path / "logged" / "digits"
     assert f"watch: tensorboard --logdir {run}/tensorboard" in out
     for file in (run / "trials").glob("*/record.json"):

@@ -18,7 +18,7 @@ def test_the_view_of_a_sweep_has_one_line_of_epochs_whatever_the_width(width: in
     starting = shown(board, width)
     assert starting[1].endswith("0 of 21,230 epochs  ·  warming up the workers")
     board.spent.report("digits-lenet_300_100-imp-s87.04-r0-seed0", 1)
-    board.look()
+    board.refresh()
     now = 1_000.0
     board.spent.report("digits-lenet_300_100-imp-s87.04-r0-seed0", 10_000)
     running = shown(board, width)
@@ -42,4 +42,17 @@ def test_the_plain_line_says_how_far_it_is() -> None:
     board.spent.finish("b", 100)
     board.spent.fail("c")
     assert "4/10 trials, 1 running, 1 failed, 120/700 epochs, 10 epochs/s, 0:58 left" in line(board)
+
+
+def test_how_long_a_search_will_take_is_not_known_beforehand() -> None:
+    now = 0.0
+    board = Board(planned=10, suggestions=(1, 4), clock=lambda: now)
+    board.spent.report("a", 20)
+    board.refresh()
+    now = 10.0
+    board.spent.report("a", 120)
+    assert line(board).endswith("1/4 suggestions, 0/10 trials, 1 running, 120 epochs, 10 epochs/s")
+
+
+def test_durations_are_told_as_clocks_do() -> None:
     assert [duration(s) for s in (7, 750, 11100)] == ["0:07", "12:30", "3:05:00"]

@@ -53,7 +53,7 @@ def test_the_plain_line_shows_the_cluster() -> None:
 def test_where_a_command_runs(
     options: dict[str, Any], ray_address: str | None, where: Where, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ray._private.utils.read_ray_address", lambda: None)
+    monkeypatch.setattr("sweeps.running.submit.address_of_local_node", lambda: None)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     if ray_address is not None:
         monkeypatch.setenv("RAY_ADDRESS", ray_address)
@@ -64,13 +64,13 @@ def test_a_head_on_this_machine_is_one_that_answers(monkeypatch: pytest.MonkeyPa
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
-        monkeypatch.setattr("ray._private.utils.read_ray_address", lambda: address)
+        monkeypatch.setattr("sweeps.running.submit.address_of_local_node", lambda: address)
         assert where_of(Target(cluster=Path("c.yaml"))) is Where.CONNECT
     assert where_of(Target(cluster=Path("c.yaml"))) is Where.SUBMIT, "the file of a head that has gone"
 
 
 BAD = [
-    (["--cluster", FILE], "a job has a working directory of its own"),
+    (["--cluster", FILE], "a job has its own working directory"),
     (["--cluster", "none.yaml", "--storage", "/shared/runs"], "there is no such file"),
     (["--address", "http://127.0.0.1:1", "--storage", "/shared/runs"], "no job server answers at http://127.0.0.1:1"),
     (["--address", "http://127.0.0.1:1", "--cpus-per-trial", "0"], "at least 1"),
@@ -81,7 +81,7 @@ BAD = [
 def test_what_cannot_be_submitted_exits_with_2(
     arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("ray._private.utils.read_ray_address", lambda: None)
+    monkeypatch.setattr("sweeps.running.submit.address_of_local_node", lambda: None)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr("sweeps.running.submit.brought_up", lambda *_: pytest.fail("it would cost money"))
     assert main([*SMALL, *arguments]) == 2
@@ -92,7 +92,7 @@ def test_what_cannot_be_submitted_exits_with_2(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: [", "it is no YAML: while parsing"),
+        ("a: [", "it is not valid YAML: while parsing"),
         ("", "None is not of type 'object'"),
         ("cluster_name: a\n", "'provider' is a required property"),
         ("cluster_name: a\nprovider: {type: aws}\nmax_worker: 3\n", "('max_worker' was unexpected)"),
@@ -105,7 +105,7 @@ def test_what_cannot_be_submitted_exits_with_2(
 def test_a_launcher_file_with_a_slip_is_one_line_before_anything_is_brought_up(
     text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("ray._private.utils.read_ray_address", lambda: None)
+    monkeypatch.setattr("sweeps.running.submit.address_of_local_node", lambda: None)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr("sweeps.running.submit.brought_up", lambda *_: pytest.fail("it would cost money"))
     (tmp_path / "mine.yaml").write_text(text)

@@ -1,4 +1,4 @@
-"""One driver at a time on a run: who is taken for alive, and what the file says."""
+"""One driver at a time on a run: which drivers count as alive, and what the file says."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def put(store: Store, content: dict[str, Any]) -> None:
 
 
 def here(**changes: Any) -> dict[str, Any]:
-    """A driver on this machine that is this process, unless told."""
+    """The content of a driver's file; by default it is this process on this machine."""
     mine = {"host": socket.gethostname(), "pid": os.getpid(), "born": sweeps.runs.lock._born(os.getpid()), "beat": 0}
     return {**mine, "started": NOW, "token": "of another", **changes}
 
@@ -74,7 +74,7 @@ def test_a_second_driver_is_refused_with_the_first_ones_name(store: Store) -> No
     with lock(store):
         with pytest.raises(UserError, match=f"process {os.getpid()} on {re.escape(socket.gethostname())}, since"):
             lock(store).__enter__()
-        assert file_of(store).exists(), "the refused one left the file alone"
+        assert file_of(store).exists(), "the refused driver did not touch the file"
     with lock(store):
         pass
 
@@ -128,7 +128,7 @@ def test_an_unreadable_file_stops_nobody(store: Store, content: bytes) -> None:
 
 
 def beats(store: Store, monkeypatch: pytest.MonkeyPatch, number: int) -> list[Any]:
-    """What the file told at so many beats."""
+    """What the file says after each of so many heartbeats."""
     monkeypatch.setattr(sweeps.runs.lock, "BEAT_SECONDS", 0.001)
     told: list[Any] = []
     enough, calls = threading.Event(), iter(range(10**9))
@@ -141,7 +141,7 @@ def beats(store: Store, monkeypatch: pytest.MonkeyPatch, number: int) -> list[An
 
     with lock(store, what_runs):
         assert enough.wait(60)
-    assert not file_of(store).exists(), "no beat after the release"
+    assert not file_of(store).exists(), "no heartbeat after the release"
     return told[:number]
 
 

@@ -45,7 +45,7 @@ def test_a_run_that_has_not_begun(store: Store, path: str, capsys: pytest.Captur
     told = tell(capsys, path)
     assert set(statuses(told).values()) == {"not started"} and told["driver"] is None
     assert told["epochs"] == {"distinct": 4, "trained": 0, "left": 4}
-    assert "no driver is at work" in show(capsys, path)
+    assert "no driver is running" in show(capsys, path)
 
 
 def test_done_diverged_failed_and_not_started(store: Store, path: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,7 +81,7 @@ def test_running_and_held_back(store: Store, path: str, capsys: pytest.CaptureFi
     }  # fmt: skip
     assert told["driver"]["alive"] and told["trials"][2]["waits_for"] == [LADDER[0].name]
     out = show(capsys, path)
-    assert "a driver is at work: process 7 on elsewhere" in out
+    assert "a driver is running: process 7 on elsewhere" in out
     assert f"running: {LADDER[0].name}: level 1, epochs trained: 1" in out
     assert f"waits for {LADDER[0].name}" in show(capsys, path, LADDER[1].name)
 
@@ -91,7 +91,7 @@ def test_a_driver_that_was_killed(store: Store, path: str, capsys: pytest.Captur
     drive(store, "a", {LADDER[0].name: {"epochs": 1, "level": 1}}, time.time() - 3600)
     told = tell(capsys, path)
     assert not told["driver"]["alive"] and set(statuses(told).values()) == {"not started"}
-    assert f"fell silent 1:00:00 ago; it was running {LADDER[0].name}" in show(capsys, path)
+    assert f"1:00:00 ago, while running {LADDER[0].name}" in show(capsys, path)
     for nonsense in (b"{", b"[]", b'{"beat": "x"}', b'{"host": 1, "beat": 0, "pid": 1, "started": 0, "running": 3}'):
         store.write("a/driver.json", nonsense)
         assert tell(capsys, path)["driver"] is None

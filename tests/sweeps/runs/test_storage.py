@@ -36,7 +36,7 @@ def age(path: Path) -> None:
 
 @pytest.fixture
 def junk(store: Store) -> str:
-    """A whole state that no run needs."""
+    """A complete state that no run needs."""
     folder = f"{STATES}/{'f' * 64}/{'0' * 12}"
     store.seal_shared(folder, {"weights.safetensors": b"junk"}, {"kind": "state", "key": "f" * 64, "complete": True})
     return folder

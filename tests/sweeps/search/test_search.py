@@ -76,7 +76,7 @@ class Lab:
         self.trained: list[str] = []
 
     def record(self, trial: PlannedTrial, mark: Mapping[str, Any]) -> bool:
-        identity = Identity(spec=trial.spec, key=trial.key, chain=trial.chain, mark=mark)
+        identity = Identity(spec=trial.spec, key=trial.key, chain=trial.chain, fingerprint=mark)
         return record_trial(self.store, RUN, identity) is not None
 
     def work(self, most: int = 1000) -> bool:
@@ -97,7 +97,7 @@ class Lab:
             return
         stored: list[str] = []
         plan = self.dispatcher.plan
-        keep = Keep(states=plan.keep(trial), marks=plan.rewind_steps(trial))
+        keep = Keep(states=plan.keep(trial), mid_epoch_points=plan.rewind_steps(trial))
         record = run_trial(trial.spec, self.store, RUN, keep=keep, on_state=stored.append)
         mark = json.dumps(fingerprint(Execution()))
         result = {"status": record["status"], "epochs_done": record["epochs_trained"]}

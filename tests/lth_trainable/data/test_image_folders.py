@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lth_trainable.data import image_folders as pictures
+from lth_trainable.data import image_folders as images
 from lth_trainable.data.datasets import Dataset, cifar10, mnist, pets
 from lth_trainable.data.image_folders import LAYOUTS, decode, find_folder, read
 from lth_trainable.errors import UserError
@@ -27,7 +27,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def picture(seed: int, mode: str = "RGB", size: tuple[int, int] = (64, 64)) -> Image.Image:
+def image(seed: int, mode: str = "RGB", size: tuple[int, int] = (64, 64)) -> Image.Image:
     shape = (size[1], size[0]) if mode == "L" else (size[1], size[0], len(mode))
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8), mode)
 
@@ -42,7 +42,7 @@ def make_tree(name: str, root: Path) -> Path:
         if name == "pets":
             files = [f"Birman_{n}.jpg" for n in range(8)] + [f"pug_{n}.jpg" for n in range(12)]
         for file in files:
-            picture(seed, layout.mode, (layout.size, layout.size)).save(folder / part / file)
+            image(seed, layout.mode, (layout.size, layout.size)).save(folder / part / file)
             seed += 1
     return folder
 
@@ -73,7 +73,7 @@ def test_a_layout_that_is_not_there_is_named(name: str, tmp_path: Path) -> None:
     (tmp_path / f"{LAYOUTS[name].names[0]}.tgz").touch()
     with pytest.raises(UserError, match=r"unpack .*tgz first"):
         LOADERS[name](tmp_path, 0)
-    with pytest.raises(UserError, match="a folder that is there"):
+    with pytest.raises(UserError, match="an existing folder"):
         LOADERS[name](tmp_path / "nowhere", 0)
 
 
@@ -127,11 +127,11 @@ def test_a_capital_is_a_cat(tmp_path: Path) -> None:
 def test_nothing_is_lost_by_rounding(tmp_path: Path) -> None:
     folder = make_tree("pets", tmp_path)
     for n in range(9):
-        picture(100 + n).save(folder / "images" / f"boxer_{n}.jpg")
+        image(100 + n).save(folder / "images" / f"boxer_{n}.jpg")
     assert sizes(pets(tmp_path, 0)) == [25, 2, 2]
     for file in sorted((folder / "images").glob("*_*"))[1:-8]:
         file.unlink()
-    with pytest.raises(UserError, match=r"9 pictures.*at least 10"):
+    with pytest.raises(UserError, match=r"9 images.*at least 10"):
         pets(tmp_path, 0)
 
 
@@ -141,11 +141,11 @@ def test_odd_files_are_passed_over_and_odd_pictures_converted_by_content(tmp_pat
     (folder / "Abyssinian_100.mat").write_bytes(b"MATLAB 5.0 MAT-file")
     (folder / "._Birman_0.jpg").write_bytes(b"resource fork")
     assert np.array_equal(read("pets", tmp_path).x, before.x)
-    odd = {"png": picture(1, "RGB"), "rgba": picture(2, "RGBA"), "grey": picture(3, "L")}
-    for name, image in odd.items():
-        image.save(folder / f"zz_{name}.jpg", "PNG")
-    picture(4).convert("P").save(folder / "zz_gif.jpg", "GIF")
-    picture(5).convert("CMYK").save(folder / "zz_cmyk.JPEG")
+    odd = {"png": image(1, "RGB"), "rgba": image(2, "RGBA"), "grey": image(3, "L")}
+    for name, odd_one in odd.items():
+        odd_one.save(folder / f"zz_{name}.jpg", "PNG")
+    image(4).convert("P").save(folder / "zz_gif.jpg", "GIF")
+    image(5).convert("CMYK").save(folder / "zz_cmyk.JPEG")
     found = read("pets", tmp_path)
     assert found.x.shape == (25, 3, 64, 64)
     by_name = dict(zip(("cmyk", "gif", "grey", "png", "rgba"), found.x[20:], strict=True))
@@ -159,7 +159,7 @@ def test_pets_are_resized_as_fastai_does(size: tuple[int, int], tmp_path: Path) 
     from fastai.vision.augment import Resize
     from fastai.vision.core import PILImage
 
-    picture(7, "RGB", size).save(tmp_path / "a.jpg")
+    image(7, "RGB", size).save(tmp_path / "a.jpg")
     theirs = np.asarray(Resize(64)(PILImage.create(tmp_path / "a.jpg"), split_idx=1))
     assert np.array_equal(decode(tmp_path / "a.jpg", LAYOUTS["pets"]), theirs.transpose(2, 0, 1))
 
@@ -175,7 +175,7 @@ def test_a_picture_that_cannot_be_decoded_is_named(content: bytes, tmp_path: Pat
 
 def test_a_picture_of_another_size_is_named(tmp_path: Path) -> None:
     file = make_tree("cifar10", tmp_path) / "test" / "frog" / "0.png"
-    picture(0, "RGB", (32, 31)).save(file)
+    image(0, "RGB", (32, 31)).save(file)
     with pytest.raises(UserError, match=r"frog/0\.png: found '32 x 31 pixels'; expected 32 x 32"):
         cifar10(tmp_path, 0)
 
@@ -197,7 +197,7 @@ def never(*_: object) -> None:
 def test_decoded_once_wherever_the_folder_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make_tree("pets", tmp_path)
     first = pets(folder, 0)
-    monkeypatch.setattr(pictures, "decode", never)
+    monkeypatch.setattr(images, "decode", never)
     assert equal(first, pets(folder, 0))
     moved = folder.rename(tmp_path / "elsewhere")
     assert equal(first, pets(moved, 0))
@@ -208,14 +208,14 @@ def test_a_changed_file_is_decoded_again(tmp_path: Path, cache: Path, monkeypatc
     folder = make_tree("mnist", tmp_path)
     first = mnist(folder, 0)
     file = folder / "training" / "0" / "0.png"
-    picture(99, "L", (28, 28)).save(file)
+    image(99, "L", (28, 28)).save(file)
     changed = mnist(folder, 0)
     assert changed.digest != first.digest and len(list(cache.iterdir())) == 2
-    monkeypatch.setattr(pictures, "decode", never)
+    monkeypatch.setattr(images, "decode", never)
     os.utime(file, ns=(0, 0))
     with pytest.raises(AssertionError, match="decoded again"):
         mnist(folder, 0)
-    monkeypatch.setattr(pictures, "DECODER", pictures.DECODER + 1)
+    monkeypatch.setattr(images, "DECODER", images.DECODER + 1)
     with pytest.raises(AssertionError, match="decoded again"):
         mnist(folder, 0)
 
@@ -242,7 +242,7 @@ def test_a_cache_that_cannot_be_written_costs_time_only(
 ) -> None:
     make_tree("mnist", tmp_path)
     cache.write_text("a file where the folder should be")
-    with pytest.warns(UserWarning, match="not kept.*LTH_CACHE"):
+    with pytest.warns(UserWarning, match="not cached.*LTH_CACHE"):
         assert sizes(mnist(tmp_path, 0)) == [28, 2, 10]
     cache.unlink()
 
@@ -258,7 +258,7 @@ def test_a_cache_that_cannot_be_written_costs_time_only(
 def test_without_the_variable_the_cache_is_in_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("LTH_CACHE")
-    assert pictures.cache_folder() == tmp_path / ".cache" / "lottery-sweep"
+    assert images.cache_folder() == tmp_path / ".cache" / "lottery-sweep"
 
 
 LOAD = "import sys, pathlib; from lth_trainable.data.datasets import load_dataset as load; "
@@ -288,7 +288,7 @@ def test_without_a_root_fastai_downloads(name: str, tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(external, "untar_data", offline)
     with pytest.raises(
-        UserError, match=r"download failed \(OSError: Name .*\); give --data-root DIR .*layout"
+        UserError, match=r"download failed \(OSError: Name .*\); pass --data-root DIR .*layout"
     ) as caught:
         LOADERS[name](None, 0)
     assert LAYOUTS[name].tree in str(caught.value)

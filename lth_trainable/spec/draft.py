@@ -1,0 +1,49 @@
+"""`Draft`: the values of a spec while they are validated, with the checks that many fields share. Needs no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+from lth_trainable.errors import bad_value, unknown_name
+from lth_trainable.pruning.schedules import Schedule
+from lth_trainable.spec.values import make_schedule
+
+
+class Draft(SimpleNamespace):
+    """A copy of the values of a spec that is changed in place until it is canonical: `draft.lr`, `draft.epochs`, ...
+
+    notes: messages about changes that the user should know of.
+    """
+
+    notes: list[str]
+
+    def choice(self, name: str, valid: Any) -> None:
+        """Raise `UserError` unless the value of this field is one of the valid names."""
+        if getattr(self, name) not in valid:
+            raise unknown_name(name, getattr(self, name), valid)
+
+    def integer(self, name: str, least: int) -> None:
+        """Raise `UserError` unless the value of this field is a whole number of at least `least`."""
+        value = getattr(self, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise bad_value(name, value, f"a whole number of at least {least}")
+
+    def number(self, name: str, valid: Callable[[float], bool], expected: str) -> None:
+        """Raise `UserError` unless the value of this field is finite and valid. An integer becomes a float."""
+        value = getattr(self, name)
+        finite = not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
+        if not finite or not valid(value):
+            raise bad_value(name, value, expected)
+        setattr(self, name, float(value))
+
+    def drop(self, *names: str) -> None:
+        """Set fields to None that have no effect."""
+        for name in names:
+            setattr(self, name, None)
+
+    def schedule_of_fit(self) -> Schedule:
+        """The `Schedule` of a trial that prunes within one fit."""
+        return make_schedule(self.schedule, self.prune_steps, self.start_pct, self.end_pct)

@@ -1,0 +1,40 @@
+"""Tensors by name, as they go into files and come out of them; and a product of many at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def row_major(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU in row-major order, each in memory of its own.
+
+    safetensors refuses tensors that share memory, as tied weights do.
+    """
+    import torch
+
+    return {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
+
+
+def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names are `<prefix>/<name>`, by `<name>`."""
+    start = f"{prefix}/"
+    return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
+
+
+def multiply(tensors: Sequence[Tensor], factors: Sequence[Tensor]) -> None:
+    """Each tensor times its factor, in place.
+
+    PyTorch multiplies them in one call, which spares a GPU a kernel for each. The name of that is not public; where a
+    version does not have it, one after the other gives the same bytes.
+    """
+    import torch
+
+    if hasattr(torch, "_foreach_mul_"):
+        torch._foreach_mul_(list(tensors), list(factors))
+        return
+    for tensor, factor in zip(tensors, factors, strict=True):
+        tensor.mul_(factor)

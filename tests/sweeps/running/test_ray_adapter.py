@@ -1,0 +1,55 @@
+"""The private names of Ray that this project needs are there, and do what it needs, in the installed version."""
+
+from __future__ import annotations
+
+import inspect
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import ray
+
+from sweeps.running.ray_adapter import address_of_local_node, bootstrap_address, dead_processes
+
+GONE = "Ray {version} has no {name}: sweeps/running/ray_adapter.py needs another way, or pyproject.toml a bound on Ray"
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "parameters"),
+    [
+        ("ray._private.services", "canonicalize_bootstrap_address", ["addr"]),
+        ("ray._private.utils", "read_ray_address", []),
+        ("ray._private.node", "Node.dead_processes", ["self"]),
+    ],
+)
+def test_a_private_function_of_ray_takes_what_it_is_given(module: str, name: str, parameters: list[str]) -> None:
+    found = import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)  # type: ignore[assignment]
+    assert callable(found), GONE.format(version=ray.__version__, name=f"{module}.{name}")
+    needed = [p.name for p in inspect.signature(found).parameters.values() if p.default is p.empty]
+    assert needed == parameters, f"Ray {ray.__version__}: {name} needs {needed}, and ray_adapter.py gives {parameters}"
+
+
+def test_without_a_ray_of_this_process_none_of_its_processes_is_dead() -> None:
+    worker = import_module("ray._private.worker")
+    gone = GONE.format(version=ray.__version__, name="ray._private.worker._global_node")
+    assert hasattr(worker, "_global_node"), gone
+    assert ray.is_initialized() or dead_processes() == []
+
+
+def test_an_address_is_found_as_ray_finds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert bootstrap_address("10.0.0.1:6379") == "10.0.0.1:6379" and bootstrap_address("local") is None
+    with pytest.raises(ValueError, match="nowhere"):
+        bootstrap_address("nowhere")
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.2:6379")
+    assert bootstrap_address("auto") == "10.0.0.2:6379"
+
+
+def test_what_ray_start_leaves_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    assert address_of_local_node() is None
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("10.0.0.3:6379\n")
+    assert address_of_local_node() == "10.0.0.3:6379"
