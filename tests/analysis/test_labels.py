@@ -46,3 +46,14 @@ def test_baselines_in_words() -> None:
     words = ("dense with restarts", "small dense", "shuffled mask", "random mask", "OMP", "LR rewinding")
     names = ("dense_restarts", "small_dense", "layerwise_shuffle", "random_mask", "omp", "lr_rewinding")
     assert tuple(map(dense_label, names)) == words
+
+
+def test_labels_tell_apart_and_no_more() -> None:
+    names = [f"digits-lenet_300_100-{rest}" for rest in ("imp-r0", "imp-r1", "agp", "imp-r0-p20-global")]
+    assert list(short_labels(names).values()) == [
+        "IMP, rewind epoch 0", "IMP, rewind epoch 1", "AGP", "IMP, rewind epoch 0, 20 % per level, global",
+    ]  # fmt: skip
+    assert short_labels(names[:2]) == {names[0]: "rewind epoch 0", names[1]: "rewind epoch 1"}
+    assert short_labels(names[:1]) == {names[0]: "IMP, rewind epoch 0"}
+    assert short_labels([names[0], names[3]])[names[0]] == "IMP"
+    assert common_label(names) == "digits, LeNet-300-100"

@@ -208,3 +208,13 @@ def with_tables(frames: Frames, **changed: pa.Table | pd.DataFrame) -> Frames:
         name: found if isinstance(found, pa.Table) else table(name, as_rows(found)) for name, found in changed.items()
     }
     return Frames(tables={**frames.tables, **tables})
+
+
+DIGITS = drops({None: 0.965, 64: 0.964, 87.04: 0.966, 92.22: 0.948})
+ITERATIVE = {"schedule": "iterative", "start_pct": 0.25}
+
+
+def tutorial(tmp_path: Path) -> Path:
+    """A run of two ladders within one fit, with two dense baselines."""
+    specs = [*dense(), *dense(epochs=5), *(t for k in (0, 1) for t in ladder(50, 95, rewind_epoch=k, **ITERATIVE))]
+    return make_run(tmp_path, specs, drops({None: 0.965, 50: 0.93, 95: 0.31}))

@@ -98,3 +98,9 @@ def differing(ours: dict[str, Any], theirs: dict[str, Any]) -> set[str]:
         return torch.equal(a, b) if isinstance(a, Tensor) else a == b
 
     return (set(ours) ^ set(theirs)) | {n for n in set(ours) & set(theirs) if not equal(ours[n], theirs[n])}
+
+
+def start_of(control: str, **fields: Any) -> tuple[dict[str, Any], int]:
+    """What the first batch of a control of one level sees, and its step; `BASE` has 5 steps an epoch, 4 epochs."""
+    watch = watched(tuple({"control": control, **fields}.items()))
+    return watch.seen[1, watch.first[1]], watch.first[1]

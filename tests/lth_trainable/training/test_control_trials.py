@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from lth_trainable.training.run import Keep, run_trial
 from sweeps.planning.work import work_left
 from tests.support.plans import planned
 from tests.support.runs import plan_of
-from tests.support.watch import BASE, COLUMNS, differing, watched
+from tests.support.watch import BASE, COLUMNS, differing, start_of, watched
 
 TICKETS: dict[str, dict[str, Any]] = {
     "imp, epoch 5": {"target_sparsity_pct": 64, "rewind_epoch": 5},
@@ -142,12 +141,6 @@ def new_initialisation(seed: int = 0) -> Any:
     torch.manual_seed(derive_seed(seed, "control-init"))
     data = load_dataset("digits")
     return build(BASE["model"], data.shape, len(data.classes))
-
-
-def start_of(control: str, **fields: Any) -> tuple[dict[str, Any], int]:
-    """What the first batch of a control of one level sees, and its step; `BASE` has 5 steps an epoch, 4 epochs."""
-    watch = watched(tuple({"control": control, **fields}.items()))
-    return watch.seen[1, watch.first[1]], watch.first[1]
 
 
 def masked_by(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -319,68 +312,6 @@ def test_a_control_depends_on_its_seed_and_on_nothing_of_the_process(control: st
     assert first["sha256"]["masks"] != other["sha256"]["masks"]
     ticket = spec_from_dict(first["spec"])
     assert ticket.parent is not None and "seed0" in ticket.parent
-
-
-# -- dense with restarts ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"rewind_epoch": 0}, {"rewind_epoch": 5}, {"rewind_epoch": "45it"}, {"rewind_optimizer": "fresh"},
-        {"schedule": "agp"}, {"schedule": "one_shot", "retrain": "none"},
-    ],
-)  # fmt: skip
-def test_restarts_that_bring_everything_back_are_the_dense_run(fields: dict[str, Any]) -> None:
-    spec = TrialSpec(control="dense_restarts", target_sparsity_pct=64, **fields)
-    assert spec == TrialSpec(control="dense") and spec.name == TrialSpec(control="dense").name
-    assert len(spec.notes) == 1 and "dense network of T epochs" in spec.notes[0]
-
-
-RESTARTS: list[dict[str, Any]] = [
-    {"rewind_epoch": 1, "rewind_optimizer": "fresh"}, {"rewind_epoch": "7it", "rewind_optimizer": "fresh"},
-    {"retrain": "lr_rewinding"}, {"retrain": "fine_tuning"},
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("fields", RESTARTS)
-def test_other_restarts_are_the_tickets_with_nothing_pruned(
-    fields: dict[str, Any], store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spec = TrialSpec(**{**CNN, **fields, "control": "dense_restarts", "lr_policy": "cosine"})
-    record = run_trial(spec, store)
-    assert record["result"]["n_kept"] == record["result"]["n_weights"]
-    assert {row["sparsity_pct"] for row in record["epochs"]} == {0.0}
-    dense = run_trial(replace(spec, control="dense"), store)
-    assert record["sha256"]["weights"] != dense["sha256"]["weights"]
-    monkeypatch.setattr(TrialSpec, "level_sparsities", property(lambda _: (Fraction(0), Fraction(0))))
-    ticket = run_trial(replace(spec, control="none"), Store(f"{store.root}-ticket"))
-    assert record["sha256"] == ticket["sha256"]
-
-
-def test_a_fresh_optimiser_at_initialisation_is_what_was_there(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So dense_restarts of it is the dense run."""
-    monkeypatch.setattr(TrialSpec, "level_sparsities", property(lambda _: (Fraction(0), Fraction(0))))
-    ticket = TrialSpec(**{**CNN, "rewind_epoch": 0, "rewind_optimizer": "fresh"})
-    dense = run_trial(replace(ticket, control="dense"), Store(f"{store.root}-dense"))
-    assert run_trial(ticket, store)["sha256"]["weights"] == dense["sha256"]["weights"]
-
-
-def test_resets_within_a_fit_with_nothing_pruned() -> None:
-    fields = {"schedule": "one_shot", "rewind_epoch": 1, "start_pct": 0.5}
-    ours, first = start_of("dense_restarts", **fields)
-    dense, ticket = watched((("control", "dense"),)).seen, watched(tuple(fields.items()))
-    assert first == 10 and not differing(ours["weights"], dense[0, 5]["weights"])
-    for column in COLUMNS[1:]:
-        assert not differing(ours[column], ticket.seen[1, 10][column]), column
-
-
-def test_restarts_of_one_kind_share_their_levels_whatever_is_pruned() -> None:
-    specs = [
-        TrialSpec(control="dense_restarts", retrain="lr_rewinding", target_sparsity_pct=s, criterion=criterion)
-        for s in (64, 87.04) for criterion in ("large_final", "random")
-    ]  # fmt: skip
-    assert len({spec.name for spec in specs}) == 4 and planned(specs).epochs_distinct == 20 + 4 * 20
 
 
 # -- what is refused -------------------------------------------------------------------------------------------------

@@ -2,135 +2,39 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import lth_trainable.training.lifecycle
-from lth_trainable.data.datasets import load_dataset
-from lth_trainable.spec.segments import rewind_key, segments
+from lth_trainable.spec.segments import rewind_key
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.states import TEMPORARY
-from lth_trainable.store.store import (
-    HISTORY,
-    MANIFEST,
-    MASKS,
-    RECORD,
-    STATES,
-    TRAINING,
-    WEIGHTS,
-    Store,
-    fingerprint_id,
-)
+from lth_trainable.store.store import MANIFEST, RECORD, STATES, TRAINING, Store
 from lth_trainable.store.trials import finished_trials, load_trial
-from lth_trainable.training.execution import Execution, fingerprint
+from lth_trainable.training.execution import Execution
 from lth_trainable.training.run import Keep, run_trial
 from tests.support.command import ROOT
+from tests.support.kills import (
+    CNN,
+    SPECS,
+    TICKET,
+    chain_of,
+    folders,
+    history_of,
+    kill,
+    mark_of,
+    temporary,
+    uninterrupted,
+)
 
-CNN: dict[str, Any] = {"model": "tests.plugins:tiny_cnn", "batch_size": 230, "augment": "flip_shift"}
-SPECS: dict[str, dict[str, Any]] = {
-    "dense": {"control": "dense", "epochs": 5, **CNN},
-    "imp": {"target_sparsity_pct": 64, "epochs": 3, "rewind_epoch": 1, "lr_policy": "one_cycle", **CNN},
-    "imp to an iteration": {"target_sparsity_pct": 64, "epochs": 3, "rewind_epoch": "7it", **CNN},
-    "imp, validated often": {
-        "target_sparsity_pct": 64, "epochs": 3, "rewind_epoch": "7it", "validate_every": 2, "lr": 0.05, **CNN,
-    },
-    "imp, fresh optimiser": {"target_sparsity_pct": 64, "epochs": 3, "rewind_optimizer": "fresh", **CNN},
-    "imp, global movement": {
-        "target_sparsity_pct": 64, "epochs": 3, "context": "global", "criterion": "updating_movement", **CNN,
-    },
-    "lr_rewinding": {"target_sparsity_pct": 64, "epochs": 3, "retrain": "lr_rewinding", "lr_policy": "cosine", **CNN},
-    "fine_tuning": {"target_sparsity_pct": 64, "epochs": 3, "retrain": "fine_tuning", "optimizer": "sgd", **CNN},
-    "omp": {"schedule": "omp", "target_sparsity_pct": 70, "epochs": 3, "rewind_epoch": 1, "reset_end": True, **CNN},
-    "iterative": {"schedule": "iterative", "target_sparsity_pct": 70, "epochs": 8, "rewind_epoch": 1, **CNN},
-    "one_shot": {"schedule": "one_shot", "target_sparsity_pct": 70, "epochs": 4, "reset_end": True, **CNN},
-    "agp": {"schedule": "agp", "target_sparsity_pct": 70, "epochs": 8, "criterion": "updating_movement", **CNN},
-    "dsd": {"schedule": "dsd", "target_sparsity_pct": 70, "epochs": 8, **CNN},
-    "random_mask": {
-        "control": "random_mask", "target_sparsity_pct": 64, "epochs": 3, "rewind_epoch": 1, "lr_policy": "one_cycle",
-        **CNN,
-    },
-    "reinit of a ticket at an iteration": {
-        "control": "reinit", "target_sparsity_pct": 64, "epochs": 3, "rewind_epoch": "7it", **CNN,
-    },
-    "iterative, layerwise_shuffle": {
-        "control": "layerwise_shuffle", "schedule": "iterative", "target_sparsity_pct": 70, "epochs": 8,
-        "rewind_epoch": 1, **CNN,
-    },
-    "one_shot, sign_shuffle": {
-        "control": "sign_shuffle", "schedule": "one_shot", "target_sparsity_pct": 70, "epochs": 4, "reset_end": True,
-        **CNN,
-    },
-    "dense_restarts": {
-        "control": "dense_restarts", "target_sparsity_pct": 64, "epochs": 3, "retrain": "lr_rewinding", **CNN,
-    },
-}  # fmt: skip
-TICKET = SPECS["imp"]
-
-
-class Killed(Exception):
-    """Stands for whatever ends a process."""
-
-
-@pytest.fixture(autouse=True)
-def every_epoch_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lth_trainable.training.lifecycle, "RESUME_SECONDS", 0.0)
-
-
-@functools.cache
-def uninterrupted(name: str, root: str) -> dict[str, Any]:
-    return run_trial(TrialSpec(**SPECS[name]), Store(f"{root}-{name.replace(' ', '_')}"))
-
-
-def dies_after(n_epochs: int) -> Callable[[list[dict[str, Any]]], None]:
-    """Raises when it is told of the epoch after `n_epochs`, before the state of that epoch is stored."""
-    seen: list[int] = []
-
-    def on_epoch(rows: list[dict[str, Any]]) -> None:
-        seen.append(rows[-1]["epoch"])
-        if len(seen) > n_epochs:
-            raise Killed("killed")
-
-    return on_epoch
-
-
-def kill(spec: TrialSpec, store: Store, n_epochs: int, **more: Any) -> None:
-    with pytest.raises(Killed):
-        run_trial(spec, store, "r", on_epoch=dies_after(n_epochs), **more)
-
-
-def folders(store: Store, key: str) -> list[Path]:
-    return sorted(Path(store.root, STATES, key).glob("*"))
-
-
-def temporary(store: Store) -> list[Path]:
-    return sorted(Path(store.root, STATES).glob(f"{'?' * 64}/*{TEMPORARY}*"))
-
-
-def chain_of(spec: TrialSpec, steps: int = 5) -> Any:
-    return segments(spec, load_dataset("digits").digest, steps)
-
-
-def state_of(store: Store, key: str) -> Path:
-    [folder] = folders(store, key)
-    return folder
-
-
-def history_of(store: Store, key: str) -> Any:
-    return json.loads(file_of(state_of(store, key), HISTORY).read_text())
-
-
-def file_of(folder: Path, name: str) -> Path:
-    return folder / json.loads((folder / MANIFEST).read_text())["files"][name]["file"]
+pytestmark = pytest.mark.usefixtures("every_epoch_is_stored")
 
 
 # -- killed ----------------------------------------------------------------------------------------------------------
@@ -237,86 +141,6 @@ def test_what_a_trial_stores_for_itself_never_takes_away_what_another_keeps(stor
     run_trial(long, store, "r", on_epoch=on_epoch)
     assert len(seen) == 5 and temporary(store) == []
     assert run_trial(short, store, "other")["epochs_trained"] == 0
-
-
-def mark_of(**execution: Any) -> str:
-    return fingerprint_id(fingerprint(Execution(**execution)))
-
-
-# -- damaged ---------------------------------------------------------------------------------------------------------
-
-
-def damage(folder: Path, how: str, name: str) -> None:
-    manifest, target = folder / MANIFEST, file_of(folder, name)
-    content = target.read_bytes()
-    if how == "truncated":
-        target.write_bytes(content[: len(content) // 2])
-    elif how == "altered":
-        target.write_bytes(bytes([content[0] ^ 1]) + content[1:])
-    elif how == "missing":
-        target.unlink()
-    elif how == "manifest cut":
-        manifest.write_bytes(manifest.read_bytes()[:40])
-    else:
-        manifest.unlink()
-
-
-@pytest.mark.parametrize(
-    ("how", "name"),
-    [*((how, name) for how in ("altered", "truncated") for name in (WEIGHTS, TRAINING, HISTORY, MASKS)),
-     ("missing", TRAINING), ("manifest cut", WEIGHTS), ("half-written", WEIGHTS)],
-)  # fmt: skip
-def test_a_damaged_state_is_set_aside_and_trained_again_from_the_one_before(how: str, name: str, store: Store) -> None:
-    spec, whole, reports = TrialSpec(**TICKET), uninterrupted("imp", store.root), []
-    chain = chain_of(spec)
-    keys = [segment.key for segment in chain if segment.kind == "train"]  # of epoch 1, epoch 3, and of two levels
-    keep = Keep(states=dict.fromkeys(keys, False))
-    assert run_trial(spec, store, "r", keep=keep)["epochs_trained"] == 7
-    damage(state_of(store, keys[-1]), how, name)
-    again = run_trial(spec, store, "r", keep=keep, on_note=reports.append)
-    assert again["sha256"] == whole["sha256"] and again["epochs_trained"] == 2, "from the level before"
-    aside = list(Path(store.root, STATES, "quarantine").glob("*"))
-    assert len(aside) == len(reports) == (how != "half-written")
-    for folder in aside:
-        assert keys[-1] in (folder / "reason.txt").read_text() and keys[-1] in reports[0]
-    assert run_trial(spec, store, "r", keep=keep)["epochs_trained"] == 0
-
-
-@pytest.mark.parametrize("which", ["initial", "rewind", "final"])
-def test_whatever_a_record_refers_to_is_whole_again(which: str, store: Store) -> None:
-    spec = TrialSpec(**TICKET)
-    first = run_trial(spec, store, "r")
-    damage(state_of(store, first["states"][which]), "altered", WEIGHTS)
-    again = run_trial(spec, store, "r")
-    assert again["sha256"] == first["sha256"]
-    load_trial(f"{store.root}/r/trials/{spec.name}", which)
-    assert again["epochs_trained"] == {"initial": 0, "rewind": 1, "final": 6}[which]
-
-
-def test_a_damaged_passing_state_is_set_aside(store: Store) -> None:
-    spec = TrialSpec(**TICKET)
-    kill(spec, store, 4)
-    [last] = temporary(store)
-    damage(last, "altered", TRAINING)
-    record = run_trial(spec, store, "r")
-    assert record["sha256"] == uninterrupted("imp", store.root)["sha256"]
-    assert record["epochs_trained"] == 6 and temporary(store) == [], "from the rewind point"
-
-
-@pytest.mark.parametrize(("name", "anew"), [("imp", 1), ("imp to an iteration", 1), ("iterative", 7)])
-def test_a_lost_rewind_point_is_made_again_without_what_comes_after(name: str, anew: int, store: Store) -> None:
-    """Of schedules within one fit the prunes come by again, so that everything after the point does."""
-    spec = TrialSpec(**SPECS[name])
-    kill(spec, store, 6)
-    key = rewind_key(spec, chain_of(spec))
-    assert key is not None
-    for file in (folder := state_of(store, key)).iterdir():
-        file.unlink()
-    folder.rmdir()
-    record = run_trial(spec, store, "r")
-    whole = uninterrupted(name, store.root)
-    assert record["sha256"] == whole["sha256"] and [folder.name for folder in folders(store, key)] == [mark_of()]
-    assert record["epochs_trained"] == (anew + whole["epochs_trained"] - 6 if name.startswith("imp") else 8)
 
 
 # -- other machines, nothing to go on from, divergence, two at once ---------------------------------------------------
