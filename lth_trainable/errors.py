@@ -1,14 +1,17 @@
-"""Mistakes of the user: the exception for them, the form of its messages, and the exit codes of commands.
+"""Errors that are shown in one line without a traceback: their exceptions, their form, and the exit codes of commands.
 
-The message of a `UserError` says where the mistake is, what was found, what was expected and what to do. `command_line`
-prints it without a traceback and ends the command with exit code 2.
+`UserError` is a mistake in what was asked for (exit code 2), `StorageError` a storage that does not work (exit code 1).
+The message says where the problem is, what was found, what was expected and what to do. `command_line` prints it.
+`printable` makes any text safe to show: nothing in it can move the cursor, hide or reorder what a terminal shows.
 """
 
 from __future__ import annotations
 
 import difflib
 import math
+import re
 import sys
+import unicodedata
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -17,6 +20,13 @@ OK, FAILED, BAD_INPUT, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130  # exit codes of a
 
 class UserError(ValueError):
     """A mistake in what the user asked for. The message says everything, so it is shown without a traceback."""
+
+
+class StorageError(Exception):
+    """The storage failed, through no fault of the trial or command that used it. The message says everything.
+
+    It is not an `OSError`, so that whoever expects problems with one file does not take it for one of them.
+    """
 
 
 def bad_value(where: str, found: Any, expected: str, advice: str = "") -> UserError:
@@ -52,9 +62,46 @@ def check_sparsity(where: str, value: Any) -> None:
 
 
 def command_line(command: Callable[[], int]) -> int:
-    """Run a command and return its exit code. A `UserError` becomes one line on standard error and exit code 2."""
+    """Run a command and return its exit code.
+
+    A `UserError` becomes one line on standard error and exit code 2, a `StorageError` one line and exit code 1.
+    """
     try:
         return command()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         return BAD_INPUT
+    except StorageError as error:
+        print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
+        return FAILED
+
+
+_SEQUENCES = re.compile(  # what a terminal takes as a command: colours and cursor, then titles, links and the clipboard
+    "(?:\x1b\\[|\x9b)[0-?]*[ -/]*[@-~]|(?:\x1b[\\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\\\|\x9c)"
+)
+_KEPT = "\n\t"
+
+
+def printable(text: object) -> str:
+    """The text without anything that acts on a terminal or hides in a page. Line breaks and tabs stay.
+
+    Terminal sequences are removed. Other control characters, invisible characters, marks that change the direction of
+    writing, and halves of surrogate pairs are written as escapes such as `\\x07` or `\\u202e`.
+    """
+    found = str(text)
+    if found.isprintable():
+        return found
+    found = _SEQUENCES.sub("", found).replace("\r\n", "\n")
+    return "".join(map(_visible, found))
+
+
+def one_line(text: object) -> str:
+    """The text as `printable` gives it, in one line: line breaks and tabs become spaces."""
+    found = printable(text)
+    return found if found.isprintable() else " ".join(found.split())
+
+
+def _visible(character: str) -> str:
+    if character in _KEPT or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp"):
+        return character
+    return character.encode("ascii", "backslashreplace").decode() if character > "\x7f" else f"\\x{ord(character):02x}"

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import tempfile
 import time
 import traceback
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
 from lth_trainable.data.datasets import load_dataset
-from lth_trainable.errors import UserError
+from lth_trainable.errors import StorageError, UserError
 from lth_trainable.spec.trial_spec import TrialSpec, spec_from_dict
-from lth_trainable.store.store import FAILURE, FULL, MANIFEST, Store, is_no_space, to_json
+from lth_trainable.store.store import FAILURE, MANIFEST, Store, to_json
+from lth_trainable.store.trouble import TROUBLE, ray_error
 
 if TYPE_CHECKING:
     from lth_trainable.training.execution import Execution
@@ -30,8 +33,16 @@ def train(config: dict[str, Any]) -> None:
     config: {trial, storage, task}; task is JSON of {spec, key, run, execution, keep, marks, resumable, end, log}. keep,
     marks, resumable: the fields of `Keep` (marks: `mid_epoch_points`). key: of the trial. end: of its last trained
     state. log: whether reports carry everything that is logged. If the trial raises, it leaves `failure.json` in its
-    folder and fails in Ray, which may try again.
+    folder and fails in Ray, which may try again. If the storage fails, that is not the trial's fault: it leaves
+    nothing, and reports the trouble.
     """
+    task = json.loads(config["task"])
+    progress = _Progress(task["end"], task["log"])
+    with storage_trouble_reported(progress):
+        _train(config, task, progress)
+
+
+def _train(config: dict[str, Any], task: dict[str, Any], progress: _Progress) -> None:
     from lth_trainable.training.execution import (  # so that torch is loaded in the workers, not in the driver
         Execution,
         fingerprint,
@@ -39,13 +50,11 @@ def train(config: dict[str, Any]) -> None:
     from lth_trainable.training.run import Keep, run_trial
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
-    task = json.loads(config["task"])
     data_root = task["execution"].get("data_root")
     execution = Execution(**{**task["execution"], "data_root": data_root and Path(data_root)})
-    spec, store, run = spec_from_dict(task["spec"]), Store(config["storage"]), task["run"]
+    spec, store, run = spec_from_dict(task["spec"]), Store(config["storage"]).in_use(), task["run"]
     path = store.trial(run, spec.name)
     store.delete(f"{path}/{FAILURE}")
-    progress = _Progress(task["end"], task["log"])
     keep = Keep(
         states=task["keep"], mid_epoch_points={int(step): key for step, key in task["marks"].items()},
         resumable=task["resumable"],
@@ -56,10 +65,9 @@ def train(config: dict[str, Any]) -> None:
         record = run_trial(
             spec, store, run, execution, progress.epoch, keep=keep, on_state=progress.state, on_note=progress.note
         )
+    except StorageError:
+        raise
     except Exception as error:
-        if is_no_space(error):  # not the trial's fault, so no failure.json; another attempt would not help
-            tune.report({"status": FULL, "epochs_done": progress.epochs, **progress.news()})
-            return
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         store.write(f"{path}/{FAILURE}", to_json({"reason": reason, "traceback": traceback.format_exc()}))
         if isinstance(error, UserError):  # another attempt would fail in the same way
@@ -70,9 +78,23 @@ def train(config: dict[str, Any]) -> None:
     progress.rows = record["epochs"]
     news = progress.news(record["result"])
     final = {"epochs_done": record["epochs_trained"], "status": record["status"], **measures, **news}
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, MANIFEST).write_bytes(store.read(f"{path}/{MANIFEST}"))
-        tune.report(final, checkpoint=tune.Checkpoint.from_directory(folder))
+    manifest = store.read(f"{path}/{MANIFEST}")
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, MANIFEST).write_bytes(manifest)
+            tune.report(final, checkpoint=tune.Checkpoint.from_directory(folder))
+    except OSError as error:  # Ray copies the checkpoint to the storage
+        raise ray_error(store, error) from error
+
+
+@contextlib.contextmanager
+def storage_trouble_reported(progress: _Progress | None = None) -> Iterator[None]:
+    """Report a `StorageError` to Tune as the trial's last result. Another attempt would meet it too."""
+    try:
+        yield
+    except StorageError as error:
+        news = {"epochs_done": progress.epochs, **progress.news()} if progress is not None else {"epochs_done": 0}
+        tune.report({"status": TROUBLE, "trouble": str(error), "host": socket.gethostname(), **news})
 
 
 def _check_same(spec: TrialSpec, key: str, execution: Execution) -> None:

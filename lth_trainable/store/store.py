@@ -11,7 +11,6 @@ itself; reading checks the SHA-256 of the file. Local folders, NFS and object st
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import uuid
@@ -25,6 +24,7 @@ from pyarrow import fs
 
 from lth_trainable.errors import UserError
 from lth_trainable.spec.values import digest
+from lth_trainable.store.trouble import GONE, of_storage, storage_error
 
 MANIFEST = "manifest.json"
 RECORD = "record.json"
@@ -36,7 +36,7 @@ STATES = "states"
 FAILURE = "failure.json"
 PLAN = "plan.json"
 PART = ".part"
-FULL = "no space"  # status of a trial that ended because the storage is full
+OUTAGE_SECONDS = 120.0  # for which a sweep waits for an object store that does not answer
 LISTINGS = 20  # attempts to list a folder while other processes write into it
 RETRIES = 3  # attempts to read a folder that seems damaged
 FORMAT = 1
@@ -67,6 +67,9 @@ class Store:
 
     root: a path, or a URI that `pyarrow.fs` knows (`s3://bucket/prefix`). The query of a URI, such as
     `?endpoint_override=...`, belongs to the connection, so `at` keeps it at the end.
+
+    If the storage itself fails, every method raises `StorageError`. An `OSError` is about one file: it is missing, or a
+    folder is in its place.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -76,6 +79,20 @@ class Store:
         else:
             self.fs, self.root = fs.LocalFileSystem(), str(Path(root).expanduser().resolve())
         self.root = self.root.rstrip("/")
+        self.outage_seconds, self._is_in_use = 0.0, False
+
+    def in_use(self) -> Store:
+        """This store, for as long as a sweep depends on it.
+
+        From now on an object store that does not answer is waited for, and a folder that is gone is not made again.
+        """
+        self.outage_seconds, self._is_in_use = OUTAGE_SECONDS, True
+        return self
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this is a folder of this machine or of a mounted file system, and not an object store."""
+        return isinstance(self.fs, fs.LocalFileSystem)
 
     @property
     def uri(self) -> str:
@@ -175,10 +192,9 @@ class Store:
         Another process may find the same damage at the same time; the folder is moved only once.
         """
         target = f"{run}/quarantine/{Path(damage.folder).name}-{uuid.uuid4().hex[:8]}"
-        self.fs.create_dir(self._full(Path(target).parent.as_posix()), recursive=True)
         with contextlib.suppress(FileNotFoundError):
-            if isinstance(self.fs, fs.LocalFileSystem):
-                self.fs.move(self._full(damage.folder), self._full(target))
+            if self.is_local:
+                self._move(damage.folder, target)
             else:  # object stores cannot move folders
                 for name in self.sizes(damage.folder):
                     self.write(f"{target}/{name}", self.read(f"{damage.folder}/{name}"))
@@ -199,6 +215,7 @@ class Store:
         """Names of the folders in `path`, sorted; empty if there is no `path`."""
         return sorted(i.base_name for i in self._list(path) if i.type == fs.FileType.Directory)
 
+    @of_storage
     def walk(self, path: str) -> list[fs.FileInfo]:
         """Everything below `path`. If a writer interferes with the listing, it is repeated folder by folder."""
         full = self._full(path).rstrip("/")
@@ -210,48 +227,66 @@ class Store:
             found = [info for info in here if info.type != fs.FileType.NotFound]
             return found + [info for name in folders for info in self.walk(f"{path}/{name}".lstrip("/"))]
 
+    @of_storage
     def present(self, path: str, names: Collection[str]) -> set[str]:
         """Those of `names` that are folders in `path`.
 
         On a file system each name is looked up, so that the cost for a trial does not grow with the number of stored
         states. An object store answers slowly but lists a thousand names at a time, so there the folder is listed.
         """
-        if not isinstance(self.fs, fs.LocalFileSystem):
+        if not self.is_local:
             return set(names).intersection(self.folders(path))
         infos = self.fs.get_file_info([self._full(f"{path}/{name}") for name in names])
         return {info.base_name for info in infos if info.type == fs.FileType.Directory}
 
     # -- single files ------------------------------------------------------------------------------------------------
 
+    @of_storage
     def read(self, path: str) -> bytes:
         with self.fs.open_input_stream(self._full(path)) as stream:
             return stream.read()
 
+    @of_storage
     def write(self, path: str, content: bytes) -> None:
         """Write a file atomically: to a temporary name, then moved. Object stores are atomic by themselves."""
         full = self._full(path)
-        local = isinstance(self.fs, fs.LocalFileSystem)
-        if local:
-            Path(full).parent.mkdir(parents=True, exist_ok=True)
-        target = f"{full}.{uuid.uuid4().hex[:8]}{PART}" if local else full
+        if self.is_local:
+            self._make_folder(path.rpartition("/")[0])
+        target = f"{full}.{uuid.uuid4().hex[:8]}{PART}" if self.is_local else full
         try:
             with self.fs.open_output_stream(target) as stream:
                 stream.write(content)
-            if local:
+            if self.is_local:
                 self.fs.move(target, full)
         except OSError:
-            if local:  # otherwise the incomplete file would keep a full disk full
-                Path(target).unlink(missing_ok=True)
+            if self.is_local:  # otherwise the incomplete file would keep a full disk full
+                with contextlib.suppress(OSError):  # the first error says why
+                    Path(target).unlink(missing_ok=True)
             raise
 
+    def _make_folder(self, path: str) -> None:
+        """Create a folder, unless there is one. What was the storage may be an empty mount point by now."""
+        if self._is_in_use and not Path(self.root).is_dir():
+            raise storage_error(self.uri, "", GONE)
+        Path(self._full(path)).mkdir(parents=True, exist_ok=True)
+
+    @of_storage
+    def _move(self, path: str, target: str) -> None:
+        """Move a folder of a local store. Raises FileNotFoundError if another process already has."""
+        self._make_folder(target.rpartition("/")[0])
+        self.fs.move(self._full(path), self._full(target))
+
+    @of_storage
     def exists(self, path: str) -> bool:
         return self.fs.get_file_info(self._full(path)).type != fs.FileType.NotFound
 
+    @of_storage
     def delete(self, path: str) -> None:
         """Delete a file, unless another process already has."""
         with contextlib.suppress(FileNotFoundError):
             self.fs.delete_file(self._full(path))
 
+    @of_storage
     def delete_folder(self, path: str) -> None:
         """Delete a folder and everything in it, unless another process already has."""
         with contextlib.suppress(FileNotFoundError):
@@ -264,6 +299,7 @@ class Store:
         """Sizes in bytes of the files in the folder `path`, by name; empty if there is no `path`."""
         return {i.base_name: i.size for i in self._list(path) if i.type == fs.FileType.File}
 
+    @of_storage
     def _list(self, path: str) -> list[fs.FileInfo]:
         """The entries of the folder `path`; empty if there is no such folder.
 
@@ -280,11 +316,6 @@ def split_query(path: str) -> tuple[str, str]:
     """A path or URI up to its `?`, and all from there on, which belongs to the connection; empty for a plain path."""
     base, mark, query = path.partition("?") if "://" in path else (path, "", "")
     return base, mark + query
-
-
-def is_no_space(error: BaseException) -> bool:
-    """Whether a write failed because the disk is full or a quota is used up."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def damage_by_size(manifest: Any, sizes: Mapping[str, int]) -> str | None:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from lth_trainable.data.datasets import load_dataset
-from lth_trainable.errors import FAILED, INTERRUPTED, OK, STOPPED, UserError, bad_value, command_line
-from lth_trainable.store.store import STATES, Store, is_no_space
+from lth_trainable.errors import FAILED, INTERRUPTED, OK, STOPPED, StorageError, UserError, bad_value, command_line
+from lth_trainable.store.store import STATES, Store
 from sweeps.cli.options import RunOptions
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.plan import Facts
@@ -26,6 +26,7 @@ from sweeps.running.loggers import check_loggers
 from sweeps.running.progress import Board
 from sweeps.running.resources import Budget, Resources, Spent
 from sweeps.running.submit import Where, where_of
+from sweeps.runs.health import Health
 from sweeps.runs.ledger import Ledger, check_place
 
 if TYPE_CHECKING:
@@ -33,20 +34,10 @@ if TYPE_CHECKING:
 
 
 def exit_code_of(command: Callable[[], int]) -> int:
-    """Run a command; returns its exit code. Like `command_line`, but a full disk and an interrupt are one line too."""
+    """Run a command; returns its exit code. Like `command_line`, but an interrupt is one line too."""
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
     try:
         return command_line(command)
-    except OSError as error:
-        if not is_no_space(error):
-            raise
-        print(
-            f"error: storage: found no space left ({str(error).splitlines()[0]}); expected some for states, "
-            "records and tables; free some space, for instance with `python -m sweeps.storage gc`, and run the same "
-            "command again: it continues from what is stored",
-            file=sys.stderr,
-        )
-        return FAILED
     except KeyboardInterrupt:
         print("interrupted; finished trials are kept: run the same command again to continue", file=sys.stderr)
         return INTERRUPTED
@@ -75,7 +66,8 @@ class Setting:
 class Job:
     """What the parts of a command share.
 
-    command: as the user typed it. cluster: where its trials run, once it is connected.
+    command: as the user typed it. cluster: where its trials run, once it is connected. health: of the storage, once
+    the run is locked.
     """
 
     console: Console
@@ -84,6 +76,7 @@ class Job:
     ledger: Ledger
     command: tuple[str, ...]
     cluster: Cluster | None = None
+    health: Health | None = None
 
     @property
     def slots(self) -> int:
@@ -109,6 +102,7 @@ class Job:
             self.ledger, dispatcher, self.setting.resources,
             {"data_root": data_root.resolve() if data_root else None}, spent, self.setting.budget,
             board=board, cluster=self.cluster, source=source, loggers=loggers,
+            health=self.health,
         )  # fmt: skip
 
     def say(self, text: str, style: str = "") -> None:
@@ -142,7 +136,7 @@ def open_run(options: RunOptions, default: str) -> tuple[Store, str]:
         store.exists(name)
     except UserError:
         raise
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, StorageError) as error:
         reason = str(error).splitlines()[0]
         raise bad_value("storage", options.storage, "a folder, or s3:// or gs:// with access to it", reason) from error
     return store, name

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lth_trainable.store.store import Store
+from lth_trainable.store.trouble import ray_error
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.plan import Plan, PlannedTrial
 from sweeps.running.log_feed import NO_LOGGERS, Loggers
@@ -27,6 +29,7 @@ from sweeps.running.ray_process import (
     start_ray,
 )
 from sweeps.running.resources import Budget, Resources, Spent
+from sweeps.runs.health import Health
 from sweeps.runs.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -62,13 +65,15 @@ def launch(
     cluster: Cluster | None = None,
     source: Source | None = None,
     loggers: Loggers = NO_LOGGERS,
+    health: Health | None = None,
 ) -> Outcome:
-    """Train the trials that the dispatcher hands out, and store each. Raises `OSError` if the disk is full.
+    """Train the trials that the dispatcher hands out, and store each. Raises `StorageError` if the storage fails.
 
-    Finished trials stay stored, also after an interrupt or on a full disk.
+    Finished trials stay stored, also after an interrupt.
 
     spent: counts the epochs. board: for the live view; None for no view. cluster: that this process is connected to;
     None to start Ray on this machine. source: of trials that are not in the plan yet. loggers: must be `running`.
+    health: of the storage; trouble ends the launch.
     """
     if cluster is None:
         quieten(LOCAL)
@@ -80,7 +85,7 @@ def launch(
     show = board.show if board is not None else _nobody
     searcher = PlanSearcher(
         dispatcher, spent, budget, lambda trial: config.of(dispatcher.plan, trial), _recorder(ledger, show, loggers),
-        source, show,
+        source, show, health,
     )  # fmt: skip
     notes: list[str] = []
     try:
@@ -89,8 +94,7 @@ def launch(
             errors = _fit(searcher, config, resources, callbacks, cluster, board)
     finally:
         shut_down_ray()
-    if searcher.is_full:
-        raise _no_space()
+    searcher.health.check()
     failed = dict.fromkeys(spent.failed, "") | (errors or {})
     is_over = dispatcher.over and (source is None or source.is_over(dispatcher))
     interrupted = errors is None or (not is_over and not searcher.stopped_by)
@@ -137,7 +141,7 @@ def _fit(
                     name=f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}",  # Ray overwrites a known name
                     storage_path=f"{store.root}/{config.ledger.run}/ray",
                     storage_filesystem=store.fs if "://" in store.uri else None,
-                    stop=searcher.should_stop,
+                    stop=_stopper(searcher),
                     verbose=0,
                     callbacks=callbacks,
                     failure_config=tune.FailureConfig(max_failures=RETRIES),
@@ -146,8 +150,9 @@ def _fit(
             return {_trial_name(result): _last_line(result.error) for result in tuner.fit() if result.error}
         except KeyboardInterrupt:
             return None
-        except (EOFError, pickle.UnpicklingError) as error:  # Tune had no space left to write why a trial failed
-            raise _no_space() from error
+        except (OSError, EOFError, pickle.UnpicklingError, tune.TuneError) as error:
+            searcher.health.check()  # Tune keeps files in the storage, too
+            raise _trouble(store, error) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,8 +180,27 @@ class Config:
         }  # fmt: skip
 
 
-def _no_space() -> OSError:
-    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+def _trouble(store: Store, error: Exception) -> Exception:
+    """What is raised for an exception of Tune: a `StorageError` if it could not write its own files."""
+    if isinstance(error, OSError):
+        return ray_error(store, error)
+    if isinstance(error, EOFError | pickle.UnpicklingError):  # no space was left to write why a trial failed
+        return ray_error(store, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    return error
+
+
+def _stopper(searcher: PlanSearcher) -> Any:
+    """A Tune stopper: single trials end at a limit of the budget, all of them if the storage is in trouble."""
+    from ray import tune
+
+    class Stopper(tune.Stopper):
+        def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+            return searcher.should_stop(trial_id, result)
+
+        def stop_all(self) -> bool:
+            return searcher.health.trouble is not None
+
+    return Stopper()
 
 
 def _nobody(trial: str, result: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from pyarrow import fs
 
-from lth_trainable.errors import UserError, bad_value
+from lth_trainable.errors import StorageError, UserError, bad_value
 from lth_trainable.store.store import MANIFEST, PLAN, STATES, Damaged, Store, map_in_threads
 from sweeps.planning.plan import Plan
 from sweeps.runs.plan_file import kept_keys, plans_of, read_content
@@ -115,7 +115,7 @@ def open_storage(path: str) -> Store:
     try:
         store = Store(path)
         is_folder = store.fs.get_file_info(store.root).type == fs.FileType.Directory
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, StorageError) as error:
         raise bad_value("STORAGE", path, expected, str(error).splitlines()[0]) from error
     if not is_folder:
         raise bad_value("STORAGE", path, expected, "there is no such folder")

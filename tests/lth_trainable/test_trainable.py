@@ -13,8 +13,10 @@ import pytest
 
 from lth_trainable import trainable
 from lth_trainable.data.datasets import load_dataset
+from lth_trainable.errors import StorageError
 from lth_trainable.spec.trial_spec import TrialSpec
-from lth_trainable.store.store import FAILURE, FULL, MANIFEST, Store
+from lth_trainable.store.store import FAILURE, MANIFEST, Store
+from lth_trainable.store.trouble import TROUBLE
 from sweeps.planning.plan import Facts, Plan, make_plan
 from sweeps.running.launch import Config
 from sweeps.runs.ledger import Ledger
@@ -27,6 +29,13 @@ def plan() -> Plan:
     data = load_dataset("digits")
     specs = [TrialSpec(target_sparsity_pct=target, **FIELDS) for target in (40.0, 64.0)]
     return make_plan(specs, {("digits", 0): Facts(digest=data.digest, n_train=len(data.train))})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A storage that a driver has made: a worker does not make it again if it is gone."""
+    tmp_path.joinpath("runs").mkdir()
+    return Store(tmp_path / "runs")
 
 
 @pytest.fixture
@@ -78,13 +87,38 @@ def test_other_data_or_code_than_planned_is_refused(plan: Plan, store: Store, to
     assert not store.exists("states")
 
 
-def test_a_full_disk_ends_a_trial_without_another_attempt_and_is_no_failure_of_its_own(
-    plan: Plan, store: Store, told: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("after", [0, 3, 8, 14])
+def test_a_sick_storage_ends_a_trial_without_another_attempt_and_is_no_failure_of_its_own(
+    plan: Plan, store: Store, told: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
-    def seal(*_: Any, **__: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    """Whichever of its operations it meets: the first, one of a state, one of the record."""
+    calls = iter(range(10**9))
 
-    monkeypatch.setattr(Store, "seal_shared", seal)
+    def sick(self: Store, path: str, *given: Any) -> Any:
+        if next(calls) >= after:
+            raise StorageError(f"storage: found an error at {path}")
+        return real(self, path, *given)
+
+    real = Store._list
+    monkeypatch.setattr(Store, "_list", sick)
+    if after == 0:
+        monkeypatch.setattr(Store, "delete", sick)
     ledger = Ledger(store=store, run="run", plan=plan, facts={})
     trainable.train(Config(ledger=ledger, execution={}).of(plan, plan.trials[0]))
-    assert [report["status"] for report in told] == [FULL] and ledger.failure(plan.trials[0].name) is None
+    monkeypatch.undo()
+    assert [report.get("status") for report in told] == [TROUBLE], next(calls)
+    assert told[0]["trouble"].startswith("storage: found an error at ") and told[0]["host"]
+    assert ledger.failure(plan.trials[0].name) is None
+
+
+def test_an_error_of_the_trials_own_files_is_its_own(
+    plan: Plan, store: Store, told: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(*_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "images.tgz")
+
+    monkeypatch.setattr(trainable, "load_dataset", unreadable)
+    ledger = Ledger(store=store, run="run", plan=plan, facts={})
+    with pytest.raises(PermissionError):
+        trainable.train(Config(ledger=ledger, execution={}).of(plan, plan.trials[0]))
+    assert "images.tgz" in (ledger.failure(plan.trials[0].name) or "") and not told
