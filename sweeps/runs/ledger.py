@@ -118,7 +118,7 @@ class Ledger:
     def stored(self, fingerprint: Mapping[str, Any], repair: bool) -> tuple[set[str], list[str]]:
         """Keys of the states from which training can continue under this fingerprint, and reports on damaged ones."""
         listed = set(self.store.folders(STATES))
-        wanted = listed.intersection(segment.key for trial in self.plan.trials for segment in trial.chain)
+        wanted = self._of_plan(listed)
         found = map_in_threads(lambda key: self._find(self.store.state(key, fingerprint)), sorted(wanted))
         whole = [folder for folder in found if isinstance(folder, Sealed) and folder.manifest.get("complete")]
         damages = [folder for folder in found if isinstance(folder, Damaged)]
@@ -128,6 +128,18 @@ class Ledger:
             damages += [folder for folder in read if isinstance(folder, Damaged)]
         reports = [self._report(damage, repair, STATES) for damage in damages]
         return (listed - wanted) | {folder.manifest["key"] for folder in whole}, reports
+
+    def listed_states(self) -> set[str]:
+        """Keys of this plan's states that have a folder, whatever is in it."""
+        return self._of_plan(set(self.store.folders(STATES)))
+
+    def has_states_of(self, fingerprint: Mapping[str, Any]) -> bool:
+        """Whether any of this plan's states was stored under this fingerprint."""
+        folder = fingerprint_id(fingerprint)
+        return any(self.store.exists(f"{STATES}/{key}/{folder}") for key in sorted(self.listed_states()))
+
+    def _of_plan(self, keys: set[str]) -> set[str]:
+        return keys.intersection(segment.key for trial in self.plan.trials for segment in trial.chain)
 
     def _find(self, path: str) -> Found:
         try:
