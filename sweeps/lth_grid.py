@@ -8,6 +8,11 @@ Exit code: 0 if every planned trial is done, 1 if trials failed or the disk is f
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports, which take seconds: a signal may come at any moment
+    from lth_trainable import signals
+
+    signals.install()
+
 import json
 import sys
 import time
@@ -102,4 +107,4 @@ def _show(job: Job, frames: Frames) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    signals.run(main, kept=signals.TRAINED, goes_on=True)

@@ -8,8 +8,12 @@ or 2 for bad input.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports, which take seconds: a signal may come at any moment
+    from lth_trainable import signals
+
+    signals.install()
+
 import json
-import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -122,4 +126,4 @@ def _folded(trials: Sequence[Mapping[str, Any]]) -> tuple[list[tuple[str, Counte
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    signals.run(main)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def exit_code_of(command: Callable[[], int]) -> int:
-    """Run a command; returns its exit code. Like `command_line`, but a full disk and an interrupt are one line too."""
+    """Run a command; returns its exit code. Like `command_line`, but a full disk is one line too."""
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
     try:
         return command_line(command)
@@ -48,9 +48,6 @@ def exit_code_of(command: Callable[[], int]) -> int:
             file=sys.stderr,
         )
         return FAILED
-    except KeyboardInterrupt:
-        print("interrupted; finished trials are kept: run the same command again to continue", file=sys.stderr)
-        return INTERRUPTED
 
 
 @dataclass(frozen=True, kw_only=True)
