@@ -20,7 +20,6 @@ from sweeps.planning.plan import Plan, PlannedTrial
 from sweeps.running.log_feed import NO_LOGGERS, Loggers
 from sweeps.running.progress import Board, LiveView
 from sweeps.running.ray_process import (
-    LOCAL,
     node_watched,
     quieten,
     shut_down_ray,
@@ -76,7 +75,7 @@ def launch(
     health: of the storage; trouble ends the launch.
     """
     if cluster is None:
-        quieten(LOCAL)
+        quieten()
     from sweeps.running.searcher import PlanSearcher
 
     silence_loggers()
