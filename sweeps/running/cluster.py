@@ -22,6 +22,7 @@ from sweeps.running.progress import Board
 from sweeps.running.ray_adapter import bootstrap_address
 from sweeps.running.ray_process import WATCH_SECONDS, quieten, silence_loggers
 from sweeps.running.resources import Resources
+from sweeps.running.worker import train
 
 SHARED = ".shared"  # a folder of the run that exists while a driver is running
 BOOTSTRAP = "~/ray_bootstrap_config.yaml"  # what `ray up` leaves on the head that it starts
@@ -211,9 +212,7 @@ def not_shared(storage: str, why: str) -> UserError:
 
 
 def train_where_shared(config: dict[str, Any]) -> None:
-    """`trainable.train` on a cluster: a node that joined after the check is checked before it trains."""
-    from lth_trainable.trainable import train
-
+    """`worker.train` on a cluster: a node that joined after the check is checked before it trains."""
     problem = _unseen(config["storage"], config["shared"])
     if problem is not None:
         raise not_shared(config["storage"], f"{socket.gethostname()}: {problem}")
