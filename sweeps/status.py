@@ -25,6 +25,7 @@ from rich.console import Console
 
 from analysis.labels import group_name, ladder_name
 from analysis.text import console, duration, print_line, table_of
+from lth_trainable.collector import no_garbage_collection
 from lth_trainable.errors import OK, UserError, command_line
 from sweeps.runs.survey import Survey, read_survey
 from sweeps.runs.trial_report import about_trial, find_trial, show_trial
@@ -52,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: Options) -> int:
     try:
-        survey = read_survey(options.run)
+        with no_garbage_collection():
+            survey = read_survey(options.run)
         report = about_run(survey) if options.trial is None else about_trial(survey, find_trial(survey, options.trial))
         if options.json:
             print(json.dumps(report))

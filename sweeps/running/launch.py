@@ -22,7 +22,6 @@ from sweeps.running.log_feed import NO_LOGGERS, Loggers
 from sweeps.running.progress import Board, LiveView
 from sweeps.running.ray_adapter import drop_flag, set_flag
 from sweeps.running.ray_process import (
-    LOCAL,
     end_workers,
     quieten,
     ray_here,
@@ -78,7 +77,7 @@ def launch(
     None to start Ray on this machine. source: of trials that are not in the plan yet. loggers: must be `running`.
     """
     if cluster is None:
-        quieten(LOCAL)
+        quieten()
     from sweeps.running.searcher import PlanSearcher
 
     silence_loggers()

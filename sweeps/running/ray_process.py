@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import logging
 import os
@@ -10,23 +11,22 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from lth_trainable.errors import FAILED, UserError
 from lth_trainable.processes import Family, kill
 from lth_trainable.signals import SIGNALS, end, undoing
-from sweeps.running.ray_adapter import dead_processes, is_connected, shielded
+from sweeps.running.private_ray import private_folder, private_settings, remove, set_for_ray
+from sweeps.running.ray_adapter import dead_processes, is_connected, read_environment_again, shielded
 
 WATCH_SECONDS = 2.0
-DISCONNECT_SECONDS = 3.0
+DISCONNECT_SECONDS = 5.0
 MARK = "LOTTERY_SWEEP_RAY"  # environment variable of all processes of the Ray that this process has started
 WORKER = b"ray::"  # how the command line of a worker begins
 _mark = uuid.uuid4().hex
 _family = Family(MARK, _mark)
-LOCAL = {"RAY_AUTH_MODE": "disabled"}  # a local Ray needs no token and complains without one; a cluster may need one
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the new console output prints a box even if verbose=0
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -36,11 +36,12 @@ QUIET = {
     "TUNE_MAX_PENDING_TRIALS_PG": "10000",  # else workers start one after another; the searcher only offers what fits
 }
 _shutting_down: list[threading.Thread] = []
+_at_shutdown = contextlib.ExitStack()  # what a Ray of this process leaves to be cleared away
 
 
-def quieten(more: Mapping[str, str] = MappingProxyType({})) -> None:
+def quieten() -> None:
     """Set the environment variables that keep Ray quiet, unless the user has set them. Call it before importing Ray."""
-    os.environ.update({name: os.environ.get(name, value) for name, value in {**QUIET, **more}.items()})
+    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
 
 
 def silence_loggers() -> None:
@@ -49,30 +50,25 @@ def silence_loggers() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-@contextlib.contextmanager
-def _marking() -> Iterator[None]:
-    """Mark the processes that start in this block, and all that they start, as those of this process's Ray."""
-    os.environ[MARK] = _mark
-    try:
-        yield
-    finally:
-        del os.environ[MARK]
-
-
 def start_ray(ray: Any) -> None:
-    """Start Ray on this machine for this process. Tries twice: on a busy machine half a minute may not be enough.
+    """Start Ray on this machine for this process alone. Tries twice: half a minute may not be enough on a busy machine.
 
-    Raises `UserError` if it does not start.
+    Raises `UserError` if it does not start. `clear_away` undoes what is left of it after `ray.shutdown()`.
     """
     for is_last in (False, True):
         try:
-            with shielded(SIGNALS), _marking():
+            _at_shutdown.callback(read_environment_again)  # so that the next Ray is not expected to know this token
+            folder = _at_shutdown.enter_context(private_folder())
+            _at_shutdown.enter_context(undoing(functools.partial(remove, folder.parent)))
+            with set_for_ray({**private_settings(), MARK: _mark}), shielded(SIGNALS):
                 ray.init(
                     address="local",  # not a cluster that runs on this machine
                     include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL,
-                    configure_logging=True,
+                    configure_logging=True, _temp_dir=str(folder),
                 )  # fmt: skip
             return
+        except UserError:
+            raise
         except Exception as error:  # Ray has no exception class for this
             _shut_down()
             if is_last:
@@ -145,6 +141,7 @@ def _shut_down() -> None:
     with undoing(lambda: kill(_family.look)):
         ray.shutdown()
         ending.join()
+        clear_away()
 
 
 def _kill_once_disconnected() -> None:
@@ -153,6 +150,11 @@ def _kill_once_disconnected() -> None:
     while is_connected() and time.monotonic() < deadline:
         time.sleep(0.02)
     kill(_family.look)
+
+
+def clear_away() -> None:
+    """Remove the folder and forget the token of the Ray that has shut down."""
+    _at_shutdown.close()
 
 
 def wait_for_shutdown() -> None:

@@ -89,8 +89,11 @@ class Ledger:
 
         Raises `UserError` if a finished trial has the name of a planned one but another key.
         """
+        begun = self.store.names(f"{self.run}/trials")  # no look-ups for trials that nobody has started
         paths = [self.store.trial(self.run, trial.name) for trial in self.plan.trials]
-        read = map_in_threads(lambda path: self._read(self._find(path)), paths)
+        there = [path for trial, path in zip(self.plan.trials, paths, strict=True) if trial.name in begun]
+        folders = dict(zip(there, map_in_threads(lambda path: self._read(self._find(path)), there), strict=True))
+        read = [folders.get(path) for path in paths]
         referred = list(dict.fromkeys(state for folder in read for state in _states_of(folder)))
         states = dict(zip(referred, map_in_threads(self._read_weights, referred), strict=True))
         damages = [state for state in states.values() if isinstance(state, Damaged)]
@@ -103,7 +106,7 @@ class Ledger:
             if isinstance(found, Damaged):
                 reports.append(self._report(found, repair, self.run))
             elif found is None:
-                missing.append(trial.name)
+                missing += [trial.name] if trial.name in begun else []
             elif found.manifest["key"] != trial.key:
                 raise UserError(
                     f"{self.path}/trials/{trial.name}: found a finished trial of this name with another spec,"
