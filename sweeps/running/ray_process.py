@@ -24,7 +24,7 @@ from sweeps.running.ray_adapter import dead_processes, is_connected, read_enviro
 WATCH_SECONDS = 2.0
 DISCONNECT_SECONDS = 5.0
 MARK = "LOTTERY_SWEEP_RAY"  # environment variable of all processes of the Ray that this process has started
-WORKER = b"ray::"  # how the command line of a worker begins
+WORKER = b"ray::ImplicitFunc"  # how the command line of a worker with a trial begins; Ray's agents have another
 _mark = uuid.uuid4().hex
 _family = Family(MARK, _mark)
 QUIET = {
