@@ -73,6 +73,16 @@ def exit_code(name: str) -> int:
     return EXIT_CODES[name]
 
 
+def came() -> str | None:
+    """The name of the first signal that has come in the last `asking`, or ever, if this process is a command."""
+    return _state.name
+
+
+def said() -> None:
+    """The command has printed a line about the signal by itself."""
+    _state.said = True
+
+
 def words(name: str) -> str:
     """What a signal did, for a message: `interrupted`, or `stopped by SIGTERM`."""
     return "interrupted" if name == "SIGINT" else f"stopped by {name}"
@@ -114,8 +124,7 @@ def run(main: Callable[[], int], kept: str = KEPT, goes_on: bool = False) -> NoR
         if isinstance(error, SystemExit) and isinstance(error.code, int):  # of the parser
             _state.code = error.code
         raise
-    if _state.name is not None:  # the command was asked to end, and has said so
-        _state.said = True
+    if _state.name is not None:  # the command was asked to end
         _flush()
         _end_now(_state.name)
     _state.code = code
@@ -170,8 +179,6 @@ def asking(ask: Callable[[str], None]) -> Iterator[None]:
     for signum in before:
         signal.signal(signum, _handle)  # again, for a command: `ray.init` sets its own for SIGTERM
     mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    if _state.name is not None:  # came before this block
-        ask(_state.name)
     try:
         yield
     finally:
@@ -208,7 +215,11 @@ def _watch(wakeup: int) -> None:
     while True:
         for signum in os.read(wakeup, 64):
             if signum in SIGNALS:
-                _react(signal.Signals(signum).name)
+                name = signal.Signals(signum).name
+                try:
+                    _react(name)
+                except Exception as error:  # of `ask`: nothing else will end the command
+                    _end(f"{words(name)}; {_state.kept} ({type(error).__name__}: {error})", exit_code(name))
 
 
 def _react(name: str) -> None:

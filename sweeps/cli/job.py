@@ -117,12 +117,13 @@ class Job:
     def stored(self, missing: int, repair: bool) -> tuple[Mapping[str, Any], set[str], list[str]]:
         """The fingerprint of trials where they run, keys of states they can continue from, and reports on damage.
 
-        missing: number of trials to train. repair: set damaged states aside.
+        missing: number of trials to train. repair: set damaged states aside. Raises `OutOfTime` if no worker of a
+        cluster is there in time.
         """
         if not missing or not self.ledger.store.exists(STATES):
             return {}, set(), []
         if self.cluster is not None:
-            of_workers = self.cluster.fingerprint()
+            of_workers = self.cluster.fingerprint(self.setting.budget)
             return of_workers, *self.ledger.stored(of_workers, repair)
         if self.options.cluster or self.options.address:
             self.say("note: stored states are counted for this machine's fingerprint, not for the cluster's", "yellow")
@@ -170,9 +171,11 @@ def finish(job: Job, summary: dict[str, Any], outcome: Outcome) -> int:
         job.say("run the same command with --retry-failed to try them again", "yellow")
     if outcome.stopped_by:
         job.say(f"stopped by {outcome.stopped_by}; {signals.TRAINED}", "yellow")
+        signals.said()
     by = outcome.signal or "SIGINT"
     if outcome.interrupted:
         job.say(f"{signals.words(by)}; {signals.TRAINED}", "yellow")
+        signals.said()
     if job.options.json:
         print(json.dumps(summary), flush=True)
     if outcome.interrupted:

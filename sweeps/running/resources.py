@@ -83,6 +83,10 @@ class Budget:
         return "--max-epochs" if self.epochs is not None and epochs >= self.epochs else None
 
 
+class OutOfTime(Exception):
+    """The hours of the budget are over, and nothing has been trained yet."""
+
+
 @dataclass(kw_only=True)
 class Spent:
     """What this command has trained so far. The budget, the searcher and the live view all read these counts.
