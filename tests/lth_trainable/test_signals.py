@@ -121,7 +121,7 @@ signals.run(main)
 def test_asked_to_end_a_command_ends_itself_and_has_the_code_of_the_signal(
     start: Start, number: signal.Signals
 ) -> None:
-    process = start(ASKED.format(then="print('stored'); time.sleep(0.2)"))
+    process = start(ASKED.format(then="print('stored'); time.sleep(0.2); signals.said()"))
     os.kill(process.pid, number)
     os.kill(process.pid, number)  # as `timeout` does: to the process and to its group
     out, err = process.communicate(timeout=30)
