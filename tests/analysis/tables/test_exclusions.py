@@ -55,7 +55,7 @@ def test_the_file_says_which_why_and_when(run: Path) -> None:
     change_exclusions(run, exclude=[TICKET], reason="first")
     change_exclusions(run, exclude=[TICKET, BASELINE], reason="second")
     content = json.loads((run / EXCLUSIONS).read_text())
-    assert content["format"] == "1"
+    assert content["format"] == "2"
     assert {name: entry["reason"] for name, entry in content["excluded"].items()} == dict.fromkeys(
         (TICKET, BASELINE), "second"
     )
