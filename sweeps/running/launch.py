@@ -18,7 +18,6 @@ from sweeps.planning.plan import Plan, PlannedTrial
 from sweeps.running.log_feed import NO_LOGGERS, Loggers
 from sweeps.running.progress import Board, LiveView
 from sweeps.running.ray_process import (
-    LOCAL,
     node_watched,
     quieten,
     shut_down_ray,
@@ -71,7 +70,7 @@ def launch(
     None to start Ray on this machine. source: of trials that are not in the plan yet. loggers: must be `running`.
     """
     if cluster is None:
-        quieten(LOCAL)
+        quieten()
     from sweeps.running.searcher import PlanSearcher
 
     silence_loggers()
