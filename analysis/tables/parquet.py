@@ -144,7 +144,7 @@ def parquet_path(run: str, name: str) -> str:
 def read_table(store: Store, run: str, name: str) -> pa.Table | None:
     """A table of another command as it is stored, or None if it is not. Raises `UserError` if it is damaged."""
     shards = read_bytes(store, run, name)
-    again = f"python -m analysis {'barrier ' if name in OPTIONAL else ''}{store.at(run)}"
+    again = f"python -m analysis barrier {store.at(run)}" if name in OPTIONAL else "run the search's command again"
     problem = "it is not as it was written"
     try:
         if not shards:

@@ -1,4 +1,4 @@
-"""Everything that a verdict depends on is under a checksum: after a flipped bit the verdict is the same, or it is told."""
+"""Everything that a verdict depends on is under a checksum: a flipped bit is told, or the verdict stays the same."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 import analysis
 from analysis.gather import collect
+from analysis.tables import parquet
 from analysis.tables.exclusions import EXCLUSIONS, change_exclusions
 from analysis.tables.index import INDEX
 from analysis.tables.run_plan import FORMAT, TERMS, find_run, read_content, read_plan, write_content
@@ -19,7 +20,7 @@ from tests.support.records import dense, drops, ladder, make_run, plan, settle
 SEEDS = 3
 SPECS = [*dense(SEEDS), *ladder(64, 92.22, seeds=SEEDS)]
 ACCURACY = drops({None: 0.96, 64: 0.955, 92.22: 0.9})
-BITS = 120  # of each file
+BITS = 25  # of each file
 
 
 @pytest.fixture
@@ -40,17 +41,26 @@ def judge(path: Path) -> list[list[dict[str, object]]]:
     return [tables[name].to_pylist() for name in ("verdicts", "trials")]
 
 
+def told(path: Path) -> str:
+    """The message of the error that judging a run raises; empty if it raises none."""
+    try:
+        judge(path)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
 def flip(raw: bytes, bit: int) -> bytes:
     flipped = bytearray(raw)
     flipped[bit // 8] ^= 1 << bit % 8
     return bytes(flipped)
 
 
-def test_a_flipped_bit_anywhere_in_a_sealed_plan_is_found(tmp_path: Path) -> None:
+def test_a_flipped_bit_in_a_sealed_plan_is_found(tmp_path: Path) -> None:
     store = Store(tmp_path)
     write_content(store, "run", plan(SPECS[:1]))
     raw = store.read(f"run/{PLAN}")
-    for bit in range(8 * len(raw)):
+    for bit in random.Random(0).sample(range(8 * len(raw)), 1000):
         (tmp_path / "run" / PLAN).write_bytes(flip(raw, bit))
         with pytest.raises(UserError, match=r"finished trials stay"):
             read_content(store, "run")
@@ -64,10 +74,7 @@ def test_a_flipped_bit_does_not_change_the_verdict_silently(run: Path, file: str
     raw = path.read_bytes()
     for bit in random.Random(file).sample(range(8 * len(raw)), BITS):
         path.write_bytes(flip(raw, bit))
-        try:
-            assert judge(run) == before, bit
-        except UserError as error:
-            assert file in str(error)
+        assert file in told(run) or judge(run) == before, bit
 
 
 @pytest.mark.parametrize("file", [RECORD, MANIFEST])
@@ -83,7 +90,8 @@ def test_a_flipped_bit_in_a_trial_is_told_or_is_without_effect(run: Path, file: 
         assert (row["status"] == "damaged" and row["test_accuracy"] is None) or judge(run) == before, bit
 
 
-def test_tables_that_were_changed_are_not_loaded(run: Path) -> None:
+def test_tables_that_were_changed_are_not_loaded(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "PAUSE_SECONDS", 0.0)
     before = analysis.load(run).rows("trials")
     for name in ("trials.parquet", "verdicts.parquet", INDEX):
         path = run / "analysis" / name
