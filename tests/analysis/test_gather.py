@@ -19,6 +19,7 @@ from analysis.tables import schema
 from analysis.tables.parquet import OPTIONAL
 from lth_trainable.errors import UserError
 from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.spec.values import digest
 from lth_trainable.store.json_files import seal_json
 from lth_trainable.store.store import MANIFEST, RECORD
 from tests.support.records import dense, digits_like, drops, ladder, make_run, plan, record, seal, settle
@@ -34,6 +35,12 @@ def by_name(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
 
 def rewrite(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def reseal(path: Path, **changes: Any) -> None:
+    """Change a manifest, and its own checksum with it."""
+    content = {n: value for n, value in (json.loads(path.read_text()) | changes).items() if n != "sha256"}
+    path.write_text(json.dumps(content | {"sha256": digest(content)}))
 
 
 # -- the tables --------------------------------------------------------------------------------------------------------
@@ -177,7 +184,7 @@ def test_diverged_trials_are_shown_and_break_their_pair(tmp_path: Path) -> None:
         (lambda folder: (folder / RECORD).write_bytes((folder / RECORD).read_bytes()[:-5] + b"~~~~~"), "SHA-256"),
         (lambda folder: (folder / RECORD).unlink(), "bytes"),
         (lambda folder: (folder / MANIFEST).write_text("{"), "manifest.json is unreadable"),
-        (lambda folder: rewrite(folder / MANIFEST, format=99), "format 99"),
+        (lambda folder: reseal(folder / MANIFEST, format=99), "format 99"),
     ],
     ids=["truncated", "altered", "gone", "manifest", "newer"],
 )
