@@ -9,7 +9,7 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,22 +27,23 @@ if TYPE_CHECKING:
 REPORT_SECONDS = 1.0  # between progress reports of a trial
 
 
-def train(config: dict[str, Any]) -> None:
+def train(config: dict[str, Any], should_stop: Callable[[], bool] = lambda: False) -> None:
     """Run the trial of `config`. Ray gets progress, keys of states and the manifest; the store gets the rest.
 
     config: {trial, storage, task}; task is JSON of {spec, key, run, execution, keep, marks, resumable, end, log}. keep,
     marks, resumable: the fields of `Keep` (marks: `mid_epoch_points`). key: of the trial. end: of its last trained
     state. log: whether reports carry everything that is logged. If the trial raises, it leaves `failure.json` in its
-    folder and fails in Ray, which may try again. If the storage fails, that is not the trial's fault: it leaves
-    nothing, and reports the trouble.
+    folder and fails in Ray, which may try again. should_stop: looked at after each epoch; if true, the state of the
+    epoch is stored and reported, and the driver ends the trial. If the storage fails, that is not the trial's fault: it
+    leaves nothing, and reports the trouble.
     """
     task = json.loads(config["task"])
     progress = _Progress(task["end"], task["log"])
     with storage_trouble_reported(progress):
-        _train(config, task, progress)
+        _train(config, task, progress, should_stop)
 
 
-def _train(config: dict[str, Any], task: dict[str, Any], progress: _Progress) -> None:
+def _train(config: dict[str, Any], task: dict[str, Any], progress: _Progress, should_stop: Callable[[], bool]) -> None:
     from lth_trainable.training.execution import (  # so that torch is loaded in the workers, not in the driver
         Execution,
         fingerprint,
@@ -63,7 +64,15 @@ def _train(config: dict[str, Any], task: dict[str, Any], progress: _Progress) ->
         progress.fingerprint = json.dumps(fingerprint(execution))
         _check_same(spec, task["key"], execution)
         record = run_trial(
-            spec, store, run, execution, progress.epoch, keep=keep, on_state=progress.state, on_note=progress.note
+            spec,
+            store,
+            run,
+            execution,
+            progress.epoch,
+            keep=keep,
+            on_state=progress.state,
+            on_note=progress.note,
+            should_stop=should_stop,
         )
     except StorageError:
         raise

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import time
 from collections.abc import Callable
 
+from lth_trainable import signals
 from lth_trainable.errors import FAILED, StorageError, one_line
 from lth_trainable.store.store import PLAN, Store
 from lth_trainable.store.trouble import GO_ON, LOST
@@ -112,10 +112,4 @@ class Heartbeat:
                 )
             ending += passed if self.health.trouble is not None else 0
             if ending > END_SECONDS and self.health.trouble is not None:
-                end_process(self.health.trouble)
-
-
-def end_process(trouble: str) -> None:
-    """End this process at once, with the message: its main thread cannot end by itself."""
-    print(f"error: {one_line(trouble)}", file=sys.stderr, flush=True)
-    os._exit(FAILED)
+                signals.end(f"error: {one_line(self.health.trouble)}", FAILED)

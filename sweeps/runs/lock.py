@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lth_trainable.errors import StorageError, UserError
+from lth_trainable.signals import undoing
 from lth_trainable.store.store import Store, to_json
 from sweeps.runs.health import Health, Heartbeat
 
@@ -35,6 +37,7 @@ class RunLock:
         self.store, self.path, self.what_runs = store, f"{run}/{DRIVER}", what_runs
         self.run, self.token, self.started = run, uuid.uuid4().hex, time.time()
         self._heartbeat = Heartbeat(store, run, self._write)
+        self._held = contextlib.ExitStack()
 
     @property
     def health(self) -> Health:
@@ -47,6 +50,7 @@ class RunLock:
         time.sleep(SETTLING_SECONDS)  # a driver that started at the same moment has written by now
         self._refuse_another()
         self._heartbeat.start()
+        self._held.enter_context(undoing(self._release))
         return self
 
     def _refuse_another(self) -> None:
@@ -59,6 +63,12 @@ class RunLock:
             )
 
     def __exit__(self, kind: object, *_: object) -> None:
+        self._held.close()
+        self._release()
+        if kind is None:
+            self.health.check()
+
+    def _release(self) -> None:
         self._heartbeat.stop_beating()
         try:
             other = read_driver(self.store, self.run)
@@ -69,8 +79,6 @@ class RunLock:
             self.health.note(error)
         finally:
             self._heartbeat.stop()
-        if kind is None:
-            self.health.check()
 
     def _write(self) -> None:
         content = {
