@@ -31,6 +31,14 @@ class StorageError(Exception):
     It is not an `OSError`, so that whoever expects problems with one file does not take it for one of them.
     """
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    def __str__(self) -> str:
+        """The message as it was given: fastai puts words before it where it passes through a callback."""
+        return self.message
+
 
 def bad_value(where: str, found: Any, expected: str, advice: str = "") -> UserError:
     """The exception for a wrong value, to be raised: `where: found ...; expected ...; advice`."""

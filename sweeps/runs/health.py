@@ -22,18 +22,16 @@ LOOK_SECONDS = 0.5  # between two looks at the time of the last answer, and at a
 class Health:
     """What is wrong with the storage of a running sweep, if anything. Whoever notices it first notes it here.
 
-    trouble: the message; None while all is well. happened: set with it.
+    trouble: the message; None while all is well. Nothing else may be in here: Tune pickles what refers to it.
     """
 
     def __init__(self) -> None:
         self.trouble: str | None = None
-        self.happened = threading.Event()
 
     def note(self, trouble: object) -> None:
         """Note a trouble, unless there is one already: what follows from the first says less."""
         if self.trouble is None:
             self.trouble = str(trouble)
-            self.happened.set()
 
     def check(self) -> None:
         """Raise `StorageError` if there is trouble."""
