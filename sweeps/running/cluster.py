@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.text import plural
-from lth_trainable.errors import UserError
+from lth_trainable.errors import StorageError, UserError
 from lth_trainable.signals import undoing
 from lth_trainable.store.store import Store
 from sweeps.planning.dispatch import Dispatcher
@@ -220,25 +220,31 @@ def not_shared(storage: str, why: str) -> UserError:
 
 def train_where_shared(config: dict[str, Any]) -> None:
     """`worker.train` on a cluster: a node that joined after the check is checked before it trains."""
-    problem = _unseen(config["storage"], config["shared"])
-    if problem is not None:
-        raise not_shared(config["storage"], f"{socket.gethostname()}: {problem}")
-    train(config)
+    from lth_trainable.trainable import storage_trouble_reported
+
+    with storage_trouble_reported():
+        problem = _unseen(config["storage"], config["shared"])
+        if problem is not None:
+            raise not_shared(config["storage"], f"{socket.gethostname()}: {problem}")
+        train(config)
 
 
 def _answer(storage: str, marker: str, answer: str) -> str | None:
     """On a node: read the marker and write an answer. Returns what is wrong, or None."""
-    problem = _unseen(storage, marker)
+    try:
+        problem = _unseen(storage, marker)
+    except StorageError as error:
+        return f"it cannot read there ({_first_line(error)})"
     if problem is None:
         try:
             Store(storage).write(answer, b"seen")
-        except OSError as error:
+        except (OSError, StorageError) as error:
             return f"it cannot write there ({_first_line(error)})"
     return problem
 
 
 def _unseen(storage: str, marker: str) -> str | None:
-    """Why the marker cannot be read on this node, or None if it can."""
+    """Why the marker cannot be read on this node, or None if it can. Raises `StorageError` if the storage fails."""
     deadline = time.monotonic() + CONNECT_SECONDS  # a network file system may show a new file a moment later
     while True:
         try:

@@ -15,6 +15,7 @@ from pyarrow import fs
 
 from lth_trainable.errors import StorageError, UserError, bad_value
 from lth_trainable.store.store import MANIFEST, PLAN, STATES, Damaged, Store, map_in_threads
+from lth_trainable.store.trouble import of_storage
 from sweeps.planning.plan import Plan
 from sweeps.runs.plan_file import kept_keys, plans_of, read_content
 
@@ -183,6 +184,7 @@ def _damage_in(store: Store, path: str) -> list[str]:
     return reasons + [f"its weights {state} are missing" for state in missing]
 
 
+@of_storage
 def _sha256(store: Store, path: str) -> str:
     sha = hashlib.sha256()
     with store.fs.open_input_stream(f"{store.root}/{path}") as stream:
