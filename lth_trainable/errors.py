@@ -2,23 +2,26 @@
 
 `UserError` is a mistake in what was asked for (exit code 2), `StorageError` a storage that does not work (exit code 1).
 The message says where the problem is, what was found, what was expected and what to do. `command_line` prints it.
-`printable` makes any text safe to show: nothing in it can move the cursor, hide or reorder what a terminal shows.
 """
 
 from __future__ import annotations
 
 import difflib
 import math
-import re
 import sys
-import unicodedata
 from collections.abc import Callable, Iterable
 from typing import Any
+
+from lth_trainable.safe_text import one_line, without_secrets
 
 # Exit codes of all commands. STOPPED: by a limit of the command, or by SIGUSR1, with which a batch system warns that a
 # job's time is nearly over; the same command continues. The codes above 128: 128 and the number of the signal.
 OK, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 3
 HUNG_UP, INTERRUPTED, CLOSED_PIPE, TERMINATED = 129, 130, 141, 143
+
+PLACES = (
+    "environment variables (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY), ~/.aws/credentials or the role of the machine"
+)
 
 
 class UserError(ValueError):
@@ -57,6 +60,15 @@ def unknown_name(where: str, found: str, valid: Iterable[str]) -> UserError:
     )
 
 
+def refuse_secrets(where: str, text: str, places: str = PLACES) -> None:
+    """Raise `UserError` if a path or URI holds credentials. where: what it is, for the message. places: for them."""
+    if without_secrets(text) != text:
+        raise UserError(
+            f"{where}: found credentials in a URI; expected one without them, since it is written into plans, reports "
+            f"and logs; put them into {places}, and renew those that were typed: they may be in your shell's history"
+        )
+
+
 def check_sparsity(where: str, value: Any) -> None:
     """Raise `UserError` unless the value is a percentage between 0 and 100, exclusive. Fractions are refused too."""
     expected = "percent of the weights, more than 0 and less than 100"
@@ -80,39 +92,8 @@ def command_line(command: Callable[[], int]) -> int:
     try:
         return command()
     except UserError as error:
-        print(f"error: {printable(error)}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return BAD_INPUT
     except StorageError as error:
         print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
         return FAILED
-
-
-_SEQUENCES = re.compile(  # what a terminal takes as a command: colours and cursor, then titles, links and the clipboard
-    "(?:\x1b\\[|\x9b)[0-?]*[ -/]*[@-~]|(?:\x1b[\\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\\\|\x9c)"
-)
-_KEPT = "\n\t"
-
-
-def printable(text: object) -> str:
-    """The text without anything that acts on a terminal or hides in a page. Line breaks and tabs stay.
-
-    Terminal sequences are removed. Other control characters, invisible characters, marks that change the direction of
-    writing, and halves of surrogate pairs are written as escapes such as `\\x07` or `\\u202e`.
-    """
-    found = str(text)
-    if found.isprintable():
-        return found
-    found = _SEQUENCES.sub("", found).replace("\r\n", "\n")
-    return "".join(map(_visible, found))
-
-
-def one_line(text: object) -> str:
-    """The text as `printable` gives it, in one line: line breaks and tabs become spaces."""
-    found = printable(text)
-    return found if found.isprintable() else " ".join(found.split())
-
-
-def _visible(character: str) -> str:
-    if character in _KEPT or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp"):
-        return character
-    return character.encode("ascii", "backslashreplace").decode() if character > "\x7f" else f"\\x{ord(character):02x}"

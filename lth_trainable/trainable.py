@@ -17,6 +17,7 @@ from ray import tune
 
 from lth_trainable.data.datasets import load_dataset
 from lth_trainable.errors import StorageError, UserError
+from lth_trainable.safe_text import one_line, printable
 from lth_trainable.spec.trial_spec import TrialSpec, spec_from_dict
 from lth_trainable.store.store import FAILURE, MANIFEST, Store, to_json
 from lth_trainable.store.trouble import TROUBLE, ray_error
@@ -78,7 +79,8 @@ def _train(config: dict[str, Any], task: dict[str, Any], progress: _Progress, sh
         raise
     except Exception as error:
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        store.write(f"{path}/{FAILURE}", to_json({"reason": reason, "traceback": traceback.format_exc()}))
+        failure = {"reason": one_line(reason), "traceback": printable(traceback.format_exc())}
+        store.write(f"{path}/{FAILURE}", to_json(failure))
         if isinstance(error, UserError):  # another attempt would fail in the same way
             tune.report({"status": "failed", "epochs_done": progress.epochs, **progress.news()})
             return

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lth_trainable.errors import UserError
+from lth_trainable.safe_text import one_line, printable
 from lth_trainable.spec.trial_spec import spec_from_dict
 from lth_trainable.store.level_masks import unpack_levels
 from lth_trainable.store.store import FAILURE, MANIFEST, MASKS, RECORD, WEIGHTS, Damaged, Sealed, Store, split_query
@@ -57,7 +58,7 @@ def read_failure(store: Store, path: str) -> Failure | None:
     """
     try:
         content = json.loads(store.read(f"{path}/{FAILURE}"))
-        return Failure(reason=str(content["reason"]), traceback=str(content.get("traceback", "")))
+        return Failure(reason=one_line(content["reason"]), traceback=printable(content.get("traceback", "")))
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError):

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
-from lth_trainable.errors import StorageError, one_line
+from lth_trainable.errors import StorageError
+from lth_trainable.safe_text import one_line
 
 Given = ParamSpec("Given")
 Answer = TypeVar("Answer")

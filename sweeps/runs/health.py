@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 
 from lth_trainable import signals
-from lth_trainable.errors import FAILED, StorageError, one_line
+from lth_trainable.errors import FAILED, StorageError
+from lth_trainable.safe_text import one_line
 from lth_trainable.store.store import PLAN, Store
 from lth_trainable.store.trouble import GO_ON, LOST
 

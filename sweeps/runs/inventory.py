@@ -116,6 +116,8 @@ def open_storage(path: str) -> Store:
     try:
         store = Store(path)
         is_folder = store.fs.get_file_info(store.root).type == fs.FileType.Directory
+    except UserError:
+        raise
     except (OSError, ValueError, StorageError) as error:
         raise bad_value("STORAGE", path, expected, str(error).splitlines()[0]) from error
     if not is_folder:

@@ -23,7 +23,8 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from lth_trainable.errors import StorageError, UserError, one_line
+from lth_trainable.errors import StorageError, UserError
+from lth_trainable.safe_text import one_line
 from lth_trainable.seeds import derive_seed
 from lth_trainable.store.store import Store
 from lth_trainable.store.trouble import EXPECTED, GO_ON
