@@ -69,6 +69,7 @@ _LOCAL = {
         Trouble(found="too many open files", advice="raise the limit (ulimit -n) or run fewer trials at once"),
     ),
 }
+_OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE)
 GONE = Trouble(found="no folder any more", advice="mount it again, or put it back")
 
 _AWS = re.compile(
@@ -167,6 +168,17 @@ def storage_error(uri: str, path: str, trouble: Trouble, detail: str = "") -> St
     why = f" ({first})" if first else ""
     return StorageError(
         one_line(f"storage {uri}: found {trouble.found}{at}{why}; expected {EXPECTED}; {trouble.advice}, {GO_ON}")
+    )
+
+
+def machine_error(error: OSError) -> StorageError | None:
+    """The exception for a disk of this machine that fails outside the storage, such as /tmp; None for other errors."""
+    if error.errno not in _OF_A_DISK:
+        return None
+    trouble, at = _LOCAL[error.errno], f" at {error.filename}" if error.filename else ""
+    return StorageError(
+        f"this machine: found {trouble.found}{at} ({one_line(error)}); expected a disk that can be read and written; "
+        f"{trouble.advice}, {GO_ON}"
     )
 
 

@@ -17,6 +17,7 @@ from lth_trainable.data.datasets import load_dataset
 from lth_trainable.errors import FAILED, OK, STOPPED, StorageError, UserError, bad_value, command_line
 from lth_trainable.safe_text import printable
 from lth_trainable.store.store import STATES, Store
+from lth_trainable.store.trouble import machine_error
 from lth_trainable.training.without_torch import fingerprint_without_torch
 from sweeps.cli.options import RunOptions
 from sweeps.planning.dispatch import Dispatcher
@@ -36,9 +37,19 @@ if TYPE_CHECKING:
 
 
 def exit_code_of(command: Callable[[], int]) -> int:
-    """Run a command of `lth_grid` or `lth_search`; returns its exit code. Some warnings of torch are of no use here."""
+    """Run a command; returns its exit code. Like `command_line`, but a failing disk of this machine is one line too."""
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
-    return command_line(command)
+
+    def told() -> int:
+        try:
+            return command()
+        except OSError as error:
+            trouble = machine_error(error)
+            if trouble is None:
+                raise
+            raise trouble from error
+
+    return command_line(told)
 
 
 @dataclass(frozen=True, kw_only=True)
