@@ -74,7 +74,7 @@ def read_previous(store: Store, run: str) -> Previous:
     if not store.exists(path):
         return Previous()
     try:
-        content = unseal_json(store.read(path))
+        content = unseal_json(store.read_json(path))
         if content["format"] != FORMAT or content["run"] != run:
             return Previous()
         trials = {name: Known(**entry) for name, entry in content["trials"].items()}
@@ -112,7 +112,7 @@ def write_noted(store: Store, run: str, name: str, table: pa.Table) -> None:
     """Write a table of another command than the gather, and its SHA-256 into the index, if there is one."""
     path, sha = f"{run}/analysis/{INDEX}", write_table(store, run, name, table)
     with contextlib.suppress(FileNotFoundError, NotJson, KeyError, TypeError):  # the next gather notes it
-        content = unseal_json(store.read(path))
+        content = unseal_json(store.read_json(path))
         store.write(path, seal_json({**content, "tables": {**content["tables"], name: sha}}))
 
 

@@ -16,7 +16,6 @@ a deeper one; states stored by others are never deleted with it.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import uuid
 from collections.abc import Collection, Mapping
@@ -177,7 +176,7 @@ class States:
         self.store.seal_shared(path, files, about)
 
     def _read(self, folder: Sealed, like: Snapshot) -> State:
-        history = json.loads(self.store.content(folder, HISTORY))
+        history = self.store.json_of(folder, HISTORY)
         training = load_tensors(self.store.content(folder, TRAINING))
         tensors = {**load_tensors(self.store.content(folder, WEIGHTS)), **below("buffer", training)}
         levels: dict[int, dict[str, Mask]] = {}

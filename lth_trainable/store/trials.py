@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lth_trainable.errors import UserError
 from lth_trainable.spec.trial_spec import spec_from_dict
+from lth_trainable.store.json_files import NotJson, object_from_json
 from lth_trainable.store.level_masks import unpack_levels
 from lth_trainable.store.store import FAILURE, MANIFEST, MASKS, RECORD, WEIGHTS, Damaged, Sealed, Store, split_query
 
@@ -46,8 +46,7 @@ def _split(path: str, at: str) -> tuple[str, str]:
 
 def read_record(store: Store, folder: Sealed) -> dict[str, Any]:
     """The record of a finished trial. Raises `Damaged`."""
-    record: dict[str, Any] = json.loads(store.content(folder, RECORD))
-    return record
+    return store.json_of(folder, RECORD)
 
 
 def read_failure(store: Store, path: str) -> Failure | None:
@@ -56,11 +55,11 @@ def read_failure(store: Store, path: str) -> Failure | None:
     path: folder of the trial, see `Store.trial`. If the file is unreadable, the reason says so.
     """
     try:
-        content = json.loads(store.read(f"{path}/{FAILURE}"))
+        content = object_from_json(store.read_json(f"{path}/{FAILURE}"))
         return Failure(reason=str(content["reason"]), traceback=str(content.get("traceback", "")))
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError):
+    except (NotJson, KeyError):
         return Failure(reason=f"{FAILURE} is unreadable")
 
 

@@ -161,15 +161,16 @@ def _driver(store: Store, run: str) -> dict[str, Any] | None:
     found = read_driver(store, run)
     if found is None:
         return None
-    try:
-        silent = max(0.0, time.time() - float(found["beat"]))
-        running = {
-            name: {"epochs": int(at["epochs"]), "level": int(at["level"])} for name, at in found["running"].items()
-        }
-        process = {"host": found["host"], "pid": int(found["pid"]), "started": float(found["started"])}
-        return {**process, "running": running, "alive": is_alive(found), "silent_s": round(silent, 1)}
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return None
+    silent = max(0.0, time.time() - found["beat"])
+    listed = found.get("running")
+    running = listed if isinstance(listed, dict) else {}
+    counts = {name: at for name, at in running.items() if isinstance(at, dict) and _are_counts(at)}
+    process = {name: found[name] for name in ("host", "pid", "started")}
+    return {**process, "running": counts, "alive": is_alive(found), "silent_s": round(silent, 1)}
+
+
+def _are_counts(at: Mapping[str, Any]) -> bool:
+    return all(isinstance(at.get(name), int) for name in ("epochs", "level"))
 
 
 def _stored(store: Store, fingerprint_ids: Collection[str]) -> set[str]:
