@@ -25,6 +25,7 @@ from pyarrow import fs
 
 from lth_trainable.errors import UserError
 from lth_trainable.spec.values import digest
+from lth_trainable.store import indented
 
 MANIFEST = "manifest.json"
 RECORD = "record.json"
@@ -320,7 +321,7 @@ def fingerprint_id(fingerprint: Mapping[str, Any]) -> str:
 
 def to_json(content: Any) -> bytes:
     """Content as JSON in the format of all files in the store: indented, sorted, no NaN, a final newline."""
-    return (json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+    return (indented.dumps(content) + "\n").encode()
 
 
 def map_in_threads(function: Callable[[Item], Answer], items: Iterable[Item]) -> list[Answer]:
