@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lth_trainable.store.indented import dumps
-from lth_trainable.store.store import to_json
+from lth_trainable.store.json_files import to_json
 
 PLAIN: tuple[Any, ...] = (
     None, True, False, 0, -7, 10**30, 0.1, 1e-300, -0.0, 5e300, "", "a", 'quotes " and \\', "line\nbreak", "é漢\u2028",
