@@ -8,6 +8,7 @@ import tempfile
 import time
 import traceback
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +25,14 @@ if TYPE_CHECKING:
 REPORT_SECONDS = 1.0  # between progress reports of a trial
 
 
-def train(config: dict[str, Any]) -> None:
+def train(config: dict[str, Any], should_stop: Callable[[], bool] = lambda: False) -> None:
     """Run the trial of `config`. Ray gets progress, keys of states and the manifest; the store gets the rest.
 
     config: {trial, storage, task}; task is JSON of {spec, key, run, execution, keep, marks, resumable, end, log}. keep,
     marks, resumable: the fields of `Keep` (marks: `mid_epoch_points`). key: of the trial. end: of its last trained
     state. log: whether reports carry everything that is logged. If the trial raises, it leaves `failure.json` in its
-    folder and fails in Ray, which may try again.
+    folder and fails in Ray, which may try again. should_stop: looked at after each epoch; if true, the state of the
+    epoch is stored and reported, and the driver ends the trial.
     """
     from lth_trainable.training.execution import (  # so that torch is loaded in the workers, not in the driver
         Execution,
@@ -54,7 +56,15 @@ def train(config: dict[str, Any]) -> None:
         progress.fingerprint = json.dumps(fingerprint(execution))
         _check_same(spec, task["key"], execution)
         record = run_trial(
-            spec, store, run, execution, progress.epoch, keep=keep, on_state=progress.state, on_note=progress.note
+            spec,
+            store,
+            run,
+            execution,
+            progress.epoch,
+            keep=keep,
+            on_state=progress.state,
+            on_note=progress.note,
+            should_stop=should_stop,
         )
     except Exception as error:
         if is_no_space(error):  # not the trial's fault, so no failure.json; another attempt would not help

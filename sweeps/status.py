@@ -17,7 +17,7 @@ import json
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import tyro
@@ -25,6 +25,7 @@ from rich.console import Console
 
 from analysis.labels import group_name, ladder_name
 from analysis.text import console, duration, print_line, table_of
+from lth_trainable.collector import no_garbage_collection
 from lth_trainable.errors import OK, UserError, command_line
 from sweeps.runs.survey import Survey, read_survey
 from sweeps.runs.trial_report import about_trial, find_trial, show_trial
@@ -52,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: Options) -> int:
     try:
-        survey = read_survey(options.run)
+        with no_garbage_collection():
+            survey = read_survey(options.run)
         report = about_run(survey) if options.trial is None else about_trial(survey, find_trial(survey, options.trial))
         if options.json:
             print(json.dumps(report))
@@ -74,7 +76,7 @@ def about_run(survey: Survey) -> dict[str, Any]:
         "run": survey.run, "recipe": survey.content.get("recipe"), "claim": survey.content.get("claim"),
         "driver": survey.driver, "counts": {status: found[status] for status in STATUSES},
         "epochs": {"distinct": survey.total, "trained": survey.total - survey.left, "left": survey.left},
-        "trials": [asdict(trial) for trial in survey.statuses.values()],
+        "trials": [dict(vars(trial)) for trial in survey.statuses.values()],
     }  # fmt: skip
 
 

@@ -25,13 +25,13 @@ AUGMENTS = ("none", "flip", "shift", "flip_shift")  # repeated from data/augment
 LEVEL_RETRAINS = ("weight_rewinding", "lr_rewinding", "fine_tuning")
 RETRAINS = (*LEVEL_RETRAINS, "tutorial", "none")
 REWIND_OPTIMIZERS = ("restored", "fresh")
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 RUNG_TOLERANCE = Fraction(1, 10_000)  # a rung reaches the target if its density is at most this much larger
 
 
 def digest(content: Any) -> str:
     """SHA-256 (hex) of canonical JSON: sorted keys, no spaces, no NaN."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_CANONICAL.encode(content).encode()).hexdigest()
 
 
 def fraction(percent: float | None) -> Fraction:

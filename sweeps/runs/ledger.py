@@ -8,10 +8,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from analysis.tables.run_plan import read_terms, terms_of, write_content
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.store.record import Identity, record_trial
 from lth_trainable.store.store import (
-    FORMAT,
     PLAN,
     STATES,
     WEIGHTS,
@@ -20,7 +20,6 @@ from lth_trainable.store.store import (
     Store,
     fingerprint_id,
     map_in_threads,
-    to_json,
 )
 from lth_trainable.store.trials import read_failure, read_record
 from lth_trainable.versions import DISTRIBUTION, project_version
@@ -46,7 +45,8 @@ class Stock:
     @property
     def fingerprints(self) -> set[str]:
         """Ids of the fingerprints under which the finished trials were trained."""
-        return {fingerprint_id(folder.manifest.get("fingerprint", {})) for folder in self.done.values()}
+        found = (folder.manifest.get("fingerprint", {}) for folder in self.done.values())
+        return {fingerprint_id(fingerprint) for fingerprint in {repr(one): one for one in found}.values()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +89,11 @@ class Ledger:
 
         Raises `UserError` if a finished trial has the name of a planned one but another key.
         """
+        begun = self.store.names(f"{self.run}/trials")  # no look-ups for trials that nobody has started
         paths = [self.store.trial(self.run, trial.name) for trial in self.plan.trials]
-        read = map_in_threads(lambda path: self._read(self._find(path)), paths)
+        there = [path for trial, path in zip(self.plan.trials, paths, strict=True) if trial.name in begun]
+        folders = dict(zip(there, map_in_threads(lambda path: self._read(self._find(path)), there), strict=True))
+        read = [folders.get(path) for path in paths]
         referred = list(dict.fromkeys(state for folder in read for state in _states_of(folder)))
         states = dict(zip(referred, map_in_threads(self._read_weights, referred), strict=True))
         damages = [state for state in states.values() if isinstance(state, Damaged)]
@@ -103,7 +106,7 @@ class Ledger:
             if isinstance(found, Damaged):
                 reports.append(self._report(found, repair, self.run))
             elif found is None:
-                missing.append(trial.name)
+                missing += [trial.name] if trial.name in begun else []
             elif found.manifest["key"] != trial.key:
                 raise UserError(
                     f"{self.path}/trials/{trial.name}: found a finished trial of this name with another spec,"
@@ -191,10 +194,11 @@ class Ledger:
 
     def write_plan(self, sweep: Sweep, command: Sequence[str]) -> None:
         """Add this command and its trials to the run's plan. Raises `UserError` if the terms of the verdict change."""
-        plan = self._planned() or {"format": FORMAT, "commands": [], "trials": []}
+        planned = self._planned()
+        plan = planned or {"commands": [], "trials": []}
         terms: dict[str, Any] = {"endpoint": sweep.endpoint, "margin_pp": sweep.margin_pp, "alpha": sweep.alpha}
         terms["looks"] = list(sweep.looks)
-        fixed = {"looks": [], **plan} if plan["trials"] else plan
+        fixed = terms_of(planned) if planned else read_terms(self.store, self.run)
         for name, value in terms.items():
             if fixed.get(name, value) != value:
                 raise UserError(
@@ -215,7 +219,7 @@ class Ledger:
             **plan, **terms, "recipe": sweep.name, "claim": sweep.claim, "commands": commands,
             "keep_states": self.plan.policy, "versions": driver_versions(), "trials": list(known.values()),
         }  # fmt: skip
-        self.store.write(f"{self.run}/{PLAN}", to_json(content))
+        write_content(self.store, self.run, content)
 
     def _role(self, trial: PlannedTrial, before: Mapping[str, Any] | None) -> str:
         """The role of a trial in the run. A ticket stays a ticket even if this command uses it as a baseline."""
