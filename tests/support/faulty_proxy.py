@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
+import re
 import socket
 import struct
 import threading
@@ -26,6 +27,7 @@ SPOILT = "spoilt"  # one bit of the request's body is wrong
 ALL = (ERROR, RESET, LOST, CUT, FLIPPED, SPOILT)
 HOP = ("connection", "keep-alive", "transfer-encoding")
 SECONDS = 60
+UPLOAD = re.compile("uploadId=[^&]*")  # a random name
 BUSY = ((500, "InternalError"), (503, "SlowDown"))
 NO_UPLOAD = (404, "NoSuchUpload")  # what S3 answers when it is asked again to end an upload that it has ended
 
@@ -62,8 +64,9 @@ class FaultyProxy:
     def fault(self, method: str, path: str) -> tuple[str | None, int]:
         """The fault that this request meets, and a large random number for whatever else it depends on."""
         with self._lock:
-            self._made[f"{method} {path}"] += 1
-            name = f"{self.seed} {method} {path} {self._made[f'{method} {path}']}"
+            request = f"{method} {UPLOAD.sub('', path)}"
+            self._made[request] += 1
+            name = f"{self.seed} {request} {self._made[request]}"
             drawn = int.from_bytes(hashlib.sha256(name.encode()).digest(), "big")
             share, rest = (drawn % 10**6) / 10**6, drawn // 10**6
             for kind, rate in self.rates.items():
