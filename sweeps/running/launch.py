@@ -10,7 +10,7 @@ import pickle
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sweeps.planning.dispatch import Dispatcher
@@ -62,6 +62,7 @@ def launch(
     cluster: Cluster | None = None,
     source: Source | None = None,
     loggers: Loggers = NO_LOGGERS,
+    silence: float | None = None,
 ) -> Outcome:
     """Train the trials that the dispatcher hands out, and store each. Raises `OSError` if the disk is full.
 
@@ -69,6 +70,7 @@ def launch(
 
     spent: counts the epochs. board: for the live view; None for no view. cluster: that this process is connected to;
     None to start Ray on this machine. source: of trials that are not in the plan yet. loggers: must be `running`.
+    silence: see `Config`.
     """
     if cluster is None:
         quieten(LOCAL)
@@ -76,7 +78,10 @@ def launch(
 
     silence_loggers()
     marker = cluster.marker if cluster is not None else None
-    config = Config(ledger=ledger, execution={**execution, **resources.execution()}, marker=marker, log=bool(loggers))
+    config = Config(
+        ledger=ledger, execution={**execution, **resources.execution()}, marker=marker, log=bool(loggers),
+        silence=silence,
+    )  # fmt: skip
     show = board.show if board is not None else _nobody
     searcher = PlanSearcher(
         dispatcher, spent, budget, lambda trial: config.of(dispatcher.plan, trial), _recorder(ledger, show, loggers),
@@ -91,7 +96,7 @@ def launch(
         shut_down_ray()
     if searcher.is_full:
         raise _no_space()
-    failed = dict.fromkeys(spent.failed, "") | (errors or {})
+    failed = dict.fromkeys(spent.failed, "") | searcher.reasons | (errors or {})
     is_over = dispatcher.over and (source is None or source.is_over(dispatcher))
     interrupted = errors is None or (not is_over and not searcher.stopped_by)
     return Outcome(
@@ -154,13 +159,16 @@ def _fit(
 class Config:
     """Builds what a worker gets for a trial. marker: file that it must see in a cluster's storage before it trains.
 
-    log: whether the worker's reports include rows for the loggers.
+    log: whether the worker's reports include rows for the loggers. silence: seconds without a step after which a trial
+    is ended; None follows its pace, 0 is no limit. launch: id that tells attempts of this launch from earlier ones.
     """
 
     ledger: Ledger
     execution: Mapping[str, Any]
     marker: str | None = None
     log: bool = False
+    silence: float | None = None
+    launch: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def of(self, plan: Plan, trial: PlannedTrial) -> dict[str, Any]:
         """The config of a Ray trial. The task is one string: Tune copies, flattens and writes it with every result."""
@@ -168,6 +176,7 @@ class Config:
             "spec": trial.spec.canonical(), "key": trial.key, "run": self.ledger.run,
             "execution": dict(self.execution), "keep": plan.keep(trial), "marks": plan.rewind_steps(trial),
             "resumable": plan.policy != "none", "end": trial.end.key, "log": self.log,
+            "silence": self.silence, "launch": self.launch,
         }  # fmt: skip
         return {
             "trial": trial.name, "storage": self.ledger.store.uri, "shared": self.marker,

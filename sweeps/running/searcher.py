@@ -54,6 +54,7 @@ class PlanSearcher(Searcher):
         self.trials: dict[str, PlannedTrial] = {}
         self.stopped_by: str | None = None
         self.is_full = False
+        self.reasons: dict[str, str] = {}  # of failed trials, as their workers report them
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         if self.dispatcher.all_started and (self.source is None or self.source.is_over(self.dispatcher)):
@@ -90,6 +91,7 @@ class PlanSearcher(Searcher):
             self.dispatcher.stopped.add(trial.name)
         else:
             self.spent.fail(trial.name)
+            self.reasons |= {trial.name: str(result["reason"])} if "reason" in result else {}
         self.dispatcher.finished(trial.name, recorded=False)
 
     def should_stop(self, trial_id: str, result: dict[str, Any]) -> bool:
