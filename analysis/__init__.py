@@ -7,6 +7,13 @@ frames.verdicts, frames.trials, frames.epochs, frames.levels, frames.layers, fra
 frames.rows("verdicts"), frames.tables["verdicts"]    # the same as plain dicts, as Arrow
 """
 
+import sys
+
+if sys.argv[:1] == ["-m"]:  # `python -m analysis`, before the imports below, which take a second
+    from lth_trainable import signals
+
+    signals.install()
+
 from analysis.gather import gather
 from analysis.report.terminal import answer, show, verdict_table
 from analysis.tables.parquet import Frames, as_rows, load, load_many

@@ -10,6 +10,11 @@ Exit code: 0, or 2 for bad input, such as a RUN that is not a run.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports, which take seconds: a signal may come at any moment
+    from lth_trainable import signals
+
+    signals.install()
+
 import importlib
 import inspect
 import json
@@ -122,4 +127,4 @@ def summary(frames: Frames, run: str) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    signals.run(main)

@@ -8,8 +8,6 @@ give the same bytes, however the tables were put together.
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,6 +28,7 @@ from analysis.tables.records import Files, Found, is_begun, list_trials, read_tr
 from analysis.tables.run_plan import PlanEntry, RunPlan, find_run, read_plan, role_of
 from analysis.tables.spans import arranged
 from analysis.verdicts.claims import verdicts
+from lth_trainable.collector import no_garbage_collection
 from lth_trainable.store.store import Store
 
 _RESULTS = (
@@ -61,7 +60,7 @@ def gather(path: str | os.PathLike[str], geometry: Geometry | None = None) -> Fr
 
     store, run = find_run(path)
     plan = read_plan(store, run)
-    with _no_garbage_collection():
+    with no_garbage_collection():
         gathered = collect(store, run, plan, geometry)
         ours = {name: table for name, table in gathered.tables.items() if name not in OPTIONAL}
         sums = {name: write_table(store, run, name, table) for name, table in ours.items()}
@@ -89,18 +88,6 @@ def collect(store: Store, run: str, plan: RunPlan, geometry: Geometry | None = N
     stored = {name: read_table(store, run, name) for name in OPTIONAL}
     tables |= {name: schema.table(name, []) if table is None else table for name, table in stored.items()}
     return Gathered(tables=tables, known=known, geometry=wanted)
-
-
-@contextlib.contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Pause the garbage collector: records and rows have no cycles, and it would take a fifth of the time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _read(

@@ -20,12 +20,14 @@ STARTED = time.perf_counter()
 
 import analysis  # noqa: E402
 from sweeps import lth_grid  # noqa: E402
+from sweeps.cli import job  # noqa: E402
+from sweeps.experiments import experiment  # noqa: E402
 from sweeps.runs.ledger import Ledger  # noqa: E402
 
 STEPS = {
-    "expand": (lth_grid, "expand"), "plan": (lth_grid, "make_plan"), "take_stock": (Ledger, "take_stock"),
+    "expand": (experiment, "expand"), "plan": (lth_grid, "make_plan"), "take_stock": (Ledger, "take_stock"),
     "write_plan": (Ledger, "write_plan"), "stored": (Ledger, "stored"), "record": (Ledger, "record"),
-    "launch": (lth_grid, "launch"), "gather": (analysis, "gather"),
+    "launch": (job, "launch"), "gather": (analysis, "gather"),
 }  # fmt: skip
 
 

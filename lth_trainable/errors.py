@@ -12,7 +12,10 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-OK, FAILED, BAD_INPUT, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130  # exit codes of all commands
+# Exit codes of all commands. STOPPED: by a limit of the command, or by SIGUSR1, with which a batch system warns that a
+# job's time is nearly over; the same command continues. The codes above 128: 128 and the number of the signal.
+OK, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 3
+HUNG_UP, INTERRUPTED, CLOSED_PIPE, TERMINATED = 129, 130, 141, 143
 
 
 class UserError(ValueError):

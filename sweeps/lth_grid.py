@@ -8,6 +8,11 @@ Exit code: 0 if every planned trial is done, 1 if trials failed or the disk is f
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports, which take seconds: a signal may come at any moment
+    from lth_trainable import signals
+
+    signals.install()
+
 import json
 import sys
 import time
@@ -15,6 +20,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from analysis.text import console, table_of
+from lth_trainable.collector import no_garbage_collection
 from lth_trainable.errors import OK
 from lth_trainable.store.store import Store
 from sweeps.cli.dry_run import show_plan
@@ -54,15 +60,18 @@ def run(options: Options, sweep: Sweep, arguments: Sequence[str]) -> int:
         expand(sweep, options.data_root)  # so that a mistake is reported here, not by the job
         return submit(options.target, "sweeps.lth_grid", arguments)
     store, name = open_run(options, sweep.name)
-    experiment = prepare(sweep, files, store, options.data_root)
+    with no_garbage_collection():
+        experiment = prepare(sweep, files, store, options.data_root)
+        ledger = lay_out(experiment, store, name, options)
     job = Job(
-        console=console(), options=options, setting=setting, ledger=lay_out(experiment, store, name, options),
+        console=console(), options=options, setting=setting, ledger=ledger,
         command=("python", "-m", "sweeps.lth_grid", *arguments),
     )  # fmt: skip
     for note in experiment.notes:
         job.say(f"note: {note}")
     if options.shows_plan:
-        return show_plan(job, options)
+        with no_garbage_collection():
+            return show_plan(job, options)
     job.ledger.check_writable()
     done = look_by_look(job, experiment, train_and_judge) if sweep.looks else train_and_judge(job, experiment)
     _show(job, done.frames)
@@ -98,4 +107,4 @@ def _show(job: Job, frames: Frames) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    signals.run(main, kept=signals.TRAINED, goes_on=True)

@@ -9,6 +9,11 @@ command continues a study. Exit codes are those of `sweeps.lth_grid`.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports, which take seconds: a signal may come at any moment
+    from lth_trainable import signals
+
+    signals.install()
+
 import contextlib
 import functools
 import json
@@ -252,4 +257,4 @@ def _percent(value: float | None) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    signals.run(main, kept=signals.TRAINED, goes_on=True)

@@ -10,9 +10,13 @@ code of `diff` does not depend on whether there are differences.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports, which take seconds: a signal may come at any moment
+    from lth_trainable import signals
+
+    signals.install()
+
 import inspect
 import json
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any
@@ -166,4 +170,4 @@ def _function_name(function: Callable[..., Any]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    signals.run(main)

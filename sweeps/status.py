@@ -8,8 +8,12 @@ or 2 for bad input.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports, which take seconds: a signal may come at any moment
+    from lth_trainable import signals
+
+    signals.install()
+
 import json
-import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -21,6 +25,7 @@ from rich.console import Console
 
 from analysis.labels import group_name, ladder_name
 from analysis.text import console, duration, print_line, table_of
+from lth_trainable.collector import no_garbage_collection
 from lth_trainable.errors import OK, UserError, command_line
 from sweeps.runs.survey import Survey, read_survey
 from sweeps.runs.trial_report import about_trial, find_trial, show_trial
@@ -48,7 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(options: Options) -> int:
     try:
-        survey = read_survey(options.run)
+        with no_garbage_collection():
+            survey = read_survey(options.run)
         report = about_run(survey) if options.trial is None else about_trial(survey, find_trial(survey, options.trial))
         if options.json:
             print(json.dumps(report))
@@ -120,4 +126,4 @@ def _folded(trials: Sequence[Mapping[str, Any]]) -> tuple[list[tuple[str, Counte
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    signals.run(main)

@@ -8,10 +8,14 @@ Runs share states, so a state is deleted only if no run's plan and no trial's ma
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports, which take seconds: a signal may come at any moment
+    from lth_trainable import signals
+
+    signals.install()
+
 import contextlib
 import json
 import re
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -279,4 +283,4 @@ def _show_check(options: Options, found: Mapping[str, Any]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    signals.run(main)

@@ -7,10 +7,14 @@ Exit code: 0 if all are identical, 1 if one differs or cannot be compared, 2 for
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports, which take seconds: a signal may come at any moment
+    from lth_trainable import signals
+
+    signals.install()
+
 import functools
 import json
 import multiprocessing
-import sys
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -137,4 +141,4 @@ def _table(rows: list[dict[str, Any]]) -> Table:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    signals.run(main)

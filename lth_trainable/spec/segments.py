@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import operator
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fractions import Fraction
 from typing import Any
 
@@ -123,17 +124,35 @@ def _levels(chain: _Chain, spec: TrialSpec, steps_per_epoch: int | None) -> None
                 "no iteration would be left to retrain",
             )  # fmt: skip
     k = (spec.rewind_point or INITIALISATION).epoch_at(steps_per_epoch)
-    if spec.rewind_epoch:
-        chain.train_to(k)
-    chain.train_to(spec.epochs)
     levels = list(zip(spec.level_sparsities, spec.output_sparsities, strict=True))
-    for level, (sparsity, output) in enumerate(levels, 1):
-        chain.prune(sparsity, output)
-        if spec.acts_at_prune and level == len(levels):
-            _control(chain, spec, k)
-        else:
-            chain.event("rewind", at=k, mode=spec.retrain, to=_rewind_target(spec), optimizer=spec.rewind_optimizer)
+    own = levels[:-1] if spec.acts_at_prune else levels  # up to there a control is its ticket
+    _climb(chain, spec, k, own)
+    if spec.acts_at_prune:
+        chain.prune(*levels[-1])
+        _control(chain, spec, k)
         chain.train_to(spec.epochs)
+
+
+def _climb(chain: _Chain, spec: TrialSpec, k: int, levels: Sequence[tuple[Fraction, Fraction | None]]) -> None:
+    """Add the dense training and these levels of a ticket; those that tickets before it had too are not made again."""
+    acts = _of_ladder(spec), None if spec.schedule == "imp" else spec.target_sparsity_pct, spec.restarts
+    ladder = _ladder(chain.data_digest, tuple(chain.code.items()), k, *acts)
+    segments, ends = ladder.known
+    known = min(len(levels) + 1, len(ends))
+    if known:
+        chain.go_on_from(segments[: ends[known - 1]], spec.epochs)
+    else:
+        if spec.rewind_epoch:
+            chain.train_to(k)
+        chain.train_to(spec.epochs)
+        ends = (len(chain.segments),)
+    for sparsity, output in levels[max(1, known) - 1 :]:
+        chain.prune(sparsity, output)
+        chain.event("rewind", at=k, mode=spec.retrain, to=_rewind_target(spec), optimizer=spec.rewind_optimizer)
+        chain.train_to(spec.epochs)
+        ends = (*ends, len(chain.segments))
+    if len(ends) > len(ladder.known[1]):
+        ladder.known = tuple(chain.segments), ends
 
 
 def _control(chain: _Chain, spec: TrialSpec, k: int) -> None:
@@ -195,6 +214,13 @@ class _Chain:
             precision=self.spec.precision, **more,
         )  # fmt: skip
 
+    def go_on_from(self, segments: Sequence[Segment], position: int) -> None:
+        """Take these segments, of a chain that is the same up to there, in place of its own."""
+        last = segments[-1]
+        self.segments, self.position = list(segments), position
+        self.level, self.sparsity, self.output = last.level, last.sparsity, last.output_sparsity
+        self.base, self.line = last.key, None  # an event comes next
+
     def train_to(self, epoch: int) -> None:
         if self.line is None:
             self.line = _line(self.base, self.position, self.training)
@@ -241,6 +267,27 @@ class _Chain:
 
 
 # Cached, since the trials of a grid have many segments in common.
+
+
+class _Ladder:
+    """Segments of tickets that differ only in their number of levels, as far as any of them has been asked for.
+
+    known: the segments, and how many of them there are at the end of each level, the dense one first.
+    """
+
+    def __init__(self) -> None:
+        self.known: tuple[tuple[Segment, ...], tuple[int, ...]] = (), ()
+
+
+@functools.lru_cache(maxsize=1 << 10)
+def _ladder(*_: Any) -> _Ladder:
+    """The ladder of tickets that have all these values in common."""
+    return _Ladder()
+
+
+_of_ladder = operator.attrgetter(
+    *(f.name for f in fields(TrialSpec) if f.name not in ("control", "target_sparsity_pct"))
+)
 
 
 @functools.lru_cache(maxsize=1 << 16)

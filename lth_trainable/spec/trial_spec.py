@@ -259,7 +259,7 @@ class TrialSpec:
             drop_factor=self.lr_drop_factor,
         )  # fmt: skip
 
-    @property
+    @functools.cached_property
     def name(self) -> str:
         """A readable and unique name: the coordinates of the trial, then each field that is not at its default."""
         values = self.values

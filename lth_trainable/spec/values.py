@@ -25,13 +25,13 @@ AUGMENTS = ("none", "flip", "shift", "flip_shift")  # repeated from data/augment
 LEVEL_RETRAINS = ("weight_rewinding", "lr_rewinding", "fine_tuning")
 RETRAINS = (*LEVEL_RETRAINS, "tutorial", "none")
 REWIND_OPTIMIZERS = ("restored", "fresh")
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 RUNG_TOLERANCE = Fraction(1, 10_000)  # a rung reaches the target if its density is at most this much larger
 
 
 def digest(content: Any) -> str:
     """SHA-256 (hex) of canonical JSON: sorted keys, no spaces, no NaN."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_CANONICAL.encode(content).encode()).hexdigest()
 
 
 def fraction(percent: float | None) -> Fraction:
@@ -57,6 +57,13 @@ def make_schedule(
     schedule: str | None, prune_steps: int | None, start_pct: float | None, end_pct: float | None
 ) -> Schedule:
     """The `Schedule` of a trial that prunes within one fit."""
+    make = _own_schedule if schedule in SCHEDULES else _schedule  # a plug-in may be another one when it is asked again
+    return make(schedule, prune_steps, start_pct, end_pct)
+
+
+def _schedule(
+    schedule: str | None, prune_steps: int | None, start_pct: float | None, end_pct: float | None
+) -> Schedule:
     function = rule_of(schedule).function
     assert function is not None, f"{schedule} prunes between fits"
     if schedule == "iterative":
@@ -64,6 +71,11 @@ def make_schedule(
     return Schedule(function, start_pct, end_pct)
 
 
+# The trials of a grid have few schedules between them, and exact fractions are slow.
+_own_schedule = functools.lru_cache(maxsize=1 << 10)(_schedule)
+
+
+@functools.lru_cache(maxsize=1 << 12)
 def prune_events(schedule: Schedule, epochs: int, target_sparsity_pct: float | None) -> tuple[Prune, ...]:
     """The prune events of a fit of this many epochs."""
     return schedule.prunes(epochs, fraction(target_sparsity_pct))

@@ -5,6 +5,7 @@ This is the only such table. Names are made from it in `naming.py`; reports, fig
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -98,6 +99,7 @@ def field_words(name: str, value: Any) -> str:
     return words.for_people.format(text if ":" in text else text.replace("_", " "))
 
 
+@functools.lru_cache(maxsize=1 << 12, typed=True)
 def name_part(name: str, value: Any) -> str:
     """The value of a field as a part of a trial's name, such as "r1", "s64" or "lr0.003"; safe in folder names."""
     text = _text(name, value)

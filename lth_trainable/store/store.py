@@ -41,6 +41,7 @@ LISTINGS = 20  # attempts to list a folder while other processes write into it
 RETRIES = 3  # attempts to read a folder that seems damaged
 FORMAT = 1
 READERS = 16  # threads; an object store answers each request slowly, but many at once
+MOST_AT_A_TIME = 64  # items that a thread takes at a time
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -199,6 +200,10 @@ class Store:
         """Names of the folders in `path`, sorted; empty if there is no `path`."""
         return sorted(i.base_name for i in self._list(path) if i.type == fs.FileType.Directory)
 
+    def names(self, path: str) -> set[str]:
+        """Names of everything in the folder `path`, whatever it is; empty if there is no `path`."""
+        return {info.base_name for info in self._list(path)}
+
     def walk(self, path: str) -> list[fs.FileInfo]:
         """Everything below `path`. If a writer interferes with the listing, it is repeated folder by folder."""
         full = self._full(path).rstrip("/")
@@ -319,6 +324,15 @@ def to_json(content: Any) -> bytes:
 
 
 def map_in_threads(function: Callable[[Item], Answer], items: Iterable[Item]) -> list[Answer]:
-    """The function's results for all items, in their order, computed in `READERS` threads."""
+    """The function's results for all items, in their order, computed in `READERS` threads.
+
+    A thread takes several items at a time: handing over each one alone takes longer than to read a small local file.
+    """
+    todo = list(items)
+    size = max(1, min(MOST_AT_A_TIME, len(todo) // (4 * READERS)))
+
+    def some(start: int) -> list[Answer]:
+        return [function(item) for item in todo[start : start + size]]
+
     with ThreadPoolExecutor(READERS) as pool:
-        return list(pool.map(function, items))
+        return [answer for answers in pool.map(some, range(0, len(todo), size)) for answer in answers]

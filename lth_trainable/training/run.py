@@ -11,12 +11,10 @@ import time
 import traceback
 from typing import Any
 
-from fastai.callback.core import Callback, CancelFitException
-
 from lth_trainable.data.datasets import load_dataset
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.record import record_trial
-from lth_trainable.store.states import States, size_of
+from lth_trainable.store.states import States
 from lth_trainable.store.store import Store
 from lth_trainable.tickets.imported import find_imported
 from lth_trainable.training.execution import Execution, fingerprint, is_no_room, no_room, prepare, release
@@ -83,31 +81,3 @@ def _run(
     )
     assert record is not None, "a state of the trial was deleted while it was sealed; run the trial again"
     return record
-
-
-def probe(spec: TrialSpec, execution: Execution, budget: float) -> tuple[float, int]:
-    """Measure the seconds of one epoch of the trial's network and the bytes of a stored state; writes nothing.
-
-    Runs dense training steps for `budget` seconds.
-    """
-    prepare(execution)
-    trial = Trial(spec, load_dataset(spec.dataset, execution.data_root, spec.split_seed), execution, None)
-    steps = _TimedSteps(budget)
-    trial.learn.fit(1_000_000, cbs=steps)
-    return steps.seconds_per_step * trial.steps_per_epoch, size_of(trial.state(False))
-
-
-class _TimedSteps(Callback):
-    """Ends the fit when the budget is used up; the first step is a warm-up and does not count."""
-
-    def __init__(self, budget: float) -> None:
-        self.budget, self.steps, self.first, self.seconds_per_step = budget, -1, 0.0, 0.0
-
-    def after_step(self) -> None:
-        now = time.perf_counter()
-        self.steps += 1
-        if self.steps == 0:
-            self.first = now
-        elif now - self.first > self.budget:
-            self.seconds_per_step = (now - self.first) / self.steps
-            raise CancelFitException

@@ -22,17 +22,17 @@ def show_plan(job: Job, options: Options) -> int:
     work = work_left(ledger.plan, done, stored)
     for report in (*stock.reports, *damaged):
         job.say(f"note: {report}", "yellow")
-    slots = job.slots
-    cost = estimate(ledger, work, slots, options.data_root) if work.epochs else None
     if options.plan_figure is not None:
         from sweeps.planning.plan_figure import draw_plan
 
         draw_plan(ledger.plan, work, done, stored, str(options.plan_figure))
     job.console.print(plan_tree(ledger.plan, work, done, stored))
+    cost = estimate(ledger, work, stock.done, job.setting.resources, options.data_root) if work.epochs else None
     seconds, bytes_ = (cost.seconds, cost.bytes) if cost else (0.0, 0)
-    job.console.print(plan_summary(ledger.plan, work, done, seconds=seconds, slots=slots, bytes_=bytes_))
+    job.console.print(plan_summary(ledger.plan, work, done, seconds=seconds, slots=job.slots, bytes_=bytes_))
     if cost:
-        job.say(f"{cost.per_epoch * 1e3:.0f} ms an epoch, {cost.source}", "dim")
+        pace = "time: " if cost.per_epoch is None else f"{cost.per_epoch * 1e3:.0f} ms an epoch, "
+        job.say(f"{pace}{cost.source}", "dim")
     others = ledger.other_trials()
     if others:
         job.say(

@@ -17,6 +17,7 @@ from lth_trainable.data.datasets import load_dataset
 from lth_trainable.errors import FAILED, INTERRUPTED, OK, STOPPED, UserError, bad_value, command_line
 from lth_trainable.silence.watchdog import check_limit
 from lth_trainable.store.store import STATES, Store, is_no_space
+from lth_trainable.training.without_torch import fingerprint_without_torch
 from sweeps.cli.options import RunOptions
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.plan import Facts
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 
 def exit_code_of(command: Callable[[], int]) -> int:
-    """Run a command; returns its exit code. Like `command_line`, but a full disk and an interrupt are one line too."""
+    """Run a command; returns its exit code. Like `command_line`, but a full disk is one line too."""
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
     try:
         return command_line(command)
@@ -48,9 +49,6 @@ def exit_code_of(command: Callable[[], int]) -> int:
             file=sys.stderr,
         )
         return FAILED
-    except KeyboardInterrupt:
-        print("interrupted; finished trials are kept: run the same command again to continue", file=sys.stderr)
-        return INTERRUPTED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,11 +128,20 @@ class Job:
             return of_workers, *self.ledger.stored(of_workers, repair)
         if self.options.cluster or self.options.address:
             self.say("note: stored states are counted for this machine's fingerprint, not for the cluster's", "yellow")
-        # torch takes a second to import
-        from lth_trainable.training.execution import Execution, fingerprint
-
-        here = fingerprint(Execution(**self.setting.resources.execution()))
+        if not repair and not self.ledger.listed_states():
+            return {}, set(), []
+        here = self._fingerprint_here(sure=repair)
         return here, *self.ledger.stored(here, repair)
+
+    def _fingerprint_here(self, sure: bool) -> Mapping[str, Any]:
+        """The fingerprint of trials on this machine. Not sure: without torch, if a stored state has the same."""
+        execution = self.setting.resources.execution()
+        likely = None if sure else fingerprint_without_torch(execution["device"], execution["threads"])
+        if likely is not None and self.ledger.has_states_of(likely):
+            return likely
+        from lth_trainable.training.execution import Execution, fingerprint  # torch takes seconds to import
+
+        return fingerprint(Execution(**execution))
 
 
 def open_run(options: RunOptions, default: str) -> tuple[Store, str]:

@@ -40,14 +40,14 @@ def work_left(plan: Plan, done: Collection[str], stored: Collection[str]) -> Wor
             if id(node) not in costs:
                 costs[id(node)], needed[id(node)] = node.epochs - _part_stored(node, stored), node
         of_trial[trial.name] = sum(costs[id(node)] for node in nodes)
-    to_train, remade = tuple(needed.values()), {}
+    to_train, remade = frozenset(needed.values()), {}
     for trial in todo:
         if trial.mid_epoch_point is not None:
             remade[trial.mid_epoch_point.key] = trial.mid_epoch_point.epochs_to_retrain(to_train, stored)
             of_trial[trial.name] += remade[trial.mid_epoch_point.key]
     return Work(
         epochs=sum(costs.values()) + sum(remade.values()), critical_path=max(of_trial.values(), default=0),
-        nodes=to_train, of_trial=of_trial,
+        nodes=tuple(needed.values()), of_trial=of_trial,
     )  # fmt: skip
 
 

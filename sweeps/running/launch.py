@@ -18,7 +18,6 @@ from sweeps.planning.plan import Plan, PlannedTrial
 from sweeps.running.log_feed import NO_LOGGERS, Loggers
 from sweeps.running.progress import Board, LiveView
 from sweeps.running.ray_process import (
-    LOCAL,
     node_watched,
     quieten,
     shut_down_ray,
@@ -73,7 +72,7 @@ def launch(
     silence: see `Config`.
     """
     if cluster is None:
-        quieten(LOCAL)
+        quieten()
     from sweeps.running.searcher import PlanSearcher
 
     silence_loggers()

@@ -1,6 +1,6 @@
 """What this project needs of Ray and finds only under private names: one function for each of them.
 
-Seen to work with Ray 2.50 and 2.60. `tests/sweeps/running/test_ray_adapter.py` fails where a new version of Ray has
+Seen to work with Ray 2.52 and 2.60. `tests/sweeps/running/test_ray_adapter.py` fails where a new version of Ray has
 changed one of the names: then the function here needs another way, and nothing else does.
 """
 
@@ -34,3 +34,19 @@ def address_of_local_node() -> str | None:
 
     found = read_ray_address()
     return None if found is None else str(found)
+
+
+def read_environment_again() -> None:
+    """Let the Ray in this process follow its environment variables of now: it keeps what it found at its import.
+
+    Concerned are the mode of authentication, the token, and whether its address is that of the loopback interface.
+    Ray does the first itself (`ray._private.authentication.authentication_token_setup`). Not while Ray is running.
+    """
+    from ray._private import ray_constants
+    from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+    ray_constants.ENABLE_RAY_CLUSTER = ray_constants.env_bool(
+        ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, not ray_constants.IS_WINDOWS_OR_OSX
+    )

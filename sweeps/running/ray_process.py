@@ -9,15 +9,14 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
-from types import MappingProxyType
+from collections.abc import Iterator
 from typing import Any
 
 from lth_trainable.errors import UserError
-from sweeps.running.ray_adapter import dead_processes
+from sweeps.running.private_ray import private_folder, private_settings, set_for_ray
+from sweeps.running.ray_adapter import dead_processes, read_environment_again
 
 WATCH_SECONDS = 2.0
-LOCAL = {"RAY_AUTH_MODE": "disabled"}  # a local Ray needs no token and complains without one; a cluster may need one
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the new console output prints a box even if verbose=0
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -27,11 +26,12 @@ QUIET = {
     "TUNE_MAX_PENDING_TRIALS_PG": "10000",  # else workers start one after another; the searcher only offers what fits
 }
 _shutting_down: list[threading.Thread] = []
+_at_shutdown = contextlib.ExitStack()  # what a Ray of this process leaves to be cleared away
 
 
-def quieten(more: Mapping[str, str] = MappingProxyType({})) -> None:
+def quieten() -> None:
     """Set the environment variables that keep Ray quiet, unless the user has set them. Call it before importing Ray."""
-    os.environ.update({name: os.environ.get(name, value) for name, value in {**QUIET, **more}.items()})
+    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
 
 
 def silence_loggers() -> None:
@@ -41,19 +41,26 @@ def silence_loggers() -> None:
 
 
 def start_ray(ray: Any) -> None:
-    """Start Ray on this machine for this process. Tries twice: on a busy machine half a minute may not be enough.
+    """Start Ray on this machine for this process alone. Tries twice: half a minute may not be enough on a busy machine.
 
-    Raises `UserError` if it does not start.
+    Raises `UserError` if it does not start. `clear_away` undoes what is left of it after `ray.shutdown()`.
     """
     for is_last in (False, True):
         try:
-            ray.init(
-                address="local",  # not a cluster that runs on this machine
-                include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL, configure_logging=True,
-            )  # fmt: skip
+            _at_shutdown.callback(read_environment_again)  # so that the next Ray is not expected to know this token
+            folder = _at_shutdown.enter_context(private_folder())
+            with set_for_ray(private_settings()):
+                ray.init(
+                    address="local",  # not a cluster that runs on this machine
+                    include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL,
+                    configure_logging=True, _temp_dir=str(folder),
+                )  # fmt: skip
             return
+        except UserError:
+            raise
         except Exception as error:  # Ray has no exception class for this
             ray.shutdown()
+            clear_away()
             if is_last:
                 reason = f"{type(error).__name__}: {error}".splitlines()[0]
                 raise UserError(
@@ -103,9 +110,18 @@ def shut_down_ray() -> None:
     """Disconnect this process from Ray, in a thread: it takes a second, in which results can be gathered."""
     import ray
 
+    def end() -> None:
+        ray.shutdown()
+        clear_away()
+
     gc.collect()  # a Ray handle that is garbage-collected after the shutdown crashes this process
-    _shutting_down.append(threading.Thread(target=ray.shutdown))
+    _shutting_down.append(threading.Thread(target=end))
     _shutting_down[-1].start()
+
+
+def clear_away() -> None:
+    """Remove the folder and forget the token of the Ray that has shut down."""
+    _at_shutdown.close()
 
 
 def wait_for_shutdown() -> None:

@@ -89,8 +89,11 @@ class Ledger:
 
         Raises `UserError` if a finished trial has the name of a planned one but another key.
         """
+        begun = self.store.names(f"{self.run}/trials")  # no look-ups for trials that nobody has started
         paths = [self.store.trial(self.run, trial.name) for trial in self.plan.trials]
-        read = map_in_threads(lambda path: self._read(self._find(path)), paths)
+        there = [path for trial, path in zip(self.plan.trials, paths, strict=True) if trial.name in begun]
+        folders = dict(zip(there, map_in_threads(lambda path: self._read(self._find(path)), there), strict=True))
+        read = [folders.get(path) for path in paths]
         referred = list(dict.fromkeys(state for folder in read for state in _states_of(folder)))
         states = dict(zip(referred, map_in_threads(self._read_weights, referred), strict=True))
         damages = [state for state in states.values() if isinstance(state, Damaged)]
@@ -103,7 +106,7 @@ class Ledger:
             if isinstance(found, Damaged):
                 reports.append(self._report(found, repair, self.run))
             elif found is None:
-                missing.append(trial.name)
+                missing += [trial.name] if trial.name in begun else []
             elif found.manifest["key"] != trial.key:
                 raise UserError(
                     f"{self.path}/trials/{trial.name}: found a finished trial of this name with another spec,"
@@ -118,7 +121,7 @@ class Ledger:
     def stored(self, fingerprint: Mapping[str, Any], repair: bool) -> tuple[set[str], list[str]]:
         """Keys of the states from which training can continue under this fingerprint, and reports on damaged ones."""
         listed = set(self.store.folders(STATES))
-        wanted = listed.intersection(segment.key for trial in self.plan.trials for segment in trial.chain)
+        wanted = self._of_plan(listed)
         found = map_in_threads(lambda key: self._find(self.store.state(key, fingerprint)), sorted(wanted))
         whole = [folder for folder in found if isinstance(folder, Sealed) and folder.manifest.get("complete")]
         damages = [folder for folder in found if isinstance(folder, Damaged)]
@@ -128,6 +131,18 @@ class Ledger:
             damages += [folder for folder in read if isinstance(folder, Damaged)]
         reports = [self._report(damage, repair, STATES) for damage in damages]
         return (listed - wanted) | {folder.manifest["key"] for folder in whole}, reports
+
+    def listed_states(self) -> set[str]:
+        """Keys of this plan's states that have a folder, whatever is in it."""
+        return self._of_plan(set(self.store.folders(STATES)))
+
+    def has_states_of(self, fingerprint: Mapping[str, Any]) -> bool:
+        """Whether any of this plan's states was stored under this fingerprint."""
+        folder = fingerprint_id(fingerprint)
+        return any(self.store.exists(f"{STATES}/{key}/{folder}") for key in sorted(self.listed_states()))
+
+    def _of_plan(self, keys: set[str]) -> set[str]:
+        return keys.intersection(segment.key for trial in self.plan.trials for segment in trial.chain)
 
     def _find(self, path: str) -> Found:
         try:

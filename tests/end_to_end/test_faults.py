@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from lth_trainable.errors import UserError
-from sweeps.running.ray_process import start_ray
+from sweeps.running.ray_process import clear_away, start_ray
 from tests.support.command import ONE_WORKER, ROOT, command, hashes
 
 ARGUMENTS = ["digits", "--epochs", "20", "--sparsity", "64", "87.04", "--rewind-epoch", "0", "1", "--seeds", "3"]
@@ -85,6 +85,10 @@ def test_a_ray_that_does_not_start_at_once_is_started_again_and_then_told_of() -
     slow = 2
     start_ray(ray)
     assert len(began) == 2 and began[0]["address"] == "local"
+    first, second = (Path(options["_temp_dir"]).parent for options in began)
+    assert second.is_dir() and not first.exists()
+    clear_away()
+    assert not second.exists()
     slow = 0
     with pytest.raises(
         UserError, match=r"no Ray that starts on this machine \(Exception: The current node .*startup.\)"
@@ -168,23 +172,6 @@ def test_two_drivers_on_one_storage_do_not_harm_each_other(tmp_path: Path, undis
     finish(second)
     assert hashes(tmp_path) == undisturbed == hashes(tmp_path, "other")
     assert not list(tmp_path.glob("**/quarantine/*"))
-
-
-def test_a_second_driver_on_the_same_run_is_refused_while_the_first_is_alive(tmp_path: Path) -> None:
-    small = ("--seeds", "1", *ONE_WORKER)
-    first = start(tmp_path, *small)
-    try:
-        assert until((tmp_path / "digits" / "driver.json").exists, first)
-        second = start(tmp_path, *small)
-        out, err = second.communicate(timeout=60)
-        assert second.returncode == 2 and err.startswith("error: digits: found another driver at work on it"), out + err
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(first.pid, signal.SIGKILL)
-        first.communicate()
-    assert (tmp_path / "digits" / "driver.json").exists(), "the killed driver left its mark"
-    finish(start(tmp_path, *small))
-    assert not (tmp_path / "digits" / "driver.json").exists()
 
 
 TIGHT = """

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
 
 from lth_trainable.errors import UserError
-from lth_trainable.spec.segments import Segment, rewind_key, segments, state_at
+from lth_trainable.spec.segments import Segment, _event, _ladder, _line, _on_line, rewind_key, segments, state_at
 from lth_trainable.spec.trial_spec import TrialSpec
 
 DATA = "d" * 64
@@ -124,3 +125,23 @@ def test_only_what_rewinds_has_a_rewind_point() -> None:
         assert rewind_key(TrialSpec(**fields), chain(**fields)) is None, fields
     at_0 = chain()
     assert rewind_key(TrialSpec(), at_0) == at_0[0].key
+
+
+LADDERS: tuple[dict[str, Any], ...] = (
+    {}, {"rewind_epoch": 3}, {"rewind_epoch": "30it"}, {"retrain": "lr_rewinding"}, {"retrain": "fine_tuning"},
+    {"rewind_optimizer": "fresh"}, {"reset_end": True}, {"output_prune_rate_pct": 10.0}, {"criterion": "random"},
+    {"control": "random_mask"}, {"control": "reinit"}, {"control": "dense_restarts"}, {"schedule": "omp"}, {"seed": 1},
+)  # fmt: skip
+
+
+def test_tickets_have_the_same_segments_whichever_were_made_before_them() -> None:
+    """The levels that tickets have in common are made once, and kept for the next of them."""
+    specs = [TrialSpec(**{"target_sparsity_pct": s, **own}) for own in LADDERS for s in (40, 64, 87.04, 95.33)]
+    random.Random(0).shuffle(specs)
+    together = [segments(spec, "data", 20) for spec in specs]
+    alone = []
+    for spec in specs:
+        for cache in (_ladder, _event, _line, _on_line):
+            cache.cache_clear()
+        alone.append(segments(spec, "data", 20))
+    assert together == alone

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from sweeps.running.ray_adapter import address_of_local_node, bootstrap_address, dead_processes
+from sweeps.running.ray_adapter import address_of_local_node, bootstrap_address, dead_processes, read_environment_again
 
 GONE = "Ray {version} has no {name}: sweeps/running/ray_adapter.py needs another way, or pyproject.toml a bound on Ray"
 
@@ -53,3 +53,26 @@ def test_what_ray_start_leaves_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path
     (tmp_path / "ray").mkdir()
     (tmp_path / "ray" / "ray_current_cluster").write_text("10.0.0.3:6379\n")
     assert address_of_local_node() == "10.0.0.3:6379"
+
+
+def test_ray_follows_the_environment_of_now(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Ray was imported, perhaps by a notebook, before a sweep asks for a token; and the next Ray has another."""
+    raylet = import_module("ray._raylet")
+    services = import_module("ray._private.services")
+    monkeypatch.setenv("HOME", str(tmp_path))  # without a token of the user's
+    assert not ray.is_initialized()
+    try:
+        for token in ("a" * 64, "b" * 64):
+            monkeypatch.setenv("RAY_AUTH_MODE", "token")
+            monkeypatch.setenv("RAY_AUTH_TOKEN", token)
+            monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+            read_environment_again()
+            assert raylet.get_authentication_mode() == raylet.AuthenticationMode.TOKEN
+            assert raylet.AuthenticationTokenLoader.instance().get_raw_token() == token
+            assert services.get_node_ip_address() == "127.0.0.1"
+    finally:
+        for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"):
+            monkeypatch.delenv(name)
+        read_environment_again()
+    assert raylet.get_authentication_mode() == raylet.AuthenticationMode.DISABLED
+    assert not raylet.AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True)
