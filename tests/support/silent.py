@@ -16,6 +16,8 @@ from lth_trainable.silence import pulse
 from lth_trainable.silence.watchdog import Watch, watched
 from lth_trainable.store.failures import Note
 
+NEVER_BEGIN = ("never_begin", "slept")
+
 
 def steps(seconds: float) -> None:
     """Steps of 20 ms."""
@@ -73,10 +75,10 @@ def go_on() -> None:
 def main(storage: str, what: str, limit: float) -> None:
     note = Note(storage=storage, path=f"run/trials/{what}", launch="this")
     with watched(Watch(limit=limit, tell=("-m", "lth_trainable.store.failures"), failure=note.as_json())):
-        if what != "never_begin":
+        if what not in NEVER_BEGIN:
             pulse.at(2, 7)
             steps(0.3)
-        {"never_begin": hang}.get(what, globals().get(what, hang))()
+        globals().get(what, hang)()
     time.sleep(2)  # longer than the limit, but no trial any more
 
 

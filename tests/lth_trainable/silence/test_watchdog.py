@@ -132,13 +132,15 @@ def test_without_a_limit_nothing_watches(started: Started) -> None:
 
 
 def test_a_machine_that_slept_is_not_silence(storage: Path, started: Started) -> None:
-    """The whole group is stopped for longer than the limit, as a job that is suspended; then it goes on."""
-    process = started["slept"] = start(storage, "slept", 4.0)
-    until(lambda: watchers(process))
-    os.killpg(process.pid, signal.SIGSTOP)
+    """All processes are stopped for longer than the limit, as those of a job that is suspended; then they go on."""
+    process = started["slept"] = start(storage, "slept", 0.8)  # 4 s before its first step
+    stopped = [*until(lambda: watchers(process)), process.pid]
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
     time.sleep(5)
-    os.killpg(process.pid, signal.SIGCONT)
-    time.sleep(1)
+    for pid in stopped:
+        os.kill(pid, signal.SIGCONT)
+    time.sleep(0.5)
     assert process.poll() is None
     assert process.wait(DEADLINE) == -signal.SIGKILL, "it hangs, which is told only now"
     assert failure(storage, "slept")["reason"].startswith("no step for ")
