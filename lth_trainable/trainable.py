@@ -9,7 +9,7 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,19 +35,20 @@ class TrialFailed(Exception):
     """What Ray gets of any exception in a trial: its text only, because the exception itself may not be picklable."""
 
 
-def train(config: dict[str, Any]) -> None:
+def train(config: dict[str, Any], should_stop: Callable[[], bool] = lambda: False) -> None:
     """Run the trial of `config`. Ray gets progress, keys of states and the manifest; the store gets the rest.
 
-    config: {trial, storage, task}; task is JSON of {spec, key, run, execution, keep, marks, resumable, end, log,
-    launch, silence}. keep, marks, resumable: the fields of `Keep` (marks: `mid_epoch_points`). key: of the trial. end:
-    of its last trained state. log: whether reports carry everything that is logged. launch: id of the launch of Ray
-    Tune. silence: the limit of `Watch`.
+    config: {trial, storage, launch, task}. launch: id of the launch of Ray Tune. task is JSON of {spec, key, run,
+    execution, keep, marks, resumable, end, log, silence}. keep, marks, resumable: the fields of `Keep` (marks:
+    `mid_epoch_points`). key: of the trial. end: of its last trained state. log: whether reports carry everything that
+    is logged. silence: the limit of `Watch`. should_stop: looked at after each epoch; if true, the state of the epoch
+    is stored and reported, and the driver ends the trial.
 
     An attempt that fails leaves `failure.json` in the trial's folder. Then this raises `TrialFailed`, whereupon Ray
     ends this worker and tries again on a new one. The second failure in a launch is the last: the attempt after it does
     not train, but only reports the status "failed". A mistake of the user (`UserError`) fails at once.
     """
-    attempt = _Attempt(config)
+    attempt = _Attempt(config, should_stop)
     end: _End | TrialFailed
     try:
         end = attempt.run()
@@ -75,11 +76,12 @@ class _End:
 class _Attempt:
     """One attempt at the trial of `config`. note: for its failure."""
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    def __init__(self, config: Mapping[str, Any], should_stop: Callable[[], bool]) -> None:
+        self.should_stop = should_stop
         self.task = json.loads(config["task"])
         self.trial, self.path = config["trial"], f"{self.task['run']}/trials/{config['trial']}"
         self.progress = _Progress(self.task["end"], self.task["log"])
-        self.note = Note(storage=config["storage"], path=self.path, launch=self.task["launch"])
+        self.note = Note(storage=config["storage"], path=self.path, launch=config["launch"])
 
     def run(self) -> _End:
         """Run the trial, unless it has failed twice in this launch."""
@@ -116,7 +118,7 @@ class _Attempt:
             _check_same(spec, task["key"], execution)
             return run_trial(
                 spec, store, task["run"], execution, progress.epoch, keep=keep, on_state=progress.state,
-                on_note=progress.note,
+                on_note=progress.note, should_stop=self.should_stop,
             )  # fmt: skip
 
     @contextlib.contextmanager

@@ -25,7 +25,7 @@ from dataclasses import replace
 from typing import Any
 
 import analysis
-from analysis.tables.parquet import write_table
+from analysis.tables.index import write_noted
 from analysis.tables.run_plan import read_plan
 from analysis.tables.suggestions import STATUSES, SUGGESTIONS, measured, suggestion_table
 from analysis.text import console, table_of
@@ -146,7 +146,7 @@ def _conclude(job: Job, study: Any, search: Search) -> list[dict[str, Any]]:
     frames = analysis.gather(job.ledger.path)
     trials = {row["trial"]: row for row in frames.rows("trials")}
     rows = [row for trial in study.trials() if (row := _row(trial, study.front, trials)) is not None]
-    write_table(store, run, SUGGESTIONS, suggestion_table(rows))
+    write_noted(store, run, SUGGESTIONS, suggestion_table(rows))
     write_report(store, run, frames, read_plan(store, run))  # again, now with the front
     for kind in ("svg", "png"):
         store.write(f"{run}/analysis/pareto.{kind}", WRITERS[kind](pareto_figure(rows)))

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from analysis.barriers.networks import about_line, line_rows
 from analysis.barriers.targets import BarrierTarget
 from analysis.tables import schema
-from analysis.tables.parquet import write_table
+from analysis.tables.index import write_noted
 from analysis.tables.run_plan import RunPlan
 from analysis.tables.schema import Row
 from lth_trainable.errors import UserError, bad_value
@@ -227,7 +227,7 @@ def write_barriers(store: Store, run: str, plan: RunPlan) -> None:
     current = [rows for rows in lines if rows and (rows[0]["trial"], rows[0]["key"]) in keys]
     columns = ("rewound_to_step", "order_seed_a", "order_seed_b", "n_points", "device")
     current.sort(key=lambda rows: (order[rows[0]["trial"]], *(rows[0][name] for name in columns)))
-    write_table(store, run, "barriers", schema.table("barriers", (row for rows in current for row in rows)))
+    write_noted(store, run, "barriers", schema.table("barriers", (row for rows in current for row in rows)))
 
 
 def read_line(store: Store, run: str, path: str) -> list[Row]:

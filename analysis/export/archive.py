@@ -28,7 +28,7 @@ from analysis.tables.exclusions import EXCLUSIONS, unknown_trial
 from analysis.tables.index import write_index
 from analysis.tables.parquet import OPTIONAL, Frames, write_table
 from analysis.tables.records import Found, read_trials
-from analysis.tables.run_plan import RunPlan, find_run, read_plan
+from analysis.tables.run_plan import TERMS, RunPlan, find_run, read_plan
 from analysis.tables.schema import Row
 from analysis.text import signed
 from analysis.verdicts.answer import KEEPING_UP, answer_sentence, of_tickets
@@ -77,7 +77,7 @@ def pack(path: str | os.PathLike[str], out: str | Path | None = None, tickets: S
             stored = {name: t for name, t in gathered.tables.items() if name not in OPTIONAL or t.num_rows}
             sums = {name: write_table(staged, run, name, table) for name, table in stored.items()}
             write_index(staged, run, sums, {}, gathered.geometry)  # without masks, nothing to compare again
-            for name in (PLAN, EXCLUSIONS):
+            for name in (PLAN, TERMS, EXCLUSIONS):
                 if store.exists(f"{run}/{name}"):
                     staged.write(f"{run}/{name}", store.read(f"{run}/{name}"))
             page = report_html(frames, plan, run, read_suggestions(store, run))

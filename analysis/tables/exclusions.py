@@ -1,12 +1,14 @@
 """`RUN/exclusions.json`: trials that the user has excluded from the verdict, each with a reason. Their records stay.
 
-{"format": "1", "excluded": {TRIAL: {"reason": "...", "when": "2026-11-23T10:00:00+00:00"}}}
+{"format": "2", "excluded": {TRIAL: {"reason": "...", "when": "2026-11-23T10:00:00+00:00"}}, "sha256": "..."}
+
+The file is sealed, because another name in it would give another verdict. Version 0.4.0 wrote format "1", which has no
+checksum; it is still read.
 """
 
 from __future__ import annotations
 
 import difflib
-import json
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -15,10 +17,12 @@ from typing import Any
 from analysis.tables.records import list_trials, trial_names
 from analysis.tables.run_plan import find_run, read_plan
 from lth_trainable.errors import UserError, bad_value
-from lth_trainable.store.store import Store, to_json
+from lth_trainable.store.json_files import seal_json, unseal_json
+from lth_trainable.store.store import Store
 
 EXCLUSIONS = "exclusions.json"
-FORMAT = "1"
+FORMAT = "2"
+UNSEALED = "1"  # the format of version 0.4.0
 NEAR = 5  # similar names listed for an unknown one
 
 Exclusions = Mapping[str, Mapping[str, str]]
@@ -30,8 +34,8 @@ def read_exclusions(store: Store, run: str) -> dict[str, Any]:
     if not store.exists(path):
         return {}
     try:
-        content = json.loads(store.read(path))
-        if content["format"] != FORMAT:
+        content = unseal_json(store.read(path), UNSEALED)
+        if content["format"] not in (FORMAT, UNSEALED):
             where = f"{path}, format"
             raise bad_value(where, content["format"], FORMAT, "read the run with the version that wrote it")
         return {trial: {"reason": str(e["reason"]), "when": str(e["when"])} for trial, e in content["excluded"].items()}
@@ -70,7 +74,7 @@ def change_exclusions(
     when = datetime.now(UTC).isoformat(timespec="seconds")
     kept = {name: entry for name, entry in excluded.items() if name not in include}
     content = kept | {name: {"reason": text, "when": when} for name in exclude}
-    store.write(f"{run}/{EXCLUSIONS}", to_json({"format": FORMAT, "excluded": content}))
+    store.write(f"{run}/{EXCLUSIONS}", seal_json({"format": FORMAT, "excluded": content}))
 
 
 def check_trials(where: str, names: Iterable[str], known: Collection[str]) -> None:

@@ -2,10 +2,15 @@
 
 A trial is recognised by the names, sizes and times of its files. Its rows are taken from the stored tables, if these
 are byte for byte as the last gather wrote them and were made by the same code. Without the file everything is read.
+
+The file is sealed, so a damaged one counts as none. A record that was changed in place while its size and time stayed
+is not read again: its rows are those of the last gather, which read it before the change. `sweeps.storage check` and
+the sweep's command read every record.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -14,15 +19,17 @@ from typing import Literal
 
 import pyarrow as pa
 
-from analysis.tables.parquet import read_bytes, sha256_of, to_table
+from analysis.tables.parquet import INDEX, OPTIONAL, read_bytes, read_sums, sha256_of, to_table, write_table
 from analysis.tables.records import Files
 from analysis.tables.schema import TABLES
-from lth_trainable.store.store import Store, to_json
+from analysis.tables.suggestions import SUGGESTIONS
+from lth_trainable.store.json_files import NotJson, seal_json, unseal_json
+from lth_trainable.store.store import Store
 from lth_trainable.versions import source_sha256
 
-INDEX = "index.json"
 Geometry = Literal["auto", "all", "none"]
-FORMAT = 1
+FORMAT = 2  # 1, of version 0.4.0, had no checksum
+OTHERS = (*OPTIONAL, SUGGESTIONS)  # tables that other commands write
 SETTLED_NS = 2_000_000_000  # a younger file may still change without a change of its size or time
 
 
@@ -67,11 +74,15 @@ def read_previous(store: Store, run: str) -> Previous:
     if not store.exists(path):
         return Previous()
     try:
-        content = json.loads(store.read(path))
+        content = unseal_json(store.read(path))
         if content["format"] != FORMAT or content["run"] != run:
             return Previous()
         trials = {name: Known(**entry) for name, entry in content["trials"].items()}
-        tables = {name: _unchanged(store, run, name, sha) for name, sha in content["tables"].items() if name in TABLES}
+        tables = {
+            name: _unchanged(store, run, name, sha)
+            for name, sha in content["tables"].items()
+            if name in TABLES and name not in OPTIONAL
+        }
         same = content["code"] == source_sha256("analysis")
     except (ValueError, KeyError, TypeError, AttributeError):  # nothing is lost: it can all be read again
         return Previous()
@@ -83,12 +94,26 @@ def read_previous(store: Store, run: str) -> Previous:
 def write_index(
     store: Store, run: str, sums: Mapping[str, str], trials: Mapping[str, Known], geometry: Geometry | None
 ) -> None:
-    """Write the index of this gather. sums: SHA-256 of each table as it was written."""
+    """Write the index of this gather. sums: SHA-256 of each table as it was written.
+
+    Tables of other commands keep the SHA-256 that the index before this one had, or get that of their files.
+    """
+    noted = read_sums(store, run)
+    others = {name: sha256_of(shards) for name in OTHERS if (shards := read_bytes(store, run, name))}
+    tables = {**others, **{name: sha for name, sha in noted.items() if name in others}, **sums}
     content = {
-        "format": FORMAT, "run": run, "code": source_sha256("analysis"), "geometry": geometry, "tables": dict(sums),
+        "format": FORMAT, "run": run, "code": source_sha256("analysis"), "geometry": geometry, "tables": tables,
         "trials": {name: vars(known) for name, known in trials.items()},
     }  # fmt: skip
-    store.write(f"{run}/analysis/{INDEX}", to_json(content))
+    store.write(f"{run}/analysis/{INDEX}", seal_json(content))
+
+
+def write_noted(store: Store, run: str, name: str, table: pa.Table) -> None:
+    """Write a table of another command than the gather, and its SHA-256 into the index, if there is one."""
+    path, sha = f"{run}/analysis/{INDEX}", write_table(store, run, name, table)
+    with contextlib.suppress(FileNotFoundError, NotJson, KeyError, TypeError):  # the next gather notes it
+        content = unseal_json(store.read(path))
+        store.write(path, seal_json({**content, "tables": {**content["tables"], name: sha}}))
 
 
 def _unchanged(store: Store, run: str, name: str, sha: str) -> pa.Table | None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,10 +27,14 @@ from pyarrow import parquet
 from analysis.tables.run_plan import find_run
 from analysis.tables.schema import TABLES
 from lth_trainable.errors import UserError
+from lth_trainable.store.json_files import NotJson, unseal_json
 from lth_trainable.store.store import Store
 
 PART_ROWS = 1_000_000  # of one file; a larger table is a folder of shards
 OPTIONAL = ("barriers",)  # written by other commands; if there is no file, the table is empty
+UNSEALED = 1  # format of an index of version 0.4.0, without a checksum
+INDEX = "index.json"  # has the SHA-256 of every table, see `tables/index.py`
+ATTEMPTS, PAUSE_SECONDS = 4, 0.5  # to read tables that a gather may just be writing
 _PANDAS = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype(), pa.string(): pd.StringDtype()}
 
 
@@ -96,20 +101,28 @@ def load_many(paths: Iterable[str | os.PathLike[str]]) -> Frames:
 
 def _load(path: str | os.PathLike[str]) -> dict[str, pa.Table]:
     store, run = find_run(path)
-    tables = {name: read_table(store, run, name) for name in TABLES}
-    missing = [name for name, table in tables.items() if table is None and name not in OPTIONAL]
+    again = f"gather again: python -m analysis {os.fspath(path)}"
+    for attempt in range(ATTEMPTS):
+        time.sleep(PAUSE_SECONDS if attempt else 0)
+        contents, sums = {name: read_bytes(store, run, name) for name in TABLES}, read_sums(store, run)
+        changed = [name for name, shards in contents.items() if shards and sums.get(name) != sha256_of(shards)]
+        if not changed:
+            break
+    missing = [name for name, shards in contents.items() if not shards and name not in OPTIONAL]
     if missing:
         raise UserError(
             f"{os.fspath(path)}: found no {', '.join(f'analysis/{name}.parquet' for name in missing)}; "
             f"gather first: python -m analysis {os.fspath(path)}"
         )
+    if changed:
+        raise UserError(f"{os.fspath(path)}: analysis/{changed[0]}.parquet is not the one that {INDEX} names; {again}")
+    tables = {name: to_table(shards) for name, shards in contents.items() if shards}
     for name, table in tables.items():
-        if table is not None and table.schema.names != TABLES[name].names:
+        if table.schema.names != TABLES[name].names:
             raise UserError(
-                f"{os.fspath(path)}: analysis/{name}.parquet has other columns than those of this version; "
-                f"gather again: python -m analysis {os.fspath(path)}"
+                f"{os.fspath(path)}: analysis/{name}.parquet has other columns than those of this version; {again}"
             )
-    return {name: TABLES[name].empty_table() if table is None else table for name, table in tables.items()}
+    return {name: tables.get(name, TABLES[name].empty_table()) for name in TABLES}
 
 
 def _renamed(tables: Mapping[str, pa.Table], run: str) -> dict[str, pa.Table]:
@@ -129,16 +142,30 @@ def parquet_path(run: str, name: str) -> str:
 
 
 def read_table(store: Store, run: str, name: str) -> pa.Table | None:
-    """A table as it is stored, or None if it is not. Raises `UserError` if it cannot be read."""
+    """A table of another command as it is stored, or None if it is not. Raises `UserError` if it is damaged."""
     shards = read_bytes(store, run, name)
+    again = f"python -m analysis barrier {store.at(run)}" if name in OPTIONAL else "run the search's command again"
+    problem = "it is not as it was written"
     try:
-        return to_table(shards) if shards else None
+        if not shards:
+            return None
+        if read_sums(store, run).get(name, sha256_of(shards)) == sha256_of(shards):
+            return to_table(shards)
     except (pa.ArrowInvalid, OSError) as error:
-        again = f"python -m analysis {'barrier ' if name in OPTIONAL else ''}{store.at(run)}"
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"{store.at(parquet_path(run, name))}: cannot be read ({reason}); remove it, and make it again: {again}"
-        ) from error
+        problem = str(error).splitlines()[0]
+    raise UserError(
+        f"{store.at(parquet_path(run, name))}: cannot be read ({problem}); remove it, and make it again: {again}"
+    )
+
+
+def read_sums(store: Store, run: str) -> dict[str, str]:
+    """SHA-256 of the tables as they were written, by name; empty where there is no index, or a damaged one."""
+    path = f"{run}/analysis/{INDEX}"
+    try:
+        content = unseal_json(store.read(path), UNSEALED) if store.exists(path) else {"tables": {}}
+        return {name: str(sha) for name, sha in content["tables"].items()}
+    except (NotJson, KeyError, AttributeError):  # gathering writes another one
+        return {}
 
 
 def write_table(store: Store, run: str, name: str, table: pa.Table) -> str:

@@ -1,9 +1,14 @@
-"""`<run>/plan.json`: which trials a run has, and the rule of its verdict, fixed before the first trial."""
+"""`<run>/plan.json`: which trials a run has, and the rule of its verdict, fixed before the first trial.
+
+The file is sealed (`store/json_files.py`): a changed bit is found wherever the plan is read. Version 0.4.0 wrote format
+1, which has no checksum; it is still read, and written anew in format 2 when a command adds to the run.
+
+`<run>/terms.json`, sealed too, holds the rule once more, so that it stays fixed if the plan is lost or deleted.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,10 +18,14 @@ from typing import Any
 
 from analysis.tables.schema import ROLES, SPEC_FIELDS
 from lth_trainable.errors import UserError, bad_value
+from lth_trainable.store.json_files import NotJson, seal_json, unseal_json
 from lth_trainable.store.store import PLAN, Store
 from lth_trainable.store.trials import open_run
 
-FORMAT = 1
+FORMAT = 2
+UNSEALED = 1  # the format of version 0.4.0
+TERMS = "terms.json"
+TERM_NAMES = ("endpoint", "margin_pp", "alpha", "looks")
 QUESTION = "At which sparsity do winning tickets stop matching the dense network?"
 ENDPOINTS = ("test_accuracy", "valid_accuracy", "best_valid_accuracy")
 
@@ -94,17 +103,58 @@ def read_plan(store: Store, run: str) -> RunPlan:
 
 
 def read_content(store: Store, run: str) -> dict[str, Any]:
-    """The plan of a run as it is written. Raises `UserError` where the file is not one of this version.
+    """The plan of a run as it is written. Raises `UserError` where the file is damaged, or not one of this version.
 
     Raises FileNotFoundError where there is no plan.
     """
     with _readable(run):
-        content = dict(json.loads(store.read(f"{run}/{PLAN}")))
-        if content["format"] != FORMAT:
+        content = unseal_json(store.read(f"{run}/{PLAN}"), UNSEALED)
+        if content["format"] not in (FORMAT, UNSEALED):
             where, advice = f"{run}/{PLAN}, format", "read the run with the version that wrote it"
             raise bad_value(where, content["format"], str(FORMAT), advice)
         list(content["trials"])
+        _check_terms(run, content, read_terms(store, run))
         return content
+
+
+def write_content(store: Store, run: str, content: Mapping[str, Any]) -> None:
+    """Write the plan of a run, sealed, and then its terms."""
+    store.write(f"{run}/{PLAN}", seal_json({**content, "format": FORMAT}))
+    terms = seal_json(terms_of(content))
+    if not store.exists(f"{run}/{TERMS}") or store.read(f"{run}/{TERMS}") != terms:
+        store.write(f"{run}/{TERMS}", terms)
+
+
+def terms_of(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The terms of the verdict in a plan: what a `Rule` has."""
+    return {"looks": [], **{name: content[name] for name in TERM_NAMES if name in content}}
+
+
+def read_terms(store: Store, run: str) -> dict[str, Any]:
+    """The terms that were fixed before the first trial; empty if they are not there, or damaged beside a plan.
+
+    They are needed only where there is no plan; then damage raises `UserError`.
+    """
+    path = f"{run}/{TERMS}"
+    if not store.exists(path):
+        return {}
+    try:
+        return unseal_json(store.read(path))
+    except NotJson as error:
+        if store.exists(f"{run}/{PLAN}"):  # it has the terms too; the next command of the run writes them again
+            return {}
+        raise UserError(
+            f"{path}: not readable as the terms of a verdict ({error}); restore it, or delete it: then the terms of "
+            "the next command hold"
+        ) from error
+
+
+def _check_terms(run: str, content: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
+    """Raise `UserError` if a plan has other terms than those that were fixed."""
+    for name, value in terms_of(content).items():
+        if fixed.get(name, value) != value:
+            expected, advice = f"{fixed[name]!r}, as in {TERMS}", f"one of them is of another run: restore {PLAN}"
+            raise bad_value(f"{run}/{PLAN}, {name}", value, expected, advice)
 
 
 @contextlib.contextmanager

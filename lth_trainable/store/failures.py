@@ -57,7 +57,7 @@ class Note:
 def failure_of(store: Store, path: str, launch: str) -> Failure | None:
     """Why the attempt before this one in the same launch failed; None if it did not, or there was none."""
     failure = read_failure(store, path)
-    return failure if failure is not None and failure.launch == launch else None
+    return failure if failure is not None and launch and failure.launch == launch else None
 
 
 def reason_of(error: BaseException) -> str:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import json
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from pyarrow import fs
 
 from lth_trainable.errors import UserError
 from lth_trainable.spec.values import digest
+from lth_trainable.store.json_files import NotJson, object_from_json, to_json
 
 MANIFEST = "manifest.json"
 RECORD = "record.json"
@@ -40,6 +40,8 @@ FULL = "no space"  # status of a trial that ended because the storage is full
 LISTINGS = 20  # attempts to list a folder while other processes write into it
 RETRIES = 3  # attempts to read a folder that seems damaged
 FORMAT = 1
+_EARLY = {"complete", "files", "fingerprint", "format", "key", "kind", "states", "status", "trial"}
+# names in manifests before version 0.4.0, which had no SHA-256 of their own; with another name it is a damaged one
 READERS = 16  # threads; an object store answers each request slowly, but many at once
 MOST_AT_A_TIME = 64  # items that a thread takes at a time
 
@@ -149,14 +151,14 @@ class Store:
         if MANIFEST not in sizes:
             return None
         try:
-            manifest = json.loads(self.read(f"{path}/{MANIFEST}"))
-        except ValueError as error:
+            manifest = object_from_json(self.read(f"{path}/{MANIFEST}"))
+        except NotJson as error:
             raise Damaged(path, f"{MANIFEST} is unreadable ({error})") from error
-        if isinstance(manifest, dict) and manifest.get("format", FORMAT) != FORMAT:
-            raise UserError(f"{path}: written in format {manifest['format']!r}; this version reads {FORMAT}")
         reason = damage_by_size(manifest, sizes)
         if reason is not None:
             raise Damaged(path, reason)
+        if manifest.get("format", FORMAT) != FORMAT:
+            raise UserError(f"{path}: written in format {manifest['format']!r}; this version reads {FORMAT}")
         return Sealed(path=path, manifest=manifest)
 
     def content(self, folder: Sealed, name: str) -> bytes:
@@ -299,7 +301,8 @@ def damage_by_size(manifest: Any, sizes: Mapping[str, int]) -> str | None:
         sha = digest({name: value for name, value in manifest.items() if name != "sha256"})
     except (KeyError, TypeError, AttributeError) as error:
         return f"{MANIFEST} is unreadable ({error})"
-    if not expected or manifest.get("sha256", sha) != sha:  # manifests of earlier versions do not have it
+    is_early = "sha256" not in manifest and set(manifest) <= _EARLY
+    if not expected or not (is_early or manifest.get("sha256") == sha):
         return f"{MANIFEST} does not have its own SHA-256"
     for name, size in expected.items():
         if sizes.get(name) != size:
@@ -316,11 +319,6 @@ def _manifest(about: Mapping[str, Any], files: Mapping[str, Any]) -> dict[str, A
 def fingerprint_id(fingerprint: Mapping[str, Any]) -> str:
     """The 12 hex digits that stand for a fingerprint in folder names."""
     return digest(dict(fingerprint))[:12]
-
-
-def to_json(content: Any) -> bytes:
-    """Content as JSON in the format of all files in the store: indented, sorted, no NaN, a final newline."""
-    return (json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 def map_in_threads(function: Callable[[Item], Answer], items: Iterable[Item]) -> list[Answer]:

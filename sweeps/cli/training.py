@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from lth_trainable import signals
 from lth_trainable.store.store import fingerprint_id, map_in_threads
 from sweeps.cli.job import Job
 from sweeps.experiments.experiment import Experiment
@@ -15,13 +16,15 @@ from sweeps.planning.work import work_left
 from sweeps.running.launch import Outcome
 from sweeps.running.log_feed import Loggers
 from sweeps.running.progress import Board
-from sweeps.running.resources import Spent
+from sweeps.running.resources import OutOfTime, Spent
 from sweeps.running.submit import Where
 from sweeps.runs.ledger import Ledger, Stock
 from sweeps.runs.lock import RunLock
 
 if TYPE_CHECKING:
     from analysis.tables.parquet import Frames
+
+GATHERS = "what is trained is kept: run the same command again to gather the results"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +48,8 @@ def train_and_judge(job: Job, experiment: Experiment) -> Round:
             if job.setting.where is Where.CONNECT:
                 job = replace(job, cluster=sharing.enter_context(job.connected()))
             outcome = train(job, experiment, spent, board, loggers)
-        frames = analysis.gather(ledger.path)
+        with signals.keeping(GATHERS):
+            frames = analysis.gather(ledger.path)
     for note in loggers.notes:
         job.say(f"note: {note}", "yellow")
     ours = frames.trials[frames.trials.trial.isin([trial.name for trial in ledger.plan.trials])]
@@ -68,7 +72,10 @@ def train(job: Job, experiment: Experiment, spent: Spent, board: Board, loggers:
     ledger.write_plan(experiment.sweep, job.command)
     for ticket in experiment.imported:
         ticket.seal(ledger.store)
-    fingerprint, stored, damaged = job.stored(len(ledger.plan.trials) - len(skipped), repair=True)
+    try:
+        fingerprint, stored, damaged = job.stored(len(ledger.plan.trials) - len(skipped), repair=True)
+    except OutOfTime:
+        return Outcome(epochs=0, failures={}, interrupted=False, stopped_by="--max-hours")
     for report in (*stock.reports, *damaged):
         job.say(f"note: {report}", "yellow")
     board.skipped = len(stock.done)

@@ -6,6 +6,15 @@ changed one of the names: then the function here needs another way, and nothing 
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import threading
+from collections.abc import Collection, Iterator
+from typing import Any
+
+FLAGS = "lottery_sweep"  # namespace in Ray's control store
+ANSWER_SECONDS = 2.0  # for the control store
+
 
 def dead_processes() -> list[str]:
     """Kinds of Ray's own processes (raylet, gcs_server, ...) that this process has started and that have died.
@@ -50,3 +59,75 @@ def read_environment_again() -> None:
     ray_constants.ENABLE_RAY_CLUSTER = ray_constants.env_bool(
         ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, not ray_constants.IS_WINDOWS_OR_OSX
     )
+
+
+# -- processes and signals -------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def shielded(signals: Collection[signal.Signals]) -> Iterator[None]:
+    """Let the processes that `ray.init` starts in this block, and all that they start, be deaf to these signals.
+
+    A signal to the whole process group, or to every process of a job, would otherwise end Ray before its trials have
+    stored what they have. Ray does the same for SIGINT. This process keeps its handler of SIGTERM, which `ray.init`
+    replaces.
+    """
+    from ray._private import services
+
+    plain = services.ConsolePopen
+
+    class Shielded(plain):  # type: ignore[misc, valid-type]
+        def __init__(self, *args: Any, preexec_fn: Any = None, **more: Any) -> None:
+            def before_start() -> None:
+                if preexec_fn is not None:
+                    preexec_fn()
+                signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+
+            super().__init__(*args, preexec_fn=before_start, **more)
+
+    services.ConsolePopen = Shielded
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        services.ConsolePopen = plain
+        if threading.current_thread() is threading.main_thread() and handler is not None:
+            signal.signal(signal.SIGTERM, handler)
+
+
+def is_connected() -> bool:
+    """Whether this process still talks to Ray; when `ray.shutdown` ends Ray's processes, it does not any more."""
+    from ray._private.worker import global_worker
+
+    return hasattr(global_worker, "core_worker")
+
+
+# -- flags that the driver sets and all workers see ------------------------------------------------------------------
+
+
+def set_flag(name: str) -> bool:
+    """Set a flag in Ray's control store. False if it does not answer."""
+    return _in_control_store("internal_kv_put", name.encode(), b"1", True) is not None
+
+
+def is_flag_set(name: str) -> bool:
+    """Whether the flag is set; False if the control store does not answer."""
+    return bool(_in_control_store("internal_kv_exists", name.encode()))
+
+
+def drop_flag(name: str) -> None:
+    """Remove a flag; nothing happens if the control store does not answer."""
+    _in_control_store("internal_kv_del", name.encode(), False)
+
+
+def _in_control_store(what: str, *arguments: Any) -> Any:
+    from ray.exceptions import GetTimeoutError, RpcError
+    from ray.experimental.internal_kv import internal_kv_get_gcs_client
+
+    client = internal_kv_get_gcs_client()
+    if client is None:  # not connected
+        return None
+    try:
+        return getattr(client, what)(*arguments, FLAGS.encode(), timeout=ANSWER_SECONDS)
+    except (RpcError, GetTimeoutError):
+        return None

@@ -8,10 +8,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from analysis.tables.run_plan import read_terms, terms_of, write_content
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.store.record import Identity, record_trial
 from lth_trainable.store.store import (
-    FORMAT,
     PLAN,
     STATES,
     WEIGHTS,
@@ -20,7 +20,6 @@ from lth_trainable.store.store import (
     Store,
     fingerprint_id,
     map_in_threads,
-    to_json,
 )
 from lth_trainable.store.trials import read_failure, read_record
 from lth_trainable.versions import DISTRIBUTION, project_version
@@ -194,10 +193,11 @@ class Ledger:
 
     def write_plan(self, sweep: Sweep, command: Sequence[str]) -> None:
         """Add this command and its trials to the run's plan. Raises `UserError` if the terms of the verdict change."""
-        plan = self._planned() or {"format": FORMAT, "commands": [], "trials": []}
+        planned = self._planned()
+        plan = planned or {"commands": [], "trials": []}
         terms: dict[str, Any] = {"endpoint": sweep.endpoint, "margin_pp": sweep.margin_pp, "alpha": sweep.alpha}
         terms["looks"] = list(sweep.looks)
-        fixed = {"looks": [], **plan} if plan["trials"] else plan
+        fixed = terms_of(planned) if planned else read_terms(self.store, self.run)
         for name, value in terms.items():
             if fixed.get(name, value) != value:
                 raise UserError(
@@ -218,7 +218,7 @@ class Ledger:
             **plan, **terms, "recipe": sweep.name, "claim": sweep.claim, "commands": commands,
             "keep_states": self.plan.policy, "versions": driver_versions(), "trials": list(known.values()),
         }  # fmt: skip
-        self.store.write(f"{self.run}/{PLAN}", to_json(content))
+        write_content(self.store, self.run, content)
 
     def _role(self, trial: PlannedTrial, before: Mapping[str, Any] | None) -> str:
         """The role of a trial in the run. A ticket stays a ticket even if this command uses it as a baseline."""

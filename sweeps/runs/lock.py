@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lth_trainable.errors import UserError
+from lth_trainable.signals import undoing
 from lth_trainable.store.store import Store, to_json
 
 DRIVER = "driver.json"
@@ -35,6 +36,7 @@ class RunLock:
         self.run, self.token, self.started = run, uuid.uuid4().hex, time.time()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
+        self._held = contextlib.ExitStack()
 
     def __enter__(self) -> RunLock:
         self._refuse_another()
@@ -42,6 +44,7 @@ class RunLock:
         time.sleep(SETTLING_SECONDS)  # a driver that started at the same moment has written by now
         self._refuse_another()
         self._thread.start()
+        self._held.enter_context(undoing(self._release))
         return self
 
     def _refuse_another(self) -> None:
@@ -54,6 +57,10 @@ class RunLock:
             )
 
     def __exit__(self, *_: object) -> None:
+        self._held.close()
+        self._release()
+
+    def _release(self) -> None:
         self._stop.set()
         self._thread.join()
         other = read_driver(self.store, self.run)

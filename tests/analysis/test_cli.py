@@ -11,6 +11,8 @@ import pytest
 from pyarrow import parquet
 
 from analysis.__main__ import main
+from analysis.tables.index import write_noted
+from lth_trainable.store.store import Store
 from tests.support.command import ROOT
 from tests.support.records import digits_like, drops, make_run
 
@@ -94,9 +96,12 @@ def test_a_table_that_cannot_be_read_is_one_line_and_exit_2(tmp_path: Path, caps
     older = parquet.read_table(path).drop_columns(["role"])
     capsys.readouterr()
     for damage, message in (
-        (lambda: path.write_bytes(b"junk"), "verdicts.parquet: cannot be read ("),
-        (lambda: path.write_bytes(whole[:-20]), "verdicts.parquet: cannot be read ("),
-        (lambda: parquet.write_table(older, path), "has other columns than those of this version; gather again"),
+        (lambda: path.write_bytes(b"junk"), "verdicts.parquet is not the one that index.json names"),
+        (lambda: path.write_bytes(whole[:-20]), "verdicts.parquet is not the one that index.json names"),
+        (
+            lambda: write_noted(Store(run.parent), run.name, "verdicts", older),
+            "has other columns than those of this version; gather again",
+        ),
     ):
         damage()
         assert main(["figures", str(run), "--out", str(tmp_path / "figures")]) == 2

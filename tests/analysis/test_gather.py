@@ -19,7 +19,9 @@ from analysis.tables import schema
 from analysis.tables.parquet import OPTIONAL
 from lth_trainable.errors import UserError
 from lth_trainable.spec.trial_spec import TrialSpec
-from lth_trainable.store.store import MANIFEST, RECORD, to_json
+from lth_trainable.spec.values import digest
+from lth_trainable.store.json_files import seal_json
+from lth_trainable.store.store import MANIFEST, RECORD
 from tests.support.records import dense, digits_like, drops, ladder, make_run, plan, record, seal, settle
 
 ACCURACY = drops({None: 0.96, 64: 0.955, 87.04: 0.95, 92.22: 0.94})
@@ -33,6 +35,12 @@ def by_name(frame: pd.DataFrame) -> dict[str, dict[str, Any]]:
 
 def rewrite(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def reseal(path: Path, **changes: Any) -> None:
+    """Change a manifest, and its own checksum with it."""
+    content = {n: value for n, value in (json.loads(path.read_text()) | changes).items() if n != "sha256"}
+    path.write_text(json.dumps(content | {"sha256": digest(content)}))
 
 
 # -- the tables --------------------------------------------------------------------------------------------------------
@@ -176,7 +184,7 @@ def test_diverged_trials_are_shown_and_break_their_pair(tmp_path: Path) -> None:
         (lambda folder: (folder / RECORD).write_bytes((folder / RECORD).read_bytes()[:-5] + b"~~~~~"), "SHA-256"),
         (lambda folder: (folder / RECORD).unlink(), "bytes"),
         (lambda folder: (folder / MANIFEST).write_text("{"), "manifest.json is unreadable"),
-        (lambda folder: rewrite(folder / MANIFEST, format=99), "format 99"),
+        (lambda folder: reseal(folder / MANIFEST, format=99), "format 99"),
     ],
     ids=["truncated", "altered", "gone", "manifest", "newer"],
 )
@@ -264,14 +272,14 @@ def test_what_is_no_run_is_refused_with_the_runs_nearby(tmp_path: Path) -> None:
         ({"margin_pp": -1}, "margin_pp: found -1"),
         ({"alpha": 0.9}, "alpha: found 0.9"),
         ({"alpha": True}, "alpha: found True"),
-        ({"format": 2}, "format: found 2"),
+        ({"format": 3}, "format: found 3"),
         ({"trials": [{"name": "a", "key": "b", "spec": {"warp": 9}}]}, "unknown fields warp"),
         ({"trials": [{"key": "b"}]}, "no entry 'name'"),
     ],
 )
 def test_a_plan_that_cannot_be_meant_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     run = make_run(tmp_path, DENSE, ACCURACY)
-    (run / "plan.json").write_bytes(to_json(plan(DENSE) | change))
+    (run / "plan.json").write_bytes(seal_json(plan(DENSE) | change))
     with pytest.raises(UserError, match=message):
         analysis.gather(run)
 

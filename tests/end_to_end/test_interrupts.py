@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.command import ONE_WORKER, grid, hashes, running, wait_for_trials
+from tests.support.processes import left_after
 
 LONG = ["--epochs", "12", "--sparsity", "87.04", "--rewind-epoch", "0", "1", "--seeds", "5"]
 
@@ -23,10 +24,11 @@ def test_an_interrupt_keeps_what_is_finished_and_the_same_command_goes_on(tmp_pa
         if how == "Ctrl-C":
             os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to Ray's processes too
         else:
-            process.terminate()
+            os.killpg(process.pid, signal.SIGTERM)  # as `timeout` and batch systems do
         out, err = process.communicate(timeout=120)
     summary = json.loads(out.strip().splitlines()[-1])
-    assert process.returncode == 130 and "Traceback" not in err
+    assert process.returncode == (130 if how == "Ctrl-C" else 143) and "Traceback" not in err
+    assert not left_after(process.pid)
     assert 2 <= summary["done"] < summary["planned"] == 15
     kept = hashes(tmp_path)
     code, again, _, err = grid(tmp_path, *LONG, *ONE_WORKER)

@@ -13,6 +13,7 @@ from analysis.__main__ import main
 from analysis.tables.exclusions import EXCLUSIONS, change_exclusions, read_exclusions
 from lth_trainable.errors import UserError
 from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.store.json_files import seal_json
 from lth_trainable.store.store import Store
 from tests.support.records import dense, drops, ladder, make_run, record, seal
 
@@ -55,7 +56,7 @@ def test_the_file_says_which_why_and_when(run: Path) -> None:
     change_exclusions(run, exclude=[TICKET], reason="first")
     change_exclusions(run, exclude=[TICKET, BASELINE], reason="second")
     content = json.loads((run / EXCLUSIONS).read_text())
-    assert content["format"] == "1"
+    assert content["format"] == "2"
     assert {name: entry["reason"] for name, entry in content["excluded"].items()} == dict.fromkeys(
         (TICKET, BASELINE), "second"
     )
@@ -108,8 +109,8 @@ def test_a_file_that_cannot_be_read_is_not_ignored(run: Path, content: str) -> N
 
 
 def test_exclusions_of_a_newer_version_or_of_no_trial_are_refused(run: Path) -> None:
-    (run / EXCLUSIONS).write_text('{"format": "2", "excluded": {}}')
-    with pytest.raises(UserError, match="format: found '2'"):
+    (run / EXCLUSIONS).write_bytes(seal_json({"format": "3", "excluded": {}}))
+    with pytest.raises(UserError, match="format: found '3'"):
         analysis.gather(run)
     (run / EXCLUSIONS).write_text('{"format": "1", "excluded": {"zebra": {"reason": "x", "when": "y"}}}')
     with pytest.raises(UserError, match=r"run/exclusions\.json: found 'zebra'; expected a trial of the run"):

@@ -106,7 +106,7 @@ def test_a_file_just_written_is_read_next_time_too(tmp_path: Path, read: list[st
         lambda folder: (folder / "epochs.parquet").unlink(),
         lambda folder: (folder / "trials.parquet").write_bytes((folder / "trials.parquet").read_bytes()[:-1]),
         lambda folder: _change(folder / INDEX, code="of another version"),
-        lambda folder: _change(folder / INDEX, format=2),
+        lambda folder: _change(folder / INDEX, format=3),
     ],
 )
 def test_without_a_last_gather_that_can_be_used_all_is_read(tmp_path: Path, read: list[str], damage: Any) -> None:

@@ -8,6 +8,7 @@ import pytest
 from pyarrow import fs
 
 from lth_trainable.errors import UserError
+from lth_trainable.spec.values import digest
 from lth_trainable.store.store import MANIFEST, Damaged, Store
 from lth_trainable.store.trials import open_run
 
@@ -132,8 +133,9 @@ def test_a_manifest_of_an_earlier_version_has_no_sum_of_its_own(store: Store) ->
 
 def test_another_format_is_refused(store: Store) -> None:
     store.seal("t", FILES, {})
-    manifest = json.loads(store.read(f"t/{MANIFEST}"))
-    store.write(f"t/{MANIFEST}", json.dumps({**manifest, "format": 99}).encode())
+    manifest = {**json.loads(store.read(f"t/{MANIFEST}")), "format": 99}
+    del manifest["sha256"]
+    store.write(f"t/{MANIFEST}", json.dumps({**manifest, "sha256": digest(manifest)}).encode())
     with pytest.raises(UserError, match="format 99"):
         store.find("t")
 

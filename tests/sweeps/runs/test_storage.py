@@ -10,6 +10,7 @@ import pytest
 from pyarrow import fs
 
 from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.store.json_files import seal_json
 from lth_trainable.store.store import MANIFEST, PLAN, STATES, Store, to_json
 from lth_trainable.store.trials import load_trial
 from lth_trainable.training.run import Keep, run_trial
@@ -136,7 +137,8 @@ def test_plans_of_earlier_versions_keep_what_their_trials_refer_to(
     ("content", "told"),
     [
         (b"{", "not readable"), (b"[1]", "not readable"), (to_json({"format": 1}), "'trials'"),
-        (to_json({"format": 2, "trials": []}), "format: found 2"),
+        (to_json({"format": 2, "trials": []}), "no checksum"),
+        (seal_json({"format": 3, "trials": []}), "format: found 3"),
         (to_json({"format": 1, "keep_states": "some", "trials": []}), "'some'"),
         (to_json({"format": 1, "trials": [{"name": "t", "key": "k", "spec": {"mood": 1}}]}), "mood"),
         (to_json({"format": 1, "trials": [{
