@@ -110,7 +110,6 @@ def with_deed(deed: str, store: Store, launch: str = "first") -> tuple[str, dict
         ("interrupt", "KeyboardInterrupt"),
         ("broken_message", "Broken: (its message cannot be read: ValueError)"),
         ("unpicklable", "Unpicklable: holds a lock"),
-        ("escapes", "RuntimeError: [31mred[0m ]0;title second line"),
         ("recursion", "RecursionError: maximum recursion depth exceeded"),
         ("device_assert", "RuntimeError: CUDA error: device-side assert triggered Compile with"),
         ("memory", "found no memory left on this machine (device cpu)"),
