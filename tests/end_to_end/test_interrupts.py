@@ -25,7 +25,7 @@ HANGS = ["--model", "tests.plugins:hanging_cnn", "--epochs", "4", "--sparsity", 
 
 def test_a_signal_to_all_processes_stores_what_is_trained_and_the_same_command_goes_on(tmp_path: Path) -> None:
     """Ctrl-C in a terminal, `timeout`, and the warning of a batch system reach Ray's processes too."""
-    for number, code in CODES.items():
+    for number in (signal.SIGINT, signal.SIGUSR1):
         kept = hashes(tmp_path)
         with running(tmp_path, *LONG, *ONE_WORKER) as process:
             wait_for_trials(tmp_path, len(kept) + 1)
@@ -36,7 +36,7 @@ def test_a_signal_to_all_processes_stores_what_is_trained_and_the_same_command_g
             out, err = process.communicate(timeout=120)
             left = left_after(process.pid)
         summary = json.loads(out.strip().splitlines()[-1])
-        assert process.returncode == code and "Traceback" not in err, err
+        assert process.returncode == CODES[number] and "Traceback" not in err, err
         [line] = [line for line in out.splitlines() if "run the same command again to continue" in line]
         assert line.startswith("interrupted" if number == signal.SIGINT else f"stopped by {number.name}")
         assert len(kept) < summary["done"] < summary["planned"] == 15 and not left
@@ -80,7 +80,7 @@ def hanging(
 def test_a_trial_that_hangs_does_not_hold_up_a_signal(tmp_path: Path) -> None:
     with hanging(tmp_path, 1, "--seeds", "1", *ONE_WORKER, grace=2.0) as (process, _):
         began = time.monotonic()
-        process.terminate()
+        os.killpg(process.pid, signal.SIGTERM)
         out, err = process.communicate(timeout=120)
         assert time.monotonic() - began < 60
         assert process.returncode == 143 and "Traceback" not in err and not left_after(process.pid)
@@ -107,7 +107,7 @@ def test_max_hours_ends_a_sweep_in_time_whose_trials_hang_or_are_stopped(tmp_pat
 
 @pytest.mark.slow
 def test_at_any_moment_a_signal_ends_the_command_with_its_code_and_one_line(tmp_path: Path) -> None:
-    """A seeded choice of moments from the first import to the last line: while Ray starts, trials train, tables form."""
+    """A seeded choice of moments, from the first import to the last line."""
     arguments, dice = ["--epochs", "6", "--sparsity", "64", "--seeds", "2", *ONE_WORKER], random.Random(7)
     began = time.monotonic()
     code, summary, *_ = grid(tmp_path / "whole", *arguments)

@@ -78,9 +78,8 @@ def test_the_time_of_the_budget_ends_a_launch_without_any_report(
     tune, request = Tune(clock), StopRequest(Budget(hours=1.0, started=1000.0), clock)
     assert see(tune, request) and request.reason == "--max-hours" and request.signal is None
     assert tune.ended == [pytest.approx(1000 + 3600 + GRACE_SECONDS, abs=1.0)]
-    assert (
-        capsys.readouterr().err == "--max-hours is reached: the trials store what they have trained and stop, in 25 s\n"
-    )
+    err = capsys.readouterr().err
+    assert err == "--max-hours is reached: the trials store what they have trained and stop, in 25 s\n"
 
 
 def test_trials_that_stop_by_themselves_are_not_ended(clock: Clock) -> None:
