@@ -92,15 +92,15 @@ def test_a_trial_that_hangs_does_not_hold_up_a_signal(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_max_hours_ends_a_sweep_in_time_whose_trials_hang_or_are_stopped(tmp_path: Path) -> None:
-    hours = 100 / 3600
-    began = time.monotonic()
-    with hanging(tmp_path, 2, "--seeds", "2", "--max-hours", str(hours), grace=25.0) as (process, workers):
+    """On a busy machine it takes a while until a trial has come so far as to hang."""
+    seconds, began = 180.0, time.monotonic()
+    with hanging(tmp_path, 1, "--seeds", "2", "--max-hours", str(seconds / 3600), grace=25.0) as (process, workers):
         os.kill(workers[0], signal.SIGSTOP)
-        out, err = process.communicate(timeout=300)
-        seconds = time.monotonic() - began
+        out, err = process.communicate(timeout=400)
+        took = time.monotonic() - began
         left = left_after(process.pid)
     assert process.returncode == 3 and "Traceback" not in err and not left
-    assert 100 < seconds < 100 + 60 and "stopped by --max-hours" in out
+    assert seconds < took < seconds + 75 and "stopped by --max-hours" in out
     summary = json.loads(out.strip().splitlines()[-1])
     assert (summary["failed"], summary["stopped_by"]) == (0, "--max-hours")
 

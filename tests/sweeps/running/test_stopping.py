@@ -63,8 +63,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def see(tune: Tune, request: StopRequest, answers: Iterator[bool] = itertools.repeat(True)) -> bool:
-    return see_to_the_end(tune.is_running, request, told(answers), tune.end_workers)
+def see(tune: Tune, request: StopRequest, answers: Iterator[bool] | None = None) -> bool:
+    tell = told(itertools.repeat(True) if answers is None else answers)
+    return see_to_the_end(tune.is_running, request, tell, tune.end_workers)
 
 
 def test_nobody_is_told_anything_while_nothing_happens(clock: Clock) -> None:
