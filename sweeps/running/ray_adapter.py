@@ -7,11 +7,14 @@ changed one of the names: then the function here needs another way, and nothing 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Collection, Iterator
 from typing import Any
 
+MODE = "RAY_AUTH_MODE"
+ASK_SECONDS = 10.0  # for a head to say whether it accepts a token
 FLAGS = "lottery_sweep"  # namespace in Ray's control store
 ANSWER_SECONDS = 2.0  # for the control store
 
@@ -59,6 +62,51 @@ def read_environment_again() -> None:
     ray_constants.ENABLE_RAY_CLUSTER = ray_constants.env_bool(
         ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, not ray_constants.IS_WINDOWS_OR_OSX
     )
+
+
+def wants_other_token(address: str) -> bool:
+    """Whether the head at this host and port refuses the token of this process, or misses one.
+
+    False where that cannot be seen: without the package grpcio, or where it does not answer. Ray itself retries for
+    half a minute, and says only that it could not connect.
+    """
+    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
+
+    try:
+        import grpc  # of ray[default]
+    except ImportError:
+        return False
+    said = AuthenticationTokenLoader.instance().get_token_for_http_header() if _uses_tokens() else {}
+    with grpc.insecure_channel(address) as channel:
+        ask = channel.unary_unary("/ray.rpc.InternalKVGcsService/InternalKVGet")
+        try:
+            ask(b"", timeout=ASK_SECONDS, metadata=[(name.lower(), value) for name, value in said.items()])
+        except grpc.RpcError as error:
+            return error.code() is grpc.StatusCode.UNAUTHENTICATED
+    return False
+
+
+def _uses_tokens() -> bool:
+    """Whether the mode of authentication is "token" and there is one."""
+    from ray._raylet import (  # type: ignore[attr-defined]
+        AuthenticationMode,
+        AuthenticationTokenLoader,
+        get_authentication_mode,
+    )
+
+    return get_authentication_mode() == AuthenticationMode.TOKEN and AuthenticationTokenLoader.instance().has_token()
+
+
+def use_own_token() -> None:
+    """Use the token of RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token, if there is one.
+
+    Ray does so for a cluster on this machine, but not for an address. Nothing changes where RAY_AUTH_MODE is set.
+    """
+    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
+
+    if MODE not in os.environ and AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True):
+        os.environ[MODE] = "token"
+        read_environment_again()
 
 
 # -- processes and signals -------------------------------------------------------------------------------------------
