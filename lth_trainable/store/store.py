@@ -25,6 +25,7 @@ from pyarrow import fs
 from lth_trainable.errors import UserError
 from lth_trainable.spec.values import digest
 from lth_trainable.store.json_files import NotJson, object_from_json, to_json
+from lth_trainable.store.upload import upload
 
 MANIFEST = "manifest.json"
 RECORD = "record.json"
@@ -162,15 +163,19 @@ class Store:
         return Sealed(path=path, manifest=manifest)
 
     def content(self, folder: Sealed, name: str) -> bytes:
-        """The content of one file of a sealed folder. Raises `Damaged` if it is missing or its SHA-256 is wrong."""
+        """The content of one file of a sealed folder. Raises `Damaged` if it is missing or its SHA-256 is wrong.
+
+        What seems damaged is read again, because a bit may have flipped on its way here.
+        """
         entry = folder.manifest["files"][name]
-        try:
-            content = self.read(f"{folder.path}/{entry.get('file', name)}")
-        except FileNotFoundError as error:
-            raise Damaged(folder.path, f"{name} is missing") from error
-        if hashlib.sha256(content).hexdigest() != entry["sha256"]:
-            raise Damaged(folder.path, f"{name} does not have the SHA-256 of the manifest")
-        return content
+        for _ in range(RETRIES):
+            try:
+                content = self.read(f"{folder.path}/{entry.get('file', name)}")
+            except FileNotFoundError as error:
+                raise Damaged(folder.path, f"{name} is missing") from error
+            if hashlib.sha256(content).hexdigest() == entry["sha256"]:
+                return content
+        raise Damaged(folder.path, f"{name} does not have the SHA-256 of the manifest")
 
     def quarantine(self, damage: Damaged, run: str) -> str:
         """Move a damaged folder to the run's quarantine and return its new path.
@@ -231,24 +236,23 @@ class Store:
     # -- single files ------------------------------------------------------------------------------------------------
 
     def read(self, path: str) -> bytes:
-        with self.fs.open_input_stream(self._full(path)) as stream:
-            return stream.read()
+        with self.fs.open_input_file(self._full(path)) as file:  # one request; a stream makes one for each 256 kB
+            return bytes(file.read_at(file.size(), 0))
 
     def write(self, path: str, content: bytes) -> None:
         """Write a file atomically: to a temporary name, then moved. Object stores are atomic by themselves."""
         full = self._full(path)
-        local = isinstance(self.fs, fs.LocalFileSystem)
-        if local:
-            Path(full).parent.mkdir(parents=True, exist_ok=True)
-        target = f"{full}.{uuid.uuid4().hex[:8]}{PART}" if local else full
+        if not isinstance(self.fs, fs.LocalFileSystem):
+            upload(self.fs, full, content)
+            return
+        Path(full).parent.mkdir(parents=True, exist_ok=True)
+        target = f"{full}.{uuid.uuid4().hex[:8]}{PART}"
         try:
             with self.fs.open_output_stream(target) as stream:
                 stream.write(content)
-            if local:
-                self.fs.move(target, full)
-        except OSError:
-            if local:  # otherwise the incomplete file would keep a full disk full
-                Path(target).unlink(missing_ok=True)
+            self.fs.move(target, full)
+        except OSError:  # without the incomplete file, which would keep a full disk full
+            Path(target).unlink(missing_ok=True)
             raise
 
     def exists(self, path: str) -> bool:

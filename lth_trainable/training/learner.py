@@ -18,6 +18,7 @@ from fastai.optimizer import OptimWrapper
 from torch import Tensor, nn
 
 from lth_trainable.seeds import derive_seed
+from lth_trainable.silence import pulse
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.training.cuda_graphs import CapturedSteps, RateOnDevice
 from lth_trainable.training.fastai_adapter import eager_step
@@ -60,6 +61,7 @@ class TrialLearner(Learner):
         except CancelBatchException:
             self("after_cancel_batch")
         self("after_batch")
+        pulse.step()
 
     def add_cb(self, cb: Any) -> TrialLearner:
         self.__dict__.pop("_known_listeners", None)
@@ -247,6 +249,7 @@ def measure(model: nn.Module, loader: Any, loss_func: Any) -> Measured:
         loss, seen = loss + loss_func(output, y) * len(y), seen + len(y)
         predicted.append(output.argmax(1))
         correct = correct + (predicted[-1] == y).sum()
+        pulse.beat()
     model.train(training)
     return Measured(float(loss) / seen, float(correct) / seen, torch.cat(predicted))
 

@@ -21,8 +21,8 @@ from lth_trainable.signals import undoing
 from lth_trainable.store.store import Store
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.running.progress import Board
-from sweeps.running.ray_adapter import bootstrap_address, shielded
-from sweeps.running.ray_process import WATCH_SECONDS, quieten, silence_loggers
+from sweeps.running.ray_adapter import bootstrap_address, shielded, use_own_token, wants_other_token
+from sweeps.running.ray_process import WATCH_SECONDS, no_entry, quieten, silence_loggers
 from sweeps.running.resources import Budget, OutOfTime, Resources
 from sweeps.running.worker import train
 
@@ -192,11 +192,18 @@ class Cluster:
 
 
 def _check_answers(address: str) -> None:
-    """Raise `OSError` or `ValueError` if nothing listens at `address`: Ray itself would retry for minutes."""
+    """Raise `OSError` or `ValueError` if nothing listens at `address`: Ray itself would retry for minutes.
+
+    Raises `UserError` if it refuses the token of this process.
+    """
+    if address == "auto":
+        use_own_token()
     found = None if "://" in address else bootstrap_address(address)
     if found is not None:
         host, _, port = found.rpartition(":")
         socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
+        if wants_other_token(found):
+            raise no_entry(found)
 
 
 def fitting(node: Mapping[str, float], resources: Resources) -> int:

@@ -56,6 +56,7 @@ class PlanSearcher(Searcher):
         self.trials: dict[str, PlannedTrial] = {}
         self.stopped_by: str | None = None
         self.is_full = False
+        self.reasons: dict[str, str] = {}  # of failed trials, as their workers report them
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         if self.asked():
@@ -94,6 +95,7 @@ class PlanSearcher(Searcher):
             self.dispatcher.stopped.add(trial.name)
         else:
             self.spent.fail(trial.name)
+            self.reasons |= {trial.name: str(result["reason"])} if "reason" in result else {}
         self.dispatcher.finished(trial.name, recorded=False)
 
     def should_stop(self, trial_id: str, result: dict[str, Any]) -> bool:

@@ -5,11 +5,19 @@ from __future__ import annotations
 import inspect
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import ray
 
-from sweeps.running.ray_adapter import address_of_local_node, bootstrap_address, dead_processes, read_environment_again
+from sweeps.running.ray_adapter import (
+    address_of_local_node,
+    bootstrap_address,
+    dead_processes,
+    lost_workers_as_dead,
+    read_environment_again,
+)
 
 GONE = "Ray {version} has no {name}: sweeps/running/ray_adapter.py needs another way, or pyproject.toml a bound on Ray"
 
@@ -20,8 +28,12 @@ GONE = "Ray {version} has no {name}: sweeps/running/ray_adapter.py needs another
         ("ray._private.services", "canonicalize_bootstrap_address", ["addr"]),
         ("ray._private.utils", "read_ray_address", []),
         ("ray._private.node", "Node.dead_processes", ["self"]),
+        (
+            "ray.air.execution._internal.actor_manager", "RayActorManager._actor_task_failed",
+            ["self", "tracked_actor_task", "exception"],
+        ),
     ],
-)
+)  # fmt: skip
 def test_a_private_function_of_ray_takes_what_it_is_given(module: str, name: str, parameters: list[str]) -> None:
     found = import_module(module)
     for part in name.split("."):
@@ -76,3 +88,18 @@ def test_ray_follows_the_environment_of_now(monkeypatch: pytest.MonkeyPatch, tmp
         read_environment_again()
     assert raylet.get_authentication_mode() == raylet.AuthenticationMode.DISABLED
     assert not raylet.AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True)
+
+
+def test_tune_tries_again_when_ray_has_ended_a_worker_for_want_of_memory() -> None:
+    module = import_module("ray.air.execution._internal.actor_manager")
+    manager, told = object.__new__(module.RayActorManager), list[Any]()
+    manager._failed_actor_ids, manager._cleanup_actor = set(), lambda tracked_actor: None
+    actor = SimpleNamespace(actor_id=1, _on_error=lambda *error: told.append(error))
+    task = SimpleNamespace(_tracked_actor=actor, _on_error=lambda *error: told.append(error))
+    low = ray.exceptions.OutOfMemoryError("low on memory")
+    with pytest.raises(RuntimeError, match="Caught unexpected exception"):  # else this adapter is not needed any more
+        manager._actor_task_failed(task, low)
+    with lost_workers_as_dead():
+        manager._actor_task_failed(task, low)
+    assert [type(error) for _, error in told] == [ray.exceptions.RayActorError] * 2
+    assert manager._failed_actor_ids == {1} and str(told[0][1]) == "low on memory"
