@@ -199,8 +199,8 @@ class EpochLog(Callback):
             "step": (clock.now + 1) * clock.steps_per_epoch,
             "iterations": self._iterations,
             "lr": self.learn.opt.hypers[-1]["lr"],
-            "train_loss": _finite(self._train_loss),
-            "valid_loss": _finite(valid_loss),
+            "train_loss": finite(self._train_loss),
+            "valid_loss": finite(valid_loss),
             "valid_accuracy": valid_accuracy,
             "seconds": round(time.perf_counter() - self._started, 6),
             **self.describe(),
@@ -280,5 +280,6 @@ def optimizer_of(spec: TrialSpec, device: torch.device) -> Callable[..., OptimWr
     return partial(wrapper, opt=partial(torch.optim.SGD, fused=True, **settings))
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
+    """The value, or None for NaN and infinity, which no stored file contains."""
     return value if math.isfinite(value) else None

@@ -12,15 +12,17 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lth_trainable import signals
 from lth_trainable.errors import STOPPED
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.plan import Plan, PlannedTrial
+from sweeps.running.deaths import reason_of_death
 from sweeps.running.log_feed import NO_LOGGERS, Loggers
 from sweeps.running.progress import Board, LiveView
-from sweeps.running.ray_adapter import drop_flag, set_flag
+from sweeps.running.ray_adapter import drop_flag, lost_workers_as_dead, set_flag
 from sweeps.running.ray_process import (
     end_workers,
     quieten,
@@ -212,7 +214,10 @@ def _fit(
             failure_config=tune.FailureConfig(max_failures=RETRIES),
         ),
     )
-    return {_trial_name(result): _last_line(result.error) for result in tuner.fit() if result.error}
+    with lost_workers_as_dead():
+        results = tuner.fit()
+    # a trial that has never reported has no config, but its folder has its name
+    return {Path(result.path).name: reason_of_death(result.error) for result in results if result.error}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,11 +300,5 @@ def _counter(spent: Spent, notes: list[str]) -> Any:
 
 
 def _trial_name(trial: Any) -> str:
-    """The name of the spec behind one of Tune's trials or results."""
+    """The name of the spec behind one of Tune's trials."""
     return str(trial.config["trial"])
-
-
-def _last_line(error: BaseException) -> str:
-    """The last line of an error that is not empty: Ray's report on a dead worker is long, and its reason comes last."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

@@ -150,6 +150,29 @@ def is_connected() -> bool:
     return hasattr(global_worker, "core_worker")
 
 
+@contextlib.contextmanager
+def lost_workers_as_dead() -> Iterator[None]:
+    """Within this block, Tune tries again when Ray has ended a worker for want of memory, or lost it with its node.
+
+    Tune expects two kinds of errors of a worker, and ends itself at any other (`RayActorManager._actor_task_failed`).
+    """
+    from ray.air.execution._internal.actor_manager import RayActorManager
+    from ray.exceptions import NodeDiedError, OutOfDiskError, OutOfMemoryError, RayActorError, WorkerCrashedError
+
+    plain = RayActorManager._actor_task_failed
+
+    def of_any_death(self: Any, tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, OutOfMemoryError | NodeDiedError | WorkerCrashedError | OutOfDiskError):
+            exception = RayActorError(error_msg=str(exception))
+        plain(self, tracked_actor_task, exception)
+
+    RayActorManager._actor_task_failed = of_any_death
+    try:
+        yield
+    finally:
+        RayActorManager._actor_task_failed = plain
+
+
 # -- flags that the driver sets and all workers see ------------------------------------------------------------------
 
 

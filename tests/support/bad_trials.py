@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
+from lth_trainable.data.datasets import load_dataset
 from tests.plugins import tiny_cnn
 
 STEP = 3
@@ -117,6 +118,21 @@ def hang() -> None:
 
 def stopped() -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def infinite_on_one_image(shape: tuple[int, int, int], n_classes: int) -> nn.Module:
+    """A sound network but for the first image of the test split of digits, which it meets after its training."""
+
+    class Infinite(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network, self.image = tiny_cnn(shape, n_classes), torch.from_numpy(load_dataset("digits").test.x[0])
+
+        def forward(self, x: Tensor) -> Tensor:
+            same = (x == self.image.to(x)).flatten(1).all(1)
+            return torch.where(same[:, None], torch.inf, self.network(x))
+
+    return Infinite()
 
 
 DEEDS: dict[str, Callable[[], Any]] = {
