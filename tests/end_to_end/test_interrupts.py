@@ -149,6 +149,7 @@ def test_killing_the_driver_outright_loses_only_the_trials_in_flight(tmp_path: P
     assert again["skipped"] >= len(kept) >= 2 and again["done"] == 15
 
 
+@pytest.mark.slow  # in make test: test_killed_at_random_moments_a_sweep_ends_as_an_undisturbed_one
 def test_a_killed_worker_is_replaced(tmp_path: Path) -> None:
     with running(tmp_path, *LONG, *ONE_WORKER) as process:
         wait_for_trials(tmp_path, 1)
