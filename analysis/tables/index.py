@@ -91,7 +91,7 @@ def read_previous(store: Store, run: str) -> Previous:
     if not store.exists(path):
         return Previous()
     try:
-        content = unseal_json(store.read(path))
+        content = store.read_as(path, unseal_json)
         if content["format"] != FORMAT or content["run"] != run:
             return Previous()
         trials = {name: Known(**entry) for name, entry in content["trials"].items()}
@@ -135,7 +135,7 @@ def write_noted(store: Store, run: str, name: str, table: pa.Table) -> None:
     """Write a table of another command than the gather, and its SHA-256 into the index, if there is one."""
     path, sha = f"{run}/analysis/{INDEX}", write_table(store, run, name, table)
     with contextlib.suppress(FileNotFoundError, NotJson, KeyError, TypeError):  # the next gather notes it
-        content = unseal_json(store.read(path))
+        content = store.read_as(path, unseal_json)
         store.write(path, seal_json({**content, "tables": {**content["tables"], name: sha}}))
 
 

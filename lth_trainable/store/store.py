@@ -239,6 +239,16 @@ class Store:
         with self.fs.open_input_file(self._full(path)) as file:  # one request; a stream makes one for each 256 kB
             return bytes(file.read_at(file.size(), 0))
 
+    def read_as(self, path: str, parse: Callable[[bytes], Answer]) -> Answer:
+        """The content of a file, as `parse` understands it. Raises `NotJson` where it does not.
+
+        What it refuses is read again, because a bit may have flipped on its way here.
+        """
+        for _ in range(RETRIES - 1):
+            with contextlib.suppress(NotJson):
+                return parse(self.read(path))
+        return parse(self.read(path))
+
     def write(self, path: str, content: bytes) -> None:
         """Write a file atomically: to a temporary name, then moved. Object stores are atomic by themselves."""
         full = self._full(path)

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from lth_trainable.store.json_files import NotJson, seal_json, unseal_json
 from lth_trainable.store.store import Store
 from lth_trainable.store.upload import ATTEMPTS, PART_BYTES, arrived
-from tests.support.faulty_proxy import CUT, LOST, SPOILT, FaultyProxy
+from tests.support.faulty_proxy import CUT, LOST, SPOILT, FaultyProxy, with_a_bit_flipped
 from tests.support.s3 import s3_server, storage
 
 pytest.importorskip("boto3", reason="for the test extra")
@@ -67,3 +68,10 @@ def test_a_bit_that_flips_on_the_way_from_the_server_is_read_again(server: str, 
     read, answers = store.read, [content[:-1] + b"?", content]
     store.read = lambda path: answers.pop(0) if answers else read(path)  # type: ignore[method-assign]
     assert store.content(folder, "a.bin") == content and not answers
+    sealed = seal_json({"a": 1})
+    store.write("plan.json", sealed)
+    answers = [with_a_bit_flipped(sealed, number) for number in (40, 7)]
+    assert store.read_as("plan.json", unseal_json) == {"a": 1} and not answers
+    answers = [with_a_bit_flipped(sealed, number) for number in (40, 7, 9)]
+    with pytest.raises(NotJson):
+        store.read_as("plan.json", unseal_json)
