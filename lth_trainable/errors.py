@@ -22,6 +22,18 @@ class UserError(ValueError):
     """A mistake in what the user asked for. The message says everything, so it is shown without a traceback."""
 
 
+class NoRoom(UserError):
+    """A trial does not fit into the memory that is free now. On a new worker it may."""
+
+
+def words_of(error: BaseException) -> str:
+    """The message of an exception in one line, whatever somebody else's code has made of it; it may be empty."""
+    try:
+        return " ".join(str(error).split())
+    except Exception as broken:
+        return f"(its message cannot be read: {type(broken).__name__})"
+
+
 def bad_value(where: str, found: Any, expected: str, advice: str = "") -> UserError:
     """The exception for a wrong value, to be raised: `where: found ...; expected ...; advice`."""
     return UserError(f"{where}: found {found!r}; expected {expected}" + (f"; {advice}" if advice else ""))

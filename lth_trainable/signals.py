@@ -46,7 +46,7 @@ class _State:
     """Of this process. name: of the first signal, which came at the time `at`. ask: of the innermost `asking`.
 
     kept, goes_on: of `run`. said: whether the line about the signal is printed. code: that the command ends with. undo:
-    actions of `undoing`.
+    actions of `undoing`. is_hurried: see `hurry`.
     """
 
     def __init__(self) -> None:
@@ -57,6 +57,7 @@ class _State:
         self.kept, self.goes_on, self.said = KEPT, False, False
         self.code: int | None = None
         self.undo: list[Callable[[], Any]] = []
+        self.is_hurried = False
         self.ending = threading.Lock()
 
 
@@ -70,6 +71,16 @@ def exit_code(name: str) -> int:
     own, it means that the same command continues.
     """
     return EXIT_CODES[name]
+
+
+def came() -> str | None:
+    """The name of the first signal that has come in the last `asking`, or ever, if this process is a command."""
+    return _state.name
+
+
+def said() -> None:
+    """The command has printed a line about the signal by itself."""
+    _state.said = True
 
 
 def words(name: str) -> str:
@@ -113,12 +124,19 @@ def run(main: Callable[[], int], kept: str = KEPT, goes_on: bool = False) -> NoR
         if isinstance(error, SystemExit) and isinstance(error.code, int):  # of the parser
             _state.code = error.code
         raise
-    if _state.name is not None:  # the command was asked to end, and has said so
-        _state.said = True
+    if _state.name is not None:  # the command was asked to end
         _flush()
         _end_now(_state.name)
     _state.code = code
+    if _state.is_hurried:
+        _flush()
+        _end(None, code)
     sys.exit(code)
+
+
+def hurry() -> None:
+    """When the command ends, wait for nothing: a thread or a process of it hangs."""
+    _state.is_hurried = True
 
 
 @contextlib.contextmanager
@@ -148,7 +166,8 @@ def undoing(action: Callable[[], Any]) -> Iterator[None]:
 def asking(ask: Callable[[str], None]) -> Iterator[None]:
     """In this block the first signal calls `ask` with its name, in any thread; `ask` must bring the block to its end.
 
-    Also in a process that is no command, such as a notebook, if this is its main thread.
+    Also in a process that is no command, such as a notebook, if this is its main thread; there, where a second Ctrl-C
+    does not end the process, it calls `ask` again.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -160,8 +179,6 @@ def asking(ask: Callable[[str], None]) -> Iterator[None]:
     for signum in before:
         signal.signal(signum, _handle)  # again, for a command: `ray.init` sets its own for SIGTERM
     mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    if _state.name is not None:  # came before this block
-        ask(_state.name)
     try:
         yield
     finally:
@@ -198,7 +215,11 @@ def _watch(wakeup: int) -> None:
     while True:
         for signum in os.read(wakeup, 64):
             if signum in SIGNALS:
-                _react(signal.Signals(signum).name)
+                name = signal.Signals(signum).name
+                try:
+                    _react(name)
+                except Exception as error:  # of `ask`: nothing else will end the command
+                    _end(f"{words(name)}; {_state.kept} ({type(error).__name__}: {error})", exit_code(name))
 
 
 def _react(name: str) -> None:
@@ -209,23 +230,27 @@ def _react(name: str) -> None:
             _end_now(name)
         _state.ask(name)
     elif name == "SIGINT" and now - _state.at > SAME_SECONDS:
-        if not _state.is_program:
-            raise KeyboardInterrupt
-        _end_now(_state.name)
+        if _state.is_program or _state.ask is None:
+            _end_now(_state.name)
+        _state.ask(name)
 
 
 def _end_now(name: str) -> NoReturn:
-    """Print the line, undo what is to be undone, end all processes below this one, and this one."""
+    _end(None if _state.said else f"{words(name)}; {_state.kept}", exit_code(name))
+
+
+def end(line: str, code: int) -> NoReturn:
+    """Print a line, and end this process and all below it at once, in any thread; with a signal's code if one came."""
+    _end(line, code if _state.name is None else exit_code(_state.name))
+
+
+def _end(line: str | None, code: int) -> NoReturn:
+    """Print the line, end all processes below this one, undo what is to be undone, and end this process."""
     if not _state.ending.acquire(blocking=False):
         threading.Event().wait()  # another thread is at it
-    if not _state.said:
+    if line is not None:
         with contextlib.suppress(OSError):  # nobody reads it
-            os.write(2, f"{words(name)}; {_state.kept}\n".encode())
-    _end_others()
-    os._exit(exit_code(name))
-
-
-def _end_others() -> None:
+            os.write(2, f"{line}\n".encode())
     kill(lambda: below(os.getpid()))
     with contextlib.suppress(ChildProcessError):  # there is none, or none any more
         while os.waitpid(-1, os.WNOHANG)[0]:
@@ -233,6 +258,7 @@ def _end_others() -> None:
     undoing = threading.Thread(target=lambda: [action() for action in reversed(_state.undo)], daemon=True)
     undoing.start()
     undoing.join(UNDO_SECONDS)
+    os._exit(code)
 
 
 def _leave() -> None:
@@ -264,8 +290,7 @@ class _Quiet(io.FileIO):
             return super().write(data)
         except BrokenPipeError:
             if not _state.goes_on:
-                _end_others()
-                os._exit(CLOSED_PIPE)
+                _end(None, CLOSED_PIPE)
             if self.has_reader and self.fileno() != 2:
                 self.has_reader = False
                 print("note: nobody reads the output any more; the command goes on without it", file=sys.stderr)

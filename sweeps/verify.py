@@ -27,6 +27,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.text import console, print_line, table_of
+from lth_trainable import signals
 from lth_trainable.errors import FAILED, OK, UserError, bad_value, command_line
 from lth_trainable.spec.trial_spec import spec_from_dict
 from lth_trainable.store.store import Damaged
@@ -56,7 +57,9 @@ def verify(options: Options) -> int:
     if options.trials < 1:
         raise bad_value("trials", options.trials, "at least 1")
     records = pick(options.run, options.trials)
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
+    with ProcessPoolExecutor(
+        1, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=1, initializer=signals.ignore
+    ) as pool:
         found = list(pool.map(functools.partial(_retrain, run=options.run, data_root=options.data_root), records))
     rows = [compare(record, again) for record, again in zip(records, found, strict=True)]
     to = console()

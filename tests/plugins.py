@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import time
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from lth_trainable.pruning.criteria import Weights
 from sweeps.running.loggers import LogFolder, Logger
+
+HANG_AFTER = 60  # batches of training
 
 
 def tiny_cnn(shape: tuple[int, int, int], n_classes: int) -> nn.Module:
@@ -18,6 +22,30 @@ def tiny_cnn(shape: tuple[int, int, int], n_classes: int) -> nn.Module:
         nn.Conv2d(6, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
         nn.Linear(8, n_classes),
     )  # fmt: skip
+
+
+class _Hang(nn.Module):
+    """Passes its input on; after HANG_AFTER batches it keeps it, while the file exists that HANG names.
+
+    It leaves another file there, with the number of its process.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.batches += self.training
+        hang = Path(os.environ.get("HANG", "/nowhere"))
+        while self.batches > HANG_AFTER and hang.exists():
+            hang.with_suffix(f".{os.getpid()}").touch()
+            time.sleep(0.1)
+        return x
+
+
+def hanging_cnn(shape: tuple[int, int, int], n_classes: int) -> nn.Module:
+    """A forward pass that does not return, while the file exists that the environment variable HANG names."""
+    return nn.Sequential(tiny_cnn(shape, n_classes), _Hang())
 
 
 def broken_model(shape: tuple[int, int, int], n_classes: int) -> nn.Module:

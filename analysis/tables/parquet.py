@@ -162,7 +162,7 @@ def read_sums(store: Store, run: str) -> dict[str, str]:
     """SHA-256 of the tables as they were written, by name; empty where there is no index, or a damaged one."""
     path = f"{run}/analysis/{INDEX}"
     try:
-        content = unseal_json(store.read_json(path), UNSEALED) if store.exists(path) else {"tables": {}}
+        content = store.read_as(path, lambda raw: unseal_json(raw, UNSEALED)) if store.exists(path) else {"tables": {}}
         return {name: str(sha) for name, sha in content["tables"].items()}
     except (NotJson, KeyError, AttributeError):  # gathering writes another one
         return {}

@@ -109,7 +109,7 @@ def read_content(store: Store, run: str) -> dict[str, Any]:
     Raises FileNotFoundError where there is no plan.
     """
     with _readable(run):
-        content = unseal_json(store.read_json(f"{run}/{PLAN}"), UNSEALED)
+        content = store.read_as(f"{run}/{PLAN}", lambda raw: unseal_json(raw, UNSEALED))
         if content["format"] not in (FORMAT, UNSEALED):
             where, advice = f"{run}/{PLAN}, format", "read the run with the version that wrote it"
             raise bad_value(where, content["format"], str(FORMAT), advice)
@@ -140,7 +140,7 @@ def read_terms(store: Store, run: str) -> dict[str, Any]:
     if not store.exists(path):
         return {}
     try:
-        return unseal_json(store.read_json(path))
+        return store.read_as(path, unseal_json)
     except NotJson as error:
         if store.exists(f"{run}/{PLAN}"):  # it has the terms too; the next command of the run writes them again
             return {}

@@ -68,7 +68,8 @@ def segments(spec: TrialSpec, data_digest: str, steps_per_epoch: int | None = No
     steps_per_epoch: needed if the spec rewinds to an iteration. Raises `UserError` if no iteration would be left then.
     """
     chain = _Chain(spec, data_digest)
-    chain.root()
+    if spec.family != "levels":
+        chain.root()
     if spec.family == "levels":
         _levels(chain, spec, steps_per_epoch)
     elif spec.family == "fit":
@@ -134,7 +135,7 @@ def _levels(chain: _Chain, spec: TrialSpec, steps_per_epoch: int | None) -> None
 
 
 def _climb(chain: _Chain, spec: TrialSpec, k: int, levels: Sequence[tuple[Fraction, Fraction | None]]) -> None:
-    """Add the dense training and these levels of a ticket; those that tickets before it had too are not made again."""
+    """Start with the dense training and these levels of a ticket; what another ticket had too is not made again."""
     acts = _of_ladder(spec), None if spec.schedule == "imp" else spec.target_sparsity_pct, spec.restarts
     ladder = _ladder(chain.data_digest, tuple(chain.code.items()), k, *acts)
     segments, ends = ladder.known
@@ -142,6 +143,7 @@ def _climb(chain: _Chain, spec: TrialSpec, k: int, levels: Sequence[tuple[Fracti
     if known:
         chain.go_on_from(segments[: ends[known - 1]], spec.epochs)
     else:
+        chain.root()
         if spec.rewind_epoch:
             chain.train_to(k)
         chain.train_to(spec.epochs)
@@ -203,7 +205,6 @@ class _Chain:
         self.output: Fraction | None = None
         self.base = ""  # key of the last state not reached by training
         self.line: str | None = None  # hash of the training since then
-        self.training = _training(spec)
 
     def root(self) -> None:
         more: dict[str, Any] = {f"{name}_code": self.code[name] for name in ("dataset", "model") if name in self.code}
@@ -223,7 +224,7 @@ class _Chain:
 
     def train_to(self, epoch: int) -> None:
         if self.line is None:
-            self.line = _line(self.base, self.position, self.training)
+            self.line = _line(self.base, self.position, _training(self.spec))
         if epoch > self.position:
             self._add("train", self.position, epoch, _on_line(self.line, epoch), self.line)
             self.position = epoch

@@ -33,6 +33,7 @@ from torch import Tensor
 from lth_trainable.pruning.masks import Mask
 from lth_trainable.pruning.pruner import Pruner
 from lth_trainable.pruning.snapshot import Snapshot
+from lth_trainable.silence import pulse
 from lth_trainable.store.level_masks import pack_levels, unpack_levels
 from lth_trainable.store.store import HISTORY, MASKS, STATES, TRAINING, WEIGHTS, Damaged, Sealed, Store, to_json
 from lth_trainable.tensors import below, row_major
@@ -140,6 +141,7 @@ class States:
     def load(self, key: str, like: Snapshot) -> State | None:
         """Read a complete state; None if it is missing or damaged. like: a snapshot of the same model."""
         for path in (self.path(key), *self.temporary(key)):
+            pulse.beat()
             try:
                 folder = self.store.find(path)
                 if folder is not None and folder.manifest["complete"]:
@@ -169,11 +171,12 @@ class States:
         if complete:
             files[TRAINING] = save_tensors(row_major(_training(state)))
         about = {"kind": "state", "key": key, "complete": complete, "fingerprint": self.fingerprint}
-        for _ in range(ATTEMPTS - 1):
-            with contextlib.suppress(FileNotFoundError):
-                self.store.seal_shared(path, files, about)
-                return
-        self.store.seal_shared(path, files, about)
+        with pulse.storing():
+            for _ in range(ATTEMPTS - 1):
+                with contextlib.suppress(FileNotFoundError):
+                    self.store.seal_shared(path, files, about)
+                    return
+            self.store.seal_shared(path, files, about)
 
     def _read(self, folder: Sealed, like: Snapshot) -> State:
         history = self.store.json_of(folder, HISTORY)

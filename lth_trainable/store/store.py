@@ -27,6 +27,7 @@ from lth_trainable.spec.values import digest
 from lth_trainable.store.json_files import NotJson, object_from_json, to_json
 from lth_trainable.store.local_files import FOLDER, NotAFile, check_file, is_folder, make_folder, walk, what_is_at
 from lth_trainable.store.names import check_inside, check_no_link, is_name, is_state
+from lth_trainable.store.upload import upload
 
 MANIFEST = "manifest.json"
 RECORD = "record.json"
@@ -153,7 +154,7 @@ class Store:
         self._check_folder(path)
         try:
             # before the files are listed: those that it names were written before it
-            manifest = object_from_json(self.read_json(f"{path}/{MANIFEST}"))
+            manifest = object_from_json(self._read_json(f"{path}/{MANIFEST}"))
         except FileNotFoundError:
             return None
         except NotJson as error:
@@ -176,17 +177,21 @@ class Store:
                 raise Damaged(path, f"it is a {found}, not a folder")
 
     def content(self, folder: Sealed, name: str) -> bytes:
-        """The content of one file of a sealed folder. Raises `Damaged` if it is missing or its SHA-256 is wrong."""
+        """The content of one file of a sealed folder. Raises `Damaged` if it is missing or its SHA-256 is wrong.
+
+        What seems damaged is read again, because a bit may have flipped on its way here.
+        """
         entry = folder.manifest["files"][name]
-        try:
-            content = self.read(f"{folder.path}/{entry.get('file', name)}")
-        except FileNotFoundError as error:
-            raise Damaged(folder.path, f"{name} is missing") from error
-        except (IsADirectoryError, NotAFile) as error:
-            raise Damaged(folder.path, f"{name} is not a file") from error
-        if hashlib.sha256(content).hexdigest() != entry["sha256"]:
-            raise Damaged(folder.path, f"{name} does not have the SHA-256 of the manifest")
-        return content
+        for _ in range(RETRIES):
+            try:
+                content = self.read(f"{folder.path}/{entry.get('file', name)}")
+            except FileNotFoundError as error:
+                raise Damaged(folder.path, f"{name} is missing") from error
+            except (IsADirectoryError, NotAFile) as error:
+                raise Damaged(folder.path, f"{name} is not a file") from error
+            if hashlib.sha256(content).hexdigest() == entry["sha256"]:
+                return content
+        raise Damaged(folder.path, f"{name} does not have the SHA-256 of the manifest")
 
     def json_of(self, folder: Sealed, name: str) -> dict[str, Any]:
         """The object in a JSON file of a sealed folder. Raises `Damaged`."""
@@ -259,10 +264,20 @@ class Store:
         full = self._full(path)
         if self.is_local:
             check_file(full)
-        with self.fs.open_input_stream(full) as stream:
-            return stream.read()
+        with self.fs.open_input_file(full) as file:  # one request; a stream makes one for each 256 kB
+            return bytes(file.read_at(file.size(), 0))
 
-    def read_json(self, path: str) -> bytes:
+    def read_as(self, path: str, parse: Callable[[bytes], Answer]) -> Answer:
+        """The content of a JSON file, as `parse` understands it. Raises FileNotFoundError, or `NotJson`.
+
+        What it refuses is read again, because a bit may have flipped on its way here.
+        """
+        for _ in range(RETRIES - 1):
+            with contextlib.suppress(NotJson):
+                return parse(self._read_json(path))
+        return parse(self._read_json(path))
+
+    def _read_json(self, path: str) -> bytes:
         """The content of a JSON file. Raises FileNotFoundError, or `NotJson` if something else is in its place."""
         try:
             if self.is_local and check_file(self._full(path)) > LARGEST_JSON:
@@ -279,19 +294,19 @@ class Store:
         Raises `UserError` if a folder is in the place of the file, or a file or link in the place of a folder.
         """
         full = self._to_change(path)
-        if self.is_local:
-            make_folder(Path(full).parent)
-            if is_folder(full):
-                raise UserError(f"storage: {full}: found a folder; expected a file; move the folder away")
-        target = f"{full}.{uuid.uuid4().hex[:8]}{PART}" if self.is_local else full
+        if not self.is_local:
+            upload(self.fs, full, content)
+            return
+        make_folder(Path(full).parent)
+        if is_folder(full):
+            raise UserError(f"storage: {full}: found a folder; expected a file; move the folder away")
+        target = f"{full}.{uuid.uuid4().hex[:8]}{PART}"
         try:
             with self.fs.open_output_stream(target) as stream:
                 stream.write(content)
-            if self.is_local:
-                self.fs.move(target, full)
-        except OSError:
-            if self.is_local:  # otherwise the incomplete file would keep a full disk full
-                Path(target).unlink(missing_ok=True)
+            self.fs.move(target, full)
+        except OSError:  # without the incomplete file, which would keep a full disk full
+            Path(target).unlink(missing_ok=True)
             raise
 
     def exists(self, path: str) -> bool:

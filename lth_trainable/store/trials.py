@@ -19,10 +19,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """Why the last attempt at a trial failed. traceback: Python's, empty if none was stored."""
+    """Why the last attempt at a trial failed.
+
+    traceback: Python's, empty if none was stored. launch: id of the launch of Ray Tune it was made in. is_last: whether
+    that launch makes no other attempt.
+    """
 
     reason: str
     traceback: str = ""
+    launch: str = ""
+    is_last: bool = True
 
 
 def open_run(path: str | Path) -> tuple[Store, str]:
@@ -55,8 +61,11 @@ def read_failure(store: Store, path: str) -> Failure | None:
     path: folder of the trial, see `Store.trial`. If the file is unreadable, the reason says so.
     """
     try:
-        content = object_from_json(store.read_json(f"{path}/{FAILURE}"))
-        return Failure(reason=str(content["reason"]), traceback=str(content.get("traceback", "")))
+        content = store.read_as(f"{path}/{FAILURE}", object_from_json)
+        return Failure(
+            reason=str(content["reason"]), traceback=str(content.get("traceback", "")),
+            launch=str(content.get("launch", "")), is_last=content.get("last") is not False,
+        )  # fmt: skip
     except FileNotFoundError:
         return None
     except (NotJson, KeyError):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from fastai.callback.core import Callback, CancelFitException
 
 from lth_trainable.pruning.snapshot import Snapshot
+from lth_trainable.silence import pulse
 from lth_trainable.spec.rewind_point import INITIALISATION
 from lth_trainable.spec.segments import Segment, rewind_key, segments
 from lth_trainable.store.record import Identity, can_record
@@ -17,7 +18,13 @@ from lth_trainable.training.learner import LevelClock
 from lth_trainable.training.trial import Trial
 
 OnState = Callable[[str], None]
+ShouldStop = Callable[[], bool]
 RESUME_SECONDS = 30.0  # of training after which a trial stores a temporary state, in case it is killed
+
+
+def never() -> bool:
+    """For a trial that nobody asks to stop."""
+    return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +48,15 @@ NOTHING_MORE = Keep(states={})
 class TrialLifecycle:
     """Trains a trial from its deepest stored state to its end, and stores states on the way.
 
-    on_state: called with the key of each stored state.
+    on_state: called with the key of each stored state. should_stop: looked at after each epoch; if true, its state is
+    stored and reported, whatever `keep` says, so that `on_state` can end the trial there.
     """
 
-    def __init__(self, trial: Trial, states: States, keep: Keep, on_state: OnState | None) -> None:
+    def __init__(
+        self, trial: Trial, states: States, keep: Keep, on_state: OnState | None, should_stop: ShouldStop = never
+    ) -> None:
         self.trial, self.states, self.keep, self.on_state = trial, states, keep, on_state
+        self.should_stop = should_stop
         spec = trial.spec
         self.chain = segments(spec, trial.data.digest, trial.steps_per_epoch)
         self.identity = Identity(
@@ -190,7 +201,10 @@ class TrialLifecycle:
     # -- storing -----------------------------------------------------------------------------------------------------
 
     def at_boundary(self, segment: Segment | None, epoch: int) -> None:
-        """After an epoch: store the state if it is needed, or a temporary one if much work could be lost."""
+        """After an epoch: store the state if it is needed, or a temporary one if much work could be lost.
+
+        Much work could also be lost if the trial is asked to stop.
+        """
         if segment is None:  # a schedule within one fit
             segment = next(s for s in self.chain if s.kind == "train" and s.start < epoch <= s.end)
         key = segment.key_at(epoch)
@@ -198,12 +212,16 @@ class TrialLifecycle:
             self.rewind_point = Snapshot(self.trial.model, self.trial.learn.opt)
         while self.unreported:
             self._report(self.unreported.pop())
+        is_end = key == self.chain[-1].key
+        is_asked = not is_end and self.keep.resumable and self.should_stop()
         if key in self.keep.states:
             self._seal(key, measured=self.keep.states[key])
             self._report(key)
-        elif key == self.rewind_key and key != self.chain[-1].key:
+        elif key == self.rewind_key and not is_end:
             self._seal(key, measured=False)
-        elif key != self.chain[-1].key and self.keep.resumable and time.monotonic() - self.sealed_at > RESUME_SECONDS:
+            if is_asked:
+                self._report(key)
+        elif is_asked or (not is_end and self.keep.resumable and time.monotonic() - self.sealed_at > RESUME_SECONDS):
             self._seal_temporary(key)
             self._report(key)
 
@@ -265,6 +283,7 @@ class _AtBoundaries(Callback):
 
     def before_train(self) -> None:
         self.trained = True
+        pulse.at(self.lifecycle.trial.level, self.learn.clock.now)
 
     def after_epoch(self) -> None:
         if self.trained:

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from lth_trainable import signals
 from lth_trainable.data.datasets import load_dataset
-from lth_trainable.errors import FAILED, INTERRUPTED, OK, STOPPED, UserError, bad_value, command_line
+from lth_trainable.errors import FAILED, OK, STOPPED, UserError, bad_value, command_line
+from lth_trainable.silence.watchdog import check_limit
 from lth_trainable.store.store import STATES, Store, is_no_space
 from lth_trainable.training.without_torch import fingerprint_without_torch
 from sweeps.cli.options import RunOptions
@@ -65,6 +67,7 @@ class Setting:
         options.resources.check(here=options.target.is_this_machine)
         budget = Budget(hours=options.max_hours, epochs=options.max_epochs)
         budget.check()
+        check_limit("trial-silence", options.trial_silence)
         check_loggers(options.log, here=where is not Where.SUBMIT)
         return cls(where=where, resources=options.resources, budget=budget)
 
@@ -107,6 +110,7 @@ class Job:
             self.ledger, dispatcher, self.setting.resources,
             {"data_root": data_root.resolve() if data_root else None}, spent, self.setting.budget,
             board=board, cluster=self.cluster, source=source, loggers=loggers,
+            silence=self.options.trial_silence,
         )  # fmt: skip
 
     def say(self, text: str, style: str = "") -> None:
@@ -116,12 +120,13 @@ class Job:
     def stored(self, missing: int, repair: bool) -> tuple[Mapping[str, Any], set[str], list[str]]:
         """The fingerprint of trials where they run, keys of states they can continue from, and reports on damage.
 
-        missing: number of trials to train. repair: set damaged states aside.
+        missing: number of trials to train. repair: set damaged states aside. Raises `OutOfTime` if no worker of a
+        cluster is there in time.
         """
         if not missing or not self.ledger.store.exists(STATES):
             return {}, set(), []
         if self.cluster is not None:
-            of_workers = self.cluster.fingerprint()
+            of_workers = self.cluster.fingerprint(self.setting.budget)
             return of_workers, *self.ledger.stored(of_workers, repair)
         if self.options.cluster or self.options.address:
             self.say("note: stored states are counted for this machine's fingerprint, not for the cluster's", "yellow")
@@ -168,14 +173,16 @@ def finish(job: Job, summary: dict[str, Any], outcome: Outcome) -> int:
     if outcome.failures:
         job.say("run the same command with --retry-failed to try them again", "yellow")
     if outcome.stopped_by:
-        kept = "what is trained is kept: run the same command again to continue"
-        job.say(f"stopped by {outcome.stopped_by}; {kept}", "yellow")
+        job.say(f"stopped by {outcome.stopped_by}; {signals.TRAINED}", "yellow")
+        signals.said()
+    by = outcome.signal or "SIGINT"
     if outcome.interrupted:
-        job.say("interrupted; finished trials are kept: run the same command again to continue", "yellow")
+        job.say(f"{signals.words(by)}; {signals.TRAINED}", "yellow")
+        signals.said()
     if job.options.json:
         print(json.dumps(summary), flush=True)
     if outcome.interrupted:
-        return INTERRUPTED
+        return signals.exit_code(by)
     if summary["done"] == summary["planned"]:
         return OK
     return STOPPED if outcome.stopped_by and not outcome.failures else FAILED

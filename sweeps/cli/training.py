@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from lth_trainable import signals
+from lth_trainable.collector import no_garbage_collection
 from lth_trainable.store.store import fingerprint_id, map_in_threads
 from sweeps.cli.job import Job
 from sweeps.experiments.experiment import Experiment
@@ -15,13 +17,15 @@ from sweeps.planning.work import work_left
 from sweeps.running.launch import Outcome
 from sweeps.running.log_feed import Loggers
 from sweeps.running.progress import Board
-from sweeps.running.resources import Spent
+from sweeps.running.resources import OutOfTime, Spent
 from sweeps.running.submit import Where
 from sweeps.runs.ledger import Ledger, Stock
 from sweeps.runs.lock import RunLock
 
 if TYPE_CHECKING:
     from analysis.tables.parquet import Frames
+
+GATHERS = "what is trained is kept: run the same command again to gather the results"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +49,8 @@ def train_and_judge(job: Job, experiment: Experiment) -> Round:
             if job.setting.where is Where.CONNECT:
                 job = replace(job, cluster=sharing.enter_context(job.connected()))
             outcome = train(job, experiment, spent, board, loggers)
-        frames = analysis.gather(ledger.path)
+        with signals.keeping(GATHERS):
+            frames = analysis.gather(ledger.path)
     for note in loggers.notes:
         job.say(f"note: {note}", "yellow")
     ours = frames.trials[frames.trials.trial.isin([trial.name for trial in ledger.plan.trials])]
@@ -61,6 +66,24 @@ def train_and_judge(job: Job, experiment: Experiment) -> Round:
 
 def train(job: Job, experiment: Experiment, spent: Spent, board: Board, loggers: Loggers) -> Outcome:
     """Record the trials whose training is already stored, and train the rest."""
+    try:
+        with no_garbage_collection():
+            dispatcher, failed = _take_up(job, experiment, spent, board, loggers)
+    except OutOfTime:
+        return Outcome(epochs=0, failures={}, interrupted=False, stopped_by="--max-hours")
+    outcome = job.launch(dispatcher, spent, board, loggers)
+    for note in outcome.notes:
+        job.say(f"note: {note}", "yellow")
+    return replace(outcome, failures={**failed, **outcome.failures})
+
+
+def _take_up(
+    job: Job, experiment: Experiment, spent: Spent, board: Board, loggers: Loggers
+) -> tuple[Dispatcher, dict[str, str]]:
+    """Record the trials whose training is already stored. Returns who trains next, and why others failed before.
+
+    Raises `OutOfTime`.
+    """
     ledger = job.ledger
     stock = ledger.take_stock(repair=True)
     skipped = set(stock.done) | (set() if job.options.retry_failed else set(stock.failed))
@@ -88,11 +111,8 @@ def train(job: Job, experiment: Experiment, spent: Spent, board: Board, loggers:
     if others:
         job.say(f"note: {ledger.path} holds {len(others)} more trials of earlier commands; they are left as they are")
     job.say(f"{experiment.sweep.claim}\n{_todo_line(board, ledger, len(ledger.plan.trials) - len(skipped))}")
-    outcome = job.launch(Dispatcher(ledger.plan, skipped, stored, job.slots), spent, board, loggers)
-    for note in outcome.notes:
-        job.say(f"note: {note}", "yellow")
-    left = {name: reason for name, reason in stock.failed.items() if name in skipped}
-    return replace(outcome, failures={**left, **outcome.failures})
+    failed = {name: reason for name, reason in stock.failed.items() if name in skipped}
+    return Dispatcher(ledger.plan, skipped, stored, job.slots), failed
 
 
 def _note_fingerprints(job: Job, stock: Stock, fingerprint: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import socket
@@ -16,12 +17,14 @@ from typing import Any
 
 from analysis.text import plural
 from lth_trainable.errors import UserError
+from lth_trainable.signals import undoing
 from lth_trainable.store.store import Store
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.running.progress import Board
-from sweeps.running.ray_adapter import bootstrap_address
-from sweeps.running.ray_process import WATCH_SECONDS, quieten, silence_loggers
-from sweeps.running.resources import Resources
+from sweeps.running.ray_adapter import bootstrap_address, shielded, use_own_token, wants_other_token
+from sweeps.running.ray_process import WATCH_SECONDS, no_entry, quieten, silence_loggers
+from sweeps.running.resources import Budget, OutOfTime, Resources
+from sweeps.running.worker import train
 
 SHARED = ".shared"  # a folder of the run that exists while a driver is running
 BOOTSTRAP = "~/ray_bootstrap_config.yaml"  # what `ray up` leaves on the head that it starts
@@ -52,7 +55,8 @@ class Cluster:
         silence_loggers()
         try:
             _check_answers(address)
-            ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+            with shielded(()):  # it starts no processes, but replaces a handler
+                ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
         except (OSError, ValueError, RuntimeError) as error:
             raise UserError(
                 f"address: no Ray cluster answers at {address} ({_first_line(error)}); start one with "
@@ -81,17 +85,19 @@ class Cluster:
                 "--cpus-per-trial and --gpus-per-trial, or add a node"
             )
 
-    def fingerprint(self) -> dict[str, Any]:
+    def fingerprint(self, budget: Budget) -> dict[str, Any]:
         """The fingerprint that trials will have here.
 
         A worker with a trial's resources computes it, since the head may lack a GPU. Waits for one, which the
-        autoscaler may have to start.
+        autoscaler may have to start. Raises `OutOfTime` when the hours of the budget are over.
         """
         import ray
 
         resources = {"num_cpus": self.resources.cpus, "num_gpus": self.resources.gpus}
         waiting = ray.remote(_fingerprint).options(**resources).remote(self.resources.execution())
-        while not ray.wait([waiting], timeout=NOTE_SECONDS)[0]:
+        while not ray.wait([waiting], timeout=min(NOTE_SECONDS, budget.seconds_left() or NOTE_SECONDS))[0]:
+            if budget.seconds_left() == 0:
+                raise OutOfTime
             self.notify(f"waiting for a worker with {_needs(self.resources)}; the cluster has {self.shape()}")
         return dict(ray.get(waiting))
 
@@ -113,12 +119,14 @@ class Cluster:
         Raises `UserError` for a storage that they do not share.
         """
         marker = f"{run}/{SHARED}/{uuid.uuid4().hex}"
+        delete = functools.partial(store.delete_folder, f"{run}/{SHARED}")
         store.write(marker, marker.encode())
         try:
-            self._check_shared(store, marker)
-            yield replace(self, marker=marker)
+            with undoing(delete):
+                self._check_shared(store, marker)
+                yield replace(self, marker=marker)
         finally:
-            store.delete_folder(f"{run}/{SHARED}")
+            delete()
 
     def _check_shared(self, store: Store, marker: str) -> None:
         """Check that every node reads what the driver wrote, and the driver what every node wrote."""
@@ -184,11 +192,18 @@ class Cluster:
 
 
 def _check_answers(address: str) -> None:
-    """Raise `OSError` or `ValueError` if nothing listens at `address`: Ray itself would retry for minutes."""
+    """Raise `OSError` or `ValueError` if nothing listens at `address`: Ray itself would retry for minutes.
+
+    Raises `UserError` if it refuses the token of this process.
+    """
+    if address == "auto":
+        use_own_token()
     found = None if "://" in address else bootstrap_address(address)
     if found is not None:
         host, _, port = found.rpartition(":")
         socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
+        if wants_other_token(found):
+            raise no_entry(found)
 
 
 def fitting(node: Mapping[str, float], resources: Resources) -> int:
@@ -211,9 +226,7 @@ def not_shared(storage: str, why: str) -> UserError:
 
 
 def train_where_shared(config: dict[str, Any]) -> None:
-    """`trainable.train` on a cluster: a node that joined after the check is checked before it trains."""
-    from lth_trainable.trainable import train
-
+    """`worker.train` on a cluster: a node that joined after the check is checked before it trains."""
     problem = _unseen(config["storage"], config["shared"])
     if problem is not None:
         raise not_shared(config["storage"], f"{socket.gethostname()}: {problem}")

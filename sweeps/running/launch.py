@@ -7,25 +7,31 @@ import errno
 import json
 import os
 import pickle
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lth_trainable import signals
+from lth_trainable.errors import STOPPED
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.plan import Plan, PlannedTrial
+from sweeps.running.deaths import reason_of_death
 from sweeps.running.log_feed import NO_LOGGERS, Loggers
 from sweeps.running.progress import Board, LiveView
+from sweeps.running.ray_adapter import drop_flag, lost_workers_as_dead, set_flag
 from sweeps.running.ray_process import (
-    node_watched,
+    end_workers,
     quieten,
+    ray_here,
     shut_down_ray,
-    sigterm_as_sigint,
     silence_loggers,
-    start_ray,
 )
 from sweeps.running.resources import Budget, Resources, Spent
+from sweeps.running.stopping import LOOK_SECONDS, StopRequest, see_to_the_end
 from sweeps.runs.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -39,12 +45,14 @@ RETRIES = 2
 class Outcome:
     """The result of a launch. epochs: that it trained, unfinished trials included. failures: reason by trial name.
 
-    stopped_by: the limit that ended it early. notes: messages of the workers, each once.
+    interrupted: whether it ended early, by a signal or an error of Ray's. signal: its name. stopped_by: the limit that
+    ended it early, or SIGUSR1, which means the same. notes: messages of the workers, each once.
     """
 
     epochs: int
     failures: Mapping[str, str]
     interrupted: bool
+    signal: str | None = None
     stopped_by: str | None = None
     notes: tuple[str, ...] = ()
 
@@ -61,42 +69,108 @@ def launch(
     cluster: Cluster | None = None,
     source: Source | None = None,
     loggers: Loggers = NO_LOGGERS,
+    silence: float | None = None,
 ) -> Outcome:
     """Train the trials that the dispatcher hands out, and store each. Raises `OSError` if the disk is full.
 
-    Finished trials stay stored, also after an interrupt or on a full disk.
+    Finished trials stay stored, also after a signal or on a full disk. At a signal, and when the budget's hours are
+    over, it ends within a minute, whatever the trials do (`stopping.py`).
 
     spent: counts the epochs. board: for the live view; None for no view. cluster: that this process is connected to;
     None to start Ray on this machine. source: of trials that are not in the plan yet. loggers: must be `running`.
+    silence: see `Config`.
     """
     if cluster is None:
         quieten()
     from sweeps.running.searcher import PlanSearcher
 
     silence_loggers()
-    marker = cluster.marker if cluster is not None else None
-    config = Config(ledger=ledger, execution={**execution, **resources.execution()}, marker=marker, log=bool(loggers))
+    request = StopRequest(budget)
+    if request():  # planning has taken too long
+        return Outcome(epochs=0, failures={}, interrupted=False, stopped_by=request.reason)
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"  # Ray overwrites a known name
+    config = Config(
+        ledger=ledger, execution={**execution, **resources.execution()}, launch=name,
+        marker=cluster.marker if cluster is not None else None, log=bool(loggers), silence=silence,
+    )  # fmt: skip
     show = board.show if board is not None else _nobody
     searcher = PlanSearcher(
         dispatcher, spent, budget, lambda trial: config.of(dispatcher.plan, trial), _recorder(ledger, show, loggers),
-        source, show,
+        source, show, request,
     )  # fmt: skip
     notes: list[str] = []
-    try:
-        with LiveView(board) if board is not None else contextlib.nullcontext():
-            callbacks = [_counter(spent, notes), *([loggers.callback()] if loggers else [])]
-            errors = _fit(searcher, config, resources, callbacks, cluster, board)
-    finally:
-        shut_down_ray()
-    if searcher.is_full:
+    callbacks = [_counter(spent, notes), *([loggers.callback()] if loggers else [])]
+    tuning = _Tuning(lambda: _fit(searcher, config, resources, callbacks, cluster, request))
+    with LiveView(board) if board is not None else contextlib.nullcontext():
+        _run(tuning, request, name, dispatcher, cluster, board)
+    if tuning.is_full or searcher.is_full:
         raise _no_space()
-    failed = dict.fromkeys(spent.failed, "") | (errors or {})
+    failed = dict.fromkeys(spent.failed, "") | searcher.reasons | tuning.errors
     is_over = dispatcher.over and (source is None or source.is_over(dispatcher))
-    interrupted = errors is None or (not is_over and not searcher.stopped_by)
+    stopped_by = searcher.stopped_by or (None if is_over or request.signal else request.reason)
+    if request.signal and signals.exit_code(request.signal) == STOPPED:
+        stopped_by = request.signal
     return Outcome(
         epochs=spent.epochs, failures={name: ledger.failure(name) or reason for name, reason in failed.items()},
-        interrupted=interrupted, stopped_by=searcher.stopped_by, notes=tuple(dict.fromkeys(notes)),
+        interrupted=not stopped_by and (request.signal is not None or not is_over), signal=request.signal,
+        stopped_by=stopped_by, notes=tuple(dict.fromkeys(notes)),
     )  # fmt: skip
+
+
+class _Tuning(threading.Thread):
+    """Ray Tune, in a thread: what waits for it can stop waiting. errors: by name of the trials that failed.
+
+    Tune sets handlers of signals only in a main thread. is_full: whether Tune had no space left to write why a trial
+    failed.
+    """
+
+    def __init__(self, fit: Callable[[], dict[str, str]]) -> None:
+        super().__init__(daemon=True, name="Ray Tune")
+        self.fit: Callable[[], dict[str, str]] | None = fit
+        self.errors: dict[str, str] = {}
+        self.is_full = False
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        assert self.fit is not None
+        try:
+            self.errors = self.fit()
+        except (EOFError, pickle.UnpicklingError):
+            self.is_full = True
+        except BaseException as error:  # `_run` raises it in the thread of the command
+            self.error = error
+        finally:
+            self.fit = None  # no object of Tune's may outlive its Ray
+
+    def is_running(self) -> bool:
+        """Wait a moment; then say whether it is running."""
+        self.join(LOOK_SECONDS)
+        return self.is_alive()
+
+
+def _run(
+    tuning: _Tuning, request: StopRequest, launch: str, dispatcher: Dispatcher, cluster: Cluster | None,
+    board: Board | None,
+) -> None:  # fmt: skip
+    """Start Ray, or follow the cluster, and run Tune until it has ended, or should have."""
+    has_ended = True
+    try:
+        with (
+            ray_here() if cluster is None else cluster.followed(dispatcher, board),
+            signals.asking(request.ask),  # after Ray has set its own handler
+        ):
+            tuning.start()
+            end = end_workers if cluster is None else _leave_to_tune
+            has_ended = see_to_the_end(tuning.is_running, request, lambda: set_flag(launch), end)
+            if has_ended and cluster is not None:
+                drop_flag(launch)
+    finally:
+        if has_ended:
+            shut_down_ray()
+        else:
+            signals.hurry()
+    if tuning.error is not None:
+        raise tuning.error
 
 
 def _fit(
@@ -105,61 +179,61 @@ def _fit(
     resources: Resources,
     callbacks: list[Any],
     cluster: Cluster | None,
-    board: Board | None,
-) -> dict[str, str] | None:
-    """Run Tune until the searcher has nothing left. Returns the reasons of failed trials by name, None if interrupted.
+    request: StopRequest,
+) -> dict[str, str]:
+    """Run Tune until the searcher has nothing left, or the time is over. Returns the reasons of failed trials by name.
 
     No object of Tune's may outlive this function: Ray is shut down next.
     """
-    import ray
     from ray import tune
 
+    class AtRequest(tune.Stopper):
+        def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+            return searcher.should_stop(trial_id, result)
+
+        def stop_all(self) -> bool:
+            return request.is_over
+
     store = config.ledger.store
-    with contextlib.ExitStack() as watched:
-        try:
-            if cluster is None:
-                start_ray(ray)
-                watched.enter_context(node_watched())
-            else:
-                watched.enter_context(cluster.followed(searcher.dispatcher, board))
-            watched.enter_context(sigterm_as_sigint())  # after Ray has set its own handler
-            tuner = tune.Tuner(
-                tune.with_resources(_trainable(cluster), {"cpu": resources.cpus, "gpu": resources.gpus}),
-                tune_config=tune.TuneConfig(
-                    search_alg=searcher,
-                    num_samples=-1,
-                    reuse_actors=True,
-                    trial_name_creator=_trial_name,
-                    trial_dirname_creator=_trial_name,
-                ),
-                run_config=tune.RunConfig(
-                    name=f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}",  # Ray overwrites a known name
-                    storage_path=f"{store.root}/{config.ledger.run}/ray",
-                    storage_filesystem=store.fs if "://" in store.uri else None,
-                    stop=searcher.should_stop,
-                    verbose=0,
-                    callbacks=callbacks,
-                    failure_config=tune.FailureConfig(max_failures=RETRIES),
-                ),
-            )
-            return {_trial_name(result): _last_line(result.error) for result in tuner.fit() if result.error}
-        except KeyboardInterrupt:
-            return None
-        except (EOFError, pickle.UnpicklingError) as error:  # Tune had no space left to write why a trial failed
-            raise _no_space() from error
+    tuner = tune.Tuner(
+        tune.with_resources(_trainable(cluster), {"cpu": resources.cpus, "gpu": resources.gpus}),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            num_samples=-1,
+            reuse_actors=True,
+            trial_name_creator=_trial_name,
+            trial_dirname_creator=_trial_name,
+        ),
+        run_config=tune.RunConfig(
+            name=config.launch,
+            storage_path=f"{store.root}/{config.ledger.run}/ray",
+            storage_filesystem=store.fs if "://" in store.uri else None,
+            stop=AtRequest(),
+            verbose=0,
+            callbacks=callbacks,
+            failure_config=tune.FailureConfig(max_failures=RETRIES),
+        ),
+    )
+    with lost_workers_as_dead():
+        results = tuner.fit()
+    # a trial that has never reported has no config, but its folder has its name
+    return {Path(result.path).name: reason_of_death(result.error) for result in results if result.error}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Builds what a worker gets for a trial. marker: file that it must see in a cluster's storage before it trains.
+    """Builds what a worker gets for a trial. launch: its name, under which the driver asks its trials to stop.
 
-    log: whether the worker's reports include rows for the loggers.
+    marker: file that a worker must see in a cluster's storage before it trains. log: whether its reports include rows
+    for the loggers. silence: seconds without a step after which a trial is ended; None follows its pace, 0 is no limit.
     """
 
     ledger: Ledger
     execution: Mapping[str, Any]
+    launch: str = ""
     marker: str | None = None
     log: bool = False
+    silence: float | None = None
 
     def of(self, plan: Plan, trial: PlannedTrial) -> dict[str, Any]:
         """The config of a Ray trial. The task is one string: Tune copies, flattens and writes it with every result."""
@@ -167,11 +241,16 @@ class Config:
             "spec": trial.spec.canonical(), "key": trial.key, "run": self.ledger.run,
             "execution": dict(self.execution), "keep": plan.keep(trial), "marks": plan.rewind_steps(trial),
             "resumable": plan.policy != "none", "end": trial.end.key, "log": self.log,
+            "silence": self.silence,
         }  # fmt: skip
         return {
-            "trial": trial.name, "storage": self.ledger.store.uri, "shared": self.marker,
+            "trial": trial.name, "storage": self.ledger.store.uri, "shared": self.marker, "launch": self.launch,
             "task": json.dumps(task, default=str),
         }  # fmt: skip
+
+
+def _leave_to_tune() -> None:
+    """On a cluster Tune ends the workers, on whichever node they are."""
 
 
 def _no_space() -> OSError:
@@ -198,7 +277,7 @@ def _recorder(
 
 def _trainable(cluster: Cluster | None) -> Callable[[dict[str, Any]], None]:
     if cluster is None:
-        from lth_trainable.trainable import train
+        from sweeps.running.worker import train
     else:
         from sweeps.running.cluster import train_where_shared as train
     return train
@@ -221,11 +300,5 @@ def _counter(spent: Spent, notes: list[str]) -> Any:
 
 
 def _trial_name(trial: Any) -> str:
-    """The name of the spec behind one of Tune's trials or results."""
+    """The name of the spec behind one of Tune's trials."""
     return str(trial.config["trial"])
-
-
-def _last_line(error: BaseException) -> str:
-    """The last line of an error that is not empty: Ray's report on a dead worker is long, and its reason comes last."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

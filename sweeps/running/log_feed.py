@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from lth_trainable import signals
 from lth_trainable.spec.trial_spec import TrialSpec, spec_from_dict
 from lth_trainable.store.store import Store
 from sweeps.running.loggers import LogFolder, Logger, brief, make_logger
@@ -111,13 +112,16 @@ class LoggerThread:
         """Let the thread end once it has sent what is in the queue."""
         self._todo.put(None)
 
-    def wait(self) -> None:
-        """Wait until the logger has everything, or makes no more progress."""
+    def wait(self, skip: threading.Event) -> None:
+        """Wait until the logger has everything, makes no more progress, or `skip` is set."""
         started = changed = time.monotonic()
         taken, noted = -1, False
         while self._thread.is_alive():
             self._thread.join(0.2)
             now = time.monotonic()
+            if skip.is_set():
+                self.give_up("interrupted")
+                return
             if self._taken != taken:
                 taken, changed = self._taken, now
             if now - changed > PATIENCE_SECONDS:
@@ -276,12 +280,10 @@ class Loggers:
                 self.end(trial)
             for thread in self.threads:
                 thread.stop()
-            try:
+            skip = threading.Event()
+            with signals.asking(lambda _: skip.set()):
                 for thread in self.threads:
-                    thread.wait()
-            except KeyboardInterrupt:
-                for thread in self.threads:
-                    thread.give_up("interrupted")
+                    thread.wait(skip)
 
 
 NO_LOGGERS = Loggers()

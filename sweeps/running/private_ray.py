@@ -78,7 +78,7 @@ def private_folder() -> Iterator[Path]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield folder / RAY
     finally:
-        _remove(folder)
+        remove(folder)
         os.close(lock)
 
 
@@ -89,7 +89,7 @@ def _base() -> Path:
     return Path(os.path.abspath(chosen) if fits else TEMPORARY)
 
 
-def _remove(folder: Path) -> None:
+def remove(folder: Path) -> None:
     """Remove what can be removed: a process of Ray's that still ends may write. The rest goes at a later start."""
     shutil.rmtree(folder / RAY, ignore_errors=True)
     if not (folder / RAY).exists():
@@ -106,6 +106,6 @@ def _remove_abandoned(base: Path) -> None:
             lock = os.open(folder / LOCK, os.O_RDWR | os.O_NOFOLLOW)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _remove(folder)
+                remove(folder)
             finally:
                 os.close(lock)

@@ -6,6 +6,18 @@ changed one of the names: then the function here needs another way, and nothing 
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Collection, Iterator
+from typing import Any
+
+MODE = "RAY_AUTH_MODE"
+ASK_SECONDS = 10.0  # for a head to say whether it accepts a token
+FLAGS = "lottery_sweep"  # namespace in Ray's control store
+ANSWER_SECONDS = 2.0  # for the control store
+
 
 def dead_processes() -> list[str]:
     """Kinds of Ray's own processes (raylet, gcs_server, ...) that this process has started and that have died.
@@ -50,3 +62,143 @@ def read_environment_again() -> None:
     ray_constants.ENABLE_RAY_CLUSTER = ray_constants.env_bool(
         ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, not ray_constants.IS_WINDOWS_OR_OSX
     )
+
+
+def wants_other_token(address: str) -> bool:
+    """Whether the head at this host and port refuses the token of this process, or misses one.
+
+    False where that cannot be seen: without the package grpcio, or where it does not answer. Ray itself retries for
+    half a minute, and says only that it could not connect.
+    """
+    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
+
+    try:
+        import grpc  # of ray[default]
+    except ImportError:
+        return False
+    said = AuthenticationTokenLoader.instance().get_token_for_http_header() if _uses_tokens() else {}
+    with grpc.insecure_channel(address) as channel:
+        ask = channel.unary_unary("/ray.rpc.InternalKVGcsService/InternalKVGet")
+        try:
+            ask(b"", timeout=ASK_SECONDS, metadata=[(name.lower(), value) for name, value in said.items()])
+        except grpc.RpcError as error:
+            return error.code() is grpc.StatusCode.UNAUTHENTICATED
+    return False
+
+
+def _uses_tokens() -> bool:
+    """Whether the mode of authentication is "token" and there is one."""
+    from ray._raylet import (  # type: ignore[attr-defined]
+        AuthenticationMode,
+        AuthenticationTokenLoader,
+        get_authentication_mode,
+    )
+
+    return get_authentication_mode() == AuthenticationMode.TOKEN and AuthenticationTokenLoader.instance().has_token()
+
+
+def use_own_token() -> None:
+    """Use the token of RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token, if there is one.
+
+    Ray does so for a cluster on this machine, but not for an address. Nothing changes where RAY_AUTH_MODE is set.
+    """
+    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
+
+    if MODE not in os.environ and AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True):
+        os.environ[MODE] = "token"
+        read_environment_again()
+
+
+# -- processes and signals -------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def shielded(signals: Collection[signal.Signals]) -> Iterator[None]:
+    """Let the processes that `ray.init` starts in this block, and all that they start, be deaf to these signals.
+
+    A signal to the whole process group, or to every process of a job, would otherwise end Ray before its trials have
+    stored what they have. Ray does the same for SIGINT. This process keeps its handler of SIGTERM, which `ray.init`
+    replaces.
+    """
+    from ray._private import services
+
+    plain = services.ConsolePopen
+
+    class Shielded(plain):  # type: ignore[misc, valid-type]
+        def __init__(self, *args: Any, preexec_fn: Any = None, **more: Any) -> None:
+            def before_start() -> None:
+                if preexec_fn is not None:
+                    preexec_fn()
+                signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+
+            super().__init__(*args, preexec_fn=before_start, **more)
+
+    services.ConsolePopen = Shielded
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        services.ConsolePopen = plain
+        if threading.current_thread() is threading.main_thread() and handler is not None:
+            signal.signal(signal.SIGTERM, handler)
+
+
+def is_connected() -> bool:
+    """Whether this process still talks to Ray; when `ray.shutdown` ends Ray's processes, it does not any more."""
+    from ray._private.worker import global_worker
+
+    return hasattr(global_worker, "core_worker")
+
+
+@contextlib.contextmanager
+def lost_workers_as_dead() -> Iterator[None]:
+    """Within this block, Tune tries again when Ray has ended a worker for want of memory, or lost it with its node.
+
+    Tune expects two kinds of errors of a worker, and ends itself at any other (`RayActorManager._actor_task_failed`).
+    """
+    from ray.air.execution._internal.actor_manager import RayActorManager
+    from ray.exceptions import NodeDiedError, OutOfDiskError, OutOfMemoryError, RayActorError, WorkerCrashedError
+
+    plain = RayActorManager._actor_task_failed
+
+    def of_any_death(self: Any, tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, OutOfMemoryError | NodeDiedError | WorkerCrashedError | OutOfDiskError):
+            exception = RayActorError(error_msg=str(exception))
+        plain(self, tracked_actor_task, exception)
+
+    RayActorManager._actor_task_failed = of_any_death
+    try:
+        yield
+    finally:
+        RayActorManager._actor_task_failed = plain
+
+
+# -- flags that the driver sets and all workers see ------------------------------------------------------------------
+
+
+def set_flag(name: str) -> bool:
+    """Set a flag in Ray's control store. False if it does not answer."""
+    return _in_control_store("internal_kv_put", name.encode(), b"1", True) is not None
+
+
+def is_flag_set(name: str) -> bool:
+    """Whether the flag is set; False if the control store does not answer."""
+    return bool(_in_control_store("internal_kv_exists", name.encode()))
+
+
+def drop_flag(name: str) -> None:
+    """Remove a flag; nothing happens if the control store does not answer."""
+    _in_control_store("internal_kv_del", name.encode(), False)
+
+
+def _in_control_store(what: str, *arguments: Any) -> Any:
+    from ray.exceptions import GetTimeoutError, RpcError
+    from ray.experimental.internal_kv import internal_kv_get_gcs_client
+
+    client = internal_kv_get_gcs_client()
+    if client is None:  # not connected
+        return None
+    try:
+        return getattr(client, what)(*arguments, FLAGS.encode(), timeout=ANSWER_SECONDS)
+    except (RpcError, GetTimeoutError):
+        return None

@@ -1,22 +1,32 @@
-"""Ray's own processes: start, signals, what to do when one dies, shutdown."""
+"""Ray's own processes: start, what to do when one dies, shutdown."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import logging
 import os
 import signal
-import sys
 import threading
+import time
+import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from lth_trainable.errors import UserError
-from sweeps.running.private_ray import private_folder, private_settings, set_for_ray
-from sweeps.running.ray_adapter import dead_processes, read_environment_again
+from lth_trainable.errors import FAILED, UserError
+from lth_trainable.processes import Family, kill
+from lth_trainable.signals import SIGNALS, end, undoing
+from sweeps.running.private_ray import private_folder, private_settings, remove, set_for_ray
+from sweeps.running.ray_adapter import dead_processes, is_connected, read_environment_again, shielded
 
 WATCH_SECONDS = 2.0
+DISCONNECT_SECONDS = 5.0
+MARK = "LOTTERY_SWEEP_RAY"  # environment variable of all processes of the Ray that this process has started
+WORKER = b"ray::ImplicitFunc"  # how the command line of a worker with a trial begins; Ray's agents have another
+_mark = uuid.uuid4().hex
+_family = Family(MARK, _mark)
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the new console output prints a box even if verbose=0
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -49,7 +59,8 @@ def start_ray(ray: Any) -> None:
         try:
             _at_shutdown.callback(read_environment_again)  # so that the next Ray is not expected to know this token
             folder = _at_shutdown.enter_context(private_folder())
-            with set_for_ray(private_settings()):
+            _at_shutdown.enter_context(undoing(functools.partial(remove, folder.parent)))
+            with set_for_ray({**private_settings(), MARK: _mark}), shielded(SIGNALS):
                 ray.init(
                     address="local",  # not a cluster that runs on this machine
                     include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL,
@@ -59,8 +70,7 @@ def start_ray(ray: Any) -> None:
         except UserError:
             raise
         except Exception as error:  # Ray has no exception class for this
-            ray.shutdown()
-            clear_away()
+            _shut_down()
             if is_last:
                 reason = f"{type(error).__name__}: {error}".splitlines()[0]
                 raise UserError(
@@ -69,20 +79,36 @@ def start_ray(ray: Any) -> None:
                 ) from error
 
 
+def no_entry(address: str) -> UserError:
+    """The error for a cluster that this process has no valid token for."""
+    return UserError(
+        f"address: the cluster at {address} refuses this process, which does not know its token; expected the "
+        "cluster's own; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to a file with the token (docs/security.md)"
+    )
+
+
 @contextlib.contextmanager
-def sigterm_as_sigint() -> Iterator[None]:
-    """Make SIGTERM end the sweep like Ctrl-C: Ray handles only Ctrl-C."""
-    before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # Ray starts the driver of a job with SIGINT blocked
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def ray_here() -> Iterator[None]:
+    """Ray on this machine for this process: started, watched, and ended with the process if a signal ends that."""
+    import ray
+
+    with undoing(lambda: kill(_family.look)):
+        start_ray(ray)
+        with node_watched():
+            yield
+
+
+def end_workers() -> None:
+    """Kill the workers of this machine's Ray, whatever they do."""
+    for pid in _family.look():
+        with contextlib.suppress(OSError):  # it has ended
+            if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(WORKER):
+                os.kill(pid, signal.SIGKILL)
 
 
 @contextlib.contextmanager
 def node_watched() -> Iterator[None]:
-    """End this process if a Ray process that it started dies, for example because memory ran out.
+    """End this process, and what is left of Ray, if a Ray process that it started dies: memory ran out, for example.
 
     Tune would wait forever for the workers that died with it.
     """
@@ -90,14 +116,14 @@ def node_watched() -> Iterator[None]:
 
     def watch() -> None:
         while not over.wait(WATCH_SECONDS):
+            _family.look()
             dead = dead_processes()
             if dead and not over.is_set():
-                print(
-                    f"error: Ray's own processes on this machine died ({', '.join(dead)}); "
-                    "what is stored stays: run the same command again to continue",
-                    file=sys.stderr, flush=True,
+                end(
+                    f"error: Ray's own processes on this machine died ({', '.join(dead)}); what is stored stays: "
+                    "run the same command again to continue",
+                    FAILED,
                 )  # fmt: skip
-                os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
     try:
@@ -108,15 +134,30 @@ def node_watched() -> Iterator[None]:
 
 def shut_down_ray() -> None:
     """Disconnect this process from Ray, in a thread: it takes a second, in which results can be gathered."""
+    gc.collect()  # a Ray handle that is garbage-collected after the shutdown crashes this process
+    _shutting_down.append(threading.Thread(target=_shut_down))
+    _shutting_down[-1].start()
+
+
+def _shut_down() -> None:
+    """End Ray, and all of its processes on this machine: its agents, and workers that hang, would stay."""
     import ray
 
-    def end() -> None:
+    _family.look()
+    ending = threading.Thread(target=_kill_once_disconnected)
+    ending.start()
+    with undoing(lambda: kill(_family.look)):
         ray.shutdown()
+        ending.join()
         clear_away()
 
-    gc.collect()  # a Ray handle that is garbage-collected after the shutdown crashes this process
-    _shutting_down.append(threading.Thread(target=end))
-    _shutting_down[-1].start()
+
+def _kill_once_disconnected() -> None:
+    """Kill Ray's processes when this one does not need them any more; `ray.shutdown` would wait for each of them."""
+    deadline = time.monotonic() + DISCONNECT_SECONDS
+    while is_connected() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    kill(_family.look)
 
 
 def clear_away() -> None:

@@ -56,7 +56,10 @@ class Resources:
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """When to stop: after `hours` of wall time from `started`, or `epochs` trained by this command. None: no limit."""
+    """When to stop: after `hours` of wall time from `started`, or `epochs` trained by this command. None: no limit.
+
+    started: when this was made, so the hours include planning, and waiting for a cluster.
+    """
 
     hours: float | None = None
     epochs: int | None = None
@@ -69,11 +72,19 @@ class Budget:
         if self.epochs is not None and self.epochs < 1:
             raise bad_value("max-epochs", self.epochs, "at least 1")
 
+    def seconds_left(self) -> float | None:
+        """Until `hours` are over, not less than 0. None if there is no limit."""
+        return None if self.hours is None else max(0.0, self.started + 3600 * self.hours - time.monotonic())
+
     def reached(self, epochs: int) -> str | None:
         """The flag of the limit that is reached after `epochs` epochs, or None."""
-        if self.hours is not None and time.monotonic() - self.started >= 3600 * self.hours:
+        if self.seconds_left() == 0:
             return "--max-hours"
         return "--max-epochs" if self.epochs is not None and epochs >= self.epochs else None
+
+
+class OutOfTime(Exception):
+    """The hours of the budget are over, and nothing has been trained yet."""
 
 
 @dataclass(kw_only=True)

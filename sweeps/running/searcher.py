@@ -33,8 +33,9 @@ class PlanSearcher(Searcher):
     have all trained, with the fingerprint of the worker that trained the last one; returns False if it cannot. source:
     of more trials, asked when all that are left are held back; if it has none, a trial that is held back is started
     anyway, which is better than an idle worker. show: called for each trial that a worker has finished; for display
-    only. stopped_by: the limit because of which a trial was ended early or not started. is_full: whether a trial found
-    the disk full; then no other is started.
+    only. asked: why trials are asked to stop, None if they are not; then no trial starts, and one that runs ends at its
+    next stored state. stopped_by: the limit because of which a trial was ended early or not started. is_full: whether a
+    trial found the disk full; then no other is started.
     """
 
     def __init__(
@@ -46,16 +47,20 @@ class PlanSearcher(Searcher):
         record: Callable[[PlannedTrial, Mapping[str, Any]], bool],
         source: Source | None = None,
         show: Callable[[str, Mapping[str, Any]], None] = lambda *_: None,
+        asked: Callable[[], str | None] = lambda: None,
     ) -> None:
         super().__init__(metric="epochs_done", mode="max")
         self.dispatcher, self.spent, self.budget = dispatcher, spent, budget
-        self.config_of, self.record, self.source, self.show = config_of, record, source, show
+        self.config_of, self.record, self.source, self.show, self.asked = config_of, record, source, show, asked
         self.fingerprint: Mapping[str, Any] | None = None  # of the workers, once one has reported it
         self.trials: dict[str, PlannedTrial] = {}
         self.stopped_by: str | None = None
         self.is_full = False
+        self.reasons: dict[str, str] = {}  # of failed trials, as their workers report them
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if self.asked():
+            return str(Searcher.FINISHED)
         if self.dispatcher.all_started and (self.source is None or self.source.is_over(self.dispatcher)):
             # what runs may finish, whatever the budget is
             return str(Searcher.FINISHED) if self.dispatcher.over else None
@@ -90,20 +95,24 @@ class PlanSearcher(Searcher):
             self.dispatcher.stopped.add(trial.name)
         else:
             self.spent.fail(trial.name)
+            self.reasons |= {trial.name: str(result["reason"])} if "reason" in result else {}
         self.dispatcher.finished(trial.name, recorded=False)
 
     def should_stop(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Whether to end a trial at this report: the budget is spent, and what the trial has trained is stored.
+        """Whether to end a trial at this report: it has to stop, and what it has trained is stored, if it ever is.
 
         Not if it has stored its last state: then only its record is missing, and it ends by itself.
         """
-        trial, stored = self.trials.get(trial_id), result.get("stored")
-        if trial is None or not stored or trial.end.key in stored or "status" in result:
+        trial, stored = self.trials.get(trial_id), result.get("stored") or ()
+        if trial is None or trial.end.key in stored or "status" in result:
             return False
+        asked = self.asked() is not None
+        if not stored:
+            return asked and self.dispatcher.plan.policy == "none"
         self.spent.report(trial.name, result["epochs_done"], result.get("level", 0))
         limit = self.budget.reached(self.spent.epochs)
         self.stopped_by = self.stopped_by or limit
-        return limit is not None
+        return asked or limit is not None
 
     def save(self, checkpoint_path: str) -> None:
         """Save nothing: a sweep is resumed from the store, and each launch plans again."""

@@ -26,9 +26,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from lth_trainable.errors import FAILED, INTERRUPTED, OK, UserError, bad_value
+from lth_trainable import signals
+from lth_trainable.errors import FAILED, OK, UserError, bad_value
 from sweeps.running.loggers import PASSED_ON
-from sweeps.running.ray_adapter import address_of_local_node
+from sweeps.running.ray_adapter import address_of_local_node, use_own_token
+from sweeps.running.ray_process import no_entry
 
 ROOT = Path(__file__).resolve().parents[2]
 # not in the copy of the working directory that a job gets
@@ -36,10 +38,11 @@ LEFT_OUT = ["/.?*", "/runs", "/build", "*.egg-info", "__pycache__"]
 CONNECT_SECONDS = 2.0
 TUNNEL_SECONDS = 60.0
 START_SECONDS, NOT_YET = 120.0, "No available agent"  # what a job server says when it has just started
-STOP_SECONDS = 30  # for an interrupted job to store what it has
+STOP_SECONDS = 120  # for a job that is stopped to store what it has, in a minute, and to gather its results
 LOUD = ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env")
 NEEDED = {"aiohttp": "the job server", "requests": "the job server", "colorful": "the launcher"}
 LAUNCHER_FILE = "a Ray cluster launcher file, such as cluster.yaml"
+MAKE_TOKEN = "make it with: (umask 077; ray get-auth-token --generate > /dev/null)"
 OLDER = {"min_workers", "head_node", "worker_nodes"}  # of older files, which Ray still accepts
 
 
@@ -146,7 +149,7 @@ def without(arguments: Sequence[str], flag: str) -> list[str]:
 
 
 def run_job(address: str, command: str, arguments: Sequence[str]) -> int:
-    """Submit the command, print its log, wait for its end. Ctrl-C and SIGTERM stop the job; finished trials stay."""
+    """Submit the command, print its log, wait for its end. A signal stops the job, which keeps what it has trained."""
     import asyncio
 
     client = _client(address)
@@ -158,19 +161,17 @@ def run_job(address: str, command: str, arguments: Sequence[str]) -> int:
         runtime_env={"working_dir": str(here), "excludes": LEFT_OUT, "env_vars": _environment()},
     )
     print(f"job {job} at {address}", file=sys.stderr, flush=True)
-    interrupted = False
-    before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+
+    def stop(name: str) -> None:
+        print(f"{signals.words(name)}: the job stops, and what is trained is kept", file=sys.stderr, flush=True)
+        signals.said()
+        client.stop_job(job)
+
     try:
-        while True:
-            try:
-                asyncio.run(_stream(client, job))
-                return INTERRUPTED if interrupted else _exit_code(client, job)
-            except KeyboardInterrupt:
-                if interrupted:
-                    return INTERRUPTED
-                interrupted = True
-                print("interrupted; the job stops, and finished trials stay", file=sys.stderr, flush=True)
-                client.stop_job(job)
+        with signals.asking(stop):
+            asyncio.run(_stream(client, job))
+            code = _exit_code(client, job)
+        return code if signals.came() is None else signals.exit_code(str(signals.came()))
     except Exception as error:  # network errors, from any of three libraries
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         print(
@@ -178,15 +179,16 @@ def run_job(address: str, command: str, arguments: Sequence[str]) -> int:
             file=sys.stderr,
         )
         return FAILED
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _client(address: str) -> Any:
+    from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
     try:
         client = JobSubmissionClient(address)
+    except AuthenticationError as error:
+        raise no_entry(address) from error
     except (ConnectionError, RuntimeError) as error:
         raise UserError(
             f"address: no job server answers at {address} ({str(error).strip().splitlines()[0]}); expected that of a "
@@ -263,6 +265,10 @@ def check_launcher_file(file: Path) -> None:
     if wrong is not None:
         place = wrong.json_path.removeprefix("$").removeprefix(".")
         raise bad_value("cluster", str(file), LAUNCHER_FILE, f"{place}{': ' * bool(place)}{wrong.message}")
+    for place, source in content.get("file_mounts", {}).items():
+        if not Path(source).expanduser().exists():
+            remedy = f"; {MAKE_TOKEN}" if Path(source).name == "auth_token" else ""
+            raise bad_value("cluster", str(file), LAUNCHER_FILE, f"file_mounts.{place}: there is no {source}{remedy}")
 
 
 @contextlib.contextmanager
@@ -281,6 +287,7 @@ def brought_up(file: Path) -> Iterator[str]:
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise UserError(f"cluster: {file} could not be started ({reason})") from error
+    use_own_token()  # the tunnel leads to one's own machine
     port = _free_port()
     with _tunnel(file, port) as tunnel:
         _wait_for(port, tunnel, file)

@@ -30,7 +30,7 @@ def write_damaged(store: Store, paths: Iterable[str]) -> None:
 def read_damaged(store: Store) -> set[str]:
     """Folders of states that `check` has found damaged; empty if there is no note, or if the note itself is damaged."""
     try:
-        listed = unseal_json(store.read_json(DAMAGED)).get("damaged", [])
+        listed = store.read_as(DAMAGED, unseal_json).get("damaged", [])
     except (FileNotFoundError, NotJson):
         return set()
     return {path for path in listed if isinstance(path, str) and STATE_OR_TEMPORARY.fullmatch(path)}

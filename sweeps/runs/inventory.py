@@ -98,7 +98,7 @@ def _read_run(store: Store, name: str) -> Run | None:
 def read_manifest(store: Store, folder: str) -> dict[str, Any] | None:
     """The manifest of a folder: None if there is none, empty if it cannot be read."""
     try:
-        manifest = object_from_json(store.read_json(f"{folder}/{MANIFEST}"))
+        manifest = store.read_as(f"{folder}/{MANIFEST}", object_from_json)
     except FileNotFoundError:
         return None
     except NotJson:

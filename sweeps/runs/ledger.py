@@ -48,7 +48,8 @@ class Stock:
     @property
     def fingerprints(self) -> set[str]:
         """Ids of the fingerprints under which the finished trials were trained."""
-        return {fingerprint_id(folder.manifest.get("fingerprint", {})) for folder in self.done.values()}
+        found = (folder.manifest.get("fingerprint", {}) for folder in self.done.values())
+        return {fingerprint_id(fingerprint) for fingerprint in {repr(one): one for one in found}.values()}
 
 
 @dataclass(frozen=True, kw_only=True)

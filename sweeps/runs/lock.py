@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lth_trainable.errors import UserError
+from lth_trainable.signals import undoing
 from lth_trainable.store.json_files import NotJson, object_from_json, to_json
 from lth_trainable.store.store import Store
 
@@ -36,6 +37,7 @@ class RunLock:
         self.run, self.token, self.started = run, uuid.uuid4().hex, time.time()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True)
+        self._held = contextlib.ExitStack()
 
     def __enter__(self) -> RunLock:
         self._refuse_another()
@@ -43,6 +45,7 @@ class RunLock:
         time.sleep(SETTLING_SECONDS)  # a driver that started at the same moment has written by now
         self._refuse_another()
         self._thread.start()
+        self._held.enter_context(undoing(self._release))
         return self
 
     def _refuse_another(self) -> None:
@@ -55,6 +58,10 @@ class RunLock:
             )
 
     def __exit__(self, *_: object) -> None:
+        self._held.close()
+        self._release()
+
+    def _release(self) -> None:
         self._stop.set()
         self._thread.join()
         other = read_driver(self.store, self.run)
@@ -78,7 +85,7 @@ class RunLock:
 def read_driver(store: Store, run: str) -> dict[str, Any] | None:
     """What the driver of a run wrote last; None if there is no driver or its file is unreadable."""
     try:
-        found = object_from_json(store.read_json(f"{run}/{DRIVER}"))
+        found = store.read_as(f"{run}/{DRIVER}", object_from_json)
     except (FileNotFoundError, NotJson):
         return None
     return found if _is_heartbeat(found) else None

@@ -90,15 +90,10 @@ def test_a_signal_ends_a_command_also_if(start: Start, code: str) -> None:
 
 
 def test_no_process_below_the_command_is_left_and_what_is_open_is_undone(start: Start, tmp_path: Path) -> None:
+    child = "import os, time; os.fork() and print('ready', flush=True); time.sleep(60)"
     process = start(f"""
     def main():
-        child = subprocess.Popen([sys.executable, "-c", '''
-    import os, signal, time
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if os.fork():
-        print('ready', flush=True)
-    time.sleep(60)
-    '''.replace('\\n    ', '\\n')])
+        child = subprocess.Popen([sys.executable, "-c", "import signal; signal.signal(15, signal.SIG_IGN); {child}"])
         with signals.undoing(lambda: open({str(tmp_path / "undone")!r}, "w").close()):
             time.sleep(60)
         return 0
@@ -126,7 +121,7 @@ signals.run(main)
 def test_asked_to_end_a_command_ends_itself_and_has_the_code_of_the_signal(
     start: Start, number: signal.Signals
 ) -> None:
-    process = start(ASKED.format(then="print('stored'); time.sleep(0.2)"))
+    process = start(ASKED.format(then="print('stored'); time.sleep(0.2); signals.said()"))
     os.kill(process.pid, number)
     os.kill(process.pid, number)  # as `timeout` does: to the process and to its group
     out, err = process.communicate(timeout=30)

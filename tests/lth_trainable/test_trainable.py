@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import math
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from lth_trainable import trainable
 from lth_trainable.data.datasets import load_dataset
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.store import FAILURE, FULL, MANIFEST, Store
+from lth_trainable.trainable import TrialFailed
 from sweeps.planning.plan import Facts, Plan, make_plan
 from sweeps.running.launch import Config
 from sweeps.runs.ledger import Ledger
@@ -88,3 +90,53 @@ def test_a_full_disk_ends_a_trial_without_another_attempt_and_is_no_failure_of_i
     ledger = Ledger(store=store, run="run", plan=plan, facts={})
     trainable.train(Config(ledger=ledger, execution={}).of(plan, plan.trials[0]))
     assert [report["status"] for report in told] == [FULL] and ledger.failure(plan.trials[0].name) is None
+
+
+def with_deed(deed: str, store: Store, launch: str = "first") -> tuple[str, dict[str, Any]]:
+    """A trial whose network does this at its third step, and its config."""
+    data = load_dataset("digits")
+    spec = TrialSpec(target_sparsity_pct=40.0, model=f"tests.support.bad_trials:with_{deed}", **FIELDS)
+    facts = {("digits", 0): Facts(digest=data.digest, n_train=len(data.train))}
+    plan = make_plan([spec], facts)
+    ledger = Ledger(store=store, run="run", plan=plan, facts={})
+    return spec.name, Config(ledger=ledger, execution={}, launch=launch).of(plan, plan.trials[0])
+
+
+@pytest.mark.parametrize(
+    ("deed", "reason"),
+    [
+        ("error", "ValueError: expected 1 channel"),
+        ("leave_0", "SystemExit: 0 (its code called sys.exit)"),
+        ("interrupt", "KeyboardInterrupt"),
+        ("broken_message", "Broken: (its message cannot be read: ValueError)"),
+        ("unpicklable", "Unpicklable: holds a lock"),
+        ("recursion", "RecursionError: maximum recursion depth exceeded"),
+        ("device_assert", "RuntimeError: CUDA error: device-side assert triggered Compile with"),
+        ("memory", "found no memory left on this machine (device cpu)"),
+        ("python_memory", "found no memory left on this machine (device cpu)"),
+    ],
+)
+def test_what_a_trials_own_code_raises_is_tried_once_more_and_told_in_one_line(
+    deed: str, reason: str, store: Store, told: list[dict[str, Any]]
+) -> None:
+    """Ray gets an exception that can be pickled, ends the worker for it, and starts another one."""
+    name, config = with_deed(deed, store)
+    for _ in range(2):
+        with pytest.raises(TrialFailed) as caught:
+            trainable.train(config)
+        assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+        assert caught.value.__context__ is None
+    failure = json.loads(store.read(f"run/trials/{name}/{FAILURE}"))
+    assert reason in failure["reason"] and failure["reason"].endswith("(twice)") and failure["last"] is True
+    assert failure["reason"].isprintable() and len(failure["reason"]) < 3000 and "Traceback" in failure["traceback"]
+    trainable.train(config)
+    assert (told[-1]["status"], told[-1]["reason"]) == ("failed", failure["reason"])
+
+
+def test_another_launch_starts_to_count_again(store: Store, told: list[dict[str, Any]]) -> None:
+    for launch in ("first", "second"):
+        name, config = with_deed("error", store, launch)
+        with pytest.raises(TrialFailed):
+            trainable.train(config)
+        assert json.loads(store.read(f"run/trials/{name}/{FAILURE}"))["last"] is False
+    assert not told

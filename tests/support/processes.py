@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import subprocess
 import time
+from pathlib import Path
 
 
 def of_session(session: int) -> dict[int, str]:
@@ -21,3 +24,14 @@ def left_after(session: int, seconds: float = 10.0) -> dict[int, str]:
     while (found := of_session(session)) and time.monotonic() < deadline:
         time.sleep(0.1)
     return found
+
+
+def waits_for_signals(process: subprocess.Popen[str]) -> None:
+    """Wait until the process handles SIGUSR1, which a command does before its imports, or has ended."""
+    while process.poll() is None:
+        with contextlib.suppress(OSError, StopIteration):
+            status = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+            caught = next(line for line in status if line.startswith("SigCgt")).split()[1]
+            if int(caught, 16) >> (signal.SIGUSR1 - 1) & 1:
+                return
+        time.sleep(0.001)
