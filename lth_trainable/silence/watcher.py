@@ -184,7 +184,8 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> None:
 
 def main() -> None:
     counters, stack, pid = (int(argument) for argument in sys.argv[1:4])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command; this process ends with its parent
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(signum, signal.SIG_IGN)  # they are for the command; this process ends with its parent
     try:
         watch(memoryview(mmap.mmap(counters, 8 * N_COUNTERS)).cast("q"), stack, pid)
     except ProcessLookupError:  # it has just ended by itself

@@ -10,11 +10,12 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Collection, Iterator
-from typing import Any
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, TypeVar
 
 MODE = "RAY_AUTH_MODE"
 ASK_SECONDS = 10.0  # for a head to say whether it accepts a token
+Function = TypeVar("Function", bound=Callable[[dict[str, Any]], None])
 FLAGS = "lottery_sweep"  # namespace in Ray's control store
 ANSWER_SECONDS = 2.0  # for the control store
 
@@ -141,6 +142,21 @@ def shielded(signals: Collection[signal.Signals]) -> Iterator[None]:
         services.ConsolePopen = plain
         if threading.current_thread() is threading.main_thread() and handler is not None:
             signal.signal(signal.SIGTERM, handler)
+
+
+def before_first_trial(action: Callable[[], None]) -> Callable[[Function], Function]:
+    """Let Tune call `action` in the main thread of a worker that trains with this function, before its first trial."""
+
+    class First:
+        def setup(self, config: dict[str, Any]) -> None:
+            action()
+            super().setup(config)  # type: ignore[misc]
+
+    def mark(function: Function) -> Function:
+        function.__mixins__ = (First,)  # type: ignore[attr-defined]  # bases for the class that Tune makes of it
+        return function
+
+    return mark
 
 
 def is_connected() -> bool:

@@ -28,10 +28,18 @@ def left_after(session: int, seconds: float = 10.0) -> dict[int, str]:
 
 def waits_for_signals(process: subprocess.Popen[str]) -> None:
     """Wait until the process handles SIGUSR1, which a command does before its imports, or has ended."""
-    while process.poll() is None:
-        with contextlib.suppress(OSError, StopIteration):
-            status = Path(f"/proc/{process.pid}/status").read_text().splitlines()
-            caught = next(line for line in status if line.startswith("SigCgt")).split()[1]
-            if int(caught, 16) >> (signal.SIGUSR1 - 1) & 1:
-                return
+    while process.poll() is None and signal.SIGUSR1 not in _signals_of(process.pid, "SigCgt"):
         time.sleep(0.001)
+
+
+def blocked_in(pid: int) -> set[signal.Signals]:
+    """The signals that the main thread of a process has blocked."""
+    return _signals_of(pid, "SigBlk")
+
+
+def _signals_of(pid: int, field: str) -> set[signal.Signals]:
+    with contextlib.suppress(OSError, StopIteration):  # it has ended
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        mask = int(next(line for line in lines if line.startswith(field)).split()[1], 16)
+        return {signum for signum in signal.Signals if mask >> (signum - 1) & 1}
+    return set()
