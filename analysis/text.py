@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
+from lth_trainable.safe_text import one_line, printable
+
 PLAIN_WIDTH = 100  # columns, if standard output is not a terminal
+
+
+class PlainConsole(Console):
+    """A console that takes no text for a command: not for Rich's markup, and not for one of the terminal's."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(printable(text), **{**options, "markup": False, "emoji": False})
 
 
 def console(stderr: bool = False) -> Console:
     """A console as wide as the terminal, or `PLAIN_WIDTH` columns wide if standard output is not a terminal."""
-    return Console(stderr=stderr, highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+    return PlainConsole(stderr=stderr, highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 
 
 def table_of(*headings: str, left: Sequence[str] = ()) -> Table:
@@ -28,7 +38,7 @@ def table_of(*headings: str, left: Sequence[str] = ()) -> Table:
 
 def print_line(to: Console, *parts: str, style: str = "") -> None:
     """Print the non-empty parts as one line, separated by semicolons. It is not wrapped, so logs keep it whole."""
-    to.print(Text("; ".join(part for part in parts if part), style=style), soft_wrap=True)
+    to.print(Text("; ".join(one_line(part) for part in parts if part), style=style), soft_wrap=True)
 
 
 def human_bytes(count: float) -> str:

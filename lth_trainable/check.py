@@ -25,6 +25,7 @@ import tyro
 
 from lth_trainable.errors import FAILED, OK, UserError, bad_value, command_line
 from lth_trainable.registry import lookup
+from lth_trainable.safe_text import printable
 
 Kind = Literal["criterion", "schedule", "model", "dataset"]
 _EXAMPLE = "a function such as my_module:my_criterion"
@@ -57,7 +58,7 @@ def main(
         subject = rooted if kind == "dataset" and contract.check is not serialisable else function
         fault = what_breaks(contract, subject)
         broken += fault is not None
-        print(f"  {contract.name:<30} {'ok' if fault is None else f'BROKEN: {fault}'}", flush=True)
+        print(f"  {contract.name:<30} {'ok' if fault is None else f'BROKEN: {printable(fault)}'}", flush=True)
     print(f"{broken} of {len(CONTRACTS[kind])} contracts broken" if broken else "all contracts kept")
     return FAILED if broken else OK
 

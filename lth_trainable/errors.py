@@ -14,8 +14,15 @@ from typing import Any
 
 # Exit codes of all commands. STOPPED: by a limit of the command, or by SIGUSR1, with which a batch system warns that a
 # job's time is nearly over; the same command continues. The codes above 128: 128 and the number of the signal.
+from lth_trainable.safe_text import one_line, without_secrets
+
 OK, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 3
 HUNG_UP, INTERRUPTED, CLOSED_PIPE, TERMINATED = 129, 130, 141, 143
+
+
+PLACES = (
+    "environment variables (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY), ~/.aws/credentials or the role of the machine"
+)
 
 
 class UserError(ValueError):
@@ -29,9 +36,18 @@ class NoRoom(UserError):
 def words_of(error: BaseException) -> str:
     """The message of an exception in one line, whatever somebody else's code has made of it; it may be empty."""
     try:
-        return " ".join(str(error).split())
+        return one_line(" ".join(str(error).split()))
     except Exception as broken:
         return f"(its message cannot be read: {type(broken).__name__})"
+
+
+def refuse_secrets(where: str, text: str, places: str = PLACES) -> None:
+    """Raise `UserError` if a path or URI holds credentials. where: what it is, for the message. places: for them."""
+    if without_secrets(text) != text:
+        raise UserError(
+            f"{where}: found credentials in a URI; expected one without them, since it is written into plans, reports "
+            f"and logs; put them into {places}, and renew those that were typed: they may be in your shell's history"
+        )
 
 
 def bad_value(where: str, found: Any, expected: str, advice: str = "") -> UserError:
@@ -71,5 +87,5 @@ def command_line(command: Callable[[], int]) -> int:
     try:
         return command()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return BAD_INPUT

@@ -30,6 +30,7 @@ from analysis.verdicts.answer import answer_sentence, headlines, of_tickets
 from analysis.verdicts.groups import TICKET
 from analysis.verdicts.questions import MIN_PAIRS
 from analysis.verdicts.rows import LADDER_CLAIM
+from lth_trainable.safe_text import printable
 from lth_trainable.store.store import Store
 
 TEMPLATE = "report.html.jinja"
@@ -75,6 +76,7 @@ def report_html(frames: Frames, plan: RunPlan, run: str, suggestions: Sequence[R
     primary, baselines = of_tickets(verdicts), [row for row in compared if row["role"] != TICKET]
     work = savings(frames)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.finalize = _safe
     template = environment.from_string(files("analysis.report").joinpath(TEMPLATE).read_text(encoding="utf-8"))
     return template.render(
         run=run,
@@ -99,6 +101,11 @@ def report_html(frames: Frames, plan: RunPlan, run: str, suggestions: Sequence[R
         commands=[shlex.join(command) for command in plan.commands],
         versions=sorted(plan.versions.items()),
     )
+
+
+def _safe(value: Any) -> Any:
+    """A value of the page: a text of a plan, a record or an error without anything that hides or reorders it."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def inline_svg(svg: bytes, prefix: str) -> Markup:

@@ -10,6 +10,7 @@ from pyarrow import fs
 
 from analysis.tables.run_plan import PlanEntry, RunPlan, check_fields
 from lth_trainable.errors import UserError
+from lth_trainable.safe_text import one_line
 from lth_trainable.store.store import FAILURE, MANIFEST, PART, RECORD, Damaged, Store, map_in_threads
 from lth_trainable.store.trials import read_failure, read_record
 
@@ -71,11 +72,11 @@ def read_trial(store: Store, run: str, name: str, planned: PlanEntry | None) -> 
         record = read_record(store, folder)
         _check_record(path, record, planned)
     except Damaged as damage:
-        return Found(status="damaged", reason=damage.reason)
+        return Found(status="damaged", reason=one_line(damage.reason))
     except UserError as error:  # of a newer version: cannot be compared, but the other trials still count
-        return Found(status="damaged", reason=str(error))
+        return Found(status="damaged", reason=one_line(error))
     except (ValueError, KeyError, TypeError) as error:
-        return Found(status="damaged", reason=f"{RECORD} is unreadable ({type(error).__name__}: {error})")
+        return Found(status="damaged", reason=one_line(f"{RECORD} is unreadable ({type(error).__name__}: {error})"))
     return Found(record=record, status=record["status"], reason=record["reason"])
 
 

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from pyarrow import fs
 
-from lth_trainable.errors import UserError
+from lth_trainable.errors import UserError, refuse_secrets
 from lth_trainable.spec.values import digest
 from lth_trainable.store.json_files import NotJson, object_from_json, to_json
 from lth_trainable.store.local_files import FOLDER, NotAFile, check_file, is_folder, make_folder, walk, what_is_at
@@ -78,6 +78,7 @@ class Store:
 
     def __init__(self, root: str | Path) -> None:
         self.as_typed = str(root)
+        refuse_secrets("storage", self.as_typed)
         if "://" in self.as_typed:
             self.fs, self.root = fs.FileSystem.from_uri(self.as_typed)
         else:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lth_trainable.errors import UserError
+from lth_trainable.safe_text import one_line, printable
 from lth_trainable.spec.trial_spec import spec_from_dict
 from lth_trainable.store.json_files import NotJson, object_from_json
 from lth_trainable.store.level_masks import unpack_levels
@@ -63,7 +64,7 @@ def read_failure(store: Store, path: str) -> Failure | None:
     try:
         content = store.read_as(f"{path}/{FAILURE}", object_from_json)
         return Failure(
-            reason=str(content["reason"]), traceback=str(content.get("traceback", "")),
+            reason=one_line(content["reason"]), traceback=printable(content.get("traceback", "")),
             launch=str(content.get("launch", "")), is_last=content.get("last") is not False,
         )  # fmt: skip
     except FileNotFoundError:

@@ -16,6 +16,7 @@ from rich.console import Console
 from lth_trainable import signals
 from lth_trainable.data.datasets import load_dataset
 from lth_trainable.errors import FAILED, OK, STOPPED, UserError, bad_value, command_line
+from lth_trainable.safe_text import printable
 from lth_trainable.silence.watchdog import check_limit
 from lth_trainable.store.store import STATES, Store, is_no_space
 from lth_trainable.training.without_torch import fingerprint_without_torch
@@ -115,7 +116,7 @@ class Job:
 
     def say(self, text: str, style: str = "") -> None:
         """Print one paragraph. Only the terminal wraps it, so a log has complete lines; brackets are literal."""
-        self.console.print(text, style=style, soft_wrap=True, markup=False)
+        self.console.print(printable(text), style=style, soft_wrap=True, markup=False)
 
     def stored(self, missing: int, repair: bool) -> tuple[Mapping[str, Any], set[str], list[str]]:
         """The fingerprint of trials where they run, keys of states they can continue from, and reports on damage.

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from lth_trainable.errors import bad_value
+from lth_trainable.errors import bad_value, refuse_secrets
 from lth_trainable.pruning.controls import CONTROLS
 from lth_trainable.spec.trial_spec import TrialSpec
 from sweeps.experiments.baselines import BASELINES
@@ -151,6 +151,8 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Options, Sweep]:
     Raises `UserError` for values that do not make a sweep.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
+    for argument in argv:  # before any of them is written down or printed
+        refuse_secrets("command line", argument)
     axes_field = ("axes", Annotated[_axes_class(), tyro.conf.arg(name="")])
     arguments: Any = tyro.cli(
         make_dataclass("Arguments", [axes_field], bases=(Options,), kw_only=True),

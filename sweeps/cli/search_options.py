@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from lth_trainable.errors import bad_value
+from lth_trainable.errors import bad_value, refuse_secrets
 from lth_trainable.spec.trial_spec import TrialSpec
 from sweeps.cli.options import RunOptions, flags
 from sweeps.experiments.expand import seed_values
@@ -57,6 +57,8 @@ def parse(argv: Sequence[str] | None = None) -> tuple[SearchOptions, Search]:
     Raises `UserError` for values that do not make a search.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
+    for argument in argv:  # before any of them is written down or printed
+        refuse_secrets("command line", argument)
     arguments: Any = tyro.cli(
         make_dataclass(
             "Arguments", [("axes", Annotated[_axes_class(), tyro.conf.arg(name="")])], bases=(SearchOptions,),

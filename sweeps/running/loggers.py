@@ -21,8 +21,9 @@ from typing import Any
 
 from pyarrow import fs
 
-from lth_trainable.errors import UserError
+from lth_trainable.errors import UserError, refuse_secrets
 from lth_trainable.registry import lookup
+from lth_trainable.safe_text import one_line
 from lth_trainable.store.store import Store
 
 PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
@@ -83,6 +84,15 @@ def check_loggers(names: Iterable[str], here: bool = True) -> None:
             raise UserError(f"log: {name} found no package {PACKAGES[name]}; pip install 'lottery-sweep[{name}]'")
 
 
+def check_environment() -> None:
+    """Raise `UserError` if a variable that is shown, or passed on to a job, holds credentials."""
+    for name in PASSED_ON:
+        places = (
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" if name.startswith("MLFLOW") else "WANDB_API_KEY"
+        )
+        refuse_secrets(name, os.environ.get(name, ""), places)
+
+
 def make_logger(name: str, log_folder: LogFolder) -> Logger:
     """Set up the logger `name`. Raises `UserError` if that fails."""
     try:
@@ -98,7 +108,7 @@ def make_logger(name: str, log_folder: LogFolder) -> Logger:
 
 def brief(error: BaseException) -> str:
     """The type of an exception and the first line of its message."""
-    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
+    return one_line(": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]]))
 
 
 # -- the loggers -----------------------------------------------------------------------------------------------------
@@ -126,6 +136,7 @@ def mlflow(log_folder: LogFolder) -> Logger:
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    check_environment()
     uri = os.environ.get("MLFLOW_TRACKING_URI") or _mlflow_database(log_folder.store)
 
     class MLflow(LoggerCallback):
@@ -216,6 +227,7 @@ def wandb(log_folder: LogFolder) -> Logger:
         def on_experiment_end(self, trials: Any, **info: Any) -> None:
             service.teardown()  # sends what is pending, and waits for it
 
+    check_environment()
     project = os.environ.get("WANDB_PROJECT", log_folder.run)
     offline = f"wandb sync {log_folder.at('wandb')}/*/wandb/offline-run-*"
     if not _is_here(log_folder.store):

@@ -28,7 +28,8 @@ from typing import Any
 
 from lth_trainable import signals
 from lth_trainable.errors import FAILED, OK, UserError, bad_value
-from sweeps.running.loggers import PASSED_ON
+from lth_trainable.safe_text import one_line
+from sweeps.running.loggers import PASSED_ON, check_environment
 from sweeps.running.ray_adapter import address_of_local_node, use_own_token
 from sweeps.running.ray_process import no_entry
 
@@ -111,6 +112,7 @@ def submit(target: Target, command: str, arguments: Sequence[str]) -> int:
 
 def check_submittable(target: Target) -> None:
     """Raise `UserError` for a command that cannot be submitted from here, before anything costs money."""
+    check_environment()
     missing = {name: whose for name, whose in NEEDED.items() if not _is_installed(name)}
     if missing:
         raise UserError(
@@ -173,7 +175,7 @@ def run_job(address: str, command: str, arguments: Sequence[str]) -> int:
             code = _exit_code(client, job)
         return code if signals.came() is None else signals.exit_code(str(signals.came()))
     except Exception as error:  # network errors, from any of three libraries
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        reason = one_line(f"{type(error).__name__}: {error}".splitlines()[0])
         print(
             f"error: lost the job server ({reason}); the job itself continues: ray job logs --follow {job}",
             file=sys.stderr,
@@ -224,7 +226,7 @@ def _environment() -> dict[str, str]:
 async def _stream(client: Any, job: str) -> None:
     """Print the job's log until the job has ended."""
     async for text in client.tail_job_logs(job):
-        sys.stdout.write(text)
+        sys.stdout.write(text)  # of this project's own command, whose live view moves the cursor
         sys.stdout.flush()
 
 
@@ -236,7 +238,7 @@ def _exit_code(client: Any, job: str) -> int:
     if info.status == "SUCCEEDED":
         return OK
     if info.driver_exit_code is None:
-        print(f"error: the job ended as {info.status}: {info.message}", file=sys.stderr)
+        print(f"error: the job ended as {info.status}: {one_line(info.message)}", file=sys.stderr)
         return FAILED
     return int(info.driver_exit_code) if info.driver_exit_code > 0 else FAILED
 
