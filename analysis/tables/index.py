@@ -121,7 +121,7 @@ def write_index(
 
     Tables of other commands keep the SHA-256 that the index before this one had, or get that of their files.
     """
-    noted = read_sums(store, run)
+    noted = read_sums(store, run) or {}
     others = {name: sha256_of(shards) for name in OTHERS if (shards := read_bytes(store, run, name))}
     tables = {**others, **{name: sha for name, sha in noted.items() if name in others}, **sums}
     content = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -138,8 +139,9 @@ def _climb(chain: _Chain, spec: TrialSpec, k: int, levels: Sequence[tuple[Fracti
     """Start with the dense training and these levels of a ticket; what another ticket had too is not made again."""
     acts = _of_ladder(spec), None if spec.schedule == "imp" else spec.target_sparsity_pct, spec.restarts
     ladder = _ladder(chain.data_digest, tuple(chain.code.items()), k, *acts)
-    segments, ends = ladder.known
-    known = min(len(levels) + 1, len(ends))
+    segments, ends, climbed = ladder.known
+    same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(levels, climbed, strict=False)))
+    known = min(same + 1, len(ends))
     if known:
         chain.go_on_from(segments[: ends[known - 1]], spec.epochs)
     else:
@@ -153,8 +155,8 @@ def _climb(chain: _Chain, spec: TrialSpec, k: int, levels: Sequence[tuple[Fracti
         chain.event("rewind", at=k, mode=spec.retrain, to=_rewind_target(spec), optimizer=spec.rewind_optimizer)
         chain.train_to(spec.epochs)
         ends = (*ends, len(chain.segments))
-    if len(ends) > len(ladder.known[1]):
-        ladder.known = tuple(chain.segments), ends
+    if known == len(ladder.known[1]) < len(ends):
+        ladder.known = tuple(chain.segments), ends, tuple(levels)
 
 
 def _control(chain: _Chain, spec: TrialSpec, k: int) -> None:
@@ -273,11 +275,12 @@ class _Chain:
 class _Ladder:
     """Segments of tickets that differ only in their number of levels, as far as any of them has been asked for.
 
-    known: the segments, and how many of them there are at the end of each level, the dense one first.
+    known: the segments, how many of them there are at the end of each level, the dense one first, and the levels'
+    sparsities.
     """
 
     def __init__(self) -> None:
-        self.known: tuple[tuple[Segment, ...], tuple[int, ...]] = (), ()
+        self.known: tuple[tuple[Segment, ...], tuple[int, ...], tuple[Any, ...]] = (), (), ()
 
 
 @functools.lru_cache(maxsize=1 << 10)

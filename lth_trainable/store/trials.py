@@ -12,6 +12,7 @@ from lth_trainable.safe_text import one_line, printable
 from lth_trainable.spec.trial_spec import spec_from_dict
 from lth_trainable.store.json_files import NotJson, object_from_json
 from lth_trainable.store.level_masks import unpack_levels
+from lth_trainable.store.names import is_name
 from lth_trainable.store.store import FAILURE, MANIFEST, MASKS, RECORD, WEIGHTS, Damaged, Sealed, Store, split_query
 
 if TYPE_CHECKING:
@@ -95,8 +96,10 @@ def load_trial(path: str | Path, which: str = "final") -> nn.Module:
     which: "final", "initial" or "rewind" weights. Raises `UserError` if there is no such trial.
     """
     store, run, name = open_trial(path)
+    if not is_name(run) or not is_name(name):
+        raise UserError(f"{path}: found no finished trial; expected a folder RUN/trials/TRIAL with a {MANIFEST}")
     try:
-        return _load(store, store.trial(run, name) if name else str(path), which)
+        return _load(store, store.trial(run, name), which)
     except Damaged as damage:
         raise UserError(f"{damage}; rerun the sweep's command to train this trial again") from damage
 

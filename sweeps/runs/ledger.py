@@ -80,7 +80,7 @@ class Ledger:
         try:
             self.store.write(probe, b"")
             self.store.delete(probe)
-        except OSError as error:
+        except (OSError, UserError) as error:
             raise UserError(
                 f"storage: cannot write to {self.path} ({error}); choose a --storage that you may write to"
             ) from error
