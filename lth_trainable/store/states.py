@@ -35,7 +35,18 @@ from lth_trainable.pruning.pruner import Pruner
 from lth_trainable.pruning.snapshot import Snapshot
 from lth_trainable.silence import pulse
 from lth_trainable.store.level_masks import pack_levels, unpack_levels
-from lth_trainable.store.store import HISTORY, MASKS, STATES, TRAINING, WEIGHTS, Damaged, Sealed, Store, to_json
+from lth_trainable.store.store import (
+    HISTORY,
+    MANIFEST,
+    MASKS,
+    STATES,
+    TRAINING,
+    WEIGHTS,
+    Damaged,
+    Sealed,
+    Store,
+    to_json,
+)
 from lth_trainable.tensors import below, row_major
 
 TEMPORARY = "-passing-"
@@ -147,7 +158,8 @@ class States:
                 if folder is not None and folder.manifest["complete"]:
                     return self._read(folder, like)
             except Damaged as damage:
-                self._put_aside(damage)
+                if path == self.path(key) or self.store.exists(f"{path}/{MANIFEST}"):
+                    self._put_aside(damage)
             except FileNotFoundError:  # a temporary state whose trial has just deleted it
                 continue
         return None

@@ -323,12 +323,19 @@ class Store:
                 self.fs.delete_file(full)
 
     def delete_folder(self, path: str) -> None:
-        """Delete a folder and everything in it, unless another process already has. Links in it are not followed."""
+        """Delete a folder and everything in it, unless another process already has. Links in it are not followed.
+
+        A manifest is deleted first, so that who is just reading the folder finds it absent, not damaged.
+        """
         full = self._to_change(path)
         with contextlib.suppress(FileNotFoundError):
             if self.is_local and Path(full).is_symlink():
                 Path(full).unlink()
             else:
+                if not self.is_local:
+                    self.delete(f"{path}/{MANIFEST}")
+                elif not is_folder(f"{full}/{MANIFEST}"):
+                    Path(full, MANIFEST).unlink(missing_ok=True)
                 self.fs.delete_dir(full)
 
     @property
