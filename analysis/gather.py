@@ -8,8 +8,8 @@ give the same bytes, however the tables were put together.
 
 from __future__ import annotations
 
+import hashlib
 import os
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,10 +21,20 @@ from analysis.tables import schema
 from analysis.tables.columns import spec_columns
 from analysis.tables.exclusions import EXCLUSIONS, Exclusions, check_trials, read_exclusions
 from analysis.tables.geometry import geometry_tables
-from analysis.tables.index import Geometry, Known, Previous, read_previous, signature_of, write_index
+from analysis.tables.index import (
+    Geometry,
+    Known,
+    Made,
+    Previous,
+    read_previous,
+    sha256_of_report,
+    signature_of,
+    write_index,
+)
+from analysis.tables.inputs import inputs_of, list_settled
 from analysis.tables.parquet import OPTIONAL, Frames, read_table, write_table
 from analysis.tables.record_rows import ENTRIES, Entries, epochs_to_dense_accuracy
-from analysis.tables.records import Files, Found, is_begun, list_trials, read_trials, trial_names
+from analysis.tables.records import Files, Found, is_begun, read_trials, trial_names
 from analysis.tables.run_plan import PlanEntry, RunPlan, find_run, read_plan, role_of
 from analysis.tables.spans import arranged
 from analysis.verdicts.claims import verdicts
@@ -43,11 +53,16 @@ _VERSIONS = ("python", "torch", "fastai", "ray", "cuda", "cudnn", "driver")
 
 @dataclass(frozen=True, kw_only=True)
 class Gathered:
-    """The tables of a run by name, and what the next gather needs. geometry: what to make of overlaps and signs."""
+    """The tables of a run by name, and what the next gather needs. geometry: what to make of overlaps and signs.
+
+    inputs: digest of what they follow from, see `inputs_of`. is_new: false if they are those of the last gather.
+    """
 
     tables: Mapping[str, pa.Table]
     known: Mapping[str, Known]
     geometry: Geometry
+    inputs: str | None
+    is_new: bool = True
 
 
 def gather(path: str | os.PathLike[str], geometry: Geometry | None = None) -> Frames:
@@ -56,17 +71,21 @@ def gather(path: str | os.PathLike[str], geometry: Geometry | None = None) -> Fr
     geometry: whether masks and weights are compared (tables overlaps and signs): "auto" if there is little to read,
     "all" or "none"; None: as last time, "auto" the first time. Raises `UserError` if there is no run.
     """
-    from analysis.report.html import write_report  # matplotlib and jinja2 take a second to import
-
     store, run = find_run(path)
-    plan = read_plan(store, run)
     with no_garbage_collection():
+        plan = read_plan(store, run)
         gathered = collect(store, run, plan, geometry)
+        frames = Frames(tables=gathered.tables)
+        if not gathered.is_new:
+            return frames
+        from analysis.report.html import report_bytes, write_report  # matplotlib and jinja2 take a second to import
+
+        report = report_bytes(store, run, frames, plan)
         ours = {name: table for name, table in gathered.tables.items() if name not in OPTIONAL}
         sums = {name: write_table(store, run, name, table) for name, table in ours.items()}
-        write_index(store, run, sums, gathered.known, gathered.geometry)
-        frames = Frames(tables=gathered.tables)
-        write_report(store, run, frames, plan)
+        made = Made(inputs=gathered.inputs, report=hashlib.sha256(report).hexdigest())
+        write_index(store, run, sums, gathered.known, gathered.geometry, made)
+        write_report(store, run, report)
     return frames
 
 
@@ -75,19 +94,23 @@ def collect(store: Store, run: str, plan: RunPlan, geometry: Geometry | None = N
 
     Nothing is written. Raises `UserError` if a trial is excluded that the run does not have.
     """
-    previous, listed_at = read_previous(store, run), time.time_ns()
-    folders = list_trials(store, run)
+    previous = read_previous(store, run)
+    folders, listed_at = list_settled(store, run)
     names = trial_names(plan, folders)
     excluded = read_exclusions(store, run)
     check_trials(f"{run}/{EXCLUSIONS}", excluded, names)
     signatures = {name: signature_of(folders.get(name, {}), listed_at) for name in names}
+    wanted: Geometry = geometry or previous.geometry or "auto"
+    inputs = inputs_of(store, run, plan, folders, signatures, excluded, wanted)
+    stored = {name: read_table(store, run, name) for name in OPTIONAL}
+    others = {name: schema.table(name, []) if table is None else table for name, table in stored.items()}
+    if previous.is_all_of(inputs) and sha256_of_report(store, run) == previous.made.report:
+        tables = {**previous.tables, **others}
+        return Gathered(tables=tables, known=previous.trials, geometry=wanted, inputs=inputs, is_new=False)
     trials = _read(store, run, plan, folders, names, signatures, previous)
     tables, known = _tabulate(run, plan, trials, signatures, excluded, previous)
-    wanted: Geometry = geometry or previous.geometry or "auto"
     tables |= geometry_tables(store, run, tables, wanted, previous.tables)
-    stored = {name: read_table(store, run, name) for name in OPTIONAL}
-    tables |= {name: schema.table(name, []) if table is None else table for name, table in stored.items()}
-    return Gathered(tables=tables, known=known, geometry=wanted)
+    return Gathered(tables={**tables, **others}, known=known, geometry=wanted, inputs=inputs)
 
 
 def _read(

@@ -1,7 +1,7 @@
-"""Errors that are shown in one line without a traceback: their exceptions, their form, and the exit codes of commands.
+"""Mistakes of the user: the exception for them, the form of its messages, and the exit codes of commands.
 
-`UserError` is a mistake in what was asked for (exit code 2), `StorageError` a storage that does not work (exit code 1).
-The message says where the problem is, what was found, what was expected and what to do. `command_line` prints it.
+The message of a `UserError` says where the mistake is, what was found, what was expected and what to do. `command_line`
+prints it without a traceback and ends the command with exit code 2.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from lth_trainable.safe_text import one_line, without_secrets
-
 # Exit codes of all commands. STOPPED: by a limit of the command, or by SIGUSR1, with which a batch system warns that a
 # job's time is nearly over; the same command continues. The codes above 128: 128 and the number of the signal.
+from lth_trainable.safe_text import one_line, without_secrets
+
 OK, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 3
 HUNG_UP, INTERRUPTED, CLOSED_PIPE, TERMINATED = 129, 130, 141, 143
+
 
 PLACES = (
     "environment variables (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY), ~/.aws/credentials or the role of the machine"
@@ -43,6 +44,27 @@ class StorageError(Exception):
         return self.message
 
 
+class NoRoom(UserError):
+    """A trial does not fit into the memory that is free now. On a new worker it may."""
+
+
+def words_of(error: BaseException) -> str:
+    """The message of an exception in one line, whatever somebody else's code has made of it; it may be empty."""
+    try:
+        return one_line(" ".join(str(error).split()))
+    except Exception as broken:
+        return f"(its message cannot be read: {type(broken).__name__})"
+
+
+def refuse_secrets(where: str, text: str, places: str = PLACES) -> None:
+    """Raise `UserError` if a path or URI holds credentials. where: what it is, for the message. places: for them."""
+    if without_secrets(text) != text:
+        raise UserError(
+            f"{where}: found credentials in a URI; expected one without them, since it is written into plans, reports "
+            f"and logs; put them into {places}, and renew those that were typed: they may be in your shell's history"
+        )
+
+
 def bad_value(where: str, found: Any, expected: str, advice: str = "") -> UserError:
     """The exception for a wrong value, to be raised: `where: found ...; expected ...; advice`."""
     return UserError(f"{where}: found {found!r}; expected {expected}" + (f"; {advice}" if advice else ""))
@@ -58,15 +80,6 @@ def unknown_name(where: str, found: str, valid: Iterable[str]) -> UserError:
         f"one of {', '.join(names)}",
         f"did you mean {near[0]}?" if near else "or plug in your own as package.module:function",
     )
-
-
-def refuse_secrets(where: str, text: str, places: str = PLACES) -> None:
-    """Raise `UserError` if a path or URI holds credentials. where: what it is, for the message. places: for them."""
-    if without_secrets(text) != text:
-        raise UserError(
-            f"{where}: found credentials in a URI; expected one without them, since it is written into plans, reports "
-            f"and logs; put them into {places}, and renew those that were typed: they may be in your shell's history"
-        )
 
 
 def check_sparsity(where: str, value: Any) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from lth_trainable.errors import UserError, bad_value, unknown_name
+from lth_trainable.errors import UserError, bad_value, unknown_name, words_of
 
 Made = TypeVar("Made")
 
@@ -38,8 +38,8 @@ def make(where: str, name: str, registry: Mapping[str, Any], kind: type[Made]) -
         made = function()
     except UserError:
         raise
-    except Exception as error:  # any exception here is a mistake in the user's function
-        raise UserError(f"{where}: {name!r} cannot be made: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:  # any exception here is a mistake in the user's function
+        raise UserError(f"{where}: {name!r} cannot be made: {type(error).__name__}: {words_of(error)}") from error
     if not isinstance(made, kind):
         raise bad_value(where, name, f"a function that returns a {kind.__name__}", f"it returns {type(made).__name__}")
     return made
@@ -93,8 +93,9 @@ def _plugged_in(where: str, name: str) -> Any:
         raise bad_value(where, name, "package.module:function")
     try:
         loaded = _imported(module)
-    except Exception as error:  # any exception here is a mistake in the user's module
-        raise UserError(f"{where}: cannot import the module of {name!r}: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:  # any exception here is a mistake in the user's module
+        reason = f"{type(error).__name__}: {words_of(error)}"
+        raise UserError(f"{where}: cannot import the module of {name!r}: {reason}") from error
     if not callable(getattr(loaded, attribute, None)):
         raise UserError(f"{where}: module {module!r} has no function {attribute!r}")
     return getattr(loaded, attribute)

@@ -9,103 +9,171 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
 from lth_trainable.data.datasets import load_dataset
-from lth_trainable.errors import StorageError, UserError
-from lth_trainable.safe_text import one_line, printable
+from lth_trainable.errors import NoRoom, StorageError, UserError
+from lth_trainable.silence import pulse
+from lth_trainable.silence.watchdog import Watch, watched
 from lth_trainable.spec.trial_spec import TrialSpec, spec_from_dict
-from lth_trainable.store.store import FAILURE, MANIFEST, Store, to_json
+from lth_trainable.store.failures import Note, failure_of, reason_of
+from lth_trainable.store.store import FAILURE, MANIFEST, Store
 from lth_trainable.store.trouble import TROUBLE, ray_error
 
 if TYPE_CHECKING:
     from lth_trainable.training.execution import Execution
 
 REPORT_SECONDS = 1.0  # between progress reports of a trial
+TELL = ("-m", "lth_trainable.store.failures")  # arguments of Python, to note that a trial is silent
+
+
+class TrialFailed(Exception):
+    """What Ray gets of any exception in a trial: its text only, because the exception itself may not be picklable."""
 
 
 def train(config: dict[str, Any], should_stop: Callable[[], bool] = lambda: False) -> None:
     """Run the trial of `config`. Ray gets progress, keys of states and the manifest; the store gets the rest.
 
-    config: {trial, storage, task}; task is JSON of {spec, key, run, execution, keep, marks, resumable, end, log}. keep,
-    marks, resumable: the fields of `Keep` (marks: `mid_epoch_points`). key: of the trial. end: of its last trained
-    state. log: whether reports carry everything that is logged. If the trial raises, it leaves `failure.json` in its
-    folder and fails in Ray, which may try again. should_stop: looked at after each epoch; if true, the state of the
-    epoch is stored and reported, and the driver ends the trial. If the storage fails, that is not the trial's fault: it
-    leaves nothing, and reports the trouble.
+    config: {trial, storage, launch, task}. launch: id of the launch of Ray Tune. task is JSON of {spec, key, run,
+    execution, keep, marks, resumable, end, log, silence}. keep, marks, resumable: the fields of `Keep` (marks:
+    `mid_epoch_points`). key: of the trial. end: of its last trained state. log: whether reports carry everything that
+    is logged. silence: the limit of `Watch`. should_stop: looked at after each epoch; if true, the state of the epoch
+    is stored and reported, and the driver ends the trial.
+
+    An attempt that fails leaves `failure.json` in the trial's folder. Then this raises `TrialFailed`, whereupon Ray
+    ends this worker and tries again on a new one. The second failure in a launch is the last: the attempt after it does
+    not train, but only reports the status "failed". A mistake of the user (`UserError`) fails at once.
+    If the storage fails, that is not the trial's fault: it leaves no failure, and the report says what the trouble is.
     """
-    task = json.loads(config["task"])
-    progress = _Progress(task["end"], task["log"])
-    with storage_trouble_reported(progress):
-        _train(config, task, progress, should_stop)
-
-
-def _train(config: dict[str, Any], task: dict[str, Any], progress: _Progress, should_stop: Callable[[], bool]) -> None:
-    from lth_trainable.training.execution import (  # so that torch is loaded in the workers, not in the driver
-        Execution,
-        fingerprint,
-    )
-    from lth_trainable.training.run import Keep, run_trial
-
-    warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
-    data_root = task["execution"].get("data_root")
-    execution = Execution(**{**task["execution"], "data_root": data_root and Path(data_root)})
-    spec, store, run = spec_from_dict(task["spec"]), Store(config["storage"]).in_use(), task["run"]
-    path = store.trial(run, spec.name)
-    store.delete(f"{path}/{FAILURE}")
-    keep = Keep(
-        states=task["keep"], mid_epoch_points={int(step): key for step, key in task["marks"].items()},
-        resumable=task["resumable"],
-    )  # fmt: skip
+    attempt = _Attempt(config, should_stop)
+    end: _End | TrialFailed
     try:
-        progress.fingerprint = json.dumps(fingerprint(execution))
-        _check_same(spec, task["key"], execution)
-        record = run_trial(
-            spec,
-            store,
-            run,
-            execution,
-            progress.epoch,
-            keep=keep,
-            on_state=progress.state,
-            on_note=progress.note,
-            should_stop=should_stop,
-        )
-    except StorageError:
-        raise
-    except Exception as error:
-        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        failure = {"reason": one_line(reason), "traceback": printable(traceback.format_exc())}
-        store.write(f"{path}/{FAILURE}", to_json(failure))
-        if isinstance(error, UserError):  # another attempt would fail in the same way
-            tune.report({"status": "failed", "epochs_done": progress.epochs, **progress.news()})
-            return
-        raise
-    measures = {name: record["result"][name] for name in ("sparsity_pct", "test_accuracy")}
-    progress.rows = record["epochs"]
-    news = progress.news(record["result"])
-    final = {"epochs_done": record["epochs_trained"], "status": record["status"], **measures, **news}
-    manifest = store.read(f"{path}/{MANIFEST}")
+        end = attempt.run()
+    except BaseException as error:  # SystemExit too: Tune would take it for the end of the worker
+        if attempt.progress.is_stopped:
+            raise
+        end = attempt.fail(error)
+    if isinstance(end, TrialFailed):
+        raise end  # here, where the exception itself is no longer its context
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            Path(folder, MANIFEST).write_bytes(manifest)
-            tune.report(final, checkpoint=tune.Checkpoint.from_directory(folder))
+        end.tell()
     except OSError as error:  # Ray copies the checkpoint to the storage
-        raise ray_error(store, error) from error
+        tune.report(trouble_report(ray_error(Store(config["storage"]), error)))
 
 
-@contextlib.contextmanager
-def storage_trouble_reported(progress: _Progress | None = None) -> Iterator[None]:
-    """Report a `StorageError` to Tune as the trial's last result. Another attempt would meet it too."""
+def trouble_report(error: StorageError) -> dict[str, Any]:
+    """The last report of a trial that could not go on because the storage failed. Another attempt could not either."""
+    return {"status": TROUBLE, "trouble": str(error), "host": socket.gethostname(), "epochs_done": 0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _End:
+    """The last report of a trial, and the manifest of its folder if it is sealed."""
+
+    report: Mapping[str, Any]
+    manifest: bytes | None = None
+
+    def tell(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            if self.manifest is not None:
+                Path(folder, MANIFEST).write_bytes(self.manifest)
+            checkpoint = tune.Checkpoint.from_directory(folder) if self.manifest is not None else None
+            tune.report(dict(self.report), checkpoint=checkpoint)
+
+
+class _Attempt:
+    """One attempt at the trial of `config`. note: for its failure."""
+
+    def __init__(self, config: Mapping[str, Any], should_stop: Callable[[], bool]) -> None:
+        self.should_stop = should_stop
+        self.task = json.loads(config["task"])
+        self.trial, self.path = config["trial"], f"{self.task['run']}/trials/{config['trial']}"
+        self.progress = _Progress(self.task["end"], self.task["log"])
+        self.note = Note(storage=config["storage"], path=self.path, launch=config["launch"])
+
+    def run(self) -> _End:
+        """Run the trial, unless it has failed twice in this launch."""
+        store = Store(self.note.storage).in_use()
+        before = failure_of(store, self.path, self.note.launch)
+        if before is not None and before.is_last:
+            return _End(report={"status": "failed", "epochs_done": 0, "reason": before.reason})
+        store.delete(f"{self.path}/{FAILURE}")
+        if before is not None:
+            self.note = replace(self.note, before=before.reason)
+            self.progress.note(f"{self.trial}: tried again after {before.reason}")
+        with warnings.catch_warnings():  # a trial's code may change them, and this worker trains other trials too
+            warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
+            record = self._train(store)
+        return _End(report=self._result(record), manifest=store.read(f"{self.path}/{MANIFEST}"))
+
+    def _train(self, store: Store) -> dict[str, Any]:
+        from lth_trainable.training.execution import (  # so that torch is loaded in the workers, not in the driver
+            Execution,
+            fingerprint,
+        )
+        from lth_trainable.training.run import Keep, run_trial
+
+        task, progress = self.task, self.progress
+        with self._watched():
+            data_root = task["execution"].get("data_root")
+            execution = Execution(**{**task["execution"], "data_root": data_root and Path(data_root)})
+            spec = spec_from_dict(task["spec"])
+            keep = Keep(
+                states=task["keep"], mid_epoch_points={int(step): key for step, key in task["marks"].items()},
+                resumable=task["resumable"],
+            )  # fmt: skip
+            progress.fingerprint = json.dumps(fingerprint(execution))
+            _check_same(spec, task["key"], execution)
+            return run_trial(
+                spec, store, task["run"], execution, progress.epoch, keep=keep, on_state=progress.state,
+                on_note=progress.note, should_stop=self.should_stop,
+            )  # fmt: skip
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(watched(Watch(limit=self.task["silence"], tell=TELL, failure=self.note.as_json())))
+            except OSError as error:
+                self.progress.note(f"trials are not watched for silence: the process for it cannot start ({error})")
+            yield
+
+    def _result(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        measures = {name: record["result"][name] for name in ("sparsity_pct", "test_accuracy")}
+        self.progress.rows = record["epochs"]
+        news = self.progress.news(record["result"])
+        return {"epochs_done": record["epochs_trained"], "status": record["status"], **measures, **news}
+
+    def fail(self, error: BaseException) -> _End | TrialFailed:
+        """Note why the trial failed. Returns what makes Ray try again, or a last report if that would not help."""
+        progress = self.progress
+        if isinstance(error, StorageError):
+            return self._end_in_trouble(error)
+        is_final = isinstance(error, UserError) and not isinstance(error, NoRoom)
+        is_last = is_final or self.note.before is not None
+        try:
+            reason = self.note.leave(reason_of(error), _traceback_of(error), is_last=is_last)
+        except StorageError as trouble:
+            return self._end_in_trouble(trouble)
+        if not is_final:
+            return TrialFailed(reason)
+        return _End(report={"status": "failed", "epochs_done": progress.epochs, "reason": reason, **progress.news()})
+
+    def _end_in_trouble(self, error: StorageError) -> _End:
+        report = trouble_report(error) | {"epochs_done": self.progress.epochs, **self.progress.news()}
+        return _End(report=report)
+
+
+def _traceback_of(error: BaseException) -> str:
     try:
-        yield
-    except StorageError as error:
-        news = {"epochs_done": progress.epochs, **progress.news()} if progress is not None else {"epochs_done": 0}
-        tune.report({"status": TROUBLE, "trouble": str(error), "host": socket.gethostname(), **news})
+        return "".join(traceback.format_exception(error))
+    except Exception as broken:  # of an exception whose attributes raise
+        return f"the traceback cannot be read ({type(broken).__name__})"
 
 
 def _check_same(spec: TrialSpec, key: str, execution: Execution) -> None:
@@ -129,6 +197,7 @@ class _Progress:
     def __init__(self, end: str, logged: bool) -> None:
         self.end, self.fingerprint, self.epochs, self.last = end, "{}", 0, time.monotonic()
         self.logged, self.reported = logged, 0
+        self.is_stopped = False  # by Tune, with a SystemExit out of a report
         self.rows: list[dict[str, Any]] = []
         self.stored: list[str] = []
         self.notes: list[str] = []
@@ -160,6 +229,10 @@ class _Progress:
     def _report(self) -> None:
         self.last = time.monotonic()
         row = self.rows[-1]
-        tune.report({
-            "epochs_done": self.epochs, "sparsity_pct": row["sparsity_pct"], "level": row["level"], **self.news(),
-        })  # fmt: skip
+        report = {"epochs_done": self.epochs, "sparsity_pct": row["sparsity_pct"], "level": row["level"]}
+        with pulse.waiting():
+            try:
+                tune.report({**report, **self.news()})
+            except SystemExit:
+                self.is_stopped = True
+                raise

@@ -141,14 +141,14 @@ def _conclude(job: Job, study: Any, search: Search) -> list[dict[str, Any]]:
     """Gather the results, write the suggestions and their figure, and show the best."""
     from analysis.figures.pareto import pareto_figure
     from analysis.figures.style import WRITERS  # matplotlib takes a second to import
-    from analysis.report.html import write_report
+    from analysis.report.html import report_bytes, write_report
 
     store, run = job.ledger.store, job.ledger.run
     frames = analysis.gather(job.ledger.path)
     trials = {row["trial"]: row for row in frames.rows("trials")}
     rows = [row for trial in study.trials() if (row := _row(trial, study.front, trials)) is not None]
     write_noted(store, run, SUGGESTIONS, suggestion_table(rows))
-    write_report(store, run, frames, read_plan(store, run))  # again, now with the front
+    write_report(store, run, report_bytes(store, run, frames, read_plan(store, run)))  # again, now with the front
     for kind in ("svg", "png"):
         store.write(f"{run}/analysis/pareto.{kind}", WRITERS[kind](pareto_figure(rows)))
     _show(job, rows, search, study.uri)

@@ -17,7 +17,7 @@ import json
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import tyro
@@ -76,7 +76,7 @@ def about_run(survey: Survey) -> dict[str, Any]:
         "run": survey.run, "recipe": survey.content.get("recipe"), "claim": survey.content.get("claim"),
         "driver": survey.driver, "counts": {status: found[status] for status in STATUSES},
         "epochs": {"distinct": survey.total, "trained": survey.total - survey.left, "left": survey.left},
-        "trials": [asdict(trial) for trial in survey.statuses.values()],
+        "trials": [dict(vars(trial)) for trial in survey.statuses.values()],
     }  # fmt: skip
 
 

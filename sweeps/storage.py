@@ -30,11 +30,13 @@ from rich.console import Console
 from analysis.text import console, human_bytes, print_line, table_of
 from lth_trainable.errors import FAILED, OK, UserError, command_line
 from lth_trainable.store.store import MANIFEST, PART, STATES, Store, map_in_threads
+from sweeps.runs.damaged import write_damaged
 from sweeps.runs.inventory import Run, damage_in, files_below, open_storage, read_manifest, read_runs, take_inventory
 
 WRITING_SECONDS = 3600.0  # another driver may still be sealing a folder with files younger than this
 SHOWN = 20  # paths that are listed; all of them with --json
 _CONTENT = re.compile(r".+-[0-9a-f]{12}\.[^.]+")  # a file named with part of its SHA-256
+USELESS = "no run needs it: python -m sweeps.storage gc deletes it"
 UNNEEDED, UNSEALED, LEFTOVER = "states that nobody needs", "folders without a manifest", "leftover files"
 
 
@@ -165,6 +167,10 @@ def gc(store: Store, dry_run: bool = False) -> list[Garbage]:
         for key in {folder.rpartition("/")[0] for folder in garbage} | set(empty):
             _drop_if_empty(store, key)
     gone = [item for items in garbage.values() for item in items]
+    strange = [path for path in inventory.strange if not _is_needed(path, runs) and path not in inventory.states]
+    for path in strange if not dry_run else ():
+        store.delete(path)
+    gone += [Garbage(path=path, what=UNNEEDED, bytes=0) for path in strange]
     return sorted(gone, key=lambda item: item.path) + [Garbage(path=key, what=UNSEALED, bytes=0) for key in empty]
 
 
@@ -251,18 +257,34 @@ def _list_paths(to: Console, garbage: Sequence[Garbage]) -> None:
 
 def check(store: Store) -> dict[str, Any]:
     """Read and check every file of states and trials; returns their numbers, and path and reason of each damage."""
-    inventory = take_inventory(store)
+    inventory, runs = take_inventory(store), read_runs(store)
     sealed = [folder for folder, files in inventory.states.items() if MANIFEST in files]
-    folders = sorted([*sealed, *inventory.trials])
+    strange = [path for path in inventory.strange if _is_ours(path, runs)]
+    folders = sorted({*sealed, *inventory.trials, *strange})
     reasons = dict(zip(folders, map_in_threads(lambda folder: damage_in(store, folder), folders), strict=True))
-    damaged = [{"path": folder, "reason": reason} for folder in folders for reason in reasons[folder]]
-    plans = [{"path": run.name, "reason": run.problem} for run in read_runs(store) if run.problem]
+    write_damaged(store, (folder for folder in folders if reasons[folder]))
+    plans = [{"path": run.name, "reason": run.problem} for run in runs if run.problem]
+    damaged = [
+        {"path": folder, "reason": reason if plans or _is_needed(folder, runs) else f"{reason}; {USELESS}"}
+        for folder in folders
+        for reason in reasons[folder]
+    ]
     return {
         "storage": store.as_typed,
         "states": len(sealed),
         "trials": len(inventory.trials),
         "damaged": plans + damaged,
     }
+
+
+def _is_ours(path: str, runs: Sequence[Run]) -> bool:
+    """Whether this is in the place of a state or of a planned trial, and not something that the user has put there."""
+    run, folder, *rest = path.split("/")
+    return run == STATES or (folder == "trials" and any(run == r.name and rest[0] in r.trials for r in runs))
+
+
+def _is_needed(path: str, runs: Sequence[Run]) -> bool:
+    return not path.startswith(f"{STATES}/") or any(run.needs(path) for run in runs)
 
 
 def _show_check(options: Options, found: Mapping[str, Any]) -> int:

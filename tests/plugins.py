@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -24,7 +25,10 @@ def tiny_cnn(shape: tuple[int, int, int], n_classes: int) -> nn.Module:
 
 
 class _Hang(nn.Module):
-    """Passes its input on; after HANG_AFTER batches it keeps it, while the file exists that HANG names."""
+    """Passes its input on; after HANG_AFTER batches it keeps it, while the file exists that HANG names.
+
+    It leaves another file there, with the number of its process.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,7 +36,9 @@ class _Hang(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         self.batches += self.training
-        while self.batches > HANG_AFTER and os.path.exists(os.environ.get("HANG", "")):
+        hang = Path(os.environ.get("HANG", "/nowhere"))
+        while self.batches > HANG_AFTER and hang.exists():
+            hang.with_suffix(f".{os.getpid()}").touch()
             time.sleep(0.1)
         return x
 

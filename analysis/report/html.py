@@ -21,6 +21,7 @@ from analysis.figures.gallery import Material, drawn, read_suggestions
 from analysis.figures.style import THEMES, to_svg
 from analysis.labels import claim_label, common_label, dense_label, short_labels
 from analysis.report.terminal import difference, is_other_claim, seeds, status_line
+from analysis.tables.index import REPORT
 from analysis.tables.parquet import Frames
 from analysis.tables.run_plan import RunPlan
 from analysis.tables.schema import Row
@@ -58,9 +59,14 @@ class Savings:
         return 100 * (1 - self.epochs_own / self.epochs_alone) if self.epochs_alone else 0.0
 
 
-def write_report(store: Store, run: str, frames: Frames, plan: RunPlan) -> None:
-    """Write `RUN/report.html`; for a search, with its stored suggestions."""
-    store.write(f"{run}/report.html", report_html(frames, plan, run, read_suggestions(store, run)).encode())
+def report_bytes(store: Store, run: str, frames: Frames, plan: RunPlan) -> bytes:
+    """The page as it is written; for a search, with its stored suggestions."""
+    return report_html(frames, plan, run, read_suggestions(store, run)).encode()
+
+
+def write_report(store: Store, run: str, page: bytes) -> None:
+    """Write `RUN/report.html`."""
+    store.write(f"{run}/{REPORT}", page)
 
 
 def report_html(frames: Frames, plan: RunPlan, run: str, suggestions: Sequence[Row] = ()) -> str:

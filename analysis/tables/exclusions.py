@@ -34,7 +34,7 @@ def read_exclusions(store: Store, run: str) -> dict[str, Any]:
     if not store.exists(path):
         return {}
     try:
-        content = unseal_json(store.read(path), UNSEALED)
+        content = store.read_as(path, lambda raw: unseal_json(raw, UNSEALED))
         if content["format"] not in (FORMAT, UNSEALED):
             where = f"{path}, format"
             raise bad_value(where, content["format"], FORMAT, "read the run with the version that wrote it")

@@ -28,6 +28,7 @@ from lth_trainable.store.store import Store
 from lth_trainable.versions import source_sha256
 
 Geometry = Literal["auto", "all", "none"]
+REPORT = "report.html"
 FORMAT = 2  # 1, of version 0.4.0, had no checksum
 OTHERS = (*OPTIONAL, SUGGESTIONS)  # tables that other commands write
 SETTLED_NS = 2_000_000_000  # a younger file may still change without a change of its size or time
@@ -44,16 +45,32 @@ class Known:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Made:
+    """What a gather made its results of. inputs: their digest, None if unknown. report: SHA-256 of the page."""
+
+    inputs: str | None = None
+    report: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Previous:
     """What the last gather left behind.
 
     tables: those that are unchanged since; trials: those whose rows can be taken from these tables, by name; geometry:
-    what was asked for then, None if there was no gather.
+    what was asked for then, None if there was no gather. made: of what, and the page.
     """
 
     tables: Mapping[str, pa.Table] = field(default_factory=dict)
     trials: Mapping[str, Known] = field(default_factory=dict)
     geometry: Geometry | None = None
+    made: Made = field(default_factory=Made)
+
+    def is_all_of(self, inputs: str | None) -> bool:
+        """Whether these tables are all that follows from these inputs."""
+        return inputs is not None and inputs == self.made.inputs and TABLES.keys() - OPTIONAL <= self.tables.keys()
+
+
+NOTHING_NOTED = Made()
 
 
 def signature_of(files: Files, listed_at_ns: int) -> str | None:
@@ -74,7 +91,7 @@ def read_previous(store: Store, run: str) -> Previous:
     if not store.exists(path):
         return Previous()
     try:
-        content = unseal_json(store.read(path))
+        content = store.read_as(path, unseal_json)
         if content["format"] != FORMAT or content["run"] != run:
             return Previous()
         trials = {name: Known(**entry) for name, entry in content["trials"].items()}
@@ -83,27 +100,33 @@ def read_previous(store: Store, run: str) -> Previous:
             for name, sha in content["tables"].items()
             if name in TABLES and name not in OPTIONAL
         }
+        made = Made(**content.get("made", {}))
         same = content["code"] == source_sha256("analysis")
     except (ValueError, KeyError, TypeError, AttributeError):  # nothing is lost: it can all be read again
         return Previous()
     found = {name: table for name, table in tables.items() if table is not None}
     usable = same and {"trials", "epochs", "levels", "layers"} <= set(found)
-    return Previous(tables=found, trials=trials if usable else {}, geometry=content["geometry"])
+    return Previous(tables=found, trials=trials if usable else {}, geometry=content["geometry"], made=made)
 
 
 def write_index(
-    store: Store, run: str, sums: Mapping[str, str], trials: Mapping[str, Known], geometry: Geometry | None
+    store: Store,
+    run: str,
+    sums: Mapping[str, str],
+    trials: Mapping[str, Known],
+    geometry: Geometry | None,
+    made: Made = NOTHING_NOTED,
 ) -> None:
-    """Write the index of this gather. sums: SHA-256 of each table as it was written.
+    """Write the index of this gather. sums: SHA-256 of each table as it was written. made: of what.
 
     Tables of other commands keep the SHA-256 that the index before this one had, or get that of their files.
     """
-    noted = read_sums(store, run)
+    noted = read_sums(store, run) or {}
     others = {name: sha256_of(shards) for name in OTHERS if (shards := read_bytes(store, run, name))}
     tables = {**others, **{name: sha for name, sha in noted.items() if name in others}, **sums}
     content = {
         "format": FORMAT, "run": run, "code": source_sha256("analysis"), "geometry": geometry, "tables": tables,
-        "trials": {name: vars(known) for name, known in trials.items()},
+        "trials": {name: vars(known) for name, known in trials.items()}, "made": vars(made),
     }  # fmt: skip
     store.write(f"{run}/analysis/{INDEX}", seal_json(content))
 
@@ -112,8 +135,14 @@ def write_noted(store: Store, run: str, name: str, table: pa.Table) -> None:
     """Write a table of another command than the gather, and its SHA-256 into the index, if there is one."""
     path, sha = f"{run}/analysis/{INDEX}", write_table(store, run, name, table)
     with contextlib.suppress(FileNotFoundError, NotJson, KeyError, TypeError):  # the next gather notes it
-        content = unseal_json(store.read(path))
+        content = store.read_as(path, unseal_json)
         store.write(path, seal_json({**content, "tables": {**content["tables"], name: sha}}))
+
+
+def sha256_of_report(store: Store, run: str) -> str | None:
+    """SHA-256 of the page as it is stored; None if there is none."""
+    path = f"{run}/{REPORT}"
+    return hashlib.sha256(store.read(path)).hexdigest() if store.exists(path) else None
 
 
 def _unchanged(store: Store, run: str, name: str, sha: str) -> pa.Table | None:

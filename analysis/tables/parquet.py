@@ -105,7 +105,8 @@ def _load(path: str | os.PathLike[str]) -> dict[str, pa.Table]:
     for attempt in range(ATTEMPTS):
         time.sleep(PAUSE_SECONDS if attempt else 0)
         contents, sums = {name: read_bytes(store, run, name) for name in TABLES}, read_sums(store, run)
-        changed = [name for name, shards in contents.items() if shards and sums.get(name) != sha256_of(shards)]
+        checked = {} if sums is None else contents  # without an index there is nothing to compare with
+        changed = [name for name, shards in checked.items() if shards and (sums or {}).get(name) != sha256_of(shards)]
         if not changed:
             break
     missing = [name for name, shards in contents.items() if not shards and name not in OPTIONAL]
@@ -149,7 +150,7 @@ def read_table(store: Store, run: str, name: str) -> pa.Table | None:
     try:
         if not shards:
             return None
-        if read_sums(store, run).get(name, sha256_of(shards)) == sha256_of(shards):
+        if (read_sums(store, run) or {}).get(name, sha256_of(shards)) == sha256_of(shards):
             return to_table(shards)
     except (pa.ArrowInvalid, OSError) as error:
         problem = str(error).splitlines()[0]
@@ -158,11 +159,13 @@ def read_table(store: Store, run: str, name: str) -> pa.Table | None:
     )
 
 
-def read_sums(store: Store, run: str) -> dict[str, str]:
-    """SHA-256 of the tables as they were written, by name; empty where there is no index, or a damaged one."""
+def read_sums(store: Store, run: str) -> dict[str, str] | None:
+    """SHA-256 of the tables as they were written, by name; empty if the index is damaged, None if there is none."""
     path = f"{run}/analysis/{INDEX}"
+    if not store.exists(path):
+        return None
     try:
-        content = unseal_json(store.read(path), UNSEALED) if store.exists(path) else {"tables": {}}
+        content = store.read_as(path, lambda raw: unseal_json(raw, UNSEALED))
         return {name: str(sha) for name, sha in content["tables"].items()}
     except (NotJson, KeyError, AttributeError):  # gathering writes another one
         return {}

@@ -19,6 +19,7 @@ from typing import Any
 from analysis.tables.schema import ROLES, SPEC_FIELDS
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.store.json_files import NotJson, seal_json, unseal_json
+from lth_trainable.store.names import is_name
 from lth_trainable.store.store import PLAN, Store
 from lth_trainable.store.trials import open_run
 
@@ -82,7 +83,7 @@ class RunPlan:
 def find_run(path: str | os.PathLike[str]) -> tuple[Store, str]:
     """The store and the run's name at `path`, such as `runs/digits`. Raises `UserError` where there is no run."""
     text = os.fspath(path)
-    store, run = open_run(text if "://" in text else Path(os.path.abspath(os.path.expanduser(text))))
+    store, run = open_run(text if "://" in text else Path(os.path.realpath(os.path.expanduser(text))))
     if not run or not _is_run(store, run):
         raise bad_value("RUN", text, f"the folder of a run, with a {PLAN}", _nearby(store))
     return store, run
@@ -108,11 +109,11 @@ def read_content(store: Store, run: str) -> dict[str, Any]:
     Raises FileNotFoundError where there is no plan.
     """
     with _readable(run):
-        content = unseal_json(store.read(f"{run}/{PLAN}"), UNSEALED)
+        content = store.read_as(f"{run}/{PLAN}", lambda raw: unseal_json(raw, UNSEALED))
         if content["format"] not in (FORMAT, UNSEALED):
             where, advice = f"{run}/{PLAN}, format", "read the run with the version that wrote it"
             raise bad_value(where, content["format"], str(FORMAT), advice)
-        list(content["trials"])
+        _check_names(run, content["trials"])
         _check_terms(run, content, read_terms(store, run))
         return content
 
@@ -139,7 +140,7 @@ def read_terms(store: Store, run: str) -> dict[str, Any]:
     if not store.exists(path):
         return {}
     try:
-        return unseal_json(store.read(path))
+        return store.read_as(path, unseal_json)
     except NotJson as error:
         if store.exists(f"{run}/{PLAN}"):  # it has the terms too; the next command of the run writes them again
             return {}
@@ -147,6 +148,14 @@ def read_terms(store: Store, run: str) -> dict[str, Any]:
             f"{path}: not readable as the terms of a verdict ({error}); restore it, or delete it: then the terms of "
             "the next command hold"
         ) from error
+
+
+def _check_names(run: str, trials: list[Mapping[str, Any]]) -> None:
+    """Raise `UserError` if a plan names a trial that cannot be a folder of this run."""
+    for entry in trials:
+        for name in (entry["name"], *([entry["parent"]] if entry.get("parent") is not None else [])):
+            if not is_name(name):
+                raise bad_value(f"{run}/{PLAN}, trial", name, "the name of a folder", "restore the file")
 
 
 def _check_terms(run: str, content: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:

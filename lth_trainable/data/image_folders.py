@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lth_trainable.errors import UserError, bad_value
+from lth_trainable.silence import pulse
 
 CACHE_VARIABLE = "LTH_CACHE"
 DECODER = 1  # increase when `decode` gives other pixels, so that older cache files are not used
@@ -233,6 +234,7 @@ def _decoded(name: str, folder: Path, entries: list[Entry]) -> npt.NDArray[np.ui
         pixels = flat[:-SHA].reshape(shape)
         for index, entry in enumerate(entries):
             pixels[index] = decode(folder / entry.path, layout)
+            pulse.beat()
         flat[-SHA:] = _sha(flat[:-SHA])
         _keep(kept, flat)
     return flat[:-SHA].reshape(shape)

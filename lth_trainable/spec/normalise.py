@@ -6,6 +6,7 @@ reported, so checks are ordered by what a user would want to hear of first.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -59,6 +60,30 @@ def normalise(values: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...
 
     Raises `UserError` for values that could not run.
     """
+    if not _is_plain(values):
+        return _normalised(values)
+    for name, valid in (("dataset", DATASETS), ("model", MODELS)):
+        lookup(name, values[name], valid)  # a plug-in is looked at again for each trial
+    found, notes = _of_any_seed(tuple(values), *({**values, "seed": 0}.values()))
+    return {**found, "seed": values["seed"]}, notes
+
+
+def _is_plain(values: Mapping[str, Any]) -> bool:
+    """Whether the seed has no effect on the other values, and no plug-in has one."""
+    seed, named = values["seed"], (values["criterion"], values["schedule"])
+    is_seed = type(seed) is int and seed >= 0 and values["order_seed"] is None
+    return is_seed and all(type(value) in _PLAIN for value in values.values()) and ":" not in f"{named}"
+
+
+_PLAIN = (str, int, float, bool, type(None))
+
+
+@functools.lru_cache(maxsize=1 << 12, typed=True)  # typed: True is equal to 1, but no number of epochs
+def _of_any_seed(names: tuple[str, ...], *values: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
+    return _normalised(dict(zip(names, values, strict=True)))
+
+
+def _normalised(values: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
     draft = Draft(**values, notes=[])
     _normalise(draft)
     return {name: getattr(draft, name) for name in values}, tuple(draft.notes)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -68,7 +69,8 @@ def segments(spec: TrialSpec, data_digest: str, steps_per_epoch: int | None = No
     steps_per_epoch: needed if the spec rewinds to an iteration. Raises `UserError` if no iteration would be left then.
     """
     chain = _Chain(spec, data_digest)
-    chain.root()
+    if spec.family != "levels":
+        chain.root()
     if spec.family == "levels":
         _levels(chain, spec, steps_per_epoch)
     elif spec.family == "fit":
@@ -134,14 +136,16 @@ def _levels(chain: _Chain, spec: TrialSpec, steps_per_epoch: int | None) -> None
 
 
 def _climb(chain: _Chain, spec: TrialSpec, k: int, levels: Sequence[tuple[Fraction, Fraction | None]]) -> None:
-    """Add the dense training and these levels of a ticket; those that tickets before it had too are not made again."""
+    """Start with the dense training and these levels of a ticket; what another ticket had too is not made again."""
     acts = _of_ladder(spec), None if spec.schedule == "imp" else spec.target_sparsity_pct, spec.restarts
     ladder = _ladder(chain.data_digest, tuple(chain.code.items()), k, *acts)
-    segments, ends = ladder.known
-    known = min(len(levels) + 1, len(ends))
+    segments, ends, climbed = ladder.known
+    same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(levels, climbed, strict=False)))
+    known = min(same + 1, len(ends))
     if known:
         chain.go_on_from(segments[: ends[known - 1]], spec.epochs)
     else:
+        chain.root()
         if spec.rewind_epoch:
             chain.train_to(k)
         chain.train_to(spec.epochs)
@@ -151,8 +155,8 @@ def _climb(chain: _Chain, spec: TrialSpec, k: int, levels: Sequence[tuple[Fracti
         chain.event("rewind", at=k, mode=spec.retrain, to=_rewind_target(spec), optimizer=spec.rewind_optimizer)
         chain.train_to(spec.epochs)
         ends = (*ends, len(chain.segments))
-    if len(ends) > len(ladder.known[1]):
-        ladder.known = tuple(chain.segments), ends
+    if known == len(ladder.known[1]) < len(ends):
+        ladder.known = tuple(chain.segments), ends, tuple(levels)
 
 
 def _control(chain: _Chain, spec: TrialSpec, k: int) -> None:
@@ -203,7 +207,6 @@ class _Chain:
         self.output: Fraction | None = None
         self.base = ""  # key of the last state not reached by training
         self.line: str | None = None  # hash of the training since then
-        self.training = _training(spec)
 
     def root(self) -> None:
         more: dict[str, Any] = {f"{name}_code": self.code[name] for name in ("dataset", "model") if name in self.code}
@@ -223,7 +226,7 @@ class _Chain:
 
     def train_to(self, epoch: int) -> None:
         if self.line is None:
-            self.line = _line(self.base, self.position, self.training)
+            self.line = _line(self.base, self.position, _training(self.spec))
         if epoch > self.position:
             self._add("train", self.position, epoch, _on_line(self.line, epoch), self.line)
             self.position = epoch
@@ -272,11 +275,12 @@ class _Chain:
 class _Ladder:
     """Segments of tickets that differ only in their number of levels, as far as any of them has been asked for.
 
-    known: the segments, and how many of them there are at the end of each level, the dense one first.
+    known: the segments, how many of them there are at the end of each level, the dense one first, and the levels'
+    sparsities.
     """
 
     def __init__(self) -> None:
-        self.known: tuple[tuple[Segment, ...], tuple[int, ...]] = (), ()
+        self.known: tuple[tuple[Segment, ...], tuple[int, ...], tuple[Any, ...]] = (), (), ()
 
 
 @functools.lru_cache(maxsize=1 << 10)

@@ -8,6 +8,7 @@ two trials that mean the same are equal objects.
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
@@ -132,15 +133,16 @@ class TrialSpec:
 
     def __post_init__(self) -> None:
         values, notes = normalise(self.values)
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
+        for (name, value), given in zip(values.items(), _values_of(self), strict=True):
+            if value is not given:
+                object.__setattr__(self, name, value)
         if notes:
             object.__setattr__(self, "notes", notes)
 
     @property
     def values(self) -> dict[str, Any]:
         """The values of all fields, by field name."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        return dict(zip(_NAMES, _values_of(self), strict=True))
 
     # -- derived -----------------------------------------------------------------------------------------------------
 
@@ -267,11 +269,7 @@ class TrialSpec:
 
     def canonical(self) -> dict[str, Any]:
         """The fields that identify the trial. One added after the first version is left out at its no-op value."""
-        return {
-            f.name: getattr(self, f.name)
-            for f in fields(self)
-            if "noop" not in f.metadata or getattr(self, f.name) != f.metadata["noop"]
-        }
+        return {name: value for name, value in self.values.items() if name not in _NOOPS or value != _NOOPS[name]}
 
     def key(self, data_digest: str) -> str:
         """SHA-256 (hex) of all that identifies the trial: canonical fields, digest of the data, digests of plug-ins."""
@@ -285,6 +283,9 @@ class TrialSpec:
 
 
 DEFAULTS = {f.name: f.default for f in fields(TrialSpec)}
+_NAMES = tuple(DEFAULTS)
+_NOOPS = {f.name: f.metadata["noop"] for f in fields(TrialSpec) if "noop" in f.metadata}
+_values_of = operator.attrgetter(*_NAMES)
 
 
 def usual_values(values: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -294,8 +295,7 @@ def usual_values(values: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def spec_from_dict(content: Mapping[str, Any]) -> TrialSpec:
     """The spec in a record. Raises `UserError` for fields that this version does not know."""
-    names = {f.name for f in fields(TrialSpec)}
-    unknown = sorted(set(content) - names)
+    unknown = sorted(content.keys() - DEFAULTS.keys())
     if unknown:
         raise UserError(f"trial spec: unknown fields {', '.join(unknown)}; it was written by a newer version")
     return TrialSpec(**content)

@@ -9,6 +9,7 @@ _HOME = {
         "fingerprint_id", "to_json", "map_in_threads",
     ),
     "level_masks": ("pack_levels", "unpack_levels", "last_level"),
+    "failures": ("Note", "failure_of", "reason_of"),
     "trials": (
         "Failure", "open_run", "open_trial", "read_record", "read_failure", "finished_trials", "load_masks",
         "load_trial",

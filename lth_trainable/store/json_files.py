@@ -12,6 +12,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from lth_trainable.store import indented
+
 SEAL = "sha256"
 DEPTH = 64  # of lists and objects within each other; our deepest file has 6
 _OPEN = '\n "' + SEAL + '": "'  # an entry of the outermost object; those within it are indented further
@@ -26,7 +28,7 @@ class NotJson(ValueError):
 
 def to_json(content: Any) -> bytes:
     """Content as JSON in the format of all files in the store: indented, sorted, no NaN, a final newline."""
-    return (json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+    return (indented.dumps(content) + "\n").encode()
 
 
 def from_json(raw: bytes) -> Any:

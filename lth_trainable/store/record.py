@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -108,7 +107,7 @@ def _sources(store: Store, trial: Identity) -> tuple[dict[str, Sealed], dict[str
     final = folders.get("final")
     if final is None or "initial" not in folders or HISTORY not in final.manifest["files"]:
         return None
-    history = json.loads(store.content(final, HISTORY))
+    history = store.json_of(final, HISTORY)
     if history.get("diverged"):  # it may have diverged before its rewind point
         return folders, history
     return (folders, history) if history.get("evaluation") and len(folders) == len(found) else None

@@ -16,7 +16,6 @@ a deeper one; states stored by others are never deleted with it.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import uuid
 from collections.abc import Collection, Mapping
@@ -34,8 +33,20 @@ from torch import Tensor
 from lth_trainable.pruning.masks import Mask
 from lth_trainable.pruning.pruner import Pruner
 from lth_trainable.pruning.snapshot import Snapshot
+from lth_trainable.silence import pulse
 from lth_trainable.store.level_masks import pack_levels, unpack_levels
-from lth_trainable.store.store import HISTORY, MASKS, STATES, TRAINING, WEIGHTS, Damaged, Sealed, Store, to_json
+from lth_trainable.store.store import (
+    HISTORY,
+    MANIFEST,
+    MASKS,
+    STATES,
+    TRAINING,
+    WEIGHTS,
+    Damaged,
+    Sealed,
+    Store,
+    to_json,
+)
 from lth_trainable.tensors import below, row_major
 
 TEMPORARY = "-passing-"
@@ -141,12 +152,14 @@ class States:
     def load(self, key: str, like: Snapshot) -> State | None:
         """Read a complete state; None if it is missing or damaged. like: a snapshot of the same model."""
         for path in (self.path(key), *self.temporary(key)):
+            pulse.beat()
             try:
                 folder = self.store.find(path)
                 if folder is not None and folder.manifest["complete"]:
                     return self._read(folder, like)
             except Damaged as damage:
-                self._put_aside(damage)
+                if path == self.path(key) or self.store.exists(f"{path}/{MANIFEST}"):
+                    self._put_aside(damage)
             except FileNotFoundError:  # a temporary state whose trial has just deleted it
                 continue
         return None
@@ -170,14 +183,15 @@ class States:
         if complete:
             files[TRAINING] = save_tensors(row_major(_training(state)))
         about = {"kind": "state", "key": key, "complete": complete, "fingerprint": self.fingerprint}
-        for _ in range(ATTEMPTS - 1):
-            with contextlib.suppress(FileNotFoundError):
-                self.store.seal_shared(path, files, about)
-                return
-        self.store.seal_shared(path, files, about)
+        with pulse.storing():
+            for _ in range(ATTEMPTS - 1):
+                with contextlib.suppress(FileNotFoundError):
+                    self.store.seal_shared(path, files, about)
+                    return
+            self.store.seal_shared(path, files, about)
 
     def _read(self, folder: Sealed, like: Snapshot) -> State:
-        history = json.loads(self.store.content(folder, HISTORY))
+        history = self.store.json_of(folder, HISTORY)
         training = load_tensors(self.store.content(folder, TRAINING))
         tensors = {**load_tensors(self.store.content(folder, WEIGHTS)), **below("buffer", training)}
         levels: dict[int, dict[str, Mask]] = {}

@@ -24,7 +24,10 @@ from pyarrow import fs
 from lth_trainable.errors import UserError, refuse_secrets
 from lth_trainable.spec.values import digest
 from lth_trainable.store.json_files import NotJson, object_from_json, to_json
+from lth_trainable.store.local_files import FOLDER, NotAFile, check_file, is_folder, make_folder, walk, what_is_at
+from lth_trainable.store.names import check_inside, check_no_link, is_name, is_state
 from lth_trainable.store.trouble import GONE, of_storage, storage_error
+from lth_trainable.store.upload import upload
 
 MANIFEST = "manifest.json"
 RECORD = "record.json"
@@ -42,6 +45,7 @@ RETRIES = 3  # attempts to read a folder that seems damaged
 FORMAT = 1
 _EARLY = {"complete", "files", "fingerprint", "format", "key", "kind", "states", "status", "trial"}
 # names in manifests before version 0.4.0, which had no SHA-256 of their own; with another name it is a damaged one
+LARGEST_JSON = 1 << 30  # bytes; a plan of 30,000 trials has 50 million
 READERS = 16  # threads; an object store answers each request slowly, but many at once
 MOST_AT_A_TIME = 64  # items that a thread takes at a time
 
@@ -165,30 +169,54 @@ class Store:
         return self._read_sealed(path)
 
     def _read_sealed(self, path: str) -> Sealed | None:
-        sizes = self.sizes(path)
-        if MANIFEST not in sizes:
-            return None
+        self._check_folder(path)
         try:
-            manifest = object_from_json(self.read(f"{path}/{MANIFEST}"))
+            # before the files are listed: those that it names were written before it
+            manifest = object_from_json(self._read_json(f"{path}/{MANIFEST}"))
+        except FileNotFoundError:
+            return None
         except NotJson as error:
             raise Damaged(path, f"{MANIFEST} is unreadable ({error})") from error
-        reason = damage_by_size(manifest, sizes)
+        reason = damage_by_size(manifest, self.sizes(path))
         if reason is not None:
             raise Damaged(path, reason)
         if manifest.get("format", FORMAT) != FORMAT:
             raise UserError(f"{path}: written in format {manifest['format']!r}; this version reads {FORMAT}")
         return Sealed(path=path, manifest=manifest)
 
+    def _check_folder(self, path: str) -> None:
+        """Raise `Damaged` if something else is in the place of a sealed folder. A link to a folder is not followed."""
+        if self.is_local:
+            try:
+                found = self._what_is_at(path)
+            except NotADirectoryError as error:
+                raise Damaged(path.rpartition("/")[0], "it is not a folder") from error
+            if found not in (None, FOLDER):
+                raise Damaged(path, f"it is a {found}, not a folder")
+
     def content(self, folder: Sealed, name: str) -> bytes:
-        """The content of one file of a sealed folder. Raises `Damaged` if it is missing or its SHA-256 is wrong."""
+        """The content of one file of a sealed folder. Raises `Damaged` if it is missing or its SHA-256 is wrong.
+
+        What seems damaged is read again, because a bit may have flipped on its way here.
+        """
         entry = folder.manifest["files"][name]
+        for _ in range(RETRIES):
+            try:
+                content = self.read(f"{folder.path}/{entry.get('file', name)}")
+            except FileNotFoundError as error:
+                raise Damaged(folder.path, f"{name} is missing") from error
+            except (IsADirectoryError, NotAFile) as error:
+                raise Damaged(folder.path, f"{name} is not a file") from error
+            if hashlib.sha256(content).hexdigest() == entry["sha256"]:
+                return content
+        raise Damaged(folder.path, f"{name} does not have the SHA-256 of the manifest")
+
+    def json_of(self, folder: Sealed, name: str) -> dict[str, Any]:
+        """The object in a JSON file of a sealed folder. Raises `Damaged`."""
         try:
-            content = self.read(f"{folder.path}/{entry.get('file', name)}")
-        except FileNotFoundError as error:
-            raise Damaged(folder.path, f"{name} is missing") from error
-        if hashlib.sha256(content).hexdigest() != entry["sha256"]:
-            raise Damaged(folder.path, f"{name} does not have the SHA-256 of the manifest")
-        return content
+            return object_from_json(self.content(folder, name))
+        except NotJson as error:
+            raise Damaged(folder.path, f"{name} is unreadable ({error})") from error
 
     def quarantine(self, damage: Damaged, run: str) -> str:
         """Move a damaged folder to the run's quarantine and return its new path.
@@ -203,7 +231,8 @@ class Store:
                 for name in self.sizes(damage.folder):
                     self.write(f"{target}/{name}", self.read(f"{damage.folder}/{name}"))
                 self.delete_folder(damage.folder)
-        self.write(f"{target}/reason.txt", f"{damage}\n".encode())
+        is_folder_or_gone = not self.is_local or self._what_is_at(target) in (None, FOLDER)
+        self.write(f"{target}/reason.txt" if is_folder_or_gone else f"{target}.txt", f"{damage}\n".encode())
         return target
 
     # -- runs and states ---------------------------------------------------------------------------------------------
@@ -225,15 +254,14 @@ class Store:
 
     @of_storage
     def walk(self, path: str) -> list[fs.FileInfo]:
-        """Everything below `path`. If a writer interferes with the listing, it is repeated folder by folder."""
+        """Everything below `path`. Symbolic links to folders, and what is neither file nor folder, have type Unknown.
+
+        On a file system links are not followed, and what another process deletes during the walk is left out.
+        """
         full = self._full(path).rstrip("/")
-        try:
-            return list(self.fs.get_file_info(fs.FileSelector(full, recursive=True, allow_not_found=True)))
-        except FileNotFoundError:
-            folders = self.folders(path)
-            here = self.fs.get_file_info([f"{full}/{name}" for name in (*self.sizes(path), *folders)])
-            found = [info for info in here if info.type != fs.FileType.NotFound]
-            return found + [info for name in folders for info in self.walk(f"{path}/{name}".lstrip("/"))]
+        if self.is_local:
+            return list(walk(full))
+        return list(self.fs.get_file_info(fs.FileSelector(full, recursive=True, allow_not_found=True)))
 
     @of_storage
     def present(self, path: str, names: Collection[str]) -> set[str]:
@@ -251,38 +279,74 @@ class Store:
 
     @of_storage
     def read(self, path: str) -> bytes:
-        with self.fs.open_input_stream(self._full(path)) as stream:
-            return stream.read()
+        """The content of a file. Raises FileNotFoundError, IsADirectoryError, or `NotAFile` for a pipe or device."""
+        full = self._full(path)
+        if self.is_local:
+            check_file(full)
+        with self.fs.open_input_file(full) as file:  # one request; a stream makes one for each 256 kB
+            return bytes(file.read_at(file.size(), 0))
+
+    def read_as(self, path: str, parse: Callable[[bytes], Answer]) -> Answer:
+        """The content of a JSON file, as `parse` understands it. Raises FileNotFoundError, or `NotJson`.
+
+        What it refuses is read again, because a bit may have flipped on its way here.
+        """
+        for _ in range(RETRIES - 1):
+            with contextlib.suppress(NotJson):
+                return parse(self._read_json(path))
+        return parse(self._read_json(path))
+
+    @of_storage
+    def _read_json(self, path: str) -> bytes:
+        """The content of a JSON file. Raises FileNotFoundError, or `NotJson` if something else is in its place."""
+        try:
+            if self.is_local and check_file(self._full(path)) > LARGEST_JSON:
+                raise NotJson(f"it has more than {LARGEST_JSON:,} bytes")
+            return self.read(path)
+        except IsADirectoryError as error:
+            raise NotJson("it is a folder") from error
+        except (NotAFile, NotADirectoryError) as error:
+            raise NotJson("it is not a file") from error
 
     @of_storage
     def write(self, path: str, content: bytes) -> None:
-        """Write a file atomically: to a temporary name, then moved. Object stores are atomic by themselves."""
-        full = self._full(path)
-        if self.is_local:
-            self._make_folder(path.rpartition("/")[0])
-        target = f"{full}.{uuid.uuid4().hex[:8]}{PART}" if self.is_local else full
+        """Write a file atomically: to a temporary name, then moved. Object stores are atomic by themselves.
+
+        Raises `UserError` if a folder is in the place of the file, or a file or link in the place of a folder.
+        """
+        full = self._to_change(path)
+        if not self.is_local:
+            upload(self.fs, full, content)
+            return
+        self._make_folder(Path(full).parent)
+        if is_folder(full):
+            raise UserError(f"storage: {full}: found a folder; expected a file; move the folder away")
+        target = f"{full}.{uuid.uuid4().hex[:8]}{PART}"
         try:
             with self.fs.open_output_stream(target) as stream:
                 stream.write(content)
-            if self.is_local:
-                self.fs.move(target, full)
-        except OSError:
-            if self.is_local:  # otherwise the incomplete file would keep a full disk full
-                with contextlib.suppress(OSError):  # the first error says why
-                    Path(target).unlink(missing_ok=True)
+            self.fs.move(target, full)
+        except OSError:  # without the incomplete file, which would keep a full disk full
+            with contextlib.suppress(OSError):  # the first error says why
+                Path(target).unlink(missing_ok=True)
             raise
 
-    def _make_folder(self, path: str) -> None:
+    def _make_folder(self, folder: Path) -> None:
         """Create a folder, unless there is one. What was the storage may be an empty mount point by now."""
         if self._is_in_use and not Path(self.root).is_dir():
             raise storage_error(self.uri, "", GONE)
-        Path(self._full(path)).mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
 
     @of_storage
     def _move(self, path: str, target: str) -> None:
         """Move a folder of a local store. Raises FileNotFoundError if another process already has."""
-        self._make_folder(target.rpartition("/")[0])
-        self.fs.move(self._full(path), self._full(target))
+        source, into = self._to_change(path), self._to_change(target)
+        self._make_folder(Path(into).parent)
+        self.fs.move(source, into)
+
+    @of_storage
+    def _what_is_at(self, path: str) -> str | None:
+        return what_is_at(self._full(path))
 
     @of_storage
     def exists(self, path: str) -> bool:
@@ -290,18 +354,40 @@ class Store:
 
     @of_storage
     def delete(self, path: str) -> None:
-        """Delete a file, unless another process already has."""
+        """Delete a file, or the folder in its place, unless another process already has."""
+        full = self._to_change(path)
         with contextlib.suppress(FileNotFoundError):
-            self.fs.delete_file(self._full(path))
+            if self.is_local and is_folder(full):
+                self.fs.delete_dir(full)
+            else:
+                self.fs.delete_file(full)
 
     @of_storage
     def delete_folder(self, path: str) -> None:
-        """Delete a folder and everything in it, unless another process already has."""
+        """Delete a folder and everything in it, unless another process already has. Links in it are not followed.
+
+        A manifest is deleted first, so that who is just reading the folder finds it absent, not damaged.
+        """
+        full = self._to_change(path)
         with contextlib.suppress(FileNotFoundError):
-            self.fs.delete_dir(self._full(path))
+            if self.is_local and Path(full).is_symlink():
+                Path(full).unlink()
+            else:
+                if not self.is_local:
+                    self.delete(f"{path}/{MANIFEST}")
+                elif not is_folder(f"{full}/{MANIFEST}"):
+                    Path(full, MANIFEST).unlink(missing_ok=True)
+                self.fs.delete_dir(full)
+
+    def _to_change(self, path: str) -> str:
+        """The full path of what is written, moved or deleted. Raises `UserError` if a link is on the way to it."""
+        full = self._full(path)
+        if self.is_local:
+            check_no_link(self.root, path)
+        return full
 
     def _full(self, path: str) -> str:
-        return f"{self.root}/{path}"
+        return f"{self.root}/{check_inside(path)}"
 
     def sizes(self, path: str) -> dict[str, int]:
         """Sizes in bytes of the files in the folder `path`, by name; empty if there is no `path`."""
@@ -328,17 +414,33 @@ def split_query(path: str) -> tuple[str, str]:
 
 def damage_by_size(manifest: Any, sizes: Mapping[str, int]) -> str | None:
     """What is wrong with a folder, judged by its manifest and its file sizes alone; None if nothing is."""
+    problem = manifest_problem(manifest)
+    if problem is not None:
+        return problem
+    for name, entry in manifest["files"].items():
+        file = entry.get("file", name)
+        if sizes.get(file) != entry["size"]:
+            return f"{file} has {sizes.get(file, 'no')} bytes, {entry['size']} expected"
+    return None
+
+
+def manifest_problem(manifest: Any) -> str | None:
+    """What is wrong with a manifest by itself; None if nothing is. Its format is not judged."""
     try:
-        expected = {entry.get("file", name): entry["size"] for name, entry in manifest["files"].items()}
         sha = digest({name: value for name, value in manifest.items() if name != "sha256"})
-    except (KeyError, TypeError, AttributeError) as error:
+        is_early = "sha256" not in manifest and set(manifest) <= _EARLY
+        if not (is_early or manifest.get("sha256") == sha):
+            return f"{MANIFEST} does not have its own SHA-256"
+        files = [(entry.get("file", name), entry["size"], entry["sha256"]) for name, entry in manifest["files"].items()]
+        states = list(manifest.get("states", {}).values())
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         return f"{MANIFEST} is unreadable ({error})"
-    is_early = "sha256" not in manifest and set(manifest) <= _EARLY
-    if not expected or not (is_early or manifest.get("sha256") == sha):
-        return f"{MANIFEST} does not have its own SHA-256"
-    for name, size in expected.items():
-        if sizes.get(name) != size:
-            return f"{name} has {sizes.get(name, 'no')} bytes, {size} expected"
+    foreign = [name for name in (*manifest["files"], *(file for file, *_ in files)) if not is_name(name)]
+    foreign += [state for state in states if not is_state(state)]
+    if foreign:
+        return f"{MANIFEST} names {foreign[0]!r}, which is not the name of a file or state in this storage"
+    if not files or not all(isinstance(size, int) and isinstance(sha, str) for _, size, sha in files):
+        return f"{MANIFEST} is unreadable (it names no files, or not their size and SHA-256)"
     return None
 
 

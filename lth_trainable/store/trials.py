@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from lth_trainable.errors import UserError
 from lth_trainable.safe_text import one_line, printable
 from lth_trainable.spec.trial_spec import spec_from_dict
+from lth_trainable.store.json_files import NotJson, object_from_json
 from lth_trainable.store.level_masks import unpack_levels
+from lth_trainable.store.names import is_name
 from lth_trainable.store.store import FAILURE, MANIFEST, MASKS, RECORD, WEIGHTS, Damaged, Sealed, Store, split_query
 
 if TYPE_CHECKING:
@@ -20,10 +21,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """Why the last attempt at a trial failed. traceback: Python's, empty if none was stored."""
+    """Why the last attempt at a trial failed.
+
+    traceback: Python's, empty if none was stored. launch: id of the launch of Ray Tune it was made in. is_last: whether
+    that launch makes no other attempt.
+    """
 
     reason: str
     traceback: str = ""
+    launch: str = ""
+    is_last: bool = True
 
 
 def open_run(path: str | Path) -> tuple[Store, str]:
@@ -47,8 +54,7 @@ def _split(path: str, at: str) -> tuple[str, str]:
 
 def read_record(store: Store, folder: Sealed) -> dict[str, Any]:
     """The record of a finished trial. Raises `Damaged`."""
-    record: dict[str, Any] = json.loads(store.content(folder, RECORD))
-    return record
+    return store.json_of(folder, RECORD)
 
 
 def read_failure(store: Store, path: str) -> Failure | None:
@@ -57,11 +63,14 @@ def read_failure(store: Store, path: str) -> Failure | None:
     path: folder of the trial, see `Store.trial`. If the file is unreadable, the reason says so.
     """
     try:
-        content = json.loads(store.read(f"{path}/{FAILURE}"))
-        return Failure(reason=one_line(content["reason"]), traceback=printable(content.get("traceback", "")))
+        content = store.read_as(f"{path}/{FAILURE}", object_from_json)
+        return Failure(
+            reason=one_line(content["reason"]), traceback=printable(content.get("traceback", "")),
+            launch=str(content.get("launch", "")), is_last=content.get("last") is not False,
+        )  # fmt: skip
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError):
+    except (NotJson, KeyError):
         return Failure(reason=f"{FAILURE} is unreadable")
 
 
@@ -87,8 +96,10 @@ def load_trial(path: str | Path, which: str = "final") -> nn.Module:
     which: "final", "initial" or "rewind" weights. Raises `UserError` if there is no such trial.
     """
     store, run, name = open_trial(path)
+    if not is_name(run) or not is_name(name):
+        raise UserError(f"{path}: found no finished trial; expected a folder RUN/trials/TRIAL with a {MANIFEST}")
     try:
-        return _load(store, store.trial(run, name) if name else str(path), which)
+        return _load(store, store.trial(run, name), which)
     except Damaged as damage:
         raise UserError(f"{damage}; rerun the sweep's command to train this trial again") from damage
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -121,7 +120,7 @@ def _read(store: Store, digest: str) -> ImportedTicket:
     folder = store.find(store.state(digest, {}))
     if folder is None:
         raise Damaged(digest, "it is no longer there")
-    about = json.loads(store.content(folder, ABOUT))
+    about = store.json_of(folder, ABOUT)
     packed = load_arrays(store.content(folder, MASKS))
     return ImportedTicket(
         weights=load_tensors(store.content(folder, WEIGHTS)), epoch=about["epoch"], source=about["source"],

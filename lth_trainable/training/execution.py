@@ -17,12 +17,15 @@ from typing import Any
 
 import torch
 
-from lth_trainable.errors import UserError, bad_value
+from lth_trainable.errors import NoRoom, UserError, bad_value
 from lth_trainable.versions import DISTRIBUTION, project_version, source_sha256
 
 STEPS = ("captured", "eager")
 DRIVER = Path("/proc/driver/nvidia/version")
-_NO_ROOM = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+_NO_ROOM = (
+    "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED",
+    "DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,19 +87,24 @@ def release(execution: Execution) -> None:
 
 def is_no_room(error: BaseException) -> bool:
     """Whether an error means that the device's memory is too small; PyTorch has several such errors."""
-    if isinstance(error, torch.OutOfMemoryError):
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _NO_ROOM)
 
 
-def no_room(execution: Execution, trial: str) -> UserError:
-    """The error for a trial that does not fit into memory. Trying again would not help."""
+def no_room(execution: Execution, trial: str) -> NoRoom:
+    """The error for a trial that does not fit into memory."""
     device, found = torch.device(execution.device), ""
+    if device.type == "cpu":
+        return NoRoom(
+            f"{trial}: found no memory left on this machine (device cpu); expected room for the trial and its data; "
+            "use fewer trials at a time (--max-concurrent) or a smaller --batch-size, or stop what else uses it"
+        )
     with contextlib.suppress(RuntimeError):  # a full GPU may not even answer this
         if device.type == "cuda":
             free, total = (amount / 2**30 for amount in torch.cuda.mem_get_info(device))
             found = f" ({torch.cuda.get_device_name(device)}, {free:.1f} of {total:.1f} GiB free)"
-    return UserError(
+    return NoRoom(
         f"{trial}: found no memory left on device {execution.device}{found}; expected room for the trial and its "
         "data; use a larger fraction of a GPU (--gpus-per-trial 1) or a smaller --batch-size, or stop what else uses it"
     )

@@ -18,6 +18,7 @@ from fastai.optimizer import OptimWrapper
 from torch import Tensor, nn
 
 from lth_trainable.seeds import derive_seed
+from lth_trainable.silence import pulse
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.training.cuda_graphs import CapturedSteps, RateOnDevice
 from lth_trainable.training.fastai_adapter import eager_step
@@ -60,6 +61,7 @@ class TrialLearner(Learner):
         except CancelBatchException:
             self("after_cancel_batch")
         self("after_batch")
+        pulse.step()
 
     def add_cb(self, cb: Any) -> TrialLearner:
         self.__dict__.pop("_known_listeners", None)
@@ -197,8 +199,8 @@ class EpochLog(Callback):
             "step": (clock.now + 1) * clock.steps_per_epoch,
             "iterations": self._iterations,
             "lr": self.learn.opt.hypers[-1]["lr"],
-            "train_loss": _finite(self._train_loss),
-            "valid_loss": _finite(valid_loss),
+            "train_loss": finite(self._train_loss),
+            "valid_loss": finite(valid_loss),
             "valid_accuracy": valid_accuracy,
             "seconds": round(time.perf_counter() - self._started, 6),
             **self.describe(),
@@ -247,6 +249,7 @@ def measure(model: nn.Module, loader: Any, loss_func: Any) -> Measured:
         loss, seen = loss + loss_func(output, y) * len(y), seen + len(y)
         predicted.append(output.argmax(1))
         correct = correct + (predicted[-1] == y).sum()
+        pulse.beat()
     model.train(training)
     return Measured(float(loss) / seen, float(correct) / seen, torch.cat(predicted))
 
@@ -277,5 +280,6 @@ def optimizer_of(spec: TrialSpec, device: torch.device) -> Callable[..., OptimWr
     return partial(wrapper, opt=partial(torch.optim.SGD, fused=True, **settings))
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
+    """The value, or None for NaN and infinity, which no stored file contains."""
     return value if math.isfinite(value) else None

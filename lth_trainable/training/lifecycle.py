@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from fastai.callback.core import Callback, CancelFitException
 
 from lth_trainable.pruning.snapshot import Snapshot
+from lth_trainable.silence import pulse
 from lth_trainable.spec.rewind_point import INITIALISATION
 from lth_trainable.spec.segments import Segment, rewind_key, segments
 from lth_trainable.store.record import Identity, can_record
@@ -282,6 +283,7 @@ class _AtBoundaries(Callback):
 
     def before_train(self) -> None:
         self.trained = True
+        pulse.at(self.lifecycle.trial.level, self.learn.clock.now)
 
     def after_epoch(self) -> None:
         if self.trained:

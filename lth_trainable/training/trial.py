@@ -35,7 +35,15 @@ from lth_trainable.tickets.imported import ImportedTicket
 from lth_trainable.training.cuda_graphs import CapturedSteps
 from lth_trainable.training.early_stop import make_early_stop
 from lth_trainable.training.execution import Execution, versions
-from lth_trainable.training.learner import EpochLog, LevelClock, balanced_accuracy, make_learner, measure, seed_torch
+from lth_trainable.training.learner import (
+    EpochLog,
+    LevelClock,
+    balanced_accuracy,
+    finite,
+    make_learner,
+    measure,
+    seed_torch,
+)
 
 OnEpoch = Callable[[list[dict[str, Any]]], None]
 SAME_SPARSITY = Fraction(1, 10_000)  # a spec has the sparsity of an imported mask in percent, with two decimals
@@ -251,10 +259,13 @@ class Trial:
             return []
 
     def evaluation(self) -> dict[str, Any]:
-        """Loss and accuracy of the current network on validation and test split, with balanced test accuracy."""
+        """Loss and accuracy of the current network on validation and test split, with balanced test accuracy.
+
+        A loss that is not finite is None: the network is stored as it is, and was finite when it was last trained.
+        """
         valid, test = (measure(self.model, self.dls[index], self.learn.loss_func) for index in (1, 2))
         return {
-            "valid": [valid.loss, valid.accuracy], "test": [test.loss, test.accuracy],
+            "valid": [finite(valid.loss), valid.accuracy], "test": [finite(test.loss), test.accuracy],
             "balanced_accuracy": balanced_accuracy(self.dls[2].y, test.predicted),
         }  # fmt: skip
 

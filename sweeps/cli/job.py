@@ -16,6 +16,7 @@ from lth_trainable import signals
 from lth_trainable.data.datasets import load_dataset
 from lth_trainable.errors import FAILED, OK, STOPPED, StorageError, UserError, bad_value, command_line
 from lth_trainable.safe_text import printable
+from lth_trainable.silence.watchdog import check_limit
 from lth_trainable.store.store import STATES, Store
 from lth_trainable.store.trouble import machine_error
 from lth_trainable.training.without_torch import fingerprint_without_torch
@@ -67,6 +68,7 @@ class Setting:
         options.resources.check(here=options.target.is_this_machine)
         budget = Budget(hours=options.max_hours, epochs=options.max_epochs)
         budget.check()
+        check_limit("trial-silence", options.trial_silence)
         check_loggers(options.log, here=where is not Where.SUBMIT)
         return cls(where=where, resources=options.resources, budget=budget)
 
@@ -111,7 +113,7 @@ class Job:
             self.ledger, dispatcher, self.setting.resources,
             {"data_root": data_root.resolve() if data_root else None}, spent, self.setting.budget,
             board=board, cluster=self.cluster, source=source, loggers=loggers,
-            health=self.health,
+            health=self.health, silence=self.options.trial_silence,
         )  # fmt: skip
 
     def say(self, text: str, style: str = "") -> None:

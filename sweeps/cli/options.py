@@ -74,6 +74,14 @@ class RunOptions:
     max_epochs: Annotated[
         int | None, tyro.conf.arg(help="stop after training E epochs; the same command continues", metavar="E")
     ] = None
+    trial_silence: Annotated[
+        float | None,
+        tyro.conf.arg(
+            help="end a trial without a training or validation step for S seconds (5 S before its first step), and try "
+            "it once more; 0: never; None: 300, or 50 times its longest pause between steps so far",
+            metavar="S",
+        ),
+    ] = None
     retry_failed: Annotated[bool, tyro.conf.arg(help="try failed trials again")] = False
     json: Annotated[bool, tyro.conf.arg(help="end standard output with one line of JSON")] = False
     list: Annotated[bool, tyro.conf.arg(help="list what can be run by name")] = False

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lth_trainable import signals
+from lth_trainable.collector import no_garbage_collection
 from lth_trainable.store.store import fingerprint_id, map_in_threads
 from sweeps.cli.job import Job
 from sweeps.experiments.experiment import Experiment
@@ -66,6 +67,24 @@ def train_and_judge(job: Job, experiment: Experiment) -> Round:
 
 def train(job: Job, experiment: Experiment, spent: Spent, board: Board, loggers: Loggers) -> Outcome:
     """Record the trials whose training is already stored, and train the rest."""
+    try:
+        with no_garbage_collection():
+            dispatcher, failed = _take_up(job, experiment, spent, board, loggers)
+    except OutOfTime:
+        return Outcome(epochs=0, failures={}, interrupted=False, stopped_by="--max-hours")
+    outcome = job.launch(dispatcher, spent, board, loggers)
+    for note in outcome.notes:
+        job.say(f"note: {note}", "yellow")
+    return replace(outcome, failures={**failed, **outcome.failures})
+
+
+def _take_up(
+    job: Job, experiment: Experiment, spent: Spent, board: Board, loggers: Loggers
+) -> tuple[Dispatcher, dict[str, str]]:
+    """Record the trials whose training is already stored. Returns who trains next, and why others failed before.
+
+    Raises `OutOfTime`.
+    """
     ledger = job.ledger
     stock = ledger.take_stock(repair=True)
     skipped = set(stock.done) | (set() if job.options.retry_failed else set(stock.failed))
@@ -73,10 +92,7 @@ def train(job: Job, experiment: Experiment, spent: Spent, board: Board, loggers:
     ledger.write_plan(experiment.sweep, job.command)
     for ticket in experiment.imported:
         ticket.seal(ledger.store)
-    try:
-        fingerprint, stored, damaged = job.stored(len(ledger.plan.trials) - len(skipped), repair=True)
-    except OutOfTime:
-        return Outcome(epochs=0, failures={}, interrupted=False, stopped_by="--max-hours")
+    fingerprint, stored, damaged = job.stored(len(ledger.plan.trials) - len(skipped), repair=True)
     for report in (*stock.reports, *damaged):
         job.say(f"note: {report}", "yellow")
     board.skipped = len(stock.done)
@@ -96,11 +112,8 @@ def train(job: Job, experiment: Experiment, spent: Spent, board: Board, loggers:
     if others:
         job.say(f"note: {ledger.path} holds {len(others)} more trials of earlier commands; they are left as they are")
     job.say(f"{experiment.sweep.claim}\n{_todo_line(board, ledger, len(ledger.plan.trials) - len(skipped))}")
-    outcome = job.launch(Dispatcher(ledger.plan, skipped, stored, job.slots), spent, board, loggers)
-    for note in outcome.notes:
-        job.say(f"note: {note}", "yellow")
-    left = {name: reason for name, reason in stock.failed.items() if name in skipped}
-    return replace(outcome, failures={**left, **outcome.failures})
+    failed = {name: reason for name, reason in stock.failed.items() if name in skipped}
+    return Dispatcher(ledger.plan, skipped, stored, job.slots), failed
 
 
 def _note_fingerprints(job: Job, stock: Stock, fingerprint: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ their state keys there are equal, so whichever trial trains the node trains it f
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -203,7 +204,7 @@ class _Draft:
             rewind_key=rewind_key(spec, chain),
         )  # fmt: skip
 
-    @property
+    @functools.cached_property
     def trained(self) -> list[Segment]:
         return [segment for segment in self.chain if segment.kind == "train"]
 

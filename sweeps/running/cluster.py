@@ -21,8 +21,8 @@ from lth_trainable.signals import undoing
 from lth_trainable.store.store import Store
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.running.progress import Board
-from sweeps.running.ray_adapter import bootstrap_address, shielded
-from sweeps.running.ray_process import WATCH_SECONDS, quieten, silence_loggers
+from sweeps.running.ray_adapter import bootstrap_address, shielded, use_own_token, wants_other_token
+from sweeps.running.ray_process import WATCH_SECONDS, no_entry, quieten, silence_loggers
 from sweeps.running.resources import Budget, OutOfTime, Resources
 from sweeps.running.worker import train
 
@@ -192,11 +192,18 @@ class Cluster:
 
 
 def _check_answers(address: str) -> None:
-    """Raise `OSError` or `ValueError` if nothing listens at `address`: Ray itself would retry for minutes."""
+    """Raise `OSError` or `ValueError` if nothing listens at `address`: Ray itself would retry for minutes.
+
+    Raises `UserError` if it refuses the token of this process.
+    """
+    if address == "auto":
+        use_own_token()
     found = None if "://" in address else bootstrap_address(address)
     if found is not None:
         host, _, port = found.rpartition(":")
         socket.create_connection((host.strip("[]"), int(port)), timeout=REACH_SECONDS).close()
+        if wants_other_token(found):
+            raise no_entry(found)
 
 
 def fitting(node: Mapping[str, float], resources: Resources) -> int:
@@ -220,31 +227,33 @@ def not_shared(storage: str, why: str) -> UserError:
 
 def train_where_shared(config: dict[str, Any]) -> None:
     """`worker.train` on a cluster: a node that joined after the check is checked before it trains."""
-    from lth_trainable.trainable import storage_trouble_reported
-
-    with storage_trouble_reported():
+    try:
         problem = _unseen(config["storage"], config["shared"])
-        if problem is not None:
-            raise not_shared(config["storage"], f"{socket.gethostname()}: {problem}")
-        train(config)
+    except StorageError as error:
+        from ray import tune
+
+        from lth_trainable.trainable import trouble_report
+
+        tune.report(trouble_report(error))
+        return
+    if problem is not None:
+        raise not_shared(config["storage"], f"{socket.gethostname()}: {problem}")
+    train(config)
 
 
 def _answer(storage: str, marker: str, answer: str) -> str | None:
     """On a node: read the marker and write an answer. Returns what is wrong, or None."""
     try:
         problem = _unseen(storage, marker)
-    except StorageError as error:
-        return f"it cannot read there ({_first_line(error)})"
-    if problem is None:
-        try:
+        if problem is None:
             Store(storage).write(answer, b"seen")
-        except (OSError, StorageError) as error:
-            return f"it cannot write there ({_first_line(error)})"
+    except (OSError, StorageError) as error:
+        return f"it cannot read or write there ({_first_line(error)})"
     return problem
 
 
 def _unseen(storage: str, marker: str) -> str | None:
-    """Why the marker cannot be read on this node, or None if it can. Raises `StorageError` if the storage fails."""
+    """Why the marker cannot be read on this node, or None if it can."""
     deadline = time.monotonic() + CONNECT_SECONDS  # a network file system may show a new file a moment later
     while True:
         try:

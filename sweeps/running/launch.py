@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lth_trainable import signals
@@ -20,9 +21,10 @@ from lth_trainable.store.store import Store
 from lth_trainable.store.trouble import ray_error
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.plan import Plan, PlannedTrial
+from sweeps.running.deaths import reason_of_death
 from sweeps.running.log_feed import NO_LOGGERS, Loggers
 from sweeps.running.progress import Board, LiveView
-from sweeps.running.ray_adapter import drop_flag, set_flag
+from sweeps.running.ray_adapter import drop_flag, lost_workers_as_dead, set_flag
 from sweeps.running.ray_process import (
     end_workers,
     quieten,
@@ -71,6 +73,7 @@ def launch(
     source: Source | None = None,
     loggers: Loggers = NO_LOGGERS,
     health: Health | None = None,
+    silence: float | None = None,
 ) -> Outcome:
     """Train the trials that the dispatcher hands out, and store each. Raises `StorageError` if the storage fails.
 
@@ -79,7 +82,7 @@ def launch(
 
     spent: counts the epochs. board: for the live view; None for no view. cluster: that this process is connected to;
     None to start Ray on this machine. source: of trials that are not in the plan yet. loggers: must be `running`.
-    health: of the storage; trouble ends the launch.
+    silence: see `Config`. health: of the storage; trouble ends the launch.
     """
     if cluster is None:
         quieten()
@@ -93,7 +96,7 @@ def launch(
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"  # Ray overwrites a known name
     config = Config(
         ledger=ledger, execution={**execution, **resources.execution()}, launch=name,
-        marker=cluster.marker if cluster is not None else None, log=bool(loggers),
+        marker=cluster.marker if cluster is not None else None, log=bool(loggers), silence=silence,
     )  # fmt: skip
     show = board.show if board is not None else _nobody
     searcher = PlanSearcher(
@@ -108,7 +111,7 @@ def launch(
     health.check()
     if tuning.error is not None:
         raise _trouble(ledger.store, tuning.error)
-    failed = dict.fromkeys(spent.failed, "") | tuning.errors
+    failed = dict.fromkeys(spent.failed, "") | searcher.reasons | tuning.errors
     is_over = dispatcher.over and (source is None or source.is_over(dispatcher))
     stopped_by = searcher.stopped_by or (None if is_over or request.signal else request.reason)
     if request.signal and signals.exit_code(request.signal) == STOPPED:
@@ -211,7 +214,10 @@ def _fit(
             failure_config=tune.FailureConfig(max_failures=RETRIES),
         ),
     )
-    return {_trial_name(result): _last_line(result.error) for result in tuner.fit() if result.error}
+    with lost_workers_as_dead():
+        results = tuner.fit()
+    # a trial that has never reported has no config, but its folder has its name
+    return {Path(result.path).name: reason_of_death(result.error) for result in results if result.error}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,7 +225,7 @@ class Config:
     """Builds what a worker gets for a trial. launch: its name, under which the driver asks its trials to stop.
 
     marker: file that a worker must see in a cluster's storage before it trains. log: whether its reports include rows
-    for the loggers.
+    for the loggers. silence: seconds without a step after which a trial is ended; None follows its pace, 0 is no limit.
     """
 
     ledger: Ledger
@@ -227,6 +233,7 @@ class Config:
     launch: str = ""
     marker: str | None = None
     log: bool = False
+    silence: float | None = None
 
     def of(self, plan: Plan, trial: PlannedTrial) -> dict[str, Any]:
         """The config of a Ray trial. The task is one string: Tune copies, flattens and writes it with every result."""
@@ -234,6 +241,7 @@ class Config:
             "spec": trial.spec.canonical(), "key": trial.key, "run": self.ledger.run,
             "execution": dict(self.execution), "keep": plan.keep(trial), "marks": plan.rewind_steps(trial),
             "resumable": plan.policy != "none", "end": trial.end.key, "log": self.log,
+            "silence": self.silence,
         }  # fmt: skip
         return {
             "trial": trial.name, "storage": self.ledger.store.uri, "shared": self.marker, "launch": self.launch,
@@ -297,11 +305,5 @@ def _counter(spent: Spent, notes: list[str]) -> Any:
 
 
 def _trial_name(trial: Any) -> str:
-    """The name of the spec behind one of Tune's trials or results."""
+    """The name of the spec behind one of Tune's trials."""
     return str(trial.config["trial"])
-
-
-def _last_line(error: BaseException) -> str:
-    """The last line of an error that is not empty: Ray's report on a dead worker is long, and its reason comes last."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

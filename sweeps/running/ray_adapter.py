@@ -7,11 +7,15 @@ changed one of the names: then the function here needs another way, and nothing 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
-from collections.abc import Collection, Iterator
-from typing import Any
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, TypeVar
 
+MODE = "RAY_AUTH_MODE"
+ASK_SECONDS = 10.0  # for a head to say whether it accepts a token
+Function = TypeVar("Function", bound=Callable[[dict[str, Any]], None])
 FLAGS = "lottery_sweep"  # namespace in Ray's control store
 ANSWER_SECONDS = 2.0  # for the control store
 
@@ -61,6 +65,51 @@ def read_environment_again() -> None:
     )
 
 
+def wants_other_token(address: str) -> bool:
+    """Whether the head at this host and port refuses the token of this process, or misses one.
+
+    False where that cannot be seen: without the package grpcio, or where it does not answer. Ray itself retries for
+    half a minute, and says only that it could not connect.
+    """
+    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
+
+    try:
+        import grpc  # of ray[default]
+    except ImportError:
+        return False
+    said = AuthenticationTokenLoader.instance().get_token_for_http_header() if _uses_tokens() else {}
+    with grpc.insecure_channel(address) as channel:
+        ask = channel.unary_unary("/ray.rpc.InternalKVGcsService/InternalKVGet")
+        try:
+            ask(b"", timeout=ASK_SECONDS, metadata=[(name.lower(), value) for name, value in said.items()])
+        except grpc.RpcError as error:
+            return error.code() is grpc.StatusCode.UNAUTHENTICATED
+    return False
+
+
+def _uses_tokens() -> bool:
+    """Whether the mode of authentication is "token" and there is one."""
+    from ray._raylet import (  # type: ignore[attr-defined]
+        AuthenticationMode,
+        AuthenticationTokenLoader,
+        get_authentication_mode,
+    )
+
+    return get_authentication_mode() == AuthenticationMode.TOKEN and AuthenticationTokenLoader.instance().has_token()
+
+
+def use_own_token() -> None:
+    """Use the token of RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token, if there is one.
+
+    Ray does so for a cluster on this machine, but not for an address. Nothing changes where RAY_AUTH_MODE is set.
+    """
+    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
+
+    if MODE not in os.environ and AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True):
+        os.environ[MODE] = "token"
+        read_environment_again()
+
+
 # -- processes and signals -------------------------------------------------------------------------------------------
 
 
@@ -95,11 +144,49 @@ def shielded(signals: Collection[signal.Signals]) -> Iterator[None]:
             signal.signal(signal.SIGTERM, handler)
 
 
+def before_first_trial(action: Callable[[], None]) -> Callable[[Function], Function]:
+    """Let Tune call `action` in the main thread of a worker that trains with this function, before its first trial."""
+
+    class First:
+        def setup(self, config: dict[str, Any]) -> None:
+            action()
+            super().setup(config)  # type: ignore[misc]
+
+    def mark(function: Function) -> Function:
+        function.__mixins__ = (First,)  # type: ignore[attr-defined]  # bases for the class that Tune makes of it
+        return function
+
+    return mark
+
+
 def is_connected() -> bool:
     """Whether this process still talks to Ray; when `ray.shutdown` ends Ray's processes, it does not any more."""
     from ray._private.worker import global_worker
 
     return hasattr(global_worker, "core_worker")
+
+
+@contextlib.contextmanager
+def lost_workers_as_dead() -> Iterator[None]:
+    """Within this block, Tune tries again when Ray has ended a worker for want of memory, or lost it with its node.
+
+    Tune expects two kinds of errors of a worker, and ends itself at any other (`RayActorManager._actor_task_failed`).
+    """
+    from ray.air.execution._internal.actor_manager import RayActorManager
+    from ray.exceptions import NodeDiedError, OutOfDiskError, OutOfMemoryError, RayActorError, WorkerCrashedError
+
+    plain = RayActorManager._actor_task_failed
+
+    def of_any_death(self: Any, tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, OutOfMemoryError | NodeDiedError | WorkerCrashedError | OutOfDiskError):
+            exception = RayActorError(error_msg=str(exception))
+        plain(self, tracked_actor_task, exception)
+
+    RayActorManager._actor_task_failed = of_any_death
+    try:
+        yield
+    finally:
+        RayActorManager._actor_task_failed = plain
 
 
 # -- flags that the driver sets and all workers see ------------------------------------------------------------------

@@ -79,6 +79,14 @@ def start_ray(ray: Any) -> None:
                 ) from error
 
 
+def no_entry(address: str) -> UserError:
+    """The error for a cluster that this process has no valid token for."""
+    return UserError(
+        f"address: the cluster at {address} refuses this process, which does not know its token; expected the "
+        "cluster's own; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to a file with the token (docs/security.md)"
+    )
+
+
 @contextlib.contextmanager
 def ray_here() -> Iterator[None]:
     """Ray on this machine for this process: started, watched, and ended with the process if a signal ends that."""

@@ -61,6 +61,7 @@ class PlanSearcher(Searcher):
         self.trials: dict[str, PlannedTrial] = {}
         self.stopped_by: str | None = None
         self.health = health or Health()
+        self.reasons: dict[str, str] = {}  # of failed trials, as their workers report them
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         with self._trouble_noted():
@@ -108,6 +109,7 @@ class PlanSearcher(Searcher):
             self.dispatcher.stopped.add(trial.name)
         else:
             self.spent.fail(trial.name)
+            self.reasons |= {trial.name: str(result["reason"])} if "reason" in result else {}
         self.dispatcher.finished(trial.name, recorded=False)
 
     def should_stop(self, trial_id: str, result: dict[str, Any]) -> bool:

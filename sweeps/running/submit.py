@@ -30,7 +30,8 @@ from lth_trainable import signals
 from lth_trainable.errors import FAILED, OK, UserError, bad_value
 from lth_trainable.safe_text import one_line
 from sweeps.running.loggers import PASSED_ON, check_environment
-from sweeps.running.ray_adapter import address_of_local_node
+from sweeps.running.ray_adapter import address_of_local_node, use_own_token
+from sweeps.running.ray_process import no_entry
 
 ROOT = Path(__file__).resolve().parents[2]
 # not in the copy of the working directory that a job gets
@@ -42,6 +43,7 @@ STOP_SECONDS = 120  # for a job that is stopped to store what it has, in a minut
 LOUD = ("ray", "ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env")
 NEEDED = {"aiohttp": "the job server", "requests": "the job server", "colorful": "the launcher"}
 LAUNCHER_FILE = "a Ray cluster launcher file, such as cluster.yaml"
+MAKE_TOKEN = "make it with: (umask 077; ray get-auth-token --generate > /dev/null)"
 OLDER = {"min_workers", "head_node", "worker_nodes"}  # of older files, which Ray still accepts
 
 
@@ -182,10 +184,13 @@ def run_job(address: str, command: str, arguments: Sequence[str]) -> int:
 
 
 def _client(address: str) -> Any:
+    from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
     try:
         client = JobSubmissionClient(address)
+    except AuthenticationError as error:
+        raise no_entry(address) from error
     except (ConnectionError, RuntimeError) as error:
         raise UserError(
             f"address: no job server answers at {address} ({str(error).strip().splitlines()[0]}); expected that of a "
@@ -262,6 +267,10 @@ def check_launcher_file(file: Path) -> None:
     if wrong is not None:
         place = wrong.json_path.removeprefix("$").removeprefix(".")
         raise bad_value("cluster", str(file), LAUNCHER_FILE, f"{place}{': ' * bool(place)}{wrong.message}")
+    for place, source in content.get("file_mounts", {}).items():
+        if not Path(source).expanduser().exists():
+            remedy = f"; {MAKE_TOKEN}" if Path(source).name == "auth_token" else ""
+            raise bad_value("cluster", str(file), LAUNCHER_FILE, f"file_mounts.{place}: there is no {source}{remedy}")
 
 
 @contextlib.contextmanager
@@ -280,6 +289,7 @@ def brought_up(file: Path) -> Iterator[str]:
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise UserError(f"cluster: {file} could not be started ({reason})") from error
+    use_own_token()  # the tunnel leads to one's own machine
     port = _free_port()
     with _tunnel(file, port) as tunnel:
         _wait_for(port, tunnel, file)

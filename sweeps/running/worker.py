@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from typing import Any
 
-from sweeps.running.ray_adapter import is_flag_set
+from lth_trainable.signals import SIGNALS
+from sweeps.running.ray_adapter import before_first_trial, is_flag_set
 
 LOOK_SECONDS = 1.0  # between two looks; one is a request to Ray's control store
 
@@ -23,6 +26,31 @@ class StopSign:
         return self.is_up
 
 
+def unblock_for_children() -> None:
+    """Handle the signals that Ray was started with blocked, by doing nothing, instead of blocking them.
+
+    What a trial starts, such as the processes of a data loader, would inherit the block, and then no SIGTERM of the
+    trial's own could end it. In the main thread, before the thread of the trial is made.
+    """
+    blocked = SIGNALS & signal.pthread_sigmask(signal.SIG_BLOCK, ()) - {signal.SIGINT}  # Ray's own block
+    for signum in blocked:
+        signal.signal(signum, _do_nothing)  # a new program gets the default instead
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, blocked)
+    if blocked:
+        os.register_at_fork(after_in_child=_take_defaults)
+
+
+def _do_nothing(*_: Any) -> None:
+    """The handler of a signal that is for the command; it ends its trials."""
+
+
+def _take_defaults() -> None:
+    for signum in SIGNALS:
+        if signal.getsignal(signum) is _do_nothing:
+            signal.signal(signum, signal.SIG_DFL)
+
+
+@before_first_trial(unblock_for_children)
 def train(config: dict[str, Any]) -> None:
     """`trainable.train` of a trial that ends when the driver asks for it; at once, if it has not begun."""
     should_stop = StopSign(config["launch"])

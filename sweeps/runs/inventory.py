@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,27 +12,26 @@ from typing import Any
 from pyarrow import fs
 
 from lth_trainable.errors import StorageError, UserError, bad_value
-from lth_trainable.store.store import MANIFEST, PLAN, STATES, Damaged, Store, map_in_threads
+from lth_trainable.store.json_files import NotJson, object_from_json
+from lth_trainable.store.names import STATE_KEY, STATE_OR_TEMPORARY
+from lth_trainable.store.store import MANIFEST, PLAN, STATES, Damaged, Store, manifest_problem, map_in_threads
 from lth_trainable.store.trouble import of_storage
 from sweeps.planning.plan import Plan
 from sweeps.runs.plan_file import kept_keys, plans_of, read_content
 
 CHUNK = 4 << 20  # bytes of a file in memory
-_STATE = re.compile(
-    rf"{STATES}/[0-9a-f]{{64}}/[0-9a-f]{{12}}(-passing-[0-9a-f]+)?"
-)  # anything else below states/ is not touched
-_KEY = re.compile(rf"{STATES}/[0-9a-f]{{64}}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """The states that a run refers to.
 
-    planned, recorded: numbers of trials. keys: of the states that its plan needs. folders: of the states that the
-    manifests of its trials name. problem: why the plan cannot be read; None if it can.
+    trials: names of the planned trials. planned, recorded: numbers of trials. keys: of the states that its plan needs.
+    folders: of the states that the manifests of its trials name. problem: why the plan cannot be read; None if it can.
     """
 
     name: str
+    trials: frozenset[str]
     planned: int
     recorded: int
     keys: frozenset[str]
@@ -50,12 +47,14 @@ class Inventory:
     """All files of a storage, from one listing.
 
     states: for each folder of a state, its files by name. keys: the folders above them, one for each state key. trials:
-    folders with a manifest. bytes: of everything else, by run and by folder within the run.
+    folders with a manifest. strange: what is in the place of a state's or trial's folder and is none. bytes: of
+    everything else, by run and by folder within the run.
     """
 
     states: Mapping[str, Mapping[str, fs.FileInfo]]
     keys: Mapping[str, fs.FileInfo]
     trials: Sequence[str]
+    strange: Sequence[str]
     bytes: Mapping[str, Counter[str]]
 
 
@@ -92,19 +91,20 @@ def _read_run(store: Store, name: str) -> Run | None:
     sealed = [manifest for manifest in manifests.values() if manifest]
     folders = (folder for manifest in sealed for folder in manifest.get("states", {}).values())
     return Run(
-        name=name, planned=planned, recorded=len(sealed), keys=frozenset(chain.from_iterable(kept)),
-        folders=frozenset(folders), problem=problem,
+        name=name, trials=frozenset(known), planned=planned, recorded=len(sealed),
+        keys=frozenset(chain.from_iterable(kept)), folders=frozenset(folders), problem=problem,
     )  # fmt: skip
 
 
 def read_manifest(store: Store, folder: str) -> dict[str, Any] | None:
     """The manifest of a folder: None if there is none, empty if it cannot be read."""
     try:
-        return dict(json.loads(store.read(f"{folder}/{MANIFEST}")))
+        manifest = store.read_as(f"{folder}/{MANIFEST}", object_from_json)
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError):
+    except NotJson:
         return {}
+    return manifest if manifest_problem(manifest) is None else {}
 
 
 # -- what exists ----------------------------------------------------------------------------------------------------
@@ -132,23 +132,27 @@ def take_inventory(store: Store) -> Inventory:
     states: dict[str, dict[str, fs.FileInfo]] = {}
     keys: dict[str, fs.FileInfo] = {}
     sizes: dict[str, Counter[str]] = defaultdict(Counter)
-    trials = []
+    trials, strange = [], []
     for info in store.walk(""):
         path = info.path[len(store.root) + 1 :]
         parent, _, name = path.rpartition("/")
         if info.type == fs.FileType.Directory:
-            if _STATE.fullmatch(path):
+            if STATE_OR_TEMPORARY.fullmatch(path):
                 states.setdefault(path, {})
-            elif _KEY.fullmatch(path):
+            elif STATE_KEY.fullmatch(path):
                 keys[path] = info
-        elif _STATE.fullmatch(parent):
+            elif name == MANIFEST:
+                strange.append(parent)
+        elif STATE_OR_TEMPORARY.fullmatch(path) or STATE_KEY.fullmatch(path) or parent.split("/")[1:] == ["trials"]:
+            strange.append(path)
+        elif STATE_OR_TEMPORARY.fullmatch(parent):
             states.setdefault(parent, {})[name] = info
         else:
             run, *folders = parent.split("/") if parent else [""]
             sizes[run][folders[0] if folders else ""] += info.size
             if name == MANIFEST and len(folders) == 2 and folders[0] == "trials":
                 trials.append(parent)
-    return Inventory(states=states, keys=keys, trials=trials, bytes=sizes)
+    return Inventory(states=states, keys=keys, trials=trials, strange=strange, bytes=sizes)
 
 
 def files_below(store: Store, folder: str) -> dict[str, fs.FileInfo]:

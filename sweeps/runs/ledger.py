@@ -26,10 +26,13 @@ from lth_trainable.versions import DISTRIBUTION, project_version
 from sweeps.experiments.branches import TICKET, role_of
 from sweeps.experiments.recipes import Sweep
 from sweeps.planning.plan import Facts, Plan, PlannedTrial
+from sweeps.runs.damaged import read_damaged
 from sweeps.runs.plan_file import read_content
 
 RESERVED = (STATES,)
 READ_THROUGH = 2 << 30  # up to so many bytes of states a restart checks SHA-256, beyond it only sizes
+
+MANY = 5000  # states of a plan of which a restart looks only at those that finished trials refer to
 
 Found = Sealed | Damaged | None  # a folder, what is wrong with it, or None if there is none
 
@@ -45,7 +48,8 @@ class Stock:
     @property
     def fingerprints(self) -> set[str]:
         """Ids of the fingerprints under which the finished trials were trained."""
-        return {fingerprint_id(folder.manifest.get("fingerprint", {})) for folder in self.done.values()}
+        found = (folder.manifest.get("fingerprint", {}) for folder in self.done.values())
+        return {fingerprint_id(fingerprint) for fingerprint in {repr(one): one for one in found}.values()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +80,7 @@ class Ledger:
         try:
             self.store.write(probe, b"")
             self.store.delete(probe)
-        except (OSError, StorageError) as error:
+        except (OSError, StorageError, UserError) as error:
             raise UserError(
                 f"storage: cannot write to {self.path} ({error}); choose a --storage that you may write to"
             ) from error
@@ -95,9 +99,11 @@ class Ledger:
         folders = dict(zip(there, map_in_threads(lambda path: self._read(self._find(path)), there), strict=True))
         read = [folders.get(path) for path in paths]
         referred = list(dict.fromkeys(state for folder in read for state in _states_of(folder)))
-        states = dict(zip(referred, map_in_threads(self._read_weights, referred), strict=True))
+        noted = read_damaged(self.store)
+        states = dict(zip(referred, self._read_states(referred, noted), strict=True))
         damages = [state for state in states.values() if isinstance(state, Damaged)]
         reports = [self._report(damage, repair, STATES) for damage in damages]
+        reports += [self._report(damage, repair, STATES) for damage in self._damaged_others(referred, noted)]
         done: dict[str, Sealed] = {}
         missing: list[str] = []
         for trial, path, folder in zip(self.plan.trials, paths, read, strict=True):
@@ -152,6 +158,12 @@ class Ledger:
 
     def _read(self, folder: Found, names: Collection[str] | None = None) -> Found:
         """Read these files of a folder, or all of them; returns the folder, or what is wrong with it."""
+        read = self._read_once(folder, names)
+        if isinstance(folder, Sealed) and isinstance(read, Damaged):  # another driver may just have sealed it again
+            return self._read_once(self._find(folder.path), names)
+        return read
+
+    def _read_once(self, folder: Found, names: Collection[str] | None) -> Found:
         if not isinstance(folder, Sealed):
             return folder
         try:
@@ -161,15 +173,38 @@ class Ledger:
             return damage
         return folder
 
-    def _read_weights(self, path: str) -> Found:
-        """A state that a trial refers to; its weights are read if they are small."""
-        folder = self._find(path)
-        is_small = isinstance(folder, Sealed) and folder.manifest["files"][WEIGHTS]["size"] <= READ_THROUGH // 1000
-        return self._read(folder, (WEIGHTS,) if is_small else ())
+    def _read_states(self, paths: Sequence[str], noted: Collection[str]) -> list[Found]:
+        """What is in these folders of states. Their files are read if that is little, or if `check` has found damage.
+
+        noted: the folders in which it has. Of a larger storage only small weights are read.
+        """
+        found = map_in_threads(self._find, paths)
+        is_little = sum(_bytes(folder) for folder in found if isinstance(folder, Sealed)) <= READ_THROUGH
+
+        def read(folder: Found) -> Found:
+            if not isinstance(folder, Sealed) or is_little or folder.path in noted:
+                return self._read(folder)
+            weights = folder.manifest["files"].get(WEIGHTS, {"size": 0})
+            return self._read(folder, (WEIGHTS,) if 0 < weights["size"] <= READ_THROUGH // 1000 else ())
+
+        return map_in_threads(read, found)
+
+    def _damaged_others(self, referred: Collection[str], noted: Collection[str]) -> list[Damaged]:
+        """Damaged states of this plan that no finished trial refers to; of many states, those that `check` noted."""
+        keys = sorted(self.listed_states())
+        if len(keys) > MANY:
+            paths = [path for path in noted if path.split("/")[1] in set(keys)]
+        else:
+            listed = map_in_threads(
+                lambda key: [f"{STATES}/{key}/{n}" for n in self.store.folders(f"{STATES}/{key}")], keys
+            )
+            paths = [path for folders in listed for path in folders]
+        others = sorted(set(paths) - set(referred))
+        return [state for state in self._read_states(others, noted) if isinstance(state, Damaged)]
 
     def _report(self, damage: Damaged, repair: bool, whose: str) -> str:
         aside = f"; set aside in {self.store.quarantine(damage, whose)}" if repair else ""
-        return f"damaged, to be trained again: {damage}{aside}"
+        return f"damaged, to be trained again where it is needed: {damage}{aside}"
 
     # -- writing ----------------------------------------------------------------------------------------------------
 

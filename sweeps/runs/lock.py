@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 import time
@@ -14,10 +13,12 @@ from typing import Any
 
 from lth_trainable.errors import StorageError, UserError
 from lth_trainable.signals import undoing
-from lth_trainable.store.store import Store, to_json
+from lth_trainable.store.json_files import NotJson, object_from_json, to_json
+from lth_trainable.store.store import Store
 from sweeps.runs.health import Health, Heartbeat
 
 DRIVER = "driver.json"
+LATEST = 1e11  # seconds since 1970 of a time that can be shown as a date
 SETTLING_SECONDS = 0.3  # the most time from reading the file to writing it
 SILENT_SECONDS = 60.0  # without a heartbeat for so long, a driver on another machine counts as dead
 
@@ -90,19 +91,29 @@ class RunLock:
 
 def read_driver(store: Store, run: str) -> dict[str, Any] | None:
     """What the driver of a run wrote last; None if there is no driver or its file is unreadable."""
-    path = f"{run}/{DRIVER}"
     try:
-        return dict(json.loads(store.read(path))) if store.exists(path) else None
-    except (ValueError, TypeError, OSError):
+        found = store.read_as(f"{run}/{DRIVER}", object_from_json)
+    except (FileNotFoundError, NotJson):
         return None
+    return found if _is_heartbeat(found) else None
+
+
+def _is_heartbeat(found: dict[str, Any]) -> bool:
+    """Whether the entries have the right types; anything else counts as no driver."""
+    times, pid = (found.get("started"), found.get("beat")), found.get("pid")
+    return (
+        isinstance(found.get("host"), str)
+        and isinstance(pid, int) and 0 < pid < 1 << 31
+        and all(isinstance(at, int | float) and 0 <= at < LATEST for at in times)
+    )  # fmt: skip
 
 
 def is_alive(driver: dict[str, Any]) -> bool:
     """Whether a driver still runs: its process exists on this machine, or its heartbeat on another is recent."""
     if driver.get("host") == socket.gethostname():
-        born = _born(int(driver["pid"]))
+        born = _born(driver["pid"])
         return born is not None and born == driver.get("born")
-    return time.time() - float(driver.get("beat", 0)) < SILENT_SECONDS
+    return abs(time.time() - driver.get("beat", 0)) < SILENT_SECONDS  # a time in the future is no sign of life either
 
 
 def _born(pid: int) -> str | None:

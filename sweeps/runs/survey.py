@@ -5,9 +5,11 @@ Nothing is written and the driver is not asked, so a run can be read while it is
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import defaultdict
 from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,9 +64,29 @@ class Survey:
     planned: Mapping[str, PlannedTrial]
     statuses: Mapping[str, TrialStatus]
     driver: Mapping[str, Any] | None
-    stored: Collection[str]
+    states: _States
     total: int
     left: int
+
+    @property
+    def stored(self) -> Collection[str]:
+        return self.states.keys
+
+
+@dataclass(frozen=True, kw_only=True)
+class _States:
+    """The states of a storage that a run can use, listed when they are first asked for.
+
+    fingerprint_ids: of the run's trials, which cannot use states of others. Empty: states of any fingerprint.
+    """
+
+    store: Store
+    fingerprint_ids: Collection[str]
+
+    @functools.cached_property
+    def keys(self) -> set[str]:
+        """Keys of the states from which training can continue: all files that training needs exist."""
+        return _stored(self.store, self.fingerprint_ids)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,11 +104,16 @@ def read_survey(path: str) -> Survey:
     """Read the run at `path`. Raises `UserError` if there is none, or if its plan cannot be read."""
     store, run = find_run(path)
     content = read_content(store, run)
-    plans = plans_of(f"{run}/{PLAN}", content)
-    folders = _read_folders(store, run, {entry["name"]: entry["key"] for entry in content["trials"]})
+    with ThreadPoolExecutor(1) as beside:
+        reading = beside.submit(_read_folders, store, run, {one["name"]: one["key"] for one in content["trials"]})
+        plans = plans_of(f"{run}/{PLAN}", content)
+        folders = reading.result()
     driver = _driver(store, run)
     running = driver["running"] if driver and driver["alive"] else {}
-    stored = _stored(store, {fingerprint_id(manifest.get("fingerprint", {})) for manifest in folders.sealed.values()})
+    prints = {repr(one): one for one in (sealed.get("fingerprint", {}) for sealed in folders.sealed.values())}
+    states = _States(store=store, fingerprint_ids=frozenset(map(fingerprint_id, prints.values())))
+    is_over = len(folders.sealed) == len(content["trials"])
+    stored = set() if is_over else states.keys  # a storage has very many files of states
     waits: dict[str, tuple[str, ...]] = {}
     alone = _epochs_alone(content, {trial.name for plan in plans for trial in plan.trials})
     of_trial = {name: epochs for name, epochs in alone.items() if name not in folders.sealed}
@@ -100,7 +127,7 @@ def read_survey(path: str) -> Survey:
     return Survey(
         store=store, run=run, content=content, planned={trial.name: trial for plan in plans for trial in plan.trials},
         statuses={name: _status(name, folders, running, waits.get(name, ()), of_trial) for name in names},
-        driver=driver, stored=stored, total=total, left=left,
+        driver=driver, states=states, total=total, left=left,
     )  # fmt: skip
 
 
@@ -161,22 +188,19 @@ def _driver(store: Store, run: str) -> dict[str, Any] | None:
     found = read_driver(store, run)
     if found is None:
         return None
-    try:
-        silent = max(0.0, time.time() - float(found["beat"]))
-        running = {
-            name: {"epochs": int(at["epochs"]), "level": int(at["level"])} for name, at in found["running"].items()
-        }
-        process = {"host": found["host"], "pid": int(found["pid"]), "started": float(found["started"])}
-        return {**process, "running": running, "alive": is_alive(found), "silent_s": round(silent, 1)}
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return None
+    silent = max(0.0, time.time() - found["beat"])
+    listed = found.get("running")
+    running = listed if isinstance(listed, dict) else {}
+    counts = {name: at for name, at in running.items() if isinstance(at, dict) and _are_counts(at)}
+    process = {name: found[name] for name in ("host", "pid", "started")}
+    return {**process, "running": counts, "alive": is_alive(found), "silent_s": round(silent, 1)}
+
+
+def _are_counts(at: Mapping[str, Any]) -> bool:
+    return all(isinstance(at.get(name), int) for name in ("epochs", "level"))
 
 
 def _stored(store: Store, fingerprint_ids: Collection[str]) -> set[str]:
-    """Keys of the states from which training can continue: all files that training needs exist.
-
-    fingerprint_ids: of the run's trials, which cannot use states of others. Empty: states of any fingerprint.
-    """
     files: dict[str, set[str]] = defaultdict(set)
     for info in store.walk(STATES):
         folder, _, name = info.path.rpartition("/")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -90,7 +89,7 @@ def _rows(survey: Survey, chain: Sequence[Segment]) -> list[dict[str, Any]]:
                 with contextlib.suppress(Damaged, UserError, KeyError, ValueError):
                     folder = survey.store.find(path)
                     if folder is not None:
-                        return list(json.loads(survey.store.content(folder, HISTORY))["rows"])
+                        return list(survey.store.json_of(folder, HISTORY)["rows"])
     return []
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -22,15 +23,20 @@ from typing import Any
 import pytest
 import yaml
 
-from sweeps.running.cluster import GROWING
+from lth_trainable.errors import UserError
+from sweeps.running.cluster import GROWING, Cluster
+from sweeps.running.ray_adapter import read_environment_again, wants_other_token
+from sweeps.running.resources import Resources
+from sweeps.running.submit import run_job
 from tests.support.command import ROOT, command, free_ports, hashes
 
 pytest.importorskip("aiohttp", reason="for the cluster extra")
 
 SMALL = ["digits", "--epochs", "1", "--sparsity", "40", "--rewind-epoch", "0", "--seeds", "1"]
 LONG = ["digits", "--epochs", "20", "--sparsity", "87.04", "--rewind-epoch", "0", "1", "--seeds", "5"]
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}  # as on every cluster that others can reach
 ENVIRONMENT = {
-    **os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0",
+    **os.environ, **TOKEN, "RAY_USAGE_STATS_ENABLED": "0",
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
 }  # fmt: skip
 
@@ -88,10 +94,9 @@ ALIVE = urllib.parse.urlencode({"filter_keys": "state", "filter_predicates": "="
 
 def nodes_of(head: dict[str, str]) -> int:
     """Nodes that are up; none where the job server does not answer yet."""
-    with (
-        contextlib.suppress(urllib.error.URLError),
-        urllib.request.urlopen(f"{head['jobs']}/api/v0/nodes?{ALIVE}", timeout=60) as answer,
-    ):
+    said = {"Authorization": f"Bearer {TOKEN['RAY_AUTH_TOKEN']}"}
+    asked = urllib.request.Request(f"{head['jobs']}/api/v0/nodes?{ALIVE}", headers=said)
+    with contextlib.suppress(urllib.error.URLError), urllib.request.urlopen(asked, timeout=60) as answer:
         return int(json.load(answer)["data"]["result"]["num_filtered"])
     return 0
 
@@ -101,6 +106,27 @@ def wait_for_nodes(head: dict[str, str], number: int) -> None:
     while nodes_of(head) < number:
         assert time.monotonic() < deadline, "the node does not come up"
         time.sleep(0.5)
+
+
+def test_without_the_clusters_token_a_command_is_refused_at_once(
+    head: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray itself retries for half a minute, and then says that it could not connect."""
+    monkeypatch.setattr("ray.init", lambda **_: pytest.fail("it would try for half a minute"))
+    for mode, token in (("disabled", ""), ("token", "0" * 64)):
+        monkeypatch.setenv("RAY_AUTH_MODE", mode)
+        monkeypatch.setenv("RAY_AUTH_TOKEN", token)
+        read_environment_again()
+        told = r"refuses this process, which does not know its token.*set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH"
+        with pytest.raises(UserError, match=told):
+            Cluster.connect(head["gcs"], Resources(), print)
+        with pytest.raises(UserError, match=told):
+            run_job(head["jobs"], "sweeps.lth_grid", [])
+    monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN["RAY_AUTH_TOKEN"])
+    read_environment_again()
+    assert not wants_other_token(head["gcs"])
+    monkeypatch.undo()
+    read_environment_again()
 
 
 # -- jobs ------------------------------------------------------------------------------------------------------------
@@ -269,9 +295,13 @@ def launcher(tmp_path: Path) -> Iterator[tuple[Path, dict[str, str]]]:
         command.write_text(f"#!{sys.executable}\n{code}")
         command.chmod(0o755)
     (home / "key").touch()
+    (home / ".ray").mkdir()
+    (home / ".ray" / "auth_token").write_text(TOKEN["RAY_AUTH_TOKEN"])
+    sent = tmp_path / "there" / "token"
     path = f"{home / 'bin'}{os.pathsep}{ENVIRONMENT['PATH']}"
     start = (
-        f"export PATH='{path}'; RAY_AUTH_MODE=disabled RAY_enable_autoscaler_v2=0 ray start --head --num-cpus=2"
+        f"unset RAY_AUTH_TOKEN; export PATH='{path}' RAY_AUTH_TOKEN_PATH='{sent}';"
+        f" RAY_AUTH_MODE=token RAY_enable_autoscaler_v2=0 ray start --head --num-cpus=2"
         f" --num-gpus=0 --port={gcs} --dashboard-port={jobs} --temp-dir={folder} --disable-usage-stats"
         f" --dashboard-agent-listen-port={agent} --ray-client-server-port={client}"
         " --autoscaling-config=~/ray_bootstrap_config.yaml"
@@ -280,7 +310,7 @@ def launcher(tmp_path: Path) -> Iterator[tuple[Path, dict[str, str]]]:
     file.write_text(yaml.safe_dump({
         "cluster_name": f"here-{jobs}", "provider": {"type": "local", "head_ip": "127.0.0.1", "worker_ips": []},
         "auth": {"ssh_user": "me", "ssh_private_key": str(home / "key")}, "min_workers": 0, "max_workers": 0,
-        "head_start_ray_commands": [start],
+        "head_start_ray_commands": [start], "file_mounts": {str(sent): "~/.ray/auth_token"},
     }))  # fmt: skip
     try:
         yield file, {"HOME": str(home), "PATH": path, "JOBS_PORT": str(jobs)}
@@ -294,11 +324,13 @@ def launcher(tmp_path: Path) -> Iterator[tuple[Path, dict[str, str]]]:
 
 @pytest.mark.slow
 def test_a_launcher_file_brings_a_cluster_up_once_and_submits_to_it(
-    launcher: tuple[Path, dict[str, str]], tmp_path: Path
+    launcher: tuple[Path, dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ray's launcher, its `local` provider, a head, its autoscaler, the tunnel and the job: all but the network."""
     file, environment = launcher
     arguments = [*SMALL, "--storage", str(tmp_path / "runs"), "--json", "--cluster", str(file)]
+    for name in TOKEN:  # it is found in ~/.ray
+        monkeypatch.delitem(ENVIRONMENT, name)
     done = sweep(*arguments, **environment)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 trials: 2 to go" in done.stdout and done.stderr.strip().endswith(f"ray down {file}")
@@ -316,8 +348,9 @@ def three_nodes() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("RAY_AUTH_MODE", "RAY_USAGE_STATS_ENABLED"):
+        for name in (*TOKEN, "RAY_USAGE_STATS_ENABLED"):
             patch.setenv(name, ENVIRONMENT[name])
+        read_environment_again()
         patch.setattr("ray._private.utils.write_ray_address", lambda *_: None)  # others here are not to find it
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 0})
         try:
@@ -327,6 +360,7 @@ def three_nodes() -> Iterator[Any]:
             yield cluster
         finally:
             cluster.shutdown()
+    read_environment_again()
 
 
 def trials_on(node: Any) -> list[int]:

@@ -128,9 +128,11 @@ def told_by(pid: int, folder: Path) -> bool:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_doors_that_this_test_looks_for_are_found() -> None:
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        mine = [door for door in doors(os.getsid(0)) if door.port == server.getsockname()[1]]
-    assert [door.host for door in mine] == ["127.0.0.1"]
+    code = "import socket; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); input()"
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdin=-1, stdout=-1, text=True, start_new_session=True) as server:
+        assert server.stdout is not None
+        port = int(server.stdout.readline())
+        assert [(door.host, door.port) for door in doors(server.pid)] == [("127.0.0.1", port)]
+        server.communicate("\n")
     assert ("ray.rpc.CoreWorkerService", "PushTask") in methods() and len(methods()) > 100

@@ -127,16 +127,44 @@ def test_trials_whose_weights_are_gone_are_trained_again(swept: Any) -> None:
     assert hashes(storage) == before and (storage / "states").exists()
 
 
-def test_failed_trials_are_named_with_the_reason(tmp_path: Path) -> None:
-    code, summary, out, _ = grid(
-        tmp_path, "--epochs", "1", "--schedule", "omp", "--sparsity", "50", "--rewind-epoch", "0", "--seeds", "1",
-        "--model", "lenet_300_100", "tests.plugins:broken_model", *ONE_WORKER, command=command_without_retries,
+BAD = "tests.support.bad_trials:with_"
+QUICK = ["--epochs", "1", "--schedule", "omp", "--sparsity", "50", "--rewind-epoch", "0", "--seeds", "1"]
+
+
+def test_failed_trials_are_named_with_the_reason_and_the_others_go_on(tmp_path: Path) -> None:
+    """One cannot be built, one never returns from its network, and one tells Python to end."""
+    code, summary, out, err = grid(
+        tmp_path, *QUICK, "--model", "lenet_300_100", "tests.plugins:broken_model", f"{BAD}hang", f"{BAD}leave_0",
+        "--trial-silence", "10", *ONE_WORKER, command=command_without_retries,
     )  # fmt: skip
-    assert code == 1 and (summary["planned"], summary["done"], summary["failed"]) == (4, 2, 2)
+    assert code == 1 and (summary["planned"], summary["done"], summary["failed"]) == (8, 4, 4), out + err
     assert "failed: digits-tests.plugins.broken_model-dense-e1-seed0: RuntimeError: this network cannot be built" in out
+    assert "with_hang-omp-s50-r0-e1-seed0: no step for 1" in out and " s at level 1, epoch 0\n" in out
+    assert "seed0: SystemExit: 0 (its code called sys.exit)" in out and "Traceback" not in out + err
     trials = analysis.load(tmp_path / "digits").trials
-    assert sorted(trials.status) == ["done", "done", "failed", "failed"]
+    assert sorted(trials.status) == ["done"] * 4 + ["failed"] * 4
     assert trials[trials.status == "failed"].test_accuracy.isna().all()
+
+
+@pytest.mark.slow
+def test_a_trial_may_end_its_process_in_any_way(tmp_path: Path) -> None:
+    """Tried as often as a user has it; the worker of each attempt is lost."""
+    deeds = {
+        "segfault": "its process crashed at level 1, epoch 0: Segmentation fault (twice)",
+        "leave_at_once": "its process ended without an error", "killed": "its process ended without an error",
+        "interrupt": "KeyboardInterrupt (twice)", "unpicklable": "Unpicklable: holds a lock (twice)",
+        "recursion": "RecursionError", "stopped": "its process was stopped (twice)",
+        "python_memory": "found no memory left on this machine (device cpu)",
+    }  # fmt: skip
+    code, summary, out, err = grid(
+        tmp_path, *QUICK, "--model", "lenet_300_100", *(BAD + deed for deed in deeds), "--trial-silence", "10",
+        timeout=1500,
+    )  # fmt: skip
+    assert code == 1 and summary["failed"] == len(deeds), out + err
+    assert summary["done"] == len(deeds) + 2 and "Traceback" not in out + err
+    failed = dict(line.split("-omp-s50-r0-e1-seed0: ", 1) for line in out.splitlines() if line.startswith("failed: "))
+    for deed, reason in deeds.items():
+        assert reason in failed[f"failed: digits-tests.support.bad_trials.with_{deed}"]
 
 
 def test_failed_trials_are_left_alone_until_they_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

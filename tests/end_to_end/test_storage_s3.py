@@ -26,32 +26,19 @@ from sweeps.search.study import Study
 from tests.support.command import ONE_WORKER, ROOT, command
 from tests.support.curves import RECORD, ROWS, SPEC, check_curves, curves
 from tests.support.records import ladder, plan, record
+from tests.support.s3 import BUCKET, s3_server
 
 boto3 = pytest.importorskip("boto3", reason="for the test extra")
 pytest.importorskip("moto.server", reason="for the test extra")
 
 SMALL = ["digits", "--epochs", "1", "--sparsity", "40", "--rewind-epoch", "0", "--json"]
-BUCKET = "tickets"
-CREDENTIALS = {
-    "AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "us-east-1",
-    "AWS_EC2_METADATA_DISABLED": "true",
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     """Address of an S3 server with one bucket; the environment has what it takes to use it, as on a real cluster."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in CREDENTIALS.items():
-            patch.setenv(name, value)
-        boto3.client("s3", endpoint_url=f"http://{host}:{port}").create_bucket(Bucket=BUCKET)
-        yield f"{host}:{port}"
-    server.stop()
+    with s3_server() as address:
+        yield address
 
 
 def objects(server: str, prefix: str) -> dict[str, str]:

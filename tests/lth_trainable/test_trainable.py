@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import math
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from lth_trainable.errors import StorageError
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.store import FAILURE, MANIFEST, Store
 from lth_trainable.store.trouble import TROUBLE
+from lth_trainable.trainable import TrialFailed
 from sweeps.planning.plan import Facts, Plan, make_plan
 from sweeps.running.launch import Config
 from sweeps.runs.ledger import Ledger
@@ -32,14 +34,8 @@ def plan() -> Plan:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    """A storage that a driver has made: a worker does not make it again if it is gone."""
-    tmp_path.joinpath("runs").mkdir()
-    return Store(tmp_path / "runs")
-
-
-@pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+def told(monkeypatch: pytest.MonkeyPatch, store: Store) -> list[dict[str, Any]]:
+    Path(store.root).mkdir()  # as the driver has, before any trial
     reports: list[dict[str, Any]] = []
 
     def report(metrics: dict[str, Any], checkpoint: Any = None) -> None:
@@ -87,27 +83,24 @@ def test_other_data_or_code_than_planned_is_refused(plan: Plan, store: Store, to
     assert not store.exists("states")
 
 
-@pytest.mark.parametrize("after", [0, 3, 8, 13])
+@pytest.mark.parametrize("after", [0, 3, 8, 14])
 def test_a_sick_storage_ends_a_trial_without_another_attempt_and_is_no_failure_of_its_own(
     plan: Plan, store: Store, told: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
     """Whichever of its operations it meets: the first, one of a state, one of the record."""
-    calls = iter(range(10**9))
+    calls, real = iter(range(10**9)), Store.write
 
-    def sick(self: Store, path: str, *given: Any) -> Any:
+    def sick(self: Store, path: str, content: bytes) -> None:
         if next(calls) >= after:
             raise StorageError(f"storage: found an error at {path}")
-        return real(self, path, *given)
+        real(self, path, content)
 
-    real = Store._list
-    monkeypatch.setattr(Store, "_list", sick)
-    if after == 0:
-        monkeypatch.setattr(Store, "delete", sick)
+    monkeypatch.setattr(Store, "write", sick)
     ledger = Ledger(store=store, run="run", plan=plan, facts={})
     trainable.train(Config(ledger=ledger, execution={}).of(plan, plan.trials[0]))
     monkeypatch.undo()
-    assert [report.get("status") for report in told] == [TROUBLE], next(calls)
-    assert told[0]["trouble"].startswith("storage: found an error at ") and told[0]["host"]
+    assert told[-1].get("status") == TROUBLE, next(calls)
+    assert told[-1]["trouble"].startswith("storage: found an error at ") and told[-1]["host"]
     assert ledger.failure(plan.trials[0].name) is None
 
 
@@ -119,6 +112,56 @@ def test_an_error_of_the_trials_own_files_is_its_own(
 
     monkeypatch.setattr(trainable, "load_dataset", unreadable)
     ledger = Ledger(store=store, run="run", plan=plan, facts={})
-    with pytest.raises(PermissionError):
+    with pytest.raises(TrialFailed):
         trainable.train(Config(ledger=ledger, execution={}).of(plan, plan.trials[0]))
     assert "images.tgz" in (ledger.failure(plan.trials[0].name) or "") and not told
+
+
+def with_deed(deed: str, store: Store, launch: str = "first") -> tuple[str, dict[str, Any]]:
+    """A trial whose network does this at its third step, and its config."""
+    data = load_dataset("digits")
+    spec = TrialSpec(target_sparsity_pct=40.0, model=f"tests.support.bad_trials:with_{deed}", **FIELDS)
+    facts = {("digits", 0): Facts(digest=data.digest, n_train=len(data.train))}
+    plan = make_plan([spec], facts)
+    ledger = Ledger(store=store, run="run", plan=plan, facts={})
+    return spec.name, Config(ledger=ledger, execution={}, launch=launch).of(plan, plan.trials[0])
+
+
+@pytest.mark.parametrize(
+    ("deed", "reason"),
+    [
+        ("error", "ValueError: expected 1 channel"),
+        ("leave_0", "SystemExit: 0 (its code called sys.exit)"),
+        ("interrupt", "KeyboardInterrupt"),
+        ("broken_message", "Broken: (its message cannot be read: ValueError)"),
+        ("unpicklable", "Unpicklable: holds a lock"),
+        ("recursion", "RecursionError: maximum recursion depth exceeded"),
+        ("device_assert", "RuntimeError: CUDA error: device-side assert triggered Compile with"),
+        ("memory", "found no memory left on this machine (device cpu)"),
+        ("python_memory", "found no memory left on this machine (device cpu)"),
+    ],
+)
+def test_what_a_trials_own_code_raises_is_tried_once_more_and_told_in_one_line(
+    deed: str, reason: str, store: Store, told: list[dict[str, Any]]
+) -> None:
+    """Ray gets an exception that can be pickled, ends the worker for it, and starts another one."""
+    name, config = with_deed(deed, store)
+    for _ in range(2):
+        with pytest.raises(TrialFailed) as caught:
+            trainable.train(config)
+        assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+        assert caught.value.__context__ is None
+    failure = json.loads(store.read(f"run/trials/{name}/{FAILURE}"))
+    assert reason in failure["reason"] and failure["reason"].endswith("(twice)") and failure["last"] is True
+    assert failure["reason"].isprintable() and len(failure["reason"]) < 3000 and "Traceback" in failure["traceback"]
+    trainable.train(config)
+    assert (told[-1]["status"], told[-1]["reason"]) == ("failed", failure["reason"])
+
+
+def test_another_launch_starts_to_count_again(store: Store, told: list[dict[str, Any]]) -> None:
+    for launch in ("first", "second"):
+        name, config = with_deed("error", store, launch)
+        with pytest.raises(TrialFailed):
+            trainable.train(config)
+        assert json.loads(store.read(f"run/trials/{name}/{FAILURE}"))["last"] is False
+    assert not told

@@ -29,12 +29,12 @@ def command_without_retries(*arguments: str) -> list[str]:
 
 
 def grid(
-    storage: Path, *arguments: str, command: Callable[..., list[str]] = command
+    storage: Path, *arguments: str, command: Callable[..., list[str]] = command, timeout: float = 300
 ) -> tuple[int, dict[str, Any], str, str]:
     """Exit code, the JSON of the last line, standard output and error."""
     done = subprocess.run(
         command("digits", *arguments, "--storage", str(storage), "--json"),
-        capture_output=True, text=True, check=False, cwd=ROOT, timeout=300,
+        capture_output=True, text=True, check=False, cwd=ROOT, timeout=timeout,
     )  # fmt: skip
     last = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
     return done.returncode, json.loads(last) if last.startswith("{") else {}, done.stdout, done.stderr

@@ -94,6 +94,18 @@ def test_sign_flip_beyond_thirty_pairs_is_a_seeded_estimate() -> None:
     assert found != stats.sign_flip_p(d, seed=1)
 
 
+@pytest.mark.parametrize("n", [31, 32, 33, 48, 101])
+def test_sums_that_are_looked_up_are_those_of_the_signs_themselves(n: int) -> None:
+    draws = np.random.default_rng(n)
+    for d in (draws.integers(-4, 5, n) / 360, draws.normal(0.1, 1, n)):
+        least = float(d.sum()) - 1e-12 * max(1.0, float(np.abs(d).sum()))
+        generator, hits = np.random.Generator(np.random.PCG64(5)), 0
+        for _ in range(10):
+            signs = generator.integers(0, 2, size=(10_000, n), dtype=np.int8) * 2 - 1
+            hits += int(np.count_nonzero(signs @ d >= least))
+        assert stats.sign_flip_p(d, seed=5) == (1 + hits) / 100_001
+
+
 def test_equal_differences_fall_back_to_the_sign_flip() -> None:
     d = 100 * (np.array([0.95, 0.96, 0.97, 0.94, 0.93]) - np.array([0.94, 0.95, 0.96, 0.93, 0.92]))  # 1 pp, rounded
     assert np.ptp(d) > 0, "the point of the case is rounding"

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import analysis
+import analysis.tables.inputs
 import analysis.tables.records
 from analysis.tables.exclusions import change_exclusions
 from analysis.tables.index import INDEX
@@ -185,3 +186,69 @@ def test_gathering_from_nothing_twice_leaves_one_index(tmp_path: Path) -> None:
     shutil.rmtree(run / "analysis")
     analysis.gather(run)
     assert (run / "analysis" / INDEX).read_bytes() == first
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Paths that are written, in order."""
+    paths: list[str] = []
+    real = Store.write
+
+    def spy(store: Store, path: str, content: bytes) -> None:
+        paths.append(path)
+        real(store, path, content)
+
+    monkeypatch.setattr(Store, "write", spy)
+    return paths
+
+
+def rewritten(run: Path, made: list[str]) -> bool:
+    """Gather; whether that makes the results again. The tables must be those from nothing."""
+    made.clear()
+    frames = analysis.gather(run)
+    again = bool(made)
+    assert {name: frames.tables[name].num_rows for name in frames.tables} == {
+        name: table.num_rows for name, table in analysis.load(run).tables.items()
+    }
+    assert tables(run) == from_nothing(run, run.parent / "elsewhere")
+    return again
+
+
+def test_results_are_made_again_only_if_something_has_changed(tmp_path: Path, made: list[str]) -> None:
+    run = settled_run(tmp_path)
+    assert rewritten(run, made)
+    assert not rewritten(run, made)
+    (run / "report.html").write_text("edited")
+    assert rewritten(run, made) and not rewritten(run, made)
+    (run / "analysis" / "verdicts.parquet").unlink()
+    assert rewritten(run, made) and not rewritten(run, made)
+    change_exclusions(run, exclude=[SPECS[-1].name], reason="a broken fan")
+    assert rewritten(run, made) and not rewritten(run, made)
+    seal(tmp_path, SPECS[0], record(SPECS[0], 0.5))
+    assert rewritten(run, made) and rewritten(run, made), "a young file may change again unnoticed"
+    settle(run)
+    assert rewritten(run, made) and not rewritten(run, made)
+    failure = run / "trials" / "another" / FAILURE
+    failure.parent.mkdir()
+    failure.write_bytes(to_json({"reason": "it failed"}))
+    settle(run)
+    assert rewritten(run, made) and not rewritten(run, made)
+
+
+def test_another_plan_code_or_library_makes_the_results_again(
+    tmp_path: Path, made: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = settled_run(tmp_path)
+    assert rewritten(run, made) and not rewritten(run, made)
+    (run / "plan.json").write_bytes(to_json(plan(SPECS, claim="Another question?")))
+    assert rewritten(run, made) and not rewritten(run, made)
+    monkeypatch.setattr(analysis.tables.inputs, "_code", lambda: {"scipy": "another"})
+    assert rewritten(run, made) and not rewritten(run, made)
+
+
+def test_with_very_many_trials_it_waits_until_no_file_is_young(
+    tmp_path: Path, made: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(analysis.tables.inputs, "MANY", len(SPECS))
+    run = make_run(tmp_path, SPECS, ACCURACY)
+    assert rewritten(run, made) and not rewritten(run, made)

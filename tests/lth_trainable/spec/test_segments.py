@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -145,3 +146,14 @@ def test_tickets_have_the_same_segments_whichever_were_made_before_them() -> Non
             cache.cache_clear()
         alone.append(segments(spec, "data", 20))
     assert together == alone
+
+
+def test_the_levels_of_another_ladder_are_never_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Segments are made once for tickets in common; they are compared level by level before they are used again."""
+    spec = TrialSpec(target_sparsity_pct=78.4, seed=4711)
+    with monkeypatch.context() as patched:
+        patched.setattr(TrialSpec, "level_sparsities", property(lambda _: (Fraction(1, 5), Fraction(0), Fraction(0))))
+        other = [segment.sparsity for segment in segments(spec, "data")]
+    own = [segment.sparsity for segment in segments(spec, "data")]
+    assert set(other) == {Fraction(0), Fraction(1, 5)}
+    assert sorted(set(own)) == [Fraction(0), *spec.level_sparsities]

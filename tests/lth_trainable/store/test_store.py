@@ -31,7 +31,7 @@ def test_a_folder_without_a_manifest_does_not_exist(store: Store) -> None:
 def test_a_write_that_fails_leaves_nothing_behind(store: Store) -> None:
     """On a full disk the part that was written would keep it full."""
     store.write("t/folder/file", b"abc")
-    with pytest.raises(OSError, match="folder"):
+    with pytest.raises(UserError, match="found a folder; expected a file"):
         store.write("t/folder", b"abc")
     assert [path.name for path in Path(store.root).rglob("*")] == ["t", "folder", "file"]
 

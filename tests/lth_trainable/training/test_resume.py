@@ -16,7 +16,7 @@ import pytest
 from lth_trainable.spec.segments import rewind_key
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.states import TEMPORARY
-from lth_trainable.store.store import MANIFEST, RECORD, STATES, TRAINING, Store
+from lth_trainable.store.store import MANIFEST, RECORD, STATES, TRAINING, Sealed, Store
 from lth_trainable.store.trials import finished_trials, load_trial
 from lth_trainable.training.execution import Execution
 from lth_trainable.training.run import Keep, run_trial
@@ -141,6 +141,25 @@ def test_what_a_trial_stores_for_itself_never_takes_away_what_another_keeps(stor
     run_trial(long, store, "r", on_epoch=on_epoch)
     assert len(seen) == 5 and temporary(store) == []
     assert run_trial(short, store, "other")["epochs_trained"] == 0
+
+
+def test_a_temporary_state_that_is_deleted_while_another_trial_reads_it_is_not_damaged(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its trial stores a deeper one and deletes this one, in the moment between the manifest and the weights."""
+    spec, content, deleted = TrialSpec(**SPECS["dense"]), Store.content, []
+    kill(spec, store, 2)
+
+    def too_late(self: Store, folder: Sealed, name: str) -> bytes:
+        if TEMPORARY in folder.path and not deleted:
+            deleted.append(folder.path)
+            self.delete_folder(folder.path)
+        return content(self, folder, name)
+
+    monkeypatch.setattr(Store, "content", too_late)
+    record = run_trial(spec, store, "r")
+    assert deleted and record["epochs_trained"] == 5
+    assert not Path(store.root, STATES, "quarantine").exists()
 
 
 # -- other machines, nothing to go on from, divergence, two at once ---------------------------------------------------

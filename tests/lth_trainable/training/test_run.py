@@ -174,6 +174,13 @@ def test_a_supermask_is_measured_as_it_is_saved(store: Store) -> None:
     assert record["result"]["best_valid_accuracy"] is None and record["result"]["early_stop_epoch"] is None
 
 
+def test_a_network_whose_loss_on_the_test_split_only_is_not_finite_has_a_record(store: Store) -> None:
+    spec = TrialSpec(control="dense", epochs=1, model="tests.support.bad_trials:infinite_on_one_image")
+    record = result(spec, store)
+    assert record["status"] == "done" and record["result"]["valid_loss"] is not None
+    assert record["result"]["test_loss"] is None and record["result"]["test_accuracy"] is not None
+
+
 def test_divergence_ends_the_trial_with_its_record(store: Store) -> None:
     spec = TrialSpec(control="dense", epochs=4, optimizer="sgd", lr=1e30)
     record = result(spec, store)

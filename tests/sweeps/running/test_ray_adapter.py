@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import inspect
+import signal
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import ray
 
-from sweeps.running.ray_adapter import address_of_local_node, bootstrap_address, dead_processes, read_environment_again
+from sweeps.running.ray_adapter import (
+    address_of_local_node,
+    bootstrap_address,
+    dead_processes,
+    drop_flag,
+    is_connected,
+    is_flag_set,
+    lost_workers_as_dead,
+    read_environment_again,
+    set_flag,
+    shielded,
+)
 
 GONE = "Ray {version} has no {name}: sweeps/running/ray_adapter.py needs another way, or pyproject.toml a bound on Ray"
 
@@ -20,8 +36,12 @@ GONE = "Ray {version} has no {name}: sweeps/running/ray_adapter.py needs another
         ("ray._private.services", "canonicalize_bootstrap_address", ["addr"]),
         ("ray._private.utils", "read_ray_address", []),
         ("ray._private.node", "Node.dead_processes", ["self"]),
+        (
+            "ray.air.execution._internal.actor_manager", "RayActorManager._actor_task_failed",
+            ["self", "tracked_actor_task", "exception"],
+        ),
     ],
-)
+)  # fmt: skip
 def test_a_private_function_of_ray_takes_what_it_is_given(module: str, name: str, parameters: list[str]) -> None:
     found = import_module(module)
     for part in name.split("."):
@@ -76,3 +96,44 @@ def test_ray_follows_the_environment_of_now(monkeypatch: pytest.MonkeyPatch, tmp
         read_environment_again()
     assert raylet.get_authentication_mode() == raylet.AuthenticationMode.DISABLED
     assert not raylet.AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True)
+
+
+def test_processes_that_ray_starts_can_be_made_deaf_to_signals() -> None:
+    """Ray starts each of its own with this class; tests/end_to_end/test_interrupts.py shows the same of a whole Ray."""
+    services = import_module("ray._private.services")
+    ask = [sys.executable, "-c", "import signal; print(sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ())))"]
+
+    def blocked() -> str:
+        before = {"preexec_fn": lambda: signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})}
+        return str(services.ConsolePopen(ask, stdout=subprocess.PIPE, text=True, **before).communicate()[0]).strip()
+
+    mine = signal.getsignal(signal.SIGTERM)
+    plain = blocked()
+    with shielded((signal.SIGTERM, signal.SIGUSR1)):
+        signal.signal(signal.SIGTERM, lambda *_: None)  # as `ray.init` does
+        shown = blocked()
+    assert (plain, shown) == (f"[{signal.SIGINT!r}]", f"[{signal.SIGINT!r}, {signal.SIGUSR1!r}, {signal.SIGTERM!r}]")
+    assert signal.getsignal(signal.SIGTERM) is mine and blocked() == plain
+
+
+def test_the_control_store_of_ray_has_flags() -> None:
+    client = import_module("ray._raylet").InnerGcsClient  # behind `GcsClient`, which passes everything on
+    for name in ("internal_kv_put", "internal_kv_exists", "internal_kv_del"):
+        assert hasattr(client, name), GONE.format(version=ray.__version__, name=f"InnerGcsClient.{name}")
+    assert not is_connected() and not set_flag("a") and not is_flag_set("a")
+    drop_flag("a")
+
+
+def test_tune_tries_again_when_ray_has_ended_a_worker_for_want_of_memory() -> None:
+    module = import_module("ray.air.execution._internal.actor_manager")
+    manager, told = object.__new__(module.RayActorManager), list[Any]()
+    manager._failed_actor_ids, manager._cleanup_actor = set(), lambda tracked_actor: None
+    actor = SimpleNamespace(actor_id=1, _on_error=lambda *error: told.append(error))
+    task = SimpleNamespace(_tracked_actor=actor, _on_error=lambda *error: told.append(error))
+    low = ray.exceptions.OutOfMemoryError("low on memory")
+    with pytest.raises(RuntimeError, match="Caught unexpected exception"):  # else this adapter is not needed any more
+        manager._actor_task_failed(task, low)
+    with lost_workers_as_dead():
+        manager._actor_task_failed(task, low)
+    assert [type(error) for _, error in told] == [ray.exceptions.RayActorError] * 2
+    assert manager._failed_actor_ids == {1} and str(told[0][1]) == "low on memory"

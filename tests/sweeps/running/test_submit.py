@@ -114,7 +114,15 @@ def test_a_launcher_file_with_a_slip_is_one_line_before_anything_is_brought_up(
     assert error.startswith("error: cluster: found") and message in error and error.count("\n") == 1
 
 
-def test_the_launcher_files_of_repository_and_docs_are_accepted(tmp_path: Path) -> None:
+def test_the_launcher_files_of_repository_and_docs_are_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(UserError, match=r"auth_token: there is no ~/.ray/auth_token; make it with: .*get-auth-token"):
+        check_launcher_file(Path(FILE))
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").touch()
+    monkeypatch.chdir(ROOT)
     check_launcher_file(Path(FILE))
     (tmp_path / "lab.yaml").write_text(
         (ROOT / "docs" / "clusters.md").read_text().split("```yaml\n")[1].split("```")[0]
@@ -157,7 +165,8 @@ def test_the_shipped_file_is_what_rays_schema_and_its_aws_provider_accept(
     config = yaml.safe_load(Path(FILE).read_text())
     jsonschema.validate(config, json.loads(Path(ray.autoscaler.__file__).with_name("ray-schema.json").read_text()))
     with moto.mock_aws():
-        boto3.client("iam").create_instance_profile(InstanceProfileName="lottery-sweep")
+        for name in ("lottery-sweep", "lottery-sweep-head"):
+            boto3.client("iam").create_instance_profile(InstanceProfileName=name)
         ready = bootstrap_config(config, no_config_cache=True)
     worker, first = (ready["available_node_types"][name] for name in ("gpu_worker", "head"))
     assert (worker["min_workers"], worker["max_workers"]) == (0, 4)

@@ -1,0 +1,84 @@
+"""Files and folders of a file system, where something unexpected may be in their place: a link, a pipe, a folder."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from pyarrow import fs
+
+from lth_trainable.errors import UserError
+
+FOLDER = "folder"
+
+
+class NotAFile(OSError):
+    """Raised for a path with something that cannot be read as a file, such as a named pipe."""
+
+
+def what_is_at(path: str) -> str | None:
+    """What is at a path, in a word, without following a link; None if nothing is.
+
+    Raises NotADirectoryError if a file is on the way.
+    """
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(mode):
+        return FOLDER
+    return "symbolic link" if stat.S_ISLNK(mode) else "file" if stat.S_ISREG(mode) else "pipe, socket or device"
+
+
+def is_folder(path: str) -> bool:
+    """Whether a path is a folder, and not a link to one."""
+    return what_is_at(path) == FOLDER
+
+
+def check_file(path: str) -> int:
+    """The size in bytes of a file, or of the file that a link leads to. Reading anything else might never end.
+
+    Raises FileNotFoundError, IsADirectoryError, or `NotAFile`.
+    """
+    found = os.stat(path)
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not stat.S_ISREG(found.st_mode):
+        raise NotAFile(errno.EINVAL, "it is a pipe, socket or device", path)
+    return found.st_size
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and those above it, unless they exist. Raises `UserError` if a file is in the place of one."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(f"storage: {folder}: found a file; expected a folder; move the file away") from error
+
+
+def walk(folder: str) -> Iterator[fs.FileInfo]:
+    """Everything below a folder; links to folders are not followed.
+
+    A link to a file counts as that file. What is neither file nor folder, and other links, have the type Unknown. What
+    another process deletes meanwhile is left out.
+    """
+    try:
+        entries = list(os.scandir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for entry in entries:
+        try:
+            found = entry.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            continue
+        if stat.S_ISDIR(found.st_mode):
+            yield fs.FileInfo(entry.path, fs.FileType.Directory, mtime_ns=found.st_mtime_ns)
+            yield from walk(entry.path)
+        elif stat.S_ISREG(found.st_mode) or os.path.isfile(entry.path):
+            size = os.path.getsize(entry.path) if stat.S_ISLNK(found.st_mode) else found.st_size
+            yield fs.FileInfo(entry.path, fs.FileType.File, size=size, mtime_ns=found.st_mtime_ns)
+        else:
+            yield fs.FileInfo(entry.path, fs.FileType.Unknown, size=0, mtime_ns=found.st_mtime_ns)
