@@ -90,7 +90,7 @@ def launch(
 
     silence_loggers()
     health = health or Health()
-    request = StopRequest(budget, health)
+    request = StopRequest(budget, health=health)
     if request():  # planning has taken too long
         return Outcome(epochs=0, failures={}, interrupted=False, stopped_by=request.reason)
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"  # Ray overwrites a known name

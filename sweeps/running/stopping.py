@@ -29,7 +29,7 @@ class StopRequest:
     """
 
     def __init__(
-        self, budget: Budget, health: Health | None = None, clock: Callable[[], float] = time.monotonic
+        self, budget: Budget, clock: Callable[[], float] = time.monotonic, health: Health | None = None
     ) -> None:
         self.budget, self.health, self.clock = budget, health or Health(), clock
         self.reason: str | None = None

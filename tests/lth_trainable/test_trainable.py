@@ -83,7 +83,7 @@ def test_other_data_or_code_than_planned_is_refused(plan: Plan, store: Store, to
     assert not store.exists("states")
 
 
-@pytest.mark.parametrize("after", [0, 3, 8, 14])
+@pytest.mark.parametrize("after", [0, 3, 8, 10])
 def test_a_sick_storage_ends_a_trial_without_another_attempt_and_is_no_failure_of_its_own(
     plan: Plan, store: Store, told: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:

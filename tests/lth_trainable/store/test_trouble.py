@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import pickle
 import shutil
 from collections.abc import Callable
@@ -47,10 +48,20 @@ def without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("number", SICK, ids=lambda number: errno.errorcode[number])
 def test_an_error_of_the_storage_is_told_in_one_line_by_every_operation(
-    tmp_path: Path, number: int, operation: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    number: int,
+    operation: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     Store(tmp_path).write("r/file", b"content")
     store = SickStore(tmp_path, lambda _: number)
+
+    def sick(*_: Any) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    for without_arrow in ("walk", "what_is_at", "check_file"):
+        monkeypatch.setattr(f"lth_trainable.store.store.{without_arrow}", sick)
 
     def command() -> int:
         OPERATIONS[operation](store)

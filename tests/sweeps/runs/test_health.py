@@ -141,7 +141,7 @@ def test_a_main_thread_that_waits_for_the_storage_is_ended(tmp_path: Path) -> No
 
 def test_trouble_stops_a_launch_and_gives_its_trials_no_time() -> None:
     found = Health()
-    request = StopRequest(Budget(), found, clock=lambda: 100.0)
+    request = StopRequest(Budget(), lambda: 100.0, found)
     assert request() is None and not request.is_over
     found.note("storage: found trouble")
     assert request() is not None and request.is_over and not request.is_late
