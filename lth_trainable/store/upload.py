@@ -36,7 +36,8 @@ def upload(filesystem: fs.FileSystem, path: str, content: bytes) -> None:
             return
     raise StorageError(
         f"storage: {path}: found that what the server stores is not what was sent, {ATTEMPTS} times; "
-        "expected the same bytes; check the network and the server, then run the same command again: what is stored stays"
+        "expected the same bytes; check the network and the server, then run the same command again: what is stored "
+        "stays"
     ) from garbled
 
 
