@@ -17,19 +17,28 @@ from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.spec.values import digest
 from lth_trainable.store.store import FORMAT, HISTORY, MANIFEST, MASKS, RECORD, WEIGHTS, Damaged, Sealed, Store, to_json
 
-_NO_MASKS = (2).to_bytes(8, "little") + b"{}"  # an empty safetensors file
+NO_MASKS = (2).to_bytes(8, "little") + b"{}"  # an empty safetensors file
 _ATTEMPTS = 10  # to seal a trial that another process is sealing at the same time
 _NOT_COMPARED = {"seconds", "trained_by"}  # columns of an epoch that differ from run to run
 
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """A trial's identity in the store: spec, key, segments, and the fingerprint of its training."""
+    """A trial's identity in the store: spec, key, segments, and the fingerprint of its training.
+
+    restored: what the record says of a trial that went on from the checkpoint of another with other settings.
+    """
 
     spec: TrialSpec
     key: str
     chain: tuple[Segment, ...]
     fingerprint: Mapping[str, Any]
+    restored: Mapping[str, Any] | None = None
+
+    @property
+    def name(self) -> str:
+        """Of the trial's folder; a restored trial never has the name of an ordinary one."""
+        return self.spec.name if self.restored is None else f"{self.spec.name}-restored-{self.restored['lineage'][:8]}"
 
     @property
     def state_keys(self) -> dict[str, str]:
@@ -62,10 +71,10 @@ def record_trial(
     folders, history = sources
     keys = {which: folder.manifest["key"] for which, folder in folders.items()}
     final = folders["final"]
-    masks = store.content(final, MASKS) if MASKS in final.manifest["files"] else _NO_MASKS
+    masks = store.content(final, MASKS) if MASKS in final.manifest["files"] else NO_MASKS
     result = _result(trial.spec, history)
     record = {
-        "format": FORMAT, "trial": trial.spec.name, "key": trial.key, "spec": trial.spec.canonical(),
+        "format": FORMAT, "trial": trial.name, "key": trial.key, "spec": trial.spec.canonical(),
         "status": "done" if history["diverged"] is None else "diverged", "reason": history["diverged"],
         "data": history["data"], "states": keys, "epochs": history["rows"], "layers": _layers(trial.spec, history),
         "result": result, "shapes": {name: history["weights"][name]["shape"] for name in _pruned(trial.spec, history)},
@@ -76,11 +85,13 @@ def record_trial(
             "metrics": _metrics_digest(history["rows"], result),
         },
     }  # fmt: skip
+    if trial.restored is not None:
+        record["restored"] = dict(trial.restored)
     about = {
-        "kind": "trial", "trial": trial.spec.name, "key": trial.key, "status": record["status"],
+        "kind": "trial", "trial": trial.name, "key": trial.key, "status": record["status"],
         "states": {which: folder.path for which, folder in folders.items()}, "fingerprint": dict(trial.fingerprint),
     }  # fmt: skip
-    _seal(store, store.trial(run, trial.spec.name), {RECORD: to_json(record), MASKS: masks}, about)
+    _seal(store, store.trial(run, trial.name), {RECORD: to_json(record), MASKS: masks}, about)
     return record
 
 

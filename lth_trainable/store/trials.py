@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from lth_trainable.errors import UserError
 from lth_trainable.safe_text import one_line, printable
 from lth_trainable.spec.trial_spec import spec_from_dict
+from lth_trainable.store.checkpoint import read_about, read_masks, read_weights
 from lth_trainable.store.json_files import NotJson, object_from_json
 from lth_trainable.store.level_masks import unpack_levels
 from lth_trainable.store.names import is_name
+from lth_trainable.store.record import NO_MASKS
 from lth_trainable.store.store import FAILURE, MANIFEST, MASKS, RECORD, WEIGHTS, Damaged, Sealed, Store, split_query
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+@runtime_checkable
+class HasFolder(Protocol):
+    """A checkpoint of Ray Tune, for a module that does not import Ray."""
+
+    def as_directory(self) -> AbstractContextManager[str]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,12 +99,20 @@ def load_masks(store: Store, folder: Sealed) -> dict[int, dict[str, Any]]:
     return unpack_levels(load(store.content(folder, MASKS)), read_record(store, folder)["shapes"])
 
 
-def load_trial(path: str | Path, which: str = "final") -> nn.Module:
-    """The network of a finished trial with its final mask applied, in evaluation mode on the CPU.
+def load_trial(path: str | Path | HasFolder, which: str = "final") -> nn.Module:
+    """The network of a trial with its last mask applied, in evaluation mode on the CPU.
 
-    path: the trial's folder, such as `runs/digits/trials/digits-lenet_300_100-imp-s64-r0-seed0`.
-    which: "final", "initial" or "rewind" weights. Raises `UserError` if there is no such trial.
+    path: the folder of a finished trial, such as `runs/digits/trials/digits-lenet_300_100-imp-s64-r0-seed0`; or a
+    checkpoint of Ray Tune (`result.checkpoint`), or its folder.
+    which: "final", "initial" or "rewind" weights. "final" of a checkpoint are those of its level's end. Raises
+    `UserError` if there is no such trial.
     """
+    if isinstance(path, HasFolder):
+        with path.as_directory() as folder:
+            return load_trial(folder, which)
+    about = read_about(path)
+    if about is not None:
+        return _of_checkpoint(path, about, which)
     store, run, name = open_trial(path)
     if not is_name(run) or not is_name(name):
         raise UserError(f"{path}: found no finished trial; expected a folder RUN/trials/TRIAL with a {MANIFEST}")
@@ -105,11 +123,6 @@ def load_trial(path: str | Path, which: str = "final") -> nn.Module:
 
 
 def _load(store: Store, path: str, which: str) -> nn.Module:
-    import torch
-    from safetensors.torch import load
-
-    from lth_trainable.models.networks import build
-
     folder = store.find(path)
     if folder is None:
         raise UserError(f"{path}: found no finished trial; expected a folder RUN/trials/TRIAL with a {MANIFEST}")
@@ -119,12 +132,29 @@ def _load(store: Store, path: str, which: str) -> nn.Module:
     if state is None:
         there = f"{reference} is missing" if reference else f"it has {', '.join(folder.manifest['states'])}"
         raise UserError(f"{path}: found no {which} weights; {there}")
-    weights = load(store.content(state, WEIGHTS))
-    spec = spec_from_dict(record["spec"])
+    return _network(record["spec"], record["data"], store.content(state, WEIGHTS), store.content(folder, MASKS))
+
+
+def _of_checkpoint(folder: str | Path, about: Mapping[str, Any], which: str) -> nn.Module:
+    return _network(
+        about["spec"], about["data"], read_weights(folder, about, which), read_masks(folder, about) or NO_MASKS
+    )
+
+
+def _network(spec: Mapping[str, Any], data: Mapping[str, Any], weights: bytes, masks: bytes) -> nn.Module:
+    """A network with these weights under the last of these masks. weights, masks: contents of safetensors files."""
+    import torch
+    from safetensors.numpy import load as load_arrays
+    from safetensors.torch import load
+
+    from lth_trainable.models.networks import build
+
+    trial = spec_from_dict(spec)
     with torch.random.fork_rng():
-        model = build(spec.model, tuple(record["data"]["shape"]), record["data"]["n_classes"], spec.width_pct)
-    model.load_state_dict(weights)
-    levels = load_masks(store, folder)
+        model = build(trial.model, tuple(data["shape"]), data["n_classes"], trial.width_pct)
+    model.load_state_dict(load(weights))
+    shapes = {name: list(parameter.shape) for name, parameter in model.named_parameters()}
+    levels = unpack_levels(load_arrays(masks), shapes)
     for parameter, mask in levels.get(max(levels, default=0), {}).items():
         model.get_parameter(parameter).data.mul_(torch.from_numpy(mask))
     return model.eval()
