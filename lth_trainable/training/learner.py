@@ -216,12 +216,22 @@ class EpochLog(Callback):
         self._loss, self._correct, self._seen = 0.0, 0.0, 0
 
 
+class ClassLoss(nn.CrossEntropyLoss):
+    """Cross-entropy, with what fastai needs to turn scores (n, classes) into probabilities and classes."""
+
+    def activation(self, scores: Tensor) -> Tensor:
+        return scores.softmax(dim=-1)
+
+    def decodes(self, scores: Tensor) -> Tensor:
+        return scores.argmax(dim=-1)
+
+
 def make_learner(spec: TrialSpec, model: nn.Module, dls: DataLoaders, log: EpochLog, *more: Callback) -> Learner:
     """The Learner of a trial: its optimiser, clock, log and further callbacks, without fastai's console output."""
     return TrialLearner(
         dls,
         model,
-        loss_func=nn.CrossEntropyLoss(),
+        loss_func=ClassLoss(),
         opt_func=optimizer_of(spec, dls.device),
         lr=spec.lr,
         wd_bn_bias=True,
