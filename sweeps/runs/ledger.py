@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from analysis.tables.run_plan import read_terms, terms_of, write_content
-from lth_trainable.errors import UserError, bad_value
+from lth_trainable.errors import StorageError, UserError, bad_value
+from lth_trainable.store.contents import check_content, read_record
 from lth_trainable.store.record import Identity, record_trial
 from lth_trainable.store.store import (
     PLAN,
@@ -21,7 +22,7 @@ from lth_trainable.store.store import (
     fingerprint_id,
     map_in_threads,
 )
-from lth_trainable.store.trials import read_failure, read_record
+from lth_trainable.store.trials import read_failure
 from lth_trainable.versions import DISTRIBUTION, project_version
 from sweeps.experiments.branches import TICKET, role_of
 from sweeps.experiments.recipes import Sweep
@@ -75,15 +76,16 @@ class Ledger:
         return replace(self, plan=self.plan.for_seeds(seeds))
 
     def check_writable(self) -> None:
-        """Raise `UserError` if the run cannot be written, before anything is trained."""
+        """Raise `UserError` if the run cannot be written, before anything is trained. From here on it must stay so."""
         probe = f"{self.run}/.writable"
         try:
             self.store.write(probe, b"")
             self.store.delete(probe)
-        except (OSError, UserError) as error:
+        except (OSError, StorageError, UserError) as error:
             raise UserError(
                 f"storage: cannot write to {self.path} ({error}); choose a --storage that you may write to"
             ) from error
+        self.store.in_use()
 
     # -- what exists ------------------------------------------------------------------------------------------------
 
@@ -168,6 +170,8 @@ class Ledger:
         try:
             for name in folder.manifest["files"] if names is None else names:
                 self.store.content(folder, name)
+            if names is None and len(self.plan.trials) <= MANY:
+                check_content(self.store, folder)
         except Damaged as damage:
             return damage
         return folder
