@@ -78,18 +78,19 @@ def _opened(file: Path, shape: Shape) -> npt.NDArray[Any]:
 
 
 def _fitted(image: Any, shape: Shape) -> npt.NDArray[Any]:
-    """The centre square of an image in the size and with the channels of the data set."""
+    """The centre of an image, in the size and with the channels of the data set, as its own files are decoded."""
     from PIL import Image
 
     channels, height, width = shape
     modes = {1: "L", 3: "RGB", 4: "RGBA"}
     if channels not in modes:
         raise bad_value("item", "an image", f"an array of {channels} channels", "images have 1, 3 or 4 channels")
-    side = min(image.size[0] / width, image.size[1] / height)
-    left, top = (image.size[0] - side * width) / 2, (image.size[1] - side * height) / 2
     image = image.convert(modes[channels])
     if image.size != (width, height):
-        box = (left, top, left + side * width, top + side * height)
-        image = image.resize((width, height), Image.Resampling.BILINEAR, box=box)
+        side = min(image.size[0] / width, image.size[1] / height)
+        cut = round(side * width), round(side * height)
+        left, top = (image.size[0] - cut[0]) // 2, (image.size[1] - cut[1]) // 2
+        image = image.crop((left, top, left + cut[0], top + cut[1]))
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
     found = np.asarray(image, np.uint8).reshape(height, width, channels)
     return found.transpose(2, 0, 1)

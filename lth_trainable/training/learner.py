@@ -174,6 +174,8 @@ class EpochLog(Callback):
         self._clear()
 
     def after_batch(self) -> None:
+        if not self.learn.yb:  # a prediction of images without labels
+            return
         n = len(self.learn.yb[0])
         self._loss = self._loss + self.learn.loss.detach() * n
         self._seen += n
@@ -187,6 +189,8 @@ class EpochLog(Callback):
             raise CancelFitException
 
     def after_validate(self) -> None:
+        if self.learn.lock.locked():  # validate or get_preds, outside a fit
+            return
         self._validation = float(self._loss) / self._seen, float(self._correct) / self._seen
         self._end_of_epoch()
 
