@@ -168,11 +168,9 @@ def test_interpretation_is_right(learn: Learner) -> None:
     assert torch.allclose(losses, reference.topk(3).values) and torch.allclose(reference[numbers], losses)
     assert [int(label) for _, label in found.top_losses(3, items=True)[2]] == y[numbers].tolist()
     found.plot_top_losses(3)
-    expected = [
-        f"{int(scores[i].argmax())}/{int(y[i])} / {reference[i]:.2f} / {scores[i].softmax(0).max():.2f}"
-        for i in numbers
-    ]
-    assert drawn() == expected
+    best, called = scores.softmax(1).max(1)
+    rows = [(int(called[i]), int(y[i]), float(reference[i]), float(best[i])) for i in numbers.tolist()]
+    assert drawn() == [f"{c}/{a} / {loss:.2f} / {p:.2f}" for c, a, loss, p in rows]
     found.plot_confusion_matrix()
     found.print_classification_report()
     found.show_results([0, 1])
