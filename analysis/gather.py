@@ -167,7 +167,8 @@ def _tabulate(
     fresh = entries.tables()
     tables = {name: arranged(order, ["trial"], fresh[name], previous.tables.get(name, fresh[name])) for name in ENTRIES}
     sooner = epochs_to_dense_accuracy(rows, tables["epochs"])
-    tables["trials"] = schema.table("trials", [row | more for row, more in zip(rows, sooner, strict=True)])
+    tables["trials"] = schema.table("trials", (row | more for row, more in zip(rows, sooner, strict=True)))
+    del rows, before, sooner  # of very many trials they take as much memory as all else
     judged = ({"run": run, **row} for row in verdicts(tables["trials"].to_pylist(), plan.rule))
     tables["verdicts"] = schema.table("verdicts", judged)
     return tables, settled

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -226,8 +226,11 @@ class Ledger:
             raise Damaged(self.store.trial(self.run, name), "there is no manifest")
         return read_record(self.store, folder)
 
-    def write_plan(self, sweep: Sweep, command: Sequence[str]) -> None:
-        """Add this command and its trials to the run's plan. Raises `UserError` if the terms of the verdict change."""
+    def write_plan(self, sweep: Sweep, command: Sequence[str]) -> list[dict[str, Any]]:
+        """Add this command and its trials to the run's plan; returns the entries of trials of earlier commands only.
+
+        Raises `UserError` if the terms of the verdict change.
+        """
         planned = self._planned()
         plan = planned or {"commands": [], "trials": []}
         terms: dict[str, Any] = {"endpoint": sweep.endpoint, "margin_pp": sweep.margin_pp, "alpha": sweep.alpha}
@@ -254,6 +257,7 @@ class Ledger:
             "keep_states": self.plan.policy, "versions": driver_versions(), "trials": list(known.values()),
         }  # fmt: skip
         write_content(self.store, self.run, content)
+        return self._not_ours(plan["trials"])
 
     def _role(self, trial: PlannedTrial, before: Mapping[str, Any] | None) -> str:
         """The role of a trial in the run. A ticket stays a ticket even if this command uses it as a baseline."""
@@ -263,8 +267,11 @@ class Ledger:
     def other_trials(self) -> list[dict[str, Any]]:
         """Entries of the run's plan that this command does not include, from earlier commands."""
         plan = self._planned() or {"trials": []}
+        return self._not_ours(plan["trials"])
+
+    def _not_ours(self, entries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         ours = {trial.name for trial in self.plan.trials}
-        return [entry for entry in plan["trials"] if entry["name"] not in ours]
+        return [entry for entry in entries if entry["name"] not in ours]
 
     def _planned(self) -> dict[str, Any] | None:
         """The run's plan so far; None if there is none yet. Raises `UserError` if it is damaged."""
