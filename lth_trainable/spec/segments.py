@@ -20,7 +20,7 @@ from typing import Any
 from lth_trainable.errors import bad_value
 from lth_trainable.spec.rewind_point import INITIALISATION
 from lth_trainable.spec.trial_spec import TrialSpec
-from lth_trainable.spec.values import digest
+from lth_trainable.spec.values import canonical_json, digest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -296,7 +296,15 @@ _of_ladder = operator.attrgetter(
 
 @functools.lru_cache(maxsize=1 << 16)
 def _event(kind: str, parent: str | None, acts: tuple[tuple[str, Any], ...]) -> str:
-    return digest({kind: dict(acts), "parent": parent})
+    before, after = _around_parent(kind, acts)
+    return hashlib.sha256(f"{before}{canonical_json(parent)}{after}".encode()).hexdigest()
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _around_parent(kind: str, acts: tuple[tuple[str, Any], ...]) -> tuple[str, str]:
+    """The text whose SHA-256 is the key of an event, before and after its parent: most of it is that of other seeds."""
+    before, _, after = canonical_json({kind: dict(acts), "parent": 0.5}).partition('"parent":0.5')
+    return f'{before}"parent":', after
 
 
 @functools.lru_cache(maxsize=1 << 16)

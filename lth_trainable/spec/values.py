@@ -29,9 +29,14 @@ _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=F
 RUNG_TOLERANCE = Fraction(1, 10_000)  # a rung reaches the target if its density is at most this much larger
 
 
+def canonical_json(content: Any) -> str:
+    """Content as JSON in the form that is hashed: sorted keys, no spaces, no NaN."""
+    return _CANONICAL.encode(content)
+
+
 def digest(content: Any) -> str:
     """SHA-256 (hex) of canonical JSON: sorted keys, no spaces, no NaN."""
-    return hashlib.sha256(_CANONICAL.encode(content).encode()).hexdigest()
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
 
 def fraction(percent: float | None) -> Fraction:
