@@ -29,6 +29,21 @@ class UserError(ValueError):
     """A mistake in what the user asked for. The message says everything, so it is shown without a traceback."""
 
 
+class StorageError(Exception):
+    """The storage failed, through no fault of the trial or command that used it. The message says everything.
+
+    It is not an `OSError`, so that whoever expects problems with one file does not take it for one of them.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    def __str__(self) -> str:
+        """The message as it was given: fastai puts words before it where it passes through a callback."""
+        return self.message
+
+
 class NoRoom(UserError):
     """A trial does not fit into the memory that is free now. On a new worker it may."""
 
@@ -83,9 +98,15 @@ def check_sparsity(where: str, value: Any) -> None:
 
 
 def command_line(command: Callable[[], int]) -> int:
-    """Run a command and return its exit code. A `UserError` becomes one line on standard error and exit code 2."""
+    """Run a command and return its exit code.
+
+    A `UserError` becomes one line on standard error and exit code 2, a `StorageError` one line and exit code 1.
+    """
     try:
         return command()
     except UserError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return BAD_INPUT
+    except StorageError as error:
+        print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
+        return FAILED

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 from ray import tune
 
 from lth_trainable.data.datasets import load_dataset
-from lth_trainable.errors import NoRoom, UserError
+from lth_trainable.errors import NoRoom, StorageError, UserError
 from lth_trainable.silence import pulse
 from lth_trainable.silence.watchdog import Watch, watched
 from lth_trainable.spec.trial_spec import TrialSpec, spec_from_dict
 from lth_trainable.store.failures import Note, failure_of, reason_of
-from lth_trainable.store.store import FAILURE, FULL, MANIFEST, Store, is_no_space
+from lth_trainable.store.store import FAILURE, MANIFEST, Store
+from lth_trainable.store.trouble import TROUBLE, ray_error
 
 if TYPE_CHECKING:
     from lth_trainable.training.execution import Execution
@@ -47,6 +48,7 @@ def train(config: dict[str, Any], should_stop: Callable[[], bool] = lambda: Fals
     An attempt that fails leaves `failure.json` in the trial's folder. Then this raises `TrialFailed`, whereupon Ray
     ends this worker and tries again on a new one. The second failure in a launch is the last: the attempt after it does
     not train, but only reports the status "failed". A mistake of the user (`UserError`) fails at once.
+    If the storage fails, that is not the trial's fault: it leaves no failure, and the report says what the trouble is.
     """
     attempt = _Attempt(config, should_stop)
     end: _End | TrialFailed
@@ -58,11 +60,15 @@ def train(config: dict[str, Any], should_stop: Callable[[], bool] = lambda: Fals
         end = attempt.fail(error)
     if isinstance(end, TrialFailed):
         raise end  # here, where the exception itself is no longer its context
-    with tempfile.TemporaryDirectory() as folder:
-        if end.manifest is not None:
-            Path(folder, MANIFEST).write_bytes(end.manifest)
-        checkpoint = tune.Checkpoint.from_directory(folder) if end.manifest is not None else None
-        tune.report(dict(end.report), checkpoint=checkpoint)
+    try:
+        end.tell()
+    except OSError as error:  # Ray copies the checkpoint to the storage
+        tune.report(trouble_report(ray_error(Store(config["storage"]), error)))
+
+
+def trouble_report(error: StorageError) -> dict[str, Any]:
+    """The last report of a trial that could not go on because the storage failed. Another attempt could not either."""
+    return {"status": TROUBLE, "trouble": str(error), "host": socket.gethostname(), "epochs_done": 0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +77,13 @@ class _End:
 
     report: Mapping[str, Any]
     manifest: bytes | None = None
+
+    def tell(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            if self.manifest is not None:
+                Path(folder, MANIFEST).write_bytes(self.manifest)
+            checkpoint = tune.Checkpoint.from_directory(folder) if self.manifest is not None else None
+            tune.report(dict(self.report), checkpoint=checkpoint)
 
 
 class _Attempt:
@@ -85,7 +98,7 @@ class _Attempt:
 
     def run(self) -> _End:
         """Run the trial, unless it has failed twice in this launch."""
-        store = Store(self.note.storage)
+        store = Store(self.note.storage).in_use()
         before = failure_of(store, self.path, self.note.launch)
         if before is not None and before.is_last:
             return _End(report={"status": "failed", "epochs_done": 0, "reason": before.reason})
@@ -139,14 +152,21 @@ class _Attempt:
     def fail(self, error: BaseException) -> _End | TrialFailed:
         """Note why the trial failed. Returns what makes Ray try again, or a last report if that would not help."""
         progress = self.progress
-        if is_no_space(error):  # not the trial's fault, so no failure.json
-            return _End(report={"status": FULL, "epochs_done": progress.epochs, **progress.news()})
+        if isinstance(error, StorageError):
+            return self._end_in_trouble(error)
         is_final = isinstance(error, UserError) and not isinstance(error, NoRoom)
         is_last = is_final or self.note.before is not None
-        reason = self.note.leave(reason_of(error), _traceback_of(error), is_last=is_last)
+        try:
+            reason = self.note.leave(reason_of(error), _traceback_of(error), is_last=is_last)
+        except StorageError as trouble:
+            return self._end_in_trouble(trouble)
         if not is_final:
             return TrialFailed(reason)
         return _End(report={"status": "failed", "epochs_done": progress.epochs, "reason": reason, **progress.news()})
+
+    def _end_in_trouble(self, error: StorageError) -> _End:
+        report = trouble_report(error) | {"epochs_done": self.progress.epochs, **self.progress.news()}
+        return _End(report=report)
 
 
 def _traceback_of(error: BaseException) -> str:

@@ -73,7 +73,8 @@ def run(options: SearchOptions, search: Search, arguments: Sequence[str]) -> int
     ledger.check_writable()
     spent = Spent()
     board = Board(planned=0, spent=spent)
-    with RunLock(store, name, spent.now), contextlib.ExitStack() as open_:
+    with RunLock(store, name, spent.now) as lock, contextlib.ExitStack() as open_:
+        job = replace(job, health=lock.health)
         loggers = open_.enter_context(Loggers.open(options.log, store, name).running())
         if setting.where is Where.CONNECT:
             job = replace(job, cluster=open_.enter_context(job.connected()))

@@ -13,6 +13,7 @@ import tyro
 from analysis.export.tickets import Exported, export
 from analysis.text import human_bytes
 from lth_trainable.errors import OK
+from lth_trainable.safe_text import one_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
         print(json.dumps({"exports": [_plain(one) for one in exported]}))
         return OK
     for one in exported:
-        print(_line(one))
+        print(one_line(_line(one)))
     return OK
 
 

@@ -13,6 +13,7 @@ import tyro
 from analysis.tables.parquet import load
 from analysis.tables.run_plan import find_run
 from lth_trainable.errors import OK, UserError
+from lth_trainable.safe_text import one_line
 
 Format = Literal["pdf", "svg", "png"]
 Theme = Literal["light", "dark"]
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.json:
         print(json.dumps({name: str(path) for name, path in written.items()}))
     else:
-        print("\n".join(map(str, written.values())))
+        print("\n".join(map(one_line, written.values())))
     return OK
 
 

@@ -13,6 +13,7 @@ import tyro
 from analysis.export.archive import pack
 from analysis.text import human_bytes, plural
 from lth_trainable.errors import OK
+from lth_trainable.safe_text import one_line
 
 TICKETS_HELP = (
     "Tickets to include with their weights. best: the sparsest tickets that match the dense network, one per seed (if "
@@ -46,5 +47,5 @@ def main(arguments: Sequence[str]) -> int:
         return OK
     count = len(packed.tickets.trials)
     tickets = plural(count, "ticket") if count else "no tickets"
-    print(f"{packed.path}: {human_bytes(packed.bytes)} with {tickets}: {packed.tickets.why}")
+    print(one_line(f"{packed.path}: {human_bytes(packed.bytes)} with {tickets}: {packed.tickets.why}"))
     return OK

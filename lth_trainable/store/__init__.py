@@ -5,7 +5,7 @@ from lth_trainable.registry import lazy
 _HOME = {
     "store": (
         "MANIFEST", "RECORD", "MASKS", "WEIGHTS", "TRAINING", "HISTORY", "STATES", "FAILURE", "PLAN", "PART",
-        "FULL", "LISTINGS", "RETRIES", "FORMAT", "Damaged", "Sealed", "Store", "is_no_space", "damage_by_size",
+        "LISTINGS", "RETRIES", "FORMAT", "Damaged", "Sealed", "Store", "damage_by_size",
         "fingerprint_id", "to_json", "map_in_threads",
     ),
     "level_masks": ("pack_levels", "unpack_levels", "last_level"),

@@ -11,7 +11,6 @@ itself; reading checks the SHA-256 of the file. Local folders, NFS and object st
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -27,6 +26,7 @@ from lth_trainable.spec.values import digest
 from lth_trainable.store.json_files import NotJson, object_from_json, to_json
 from lth_trainable.store.local_files import FOLDER, NotAFile, check_file, is_folder, make_folder, walk, what_is_at
 from lth_trainable.store.names import check_inside, check_no_link, is_name, is_state
+from lth_trainable.store.trouble import GONE, of_storage, storage_error
 from lth_trainable.store.upload import upload
 
 MANIFEST = "manifest.json"
@@ -39,7 +39,7 @@ STATES = "states"
 FAILURE = "failure.json"
 PLAN = "plan.json"
 PART = ".part"
-FULL = "no space"  # status of a trial that ended because the storage is full
+OUTAGE_SECONDS = 120.0  # for which a sweep waits for an object store that does not answer
 LISTINGS = 20  # attempts to list a folder while other processes write into it
 RETRIES = 3  # attempts to read a folder that seems damaged
 FORMAT = 1
@@ -74,6 +74,9 @@ class Store:
 
     root: a path, or a URI that `pyarrow.fs` knows (`s3://bucket/prefix`). The query of a URI, such as
     `?endpoint_override=...`, belongs to the connection, so `at` keeps it at the end.
+
+    If the storage itself fails, every method raises `StorageError`. An `OSError` is about one file: it is missing, or a
+    folder is in its place.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -84,6 +87,20 @@ class Store:
         else:
             self.fs, self.root = fs.LocalFileSystem(), str(Path(root).expanduser().resolve())
         self.root = self.root.rstrip("/")
+        self.outage_seconds, self._is_in_use = 0.0, False
+
+    def in_use(self) -> Store:
+        """This store, for as long as a sweep depends on it.
+
+        From now on an object store that does not answer is waited for, and a folder that is gone is not made again.
+        """
+        self.outage_seconds, self._is_in_use = OUTAGE_SECONDS, True
+        return self
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this is a folder of this machine or of a mounted file system, and not an object store."""
+        return isinstance(self.fs, fs.LocalFileSystem)
 
     @property
     def uri(self) -> str:
@@ -171,7 +188,7 @@ class Store:
         """Raise `Damaged` if something else is in the place of a sealed folder. A link to a folder is not followed."""
         if self.is_local:
             try:
-                found = what_is_at(self._full(path))
+                found = self._what_is_at(path)
             except NotADirectoryError as error:
                 raise Damaged(path.rpartition("/")[0], "it is not a folder") from error
             if found not in (None, FOLDER):
@@ -209,14 +226,12 @@ class Store:
         target = f"{run}/quarantine/{Path(damage.folder).name}-{uuid.uuid4().hex[:8]}"
         with contextlib.suppress(FileNotFoundError):
             if self.is_local:
-                source, into = self._to_change(damage.folder), self._to_change(target)
-                make_folder(Path(into).parent)
-                self.fs.move(source, into)
+                self._move(damage.folder, target)
             else:  # object stores cannot move folders
                 for name in self.sizes(damage.folder):
                     self.write(f"{target}/{name}", self.read(f"{damage.folder}/{name}"))
                 self.delete_folder(damage.folder)
-        is_folder_or_gone = not self.is_local or what_is_at(self._full(target)) in (None, FOLDER)
+        is_folder_or_gone = not self.is_local or self._what_is_at(target) in (None, FOLDER)
         self.write(f"{target}/reason.txt" if is_folder_or_gone else f"{target}.txt", f"{damage}\n".encode())
         return target
 
@@ -237,6 +252,7 @@ class Store:
         """Names of everything in the folder `path`, whatever it is; empty if there is no `path`."""
         return {info.base_name for info in self._list(path)}
 
+    @of_storage
     def walk(self, path: str) -> list[fs.FileInfo]:
         """Everything below `path`. Symbolic links to folders, and what is neither file nor folder, have type Unknown.
 
@@ -247,6 +263,7 @@ class Store:
             return list(walk(full))
         return list(self.fs.get_file_info(fs.FileSelector(full, recursive=True, allow_not_found=True)))
 
+    @of_storage
     def present(self, path: str, names: Collection[str]) -> set[str]:
         """Those of `names` that are folders in `path`.
 
@@ -260,6 +277,7 @@ class Store:
 
     # -- single files ------------------------------------------------------------------------------------------------
 
+    @of_storage
     def read(self, path: str) -> bytes:
         """The content of a file. Raises FileNotFoundError, IsADirectoryError, or `NotAFile` for a pipe or device."""
         full = self._full(path)
@@ -278,6 +296,7 @@ class Store:
                 return parse(self._read_json(path))
         return parse(self._read_json(path))
 
+    @of_storage
     def _read_json(self, path: str) -> bytes:
         """The content of a JSON file. Raises FileNotFoundError, or `NotJson` if something else is in its place."""
         try:
@@ -289,6 +308,7 @@ class Store:
         except (NotAFile, NotADirectoryError) as error:
             raise NotJson("it is not a file") from error
 
+    @of_storage
     def write(self, path: str, content: bytes) -> None:
         """Write a file atomically: to a temporary name, then moved. Object stores are atomic by themselves.
 
@@ -298,7 +318,7 @@ class Store:
         if not self.is_local:
             upload(self.fs, full, content)
             return
-        make_folder(Path(full).parent)
+        self._make_folder(Path(full).parent)
         if is_folder(full):
             raise UserError(f"storage: {full}: found a folder; expected a file; move the folder away")
         target = f"{full}.{uuid.uuid4().hex[:8]}{PART}"
@@ -307,12 +327,32 @@ class Store:
                 stream.write(content)
             self.fs.move(target, full)
         except OSError:  # without the incomplete file, which would keep a full disk full
-            Path(target).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the first error says why
+                Path(target).unlink(missing_ok=True)
             raise
 
+    def _make_folder(self, folder: Path) -> None:
+        """Create a folder, unless there is one. What was the storage may be an empty mount point by now."""
+        if self._is_in_use and not Path(self.root).is_dir():
+            raise storage_error(self.uri, "", GONE)
+        make_folder(folder)
+
+    @of_storage
+    def _move(self, path: str, target: str) -> None:
+        """Move a folder of a local store. Raises FileNotFoundError if another process already has."""
+        source, into = self._to_change(path), self._to_change(target)
+        self._make_folder(Path(into).parent)
+        self.fs.move(source, into)
+
+    @of_storage
+    def _what_is_at(self, path: str) -> str | None:
+        return what_is_at(self._full(path))
+
+    @of_storage
     def exists(self, path: str) -> bool:
         return self.fs.get_file_info(self._full(path)).type != fs.FileType.NotFound
 
+    @of_storage
     def delete(self, path: str) -> None:
         """Delete a file, or the folder in its place, unless another process already has."""
         full = self._to_change(path)
@@ -322,6 +362,7 @@ class Store:
             else:
                 self.fs.delete_file(full)
 
+    @of_storage
     def delete_folder(self, path: str) -> None:
         """Delete a folder and everything in it, unless another process already has. Links in it are not followed.
 
@@ -338,11 +379,6 @@ class Store:
                     Path(full, MANIFEST).unlink(missing_ok=True)
                 self.fs.delete_dir(full)
 
-    @property
-    def is_local(self) -> bool:
-        """Whether this is a folder of this machine or of a mounted file system, and not an object store."""
-        return isinstance(self.fs, fs.LocalFileSystem)
-
     def _to_change(self, path: str) -> str:
         """The full path of what is written, moved or deleted. Raises `UserError` if a link is on the way to it."""
         full = self._full(path)
@@ -357,6 +393,7 @@ class Store:
         """Sizes in bytes of the files in the folder `path`, by name; empty if there is no `path`."""
         return {i.base_name: i.size for i in self._list(path) if i.type == fs.FileType.File}
 
+    @of_storage
     def _list(self, path: str) -> list[fs.FileInfo]:
         """The entries of the folder `path`; empty if there is no such folder.
 
@@ -373,11 +410,6 @@ def split_query(path: str) -> tuple[str, str]:
     """A path or URI up to its `?`, and all from there on, which belongs to the connection; empty for a plain path."""
     base, mark, query = path.partition("?") if "://" in path else (path, "", "")
     return base, mark + query
-
-
-def is_no_space(error: BaseException) -> bool:
-    """Whether a write failed because the disk is full or a quota is used up."""
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def damage_by_size(manifest: Any, sizes: Mapping[str, int]) -> str | None:

@@ -12,6 +12,8 @@ from typing import Any
 
 from pyarrow import fs
 
+from lth_trainable.errors import StorageError
+
 ATTEMPTS = 3  # to send an object
 PART_BYTES = 10 * 2**20  # in which Arrow sends an object; checked by tests/lth_trainable/store/test_upload.py
 GARBLED = re.compile(
@@ -20,7 +22,7 @@ GARBLED = re.compile(
 
 
 def upload(filesystem: fs.FileSystem, path: str, content: bytes) -> None:
-    """Store `content` as the object at `path`. Raises `OSError` if it does not arrive."""
+    """Store `content` as the object at `path`. Raises `OSError`, or `StorageError` if it arrives altered each time."""
     for _ in range(ATTEMPTS):
         garbled = None
         try:
@@ -32,7 +34,11 @@ def upload(filesystem: fs.FileSystem, path: str, content: bytes) -> None:
             garbled = error
         if (garbled is None and not isinstance(filesystem, fs.S3FileSystem)) or arrived(filesystem, path, content):
             return
-    raise OSError(f"{path}: what the server stores is not what was sent, {ATTEMPTS} times") from garbled
+    raise StorageError(
+        f"storage: {path}: found that what the server stores is not what was sent, {ATTEMPTS} times; "
+        "expected the same bytes; check the network and the server, then run the same command again: what is stored "
+        "stays"
+    ) from garbled
 
 
 def arrived(filesystem: fs.FileSystem, path: str, content: bytes) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,10 +14,11 @@ from rich.console import Console
 
 from lth_trainable import signals
 from lth_trainable.data.datasets import load_dataset
-from lth_trainable.errors import FAILED, OK, STOPPED, UserError, bad_value, command_line
+from lth_trainable.errors import FAILED, OK, STOPPED, StorageError, UserError, bad_value, command_line
 from lth_trainable.safe_text import printable
 from lth_trainable.silence.watchdog import check_limit
-from lth_trainable.store.store import STATES, Store, is_no_space
+from lth_trainable.store.store import STATES, Store
+from lth_trainable.store.trouble import machine_error
 from lth_trainable.training.without_torch import fingerprint_without_torch
 from sweeps.cli.options import RunOptions
 from sweeps.planning.dispatch import Dispatcher
@@ -30,6 +30,7 @@ from sweeps.running.loggers import check_loggers
 from sweeps.running.progress import Board
 from sweeps.running.resources import Budget, Resources, Spent
 from sweeps.running.submit import Where, where_of
+from sweeps.runs.health import Health
 from sweeps.runs.ledger import Ledger, check_place
 
 if TYPE_CHECKING:
@@ -37,20 +38,19 @@ if TYPE_CHECKING:
 
 
 def exit_code_of(command: Callable[[], int]) -> int:
-    """Run a command; returns its exit code. Like `command_line`, but a full disk is one line too."""
+    """Run a command; returns its exit code. Like `command_line`, but a failing disk of this machine is one line too."""
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
-    try:
-        return command_line(command)
-    except OSError as error:
-        if not is_no_space(error):
-            raise
-        print(
-            f"error: storage: found no space left ({str(error).splitlines()[0]}); expected some for states, "
-            "records and tables; free some space, for instance with `python -m sweeps.storage gc`, and run the same "
-            "command again: it continues from what is stored",
-            file=sys.stderr,
-        )
-        return FAILED
+
+    def told() -> int:
+        try:
+            return command()
+        except OSError as error:
+            trouble = machine_error(error)
+            if trouble is None:
+                raise
+            raise trouble from error
+
+    return command_line(told)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,8 @@ class Setting:
 class Job:
     """What the parts of a command share.
 
-    command: as the user typed it. cluster: where its trials run, once it is connected.
+    command: as the user typed it. cluster: where its trials run, once it is connected. health: of the storage, once
+    the run is locked.
     """
 
     console: Console
@@ -86,6 +87,7 @@ class Job:
     ledger: Ledger
     command: tuple[str, ...]
     cluster: Cluster | None = None
+    health: Health | None = None
 
     @property
     def slots(self) -> int:
@@ -111,7 +113,7 @@ class Job:
             self.ledger, dispatcher, self.setting.resources,
             {"data_root": data_root.resolve() if data_root else None}, spent, self.setting.budget,
             board=board, cluster=self.cluster, source=source, loggers=loggers,
-            silence=self.options.trial_silence,
+            health=self.health, silence=self.options.trial_silence,
         )  # fmt: skip
 
     def say(self, text: str, style: str = "") -> None:
@@ -155,7 +157,7 @@ def open_run(options: RunOptions, default: str) -> tuple[Store, str]:
         store.exists(name)
     except UserError:
         raise
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, StorageError) as error:
         reason = str(error).splitlines()[0]
         raise bad_value("storage", options.storage, "a folder, or s3:// or gs:// with access to it", reason) from error
     return store, name

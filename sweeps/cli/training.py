@@ -44,7 +44,8 @@ def train_and_judge(job: Job, experiment: Experiment) -> Round:
     ledger, spent = job.ledger, Spent()
     board = Board(planned=len(ledger.plan.trials), spent=spent)
     with contextlib.ExitStack() as watched:
-        with RunLock(ledger.store, ledger.run, spent.now), contextlib.ExitStack() as sharing:
+        with RunLock(ledger.store, ledger.run, spent.now) as lock, contextlib.ExitStack() as sharing:
+            job = replace(job, health=lock.health)
             loggers = watched.enter_context(Loggers.open(job.options.log, ledger.store, ledger.run).running())
             if job.setting.where is Where.CONNECT:
                 job = replace(job, cluster=sharing.enter_context(job.connected()))

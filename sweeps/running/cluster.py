@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.text import plural
-from lth_trainable.errors import UserError
+from lth_trainable.errors import StorageError, UserError
 from lth_trainable.signals import undoing
 from lth_trainable.store.store import Store
 from sweeps.planning.dispatch import Dispatcher
@@ -227,7 +227,15 @@ def not_shared(storage: str, why: str) -> UserError:
 
 def train_where_shared(config: dict[str, Any]) -> None:
     """`worker.train` on a cluster: a node that joined after the check is checked before it trains."""
-    problem = _unseen(config["storage"], config["shared"])
+    try:
+        problem = _unseen(config["storage"], config["shared"])
+    except StorageError as error:
+        from ray import tune
+
+        from lth_trainable.trainable import trouble_report
+
+        tune.report(trouble_report(error))
+        return
     if problem is not None:
         raise not_shared(config["storage"], f"{socket.gethostname()}: {problem}")
     train(config)
@@ -235,12 +243,12 @@ def train_where_shared(config: dict[str, Any]) -> None:
 
 def _answer(storage: str, marker: str, answer: str) -> str | None:
     """On a node: read the marker and write an answer. Returns what is wrong, or None."""
-    problem = _unseen(storage, marker)
-    if problem is None:
-        try:
+    try:
+        problem = _unseen(storage, marker)
+        if problem is None:
             Store(storage).write(answer, b"seen")
-        except OSError as error:
-            return f"it cannot write there ({_first_line(error)})"
+    except (OSError, StorageError) as error:
+        return f"it cannot read or write there ({_first_line(error)})"
     return problem
 
 

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from lth_trainable import signals
 from lth_trainable.errors import STOPPED
+from lth_trainable.store.store import Store
+from lth_trainable.store.trouble import ray_error
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.plan import Plan, PlannedTrial
 from sweeps.running.deaths import reason_of_death
@@ -32,6 +34,7 @@ from sweeps.running.ray_process import (
 )
 from sweeps.running.resources import Budget, Resources, Spent
 from sweeps.running.stopping import LOOK_SECONDS, StopRequest, see_to_the_end
+from sweeps.runs.health import Health
 from sweeps.runs.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -69,23 +72,25 @@ def launch(
     cluster: Cluster | None = None,
     source: Source | None = None,
     loggers: Loggers = NO_LOGGERS,
+    health: Health | None = None,
     silence: float | None = None,
 ) -> Outcome:
-    """Train the trials that the dispatcher hands out, and store each. Raises `OSError` if the disk is full.
+    """Train the trials that the dispatcher hands out, and store each. Raises `StorageError` if the storage fails.
 
-    Finished trials stay stored, also after a signal or on a full disk. At a signal, and when the budget's hours are
-    over, it ends within a minute, whatever the trials do (`stopping.py`).
+    Finished trials stay stored, also after a signal. At a signal, when the budget's hours are over, and when the
+    storage is in trouble, it ends within a minute, whatever the trials do (`stopping.py`).
 
     spent: counts the epochs. board: for the live view; None for no view. cluster: that this process is connected to;
     None to start Ray on this machine. source: of trials that are not in the plan yet. loggers: must be `running`.
-    silence: see `Config`.
+    silence: see `Config`. health: of the storage; trouble ends the launch.
     """
     if cluster is None:
         quieten()
     from sweeps.running.searcher import PlanSearcher
 
     silence_loggers()
-    request = StopRequest(budget)
+    health = health or Health()
+    request = StopRequest(budget, health=health)
     if request():  # planning has taken too long
         return Outcome(epochs=0, failures={}, interrupted=False, stopped_by=request.reason)
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"  # Ray overwrites a known name
@@ -96,15 +101,16 @@ def launch(
     show = board.show if board is not None else _nobody
     searcher = PlanSearcher(
         dispatcher, spent, budget, lambda trial: config.of(dispatcher.plan, trial), _recorder(ledger, show, loggers),
-        source, show, request,
+        source, show, request, health,
     )  # fmt: skip
     notes: list[str] = []
     callbacks = [_counter(spent, notes), *([loggers.callback()] if loggers else [])]
     tuning = _Tuning(lambda: _fit(searcher, config, resources, callbacks, cluster, request))
     with LiveView(board) if board is not None else contextlib.nullcontext():
         _run(tuning, request, name, dispatcher, cluster, board)
-    if tuning.is_full or searcher.is_full:
-        raise _no_space()
+    health.check()
+    if tuning.error is not None:
+        raise _trouble(ledger.store, tuning.error)
     failed = dict.fromkeys(spent.failed, "") | searcher.reasons | tuning.errors
     is_over = dispatcher.over and (source is None or source.is_over(dispatcher))
     stopped_by = searcher.stopped_by or (None if is_over or request.signal else request.reason)
@@ -120,24 +126,20 @@ def launch(
 class _Tuning(threading.Thread):
     """Ray Tune, in a thread: what waits for it can stop waiting. errors: by name of the trials that failed.
 
-    Tune sets handlers of signals only in a main thread. is_full: whether Tune had no space left to write why a trial
-    failed.
+    Tune sets handlers of signals only in a main thread. error: what Tune raised.
     """
 
     def __init__(self, fit: Callable[[], dict[str, str]]) -> None:
         super().__init__(daemon=True, name="Ray Tune")
         self.fit: Callable[[], dict[str, str]] | None = fit
         self.errors: dict[str, str] = {}
-        self.is_full = False
         self.error: BaseException | None = None
 
     def run(self) -> None:
         assert self.fit is not None
         try:
             self.errors = self.fit()
-        except (EOFError, pickle.UnpicklingError):
-            self.is_full = True
-        except BaseException as error:  # `_run` raises it in the thread of the command
+        except BaseException as error:  # `launch` raises it in the thread of the command
             self.error = error
         finally:
             self.fit = None  # no object of Tune's may outlive its Ray
@@ -169,8 +171,6 @@ def _run(
             shut_down_ray()
         else:
             signals.hurry()
-    if tuning.error is not None:
-        raise tuning.error
 
 
 def _fit(
@@ -253,8 +253,13 @@ def _leave_to_tune() -> None:
     """On a cluster Tune ends the workers, on whichever node they are."""
 
 
-def _no_space() -> OSError:
-    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+def _trouble(store: Store, error: BaseException) -> BaseException:
+    """What is raised for an exception of Tune: a `StorageError` if it could not read or write its own files."""
+    if isinstance(error, OSError):
+        return ray_error(store, error)
+    if isinstance(error, EOFError | pickle.UnpicklingError):  # no space was left to write why a trial failed
+        return ray_error(store, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    return error
 
 
 def _nobody(trial: str, result: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lth_trainable import signals
+from lth_trainable.safe_text import one_line
 from lth_trainable.spec.trial_spec import TrialSpec, spec_from_dict
 from lth_trainable.store.store import Store
 from sweeps.running.loggers import LogFolder, Logger, brief, make_logger
@@ -294,4 +295,4 @@ def _spec(trial: Any) -> TrialSpec:
 
 
 def _print(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(one_line(text), file=sys.stderr, flush=True)

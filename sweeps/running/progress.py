@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, Progress, Task, TextColumn
 from rich.table import Column, Table
 from rich.text import Text
 
-from analysis.text import duration
+from analysis.text import PlainConsole, duration
 from sweeps.running.resources import Spent
 
 BAR = 40  # columns
@@ -92,7 +92,7 @@ class LiveView:
 
     def __init__(self, board: Board, stream: IO[str] | None = None) -> None:
         self.board = board
-        self.console = Console(file=stream or sys.stdout)
+        self.console = PlainConsole(file=stream or sys.stdout)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._live: Live | None = None

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Mapping
+import socket
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 from ray.tune.search import Searcher
 
-from lth_trainable.store.store import FULL
+from lth_trainable.errors import StorageError
+from lth_trainable.store.trouble import TROUBLE
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.plan import PlannedTrial
 from sweeps.running.resources import Budget, Spent
+from sweeps.runs.health import Health
 
 
 class Source(Protocol):
@@ -34,8 +38,8 @@ class PlanSearcher(Searcher):
     of more trials, asked when all that are left are held back; if it has none, a trial that is held back is started
     anyway, which is better than an idle worker. show: called for each trial that a worker has finished; for display
     only. asked: why trials are asked to stop, None if they are not; then no trial starts, and one that runs ends at its
-    next stored state. stopped_by: the limit because of which a trial was ended early or not started. is_full: whether a
-    trial found the disk full; then no other is started.
+    next stored state. health: of the storage; if it is in trouble, or a trial reports so, no other is started.
+    stopped_by: the limit because of which a trial was ended early or not started.
     """
 
     def __init__(
@@ -48,6 +52,7 @@ class PlanSearcher(Searcher):
         source: Source | None = None,
         show: Callable[[str, Mapping[str, Any]], None] = lambda *_: None,
         asked: Callable[[], str | None] = lambda: None,
+        health: Health | None = None,
     ) -> None:
         super().__init__(metric="epochs_done", mode="max")
         self.dispatcher, self.spent, self.budget = dispatcher, spent, budget
@@ -55,17 +60,22 @@ class PlanSearcher(Searcher):
         self.fingerprint: Mapping[str, Any] | None = None  # of the workers, once one has reported it
         self.trials: dict[str, PlannedTrial] = {}
         self.stopped_by: str | None = None
-        self.is_full = False
+        self.health = health or Health()
         self.reasons: dict[str, str] = {}  # of failed trials, as their workers report them
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        with self._trouble_noted():
+            return self._suggest(trial_id)
+        return str(Searcher.FINISHED)
+
+    def _suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         if self.asked():
             return str(Searcher.FINISHED)
         if self.dispatcher.all_started and (self.source is None or self.source.is_over(self.dispatcher)):
             # what runs may finish, whatever the budget is
             return str(Searcher.FINISHED) if self.dispatcher.over else None
         self.stopped_by = self.stopped_by or self.budget.reached(self.spent.epochs)
-        if self.stopped_by or self.is_full:
+        if self.stopped_by or self.health.trouble:
             return str(Searcher.FINISHED)
         if len(self.trials) >= self.dispatcher.slots:
             return None
@@ -76,22 +86,26 @@ class PlanSearcher(Searcher):
         return self.config_of(trial)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        self._take(result)
+        with self._trouble_noted():
+            self._take(result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         trial = self.trials.pop(trial_id, None)
         if trial is None:
             return
         result = result or {}
-        self._take(result)
+        with self._trouble_noted():
+            self._take(result)
         if result.get("status") in ("done", "diverged"):
             self.spent.finish(trial.name, int(result.get("epochs_done", 0)))
             self.show(trial.name, result)
             self.dispatcher.finished(trial.name)
             return
-        self.is_full = self.is_full or result.get("status") == FULL
+        if result.get("status") == TROUBLE:
+            there = "" if result["host"] == socket.gethostname() else f" (on node {result['host']})"
+            self.health.note(f"{result['trouble']}{there}")
         if not error and result.get("status") != "failed":
-            self.spent.stop(trial.name)  # by the budget or a full disk: a later command continues it
+            self.spent.stop(trial.name)  # by the budget or the storage: a later command continues it
             self.dispatcher.stopped.add(trial.name)
         else:
             self.spent.fail(trial.name)
@@ -113,6 +127,14 @@ class PlanSearcher(Searcher):
         limit = self.budget.reached(self.spent.epochs)
         self.stopped_by = self.stopped_by or limit
         return asked or limit is not None
+
+    @contextlib.contextmanager
+    def _trouble_noted(self) -> Iterator[None]:
+        """Tune would not end in order if an exception came out of its searcher."""
+        try:
+            yield
+        except StorageError as error:
+            self.health.note(error)
 
     def save(self, checkpoint_path: str) -> None:
         """Save nothing: a sweep is resumed from the store, and each launch plans again."""

@@ -1,8 +1,8 @@
-"""End a launch in time, whatever its trials do: at a signal, or when the time of `--max-hours` is over.
+"""End a launch in time, whatever its trials do: at a signal, when `--max-hours` are over, or at a storage in trouble.
 
 First the trials are asked to stop: each stores the epoch that it is training, and ends. After GRACE_SECONDS the workers
 of those that do not are ended, and after END_SECONDS more the launch ends without Ray Tune. Tune runs in a thread of
-its own, so that nothing here waits for it.
+its own, so that nothing here waits for it. In a storage in trouble nothing can be stored, so there trials get no time.
 """
 
 from __future__ import annotations
@@ -14,22 +14,31 @@ from collections.abc import Callable
 
 from lth_trainable.signals import EXIT_CODES, words
 from sweeps.running.resources import Budget
+from sweeps.runs.health import Health
 
 GRACE_SECONDS = 25.0  # for a trial to end its epoch; Slurm and spot instances give 30 s before they kill
 END_SECONDS = 20.0  # for Tune to end, once no trial runs any more; on a cluster it waits up to 15 s for a hung worker
 LOOK_SECONDS = 0.1
+STORAGE = "the storage"
 
 
 class StopRequest:
-    """Whether the trials of a launch are to stop. reason: the name of a signal or the flag of a limit; None: go on."""
+    """Whether the trials of a launch are to stop.
 
-    def __init__(self, budget: Budget, clock: Callable[[], float] = time.monotonic) -> None:
-        self.budget, self.clock = budget, clock
+    reason: the name of a signal, the flag of a limit, or `STORAGE`; None: go on.
+    """
+
+    def __init__(
+        self, budget: Budget, clock: Callable[[], float] = time.monotonic, health: Health | None = None
+    ) -> None:
+        self.budget, self.health, self.clock = budget, health or Health(), clock
         self.reason: str | None = None
-        self._grace_ends = 0.0
+        self._grace_ends, self._is_sick = 0.0, False
 
     def __call__(self) -> str | None:
         """The reason, if there is one by now: the time of the budget may be over."""
+        if self.health.trouble is not None and not self._is_sick:
+            self._is_sick, self._grace_ends, self.reason = True, self.clock(), self.reason or STORAGE
         if self.reason is None and self.budget.seconds_left() == 0:
             self.ask("--max-hours")
         return self.reason
@@ -70,7 +79,7 @@ def see_to_the_end(
     while is_running():
         if request() is None:
             continue
-        if not is_told:
+        if not is_told and request.reason != STORAGE:
             _say(request)
             _until_told(tell, is_running)
             is_told = True

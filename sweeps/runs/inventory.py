@@ -11,10 +11,11 @@ from typing import Any
 
 from pyarrow import fs
 
-from lth_trainable.errors import UserError, bad_value
+from lth_trainable.errors import StorageError, UserError, bad_value
 from lth_trainable.store.json_files import NotJson, object_from_json
 from lth_trainable.store.names import STATE_KEY, STATE_OR_TEMPORARY
 from lth_trainable.store.store import MANIFEST, PLAN, STATES, Damaged, Store, manifest_problem, map_in_threads
+from lth_trainable.store.trouble import of_storage
 from sweeps.planning.plan import Plan
 from sweeps.runs.plan_file import kept_keys, plans_of, read_content
 
@@ -115,7 +116,9 @@ def open_storage(path: str) -> Store:
     try:
         store = Store(path)
         is_folder = store.fs.get_file_info(store.root).type == fs.FileType.Directory
-    except (OSError, ValueError) as error:
+    except UserError:
+        raise
+    except (OSError, ValueError, StorageError) as error:
         raise bad_value("STORAGE", path, expected, str(error).splitlines()[0]) from error
     if not is_folder:
         raise bad_value("STORAGE", path, expected, "there is no such folder")
@@ -187,6 +190,7 @@ def _damage_in(store: Store, path: str) -> list[str]:
     return reasons + [f"its weights {state} are missing" for state in missing]
 
 
+@of_storage
 def _sha256(store: Store, path: str) -> str:
     sha = hashlib.sha256()
     with store.fs.open_input_stream(f"{store.root}/{path}") as stream:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.tables.run_plan import read_terms, terms_of, write_content
-from lth_trainable.errors import UserError, bad_value
+from lth_trainable.errors import StorageError, UserError, bad_value
 from lth_trainable.store.record import Identity, record_trial
 from lth_trainable.store.store import (
     PLAN,
@@ -75,15 +75,16 @@ class Ledger:
         return replace(self, plan=self.plan.for_seeds(seeds))
 
     def check_writable(self) -> None:
-        """Raise `UserError` if the run cannot be written, before anything is trained."""
+        """Raise `UserError` if the run cannot be written, before anything is trained. From here on it must stay so."""
         probe = f"{self.run}/.writable"
         try:
             self.store.write(probe, b"")
             self.store.delete(probe)
-        except (OSError, UserError) as error:
+        except (OSError, StorageError, UserError) as error:
             raise UserError(
                 f"storage: cannot write to {self.path} ({error}); choose a --storage that you may write to"
             ) from error
+        self.store.in_use()
 
     # -- what exists ------------------------------------------------------------------------------------------------
 

@@ -5,21 +5,20 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import threading
 import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lth_trainable.errors import UserError
+from lth_trainable.errors import StorageError, UserError
 from lth_trainable.signals import undoing
 from lth_trainable.store.json_files import NotJson, object_from_json, to_json
 from lth_trainable.store.store import Store
+from sweeps.runs.health import Health, Heartbeat
 
 DRIVER = "driver.json"
 LATEST = 1e11  # seconds since 1970 of a time that can be shown as a date
-BEAT_SECONDS = 5.0
 SETTLING_SECONDS = 0.3  # the most time from reading the file to writing it
 SILENT_SECONDS = 60.0  # without a heartbeat for so long, a driver on another machine counts as dead
 
@@ -30,21 +29,28 @@ class RunLock:
     what_runs: gives the running trials, written with each heartbeat. Raises `UserError` if another driver is at work.
     If two start at the same moment, the one that writes last gets the lock. Both may get it if a write takes longer
     than SETTLING_SECONDS; then they train the same trials twice, which does no harm.
+
+    While the lock is held, heartbeats watch the storage, and `health` says whether it works. Leaving the lock raises
+    `StorageError` if it does not.
     """
 
     def __init__(self, store: Store, run: str, what_runs: Callable[[], Any]) -> None:
         self.store, self.path, self.what_runs = store, f"{run}/{DRIVER}", what_runs
         self.run, self.token, self.started = run, uuid.uuid4().hex, time.time()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._beat, daemon=True)
+        self._heartbeat = Heartbeat(store, run, self._write)
         self._held = contextlib.ExitStack()
+
+    @property
+    def health(self) -> Health:
+        """Of the storage, as the heartbeats of this lock and the sweep itself find it."""
+        return self._heartbeat.health
 
     def __enter__(self) -> RunLock:
         self._refuse_another()
         self._write()
         time.sleep(SETTLING_SECONDS)  # a driver that started at the same moment has written by now
         self._refuse_another()
-        self._thread.start()
+        self._heartbeat.start()
         self._held.enter_context(undoing(self._release))
         return self
 
@@ -57,22 +63,23 @@ class RunLock:
                 "another --name"
             )
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         self._held.close()
         self._release()
+        if kind is None:
+            self.health.check()
 
     def _release(self) -> None:
-        self._stop.set()
-        self._thread.join()
-        other = read_driver(self.store, self.run)
-        # else another driver took this one for dead and has the lock
-        if other is None or other.get("token") == self.token:
-            self.store.delete(self.path)
-
-    def _beat(self) -> None:
-        while not self._stop.wait(BEAT_SECONDS):
-            with contextlib.suppress(OSError):  # the next heartbeat may succeed
-                self._write()
+        self._heartbeat.stop_beating()
+        try:
+            other = read_driver(self.store, self.run)
+            # else another driver took this one for dead and has the lock
+            if other is None or other.get("token") == self.token:
+                self.store.delete(self.path)
+        except StorageError as error:
+            self.health.note(error)
+        finally:
+            self._heartbeat.stop()
 
     def _write(self) -> None:
         content = {

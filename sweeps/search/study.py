@@ -7,10 +7,12 @@ on how often the search was interrupted.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +23,11 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from lth_trainable.errors import UserError
+from lth_trainable.errors import StorageError, UserError
+from lth_trainable.safe_text import one_line
 from lth_trainable.seeds import derive_seed
 from lth_trainable.store.store import Store
+from lth_trainable.store.trouble import EXPECTED, GO_ON
 from sweeps.search.axes import draw_point
 from sweeps.search.optuna_adapter import reopen
 from sweeps.search.searches import OBJECTIVES, Search
@@ -31,6 +35,9 @@ from sweeps.search.searches import OBJECTIVES, Search
 STUDY = "study.db"
 STARTUP = 8  # suggestions drawn at random, before the sampler learns
 TERMS, ON_WAY, AGAIN = "terms", "on_the_way_of", "again"  # attributes of the study and its trials
+_SICK = re.compile(  # SQLite's words for a disk that fails; what else goes wrong is the file's fault
+    "readonly database|disk I/O error|unable to open database|disk is full|attempt to write a readonly"
+)
 _DIRECTION = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
 
 
@@ -59,28 +66,44 @@ class Study:
                 pruner=_pruner(search), directions=[_DIRECTION[OBJECTIVES[name]] for name in search.objectives],
             )  # fmt: skip
         except Exception as error:  # of SQLAlchemy, SQLite and Optuna
+            _check_disk(error, self.uri)
             raise UserError(
                 f"{store.at(run)}/{STUDY}: cannot be read as a study ({type(error).__name__}: "
                 f"{str(error).splitlines()[0]}); move it away and start again: trained trials stay"
             ) from error
+        with self._disk_checked():
+            self._begin(search)
+        self._open: dict[int, Trial] = {}
+
+    def _begin(self, search: Search) -> None:
         self._check_terms()
         self._study.set_metric_names(list(search.objectives))
         reopen(self._study, self._storage)  # suggestions that an earlier command asked for and never told
-        self._open: dict[int, Trial] = {}
+
+    @contextlib.contextmanager
+    def _disk_checked(self) -> Iterator[None]:
+        """Raise `StorageError` where SQLite cannot use its file because of the disk."""
+        try:
+            yield
+        except Exception as error:  # of SQLAlchemy, SQLite and Optuna
+            _check_disk(error, self.uri)
+            raise
 
     # -- asking and telling ------------------------------------------------------------------------------------------
 
     def ask(self) -> Asked:
         """The next suggestion. Those that an earlier command left open come first."""
-        trial = self._study.ask()
-        point = draw_point(trial, self.search.sweep.base, self.search.axes)
+        with self._disk_checked():
+            trial = self._study.ask()
+            point = draw_point(trial, self.search.sweep.base, self.search.axes)
         self._open[trial.number] = trial
         self._file.save()
         return Asked(number=trial.number, point=point, on_way=ON_WAY in trial.user_attrs)
 
     def ask_on_way(self, number: int, point: Mapping[str, Any]) -> None:
         """Queue a point that the suggestion of this number has trained as one of its levels."""
-        self._study.enqueue_trial(dict(point), user_attrs={ON_WAY: number}, skip_if_exists=True)
+        with self._disk_checked():
+            self._study.enqueue_trial(dict(point), user_attrs={ON_WAY: number}, skip_if_exists=True)
 
     @property
     def trained(self) -> set[str]:
@@ -89,8 +112,9 @@ class Study:
 
     def note(self, number: int, **notes: Any) -> None:
         """Set attributes of an open suggestion; the dashboard shows them, too."""
-        for key, value in notes.items():
-            self._open[number].set_user_attr(key, value)
+        with self._disk_checked():
+            for key, value in notes.items():
+                self._open[number].set_user_attr(key, value)
 
     def tell(self, number: int, values: Mapping[str, float]) -> None:
         """Give a suggestion its objective values and close it."""
@@ -112,12 +136,14 @@ class Study:
         """
         reduction = self.search.reduction
         assert reduction is not None
-        self._open[number].report(value, step=reduction**stage)
-        return not self._open[number].should_prune()
+        with self._disk_checked():
+            self._open[number].report(value, step=reduction**stage)
+            return not self._open[number].should_prune()
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         """The study's trials in these states (default: all), by number."""
-        return self._study.get_trials(deepcopy=False, states=states or None)
+        with self._disk_checked():
+            return self._study.get_trials(deepcopy=False, states=states or None)
 
     @property
     def n_told(self) -> int:
@@ -155,7 +181,8 @@ class Study:
     # -- internals ---------------------------------------------------------------------------------------------------
 
     def _end(self, number: int, state: TrialState, values: Sequence[float] | None = None) -> None:
-        self._study.tell(self._open.pop(number), values, state)
+        with self._disk_checked():
+            self._study.tell(self._open.pop(number), values, state)
         self._file.save()
 
     def _check_terms(self) -> None:
@@ -169,6 +196,19 @@ class Study:
                     f"{self.store.at(self.run)}: its search began with {name} {known.get(name)!r}; found {value!r}; "
                     "choose another --name"
                 )
+
+
+def _check_disk(error: BaseException, uri: str) -> None:
+    """Raise `StorageError` if SQLite says that the disk of the study's file fails."""
+    told: BaseException | None = error
+    while told is not None:
+        if _SICK.search(str(told)):
+            why = one_line(str(told).splitlines()[0])
+            raise StorageError(
+                f"study {uri}: found a file that cannot be written ({why}); expected {EXPECTED}; see that there is "
+                f"space and that this user may write there, {GO_ON}"
+            ) from error
+        told = told.__cause__
 
 
 def _pruner(search: Search) -> BasePruner:

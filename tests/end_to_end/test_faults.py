@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -192,6 +193,38 @@ def test_a_full_disk_is_one_line_and_with_more_space_the_same_command_goes_on(tm
         text=True, check=False, timeout=280,
     )  # fmt: skip
     assert "exit 1, 0 parts" in done.stdout, done.stdout + done.stderr
-    assert done.stderr.startswith("error: storage: found no space left") and done.stderr.count("\n") == 1, done.stderr
+    assert re.match(r"error: storage \S+: found no space left at ", done.stderr) and done.stderr.count("\n") == 1, (
+        done.stderr
+    )
     summary = json.loads(done.stdout.strip().splitlines()[-1])
     assert summary["done"] == 6 and 0 < summary["epochs_trained"] < summary["epochs_distinct"]
+
+
+VANISHES = """
+mount -t tmpfs -o size=100m tmpfs "$1"
+"$2" -m sweeps.lth_grid digits --epochs 40 --sparsity 64 --seeds 6 --storage "$1/runs" > "$4/out" 2> "$4/err" &
+until ls "$1"/runs/states/*/*/manifest.json > "$4/seen" 2>&1; do sleep 0.1; done
+if [ "$3" = "read-only" ]; then until mount -o remount,ro tmpfs "$1"; do sleep 0.01; done; else umount -l "$1"; fi
+began=$(date +%s); wait $!; echo "exit $? after $(( $(date +%s) - began )) s"; find "$1" -name failure.json
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("what", "found"), [("read-only", "a file system that is read-only"), ("unmounted", "any more")]
+)
+def test_a_storage_that_fails_in_mid_run_ends_the_sweep_at_once_with_one_line(
+    tmp_path: Path, what: str, found: str
+) -> None:
+    if subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode:
+        pytest.skip("mount namespaces need privileges")
+    storage = tmp_path / "storage"
+    storage.mkdir()
+    done = subprocess.run(
+        ["unshare", "-m", "bash", "-c", VANISHES, "-", str(storage), sys.executable, what, str(tmp_path)], cwd=ROOT,
+        capture_output=True, text=True, check=False, timeout=280,
+    )  # fmt: skip
+    told = (tmp_path / "err").read_text()
+    ended = re.fullmatch(r"exit 1 after (\d+) s\n", done.stdout)
+    assert ended and int(ended[1]) < 60, done.stdout + done.stderr + told
+    assert told.startswith(f"error: storage {storage}/runs: found ") and found in told and told.count("\n") == 1, told

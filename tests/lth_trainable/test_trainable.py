@@ -14,8 +14,10 @@ import pytest
 
 from lth_trainable import trainable
 from lth_trainable.data.datasets import load_dataset
+from lth_trainable.errors import StorageError
 from lth_trainable.spec.trial_spec import TrialSpec
-from lth_trainable.store.store import FAILURE, FULL, MANIFEST, Store
+from lth_trainable.store.store import FAILURE, MANIFEST, Store
+from lth_trainable.store.trouble import TROUBLE
 from lth_trainable.trainable import TrialFailed
 from sweeps.planning.plan import Facts, Plan, make_plan
 from sweeps.running.launch import Config
@@ -32,7 +34,8 @@ def plan() -> Plan:
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+def told(monkeypatch: pytest.MonkeyPatch, store: Store) -> list[dict[str, Any]]:
+    Path(store.root).mkdir()  # as the driver has, before any trial
     reports: list[dict[str, Any]] = []
 
     def report(metrics: dict[str, Any], checkpoint: Any = None) -> None:
@@ -80,16 +83,38 @@ def test_other_data_or_code_than_planned_is_refused(plan: Plan, store: Store, to
     assert not store.exists("states")
 
 
-def test_a_full_disk_ends_a_trial_without_another_attempt_and_is_no_failure_of_its_own(
-    plan: Plan, store: Store, told: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("after", [0, 3, 8, 10])
+def test_a_sick_storage_ends_a_trial_without_another_attempt_and_is_no_failure_of_its_own(
+    plan: Plan, store: Store, told: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
-    def seal(*_: Any, **__: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    """Whichever of its operations it meets: the first, one of a state, one of the record."""
+    calls, real = iter(range(10**9)), Store.write
 
-    monkeypatch.setattr(Store, "seal_shared", seal)
+    def sick(self: Store, path: str, content: bytes) -> None:
+        if next(calls) >= after:
+            raise StorageError(f"storage: found an error at {path}")
+        real(self, path, content)
+
+    monkeypatch.setattr(Store, "write", sick)
     ledger = Ledger(store=store, run="run", plan=plan, facts={})
     trainable.train(Config(ledger=ledger, execution={}).of(plan, plan.trials[0]))
-    assert [report["status"] for report in told] == [FULL] and ledger.failure(plan.trials[0].name) is None
+    monkeypatch.undo()
+    assert told[-1].get("status") == TROUBLE, next(calls)
+    assert told[-1]["trouble"].startswith("storage: found an error at ") and told[-1]["host"]
+    assert ledger.failure(plan.trials[0].name) is None
+
+
+def test_an_error_of_the_trials_own_files_is_its_own(
+    plan: Plan, store: Store, told: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(*_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "images.tgz")
+
+    monkeypatch.setattr(trainable, "load_dataset", unreadable)
+    ledger = Ledger(store=store, run="run", plan=plan, facts={})
+    with pytest.raises(TrialFailed):
+        trainable.train(Config(ledger=ledger, execution={}).of(plan, plan.trials[0]))
+    assert "images.tgz" in (ledger.failure(plan.trials[0].name) or "") and not told
 
 
 def with_deed(deed: str, store: Store, launch: str = "first") -> tuple[str, dict[str, Any]]:

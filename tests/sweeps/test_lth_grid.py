@@ -80,7 +80,7 @@ def test_a_full_disk_is_one_line_and_other_errors_of_the_system_are_not_hidden(
     raises(errno.EDQUOT)
     assert main(arguments) == 1
     error = capsys.readouterr().err
-    assert error.startswith("error: storage: found no space left") and error.count("\n") == 1
+    assert error.startswith("error: this machine: found a quota that is used up") and error.count("\n") == 1
     raises(errno.EBADF)
     with pytest.raises(OSError, match="of the system"):
         main(arguments)

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import sweeps.runs.health
 import sweeps.runs.lock
 from lth_trainable.errors import UserError
 from lth_trainable.store.store import Store
@@ -129,7 +130,7 @@ def test_an_unreadable_file_stops_nobody(store: Store, content: bytes) -> None:
 
 def beats(store: Store, monkeypatch: pytest.MonkeyPatch, number: int) -> list[Any]:
     """What the file says after each of so many heartbeats."""
-    monkeypatch.setattr(sweeps.runs.lock, "BEAT_SECONDS", 0.001)
+    monkeypatch.setattr(sweeps.runs.health, "BEAT_SECONDS", 0.001)
     told: list[Any] = []
     enough, calls = threading.Event(), iter(range(10**9))
 
@@ -147,18 +148,6 @@ def beats(store: Store, monkeypatch: pytest.MonkeyPatch, number: int) -> list[An
 
 def test_each_beat_tells_what_runs_now(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     assert beats(store, monkeypatch, 4) == [None, {"beat": 0}, {"beat": 1}, {"beat": 2}]
-
-
-def test_a_beat_that_cannot_be_written_is_not_the_last(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, calls = Store.write, iter(range(10**9))
-
-    def flaky(self: Store, path: str, content: bytes) -> None:
-        if next(calls) == 1:
-            raise OSError("the network is away")
-        write(self, path, content)
-
-    monkeypatch.setattr(Store, "write", flaky)
-    assert beats(store, monkeypatch, 4) == [None, {"beat": 0}, {"beat": 0}, {"beat": 2}]
 
 
 def test_a_driver_taken_for_dead_leaves_the_file_of_its_successor(store: Store) -> None:
