@@ -19,6 +19,10 @@ class NotAFile(OSError):
     """Raised for a path with something that cannot be read as a file, such as a named pipe."""
 
 
+class TooLarge(OSError):
+    """Raised for a file with more bytes than its reader allows."""
+
+
 def what_is_at(path: str) -> str | None:
     """What is at a path, in a word, without following a link; None if nothing is.
 
@@ -49,6 +53,29 @@ def check_file(path: str) -> int:
     if not stat.S_ISREG(found.st_mode):
         raise NotAFile(errno.EINVAL, "it is a pipe, socket or device", path)
     return found.st_size
+
+
+def read_file(path: str, largest: int | None = None) -> bytes:
+    """The content of a file. Raises what `check_file` raises, or `TooLarge` beyond so many bytes."""
+    size = check_file(path)
+    if largest is not None and size > largest:
+        raise TooLarge(errno.EFBIG, f"it has more than {largest:,} bytes", path)
+    with open(path, "rb", buffering=0) as file:
+        return file.readall()
+
+
+def sizes_in(folder: str) -> dict[str, int]:
+    """Sizes in bytes of the files in a folder, by name; empty if there is no such folder.
+
+    Raises FileNotFoundError if another process moves a file meanwhile.
+    """
+    try:
+        listed = os.scandir(folder)
+    except FileNotFoundError:
+        return {}
+    with listed as entries:
+        found = {entry.name: entry.stat() for entry in entries if entry.is_file()}
+    return {name: one.st_size for name, one in found.items()}
 
 
 def make_folder(folder: Path) -> None:

@@ -251,13 +251,13 @@ class Ledger:
                 "name": trial.name, "key": trial.key, "spec": trial.spec.canonical(), "data": data,
                 "role": self._role(trial, known.get(trial.name)), "parent": trial.spec.parent,
             }  # fmt: skip
-        commands = plan.get("commands", [])
+        commands = list(plan.get("commands", []))
         commands += [list(command)] if list(command) not in commands else []
         content = {
             **plan, **terms, "recipe": sweep.name, "claim": sweep.claim, "commands": commands,
             "keep_states": self.plan.policy, "versions": driver_versions(), "trials": list(known.values()),
         }  # fmt: skip
-        write_content(self.store, self.run, content)
+        write_content(self.store, self.run, content, planned)
         return self._not_ours(plan["trials"])
 
     def _role(self, trial: PlannedTrial, before: Mapping[str, Any] | None) -> str:
