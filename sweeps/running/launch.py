@@ -210,7 +210,7 @@ def _fit(
             storage_filesystem=store.fs if "://" in store.uri else None,
             stop=AtRequest(),
             verbose=0,
-            callbacks=callbacks,
+            callbacks=list(callbacks),  # Tune adds some of its own, which hold its trials
             failure_config=tune.FailureConfig(max_failures=RETRIES),
         ),
     )
