@@ -223,10 +223,7 @@ class Store:
 
     def json_of(self, folder: Sealed, name: str) -> dict[str, Any]:
         """The object in a JSON file of a sealed folder. Raises `Damaged`."""
-        try:
-            return object_from_json(self.content(folder, name))
-        except NotJson as error:
-            raise Damaged(folder.path, f"{name} is unreadable ({error})") from error
+        return object_of(folder, name, self.content(folder, name))
 
     def quarantine(self, damage: Damaged, run: str) -> str:
         """Move a damaged folder to the run's quarantine and return its new path.
@@ -420,6 +417,14 @@ def _undisturbed(listing: Callable[[], Answer]) -> Answer:
         with contextlib.suppress(FileNotFoundError):
             return listing()
     return listing()
+
+
+def object_of(folder: Sealed, name: str, content: bytes) -> dict[str, Any]:
+    """The object in the content of a JSON file of a sealed folder. Raises `Damaged`."""
+    try:
+        return object_from_json(content)
+    except NotJson as error:
+        raise Damaged(folder.path, f"{name} is unreadable ({error})") from error
 
 
 def split_query(path: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from analysis.tables.run_plan import read_terms, terms_of, write_content
 from lth_trainable.errors import StorageError, UserError, bad_value
-from lth_trainable.store.contents import check_content, read_record
+from lth_trainable.store.contents import check_layout, read_record
 from lth_trainable.store.record import Identity, record_trial
 from lth_trainable.store.store import (
     PLAN,
@@ -169,9 +169,9 @@ class Ledger:
             return folder
         try:
             for name in folder.manifest["files"] if names is None else names:
-                self.store.content(folder, name)
-            if names is None and len(self.plan.trials) <= MANY:
-                check_content(self.store, folder)
+                content = self.store.content(folder, name)
+                if len(self.plan.trials) <= MANY:
+                    check_layout(folder, name, content)
         except Damaged as damage:
             return damage
         return folder

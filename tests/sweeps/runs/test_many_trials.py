@@ -19,8 +19,13 @@ from lth_trainable.store.store import HISTORY, MASKS, RECORD, TRAINING, WEIGHTS,
 from sweeps.planning.plan import Facts, Plan
 from sweeps.runs.ledger import Ledger
 from sweeps.runs.survey import read_survey
+from tests.support.records import record
 from tests.support.runs import write_plan
 
+HISTORY_FILE = {
+    "rows": [], "data": {"digest": "d", "shape": [1], "n_classes": 2, "n_train": 1}, "diverged": None, "asked": {},
+    "selections": {}, "counts": [], "versions": {}, "weights": {}, "early_stop": None, "evaluation": None,
+}  # fmt: skip
 SEEDS = (15, 30, 60)  # each with a ticket and its dense network
 FINGERPRINT = {"device": "any"}
 LONG_AGO_NS = 10**18
@@ -34,11 +39,11 @@ def finished(storage: Path, seeds: int) -> tuple[Store, Plan]:
     plan = write_plan(store, "a", [*tickets, *dense])
     for trial in plan.trials:
         state = store.state(trial.end.key, FINGERPRINT)
-        files = {WEIGHTS: b"w", TRAINING: b"t", HISTORY: b"{}"}
+        files = {WEIGHTS: b"w", TRAINING: b"t", HISTORY: to_json(HISTORY_FILE)}
         about = {"kind": "state", "key": trial.end.key, "complete": True, "fingerprint": FINGERPRINT}
         store.seal_shared(state, files, about)
         store.seal(
-            store.trial("a", trial.name), {RECORD: to_json({"status": "done"}), MASKS: b"m"},
+            store.trial("a", trial.name), {RECORD: to_json(record(trial.spec, 0.9)), MASKS: b"m"},
             {"kind": "trial", "trial": trial.name, "key": trial.key, "status": "done", "states": {"final": state},
              "fingerprint": FINGERPRINT},
         )  # fmt: skip
