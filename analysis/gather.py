@@ -72,6 +72,7 @@ def gather(path: str | os.PathLike[str], geometry: Geometry | None = None) -> Fr
     "all" or "none"; None: as last time, "auto" the first time. Raises `UserError` if there is no run.
     """
     store, run = find_run(path)
+    store.in_use()  # what takes long is not given up for one answer that does not come
     with no_garbage_collection():
         plan = read_plan(store, run)
         gathered = collect(store, run, plan, geometry)

@@ -19,10 +19,6 @@ class NotAFile(OSError):
     """Raised for a path with something that cannot be read as a file, such as a named pipe."""
 
 
-class TooLarge(OSError):
-    """Raised for a file with more bytes than its reader allows."""
-
-
 def what_is_at(path: str) -> str | None:
     """What is at a path, in a word, without following a link; None if nothing is.
 
@@ -55,11 +51,9 @@ def check_file(path: str) -> int:
     return found.st_size
 
 
-def read_file(path: str, largest: int | None = None) -> bytes:
-    """The content of a file. Raises what `check_file` raises, or `TooLarge` beyond so many bytes."""
-    size = check_file(path)
-    if largest is not None and size > largest:
-        raise TooLarge(errno.EFBIG, f"it has more than {largest:,} bytes", path)
+def read_file(path: str) -> bytes:
+    """The content of a file. Raises what `check_file` raises."""
+    check_file(path)
     with open(path, "rb", buffering=0) as file:
         return file.readall()
 

@@ -27,7 +27,7 @@ from lth_trainable.store.json_files import NotJson, object_from_json, to_json
 from lth_trainable.store.local_files import (
     FOLDER,
     NotAFile,
-    TooLarge,
+    check_file,
     is_folder,
     make_folder,
     read_file,
@@ -307,9 +307,9 @@ class Store:
     def _read_json(self, path: str) -> bytes:
         """The content of a JSON file. Raises FileNotFoundError, or `NotJson` if something else is in its place."""
         try:
-            return read_file(self._full(path), LARGEST_JSON) if self.is_local else self.read(path)
-        except TooLarge as error:
-            raise NotJson(error.strerror) from error
+            if self.is_local and check_file(self._full(path)) > LARGEST_JSON:
+                raise NotJson(f"it has more than {LARGEST_JSON:,} bytes")
+            return self.read(path)
         except IsADirectoryError as error:
             raise NotJson("it is a folder") from error
         except (NotAFile, NotADirectoryError) as error:
