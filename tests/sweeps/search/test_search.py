@@ -377,7 +377,7 @@ def test_a_search_through_ray_survives_kill_9_and_ends_with_its_front(tmp_path: 
 
 @pytest.mark.slow
 def test_a_search_fails_the_trials_that_hang_and_goes_on(tmp_path: Path) -> None:
-    """All tickets of one of the two networks hang; its suggestions fail, with the reason, and the others are trained."""
+    """All tickets of one of two networks hang: its suggestions fail with the reason, and the others are trained."""
     models = ("lenet_300_100", "tests.support.bad_trials:with_hang")
     words = ["--suggestions", "4", "--seeds", "1", "--epochs", "1", "--schedule", "omp", "--rewind-epoch", "0"]
     words += [
