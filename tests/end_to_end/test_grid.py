@@ -168,21 +168,6 @@ def test_a_trial_may_end_its_process_in_any_way(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("data", "reason"), [("raising", "OSError: digits: unexpected end of the archive"), ("hanging", "no step for 1")]
-)
-def test_data_that_do_not_arrive_in_a_trial_fail_it_by_name(tmp_path: Path, data: str, reason: str) -> None:
-    """Beside a sweep of sound data, which goes on."""
-    dataset = f"tests.support.bad_trials:{data}_digits"
-    code, summary, out, err = grid(
-        tmp_path, *QUICK, "--dataset", "digits", dataset, "--trial-silence", "10", *ONE_WORKER,
-        command=command_without_retries, timeout=1000,
-    )  # fmt: skip
-    assert code == 1 and (summary["done"], summary["failed"]) == (2, 2), out + err
-    assert out.count(f": {reason}") == 2 and "Traceback" not in out + err
-
-
-@pytest.mark.slow
 def test_a_trial_that_hung_is_trained_by_its_second_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HUNG", str(tmp_path / "hung"))
     flags = (*QUICK, "--model", "tests.support.bad_trials:hanging_once", "--trial-silence", "10", *ONE_WORKER)

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from lth_trainable.data.datasets import Dataset, load_dataset
+from lth_trainable.data.datasets import load_dataset
 from tests.plugins import tiny_cnn
 
 STEP = 3
@@ -143,26 +143,6 @@ def infinite_on_one_image(shape: tuple[int, int, int], n_classes: int) -> nn.Mod
             return torch.where(same[:, None], torch.inf, self.network(x))
 
     return Infinite()
-
-
-def raising_digits(root: Path | None, split_seed: int) -> Dataset:
-    """The data set `digits`, which cannot be read where trials are trained."""
-    if _is_worker():
-        raise OSError("digits: unexpected end of the archive")
-    return load_dataset("digits", root, split_seed)
-
-
-def hanging_digits(root: Path | None, split_seed: int) -> Dataset:
-    """The data set `digits`, which never arrives where trials are trained."""
-    if _is_worker():
-        hang()
-    return load_dataset("digits", root, split_seed)
-
-
-def _is_worker() -> bool:
-    import ray
-
-    return ray.is_initialized() and ray.get_runtime_context().get_actor_id() is not None
 
 
 def hanging_once(shape: tuple[int, int, int], n_classes: int) -> nn.Module:

@@ -373,28 +373,3 @@ def test_a_search_through_ray_survives_kill_9_and_ends_with_its_front(tmp_path: 
     assert [row["suggestion"] for row in table if row["on_front"]] == [row["suggestion"] for row in summary["front"]]
     assert all(row["n_seeds"] == 2 for row in table)
     assert (tmp_path / "digits_search" / "analysis" / "pareto.svg").read_bytes().startswith(b"<?xml")
-
-
-@pytest.mark.slow
-def test_a_search_fails_the_trials_that_hang_and_goes_on(tmp_path: Path) -> None:
-    """All tickets of one of two networks hang: its suggestions fail with the reason, and the others are trained."""
-    models = ("lenet_300_100", "tests.support.bad_trials:with_hang")
-    words = ["--suggestions", "4", "--seeds", "1", "--epochs", "1", "--schedule", "omp", "--rewind-epoch", "0"]
-    words += [
-        "--model",
-        *models,
-        "--trial-silence",
-        "10",
-        "--max-concurrent",
-        "1",
-        "--storage",
-        str(tmp_path),
-        "--json",
-    ]
-    command = [sys.executable, "-m", "sweeps.lth_search", *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1000)
-    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stdout + done.stderr
-    summary = json.loads(done.stdout.splitlines()[-1])
-    by_status = summary["by_status"]
-    assert by_status["done"] > 0 < by_status["failed"] and by_status["open"] == 0
-    assert "with_hang" in done.stdout and "no step for 1" in done.stdout
