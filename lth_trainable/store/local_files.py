@@ -11,6 +11,7 @@ from pathlib import Path
 from pyarrow import fs
 
 from lth_trainable.errors import UserError
+from lth_trainable.store.names import check_no_link
 
 FOLDER = "folder"
 
@@ -70,6 +71,18 @@ def sizes_in(folder: str) -> dict[str, int]:
     with listed as entries:
         found = {entry.name: entry.stat() for entry in entries if entry.is_file()}
     return {name: one.st_size for name, one in found.items()}
+
+
+def check_own(root: str, path: str, expected: str) -> None:
+    """Raise `UserError` unless a library that writes to a path itself would write within the storage.
+
+    Such a library follows links, and may wait for ever for a pipe. root: of the storage. path: within it. expected:
+    "file" or "folder"; there may be none yet.
+    """
+    check_no_link(root, path)
+    found = what_is_at(f"{root}/{path}")
+    if found not in (None, expected):
+        raise UserError(f"storage: {root}/{path}: found a {found}; expected a {expected}; move it away")
 
 
 def make_folder(folder: Path) -> None:
