@@ -25,7 +25,12 @@ def n_levels(prune_rate_pct: float | None, target_sparsity_pct: float | None) ->
 @functools.cache
 def rungs(prune_rate_pct: float | None, levels: int) -> tuple[Fraction, ...]:
     """Exact sparsities 1 - (1-p)^level of the levels 1 to `levels`."""
-    return tuple(1 - (1 - _fraction(prune_rate_pct)) ** level for level in range(1, levels + 1))
+    return tuple(_rung(prune_rate_pct, level) for level in range(1, levels + 1))
+
+
+@functools.cache  # the same objects in each ladder, so that they compare fast
+def _rung(prune_rate_pct: float | None, level: int) -> Fraction:
+    return 1 - (1 - _fraction(prune_rate_pct)) ** level
 
 
 def _fraction(percent: float | None) -> Fraction:

@@ -28,9 +28,14 @@ REWIND_OPTIMIZERS = ("restored", "fresh")
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
+def canonical_json(content: Any) -> str:
+    """Content as JSON in the form that is hashed: sorted keys, no spaces, no NaN."""
+    return _CANONICAL.encode(content)
+
+
 def digest(content: Any) -> str:
     """SHA-256 (hex) of canonical JSON: sorted keys, no spaces, no NaN."""
-    return hashlib.sha256(_CANONICAL.encode(content).encode()).hexdigest()
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
 
 def fraction(percent: float | None) -> Fraction:
