@@ -118,11 +118,8 @@ def test_a_table_of_another_command_never_seems_damaged_by_a_kill(
     blank: dict[Any, Any] = {pa.string(): "x", pa.int64(): 0, pa.float64(): 0.0, pa.bool_(): False}
     row = {field.name: blank.get(field.type, []) for field in TABLES["barriers"]}
     new = table("barriers", [{**row, "run": "run"}])
-    lefts, found = (
-        left_by_kills(tmp_path / "first", lambda: write_noted(Store(run.parent), "run", "barriers", new)),
-        set(),
-    )
-    for left in lefts:
+    found = set()
+    for left in left_by_kills(tmp_path / "first", lambda: write_noted(Store(run.parent), "run", "barriers", new)):
         left.restore(tmp_path / "again")
         again = tmp_path / "again" / "run"
         analysis.gather(again)
