@@ -74,7 +74,8 @@ def run(options: Options, sweep: Sweep, arguments: Sequence[str]) -> int:
             return show_plan(job, options)
     job.ledger.check_writable()
     done = look_by_look(job, experiment, train_and_judge) if sweep.looks else train_and_judge(job, experiment)
-    _show(job, done.frames)
+    with no_garbage_collection():
+        _show(job, done.frames)
     return finish(job, {**done.summary, "wall_s": round(time.monotonic() - started, 2)}, done.outcome)
 
 

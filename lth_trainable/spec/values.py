@@ -29,9 +29,14 @@ _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=F
 RUNG_TOLERANCE = Fraction(1, 10_000)  # a rung reaches the target if its density is at most this much larger
 
 
+def canonical_json(content: Any) -> str:
+    """Content as JSON in the form that is hashed: sorted keys, no spaces, no NaN."""
+    return _CANONICAL.encode(content)
+
+
 def digest(content: Any) -> str:
     """SHA-256 (hex) of canonical JSON: sorted keys, no spaces, no NaN."""
-    return hashlib.sha256(_CANONICAL.encode(content).encode()).hexdigest()
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
 
 def fraction(percent: float | None) -> Fraction:
@@ -99,4 +104,9 @@ def n_levels(prune_rate_pct: float | None, target_sparsity_pct: float | None) ->
 @functools.cache
 def rungs(prune_rate_pct: float | None, levels: int) -> tuple[Fraction, ...]:
     """Exact sparsities 1 - (1-p)^level of the levels 1 to `levels`."""
-    return tuple(1 - (1 - fraction(prune_rate_pct)) ** level for level in range(1, levels + 1))
+    return tuple(_rung(prune_rate_pct, level) for level in range(1, levels + 1))
+
+
+@functools.cache  # the same objects in each ladder, so that they compare fast
+def _rung(prune_rate_pct: float | None, level: int) -> Fraction:
+    return 1 - (1 - fraction(prune_rate_pct)) ** level

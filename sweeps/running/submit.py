@@ -256,7 +256,7 @@ def check_launcher_file(file: Path) -> None:
         raise bad_value("cluster", str(file), LAUNCHER_FILE, "there is no such file")
     try:
         content = yaml.safe_load(file.read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:  # the last: of deep lists
         raise bad_value(
             "cluster", str(file), LAUNCHER_FILE, f"it is not valid YAML: {' '.join(str(error).split())}"
         ) from error
