@@ -23,6 +23,7 @@ from lth_trainable.models.networks import MODELS
 from lth_trainable.pruning.controls import CONTROLS
 from lth_trainable.pruning.criteria import CRITERIA
 from lth_trainable.pruning.granularity import GRANULARITIES
+from lth_trainable.pruning.levels import n_levels, rungs
 from lth_trainable.pruning.masks import CONTEXTS
 from lth_trainable.pruning.schedules import SCHEDULES, Prune, Schedule
 from lth_trainable.registry import code_digest
@@ -44,10 +45,8 @@ from lth_trainable.spec.values import (
     family_of,
     fraction,
     make_schedule,
-    n_levels,
     prune_events,
     rewinds,
-    rungs,
 )
 
 
