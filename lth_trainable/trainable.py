@@ -5,25 +5,29 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
-from lth_trainable.data.datasets import load_dataset
+from lth_trainable.data.datasets import Dataset, load_dataset
 from lth_trainable.errors import NoRoom, StorageError, UserError
 from lth_trainable.silence import pulse
 from lth_trainable.silence.watchdog import Watch, watched
 from lth_trainable.spec.trial_spec import TrialSpec, spec_from_dict
+from lth_trainable.store.checkpoint import Content, content_at
 from lth_trainable.store.failures import Note, failure_of, reason_of
-from lth_trainable.store.store import FAILURE, MANIFEST, Store
+from lth_trainable.store.record import Identity
+from lth_trainable.store.store import FAILURE, Store
 from lth_trainable.store.trouble import TROUBLE, ray_error
+from lth_trainable.tune.config import task_of
+from lth_trainable.tune.ray_adapter import checkpoint, write_results
+from lth_trainable.tune.reports import epoch_metrics, level_ends, results_of
 
 if TYPE_CHECKING:
     from lth_trainable.training.execution import Execution
@@ -55,13 +59,13 @@ def ticket_trainable(config: dict[str, Any]) -> None:
 
 
 def train(config: dict[str, Any], should_stop: Callable[[], bool] = lambda: False) -> None:
-    """Run the trial of `config`. Ray gets progress, keys of states and the manifest; the store gets the rest.
+    """Run the trial of a sweep. Ray gets progress, keys of states and checkpoints; the store gets the rest.
 
-    config: {trial, storage, launch, task}. launch: id of the launch of Ray Tune. task is JSON of {spec, key, run,
-    execution, keep, marks, resumable, end, log, silence}. keep, marks, resumable: the fields of `Keep` (marks:
-    `mid_epoch_points`). key: of the trial. end: of its last trained state. log: whether reports carry everything that
-    is logged. silence: the limit of `Watch`. should_stop: looked at after each epoch; if true, the state of the epoch
-    is stored and reported, and the driver ends the trial.
+    config: the fields of the spec, for people, and `task`. task is JSON of {trial, storage, launch, spec, key, run,
+    execution, keep, marks, resumable, end, log, silence}. launch: id of the launch of Ray Tune. keep, marks, resumable:
+    the fields of `Keep` (marks: `mid_epoch_points`). key: of the trial. end: of its last trained state. log: whether
+    reports carry everything that is logged. silence: the limit of `Watch`. should_stop: looked at after each epoch; if
+    true, the state of the epoch is stored and reported, and the driver ends the trial.
 
     An attempt that fails leaves `failure.json` in the trial's folder. Then this raises `TrialFailed`, whereupon Ray
     ends this worker and tries again on a new one. The second failure in a launch is the last: the attempt after it does
@@ -81,7 +85,9 @@ def train(config: dict[str, Any], should_stop: Callable[[], bool] = lambda: Fals
     try:
         end.tell()
     except OSError as error:  # Ray copies the checkpoint to the storage
-        tune.report(trouble_report(ray_error(Store(config["storage"]), error)))
+        tune.report(trouble_report(ray_error(Store(attempt.task["storage"]), error)))
+    except StorageError as error:
+        tune.report(trouble_report(error))
 
 
 def trouble_report(error: StorageError) -> dict[str, Any]:
@@ -91,50 +97,56 @@ def trouble_report(error: StorageError) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class _End:
-    """The last report of a trial, and the manifest of its folder if it is sealed."""
+    """The last report of a trial. final: key of its last state, if it is done. rows: all epochs."""
 
     report: Mapping[str, Any]
-    manifest: bytes | None = None
+    progress: _Progress
+    final: str | None = None
+    rows: Sequence[Mapping[str, Any]] = ()
 
     def tell(self) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            if self.manifest is not None:
-                Path(folder, MANIFEST).write_bytes(self.manifest)
-            checkpoint = tune.Checkpoint.from_directory(folder) if self.manifest is not None else None
-            tune.report(dict(self.report), checkpoint=checkpoint)
+        write_results(results_of(self.rows, self.report))
+        self.progress.tell(self.report, self.final)
 
 
 class _Attempt:
-    """One attempt at the trial of `config`. note: for its failure."""
+    """One attempt at the trial of `config`. note: for its failure. is_covered: whether others had trained all of it."""
+
+    is_covered = False
 
     def __init__(self, config: Mapping[str, Any], should_stop: Callable[[], bool]) -> None:
         self.should_stop = should_stop
-        self.task = json.loads(config["task"])
-        self.trial, self.path = config["trial"], f"{self.task['run']}/trials/{config['trial']}"
+        self.task = task_of(config)
+        self.trial, self.path = self.task["trial"], f"{self.task['run']}/trials/{self.task['trial']}"
         self.progress = _Progress(self.task["end"], self.task["log"])
-        self.note = Note(storage=config["storage"], path=self.path, launch=config["launch"])
+        self.note = Note(storage=self.task["storage"], path=self.path, launch=self.task["launch"])
 
     def run(self) -> _End:
         """Run the trial, unless it has failed twice in this launch."""
         store = Store(self.note.storage).in_use()
         before = failure_of(store, self.path, self.note.launch)
         if before is not None and before.is_last:
-            return _End(report={"status": "failed", "epochs_done": 0, "reason": before.reason})
+            return self._end({"status": "failed", "epochs_done": 0, "reason": before.reason})
         store.delete(f"{self.path}/{FAILURE}")
         if before is not None:
             self.note = replace(self.note, before=before.reason)
             self.progress.note(f"{self.trial}: tried again after {before.reason}")
         with warnings.catch_warnings():  # a trial's code may change them, and this worker trains other trials too
             warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
-            record = self._train(store)
-        return _End(report=self._result(record), manifest=store.read(f"{self.path}/{MANIFEST}"))
+            record, final = self._train(store)
+        return self._end(self._result(record), final=final, rows=record["epochs"])
 
-    def _train(self, store: Store) -> dict[str, Any]:
+    def _end(self, report: Mapping[str, Any], **more: Any) -> _End:
+        return _End(report=report, progress=self.progress, **more)
+
+    def _train(self, store: Store) -> tuple[dict[str, Any], str]:
+        """The record of the trial, and the key of its last state."""
         from lth_trainable.training.execution import (  # so that torch is loaded in the workers, not in the driver
             Execution,
             fingerprint,
         )
-        from lth_trainable.training.run import Keep, run_trial
+        from lth_trainable.training.lifecycle import identity_of
+        from lth_trainable.training.run import Keep, record_covered, run_trial
 
         task, progress = self.task, self.progress
         with self._watched():
@@ -145,12 +157,19 @@ class _Attempt:
                 states=task["keep"], mid_epoch_points={int(step): key for step, key in task["marks"].items()},
                 resumable=task["resumable"],
             )  # fmt: skip
-            progress.fingerprint = json.dumps(fingerprint(execution))
-            _check_same(spec, task["key"], execution)
-            return run_trial(
-                spec, store, task["run"], execution, progress.epoch, keep=keep, on_state=progress.state,
-                on_note=progress.note, should_stop=self.should_stop,
-            )  # fmt: skip
+            here = fingerprint(execution)
+            progress.fingerprint = json.dumps(here)
+            data = _check_same(spec, task["key"], execution)
+            trial = identity_of(spec, data.digest, -(-len(data.train) // spec.batch_size), here)
+            progress.of(store, trial, task["run"], data)
+            record = record_covered(store, task["run"], trial)
+            self.is_covered = record is not None
+            if record is None:
+                record = run_trial(
+                    spec, store, task["run"], execution, progress.epoch, keep=keep, on_state=progress.state,
+                    on_note=progress.note, should_stop=self.should_stop,
+                )  # fmt: skip
+            return record, trial.state_keys["final"]
 
     @contextlib.contextmanager
     def _watched(self) -> Iterator[None]:
@@ -165,7 +184,8 @@ class _Attempt:
         measures = {name: record["result"][name] for name in ("sparsity_pct", "test_accuracy")}
         self.progress.rows = record["epochs"]
         news = self.progress.news(record["result"])
-        return {"epochs_done": record["epochs_trained"], "status": record["status"], **measures, **news}
+        about = {"epochs_done": record["epochs_trained"], "status": record["status"], "covered": self.is_covered}
+        return {**about, **epoch_metrics(record["epochs"][-1]), **measures, **news}
 
     def fail(self, error: BaseException) -> _End | TrialFailed:
         """Note why the trial failed. Returns what makes Ray try again, or a last report if that would not help."""
@@ -180,11 +200,10 @@ class _Attempt:
             return self._end_in_trouble(trouble)
         if not is_final:
             return TrialFailed(reason)
-        return _End(report={"status": "failed", "epochs_done": progress.epochs, "reason": reason, **progress.news()})
+        return self._end({"status": "failed", "epochs_done": progress.epochs, "reason": reason, **progress.news()})
 
     def _end_in_trouble(self, error: StorageError) -> _End:
-        report = trouble_report(error) | {"epochs_done": self.progress.epochs, **self.progress.news()}
-        return _End(report=report)
+        return self._end(trouble_report(error) | {"epochs_done": self.progress.epochs, **self.progress.news()})
 
 
 def _traceback_of(error: BaseException) -> str:
@@ -194,8 +213,8 @@ def _traceback_of(error: BaseException) -> str:
         return f"the traceback cannot be read ({type(broken).__name__})"
 
 
-def _check_same(spec: TrialSpec, key: str, execution: Execution) -> None:
-    """Refuse a trial whose data or plug-ins differ from those of the plan; nodes may read different files."""
+def _check_same(spec: TrialSpec, key: str, execution: Execution) -> Dataset:
+    """The trial's data. Refuses a trial whose data or plug-ins are not the plan's: nodes may have other files."""
     data = load_dataset(spec.dataset, execution.data_root, spec.split_seed)
     if spec.key(data.digest) != key:
         what = "data or plugged-in code" if spec.code_digests() else "data"
@@ -203,6 +222,7 @@ def _check_same(spec: TrialSpec, key: str, execution: Execution) -> None:
             f"{spec.name}: found other {what} on {socket.gethostname()} than the command has planned with; expected "
             "the same on every node while the command runs; correct that, then use --retry-failed"
         )
+    return data
 
 
 class _Progress:
@@ -219,6 +239,16 @@ class _Progress:
         self.rows: list[dict[str, Any]] = []
         self.stored: list[str] = []
         self.notes: list[str] = []
+        self.content_at: Callable[[str, int], Content | None] = lambda key, epochs: None
+        self.store: Store | None = None
+        self.ends: set[str] = set()  # keys of the states at the levels' ends
+
+    def of(self, store: Store, trial: Identity, run: str, data: Dataset) -> None:
+        """From now on reports have checkpoints of this trial."""
+        self.store, self.ends = store, set(level_ends(trial.chain).values())
+        self.content_at = lambda key, epochs: content_at(
+            store, trial, key, run=run, epochs=epochs, shape=data.shape, n_classes=len(data.classes)
+        )
 
     def epoch(self, rows: list[dict[str, Any]]) -> None:
         self.epochs += 1
@@ -229,7 +259,7 @@ class _Progress:
     def state(self, key: str) -> None:
         self.stored.append(key)
         if key != self.end:
-            self._report()
+            self._report(key if key in self.ends else None)
 
     def note(self, text: str) -> None:
         self.notes.append(text)
@@ -244,13 +274,21 @@ class _Progress:
             news["log"], self.reported = json.dumps(log), len(self.rows)
         return news
 
-    def _report(self) -> None:
+    def _report(self, checkpoint_at: str | None = None) -> None:
         self.last = time.monotonic()
-        row = self.rows[-1]
-        report = {"epochs_done": self.epochs, "sparsity_pct": row["sparsity_pct"], "level": row["level"]}
+        report = {"epochs_done": self.epochs, **epoch_metrics(self.rows[-1]), **self.news()}
         with pulse.waiting():
             try:
-                tune.report({**report, **self.news()})
+                self.tell(report, checkpoint_at)
             except SystemExit:
                 self.is_stopped = True
                 raise
+            except OSError as error:  # Ray copies the checkpoint to the storage
+                assert self.store is not None
+                raise ray_error(self.store, error) from error
+
+    def tell(self, report: Mapping[str, Any], checkpoint_at: str | None = None) -> None:
+        """Report to Tune, with a checkpoint of the state with this key, if it is stored."""
+        content = None if checkpoint_at is None else self.content_at(checkpoint_at, len(self.rows))
+        with checkpoint(self.store, content) as made:
+            tune.report(dict(report), checkpoint=made)

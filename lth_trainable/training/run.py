@@ -13,9 +13,9 @@ from typing import Any
 
 from lth_trainable.data.datasets import load_dataset
 from lth_trainable.spec.trial_spec import TrialSpec
-from lth_trainable.store.record import record_trial
+from lth_trainable.store.record import Identity, can_record, record_trial
 from lth_trainable.store.states import States
-from lth_trainable.store.store import Store
+from lth_trainable.store.store import Damaged, Store
 from lth_trainable.tickets.imported import find_imported
 from lth_trainable.training.execution import Execution, fingerprint, is_no_room, no_room, prepare, release
 from lth_trainable.training.lifecycle import NOTHING_MORE, Keep, OnState, ShouldStop, TrialLifecycle, never
@@ -56,6 +56,23 @@ def run_trial(
         raise no_room(execution, spec.name) from error
     finally:
         release(execution)
+
+
+def record_covered(store: Store, run: str, trial: Identity) -> dict[str, Any] | None:
+    """Record a trial whose every epoch other trials have trained, without a network; None if it needs training.
+
+    Damaged states are left to `run_trial`, which sets them aside.
+    """
+    if not can_record(store, trial):
+        return None
+    try:
+        for key in trial.state_keys.values():
+            folder = store.find(store.state(key, trial.fingerprint))
+            for name in folder.manifest["files"] if folder is not None else ():
+                store.content(folder, name)  # type: ignore[arg-type]
+        return record_trial(store, run, trial)
+    except Damaged:
+        return None
 
 
 def _run(

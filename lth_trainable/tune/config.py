@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import functools
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from lth_trainable.errors import UserError, bad_value
@@ -14,6 +17,7 @@ from lth_trainable.store.names import is_name
 from lth_trainable.store.store import STATES
 
 WHERE = ("storage", "run", "device", "threads", "data_root")
+TASK = "task"  # key of the config of a sweep's trial: what only its worker understands, as JSON
 RUN = "tune"  # name of the run in the store that has the trials' records
 _WHOLE = {f.name for f in fields(TrialSpec) if str(f.type).split(" ")[0] == "int"}
 
@@ -52,6 +56,16 @@ class Ticket:
             spec=spec, storage=_place("storage", values.get("storage")), run=run, device=values.get("device"),
             threads=threads, data_root=None if data_root is None else Path(data_root),
         )  # fmt: skip
+
+
+def task_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The task in the config of a sweep's trial."""
+    return _read_task(config[TASK])
+
+
+@functools.lru_cache(maxsize=64)  # of the trials that run; each report asks for it
+def _read_task(text: str) -> Mapping[str, Any]:
+    return MappingProxyType(json.loads(text))
 
 
 def _unknown(name: str) -> UserError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,6 +29,19 @@ def store_beside_experiment() -> Store:
     return Store.on(storage.storage_filesystem, folder)
 
 
+def write_results(lines: Sequence[Mapping[str, Any]]) -> None:
+    """Write `result.json` into the trial's folder, where `ResultGrid` and `ExperimentAnalysis` look for metrics.
+
+    Nothing happens outside of Tune.
+    """
+    storage = tune.get_context().get_storage()
+    if storage is not None:
+        text = "".join(f"{json.dumps(dict(line))}\n" for line in lines)
+        storage.storage_filesystem.create_dir(storage.trial_fs_path)
+        with storage.storage_filesystem.open_output_stream(f"{storage.trial_fs_path}/result.json") as file:
+            file.write(text.encode())
+
+
 def reserved() -> tuple[float, float]:
     """CPUs and GPUs that Tune has reserved for this trial."""
     resources = tune.get_context().get_trial_resources().required_resources
@@ -36,23 +49,23 @@ def reserved() -> tuple[float, float]:
 
 
 @contextlib.contextmanager
-def checkpoint(store: Store, content: Content | None) -> Iterator[tune.Checkpoint | None]:
+def checkpoint(store: Store | None, content: Content | None) -> Iterator[tune.Checkpoint | None]:
     """A checkpoint to report within this block.
 
     Ray copies its folder, which has `checkpoint.json` only, and then makes an object of the same class for the copy:
     that one puts the store's files there, as hard links if it can. If Ray did not, the checkpoint would refer to them.
     """
-    if content is None:
+    if store is None or content is None:
         yield None
         return
-    files = content.files
+    files, source_store = content.files, store
 
     class Filled(tune.Checkpoint):
         def __init__(self, path: Any, filesystem: Any = None) -> None:
             super().__init__(path, filesystem)
             if self.path != folder:
                 for name, source in files.items():
-                    _place(store, source, self.filesystem, f"{self.path}/{name}")
+                    _place(source_store, source, self.filesystem, f"{self.path}/{name}")
 
         def __reduce__(self) -> Any:
             """For other processes it is a checkpoint like any other."""

@@ -39,6 +39,15 @@ def level_ends(chain: Sequence[Segment]) -> dict[tuple[int, int], str]:
     return {(segment.level, segment.end - 1): segment.key for segment in last.values()}
 
 
+def results_of(rows: Sequence[Mapping[str, Any]], last: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every epoch as Tune would have written it down, whether or not it was reported, and the last report."""
+    values = {name: value for name, value in last.items() if isinstance(value, str | int | float)}
+    ended = {name: value for name, value in values.items() if name not in ("fingerprint", "log")}
+    lines = [epoch_metrics(row) for row in rows] or [{}]
+    lines[-1] = {**lines[-1], **ended}
+    return [{**line, "training_iteration": number} for number, line in enumerate(lines, 1)]
+
+
 class EpochReports:
     """Reports every epoch of a trial once, also those that another trial has trained: so epochs count alike in all.
 

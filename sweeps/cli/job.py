@@ -114,6 +114,7 @@ class Job:
             {"data_root": data_root.resolve() if data_root else None}, spent, self.setting.budget,
             board=board, cluster=self.cluster, source=source, loggers=loggers,
             health=self.health, silence=self.options.trial_silence,
+            covered_in_ray=self.options.max_covered_in_ray,
         )  # fmt: skip
 
     def say(self, text: str, style: str = "") -> None:

@@ -21,6 +21,7 @@ from sweeps.experiments.expand import seed_values
 from sweeps.experiments.imported_tickets import without_own_tickets
 from sweeps.experiments.recipe_files import any_recipe
 from sweeps.experiments.recipes import FLAG_OF, NO_AXIS, RECIPES, Sweep
+from sweeps.running.launch import COVERED_IN_RAY
 from sweeps.running.loggers import LOGGERS
 from sweeps.running.resources import Resources
 from sweeps.running.submit import Target
@@ -83,6 +84,14 @@ class RunOptions:
             metavar="S",
         ),
     ] = None
+    max_covered_in_ray: Annotated[
+        int,
+        tyro.conf.arg(
+            help="so many of the trials that others have trained are Ray trials too, so that Ray's results list them; "
+            "the rest are recorded without one, which is faster",
+            metavar="N",
+        ),
+    ] = COVERED_IN_RAY
     retry_failed: Annotated[bool, tyro.conf.arg(help="try failed trials again")] = False
     json: Annotated[bool, tyro.conf.arg(help="end standard output with one line of JSON")] = False
     list: Annotated[bool, tyro.conf.arg(help="list what can be run by name")] = False

@@ -19,6 +19,7 @@ from analysis.text import plural
 from lth_trainable.errors import StorageError, UserError
 from lth_trainable.signals import undoing
 from lth_trainable.store.store import Store
+from lth_trainable.tune.config import task_of
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.running.progress import Board
 from sweeps.running.ray_adapter import bootstrap_address, shielded, use_own_token, wants_other_token
@@ -227,8 +228,9 @@ def not_shared(storage: str, why: str) -> UserError:
 
 def train_where_shared(config: dict[str, Any]) -> None:
     """`worker.train` on a cluster: a node that joined after the check is checked before it trains."""
+    task = task_of(config)
     try:
-        problem = _unseen(config["storage"], config["shared"])
+        problem = _unseen(task["storage"], task["shared"])
     except StorageError as error:
         from ray import tune
 
@@ -237,7 +239,7 @@ def train_where_shared(config: dict[str, Any]) -> None:
         tune.report(trouble_report(error))
         return
     if problem is not None:
-        raise not_shared(config["storage"], f"{socket.gethostname()}: {problem}")
+        raise not_shared(task["storage"], f"{socket.gethostname()}: {problem}")
     train(config)
 
 

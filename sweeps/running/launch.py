@@ -20,6 +20,7 @@ from lth_trainable.errors import STOPPED
 from lth_trainable.store.local_files import FOLDER, check_own
 from lth_trainable.store.store import Store
 from lth_trainable.store.trouble import ray_error
+from lth_trainable.tune.config import TASK, task_of
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.plan import Plan, PlannedTrial
 from sweeps.running.deaths import reason_of_death
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from sweeps.running.searcher import PlanSearcher, Source
 
 RETRIES = 2
+COVERED_IN_RAY = 1000  # of the trials that others have trained: the default of --max-covered-in-ray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +77,7 @@ def launch(
     loggers: Loggers = NO_LOGGERS,
     health: Health | None = None,
     silence: float | None = None,
+    covered_in_ray: int = COVERED_IN_RAY,
 ) -> Outcome:
     """Train the trials that the dispatcher hands out, and store each. Raises `StorageError` if the storage fails.
 
@@ -83,7 +86,7 @@ def launch(
 
     spent: counts the epochs. board: for the live view; None for no view. cluster: that this process is connected to;
     None to start Ray on this machine. source: of trials that are not in the plan yet. loggers: must be `running`.
-    silence: see `Config`. health: of the storage; trouble ends the launch.
+    silence: see `Config`. covered_in_ray: see `PlanSearcher`. health: of the storage; trouble ends the launch.
     """
     if cluster is None:
         quieten()
@@ -104,7 +107,7 @@ def launch(
     show = board.show if board is not None else _nobody
     searcher = PlanSearcher(
         dispatcher, spent, budget, lambda trial: config.of(dispatcher.plan, trial), _recorder(ledger, show, loggers),
-        source, show, request, health,
+        source, show, request, health, covered_in_ray=covered_in_ray,
     )  # fmt: skip
     notes: list[str] = []
     callbacks = [_counter(spent, notes), *([loggers.callback()] if loggers else [])]
@@ -117,6 +120,11 @@ def launch(
     failed = dict.fromkeys(spent.failed, "") | searcher.reasons | tuning.errors
     is_over = dispatcher.over and (source is None or source.is_over(dispatcher))
     stopped_by = searcher.stopped_by or (None if is_over or request.signal else request.reason)
+    if searcher.left_out and not stopped_by and not request.signal:
+        notes.append(
+            f"{searcher.left_out} trials that others had trained were recorded without a Ray trial, so Ray's own "
+            f"results do not list them; --max-covered-in-ray (here {covered_in_ray}) says how many may have one"
+        )
     if request.signal and signals.exit_code(request.signal) == STOPPED:
         stopped_by = request.signal
     return Outcome(
@@ -239,17 +247,19 @@ class Config:
     silence: float | None = None
 
     def of(self, plan: Plan, trial: PlannedTrial) -> dict[str, Any]:
-        """The config of a Ray trial. The task is one string: Tune copies, flattens and writes it with every result."""
+        """The config of a Ray trial: the spec's fields that have a value, and the task, which is for the worker only.
+
+        The task is one string: Tune copies, flattens and writes it with every result.
+        """
+        fields = {name: value for name, value in trial.spec.canonical().items() if value is not None}
         task = {
+            "trial": trial.name, "storage": self.ledger.store.uri, "shared": self.marker, "launch": self.launch,
             "spec": trial.spec.canonical(), "key": trial.key, "run": self.ledger.run,
             "execution": dict(self.execution), "keep": plan.keep(trial), "marks": plan.rewind_steps(trial),
             "resumable": plan.policy != "none", "end": trial.end.key, "log": self.log,
             "silence": self.silence,
         }  # fmt: skip
-        return {
-            "trial": trial.name, "storage": self.ledger.store.uri, "shared": self.marker, "launch": self.launch,
-            "task": json.dumps(task, default=str),
-        }  # fmt: skip
+        return {**fields, TASK: json.dumps(task, default=str)}
 
 
 def _leave_to_tune() -> None:
@@ -309,4 +319,4 @@ def _counter(spent: Spent, notes: list[str]) -> Any:
 
 def _trial_name(trial: Any) -> str:
     """The name of the spec behind one of Tune's trials."""
-    return str(trial.config["trial"])
+    return str(task_of(trial.config)["trial"])

@@ -22,6 +22,7 @@ from lth_trainable import signals
 from lth_trainable.safe_text import one_line
 from lth_trainable.spec.trial_spec import TrialSpec, spec_from_dict
 from lth_trainable.store.store import Store
+from lth_trainable.tune.config import task_of
 from sweeps.running.loggers import LogFolder, Logger, brief, make_logger
 
 PATIENCE_SECONDS = 60.0  # to wait for a logger that makes no progress, once the sweep has ended
@@ -291,7 +292,7 @@ NO_LOGGERS = Loggers()
 
 
 def _spec(trial: Any) -> TrialSpec:
-    return spec_from_dict(json.loads(trial.config["task"])["spec"])
+    return spec_from_dict(task_of(trial.config)["spec"])
 
 
 def _print(text: str) -> None:

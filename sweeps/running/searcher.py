@@ -39,6 +39,8 @@ class PlanSearcher(Searcher):
     anyway, which is better than an idle worker. show: called for each trial that a worker has finished; for display
     only. asked: why trials are asked to stop, None if they are not; then no trial starts, and one that runs ends at its
     next stored state. health: of the storage; if it is in trouble, or a trial reports so, no other is started.
+    covered_in_ray: how many trials whose epochs other trials have all trained are Ray trials too, which workers record.
+    The others, in `left_out`, are recorded here as soon as their last state is stored.
     stopped_by: the limit because of which a trial was ended early or not started.
     """
 
@@ -53,6 +55,8 @@ class PlanSearcher(Searcher):
         show: Callable[[str, Mapping[str, Any]], None] = lambda *_: None,
         asked: Callable[[], str | None] = lambda: None,
         health: Health | None = None,
+        *,
+        covered_in_ray: int = 0,
     ) -> None:
         super().__init__(metric="epochs_done", mode="max")
         self.dispatcher, self.spent, self.budget = dispatcher, spent, budget
@@ -60,12 +64,16 @@ class PlanSearcher(Searcher):
         self.fingerprint: Mapping[str, Any] | None = None  # of the workers, once one has reported it
         self.trials: dict[str, PlannedTrial] = {}
         self.stopped_by: str | None = None
+        self.covered_in_ray, self.left_out = covered_in_ray, 0
         self.health = health or Health()
         self.reasons: dict[str, str] = {}  # of failed trials, as their workers report them
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         with self._trouble_noted():
-            return self._suggest(trial_id)
+            config = self._suggest(trial_id)
+            if config == Searcher.FINISHED:
+                self._record_covered()
+            return config
         return str(Searcher.FINISHED)
 
     def _suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -97,7 +105,10 @@ class PlanSearcher(Searcher):
         with self._trouble_noted():
             self._take(result)
         if result.get("status") in ("done", "diverged"):
-            self.spent.finish(trial.name, int(result.get("epochs_done", 0)))
+            if result.get("covered"):
+                self.spent.share(trial.name)
+            else:
+                self.spent.finish(trial.name, int(result.get("epochs_done", 0)))
             self.show(trial.name, result)
             self.dispatcher.finished(trial.name)
             return
@@ -153,14 +164,29 @@ class PlanSearcher(Searcher):
                 if self.source.add_to(self.dispatcher):
                     continue
                 trial = self.dispatcher.any()
-            if trial is None or trial.end.key not in self.dispatcher.stored or not self._is_recorded(trial):
+            is_covered = trial is not None and trial.end.key in self.dispatcher.stored
+            if trial is None or not is_covered:
                 return trial
+            if self.covered_in_ray > 0:
+                self.covered_in_ray -= 1
+                return trial
+            if not self._is_recorded(trial):
+                return trial
+
+    def _record_covered(self) -> None:
+        """Record what needs no training before a sweep ends early; a trial that runs is not concerned."""
+        if self.asked() or self.health.trouble:
+            return
+        for trial in list(self.dispatcher.waiting.values()):
+            if trial.name not in self.dispatcher.running and trial.end.key in self.dispatcher.stored:
+                self._is_recorded(trial)
 
     def _take(self, result: Mapping[str, Any]) -> None:
         if result.get("stored"):
             self.fingerprint = json.loads(result["fingerprint"])
         for key in result.get("stored", ()):
-            for trial in self.dispatcher.reached(key):
+            covered = self.dispatcher.reached(key)
+            for trial in covered if self.covered_in_ray <= 0 else ():
                 self._is_recorded(trial)
 
     def _is_recorded(self, trial: PlannedTrial) -> bool:
@@ -168,5 +194,6 @@ class PlanSearcher(Searcher):
         if self.fingerprint is None or not trial.is_end_of_node or not self.record(trial, self.fingerprint):
             return False
         self.spent.share(trial.name)
+        self.left_out += 1
         self.dispatcher.finished(trial.name)
         return True

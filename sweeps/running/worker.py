@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from lth_trainable.signals import SIGNALS
+from lth_trainable.tune.config import task_of
 from sweeps.running.ray_adapter import before_first_trial, is_flag_set
 
 LOOK_SECONDS = 1.0  # between two looks; one is a request to Ray's control store
@@ -53,7 +54,7 @@ def _take_defaults() -> None:
 @before_first_trial(unblock_for_children)
 def train(config: dict[str, Any]) -> None:
     """`trainable.train` of a trial that ends when the driver asks for it; at once, if it has not begun."""
-    should_stop = StopSign(config["launch"])
+    should_stop = StopSign(task_of(config)["launch"])
     if should_stop():
         from ray import tune
 

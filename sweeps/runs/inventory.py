@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,8 +22,9 @@ from lth_trainable.unfinished import is_unfinished
 from sweeps.planning.plan import Plan
 from sweeps.runs.plan_file import kept_keys, plans_of, read_content
 
+RAY = "ray"  # folder of a run with Ray Tune's own files
 CHUNK = 4 << 20  # bytes of a file in memory
-NOT_OURS = (["ray"], ["quarantine"])  # folders of a run in which nothing is unfinished: Ray's, and what was set aside
+NOT_OURS = ([RAY], ["quarantine"])  # folders of a run in which nothing is unfinished: Ray's, and what was set aside
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,12 +157,23 @@ def take_inventory(store: Store) -> Inventory:
             states.setdefault(parent, {})[name] = info
         else:
             run, *folders = parent.split("/") if parent else [""]
-            sizes[run][folders[0] if folders else ""] += info.size
+            part = folders[0] if folders else ""
+            sizes[run][part] += info.size if part != RAY or not _is_link_to_state(store, info) else 0
             if is_unfinished(name) and folders[:1] not in NOT_OURS:
                 unfinished[path] = info
             if name == MANIFEST and len(folders) == 2 and folders[0] == "trials":
                 trials.append(parent)
     return Inventory(states=states, keys=keys, trials=trials, strange=strange, unfinished=unfinished, bytes=sizes)
+
+
+def _is_link_to_state(store: Store, info: fs.FileInfo) -> bool:
+    """Whether a file of Ray's is the store's own under another name, as those of checkpoints are: it takes no space."""
+    if not store.is_local or not info.path.endswith(".safetensors"):
+        return False
+    try:
+        return os.stat(info.path, follow_symlinks=False).st_nlink > 1
+    except FileNotFoundError:  # deleted since it was listed
+        return False
 
 
 def files_below(store: Store, folder: str) -> dict[str, fs.FileInfo]:

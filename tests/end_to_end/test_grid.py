@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from ray.tune import ExperimentAnalysis
 
 import analysis
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.store import Store
+from lth_trainable.store.trials import load_trial
 from lth_trainable.training.run import Keep, run_trial
 from tests.support.command import ONE_WORKER, command_without_retries, grid, hashes
 
@@ -50,15 +53,22 @@ def test_a_trial_of_the_sweep_is_the_trial_trained_alone(swept: Any, store: Stor
         assert run_trial(TrialSpec(**spec), store)["sha256"] == sums
 
 
-def test_ray_checkpoints_carry_the_manifest_and_nothing_else(swept: Any) -> None:
-    storage, (_, summary, _, _) = swept
-    checkpoints = list((storage / "digits" / "ray").glob("*/*/checkpoint_*"))
-    assert len(checkpoints) == 6 - summary["shared"]
-    for folder in checkpoints:
-        trial = folder.parent.name
-        assert {p.name for p in folder.iterdir() if not p.name.startswith(".")} == {"manifest.json"}
-        expected = (storage / "digits" / "trials" / trial / "manifest.json").read_bytes()
-        assert (folder / "manifest.json").read_bytes() == expected
+def test_rays_own_results_have_every_trial_with_its_config_metrics_and_checkpoint(swept: Any) -> None:
+    storage, _ = swept
+    (launch,) = (storage / "digits" / "ray").iterdir()
+    found = ExperimentAnalysis(str(launch))
+    trials = storage / "digits" / "trials"
+    assert {trial.custom_trial_name for trial in found.trials} == {folder.name for folder in trials.iterdir()}
+    for trial in found.trials:
+        record = json.loads((trials / trial.custom_trial_name / "record.json").read_text())
+        spec = {name: value for name, value in record["spec"].items() if value is not None}
+        assert {name: value for name, value in trial.config.items() if name != "task"} == spec
+        assert trial.last_result["test_accuracy"] == record["result"]["test_accuracy"]
+        frame = found.trial_dataframes[trial.trial_id]
+        assert list(frame["valid_accuracy"]) == [row["valid_accuracy"] for row in record["epochs"]]
+        weights = load_trial(trial.checkpoint).state_dict()
+        expected = load_trial(trials / trial.custom_trial_name).state_dict()
+        assert all(torch.equal(tensor, weights[name]) for name, tensor in expected.items())
 
 
 def test_every_epoch_is_a_row_of_every_trial_with_the_trial_that_trained_it(swept: Any) -> None:

@@ -16,7 +16,8 @@ from lth_trainable import trainable
 from lth_trainable.data.datasets import load_dataset
 from lth_trainable.errors import StorageError
 from lth_trainable.spec.trial_spec import TrialSpec
-from lth_trainable.store.store import FAILURE, MANIFEST, Store
+from lth_trainable.store.checkpoint import CHECKPOINT
+from lth_trainable.store.store import FAILURE, Store
 from lth_trainable.store.trouble import TROUBLE
 from lth_trainable.trainable import TrialFailed
 from sweeps.planning.plan import Facts, Plan, make_plan
@@ -57,8 +58,7 @@ def test_a_state_that_others_wait_for_is_told_at_once_and_the_last_one_with_the_
     assert [report["stored"] for report in told] == [[level], [end]]
     assert [report.get("status") for report in told] == [None, "done"]
     assert [report["epochs_done"] for report in told] == [2, 3]
-    manifest = (Path(store.root) / "run" / "trials" / deep.name / MANIFEST).read_bytes()
-    assert [report["checkpoint"] for report in told] == [None, {MANIFEST: manifest}]
+    assert [set(report["checkpoint"]) for report in told] == [{CHECKPOINT}] * 2, "at the level's end, and at the end"
 
 
 def test_a_trial_and_its_result_are_a_few_plain_values_to_tune(
@@ -67,10 +67,28 @@ def test_a_trial_and_its_result_are_a_few_plain_values_to_tune(
     """It copies, flattens and writes down all of them for each result, and keeps them of every trial of a sweep."""
     ledger = Ledger(store=store, run="run", plan=plan, facts={})
     config = Config(ledger=ledger, execution={"threads": 1, "data_root": Path("data")}).of(plan, plan.trials[0])
-    assert {type(value) for value in config.values()} <= {str, type(None)}
-    assert json.loads(config["task"])["spec"] == plan.trials[0].spec.canonical()
+    spec = plan.trials[0].spec
+    assert {n: v for n, v in config.items() if n != "task"} == {
+        n: v for n, v in spec.canonical().items() if v is not None
+    }
+    assert json.loads(config["task"])["spec"] == spec.canonical()
     trainable.train(config)
-    assert len(told[-1]) < 10
+    assert len(told[-1]) < 16 and told[-1]["valid_accuracy"] > 0
+
+
+def test_a_trial_that_others_have_trained_is_recorded_as_the_driver_would_and_says_so(
+    plan: Plan, store: Store, told: list[dict[str, Any]]
+) -> None:
+    ledger = Ledger(store=store, run="run", plan=plan, facts={})
+    for trial in plan.trials[::-1]:  # the deep one first
+        trainable.train(Config(ledger=ledger, execution={}).of(plan, trial))
+    covered = plan.trials[0]
+    assert [report.get("covered") for report in told] == [None, False, True]
+    assert told[-1]["epochs_done"] == 0 and set(told[-1]["checkpoint"]) == {CHECKPOINT}
+    of_worker = ledger.read_record(covered.name)
+    by_driver = replace(ledger, run="other")
+    by_driver.record(covered, of_worker["fingerprint"])
+    assert by_driver.read_record(covered.name) == of_worker
 
 
 def test_other_data_or_code_than_planned_is_refused(plan: Plan, store: Store, told: list[dict[str, Any]]) -> None:
