@@ -185,7 +185,8 @@ class _Attempt:
         self.progress.rows = record["epochs"]
         news = self.progress.news(record["result"])
         about = {"epochs_done": record["epochs_trained"], "status": record["status"], "covered": self.is_covered}
-        return {**about, **epoch_metrics(record["epochs"][-1]), **measures, **news}
+        # `done`: Tune ends the trial at this report, without asking the worker once more
+        return {**about, **epoch_metrics(record["epochs"][-1]), **measures, **news, "done": True}
 
     def fail(self, error: BaseException) -> _End | TrialFailed:
         """Note why the trial failed. Returns what makes Ray try again, or a last report if that would not help."""
