@@ -81,8 +81,8 @@ def run(options: Options, sweep: Sweep, arguments: Sequence[str]) -> int:
 def lay_out(experiment: Experiment, store: Store, name: str, options: Options) -> Ledger:
     """Plan the experiment's trials: the ledger of its run. The data are read; nothing is written."""
     trials = experiment.trials
-    data = {(spec.dataset, spec.split_seed) for spec in trials.trials}
-    facts = {of: facts_of(*of, options.data_root) for of in data}
+    data = {spec.data_key for spec in trials.trials}
+    facts = {of: facts_of(of, options.data_root) for of in data}
     plan = make_plan(trials.trials, facts, options.keep_states)
     return Ledger(store=store, run=name, plan=plan, facts=facts, roles=trials.roles)
 

@@ -12,8 +12,7 @@ from typing import Any
 
 from lth_trainable.contracts import criteria, datasets, granularities, models, schedules
 from lth_trainable.contracts.common import Contract, ContractError, serialisable
-from lth_trainable.data.datasets import DATASETS
-from lth_trainable.data.image_folders import LAYOUTS
+from lth_trainable.data.datasets import DATASETS, IN_FILES
 from lth_trainable.models.networks import MODELS
 from lth_trainable.pruning.criteria import CRITERIA
 from lth_trainable.pruning.granularity import GRANULARITIES
@@ -46,6 +45,6 @@ def entries(kind: str) -> dict[str, Any]:
     within_fit = {name: rule.function for name, rule in SCHEDULES.items() if rule.function is not None}
     registries: dict[str, Mapping[str, Any]] = {
         "criterion": CRITERIA, "schedule": within_fit, "granularity": {name: name for name in GRANULARITIES},
-        "model": MODELS, "dataset": {name: DATASETS[name] for name in DATASETS if name not in LAYOUTS},
+        "model": MODELS, "dataset": {name: DATASETS[name] for name in DATASETS if name not in IN_FILES},
     }  # fmt: skip
     return dict(registries[kind])

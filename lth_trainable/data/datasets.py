@@ -1,6 +1,7 @@
 """The data sets by name: arrays in memory with fixed splits. Does not import torch.
 
-A loader is `f(root, split_seed) -> Dataset`; `root` is the folder of `--data-root`, for data sets in files. The digest
+A loader is `f(root, split_seed) -> Dataset`; `root` is the folder of `--data-root`, for data sets in files. Those in
+`IMAGE_SIZES` also take `image_size`. The digest
 covers the content before the split, so that a trial's key changes if its data change.
 """
 
@@ -9,15 +10,16 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from lth_trainable.data.image_folders import read
+from lth_trainable.data.class_folders import read_class_folders
+from lth_trainable.data.image_folders import LAYOUTS, read
 from lth_trainable.errors import bad_value
 from lth_trainable.registry import lookup
 from lth_trainable.seeds import generator
@@ -60,7 +62,7 @@ class Dataset:
 
 CHUNK = 1024  # images normalised at a time; does not change the result
 
-Loader = Callable[[Path | None, int], Dataset]
+Loader = Callable[..., Dataset]
 
 
 def digits(root: Path | None, split_seed: int) -> Dataset:
@@ -102,21 +104,52 @@ def cifar10(root: Path | None, split_seed: int) -> Dataset:
     return _of_images("cifar10", root, split_seed, valid=Fraction(5_000, 50_000))
 
 
-def pets(root: Path | None, split_seed: int) -> Dataset:
+def pets(root: Path | None, split_seed: int, image_size: int | None = None) -> Dataset:
     """Cats (1) against dogs (0) of Oxford-IIIT Pet (Parkhi et al. 2012): RGB 64x64 px, 5,912 / 739 / 739 images.
 
     Layout of fastai's `URLs.PETS`: `oxford-iiit-pet/images/<name>.jpg`, with a capital first letter for a cat. The
     centre square is resized. The digest covers decoded pixels, so it depends on the JPEG decoder.
     """
-    return _of_images("pets", root, split_seed, valid=Fraction(739, 7_390), test=Fraction(739, 7_390))
+    tenth = Fraction(739, 7_390)
+    return _of_images("pets", root, split_seed, valid=tenth, test=tenth, size=image_size)
 
 
-def _of_images(name: str, root: Path | None, seed: int, *, valid: Fraction, test: Fraction = Fraction(0)) -> Dataset:
+def folder(root: Path | None, split_seed: int, image_size: int | None = None) -> Dataset:
+    """Any folder of class folders: `DIR/<class>/<images>`, or `DIR/{train,valid,test}/<class>/<images>`.
+
+    A split without a folder is a tenth of the images, drawn by the split seed. `class_folders.py` says how images of
+    other sizes and modes are converted. The digest covers pixels, labels and which split folder an image lies in.
+    """
+    found = read_class_folders(root, image_size or IMAGE_SIZES["folder"])
+    own = {"valid": found.valid, "test": found.test}
+    sizes = held_out(f"folder {root}", len(found.x), own)
+    marks = [mark for mark in own.values() if mark is not None]
+    data = split(found.x, found.y, found.classes, sizes=sizes, seed=split_seed, test=found.test, valid=found.valid)
+    return replace(data, digest=content_digest(found.x, found.y, *marks)) if marks else data
+
+
+def held_out(where: str, n: int, own: Mapping[str, npt.NDArray[np.bool_] | None]) -> tuple[int, int, int]:
+    """Sizes of training, validation and test split of n images. own: marks of the given "valid" and "test" splits.
+
+    A split that is not given gets a tenth of the other images, rounded down. Raises `UserError` if that is none.
+    """
+    given = {name: int(mark.sum()) for name, mark in own.items() if mark is not None}
+    left = n - sum(given.values())
+    missing = len(own) - len(given)
+    if left < (10 if missing else 1):
+        raise bad_value(where, f"{left} images for training", "at least 10" if missing else "at least 1")
+    valid, test = (given.get(name, left // 10) for name in ("valid", "test"))
+    return n - valid - test, valid, test
+
+
+def _of_images(
+    name: str, root: Path | None, seed: int, *, valid: Fraction, test: Fraction = Fraction(0), size: int | None = None
+) -> Dataset:
     """The data set `name`, with fractions `valid` and `test` (rounded down) held out.
 
     The fractions are of the images that do not belong to the data set's own test split.
     """
-    found = read(name, root)
+    found = read(name, root, size)
     own = 0 if found.test is None else int(found.test.sum())
     n = len(found.x) - own
     held = int(n * valid)
@@ -135,19 +168,36 @@ def split(
     seed: int,
     scale: float = 255,
     test: npt.NDArray[np.bool_] | None = None,
+    valid: npt.NDArray[np.bool_] | None = None,
 ) -> Dataset:
     """Shuffle by `seed`, cut into training, validation and test splits of these sizes, and normalise.
 
-    Normalises by mean and standard deviation of the training split. test: (n,), marks the images of a predefined test
-    split; they stay the test split, in their order, for every seed.
+    Normalises by mean and standard deviation of the training split. test, valid: (n,), mark the images of a predefined
+    test or validation split; they stay that split, in their order, for every seed.
     """
-    order = generator(seed, "split").permutation(len(x))
-    if test is not None:
-        order = np.concatenate([order[~test[order]], np.flatnonzero(test)])
-    cuts = np.split(order, np.cumsum(sizes)[:-1])
+    cuts = split_indices(sizes, seed, test=test, valid=valid)
     mean, std = _moments(x, cuts[0], scale)
     splits = [Split(x=_normalised(x, cut, scale, mean, std), y=np.ascontiguousarray(y[cut])) for cut in cuts]
     return Dataset(train=splits[0], valid=splits[1], test=splits[2], classes=classes, digest=content_digest(x, y))
+
+
+def split_indices(
+    sizes: tuple[int, int, int],
+    seed: int,
+    *,
+    test: npt.NDArray[np.bool_] | None = None,
+    valid: npt.NDArray[np.bool_] | None = None,
+) -> list[npt.NDArray[np.int64]]:
+    """Indices of the training, validation and test images; see `split`."""
+    order = generator(seed, "split").permutation(sum(sizes))
+    own = [(place, mark) for place, mark in ((1, valid), (2, test)) if mark is not None]
+    for _, mark in own:
+        order = order[~mark[order]]
+    drawn = [0 if place in dict(own) else n for place, n in enumerate(sizes)]
+    cuts = np.split(order, np.cumsum(drawn)[:-1])
+    for place, mark in own:
+        cuts[place] = np.flatnonzero(mark)
+    return cuts
 
 
 def _moments(
@@ -188,11 +238,18 @@ def content_digest(*arrays: npt.NDArray[np.generic]) -> str:
     return sha.hexdigest()
 
 
-DATASETS: dict[str, Loader] = {"digits": digits, "mnist": mnist, "cifar10": cifar10, "pets": pets}
+DATASETS: dict[str, Loader] = {
+    "digits": digits, "mnist": mnist, "cifar10": cifar10, "pets": pets, "folder": folder,
+}  # fmt: skip
+IMAGE_SIZES = {"pets": LAYOUTS["pets"].size, "folder": 64}  # data sets whose images are resized, and to what by default
+IN_FILES = (*LAYOUTS, "folder")  # data sets that are read from files
 
 
 @functools.lru_cache(maxsize=2)
-def load_dataset(name: str, root: Path | None = None, split_seed: int = 0) -> Dataset:
-    """The data set `name` (or `package.module:function`), loaded once in each process."""
+def load_dataset(name: str, root: Path | None = None, split_seed: int = 0, image_size: int | None = None) -> Dataset:
+    """The data set `name` (or `package.module:function`), loaded once in each process.
+
+    image_size: side of the images in pixels, for the data sets in `IMAGE_SIZES`; None: their own.
+    """
     loader: Loader = lookup("dataset", name, DATASETS)
-    return loader(root, split_seed)
+    return loader(root, split_seed) if image_size is None else loader(root, split_seed, image_size)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from typing import Any, ClassVar
 
-from lth_trainable.data.datasets import DATASETS
+from lth_trainable.data.datasets import DATASETS, IMAGE_SIZES
 from lth_trainable.errors import UserError
 from lth_trainable.models.networks import MODELS
 from lth_trainable.pruning.controls import CONTROLS
@@ -46,6 +46,8 @@ from lth_trainable.spec.values import (
     rewinds,
     rungs,
 )
+
+DataKey = tuple[Any, ...]  # of `TrialSpec.data_key`: arguments of `load_dataset`, without the folder
 
 
 def _choice(default: str | None, names: tuple[str, ...] | Mapping[str, Any], text: str, **more: Any) -> Any:
@@ -124,6 +126,10 @@ class TrialSpec:
         unit="iterations",
     )  # fmt: skip
     width_pct: float | None = _help(None, "dense: width of the hidden layers; None: the network's own width", noop=None)
+    image_size: int | None = _help(
+        None, f"side of the images in pixels, for {' and '.join(IMAGE_SIZES)}; None: the data set's own", noop=None,
+        unit="pixels",
+    )  # fmt: skip
     ticket: str | None = _help(
         None, "imported ticket, by its digest; its weights are imported too, so the seed sets only the data order",
         noop=None,
@@ -145,6 +151,12 @@ class TrialSpec:
         return dict(zip(_NAMES, _values_of(self), strict=True))
 
     # -- derived -----------------------------------------------------------------------------------------------------
+
+    @property
+    def data_key(self) -> DataKey:
+        """What names the data of the trial: data set and split seed, and the size of its images if that is set."""
+        named = self.dataset, self.split_seed
+        return named if self.image_size is None else (*named, self.image_size)
 
     @property
     def is_dense(self) -> bool:

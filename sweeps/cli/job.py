@@ -17,6 +17,7 @@ from lth_trainable.data.datasets import load_dataset
 from lth_trainable.errors import FAILED, OK, STOPPED, StorageError, UserError, bad_value, command_line
 from lth_trainable.safe_text import printable
 from lth_trainable.silence.watchdog import check_limit
+from lth_trainable.spec.trial_spec import DataKey
 from lth_trainable.store.store import STATES, Store
 from lth_trainable.store.trouble import machine_error
 from lth_trainable.training.without_torch import fingerprint_without_torch
@@ -163,9 +164,10 @@ def open_run(options: RunOptions, default: str) -> tuple[Store, str]:
     return store, name
 
 
-def facts_of(dataset: str, split_seed: int, data_root: Path | None) -> Facts:
+def facts_of(data_key: DataKey, data_root: Path | None) -> Facts:
     """Read a data set for the facts that a plan needs about it."""
-    data = load_dataset(dataset, data_root, split_seed)
+    dataset, *settings = data_key
+    data = load_dataset(dataset, data_root, *settings)
     return Facts(digest=data.digest, n_train=len(data.train))
 
 

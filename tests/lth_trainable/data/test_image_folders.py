@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from lth_trainable.data import image_folders as images
+from lth_trainable.data.cache import cache_folder
 from lth_trainable.data.datasets import Dataset, cifar10, mnist, pets
 from lth_trainable.data.image_folders import LAYOUTS, decode, find_folder, read
 from lth_trainable.errors import UserError
@@ -258,7 +259,7 @@ def test_a_cache_that_cannot_be_written_costs_time_only(
 def test_without_the_variable_the_cache_is_in_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("LTH_CACHE")
-    assert images.cache_folder() == tmp_path / ".cache" / "lottery-sweep"
+    assert cache_folder() == tmp_path / ".cache" / "lottery-sweep"
 
 
 LOAD = "import sys, pathlib; from lth_trainable.data.datasets import load_dataset as load; "

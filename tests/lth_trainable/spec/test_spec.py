@@ -113,8 +113,9 @@ def test_every_field_is_part_of_the_key_unless_it_is_dropped() -> None:
         "rewind_optimizer": (elsewhere[1], "fresh"), "output_prune_rate_pct": (elsewhere[1], 20),
     }  # fmt: skip
     untested = {f.name for f in fields(TrialSpec)} - set(other) - set(acts_elsewhere)
-    assert untested == {"precision", "width_pct", "ticket"}, "a new field needs a value here"
-    # width_pct: tests/sweeps/experiments/test_baselines.py; ticket: tests/lth_trainable/tickets/test_import.py
+    assert untested == {"precision", "width_pct", "ticket", "image_size"}, "a new field needs a value here"
+    # width_pct: tests/sweeps/experiments/test_baselines.py; ticket: tests/lth_trainable/tickets/test_import.py;
+    # image_size: tests/lth_trainable/data/test_class_folders.py
     del other["dataset"]
     for name, (where, value) in acts_elsewhere.items():
         one, two = TrialSpec(**where), TrialSpec(**where, **{name: value})
