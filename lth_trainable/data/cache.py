@@ -83,3 +83,16 @@ def _keep(file: Path, flat: npt.NDArray[np.uint8]) -> None:
     finally:
         if unfinished is not None:
             unfinished.unlink(missing_ok=True)
+
+
+def keep_text(file: Path, text: str) -> None:
+    """Write a short text under another name, then move it. Where the disk is full or read-only, nothing is kept."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", dir=file.parent, prefix=file.stem, suffix=".part", delete=False
+        ) as stream:
+            stream.write(text)
+        os.replace(stream.name, file)
+    except OSError as error:
+        warnings.warn(f"digest not cached in {file.parent} ({error}); set {CACHE_VARIABLE}", stacklevel=2)

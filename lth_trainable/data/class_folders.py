@@ -79,7 +79,7 @@ def read_class_folders(root: Path | None, size: int) -> ClassImages:
     layout = find_classes(root.expanduser())
     entries = _listed(layout)
     paths = [entry.path for entry in entries]
-    _check_room(len(entries), size)
+    check_room(f"{len(entries):,} images of {size} x {size} pixels", len(entries) * 3 * size**2 * BYTES_PER_PIXEL)
     valid, test = (
         np.array([layout.is_in(split, path) for path in paths]) if split in layout.splits else None
         for split in ("valid", "test")
@@ -157,13 +157,12 @@ def _files(folder: Path, top: str) -> Iterator[Entry]:
                 yield Entry(path.relative_to(folder).as_posix(), stat.st_size, stat.st_mtime_ns)
 
 
-def _check_room(n: int, size: int) -> None:
-    """Raise `UserError` if so many images do not fit into this machine's memory."""
+def check_room(what: str, need: int) -> None:
+    """Raise `UserError` if `need` bytes for these images are more than this machine's memory."""
     room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    need = n * 3 * size * size * BYTES_PER_PIXEL
     if need > room:
         raise bad_value(
-            "--data-root", f"{n:,} images, which need {need / 2**30:,.0f} GiB at {size} x {size} pixels",
+            "dataset", f"{what}, which need {need / 2**30:,.0f} GiB",
             f"at most the memory of this machine, {room / 2**30:,.0f} GiB",
             "use a smaller --image-size, or --dataset module:function with a function that returns DataLoaders",
         )  # fmt: skip

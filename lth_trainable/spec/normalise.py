@@ -13,7 +13,7 @@ from typing import Any
 
 from lth_trainable.data.datasets import DATASETS, IMAGE_SIZES
 from lth_trainable.errors import bad_value, check_sparsity
-from lth_trainable.models.networks import MODELS
+from lth_trainable.models.networks import find_builder
 from lth_trainable.pruning.controls import CONTROLS
 from lth_trainable.pruning.criteria import CRITERIA
 from lth_trainable.pruning.granularity import GRANULARITIES
@@ -62,8 +62,8 @@ def normalise(values: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...
     """
     if not _is_plain(values):
         return _normalised(values)
-    for name, valid in (("dataset", DATASETS), ("model", MODELS)):
-        lookup(name, values[name], valid)  # a plug-in is looked at again for each trial
+    lookup("dataset", values["dataset"], DATASETS)  # a plug-in is looked at again for each trial
+    find_builder(values["model"])
     found, notes = _of_any_seed(tuple(values), *({**values, "seed": 0}.values()))
     return {**found, "seed": values["seed"]}, notes
 
@@ -117,7 +117,7 @@ def _normalise(draft: Draft) -> None:
 
 def _check_common(draft: Draft) -> None:
     lookup("dataset", draft.dataset, DATASETS)
-    lookup("model", draft.model, MODELS)
+    find_builder(draft.model)
     for name, valid in (
         ("layers", LAYERS), ("optimizer", OPTIMIZERS), ("precision", PRECISIONS), ("control", KINDS),
         ("augment", AUGMENTS), ("lr_policy", LR_POLICIES),

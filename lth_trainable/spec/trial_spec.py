@@ -70,7 +70,7 @@ class TrialSpec:
     dataset: str = _choice("digits", DATASETS, "data set")
     split_seed: int = _help(0, "seed of the data split; fixed, so that all trials see the same data")
     batch_size: int = _help(60, "training images per step")
-    model: str = _choice("lenet_300_100", MODELS, "network")
+    model: str = _choice("lenet_300_100", MODELS, "network; also torchvision:NAME and timm:NAME")
     layers: str = _choice("auto", LAYERS, "layers to prune; auto: convolutions, or linear layers if there are none")
     optimizer: str = _choice("adam", OPTIMIZERS, "optimiser")
     lr: float = _help(1.2e-3, "learning rate; with a policy that changes it, the largest")
