@@ -24,7 +24,7 @@ from lth_trainable.collector import no_garbage_collection
 from lth_trainable.errors import OK
 from lth_trainable.store.store import Store
 from sweeps.cli.dry_run import show_plan
-from sweeps.cli.job import Job, Setting, check_networks, exit_code_of, facts_of, finish, open_run
+from sweeps.cli.job import Job, Setting, check_fit_together, exit_code_of, facts_of, finish, open_run
 from sweeps.cli.options import Options, parse
 from sweeps.cli.training import train_and_judge
 from sweeps.cli.until_decided import look_by_look, with_looks
@@ -83,7 +83,7 @@ def lay_out(experiment: Experiment, store: Store, name: str, options: Options) -
     trials = experiment.trials
     data = {spec.data_key for spec in trials.trials}
     facts = {of: facts_of(of, options.data_root) for of in data}
-    check_networks(trials.trials, options.data_root)
+    check_fit_together(trials.trials, options.data_root)
     plan = make_plan(trials.trials, facts, options.keep_states)
     return Ledger(store=store, run=name, plan=plan, facts=facts, roles=trials.roles)
 

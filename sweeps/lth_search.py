@@ -32,7 +32,7 @@ from analysis.text import console, table_of
 from lth_trainable.errors import FAILED, OK
 from lth_trainable.spec.rewind_point import RewindPoint
 from lth_trainable.spec.trial_spec import DataKey, TrialSpec
-from sweeps.cli.job import Job, Setting, check_networks, exit_code_of, facts_of, finish, open_run
+from sweeps.cli.job import Job, Setting, check_fit_together, exit_code_of, facts_of, finish, open_run
 from sweeps.cli.options import RunOptions
 from sweeps.cli.search_options import SearchOptions, parse
 from sweeps.experiments.recipes import digits
@@ -121,7 +121,7 @@ def _search(
         return facts_of(of, options.data_root)
 
     def facts_of_spec(spec: TrialSpec) -> Facts:
-        check_networks([spec], options.data_root)
+        check_fit_together([spec], options.data_root)
         return facts(spec.data_key)
 
     if options.retry_failed and (again := study.ask_again()):

@@ -1,7 +1,7 @@
 """What a user's data consist of, as a digest and as labels: files, arrays, items, and the code of their transforms.
 
 Files are read as bytes, arrays as they are. Where neither can be found, each item is made once with seeded streams.
-Transforms count by their source code and plain attributes, as far as these can be read.
+Transforms count by the source of their modules and by their plain attributes, as far as these can be read.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import functools
 import hashlib
 import inspect
 import numbers
+import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -83,13 +84,10 @@ class Digest:
             self.value(_attributes(value), depth)
 
     def code(self, thing: Any) -> None:
-        """Add a class or function by its name and source, if there is one."""
-        self.text("code", getattr(thing, "__module__", ""), getattr(thing, "__qualname__", type(thing).__name__))
+        """Add a class or function by its name, the source of its module if there is one, and what it encloses."""
         thing = inspect.unwrap(thing) if callable(thing) else thing
-        try:
-            self.text(inspect.getsource(thing))
-        except (OSError, TypeError):  # compiled, or typed into an interpreter
-            self.text("no source")
+        module = getattr(thing, "__module__", None)
+        self.text("code", module, getattr(thing, "__qualname__", type(thing).__name__), _source_digest(module))
         for cell in getattr(thing, "__closure__", None) or ():
             try:
                 self.value(cell.cell_contents, 1)
@@ -98,6 +96,17 @@ class Digest:
 
     def hexdigest(self) -> str:
         return self.sha.hexdigest()
+
+
+@functools.cache
+def _source_digest(module: str | None) -> str:
+    """SHA-256 (hex) of a module's source; "" for a compiled one and for what was typed into an interpreter."""
+    loaded = sys.modules.get(module or "")
+    try:
+        file = None if loaded is None else inspect.getsourcefile(loaded)
+        return "" if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    except (OSError, TypeError):  # a built-in module, or a file that is gone
+        return ""
 
 
 def _attributes(value: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from lth_trainable.errors import bad_value
+from lth_trainable.errors import UserError, bad_value
 from lth_trainable.seeds import generator
 
 CHUNK = 1024  # images normalised at a time; does not change the result
@@ -138,3 +138,10 @@ def content_digest(*arrays: npt.NDArray[np.generic]) -> str:
         sha.update(f"{array.shape}{array.dtype.str}".encode())
         sha.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return sha.hexdigest()
+
+
+def no_augmentation(found: str) -> UserError:
+    """The exception for a trial that would augment the images of a user's own loaders."""
+    return bad_value(
+        "augment", found, "none with a data set of DataLoaders", "put the augmentation into their transforms"
+    )

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader as TorchLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from lth_trainable.data.splits import no_augmentation
 from lth_trainable.data.streams import seed_all
 from lth_trainable.errors import bad_value
 from lth_trainable.seeds import derive_seed, generator
@@ -121,9 +122,7 @@ class StreamedLoader:
         augment: str = "none",
     ) -> None:
         if augment != "none":
-            raise bad_value(
-                "augment", augment, "none with a data set of DataLoaders", "put augmentation into their transforms"
-            )
+            raise no_augmentation(augment)
         self.dataset, self.bs, self.order_seed, self.epoch = dataset, batch_size, order_seed, epoch
         self.level, self.skip = 0, 0
         self.to(device)
