@@ -22,16 +22,16 @@ LIBRARIES = ("torchvision", "timm")  # `LIBRARY:NAME` is a network of that libra
 _sources: dict[str, tuple[ModuleSpec | None, str | None]] = {}  # by module: its import, SHA-256 of its source then
 
 
-def lookup(where: str, name: str, registry: Mapping[str, Any]) -> Any:
+def lookup(where: str, name: str, registry: Mapping[str, Any], also_called: Mapping[str, str] | None = None) -> Any:
     """The entry `name` of `registry`, or the object that `package.module:function` names.
 
-    Raises `UserError` with the valid names and the nearest one.
+    Raises `UserError` with the valid names and the nearest one. also_called: see `unknown_name`.
     """
     if name in registry:
         return registry[name]
     if ":" in name:
         return _plugged_in(where, name)
-    raise unknown_name(where, name, registry)
+    raise unknown_name(where, name, registry, also_called or {})
 
 
 def make(where: str, name: str, registry: Mapping[str, Any], kind: type[Made]) -> Made:

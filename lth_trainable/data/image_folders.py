@@ -8,12 +8,14 @@ Decoded images are cached (`cache.py`), by the files' paths, sizes and times and
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -128,14 +130,35 @@ def download(name: str) -> Path:
     """The folder where fastai's `untar_data` puts the data set; the first call downloads it."""
     from fastai.data.external import URLs, untar_data
 
-    layout = LAYOUTS[name]
+    layout, shown = LAYOUTS[name], _Shown()
     try:
-        return Path(untar_data(getattr(URLs, layout.url)))
+        with contextlib.redirect_stdout(cast(Any, shown)):
+            return Path(untar_data(getattr(URLs, layout.url)))
     except Exception as error:  # no network, a full disk and a broken archive need the same advice
+        shown.end_line()
         reason = f"{type(error).__name__}: {error}"
         raise UserError(
             f"{name}: download failed ({reason}); pass --data-root DIR with the layout {layout.tree}"
         ) from error
+
+
+class _Shown:
+    """Standard output for a progress bar, which may end in the middle of a line."""
+
+    def __init__(self) -> None:
+        self._stream, self._is_within_line = sys.stdout, False
+
+    def write(self, text: str) -> int:
+        self._is_within_line = not text.endswith("\n") if text else self._is_within_line
+        return self._stream.write(text)
+
+    def end_line(self) -> None:
+        if self._is_within_line:
+            self.write("\n")
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def find_folder(name: str, root: Path) -> Path:

@@ -64,6 +64,14 @@ def library_network(name: str) -> LibraryNetwork:
     )  # fmt: skip
 
 
+def library_name(name: str) -> str | None:
+    """The network of this bare name with its library, such as `torchvision:resnet50`; None if no library has it."""
+    for library, names in NETWORKS.items():
+        if importlib.util.find_spec(library) is not None and name.lower() in names()[0]:
+            return f"{library}:{name.lower()}"
+    return None
+
+
 def _of_torchvision() -> tuple[frozenset[str], frozenset[str]]:
     from torchvision import models
 

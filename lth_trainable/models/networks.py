@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from lth_trainable.errors import UserError
-from lth_trainable.models.libraries import library_network
+from lth_trainable.models.libraries import library_name, library_network
 from lth_trainable.registry import LIBRARIES, lookup
 
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ def find_builder(name: str) -> Builder:
     """
     if name.partition(":")[0] in LIBRARIES and ":" in name:
         return library_network(name)
-    builder: Builder = lookup("model", name, MODELS)
+    also_called = {} if name in MODELS or ":" in name else dict.fromkeys([name.lower()], library_name(name) or "")
+    builder: Builder = lookup("model", name, MODELS, {asked: found for asked, found in also_called.items() if found})
     return builder
 
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from lth_trainable.errors import UserError, bad_value, check_sparsity, unknown_name
-from lth_trainable.pruning.criteria import CRITERIA
+from lth_trainable.pruning.criteria import ALSO_CALLED, CRITERIA
 from lth_trainable.pruning.granularity import GRANULARITIES
 from lth_trainable.pruning.layers import Layer
 from lth_trainable.pruning.masks import CONTEXTS
@@ -69,7 +69,7 @@ def check_arguments(
     if isinstance(sparsity, Mapping) and context != "local":
         raise bad_value("context", context, "'local'", "with a target for each layer there is nothing to rank together")
     if isinstance(criteria, str) and criteria not in CRITERIA:
-        raise unknown_name("criteria", criteria, CRITERIA)
+        raise unknown_name("criteria", criteria, CRITERIA, ALSO_CALLED)
     if lth and not schedule.rule.stepwise:
         raise UserError(
             f"lth: found True with the schedule {schedule.name}; expected one_shot or iterative. A gradual schedule"

@@ -15,7 +15,7 @@ from lth_trainable.data.datasets import DATASETS, IMAGE_SIZES
 from lth_trainable.errors import bad_value, check_sparsity
 from lth_trainable.models.networks import find_builder
 from lth_trainable.pruning.controls import CONTROLS
-from lth_trainable.pruning.criteria import CRITERIA
+from lth_trainable.pruning.criteria import ALSO_CALLED, CRITERIA
 from lth_trainable.pruning.granularity import GRANULARITIES
 from lth_trainable.pruning.masks import CONTEXTS
 from lth_trainable.registry import lookup
@@ -105,7 +105,7 @@ def _normalise(draft: Draft) -> None:
     if draft.ticket is not None:
         _make_imported(draft)
     else:
-        lookup("criterion", str(draft.criterion), CRITERIA)
+        lookup("criterion", str(draft.criterion), CRITERIA, ALSO_CALLED)
         draft.choice("granularity", GRANULARITIES)
         draft.choice("context", CONTEXTS)
         (check_levels if family_of(draft.schedule, draft.control) == "levels" else check_fit)(draft)

@@ -277,7 +277,9 @@ def test_several_processes_at_once(tmp_path: Path, cache: Path) -> None:
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_without_a_root_fastai_downloads(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_root_fastai_downloads(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from fastai.data import external
 
     folder = make_tree(name, tmp_path)
@@ -285,6 +287,7 @@ def test_without_a_root_fastai_downloads(name: str, tmp_path: Path, monkeypatch:
     assert len(LOADERS[name](None, 0).test) > 0
 
     def offline(url: str) -> Path:
+        print("a bar", end="\r")
         raise OSError("Name or service not known")
 
     monkeypatch.setattr(external, "untar_data", offline)
@@ -293,6 +296,7 @@ def test_without_a_root_fastai_downloads(name: str, tmp_path: Path, monkeypatch:
     ) as caught:
         LOADERS[name](None, 0)
     assert LAYOUTS[name].tree in str(caught.value)
+    assert capsys.readouterr().out == "a bar\r\n"  # so that the error starts a line
 
 
 def test_untar_data_gives_what_lies_in_fastais_own_folder(tmp_path: Path) -> None:
