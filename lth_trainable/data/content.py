@@ -168,7 +168,7 @@ def _of_items(indices: Iterable[int], item: Callable[[int], Any], digest: Digest
         digest.value(found)
         if not isinstance(found, tuple | list) or len(found) != 2:
             what = f"{len(found)} values" if isinstance(found, tuple | list) else type(found).__name__
-            raise bad_value(f"dataset, item {index}", what, "an image and its class number")
+            raise bad_value(f"item {index}", what, "an image and its class number")
         labels.append(found[1])
         pulse.beat()
     return as_labels(labels)
@@ -212,7 +212,5 @@ def as_labels(values: Any) -> Labels:
     found = np.asarray(values)
     if found.ndim != 1 or found.dtype.kind not in "iub":
         what = f"{found.dtype} of shape {list(found.shape)}"
-        raise bad_value(
-            "dataset, labels", what, "one class number (0, 1, ...) for each image", "trials train classifiers"
-        )
+        raise bad_value("labels", what, "one class number (0, 1, ...) for each image", "trials train classifiers")
     return found.astype(np.int64)

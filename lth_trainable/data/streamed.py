@@ -53,7 +53,10 @@ class Feed(Protocol):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StreamedSplit:
-    """A split whose images a feed makes. indices: of its images in the feed's data, (n,). y: their labels, (n,)."""
+    """A split whose images a feed makes. indices: of its images in the feed's data, (n,). y: their labels, (n,).
+
+    where: what it is, for messages.
+    """
 
     feed: Feed
     indices: npt.NDArray[np.int64]
@@ -61,6 +64,7 @@ class StreamedSplit:
     shape: tuple[int, int, int]
     classes: tuple[str, ...]
     name: str
+    where: str
 
     def __len__(self) -> int:
         return len(self.y)
@@ -193,10 +197,10 @@ class StreamedLoader:
 
     def _finished(self, batches: _Batches, number: int, batch: Any) -> tuple[Tensor, Tensor]:
         seed_all(batches.seed_of_batch(number), self.device)
-        x, y = checked(self.dataset.feed.finish(batch, self.device), f"its {self.dataset.name} loader")
+        x, y = checked(self.dataset.feed.finish(batch, self.device), self.dataset.where)
         if self.dataset.shape != UNKNOWN and tuple(x.shape[1:]) != self.dataset.shape:
             raise bad_value(
-                f"dataset, {self.dataset.name}", f"images of {list(x.shape[1:])}", f"{list(self.dataset.shape)}",
+                self.dataset.where, f"images of {list(x.shape[1:])}", f"{list(self.dataset.shape)}",
                 "all batches need one shape; resize in the transforms",
             )  # fmt: skip
         return x, y
@@ -215,16 +219,16 @@ def checked(batch: Any, where: str) -> tuple[Tensor, Tensor]:
     parts = tuple(batch) if isinstance(batch, list | tuple) else (batch,)
     if len(parts) != 2 or not all(torch.is_tensor(part) for part in parts):
         found = ", ".join(type(part).__name__ for part in parts)
-        raise bad_value(f"dataset, {where}", f"batches of ({found})", "batches of two tensors, images and labels")
+        raise bad_value(where, f"batches of ({found})", "batches of two tensors, images and labels")
     x, y = (part.as_subclass(Tensor) for part in parts)
     if x.dtype != torch.float32 or x.ndim != 4:
         raise bad_value(
-            f"dataset, {where}", f"images of {x.dtype}, {list(x.shape)}",
+            where, f"images of {x.dtype}, {list(x.shape)}",
             "torch.float32 of (n, channels, height, width)", "convert them in the transforms",
         )  # fmt: skip
     if y.is_floating_point() or y.ndim != 1 or len(y) != len(x):
         raise bad_value(
-            f"dataset, {where}", f"labels of {y.dtype}, {list(y.shape)}", "one class number for each image",
+            where, f"labels of {y.dtype}, {list(y.shape)}", "one class number for each image",
             "trials train classifiers",
         )  # fmt: skip
     return x, y.long()

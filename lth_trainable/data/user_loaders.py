@@ -56,7 +56,9 @@ def streamed(dls: Any, where: str, split_seed: int) -> StreamedDataset:
         feeds, labels = [*feeds, feeds[1]], [*labels, labels[1]]
         indices = [indices[0], np.sort(order[half:]), np.sort(order[:half])]
     splits = [
-        StreamedSplit(feed=feed, indices=own, y=y[own], shape=UNKNOWN, classes=classes, name=name)
+        StreamedSplit(
+            feed=feed, indices=own, y=y[own], shape=UNKNOWN, classes=classes, name=name, where=f"{where}, {name} loader"
+        )
         for feed, own, y, name in zip(feeds, indices, labels, NAMES, strict=True)
     ]
     for split in splits:

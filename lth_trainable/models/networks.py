@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from lth_trainable.errors import UserError
+from lth_trainable.errors import UserError, unknown_name
 from lth_trainable.models.libraries import library_name, library_network
 from lth_trainable.registry import LIBRARIES, lookup
 
@@ -87,8 +87,10 @@ def find_builder(name: str) -> Builder:
     """
     if name.partition(":")[0] in LIBRARIES and ":" in name:
         return library_network(name)
-    also_called = {} if name in MODELS or ":" in name else dict.fromkeys([name.lower()], library_name(name) or "")
-    builder: Builder = lookup("model", name, MODELS, {asked: found for asked, found in also_called.items() if found})
+    if name not in MODELS and ":" not in name:
+        found = library_name(name)
+        raise unknown_name("model", name, MODELS, {name.lower(): found} if found is not None else {})
+    builder: Builder = lookup("model", name, MODELS)
     return builder
 
 
