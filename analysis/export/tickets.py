@@ -122,9 +122,7 @@ def read_ticket(store: Store, run: str, name: str, which: Sequence[str] = ()) ->
 
     Raises `Damaged` if files are missing or damaged, and `UserError` for weights that the trial never had.
     """
-    from safetensors.torch import load  # torch takes a second to import, and archives may have no tickets
-
-    from lth_trainable.pruning.ticket import Ticket
+    from lth_trainable.pruning.ticket import Ticket  # torch takes a second to import, and archives may have no tickets
 
     trial = store.find(store.trial(run, name))
     if trial is None:
@@ -136,16 +134,18 @@ def read_ticket(store: Store, run: str, name: str, which: Sequence[str] = ()) ->
     levels = load_masks(store, trial)
     return Ticket(
         masks=levels.get(max(levels, default=0), {}), provenance=_provenance(read_record(store, trial)),
-        **{part: load(_weights(store, trial, part)) if part in (which or has) else {} for part in PARTS},
+        **{part: _weights(store, trial, part) if part in (which or has) else {} for part in PARTS},
     )  # fmt: skip
 
 
-def _weights(store: Store, trial: Sealed, part: str) -> bytes:
+def _weights(store: Store, trial: Sealed, part: str) -> Tensors:
+    from lth_trainable.store.tensor_files import tensors_of
+
     path = trial.manifest["states"][part]
     state = store.find(path)
     if state is None:
         raise Damaged(path, f"the {part} weights are missing")
-    return store.content(state, WEIGHTS)
+    return tensors_of(store, state, WEIGHTS)
 
 
 def _provenance(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from safetensors.numpy import load
 
 from analysis.stats.overlap import Overlap, overlap_of_counts
 from analysis.tables import schema
@@ -23,6 +22,7 @@ from analysis.tables.schema import SPEC_FIELDS, Row
 from analysis.tables.spans import arranged, spans
 from lth_trainable.store.level_masks import last_level
 from lth_trainable.store.store import MASKS, Damaged, Store, map_in_threads
+from lth_trainable.store.tensor_files import bits_of
 
 BETWEEN = {"seed": ("seed",), "rewind": ("rewind_epoch", "rewind_step"), "criterion": ("criterion",)}
 MEMBERS = 10  # of a family that are compared, all with all: 45 pairs
@@ -102,7 +102,8 @@ def _compare(
 ) -> dict[tuple[str, str], list[dict[str, Any]]]:
     trials = list(dict.fromkeys(itertools.chain.from_iterable(pairs)))
     read = map_in_threads(lambda trial: final_masks(store, run, trial), trials)
-    masks = {trial: mask for trial, mask in zip(trials, read, strict=True) if mask}
+    sizes = {layer: -(-n // 8) for layer, n in weights.items()}
+    masks = {trial: mask for trial, mask in zip(trials, read, strict=True) if mask and _are_of(mask, sizes)}
     whole = [pair for pair in pairs if pair[0] in masks and pair[1] in masks]
     numbers = {trial: number for number, trial in enumerate(masks)}
     a, b = ([numbers[pair[side]] for pair in whole] for side in (0, 1))
@@ -113,16 +114,20 @@ def _compare(
     }
 
 
+def _are_of(masks: Mapping[str, Bits], sizes: Mapping[str, int]) -> bool:
+    """Whether there is a mask of each layer, of the right size in bytes."""
+    return all(layer in masks and masks[layer].size == size for layer, size in sizes.items())
+
+
 def final_masks(store: Store, run: str, trial: str) -> dict[str, Bits] | None:
     """Bit-packed masks of the last level of a trial, by parameter; None if they are not stored, or damaged."""
     try:
         folder = store.find(store.trial(run, trial))
         if folder is None or MASKS not in folder.manifest["files"]:
             return None
-        content = load(store.content(folder, MASKS))
+        return last_level(bits_of(store, folder))
     except Damaged:
         return None
-    return last_level(content)
 
 
 def _counts(masks: Sequence[Bits], a: Sequence[int], b: Sequence[int]) -> npt.NDArray[np.int64]:

@@ -14,7 +14,6 @@ from lth_trainable.safe_text import one_line
 from lth_trainable.store.store import FAILURE, MANIFEST, PART, RECORD, Damaged, Store, map_in_threads
 from lth_trainable.store.trials import read_failure, read_record
 
-RECORD_FORMAT = 1
 BATCH = 256  # records in memory at a time
 
 Files = Mapping[str, fs.FileInfo]
@@ -75,8 +74,6 @@ def read_trial(store: Store, run: str, name: str, planned: PlanEntry | None) -> 
         return Found(status="damaged", reason=one_line(damage.reason))
     except UserError as error:  # of a newer version: cannot be compared, but the other trials still count
         return Found(status="damaged", reason=one_line(error))
-    except (ValueError, KeyError, TypeError) as error:
-        return Found(status="damaged", reason=one_line(f"{RECORD} is unreadable ({type(error).__name__}: {error})"))
     return Found(record=record, status=record["status"], reason=record["reason"])
 
 
@@ -87,8 +84,8 @@ def _unfinished(store: Store, path: str) -> Found:
 
 def _check_record(path: str, record: Mapping[str, Any], planned: PlanEntry | None) -> None:
     """Raises `Damaged` for a record that is not this trial's, `UserError` for one of a newer version."""
-    if record["format"] != RECORD_FORMAT:
-        raise Damaged(path, f"{RECORD} has format {record['format']!r}; this version reads {RECORD_FORMAT}")
+    if path.rpartition("/")[2] != record["trial"]:
+        raise Damaged(path, f"{RECORD} is of the trial {record['trial'][:80]}")
     if planned is not None and planned.key is not None and record["key"] != planned.key:
         raise Damaged(path, f"{RECORD} has the key {record['key'][:12]}..., the plan {planned.key[:12]}...")
     check_fields(f"{path}/{RECORD}", record["spec"])

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from safetensors.numpy import load
 
 from analysis.stats.overlap import Mask, SignAgreement, Weights, sign_agreement
 from analysis.tables import schema
@@ -15,7 +14,9 @@ from analysis.tables.overlaps import Bits, LayerSizes, final_masks
 from analysis.tables.schema import Row
 from analysis.tables.spans import arranged, spans
 from lth_trainable.pruning.masks import unpack
+from lth_trainable.store.layout import Odd, readable
 from lth_trainable.store.store import WEIGHTS, Damaged, Store
+from lth_trainable.store.tensor_files import arrays_of, check_like
 
 TIMES = (("initial", "rewind"), ("initial", "final"), ("rewind", "final"))
 _SOURCES = ("state_initial", "state_rewind", "sha256_weights", "sha256_masks")  # the rows of a trial follow from these
@@ -65,7 +66,7 @@ class _Reader:
         folder = self.store.find(path)
         if folder is None:
             raise Damaged(path, "the weights are missing")
-        found = load(self.store.content(folder, WEIGHTS))
+        found = arrays_of(self.store, folder, WEIGHTS)
         if which != "final":
             self.last[which] = path, found
         return found
@@ -79,10 +80,13 @@ def _compare(reader: _Reader, row: Row, layers: Iterable[str]) -> list[dict[str,
         if packed is None or folder is None:
             return []
         states = folder.manifest["states"]
-        weights = {which: _only(reader.weights(path, which), layers) for which, path in states.items()}
-    except Damaged:
+        with readable("weights"):
+            weights = {which: _only(reader.weights(path, which), layers) for which, path in states.items()}
+            mask = {name: _mask(packed, name, w.shape) for name, w in weights["final"].items()}
+        for which in weights:
+            check_like(folder, WEIGHTS, weights[which], mask)
+    except (Damaged, Odd):  # of other layers than the record says; `sweeps.storage check` names such files
         return []
-    mask = {name: _mask(packed, name, w.shape) for name, w in weights["final"].items()}
     kept = {name: int(np.count_nonzero(m)) for name, m in mask.items()}
     rows = []
     for one, other in TIMES:

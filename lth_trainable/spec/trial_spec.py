@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import functools
 import operator
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from typing import Any, ClassVar
 
 from lth_trainable.data.datasets import DATASETS, IMAGE_SIZES
-from lth_trainable.errors import UserError
+from lth_trainable.errors import UserError, bad_value
 from lth_trainable.models.networks import MODELS
 from lth_trainable.pruning.controls import CONTROLS
 from lth_trainable.pruning.criteria import CRITERIA
@@ -310,7 +311,23 @@ def spec_from_dict(content: Mapping[str, Any]) -> TrialSpec:
     unknown = sorted(content.keys() - DEFAULTS.keys())
     if unknown:
         raise UserError(f"trial spec: unknown fields {', '.join(unknown)}; it was written by a newer version")
+    check_types(content)
     return TrialSpec(**content)
+
+
+def check_types(content: Mapping[str, Any]) -> None:
+    """Raise `UserError` if a field of a spec in a file has a value of another type than the field."""
+    for name, value in content.items():
+        if type(value) not in _TYPES.get(name, (type(value),)):
+            raise bad_value(f"trial spec, {name}", value, " or ".join(sorted(t.__name__ for t in _TYPES[name])))
+
+
+def _types_of(hint: Any) -> tuple[type, ...]:
+    types = typing.get_args(hint) or (hint,)
+    return (*types, int) if float in types else types
+
+
+_TYPES = {name: _types_of(hint) for name, hint in typing.get_type_hints(TrialSpec).items() if name in DEFAULTS}
 
 
 @functools.lru_cache

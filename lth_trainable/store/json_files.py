@@ -19,6 +19,8 @@ DEPTH = 64  # of lists and objects within each other; our deepest file has 6
 _OPEN = '\n "' + SEAL + '": "'  # an entry of the outermost object; those within it are indented further
 _SEALED = re.compile(re.escape(_OPEN.encode()) + rb'([0-9a-f]{64})"')
 _ZEROS = "0" * 64
+_LONG = re.compile(rb"[0-9]{19}")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _INFINITE = float("inf"), float("-inf")
 
 
@@ -34,13 +36,16 @@ def to_json(content: Any) -> bytes:
 def from_json(raw: bytes) -> Any:
     """The content of a JSON file. Raises `NotJson`.
 
-    Stricter than Python: no NaN, no infinite number, no name twice in an object, and at most `DEPTH` levels.
+    Stricter than Python: no NaN, no infinite number, no whole number of more than 64 bits, no half of a surrogate pair,
+    no name twice in an object, and at most `DEPTH` levels.
     """
     try:
         content = json.loads(
             raw.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_no_name_twice,
-            parse_float=_finite,
+            parse_float=_finite, parse_int=_of_64_bits if _LONG.search(raw) else None,
         )  # fmt: skip
+        if _SURROGATE.search(raw):
+            json.dumps(content, ensure_ascii=False).encode()
     except RecursionError as error:
         raise NotJson(f"it is nested more than {DEPTH} levels deep") from error
     except NotJson:
@@ -85,6 +90,13 @@ def unseal_json(raw: bytes, unsealed: Any = None) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> float:
     raise NotJson(f"it holds the number {name}")
+
+
+def _of_64_bits(text: str) -> int:
+    value = int(text)
+    if not -(1 << 63) <= value < 1 << 63:
+        raise NotJson(f"it holds a number that is too large ({text[:20]})")
+    return value
 
 
 def _finite(text: str) -> float:

@@ -15,6 +15,8 @@ from lth_trainable.models.flops import costs
 from lth_trainable.spec.segments import Segment, recorded_keys
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.spec.values import digest
+from lth_trainable.store.contents import read_history
+from lth_trainable.store.layout import Odd, readable
 from lth_trainable.store.store import FORMAT, HISTORY, MANIFEST, MASKS, RECORD, WEIGHTS, Damaged, Sealed, Store, to_json
 
 _NO_MASKS = (2).to_bytes(8, "little") + b"{}"  # an empty safetensors file
@@ -63,11 +65,15 @@ def record_trial(
     keys = {which: folder.manifest["key"] for which, folder in folders.items()}
     final = folders["final"]
     masks = store.content(final, MASKS) if MASKS in final.manifest["files"] else _NO_MASKS
-    result = _result(trial.spec, history)
+    try:
+        with readable(HISTORY):
+            result, layers = _result(trial.spec, history), _layers(trial.spec, history)
+    except Odd as error:
+        raise Damaged(final.path, str(error)) from error
     record = {
         "format": FORMAT, "trial": trial.spec.name, "key": trial.key, "spec": trial.spec.canonical(),
         "status": "done" if history["diverged"] is None else "diverged", "reason": history["diverged"],
-        "data": history["data"], "states": keys, "epochs": history["rows"], "layers": _layers(trial.spec, history),
+        "data": history["data"], "states": keys, "epochs": history["rows"], "layers": layers,
         "result": result, "shapes": {name: history["weights"][name]["shape"] for name in _pruned(trial.spec, history)},
         "train_seconds": round(seconds, 4), "epochs_trained": epochs_trained,
         "fingerprint": dict(trial.fingerprint), "versions": history["versions"],
@@ -107,7 +113,9 @@ def _sources(store: Store, trial: Identity) -> tuple[dict[str, Sealed], dict[str
     final = folders.get("final")
     if final is None or "initial" not in folders or HISTORY not in final.manifest["files"]:
         return None
-    history = store.json_of(final, HISTORY)
+    history = read_history(store, final)
+    if trial.spec.layers not in history["selections"]:
+        raise Damaged(final.path, f"{HISTORY} has no layers {trial.spec.layers}")
     if history.get("diverged"):  # it may have diverged before its rewind point
         return folders, history
     return (folders, history) if history.get("evaluation") and len(folders) == len(found) else None

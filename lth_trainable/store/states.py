@@ -24,9 +24,7 @@ from fractions import Fraction
 from typing import Any
 
 import torch
-from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
@@ -34,7 +32,9 @@ from lth_trainable.pruning.masks import Mask
 from lth_trainable.pruning.pruner import Pruner
 from lth_trainable.pruning.snapshot import Snapshot
 from lth_trainable.silence import pulse
-from lth_trainable.store.level_masks import pack_levels, unpack_levels
+from lth_trainable.store.contents import read_history
+from lth_trainable.store.layout import Odd, readable
+from lth_trainable.store.level_masks import pack_levels
 from lth_trainable.store.store import (
     HISTORY,
     MANIFEST,
@@ -47,6 +47,7 @@ from lth_trainable.store.store import (
     Store,
     to_json,
 )
+from lth_trainable.store.tensor_files import check_like, levels_of, tensors_of
 from lth_trainable.tensors import below, row_major
 
 TEMPORARY = "-passing-"
@@ -191,20 +192,33 @@ class States:
             self.store.seal_shared(path, files, about)
 
     def _read(self, folder: Sealed, like: Snapshot) -> State:
-        history = self.store.json_of(folder, HISTORY)
-        training = load_tensors(self.store.content(folder, TRAINING))
-        tensors = {**load_tensors(self.store.content(folder, WEIGHTS)), **below("buffer", training)}
+        history = read_history(self.store, folder)
+        training = tensors_of(self.store, folder, TRAINING)
+        weights, transient = tensors_of(self.store, folder, WEIGHTS), below("buffer", training)
+        check_like(folder, WEIGHTS, weights, like.weights)
+        check_like(folder, TRAINING, transient, like.transient)
         levels: dict[int, dict[str, Mask]] = {}
         if MASKS in folder.manifest["files"]:
             shapes = {name: weight["shape"] for name, weight in history["weights"].items()}
-            levels = unpack_levels(load_arrays(self.store.content(folder, MASKS)), shapes)
+            levels = levels_of(self.store, folder, shapes)
+        if len(levels) != len(history["counts"]):
+            raise Damaged(folder.path, f"{MASKS} has {len(levels)} levels, {HISTORY} {len(history['counts'])}")
+        previous, scores = below("previous", training), below("remembered", training)
+        carried: tuple[Mapping[str, Any], ...] = (previous, scores, *levels.values())
+        for tensors in carried:
+            check_like(folder, TRAINING, tensors, {name: like.tensors.get(name, 0) for name in tensors})
         memory = Memory(
             levels=tuple(levels[level] for level in sorted(levels)),
             requested_sparsity={name: Fraction(value) for name, value in history["asked"].items()},
-            previous=below("previous", training),
-            last_scores={name: tensor.numpy() for name, tensor in below("remembered", training).items()},
+            previous=previous,
+            last_scores={name: tensor.numpy() for name, tensor in scores.items()},
         )
-        snapshot = like.replaced(tensors, _optimizer_state(below("optimizer", training)))
+        try:
+            with readable(TRAINING):
+                optimizer = _optimizer_state(below("optimizer", training))
+        except Odd as error:
+            raise Damaged(folder.path, str(error)) from error
+        snapshot = like.replaced({**weights, **transient}, optimizer)
         return State(snapshot=snapshot, memory=memory, history=history)
 
     def _put_aside(self, damage: Damaged) -> None:

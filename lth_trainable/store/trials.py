@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from lth_trainable.errors import UserError
 from lth_trainable.safe_text import one_line, printable
 from lth_trainable.spec.trial_spec import spec_from_dict
+from lth_trainable.store.contents import read_record
 from lth_trainable.store.json_files import NotJson, object_from_json
-from lth_trainable.store.level_masks import unpack_levels
 from lth_trainable.store.names import is_name
-from lth_trainable.store.store import FAILURE, MANIFEST, MASKS, RECORD, WEIGHTS, Damaged, Sealed, Store, split_query
+from lth_trainable.store.store import FAILURE, MANIFEST, MASKS, WEIGHTS, Damaged, Sealed, Store, split_query
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,11 +52,6 @@ def _split(path: str, at: str) -> tuple[str, str]:
     return f"{before}{query}", after
 
 
-def read_record(store: Store, folder: Sealed) -> dict[str, Any]:
-    """The record of a finished trial. Raises `Damaged`."""
-    return store.json_of(folder, RECORD)
-
-
 def read_failure(store: Store, path: str) -> Failure | None:
     """Why the last attempt at a trial failed, from its `failure.json`; None if there is no such file.
 
@@ -84,9 +79,9 @@ def finished_trials(store: Store, run: str) -> Iterator[tuple[Sealed, dict[str, 
 
 def load_masks(store: Store, folder: Sealed) -> dict[int, dict[str, Any]]:
     """The masks of a trial by level, then by parameter name: Boolean arrays, True where the weight is kept."""
-    from safetensors.numpy import load
+    from lth_trainable.store.tensor_files import levels_of  # numpy and safetensors take a moment to import
 
-    return unpack_levels(load(store.content(folder, MASKS)), read_record(store, folder)["shapes"])
+    return levels_of(store, folder, read_record(store, folder)["shapes"])
 
 
 def load_trial(path: str | Path, which: str = "final") -> nn.Module:
@@ -106,9 +101,9 @@ def load_trial(path: str | Path, which: str = "final") -> nn.Module:
 
 def _load(store: Store, path: str, which: str) -> nn.Module:
     import torch
-    from safetensors.torch import load
 
     from lth_trainable.models.networks import build
+    from lth_trainable.store.tensor_files import check_like, levels_of, tensors_of
 
     folder = store.find(path)
     if folder is None:
@@ -119,12 +114,15 @@ def _load(store: Store, path: str, which: str) -> nn.Module:
     if state is None:
         there = f"{reference} is missing" if reference else f"it has {', '.join(folder.manifest['states'])}"
         raise UserError(f"{path}: found no {which} weights; {there}")
-    weights = load(store.content(state, WEIGHTS))
+    weights = tensors_of(store, state, WEIGHTS)
     spec = spec_from_dict(record["spec"])
     with torch.random.fork_rng():
         model = build(spec.model, tuple(record["data"]["shape"]), record["data"]["n_classes"], spec.width_pct)
+    check_like(state, WEIGHTS, weights, model.state_dict())
     model.load_state_dict(weights)
-    levels = load_masks(store, folder)
-    for parameter, mask in levels.get(max(levels, default=0), {}).items():
-        model.get_parameter(parameter).data.mul_(torch.from_numpy(mask))
+    levels = levels_of(store, folder, record["shapes"])
+    masks, parameters = levels.get(max(levels, default=0), {}), dict(model.named_parameters())
+    check_like(folder, MASKS, masks, {name: parameters.get(name, mask) for name, mask in masks.items()})
+    for name, mask in masks.items():
+        model.get_parameter(name).data.mul_(torch.from_numpy(mask))
     return model.eval()

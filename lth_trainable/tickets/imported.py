@@ -16,18 +16,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from lth_trainable.errors import UserError
 from lth_trainable.pruning.masks import Mask, pack, unpack
 from lth_trainable.spec.ticket_id import SHORT, TicketId
+from lth_trainable.store.contents import COUNT, SHAPE, TEXT
+from lth_trainable.store.layout import Each, Entries, Odd, readable
 from lth_trainable.store.store import MASKS, STATES, WEIGHTS, Damaged, Store, to_json
+from lth_trainable.store.tensor_files import arrays_of, check_like, tensors_of
 
 ABOUT = "ticket.json"
+ABOUT_LAYOUT = Entries(needed={"shapes": Each(of=SHAPE), "epoch": COUNT, "source": TEXT})
 LENGTH = 64  # hex digits of a complete digest
 
 
@@ -121,11 +123,15 @@ def _read(store: Store, digest: str) -> ImportedTicket:
     if folder is None:
         raise Damaged(digest, "it is no longer there")
     about = store.json_of(folder, ABOUT)
-    packed = load_arrays(store.content(folder, MASKS))
-    return ImportedTicket(
-        weights=load_tensors(store.content(folder, WEIGHTS)), epoch=about["epoch"], source=about["source"],
-        masks={name: unpack(packed[name], tuple(shape)) for name, shape in about["shapes"].items()},
-    )  # fmt: skip
+    packed, weights = arrays_of(store, folder, MASKS), tensors_of(store, folder, WEIGHTS)
+    try:
+        ABOUT_LAYOUT.check("", about)
+        with readable(ABOUT):
+            masks = {name: unpack(packed[name], tuple(shape)) for name, shape in about["shapes"].items()}
+    except Odd as error:
+        raise Damaged(folder.path, f"{ABOUT} is not as this version writes it ({error})") from error
+    check_like(folder, MASKS, masks, {name: weights.get(name, 0) for name in masks})
+    return ImportedTicket(weights=weights, epoch=about["epoch"], source=about["source"], masks=masks)
 
 
 def _is_ticket(store: Store, key: str) -> bool:

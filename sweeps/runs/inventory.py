@@ -12,6 +12,7 @@ from typing import Any
 from pyarrow import fs
 
 from lth_trainable.errors import StorageError, UserError, bad_value
+from lth_trainable.store.contents import check_content
 from lth_trainable.store.json_files import NotJson, object_from_json
 from lth_trainable.store.names import STATE_KEY, STATE_OR_TEMPORARY
 from lth_trainable.store.store import MANIFEST, PLAN, STATES, Damaged, Store, manifest_problem, map_in_threads
@@ -185,6 +186,11 @@ def _damage_in(store: Store, path: str) -> list[str]:
                 reasons.append(f"{name} does not have the SHA-256 of the manifest")
         except FileNotFoundError:
             reasons.append(f"{name} is missing")
+    if folder is not None and not reasons:
+        try:
+            check_content(store, folder)
+        except Damaged as damage:
+            reasons.append(damage.reason)
     states = folder.manifest.get("states", {}) if folder else {}
     missing = sorted(state for state in set(states.values()) if not store.exists(f"{state}/{MANIFEST}"))
     return reasons + [f"its weights {state} are missing" for state in missing]

@@ -11,6 +11,7 @@ from typing import Any
 from analysis.tables.run_plan import read_terms, terms_of, write_content
 from lth_trainable.errors import StorageError, UserError, bad_value
 from lth_trainable.spec.trial_spec import DataKey
+from lth_trainable.store.contents import check_content, read_record
 from lth_trainable.store.record import Identity, record_trial
 from lth_trainable.store.store import (
     PLAN,
@@ -22,7 +23,7 @@ from lth_trainable.store.store import (
     fingerprint_id,
     map_in_threads,
 )
-from lth_trainable.store.trials import read_failure, read_record
+from lth_trainable.store.trials import read_failure
 from lth_trainable.versions import DISTRIBUTION, project_version
 from sweeps.experiments.branches import TICKET, role_of
 from sweeps.experiments.recipes import Sweep
@@ -170,6 +171,8 @@ class Ledger:
         try:
             for name in folder.manifest["files"] if names is None else names:
                 self.store.content(folder, name)
+            if names is None and len(self.plan.trials) <= MANY:
+                check_content(self.store, folder)
         except Damaged as damage:
             return damage
         return folder

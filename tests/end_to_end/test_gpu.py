@@ -20,6 +20,7 @@ from lth_trainable.store.trials import load_masks, load_trial
 from lth_trainable.training.execution import Execution
 from lth_trainable.training.run import run_trial
 from tests.support.callback import callback, learner, masked
+from tests.support.command import grid
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -76,3 +77,21 @@ def test_fp16_with_scaler_on_a_gpu() -> None:
     learn.dls.to(torch.device("cuda"))
     learn.fit(8, 1e-2, cbs=[cb, MixedPrecision()])
     assert all((w.detach().cpu()[~m] == 0).all() for _, w, m in masked(cb))
+
+
+def test_trials_that_break_the_gpu_or_its_memory_fail_and_the_others_go_on(tmp_path: Path) -> None:
+    """Each is tried again on a new worker, because nothing can use the GPU in the process of a failed kernel."""
+    bad = "tests.support.bad_trials:with_gpu_"
+    code, summary, out, err = grid(
+        tmp_path, "--epochs", "1", "--schedule", "omp", "--sparsity", "50", "--rewind-epoch", "0", "--seeds", "1",
+        "--model", "lenet_300_100", f"{bad}memory", f"{bad}assert", "--max-concurrent", "2", "--gpus-per-trial", "0.5",
+    )  # fmt: skip
+    assert code == 1 and (summary["done"], summary["failed"]) == (4, 2), out + err
+    failed = dict(line.split("-omp-s50-r0-e1-seed0: ", 1) for line in out.splitlines() if line.startswith("failed: "))
+    of = "failed: digits-tests.support.bad_trials.with_gpu_"
+    assert (
+        failed[f"{of}memory"].startswith("digits-tests")
+        and "found no memory left on device cuda" in failed[f"{of}memory"]
+    )
+    assert "device-side assert triggered" in failed[f"{of}assert"] and failed[f"{of}assert"].endswith("(twice)")
+    assert "Traceback" not in out + err

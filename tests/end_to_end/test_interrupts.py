@@ -80,6 +80,7 @@ def hanging(
         process.communicate()
 
 
+@pytest.mark.slow  # in make test: tests/sweeps/running/test_stopping.py
 def test_a_trial_that_hangs_does_not_hold_up_a_signal(tmp_path: Path) -> None:
     with hanging(tmp_path, 1, "--seeds", "1", *ONE_WORKER, grace=2.0) as (process, _):
         began = time.monotonic()

@@ -98,6 +98,7 @@ def check(storage: Path, fresh: Store, kept: dict[str, float], trials: int) -> N
         assert run_trial(TrialSpec(**record["spec"]), fresh)["sha256"] == record["sha256"]
 
 
+@pytest.mark.slow
 def test_when_the_whole_cluster_is_replaced_the_sweep_ends_as_if_nothing_had_happened(
     tmp_path: Path, store: Store
 ) -> None:

@@ -82,6 +82,7 @@ def test_a_sweep_and_its_resume_on_s3_give_what_a_folder_gives(server: str, tmp_
         assert run_trial(TrialSpec(**stored["spec"]), Store(tmp_path))["sha256"] == stored["sha256"]
 
 
+@pytest.mark.slow
 def test_an_endpoint_in_the_uri_stays_with_every_path_made_from_it(server: str) -> None:
     connection = f"endpoint_override={server}&scheme=http"
     storage = f"s3://{BUCKET}/uri/runs?{connection}"

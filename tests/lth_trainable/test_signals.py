@@ -30,6 +30,7 @@ def start() -> Iterator[Start]:
         process = subprocess.Popen(
             [sys.executable, "-c", HEAD + textwrap.dedent(code)], cwd=ROOT, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, text=True, start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # `nohup make test` has it ignored
         )  # fmt: skip
         begun.append(process)
         assert process.stdout is not None and process.stdout.readline().strip() == "ready"

@@ -94,6 +94,15 @@ def device_assert() -> NoReturn:
     raise RuntimeError("CUDA error: device-side assert triggered\nCompile with `TORCH_USE_CUDA_DSA` to enable ...")
 
 
+def gpu_memory() -> None:
+    torch.empty(1 << 60, dtype=torch.uint8, device="cuda")
+
+
+def gpu_assert() -> None:
+    """An index that is out of range. From then on this process can no longer use the GPU."""
+    torch.zeros(1, device="cuda")[torch.full((1,), 5, device="cuda")].sum().item()
+
+
 def warnings_as_errors() -> None:
     warnings.simplefilter("error")
     warnings.warn("this is now an error", stacklevel=1)
@@ -139,7 +148,8 @@ DEEDS: dict[str, Callable[[], Any]] = {
     deed.__name__: deed
     for deed in (
         error, leave_0, leave_3, interrupt, stop_iteration, broken_message, unpicklable, escapes, endless_message,
-        recursion, memory, python_memory, device_assert, warnings_as_errors, segfault, leave_at_once, killed, hang,
+        recursion, memory, python_memory, device_assert, gpu_memory, gpu_assert,
+        warnings_as_errors, segfault, leave_at_once, killed, hang,
         stopped,
     )
 }  # fmt: skip

@@ -232,7 +232,7 @@ def test_two_processes_with_the_same_trial_leave_a_sound_store(store: Store) -> 
         "import json, sys; import lth_trainable.training.lifecycle as life, lth_trainable.training.run as run\n"
         "from lth_trainable import Store, TrialSpec; life.RESUME_SECONDS = 0.0\n"
         "sys.stdin.readline()\n"
-        "for seed in range(4):\n"
+        "for seed in range(2):\n"
         "    spec = TrialSpec(**json.loads(sys.argv[1]), seed=seed)\n"
         "    print(json.dumps(run.run_trial(spec, Store(sys.argv[2]), 'r')['sha256']))"
     )
@@ -248,14 +248,14 @@ def test_two_processes_with_the_same_trial_leave_a_sound_store(store: Store) -> 
     assert [process.returncode for process in both] == [0, 0] and out[0] == out[1]
     assert json.loads(out[0].splitlines()[0]) == uninterrupted("imp", store.root)["sha256"]
     trials = list(finished_trials(store, "r"))
-    assert len(trials) == 4 and temporary(store) == []
+    assert len(trials) == 2 and temporary(store) == []
     for folder, record in trials:
         for name in folder.manifest["files"]:
             store.content(folder, name)
         for which in record["states"]:
             load_trial(f"{store.root}/{folder.path}", which)
     assert not Path(store.root, STATES, "quarantine").exists()
-    assert run_trial(TrialSpec(**TICKET, seed=3), store, "r")["epochs_trained"] == 0
+    assert run_trial(TrialSpec(**TICKET, seed=1), store, "r")["epochs_trained"] == 0
     assert os.listdir(store.root) and not list(Path(store.root).rglob("*.part"))
 
 

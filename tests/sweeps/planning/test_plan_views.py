@@ -172,7 +172,7 @@ def test_long_ladders_fold() -> None:
     assert sum("→ 99.08 %" in line for line in lines) == 4  # the last level is always there
 
 
-@pytest.mark.parametrize("policy", ["needed", "none"])
+@pytest.mark.parametrize("policy", ["needed", pytest.param("none", marks=pytest.mark.slow)])
 def test_ten_thousand_trials_stay_readable(policy: str) -> None:
     specs = [spec for seed in range(40) for lr in (1e-3, 2e-3, 3e-3) for spec in ladder(seed=seed, lr=lr)]
     assert len(specs) > 10_000

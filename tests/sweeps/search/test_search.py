@@ -192,7 +192,7 @@ def test_stored_training_is_gone_on_from(done: Lab) -> None:
     assert trained == len(distinct) + 2  # epoch 0 of both seeds again, when a later suggestion rewound to its end
 
 
-@pytest.mark.parametrize("after", [1, 4])
+@pytest.mark.parametrize("after", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_search_that_is_killed_goes_on_to_the_same_study(done: Lab, tmp_path: Path, after: int) -> None:
     first = Lab(tmp_path, TINY)
     assert not first.work(most=after)

@@ -1,0 +1,142 @@
+"""Readers of records and histories: what leaves them has the entries, types and ranges that the rest relies on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
+from lth_trainable.errors import UserError
+from lth_trainable.safe_text import one_line
+from lth_trainable.spec.trial_spec import check_types
+from lth_trainable.store.layout import Each, Entries, ListOf, Odd, Rows, Value, readable
+from lth_trainable.store.store import FORMAT, HISTORY, RECORD, Damaged, Sealed, Store
+
+TEXT = Value(types=(str,), words="a text")
+TEXT_OR_NULL = Value(types=(str,), words="a text or null", null=True)
+FLAG_OR_NULL = Value(types=(bool,), words="true, false or null", null=True)
+COUNT = Value(types=(int,), words="a whole number of at least 0", least=0)
+COUNT_OR_NULL = Value(types=(int,), words="a whole number of at least 0, or null", least=0, null=True)
+POSITIVE = Value(types=(int,), words="a whole number of at least 1", least=1)
+NUMBER = Value(types=(int, float), words="a number")
+NUMBER_OR_NULL = Value(types=(int, float), words="a number or null", null=True)
+SECONDS = Value(types=(int, float), words="seconds", least=0)
+SHARE = Value(types=(int, float), words="a number from 0 to 1", least=0, most=1)
+SHARE_OR_NULL = Value(types=(int, float), words="a number from 0 to 1, or null", least=0, most=1, null=True)
+PERCENT = Value(types=(int, float), words="a number from 0 to 100", least=0, most=100)
+PERCENT_OR_NULL = Value(types=(int, float), words="a number from 0 to 100, or null", least=0, most=100, null=True)
+SHAPE = ListOf(of=COUNT)
+
+EPOCHS = Rows(
+    needed={
+        "epoch": COUNT, "level": COUNT, "seconds": SECONDS, "trained_by": TEXT, "train_loss": NUMBER_OR_NULL,
+        "valid_loss": NUMBER_OR_NULL, "valid_accuracy": SHARE_OR_NULL,
+    },
+    others={"iterations": COUNT, "step": COUNT, "lr": NUMBER_OR_NULL, "sparsity_pct": PERCENT_OR_NULL},
+)  # fmt: skip
+DATA = Entries(
+    needed={"digest": TEXT, "shape": SHAPE, "n_classes": POSITIVE, "n_train": POSITIVE},
+    others={"n_valid": COUNT, "n_test": COUNT, "majority_class_accuracy": SHARE_OR_NULL},
+)
+RESULT = Entries(
+    needed={
+        "sparsity_pct": PERCENT, "n_weights": COUNT, "n_kept": COUNT, "valid_accuracy": SHARE_OR_NULL,
+        "test_accuracy": SHARE_OR_NULL,
+    },
+    others={
+        "collapsed_layers": ListOf(of=TEXT), "best_valid_accuracy": SHARE_OR_NULL, "balanced_accuracy": SHARE_OR_NULL,
+        "chance_accuracy": SHARE_OR_NULL, "valid_loss": NUMBER_OR_NULL, "test_loss": NUMBER_OR_NULL,
+        "early_stop_epoch": COUNT_OR_NULL, "early_stop_iteration": COUNT_OR_NULL, "early_stop_censored": FLAG_OR_NULL,
+        "early_stop_valid_loss": NUMBER_OR_NULL, "early_stop_valid_accuracy": SHARE_OR_NULL,
+        "early_stop_test_accuracy": SHARE_OR_NULL, "epochs_total": COUNT_OR_NULL, "flops_dense": NUMBER_OR_NULL,
+        "flops_sparse": NUMBER_OR_NULL, "inference_flops_dense": NUMBER_OR_NULL,
+        "inference_flops_sparse": NUMBER_OR_NULL,
+    },
+)  # fmt: skip
+RECORD_LAYOUT = Entries(
+    needed={
+        "format": COUNT, "trial": TEXT, "key": TEXT, "spec": Entries(), "status": TEXT, "reason": TEXT_OR_NULL,
+        "epochs": EPOCHS, "data": DATA, "result": RESULT, "shapes": Each(of=SHAPE), "states": Each(of=TEXT),
+        "fingerprint": Entries(
+            needed={"device": TEXT, "threads": COUNT_OR_NULL}, others={"deterministic": FLAG_OR_NULL, "code": TEXT}
+        ),
+        "layers": Rows(
+            needed={"level": COUNT, "layer": TEXT, "n_weights": POSITIVE, "n_kept": COUNT}, others={"type": TEXT}
+        ),
+        "versions": Each(of=TEXT_OR_NULL), "sha256": Each(of=TEXT),
+    },
+    others={"train_seconds": SECONDS, "epochs_trained": COUNT},
+)  # fmt: skip
+HISTORY_LAYOUT = Entries(
+    needed={
+        "rows": EPOCHS, "data": DATA, "diverged": TEXT_OR_NULL, "asked": Each(of=TEXT),
+        "selections": Each(of=ListOf(of=TEXT)), "counts": ListOf(of=Each(of=COUNT)), "versions": Each(of=TEXT_OR_NULL),
+        "weights": Each(
+            of=Entries(needed={"layer": TEXT, "n": COUNT, "shape": SHAPE, "type": TEXT, "uses": COUNT})
+        ),
+        "early_stop": Entries(
+            needed={"level": COUNT, "iteration": COUNT, "epoch": COUNT, "valid_loss": NUMBER, "valid_accuracy": SHARE},
+            others={"test_accuracy": SHARE_OR_NULL},
+            null=True,
+        ),
+        "evaluation": Entries(
+            needed={
+                "valid": ListOf(of=NUMBER_OR_NULL, size=2), "test": ListOf(of=NUMBER_OR_NULL, size=2),
+                "balanced_accuracy": SHARE_OR_NULL,
+            },
+            null=True,
+        ),
+    },
+)  # fmt: skip
+
+
+def read_history(store: Store, folder: Sealed) -> dict[str, Any]:
+    """The history of a state, with its layout checked. Raises `Damaged`."""
+    history = store.json_of(folder, HISTORY)
+    try:
+        with readable(HISTORY):
+            HISTORY_LAYOUT.check("", history)
+            _check_references(history)
+    except Odd as error:
+        raise Damaged(folder.path, _about(HISTORY, error)) from error
+    return history
+
+
+def _check_references(history: Mapping[str, Any]) -> None:
+    """Raise `Odd` if a part of a history refers to a layer or level that another part does not have."""
+    names = [name for selection in history["selections"].values() for name in selection]
+    names += [name for counts in history["counts"] for name in counts]
+    foreign = [name for name in names if name not in history["weights"]]
+    if foreign:
+        raise Odd(f"weights has no {foreign[0][:80]!r}")
+    last = max((row["level"] for row in history["rows"]), default=0)
+    if last > len(history["counts"]):
+        raise Odd(f"rows are of level {last}, of {len(history['counts'])}")
+    for text in history["asked"].values():
+        if not 0 <= Fraction(text) <= 1:
+            raise Odd(f"asked is {text[:60]!r}, not a fraction from 0 to 1")
+
+
+def read_record(store: Store, folder: Sealed) -> dict[str, Any]:
+    """The record of a finished trial, with its layout checked. Raises `Damaged`."""
+    record = store.json_of(folder, RECORD)
+    if record.get("format") != FORMAT:
+        raise Damaged(folder.path, f"{RECORD} has format {record.get('format')!r}; this version reads {FORMAT}")
+    try:
+        RECORD_LAYOUT.check("", record)
+        check_types(record["spec"])
+    except (Odd, UserError) as error:
+        raise Damaged(folder.path, _about(RECORD, error)) from error
+    return record
+
+
+def check_content(store: Store, folder: Sealed) -> None:
+    """Raise `Damaged` if a record or history in a sealed folder does not have its layout."""
+    if RECORD in folder.manifest["files"]:
+        read_record(store, folder)
+    if HISTORY in folder.manifest["files"]:
+        read_history(store, folder)
+
+
+def _about(name: str, error: Exception) -> str:
+    return f"{name} is not as this version writes it ({one_line(error)[:300]})"
