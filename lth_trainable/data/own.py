@@ -57,19 +57,37 @@ def load_own(name: str, function: Callable[..., Any], root: Path | None, split_s
 
 
 def _call(where: str, function: Callable[..., Any], root: Path | None, split_seed: int) -> Any:
-    had_torch = "torch" in sys.modules
     seed = derive_seed(split_seed, "data set")
+    before = _LATE & sys.modules.keys()
     try:
-        seed_all(seed)
-        made = function(root, split_seed)
-        if not had_torch and "torch" in sys.modules:  # its stream was not seeded yet
-            seed_all(seed)
-            made = function(root, split_seed)
+        made = _seeded(function, root, split_seed, seed)
+        if before != _LATE & sys.modules.keys():  # imported in the function: its stream was not seeded yet
+            made = _seeded(function, root, split_seed, seed)
     except UserError:
         raise
     except Exception as error:  # any exception here is a mistake in the user's function
         raise UserError(f"{where}: it raises {type(error).__name__}: {words_of(error)}") from error
     return made
+
+
+_LATE = {"torch", "fastai.torch_core"}  # modules that may be imported by the function itself
+
+
+def _seeded(function: Callable[..., Any], root: Path | None, split_seed: int, seed: int) -> Any:
+    """Call a function with all streams seeded, and with the CPU as fastai's device.
+
+    On a GPU fastai would normalise by a batch with other augmentation than on a machine without one.
+    """
+    seed_all(seed)
+    fastai = sys.modules.get("fastai.torch_core")
+    if fastai is None:
+        return function(root, split_seed)
+    device = getattr(fastai.defaults, "use_cuda", None)
+    fastai.default_device(False)
+    try:
+        return function(root, split_seed)
+    finally:
+        fastai.defaults.use_cuda = device
 
 
 def _parts(where: str, made: Any) -> dict[str, Arrays]:
