@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -154,3 +155,13 @@ def test_the_size_is_part_of_a_trial_only_where_it_is_not_the_usual_one() -> Non
     for wrong in ({"dataset": "digits", "image_size": 16}, {"dataset": "folder", "image_size": 0}):
         with pytest.raises(UserError, match="image_size"):
             TrialSpec(**wrong)
+
+
+@pytest.mark.slow
+def test_a_real_archive_gives_the_images_of_its_own_reader(data_archives: Path, tmp_path: Path) -> None:
+    with tarfile.open(data_archives / "cifar10.tgz") as tar:
+        tar.extractall(tmp_path, filter="data")
+    data, own = load_dataset("folder", tmp_path / "cifar10", 0, 32), load_dataset("cifar10", tmp_path)
+    assert isinstance(data, Dataset) and isinstance(own, Dataset) and sizes(data) == [45_000, 5_000, 10_000]
+    for one, two in ((data.train, own.train), (data.valid, own.valid), (data.test, own.test)):
+        assert np.array_equal(one.x, two.x) and np.array_equal(one.y, two.y)
