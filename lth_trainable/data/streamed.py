@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader as TorchLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from lth_trainable.data.splits import no_augmentation
-from lth_trainable.data.streams import seed_all
+from lth_trainable.data.streams import seed_all, streams_put_back
 from lth_trainable.errors import bad_value
 from lth_trainable.seeds import derive_seed, generator
 
@@ -158,17 +158,22 @@ class StreamedLoader:
         return self.steps_per_epoch - self.skip
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        batches = self._batches()
         numbers = range(self.skip, self.steps_per_epoch)
-        for number, batch in zip(numbers, self._made(batches, numbers), strict=True):
-            yield self._finished(batches, number, batch)
+        with streams_put_back(self.device):
+            batches = self._batches()
+            made = iter(self._made(batches, numbers))
+        for number in numbers:
+            with streams_put_back(self.device):  # whoever asks may be within a step of training
+                batch = self._finished(batches, number, next(made))
+            yield batch
         self.epoch += 1
         self.skip = 0
 
     def one_batch(self) -> tuple[Tensor, Tensor]:
         """The first batch of the next pass."""
-        batches = self._batches()
-        return self._finished(batches, self.skip, batches[self.skip])
+        with streams_put_back(self.device):
+            batches = self._batches()
+            return self._finished(batches, self.skip, batches[self.skip])
 
     def new(self, dataset: StreamedSplit | None = None, shuffle: bool = False, **_: Any) -> StreamedLoader:
         """A loader over the same (or another) split; fastai calls this for a loader without shuffling."""

@@ -27,11 +27,16 @@ def seed_all(seed: int, device: Any = None) -> None:
 
 
 @contextlib.contextmanager
-def streams_put_back() -> Iterator[None]:
-    """Whatever is drawn or seeded inside, the CPU's streams are afterwards as they were before."""
+def streams_put_back(device: Any = None) -> Iterator[None]:
+    """Whatever is drawn or seeded inside, the streams are afterwards as they were before.
+
+    device: a GPU whose stream is put back too; otherwise only those of the CPU are.
+    """
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     torch = sys.modules.get("torch")
     state = None if torch is None else torch.get_rng_state()
+    has_gpu = torch is not None and device is not None and device.type == "cuda"
+    of_gpu = torch.cuda.get_rng_state(device) if torch is not None and has_gpu else None
     try:
         yield
     finally:
@@ -39,3 +44,5 @@ def streams_put_back() -> Iterator[None]:
         np.random.set_state(numpy)  # noqa: NPY002
         if torch is not None:
             torch.set_rng_state(state)
+        if of_gpu is not None and torch is not None:
+            torch.cuda.set_rng_state(of_gpu, device)

@@ -120,7 +120,9 @@ def test_the_digest_is_that_of_files_and_transforms(root: Path, tmp_path: Path) 
 
 def test_global_streams_are_as_before(root: Path) -> None:
     torch.manual_seed(5)
-    load("fastai_loaders", root)
+    data = load("fastai_loaders", root)
+    loaders_of(data, batch_size=16, order_seed=3).valid.one_batch()
+    list(loaders_of(data, batch_size=16, order_seed=3).train)
     after = torch.rand(1)
     torch.manual_seed(5)
     assert torch.equal(after, torch.rand(1))
