@@ -72,6 +72,7 @@ def gather(path: str | os.PathLike[str], geometry: Geometry | None = None) -> Fr
     "all" or "none"; None: as last time, "auto" the first time. Raises `UserError` if there is no run.
     """
     store, run = find_run(path)
+    store.in_use()  # what takes long is not given up for one answer that does not come
     with no_garbage_collection():
         plan = read_plan(store, run)
         gathered = collect(store, run, plan, geometry)
@@ -167,7 +168,8 @@ def _tabulate(
     fresh = entries.tables()
     tables = {name: arranged(order, ["trial"], fresh[name], previous.tables.get(name, fresh[name])) for name in ENTRIES}
     sooner = epochs_to_dense_accuracy(rows, tables["epochs"])
-    tables["trials"] = schema.table("trials", [row | more for row, more in zip(rows, sooner, strict=True)])
+    tables["trials"] = schema.table("trials", (row | more for row, more in zip(rows, sooner, strict=True)))
+    del rows, before, sooner  # of very many trials they take as much memory as all else
     judged = ({"run": run, **row} for row in verdicts(tables["trials"].to_pylist(), plan.rule))
     tables["verdicts"] = schema.table("verdicts", judged)
     return tables, settled

@@ -10,10 +10,12 @@ from lth_trainable import former_paths
 from lth_trainable.registry import lazy
 
 _HOME = {
-    "pruning.callback": ("SparsifyCallback",),
+    "pruning.on_learner": ("SparsifyCallback",),
+    "pruning.find_tickets": ("find_tickets", "TrainedLevel"),
+    "pruning.levels": ("Levels",),
     "pruning.schedules": (
         "Schedule", "sched_one_shot", "sched_iterative", "sched_agp", "sched_linear", "sched_cosine", "sched_one_cycle",
-        "sched_dsd",
+        "sched_dsd", "one_shot", "iterative", "agp", "one_cycle", "cos", "lin", "dsd",
     ),
     "pruning.criteria": (
         "large_final", "squared_final", "small_final", "random_scores", "large_init", "small_init",

@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import inspect
 import pkgutil
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from importlib.machinery import ModuleSpec
 from importlib.metadata import PackageNotFoundError, version
@@ -95,7 +96,7 @@ def library_version(library: str) -> str:
 
 def _imported(name: str) -> ModuleType:
     """Import the module `name` and record the SHA-256 of its source now, since the file may be edited later."""
-    module = importlib.import_module(name)
+    module = sys.modules.get(name) or importlib.import_module(name)
     noted = _sources.get(module.__name__)
     if noted is None or noted[0] is not module.__spec__:  # a reload makes a new __spec__
         source = inspect.getsourcefile(module)

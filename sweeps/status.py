@@ -54,19 +54,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: Options) -> int:
     try:
         with no_garbage_collection():
-            survey = read_survey(options.run)
-        report = about_run(survey) if options.trial is None else about_trial(survey, find_trial(survey, options.trial))
-        if options.json:
-            print(json.dumps(report))
-        elif options.trial is None:
-            _show_run(console(), options.run, report)
-        else:
-            show_trial(console(), report)
+            _show(options, read_survey(options.run))
         return OK
     except UserError:
         raise
     except (OSError, ValueError) as error:
         raise UserError(f"{options.run}: cannot be read ({error})") from error
+
+
+def _show(options: Options, survey: Survey) -> None:
+    report = about_run(survey) if options.trial is None else about_trial(survey, find_trial(survey, options.trial))
+    if options.json:
+        print(json.dumps(report))
+    elif options.trial is None:
+        _show_run(console(), options.run, report)
+    else:
+        show_trial(console(), report)
 
 
 def about_run(survey: Survey) -> dict[str, Any]:

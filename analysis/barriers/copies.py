@@ -12,7 +12,6 @@ that was being trained.
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,7 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from analysis.barriers.networks import about_line, line_rows
+from analysis.barriers.networks import DONE, about_line, line_rows
 from analysis.barriers.targets import BarrierTarget
 from analysis.tables import schema
 from analysis.tables.index import write_noted
@@ -28,6 +27,8 @@ from analysis.tables.run_plan import RunPlan
 from analysis.tables.schema import Row
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.spec.values import digest
+from lth_trainable.store.json_files import from_json
+from lth_trainable.store.layout import Odd, readable
 from lth_trainable.store.store import Damaged, Store, to_json
 from lth_trainable.store.trials import load_masks
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:  # torch takes seconds to import
     from lth_trainable.training.execution import Execution
     from lth_trainable.training.instability import Copy, Start
 
+MEASURED = {"error_a_pct", "error_b_pct", "error_max_pct", "at_max", "barrier_pp", "stable", "errors_pct"}
 WEIGHTS, ROWS = "weights.safetensors", "rows.json"
 Pair = tuple[int, int]
 
@@ -180,14 +182,12 @@ class BarrierJob:
         self.store.seal(path, {ROWS: to_json(rows)}, about)
 
     def _copy(self, order_seed: int) -> Copy:
-        from lth_trainable.training.instability import Copy, pack_tensors, train_copy, unpack_tensors
+        from lth_trainable.training.instability import pack_tensors, train_copy
 
         path = self.copy_path(order_seed)
-        content = read(self.store, path, WEIGHTS)
-        if content is not None:
-            folder = self.store.find(path)
-            assert folder is not None
-            return Copy(tensors=unpack_tensors(content), evaluation=folder.manifest["evaluation"])
+        stored = self._stored_copy(path)
+        if stored is not None:
+            return stored
         copy = train_copy(self.start, order_seed)
         about = {
             "kind": "copy", "trial": self.target.trial.name, "key": self.target.trial.record["key"],
@@ -196,6 +196,22 @@ class BarrierJob:
         }  # fmt: skip
         self.store.seal(path, {WEIGHTS: pack_tensors(copy.tensors)}, about)
         return copy
+
+    def _stored_copy(self, path: str) -> Copy | None:
+        """The copy in a folder; None if it is missing, damaged, or of another network."""
+        from lth_trainable.store.tensor_files import check_like, tensors_of
+        from lth_trainable.training.instability import Copy
+
+        try:
+            folder = self.store.find(path)
+            if folder is None:
+                return None
+            tensors = tensors_of(self.store, folder, WEIGHTS)
+            if tensors:  # else it diverged
+                check_like(folder, WEIGHTS, tensors, self.start.point.tensors)
+        except Damaged:
+            return None
+        return Copy(tensors=tensors, evaluation=folder.manifest.get("evaluation", {}))
 
 
 def cost_of(jobs: Sequence[BarrierJob]) -> Cost:
@@ -233,7 +249,22 @@ def write_barriers(store: Store, run: str, plan: RunPlan) -> None:
 def read_line(store: Store, run: str, path: str) -> list[Row]:
     """The rows of a stored line; empty if it is missing or damaged."""
     content = read(store, path, ROWS)
-    return [{"run": run, **row} for row in json.loads(content)] if content is not None else []
+    if content is None:
+        return []
+    try:
+        with readable(ROWS):
+            rows: list[Row] = [{"run": run, **row} for row in from_json(content)]
+            schema.table("barriers", rows)  # raises if a value has another type
+            return rows if all(map(_is_whole, rows)) else []
+    except Odd:
+        return []
+
+
+def _is_whole(row: Row) -> bool:
+    """Whether a row has a value in every column that must have one."""
+    missing = {field.name for field in schema.TABLES["barriers"] if not field.nullable and row.get(field.name) is None}
+    needed = set(schema.TABLES["barriers"].names) - (MEASURED if row.get("status") != DONE else set())
+    return not missing and needed <= row.keys()
 
 
 def is_sealed(store: Store, path: str) -> bool:

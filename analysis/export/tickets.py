@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from analysis.tables.exclusions import unknown_trial
 from analysis.tables.run_plan import find_run
 from lth_trainable.errors import UserError, bad_value
-from lth_trainable.store.store import MANIFEST, WEIGHTS, Damaged, Sealed, Store, to_json
+from lth_trainable.store.store import MANIFEST, MASKS, WEIGHTS, Damaged, Sealed, Store, to_json
 from lth_trainable.store.trials import load_masks, open_trial, read_record
 from lth_trainable.tensors import row_major
 
@@ -123,6 +123,7 @@ def read_ticket(store: Store, run: str, name: str, which: Sequence[str] = ()) ->
     Raises `Damaged` if files are missing or damaged, and `UserError` for weights that the trial never had.
     """
     from lth_trainable.pruning.ticket import Ticket  # torch takes a second to import, and archives may have no tickets
+    from lth_trainable.store.tensor_files import check_like
 
     trial = store.find(store.trial(run, name))
     if trial is None:
@@ -132,10 +133,11 @@ def read_ticket(store: Store, run: str, name: str, which: Sequence[str] = ()) ->
         if part not in has:
             raise bad_value("--which", part, f"of {', '.join(has)}", f"{name} has no others")
     levels = load_masks(store, trial)
-    return Ticket(
-        masks=levels.get(max(levels, default=0), {}), provenance=_provenance(read_record(store, trial)),
-        **{part: _weights(store, trial, part) if part in (which or has) else {} for part in PARTS},
-    )  # fmt: skip
+    masks = levels.get(max(levels, default=0), {})
+    weights = {part: _weights(store, trial, part) if part in (which or has) else {} for part in PARTS}
+    for part in (part for part in PARTS if weights[part]):
+        check_like(trial, MASKS, masks, {name: weights[part].get(name) for name in masks})
+    return Ticket(masks=masks, provenance=_provenance(read_record(store, trial)), **weights)
 
 
 def _weights(store: Store, trial: Sealed, part: str) -> Tensors:

@@ -39,7 +39,7 @@ def overlap_series(frames: Frames) -> dict[str, list[Series]]:
     order = {label: i for i, label in enumerate(labels.values())}
     found: dict[str, dict[tuple[str, ...], Points]] = {}
     for row in (row for row in frames.rows("overlaps") if row["layer"] is None):
-        if row["iou"] is None or row["nested"] or not {row["trial_a"], row["trial_b"]} <= set(trials):
+        if row["iou"] is None or row["nested"] or not {row["trial_a"], row["trial_b"]} <= trials.keys():
             continue
         names = dict.fromkeys(labels.get(ladder := trials[row[t]]["ladder"], ladder) for t in ("trial_a", "trial_b"))
         at = 100 - trials[row["trial_a"]]["target_sparsity_pct"]  # both tickets of a pair have the same target

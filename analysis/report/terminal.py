@@ -144,7 +144,7 @@ def show(console: Console, frames: Frames, run: str) -> None:
             console.print(others)
     console.print()
     console.print(answer_sentence(verdicts), soft_wrap=not console.is_terminal, highlight=False)
-    trials = frames.rows("trials")
+    trials = frames.tables["trials"].select(["trial", "status", "reason"]).to_pylist()
     style = "dim" if all(row["status"] == "done" for row in trials) else "yellow"
     print_line(console, status_line(frames), style=style)
     for row in trials:

@@ -53,7 +53,11 @@ def geometry_tables(
 
 def left_out(frames: Frames) -> dict[str, Work]:
     """Tables that are empty because they are too large to be made unasked, with their size."""
-    work = work_of(frames.rows("trials"), frames.tables["levels"].num_rows, frames.tables["layers"].num_rows)
+    work = work_of(
+        frames.tables["trials"].select(_COLUMNS).to_pylist(),
+        frames.tables["levels"].num_rows,
+        frames.tables["layers"].num_rows,
+    )
     return {name: of for name, of in work.items() if not of.is_little and not frames.tables[name].num_rows}
 
 

@@ -109,6 +109,18 @@ def read_previous(store: Store, run: str) -> Previous:
     return Previous(tables=found, trials=trials if usable else {}, geometry=content["geometry"], made=made)
 
 
+def known_trials(store: Store, run: str, folders: Mapping[str, Files], listed_at_ns: int) -> dict[str, Known]:
+    """Those of these trials whose files are as the last gather has read them, by name. folders: their files."""
+    try:
+        content = store.read_as(f"{run}/analysis/{INDEX}", unseal_json)
+        if content["format"] != FORMAT or content["run"] != run or content["code"] != source_sha256("analysis"):
+            return {}
+        known = {name: Known(**entry) for name, entry in content["trials"].items() if name in folders}
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):  # their manifests say it too
+        return {}
+    return {name: one for name, one in known.items() if signature_of(folders[name], listed_at_ns) == one.mark}
+
+
 def write_index(
     store: Store,
     run: str,

@@ -10,6 +10,7 @@ import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -49,10 +50,10 @@ def find_families(trials: Iterable[Row]) -> list[Family]:
     done = [row for row in trials if row["status"] == "done" and row["control"] == "none"]
     found = []
     for between, free in BETWEEN.items():
-        shared = [name for name in SPEC_FIELDS if name not in free]
+        shared = itemgetter(*(name for name in SPEC_FIELDS if name not in free))
         members: dict[tuple[Any, ...], list[str]] = defaultdict(list)
         for row in done:
-            members[tuple(row[name] for name in shared)].append(row["trial"])
+            members[shared(row)].append(row["trial"])
         found += [Family(between=between, trials=tuple(m[:MEMBERS])) for m in members.values() if len(m) > 1]
     return found
 

@@ -118,9 +118,11 @@ def read_content(store: Store, run: str) -> dict[str, Any]:
         return content
 
 
-def write_content(store: Store, run: str, content: Mapping[str, Any]) -> None:
-    """Write the plan of a run, sealed, and then its terms."""
-    store.write(f"{run}/{PLAN}", seal_json({**content, "format": FORMAT}))
+def write_content(store: Store, run: str, content: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> None:
+    """Write the plan of a run, sealed, and then its terms. before: the plan there; it is not written again as it is."""
+    plan = {**content, "format": FORMAT}
+    if plan != before:
+        store.write(f"{run}/{PLAN}", seal_json(plan))
     terms = seal_json(terms_of(content))
     if not store.exists(f"{run}/{TERMS}") or store.read(f"{run}/{TERMS}") != terms:
         store.write(f"{run}/{TERMS}", terms)

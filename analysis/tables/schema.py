@@ -8,6 +8,7 @@ fit, 0..1. A value that does not exist is null, never 0.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -26,6 +27,7 @@ CLAIMS = (
 )  # fmt: skip
 
 Row = Mapping[str, Any]
+BATCH = 4096  # rows that are Python objects at the same time, if they come one by one
 
 
 def table(name: str, rows: Iterable[Row]) -> pa.Table:
@@ -34,11 +36,14 @@ def table(name: str, rows: Iterable[Row]) -> pa.Table:
     Raises `KeyError` for a column that the schema does not have, so that nothing is dropped silently, and
     `pyarrow.ArrowInvalid` for a value of another type.
     """
-    schema, listed = TABLES[name], list(rows)
-    unknown = {key for row in listed for key in row} - set(schema.names)
-    if unknown:
-        raise KeyError(f"{name}: no column {', '.join(sorted(unknown))} in the schema")
-    return pa.Table.from_pylist(listed, schema=schema)
+    schema, left = TABLES[name], iter(rows)
+    parts = []
+    while some := list(itertools.islice(left, BATCH)):
+        unknown = {key for row in some for key in row} - set(schema.names)
+        if unknown:
+            raise KeyError(f"{name}: no column {', '.join(sorted(unknown))} in the schema")
+        parts.append(pa.Table.from_pylist(some, schema=schema))
+    return pa.concat_tables(parts).combine_chunks() if parts else schema.empty_table()
 
 
 _RUN = column("run", TEXT, "name", "folder of the run", "name of the run", nullable=False)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from lth_trainable.data.class_folders import read_class_folders
 from lth_trainable.data.image_folders import LAYOUTS, read
-from lth_trainable.data.splits import CHUNK, Dataset, Split, content_digest, held_out, no_augmentation, split
+from lth_trainable.data.splits import CHUNK, Dataset, Pixels, Split, content_digest, held_out, no_augmentation, split
 from lth_trainable.errors import bad_value
 from lth_trainable.registry import lookup
 
@@ -32,7 +32,7 @@ Part = Split  # the name up to version 0.4, used by users' data sets and exporte
 
 
 __all__ = [
-    "CHUNK", "DATASETS", "IMAGE_SIZES", "IN_FILES", "Dataset", "Loader", "Part", "Split", "cifar10",
+    "CHUNK", "DATASETS", "IMAGE_SIZES", "IN_FILES", "Dataset", "Loader", "Part", "Pixels", "Split", "cifar10",
     "content_digest", "digits", "folder", "load_dataset", "mnist", "no_augmentation", "pets", "split",
 ]  # fmt: skip
 

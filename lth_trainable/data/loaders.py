@@ -2,13 +2,14 @@
 
 The order of an epoch depends only on the order seed and the epoch's number, so training may stop after any epoch and
 continue elsewhere. Batches are gathered on the device that holds the data. A process has one copy of a split on each
-device, which all its trials share, for as long as the split exists.
+device, which all its trials share, for as long as the split exists. `show_batch`, `learn.show_results`,
+`learn.predict` and fastai's interpretations work as with fastai's own loaders.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,9 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from lth_trainable.data.augment import AUGMENTATIONS, Draws
-from lth_trainable.data.datasets import Dataset, Split
+from lth_trainable.data.datasets import Dataset, Pixels, Split
+from lth_trainable.data.items import split_of
+from lth_trainable.data.showing import Items, ShowsImages
 from lth_trainable.seeds import generator
 
 EVALUATION_BATCH = 1024  # fixed, because the rounding of a sum depends on its batches
@@ -41,7 +44,7 @@ def resident(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
     return _copies[key]
 
 
-class ResidentLoader:
+class ResidentLoader(ShowsImages):
     """Batches (x, y) of one split of a data set.
 
     order_seed: shuffle each epoch by (order_seed, epoch); None keeps the order of the data. augment: a name of
@@ -75,8 +78,13 @@ class ResidentLoader:
         return self.dataset.c
 
     @property
-    def vocab(self) -> tuple[str, ...]:
-        return self.dataset.vocab
+    def items(self) -> Items:
+        """The images with their labels, in the order of the data."""
+        return Items(self.x, self.y)
+
+    def get_idxs(self) -> list[int]:
+        """The order of predictions, which is that of the data; fastai asks for it."""
+        return list(range(self.n))
 
     def to(self, device: Any) -> ResidentLoader:
         self.device = torch.device(device)
@@ -92,8 +100,10 @@ class ResidentLoader:
         """Number of batches in the next pass."""
         return self.steps_per_epoch - self.skip
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        if self.order_seed is None:
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        if not self.dataset.labelled:
+            yield from zip(self.x.split(self.bs), strict=True)
+        elif self.order_seed is None:
             yield from zip(self.x.split(self.bs), self.y.split(self.bs), strict=True)
         else:
             draws = self.draws()
@@ -126,19 +136,41 @@ class ResidentLoader:
         assert self.order_seed is not None
         return generator(self.order_seed, purpose, self.epoch, *((self.level,) if self.level else ()))
 
-    def new(self, dataset: _Resident | None = None, shuffle: bool = False, **_: Any) -> ResidentLoader:
-        """A loader over the same (or another) data set; fastai calls this for a loader without shuffling."""
+    def new(self, dataset: Any = None, shuffle: bool = False, **_: Any) -> ResidentLoader:
+        """A loader over the same (or another) data set; fastai calls this for a loader without shuffling.
+
+        dataset: may be a list of items, see `split_of`; `learn.predict` and `dls.test_dl` hand over such lists.
+        """
+        if dataset is not None and not isinstance(dataset, _Resident):
+            dataset = self.dataset.of_items(dataset)
         seed = self.order_seed if shuffle else None
         augment = self.augment if shuffle else "none"
-        return type(self)(dataset or self.dataset, self.bs, seed, self.device, self.epoch, augment)
+        found = self.dataset if dataset is None else dataset
+        return type(self)(found, self.bs, seed, self.device, self.epoch, augment)
+
+    def _versions_of_one(self, n: int) -> tuple[Tensor, Tensor]:
+        """The first image of the order, as it is in the next `n` epochs."""
+        first, epoch, found = self.order()[:1] if self.order_seed is not None else torch.tensor([0]), self.epoch, []
+        try:
+            for self.epoch in range(epoch, epoch + n):
+                found.append(self._batch(first.to(self.device), self.draws()))
+        finally:
+            self.epoch = epoch
+        return torch.cat([x for x, _ in found]), torch.cat([y for _, y in found])
 
 
 class _Resident(TensorDataset):
     """Tensors (n, ...) and labels (n,), with the attributes that fastai expects of a data set."""
 
-    def __init__(self, split: Split, classes: tuple[str, ...]) -> None:
+    pixels: Pixels | None = None
+    labelled = True
+
+    def __init__(
+        self, split: Split, classes: tuple[str, ...], pixels: Pixels | None = None, labelled: bool = True
+    ) -> None:
         super().__init__(torch.from_numpy(split.x), torch.from_numpy(split.y))
         self.split, self.vocab, self.c = split, classes, len(classes)
+        self.pixels, self.labelled = pixels, labelled
         self.loss_func = CrossEntropyLossFlat()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -148,7 +180,13 @@ class _Resident(TensorDataset):
     def new_empty(self) -> _Resident:
         """A data set without images and with the same classes, for `learn.export`."""
         shape = self.tensors[0].shape[1:]
-        return _Resident(Split(x=np.zeros((0, *shape), np.float32), y=np.zeros(0, np.int64)), self.vocab)
+        empty = Split(x=np.zeros((0, *shape), np.float32), y=np.zeros(0, np.int64))
+        return _Resident(empty, self.vocab, self.pixels)
+
+    def of_items(self, items: Sequence[Any]) -> _Resident:
+        """A data set of other images, with the same classes."""
+        split, labelled = split_of(items, tuple(self.tensors[0].shape[1:]), self.pixels)
+        return _Resident(split, self.vocab, self.pixels, labelled)
 
 
 def resident_loaders(
@@ -158,7 +196,7 @@ def resident_loaders(
 
     Shapes: x (batch, channels, height, width) float32, y (batch,) int64.
     """
-    train, valid, test = (_Resident(split, data.classes) for split in (data.train, data.valid, data.test))
+    train, valid, test = (_Resident(split, data.classes, data.pixels) for split in (data.train, data.valid, data.test))
     loaders = [
         ResidentLoader(train, batch_size, order_seed, device, augment=augment),
         ResidentLoader(valid, EVALUATION_BATCH, None, device),

@@ -27,14 +27,31 @@ class Split:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pixels:
+    """How the pixels of an image become the values in a split: (pixel / scale - mean) / std, by channel."""
+
+    scale: float
+    mean: npt.NDArray[np.float64]
+    std: npt.NDArray[np.float64]
+
+    def normalised(self, x: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
+        """Pixels (n, channels, height, width) as values; computed in float64."""
+        return np.asarray((x.astype(np.float32) / self.scale - self.mean) / self.std, np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """A data set: three disjoint splits, the class names, and the SHA-256 (hex) of the content before the split."""
+    """A data set: three disjoint splits, the class names, and the SHA-256 (hex) of the content before the split.
+
+    pixels: how its images were normalised, for images from outside; None if that is not known.
+    """
 
     train: Split
     valid: Split
     test: Split
     classes: tuple[str, ...]
     digest: str
+    pixels: Pixels | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -79,8 +96,11 @@ def split(
     """
     cuts = split_indices(sizes, seed, test=test, valid=valid)
     mean, std = _moments(x, cuts[0], scale)
-    splits = [Split(x=_normalised(x, cut, scale, mean, std), y=np.ascontiguousarray(y[cut])) for cut in cuts]
-    return Dataset(train=splits[0], valid=splits[1], test=splits[2], classes=classes, digest=content_digest(x, y))
+    pixels = Pixels(scale=scale, mean=mean, std=std)
+    splits = [Split(x=_normalised(x, cut, pixels), y=np.ascontiguousarray(y[cut])) for cut in cuts]
+    return Dataset(
+        train=splits[0], valid=splits[1], test=splits[2], classes=classes, digest=content_digest(x, y), pixels=pixels
+    )
 
 
 def split_indices(
@@ -116,18 +136,12 @@ def _moments(
     return mean, std
 
 
-def _normalised(
-    x: npt.NDArray[np.uint8],
-    cut: npt.NDArray[np.int64],
-    scale: float,
-    mean: npt.NDArray[np.float64],
-    std: npt.NDArray[np.float64],
-) -> npt.NDArray[np.float32]:
+def _normalised(x: npt.NDArray[np.uint8], cut: npt.NDArray[np.int64], pixels: Pixels) -> npt.NDArray[np.float32]:
     """The images `cut`, normalised in float64 and stored in float32, in chunks to save memory."""
     normalised = np.empty((len(cut), *x.shape[1:]), np.float32)
     for start in range(0, len(cut), CHUNK):
         piece = slice(start, start + CHUNK)
-        normalised[piece] = (x[cut[piece]].astype(np.float32) / scale - mean) / std
+        normalised[piece] = pixels.normalised(x[cut[piece]])
     return normalised
 
 

@@ -1,4 +1,7 @@
-"""KeepMask keeps masked weights at zero during and after a fit; SparsityMetric is a column of fastai's table."""
+"""KeepMask keeps masked weights at zero during and after a fit; SparsityMetric is a column of fastai's table.
+
+A SparsifyCallback gives one to its learner. It acts late in the order of callbacks, and stays when the callback goes.
+"""
 
 from __future__ import annotations
 
@@ -47,6 +50,11 @@ class KeepMask(Callback):
     def is_independent(self) -> bool:
         """Whether it keeps the mask on its own, because no SparsifyCallback is in the middle of a fit."""
         return self.on_end is None
+
+    @property
+    def is_pruning(self) -> bool:
+        """Whether a SparsifyCallback prunes within the fit that is running."""
+        return self.on_end is not None and self.is_active()
 
     def become_independent(self, masked: MaskedLayers) -> None:
         """After the fit, stay with the learner and keep this mask."""

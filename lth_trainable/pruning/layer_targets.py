@@ -1,4 +1,4 @@
-"""Checks the arguments of a SparsifyCallback and turns them into the sparsity to reach at each epoch."""
+"""The sparsity to reach at each epoch of a fit, from the sparsity of a SparsifyCallback and its schedule."""
 
 from __future__ import annotations
 
@@ -6,13 +6,9 @@ import fnmatch
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from itertools import pairwise
-from typing import Any
 
-from lth_trainable.errors import UserError, bad_value, check_sparsity, unknown_name
-from lth_trainable.pruning.criteria import ALSO_CALLED, CRITERIA
-from lth_trainable.pruning.granularity import GRANULARITIES
+from lth_trainable.errors import unknown_name
 from lth_trainable.pruning.layers import Layer
-from lth_trainable.pruning.masks import CONTEXTS
 from lth_trainable.pruning.schedules import Schedule, exact
 
 Target = Fraction | dict[str, Fraction]
@@ -57,23 +53,9 @@ def _target_of(name: str, sparsity: Mapping[str, float]) -> float | None:
     return next((value for pattern, value in sparsity.items() if fnmatch.fnmatchcase(name, pattern)), None)
 
 
-def check_arguments(
-    sparsity: Any, granularity: str, context: str, criteria: Any, schedule: Schedule, lth: bool, rewind_epoch: Any
-) -> None:
-    for value in sparsity.values() if isinstance(sparsity, Mapping) else [sparsity]:
-        check_sparsity("sparsity", value)
-    if granularity not in GRANULARITIES:
-        raise unknown_name("granularity", granularity, GRANULARITIES)
-    if context not in CONTEXTS:
-        raise unknown_name("context", context, CONTEXTS)
-    if isinstance(sparsity, Mapping) and context != "local":
-        raise bad_value("context", context, "'local'", "with a target for each layer there is nothing to rank together")
-    if isinstance(criteria, str) and criteria not in CRITERIA:
-        raise unknown_name("criteria", criteria, CRITERIA, ALSO_CALLED)
-    if lth and not schedule.rule.stepwise:
-        raise UserError(
-            f"lth: found True with the schedule {schedule.name}; expected one_shot or iterative. A gradual schedule"
-            " prunes at every epoch, so weights reset at each prune would never train; use lth=False"
-        )
-    if isinstance(rewind_epoch, bool) or not isinstance(rewind_epoch, int) or rewind_epoch < 0:
-        raise bad_value("rewind_epoch", rewind_epoch, "a whole epoch number, 0 or more (0: initialisation)")
+def target_now(sparsity: Sparsity, layers: Sequence[Layer]) -> Target:
+    """The target of a prune at once: a fraction, or one by parameter name. layers: those that have a target."""
+    if not isinstance(sparsity, Mapping):
+        return exact(sparsity) / 100
+    found = {layer.parameter_name: _target_of(layer.name, sparsity) for layer in layers}
+    return {name: exact(percent) / 100 for name, percent in found.items() if percent is not None}

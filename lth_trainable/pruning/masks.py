@@ -89,8 +89,11 @@ def pack(mask: Mask) -> npt.NDArray[np.uint8]:
 
 
 def unpack(packed: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> Mask:
-    """The mask of this shape that `pack` packed."""
-    return np.unpackbits(packed, count=math.prod(shape)).astype(bool).reshape(shape)
+    """The mask of this shape that `pack` packed. Raises ValueError if it is not of this shape."""
+    count = math.prod(shape)
+    if packed.size != -(-count // 8):  # numpy itself adds zeros
+        raise ValueError(f"found a mask of {packed.size} bytes; expected {-(-count // 8)} for the shape {list(shape)}")
+    return np.unpackbits(packed, count=count).astype(bool).reshape(shape)
 
 
 def _rank(name: str, scores: Scores, axes: tuple[int, ...]) -> Scores:

@@ -188,3 +188,8 @@ class Schedule:
 
 def _plain(function: Callable[..., Number]) -> Callable[..., Number]:
     return function.func if isinstance(function, functools.partial) else function
+
+
+# Ready-made, by the names of fasterai, each with the defaults of its function.
+one_shot, iterative, agp = Schedule(sched_one_shot), Schedule(sched_iterative), Schedule(sched_agp)
+one_cycle, cos, lin, dsd = (Schedule(f) for f in (sched_one_cycle, sched_cosine, sched_linear, sched_dsd))

@@ -6,6 +6,6 @@ __all__, __getattr__ = lazy(
     __name__,
     {
         "trial_spec": ("TrialSpec", "spec_from_dict"),
-        "values": ("digest", "fraction", "RUNG_TOLERANCE"),
+        "values": ("digest", "fraction"),
     },
 )

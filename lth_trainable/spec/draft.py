@@ -37,7 +37,7 @@ class Draft(SimpleNamespace):
         finite = not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
         if not finite or not valid(value):
             raise bad_value(name, value, expected)
-        setattr(self, name, float(value))
+        setattr(self, name, float(value) + 0.0)  # -0.0 becomes 0.0: it is the same trial, so it has the same key
 
     def drop(self, *names: str) -> None:
         """Set fields to None that have no effect."""

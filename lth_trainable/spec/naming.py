@@ -8,7 +8,9 @@ from typing import Any
 from lth_trainable.spec.words import FIELD_WORDS, name_part
 
 # Fields that are always in a name, even at their defaults, if they have an effect
-COORDINATES = ("dataset", "model", "schedule", "target_sparsity_pct", "rewind_epoch", "rewind_step", "control", "seed")
+COORDINATES = frozenset(
+    ("dataset", "model", "schedule", "target_sparsity_pct", "rewind_epoch", "rewind_step", "control", "seed")
+)
 IMPORTED = "ticket"  # in the name of an imported ticket, in place of the schedule
 
 
@@ -31,12 +33,15 @@ def named_fields(values: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[st
     dense = values["control"] == "dense"
     named = {}
     for name in FIELD_WORDS:
-        value = values.get(name)
-        if name in COORDINATES:
-            imported = name == "schedule" and not dense
-            is_named = name in values and (value is not None or imported) and (name, value) != ("control", "none")
+        if name not in values:
+            continue
+        value = values[name]
+        if name not in COORDINATES:
+            is_named = value != usual[name]
+        elif value is None:
+            is_named = name == "schedule" and not dense  # of an imported ticket
         else:
-            is_named = name in values and value != usual[name]
+            is_named = name != "control" or value != "none"
         if is_named:
             named[name] = value
     return named

@@ -72,10 +72,10 @@ def _is_plain(values: Mapping[str, Any]) -> bool:
     """Whether the seed has no effect on the other values, and no plug-in has one."""
     seed, named = values["seed"], (values["criterion"], values["schedule"])
     is_seed = type(seed) is int and seed >= 0 and values["order_seed"] is None
-    return is_seed and all(type(value) in _PLAIN for value in values.values()) and ":" not in f"{named}"
+    return is_seed and _PLAIN.issuperset(map(type, values.values())) and ":" not in f"{named}"
 
 
-_PLAIN = (str, int, float, bool, type(None))
+_PLAIN = frozenset((str, int, float, bool, type(None)))
 
 
 @functools.lru_cache(maxsize=1 << 12, typed=True)  # typed: True is equal to 1, but no number of epochs

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import itertools
 import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -20,7 +19,7 @@ from typing import Any
 from lth_trainable.errors import bad_value
 from lth_trainable.spec.rewind_point import INITIALISATION
 from lth_trainable.spec.trial_spec import TrialSpec
-from lth_trainable.spec.values import digest
+from lth_trainable.spec.values import canonical_json, digest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +125,7 @@ def _levels(chain: _Chain, spec: TrialSpec, steps_per_epoch: int | None) -> None
                 "no iteration would be left to retrain",
             )  # fmt: skip
     k = (spec.rewind_point or INITIALISATION).epoch_at(steps_per_epoch)
-    levels = list(zip(spec.level_sparsities, spec.output_sparsities, strict=True))
+    levels = tuple(zip(spec.level_sparsities, spec.output_sparsities, strict=True))
     own = levels[:-1] if spec.acts_at_prune else levels  # up to there a control is its ticket
     _climb(chain, spec, k, own)
     if spec.acts_at_prune:
@@ -140,8 +139,7 @@ def _climb(chain: _Chain, spec: TrialSpec, k: int, levels: Sequence[tuple[Fracti
     acts = _of_ladder(spec), None if spec.schedule == "imp" else spec.target_sparsity_pct, spec.restarts
     ladder = _ladder(chain.data_digest, tuple(chain.code.items()), k, *acts)
     segments, ends, climbed = ladder.known
-    same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(levels, climbed, strict=False)))
-    known = min(same + 1, len(ends))
+    known = min(_in_common(levels, climbed) + 1, len(ends))
     if known:
         chain.go_on_from(segments[: ends[known - 1]], spec.epochs)
     else:
@@ -157,6 +155,14 @@ def _climb(chain: _Chain, spec: TrialSpec, k: int, levels: Sequence[tuple[Fracti
         ends = (*ends, len(chain.segments))
     if known == len(ladder.known[1]) < len(ends):
         ladder.known = tuple(chain.segments), ends, tuple(levels)
+
+
+def _in_common(one: Sequence[Any], other: Sequence[Any]) -> int:
+    """With how many equal elements both begin. Fractions compare slowly, but the same object is equal at once."""
+    shorter = min(len(one), len(other))
+    if one[:shorter] == other[:shorter]:
+        return shorter
+    return next(i for i in range(shorter) if one[i] != other[i])
 
 
 def _control(chain: _Chain, spec: TrialSpec, k: int) -> None:
@@ -296,7 +302,15 @@ _of_ladder = operator.attrgetter(
 
 @functools.lru_cache(maxsize=1 << 16)
 def _event(kind: str, parent: str | None, acts: tuple[tuple[str, Any], ...]) -> str:
-    return digest({kind: dict(acts), "parent": parent})
+    before, after = _around_parent(kind, acts)
+    return hashlib.sha256(f"{before}{canonical_json(parent)}{after}".encode()).hexdigest()
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _around_parent(kind: str, acts: tuple[tuple[str, Any], ...]) -> tuple[str, str]:
+    """The text whose SHA-256 is the key of an event, before and after its parent: most of it is that of other seeds."""
+    before, _, after = canonical_json({kind: dict(acts), "parent": 0.5}).partition('"parent":0.5')
+    return f'{before}"parent":', after
 
 
 @functools.lru_cache(maxsize=1 << 16)

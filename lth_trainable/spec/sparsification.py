@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from lth_trainable.errors import bad_value, check_sparsity
+from lth_trainable.pruning.levels import RUNG_TOLERANCE, n_levels, rungs
 from lth_trainable.spec.draft import Draft
 from lth_trainable.spec.rewind_point import RewindPoint
 from lth_trainable.spec.values import (
     LEVEL_RETRAINS,
-    RUNG_TOLERANCE,
     fraction,
-    n_levels,
     prune_events,
     rule_of,
-    rungs,
 )
 
 

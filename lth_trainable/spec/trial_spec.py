@@ -8,6 +8,8 @@ two trials that mean the same are equal objects.
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 import operator
 import typing
 from collections.abc import Mapping
@@ -21,6 +23,7 @@ from lth_trainable.models.networks import MODELS
 from lth_trainable.pruning.controls import CONTROLS
 from lth_trainable.pruning.criteria import CRITERIA
 from lth_trainable.pruning.granularity import GRANULARITIES
+from lth_trainable.pruning.levels import n_levels, rungs
 from lth_trainable.pruning.masks import CONTEXTS
 from lth_trainable.pruning.schedules import SCHEDULES, Prune, Schedule
 from lth_trainable.registry import code_digest
@@ -38,14 +41,12 @@ from lth_trainable.spec.values import (
     PRECISIONS,
     RETRAINS,
     REWIND_OPTIMIZERS,
-    digest,
+    canonical_json,
     family_of,
     fraction,
     make_schedule,
-    n_levels,
     prune_events,
     rewinds,
-    rungs,
 )
 
 DataKey = tuple[Any, ...]  # of `TrialSpec.data_key`: arguments of `load_dataset`, without the folder
@@ -282,11 +283,13 @@ class TrialSpec:
 
     def canonical(self) -> dict[str, Any]:
         """The fields that identify the trial. One added after the first version is left out at its no-op value."""
-        return {name: value for name, value in self.values.items() if name not in _NOOPS or value != _NOOPS[name]}
+        return _canonical(self.values)
 
     def key(self, data_digest: str) -> str:
         """SHA-256 (hex) of all that identifies the trial: canonical fields, digest of the data, digests of plug-ins."""
-        return digest({"spec": self.canonical(), "data": data_digest, "code": self.code_digests()})
+        values = {**self.values, "seed": None}.values()
+        before, after = _text_around_seed(data_digest, tuple(self.code_digests().items()), *values)
+        return hashlib.sha256(f"{before}{self.seed}{after}".encode()).hexdigest()
 
     def code_digests(self) -> dict[str, str]:
         """Digest of the module of each plug-in, by field name; empty for a trial without plug-ins."""
@@ -298,7 +301,24 @@ class TrialSpec:
 DEFAULTS = {f.name: f.default for f in fields(TrialSpec)}
 _NAMES = tuple(DEFAULTS)
 _NOOPS = {f.name: f.metadata["noop"] for f in fields(TrialSpec) if "noop" in f.metadata}
+_SEED = "the place of the seed"  # no field has this value
 _values_of = operator.attrgetter(*_NAMES)
+
+
+def _canonical(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in _NOOPS or value != _NOOPS[name]}
+
+
+@functools.lru_cache(maxsize=1 << 12, typed=True)
+def _text_around_seed(data_digest: str, code: tuple[tuple[str, str], ...], *values: Any) -> tuple[str, str]:
+    """The text whose SHA-256 is a trial's key, before and after its seed. values: of all fields, without the seed.
+
+    Trials that differ only in the seed have it in common, and writing it is most of the work.
+    """
+    spec = {**_canonical(dict(zip(_NAMES, values, strict=True))), "seed": _SEED}
+    text = canonical_json({"spec": spec, "data": data_digest, "code": dict(code)})
+    before, _, after = text.partition(json.dumps(_SEED))
+    return before, after
 
 
 def usual_values(values: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -26,12 +26,16 @@ LEVEL_RETRAINS = ("weight_rewinding", "lr_rewinding", "fine_tuning")
 RETRAINS = (*LEVEL_RETRAINS, "tutorial", "none")
 REWIND_OPTIMIZERS = ("restored", "fresh")
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
-RUNG_TOLERANCE = Fraction(1, 10_000)  # a rung reaches the target if its density is at most this much larger
+
+
+def canonical_json(content: Any) -> str:
+    """Content as JSON in the form that is hashed: sorted keys, no spaces, no NaN."""
+    return _CANONICAL.encode(content)
 
 
 def digest(content: Any) -> str:
     """SHA-256 (hex) of canonical JSON: sorted keys, no spaces, no NaN."""
-    return hashlib.sha256(_CANONICAL.encode(content).encode()).hexdigest()
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
 
 def fraction(percent: float | None) -> Fraction:
@@ -84,19 +88,3 @@ def prune_events(schedule: Schedule, epochs: int, target_sparsity_pct: float | N
 def rewinds(retrain: str | None, reset_end: bool) -> bool:
     """Whether weights are rewound to an earlier point, after a prune or at the end."""
     return retrain in ("weight_rewinding", "tutorial") or reset_end
-
-
-@functools.cache
-def n_levels(prune_rate_pct: float | None, target_sparsity_pct: float | None) -> int:
-    """Number of levels L of an imp trial: the smallest integer with (1-p)^L <= 1 - s + 1e-4."""
-    keep, floor = 1 - fraction(prune_rate_pct), 1 - fraction(target_sparsity_pct) + RUNG_TOLERANCE
-    levels, density = 1, keep
-    while density > floor:
-        levels, density = levels + 1, density * keep
-    return levels
-
-
-@functools.cache
-def rungs(prune_rate_pct: float | None, levels: int) -> tuple[Fraction, ...]:
-    """Exact sparsities 1 - (1-p)^level of the levels 1 to `levels`."""
-    return tuple(1 - (1 - fraction(prune_rate_pct)) ** level for level in range(1, levels + 1))

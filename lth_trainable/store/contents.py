@@ -10,7 +10,7 @@ from lth_trainable.errors import UserError
 from lth_trainable.safe_text import one_line
 from lth_trainable.spec.trial_spec import check_types
 from lth_trainable.store.layout import Each, Entries, ListOf, Odd, Rows, Value, readable
-from lth_trainable.store.store import FORMAT, HISTORY, RECORD, Damaged, Sealed, Store
+from lth_trainable.store.store import FORMAT, HISTORY, RECORD, Damaged, Sealed, Store, object_of
 
 TEXT = Value(types=(str,), words="a text")
 TEXT_OR_NULL = Value(types=(str,), words="a text or null", null=True)
@@ -92,7 +92,10 @@ HISTORY_LAYOUT = Entries(
 
 def read_history(store: Store, folder: Sealed) -> dict[str, Any]:
     """The history of a state, with its layout checked. Raises `Damaged`."""
-    history = store.json_of(folder, HISTORY)
+    return _history(folder, store.json_of(folder, HISTORY))
+
+
+def _history(folder: Sealed, history: dict[str, Any]) -> dict[str, Any]:
     try:
         with readable(HISTORY):
             HISTORY_LAYOUT.check("", history)
@@ -119,7 +122,10 @@ def _check_references(history: Mapping[str, Any]) -> None:
 
 def read_record(store: Store, folder: Sealed) -> dict[str, Any]:
     """The record of a finished trial, with its layout checked. Raises `Damaged`."""
-    record = store.json_of(folder, RECORD)
+    return _record(folder, store.json_of(folder, RECORD))
+
+
+def _record(folder: Sealed, record: dict[str, Any]) -> dict[str, Any]:
     if record.get("format") != FORMAT:
         raise Damaged(folder.path, f"{RECORD} has format {record.get('format')!r}; this version reads {FORMAT}")
     try:
@@ -132,10 +138,18 @@ def read_record(store: Store, folder: Sealed) -> dict[str, Any]:
 
 def check_content(store: Store, folder: Sealed) -> None:
     """Raise `Damaged` if a record or history in a sealed folder does not have its layout."""
-    if RECORD in folder.manifest["files"]:
-        read_record(store, folder)
-    if HISTORY in folder.manifest["files"]:
-        read_history(store, folder)
+    for name in folder.manifest["files"]:
+        if name in _LAID_OUT:
+            check_layout(folder, name, store.content(folder, name))
+
+
+def check_layout(folder: Sealed, name: str, content: bytes) -> None:
+    """Raise `Damaged` if this is the content of a record or history and does not have its layout."""
+    if name in _LAID_OUT:
+        _LAID_OUT[name](folder, object_of(folder, name, content))
+
+
+_LAID_OUT = {RECORD: _record, HISTORY: _history}
 
 
 def _about(name: str, error: Exception) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from pyarrow import fs
 
 from lth_trainable.errors import UserError
+from lth_trainable.store.names import check_no_link
 
 FOLDER = "folder"
 
@@ -49,6 +50,39 @@ def check_file(path: str) -> int:
     if not stat.S_ISREG(found.st_mode):
         raise NotAFile(errno.EINVAL, "it is a pipe, socket or device", path)
     return found.st_size
+
+
+def read_file(path: str) -> bytes:
+    """The content of a file. Raises what `check_file` raises."""
+    check_file(path)
+    with open(path, "rb", buffering=0) as file:
+        return file.readall()
+
+
+def sizes_in(folder: str) -> dict[str, int]:
+    """Sizes in bytes of the files in a folder, by name; empty if there is no such folder.
+
+    Raises FileNotFoundError if another process moves a file meanwhile.
+    """
+    try:
+        listed = os.scandir(folder)
+    except FileNotFoundError:
+        return {}
+    with listed as entries:
+        found = {entry.name: entry.stat() for entry in entries if entry.is_file()}
+    return {name: one.st_size for name, one in found.items()}
+
+
+def check_own(root: str, path: str, expected: str) -> None:
+    """Raise `UserError` unless a library that writes to a path itself would write within the storage.
+
+    Such a library follows links, and may wait for ever for a pipe. root: of the storage. path: within it. expected:
+    "file" or "folder"; there may be none yet.
+    """
+    check_no_link(root, path)
+    found = what_is_at(f"{root}/{path}")
+    if found not in (None, expected):
+        raise UserError(f"storage: {root}/{path}: found a {found}; expected a {expected}; move it away")
 
 
 def make_folder(folder: Path) -> None:

@@ -24,7 +24,17 @@ from pyarrow import fs
 from lth_trainable.errors import UserError, refuse_secrets
 from lth_trainable.spec.values import digest
 from lth_trainable.store.json_files import NotJson, object_from_json, to_json
-from lth_trainable.store.local_files import FOLDER, NotAFile, check_file, is_folder, make_folder, walk, what_is_at
+from lth_trainable.store.local_files import (
+    FOLDER,
+    NotAFile,
+    check_file,
+    is_folder,
+    make_folder,
+    read_file,
+    sizes_in,
+    walk,
+    what_is_at,
+)
 from lth_trainable.store.names import check_inside, check_no_link, is_name, is_state
 from lth_trainable.store.trouble import GONE, of_storage, storage_error
 from lth_trainable.store.upload import upload
@@ -213,10 +223,7 @@ class Store:
 
     def json_of(self, folder: Sealed, name: str) -> dict[str, Any]:
         """The object in a JSON file of a sealed folder. Raises `Damaged`."""
-        try:
-            return object_from_json(self.content(folder, name))
-        except NotJson as error:
-            raise Damaged(folder.path, f"{name} is unreadable ({error})") from error
+        return object_of(folder, name, self.content(folder, name))
 
     def quarantine(self, damage: Damaged, run: str) -> str:
         """Move a damaged folder to the run's quarantine and return its new path.
@@ -282,7 +289,7 @@ class Store:
         """The content of a file. Raises FileNotFoundError, IsADirectoryError, or `NotAFile` for a pipe or device."""
         full = self._full(path)
         if self.is_local:
-            check_file(full)
+            return read_file(full)
         with self.fs.open_input_file(full) as file:  # one request; a stream makes one for each 256 kB
             return bytes(file.read_at(file.size(), 0))
 
@@ -389,21 +396,35 @@ class Store:
     def _full(self, path: str) -> str:
         return f"{self.root}/{check_inside(path)}"
 
+    @of_storage
     def sizes(self, path: str) -> dict[str, int]:
         """Sizes in bytes of the files in the folder `path`, by name; empty if there is no `path`."""
+        if self.is_local:
+            full = self._full(path)
+            return _undisturbed(lambda: sizes_in(full))
         return {i.base_name: i.size for i in self._list(path) if i.type == fs.FileType.File}
 
     @of_storage
     def _list(self, path: str) -> list[fs.FileInfo]:
-        """The entries of the folder `path`; empty if there is no such folder.
-
-        If another process interferes by creating the folder or moving files, the listing is repeated.
-        """
+        """The entries of the folder `path`; empty if there is no such folder."""
         selector = fs.FileSelector(self._full(path), allow_not_found=True)
-        for _ in range(LISTINGS - 1):
-            with contextlib.suppress(FileNotFoundError):
-                return self.fs.get_file_info(selector)
-        return self.fs.get_file_info(selector)
+        return _undisturbed(lambda: self.fs.get_file_info(selector))
+
+
+def _undisturbed(listing: Callable[[], Answer]) -> Answer:
+    """A listing, repeated if another process interferes by creating the folder or moving files."""
+    for _ in range(LISTINGS - 1):
+        with contextlib.suppress(FileNotFoundError):
+            return listing()
+    return listing()
+
+
+def object_of(folder: Sealed, name: str, content: bytes) -> dict[str, Any]:
+    """The object in the content of a JSON file of a sealed folder. Raises `Damaged`."""
+    try:
+        return object_from_json(content)
+    except NotJson as error:
+        raise Damaged(folder.path, f"{name} is unreadable ({error})") from error
 
 
 def split_query(path: str) -> tuple[str, str]:

@@ -51,6 +51,8 @@ class EarlyStop(Callback):
         self.before = sum(row["iterations"] for row in self.learn.epoch_log.rows if row["level"] == level)
 
     def after_validate(self) -> None:
+        if self.learn.lock.locked():  # validate or get_preds, outside a fit
+            return
         row = self.learn.epoch_log.rows[-1]
         self._consider(self.before + row["iterations"], row["valid_loss"], row["valid_accuracy"])
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor
 
 from lth_trainable.data.feeding import AnyDataset
@@ -25,6 +25,7 @@ from lth_trainable.spec.rewind_point import RewindPoint
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.states import States
 from lth_trainable.store.store import WEIGHTS, Damaged, Store
+from lth_trainable.store.tensor_files import check_like, tensors_of
 from lth_trainable.tensors import row_major
 from lth_trainable.training.execution import Execution
 from lth_trainable.training.learner import LevelClock, measure
@@ -159,21 +160,20 @@ def pack_tensors(tensors: Tensors) -> bytes:
     return save(row_major(tensors))
 
 
-def unpack_tensors(content: bytes) -> dict[str, Tensor]:
-    return load(content)
-
-
 def _point(store: Store, path: str, fingerprint: Mapping[str, Any], origin: Trial, step: int) -> Snapshot:
     try:
         folder = store.find(path)
         if folder is None:
             raise UserError(f"{path}: found no such state; expected the trial's rewind weights; {_AGAIN}")
-        content = {name: store.content(folder, name) for name in folder.manifest["files"]}
+        for name in folder.manifest["files"]:
+            store.content(folder, name)
+        if step == 0:  # an initialisation is stored as weights alone, which is all there is
+            initial = origin.initial_state(restarted=origin.spec.starts_over).snapshot
+            weights = tensors_of(store, folder, WEIGHTS)
+            check_like(folder, WEIGHTS, weights, initial.weights)
+            return initial.replaced({**initial.tensors, **weights})
     except Damaged as damage:
         raise UserError(f"{damage}; {_AGAIN}") from damage
-    if step == 0:  # an initialisation is stored as weights alone, which is all there is
-        initial = origin.initial_state(restarted=origin.spec.starts_over).snapshot
-        return initial.replaced({**initial.tensors, **load(content[WEIGHTS])})
     state = States(store, fingerprint).load(folder.manifest["key"], origin.initial)
     if state is None:
         raise UserError(

@@ -174,6 +174,8 @@ class EpochLog(Callback):
         self._clear()
 
     def after_batch(self) -> None:
+        if not self.learn.yb:  # a prediction of images without labels
+            return
         n = len(self.learn.yb[0])
         self._loss = self._loss + self.learn.loss.detach() * n
         self._seen += n
@@ -187,6 +189,8 @@ class EpochLog(Callback):
             raise CancelFitException
 
     def after_validate(self) -> None:
+        if self.learn.lock.locked():  # validate or get_preds, outside a fit
+            return
         self._validation = float(self._loss) / self._seen, float(self._correct) / self._seen
         self._end_of_epoch()
 
@@ -216,12 +220,22 @@ class EpochLog(Callback):
         self._loss, self._correct, self._seen = 0.0, 0.0, 0
 
 
+class ClassLoss(nn.CrossEntropyLoss):
+    """Cross-entropy, with what fastai needs to turn scores (n, classes) into probabilities and classes."""
+
+    def activation(self, scores: Tensor) -> Tensor:
+        return scores.softmax(dim=-1)
+
+    def decodes(self, scores: Tensor) -> Tensor:
+        return scores.argmax(dim=-1)
+
+
 def make_learner(spec: TrialSpec, model: nn.Module, dls: DataLoaders, log: EpochLog, *more: Callback) -> Learner:
     """The Learner of a trial: its optimiser, clock, log and further callbacks, without fastai's console output."""
     return TrialLearner(
         dls,
         model,
-        loss_func=nn.CrossEntropyLoss(),
+        loss_func=ClassLoss(),
         opt_func=optimizer_of(spec, dls.device),
         lr=spec.lr,
         wd_bn_bias=True,

@@ -64,13 +64,22 @@ class TrialLifecycle:
         )
         self.rewind_key = rewind_key(spec, self.chain)
         self.referred_to = self.identity.state_keys
-        self.rewind_point: Snapshot | None = trial.initial if self.rewind_key == self.chain[0].key else None
+        self.rewind_point = trial.initial if self.rewind_key == self.chain[0].key else None
         self.mid_epoch_points = dict(keep.mid_epoch_points)
         if spec.rewind_step is not None and self.rewind_key is not None:
             self.mid_epoch_points[spec.rewind_step] = self.rewind_key
         self.temporary: list[str] = []  # folders of this trial's temporary states
         self.unreported: list[str] = []  # keys of states that were stored before the first epoch
         self.sealed_at = time.monotonic()
+
+    @property
+    def rewind_point(self) -> Snapshot | None:
+        """What the trial's weights are rewound to; None before it is reached, or if they never are."""
+        return self.trial.callback.rewind_point
+
+    @rewind_point.setter
+    def rewind_point(self, point: Snapshot | None) -> None:
+        self.trial.callback.rewind_point = point
 
     def run(self) -> None:
         """Train what is left, if anything."""

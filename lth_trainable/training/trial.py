@@ -19,10 +19,11 @@ from lth_trainable.models.networks import build
 from lth_trainable.pruning.callback import SparsifyCallback
 from lth_trainable.pruning.controls import CONTROLS, draws
 from lth_trainable.pruning.criteria import CRITERIA
-from lth_trainable.pruning.keep_mask import KeepMask
+from lth_trainable.pruning.holder import Optimizer
 from lth_trainable.pruning.layer_targets import Target
 from lth_trainable.pruning.layers import LAYER_TYPES, prunable_layers
-from lth_trainable.pruning.pruner import Pruner, calibration
+from lth_trainable.pruning.levels import Levels
+from lth_trainable.pruning.pruner import Pruner
 from lth_trainable.pruning.snapshot import Snapshot
 from lth_trainable.registry import lookup
 from lth_trainable.seeds import derive_seed
@@ -76,8 +77,10 @@ class Trial:
         self.learn = make_learner(spec, self.model, self.dls, self.log, self.early_stop, *more)
         self.learn.create_opt()
         self.initial = Snapshot(self.model, self.learn.opt)
-        self.keeper = self._make_keeper()
-        self.learn.add_cb(self.keeper)
+        self.callback = self._make_callback()
+        self.learn.add_cb(self.callback)
+        if spec.family != "fit":
+            self.callback.begin(self.initial)
 
     @property
     def notes(self) -> list[str]:
@@ -94,12 +97,12 @@ class Trial:
     @property
     def pruner(self) -> Pruner | None:
         """The pruner; None for a schedule within one fit before that fit has started."""
-        return self.keeper.pruner if isinstance(self.keeper.pruner, Pruner) else None
+        return self.callback.pruner
 
     @property
     def level(self) -> int:
         """Number of prunes so far."""
-        return len(self.pruner.levels) if self.pruner is not None else 0
+        return self.callback.level
 
     def initial_state(self, restarted: bool) -> State:
         """The initial state. restarted: that of the new initialisation with which a control starts over."""
@@ -117,10 +120,10 @@ class Trial:
         """Restore `state`. rewind_point: what later resets within a fit return to, if that point has passed."""
         self.log.rows = [dict(row) for row in state.history["rows"]]
         self.early_stop.load_state(state.history["early_stop"])
-        if isinstance(self.keeper, SparsifyCallback):
+        if self.spec.family == "fit":
             names = [layer.parameter_name for layer in prunable_layers(self.model, LAYER_TYPES[self.spec.layers])]
             first = {name: self.initial.tensors[name] for name in names}
-            self.keeper.load_state_dict({
+            self.callback.load_state_dict({
                 "levels": state.memory.levels, "asked": state.memory.requested_sparsity, "initial": first,
                 "previous": state.memory.previous or first, "remembered": state.memory.last_scores,
                 "first": self.initial.state(), "rewind_point": rewind_point.state() if rewind_point else None,
@@ -146,7 +149,7 @@ class Trial:
         if segment.output_sparsity is not None:
             target = dict.fromkeys(pruner.counts, segment.sparsity)
             target[pruner.layers[-1].parameter_name] = segment.output_sparsity
-        pruner.prune(target, self.model, calibration(self.dls))
+        self.callback.prune(target)
 
     def apply_imported_mask(self, segment: Segment) -> None:
         """Apply the imported mask instead of pruning. Raises `UserError` if its sparsity is not that of the spec."""
@@ -162,9 +165,7 @@ class Trial:
 
     def rewind(self, to: Snapshot | None) -> None:
         """After a prune: return to a snapshot, or continue from the pruned weights without one. Keeps the mask."""
-        self._return_to(to)
-        if self.pruner is not None:
-            self.pruner.apply()
+        self.callback.rewind(to, self._optimizer_at_rewind(to))
 
     def control(self, rewind_point: Snapshot | None) -> None:
         """Instead of the ticket's last rewind, load the control's start weights and apply its mask.
@@ -174,14 +175,13 @@ class Trial:
         pruner, control = self.pruner, CONTROLS[self.spec.control]
         assert pruner is not None and pruner.in_force is not None
         if control.starts_over:
-            self._new_initialisation().restore(self.model)
-            if self.spec.family != "fit":
-                self.learn.opt.clear_state()
+            optimizer = Optimizer.GOES_ON if self.spec.family == "fit" else Optimizer.EMPTY
+            self.callback.return_to(self._new_initialisation(), optimizer)
         elif self.spec.family != "fit":
-            self._return_to(rewind_point)
+            self.callback.return_to(rewind_point, self._optimizer_at_rewind(rewind_point))
         else:
             assert rewind_point is not None
-            rewind_point.restore(self.model)
+            self.callback.return_to(rewind_point, Optimizer.GOES_ON)
         draw = draws(self.spec.seed, len(pruner.levels))
         masks = {layer.parameter_name: pruner.in_force[layer.parameter_name] for layer in pruner.layers}
         pruner.replace_mask(control.masks(masks, pruner.axes, draw))
@@ -191,13 +191,10 @@ class Trial:
             found = control.weights(start, pruner.in_force[layer.parameter_name], draw(index))
             layer.weight.data.copy_(torch.from_numpy(found))
 
-    def _return_to(self, to: Snapshot | None) -> None:
-        """Restore weights and optimiser from a snapshot, if any; reset the optimiser if the spec says so."""
-        retrain, optimizer = self.spec.retrain, self.learn.opt
-        if to is not None:
-            to.restore(self.model, None if self.spec.rewind_optimizer == "fresh" else optimizer)
-        if retrain == "lr_rewinding" or self.spec.rewind_optimizer == "fresh":
-            optimizer.clear_state()
+    def _optimizer_at_rewind(self, to: Snapshot | None) -> Optimizer:
+        if self.spec.retrain == "lr_rewinding" or self.spec.rewind_optimizer == "fresh":
+            return Optimizer.EMPTY
+        return Optimizer.GOES_ON if to is None else Optimizer.RETURNS
 
     def _new_model(self, purpose: str) -> nn.Module:
         device = torch.device(self.execution.device)
@@ -209,23 +206,24 @@ class Trial:
         """Every tensor of a second initialisation with the trial's seed."""
         return Snapshot(self._new_model("control-init"))
 
-    def _make_keeper(self) -> KeepMask | SparsifyCallback:
+    def _make_callback(self) -> SparsifyCallback:
         spec = self.spec
-        layer_type, seed = LAYER_TYPES[spec.layers], derive_seed(spec.seed, "criterion")
+        more: dict[str, Any] = {
+            "layer_type": LAYER_TYPES[spec.layers], "verbose": False, "seed": derive_seed(spec.seed, "criterion"),
+        }  # fmt: skip
         if spec.family in ("dense", "imported"):  # these never compute scores
-            return KeepMask(Pruner(prunable_layers(self.model, layer_type), CRITERIA["large_final"]))
+            return TrialCallback(0, "weight", "local", "large_final", None, rewind_epoch=None, **more)
         criterion = lookup("criterion", str(spec.criterion), CRITERIA)
-        granularity, context = str(spec.granularity), str(spec.context)
+        target, granularity, context = spec.target_sparsity_pct, str(spec.granularity), str(spec.context)
+        assert target is not None
         if spec.family == "levels":
-            return KeepMask(Pruner(
-                prunable_layers(self.model, layer_type), criterion, granularity=granularity, context=context, seed=seed
-            ))  # fmt: skip
-        assert spec.target_sparsity_pct is not None
+            levels = Levels(prune_rate=target if spec.prune_rate_pct is None else spec.prune_rate_pct)
+            rewind_epoch = spec.rewind_epoch if spec.rewind_step is None else None  # the lifecycle saves an iteration
+            return TrialCallback(target, granularity, context, criterion, levels, rewind_epoch=rewind_epoch, **more)
         make = SparsifyCallback if spec.control == "none" else functools.partial(ControlledCallback, self)
         return make(
-            spec.target_sparsity_pct, granularity, context, criterion, spec.make_schedule(),
-            lth=spec.retrain == "tutorial", rewind_epoch=spec.rewind_epoch or 0, reset_end=spec.reset_end,
-            layer_type=layer_type, verbose=False, seed=seed,
+            target, granularity, context, criterion, spec.make_schedule(), lth=spec.retrain == "tutorial",
+            rewind_epoch=spec.rewind_epoch or 0, reset_end=spec.reset_end, **more,
         )  # fmt: skip
 
     def _describe(self) -> dict[str, Any]:
@@ -285,6 +283,14 @@ class Trial:
             return None
         row = self.log.rows[-1]
         return f"the loss was not finite at level {row['level']}, epoch {row['epoch']}"
+
+
+class TrialCallback(SparsifyCallback):
+    """The callback of a trial whose levels are fits of their own; its epochs are those of the trial's clock."""
+
+    @property
+    def now(self) -> int:
+        return int(self.learn.clock.now)
 
 
 class ControlledCallback(SparsifyCallback):

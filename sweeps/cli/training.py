@@ -89,7 +89,7 @@ def _take_up(
     stock = ledger.take_stock(repair=True)
     skipped = set(stock.done) | (set() if job.options.retry_failed else set(stock.failed))
     # before stored states are listed: the plan protects them from `sweeps.storage gc`
-    ledger.write_plan(experiment.sweep, job.command)
+    others = ledger.write_plan(experiment.sweep, job.command)
     for ticket in experiment.imported:
         ticket.seal(ledger.store)
     fingerprint, stored, damaged = job.stored(len(ledger.plan.trials) - len(skipped), repair=True)
@@ -108,7 +108,6 @@ def _take_up(
     _note_fingerprints(job, stock, fingerprint)
     work = work_left(ledger.plan, skipped, stored)
     board.epochs_planned = work.epochs
-    others = ledger.other_trials()
     if others:
         job.say(f"note: {ledger.path} holds {len(others)} more trials of earlier commands; they are left as they are")
     job.say(f"{experiment.sweep.claim}\n{_todo_line(board, ledger, len(ledger.plan.trials) - len(skipped))}")

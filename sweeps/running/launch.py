@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from lth_trainable import signals
 from lth_trainable.errors import STOPPED
+from lth_trainable.store.local_files import FOLDER, check_own
 from lth_trainable.store.store import Store
 from lth_trainable.store.trouble import ray_error
 from sweeps.planning.dispatch import Dispatcher
@@ -89,6 +90,8 @@ def launch(
     from sweeps.running.searcher import PlanSearcher
 
     silence_loggers()
+    if ledger.store.is_local:
+        check_own(ledger.store.root, f"{ledger.run}/ray", FOLDER)  # Tune follows links
     health = health or Health()
     request = StopRequest(budget, health=health)
     if request():  # planning has taken too long
@@ -210,7 +213,7 @@ def _fit(
             storage_filesystem=store.fs if "://" in store.uri else None,
             stop=AtRequest(),
             verbose=0,
-            callbacks=callbacks,
+            callbacks=list(callbacks),  # Tune adds some of its own, which hold its trials
             failure_config=tune.FailureConfig(max_failures=RETRIES),
         ),
     )

@@ -24,6 +24,7 @@ from pyarrow import fs
 from lth_trainable.errors import UserError, refuse_secrets
 from lth_trainable.registry import lookup
 from lth_trainable.safe_text import one_line
+from lth_trainable.store.local_files import FOLDER, check_own
 from lth_trainable.store.store import Store
 
 PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
@@ -95,6 +96,10 @@ def check_environment() -> None:
 
 def make_logger(name: str, log_folder: LogFolder) -> Logger:
     """Set up the logger `name`. Raises `UserError` if that fails."""
+    store = log_folder.store
+    if _is_here(store):  # the packages of the loggers follow links
+        check_own(store.root, f"{log_folder.run}/{name}", FOLDER)
+        check_own(store.root, MLFLOW_DATABASE, "file")
     try:
         logger: Logger = lookup("log", name, LOGGERS)(log_folder)
         logger.callback.setup()

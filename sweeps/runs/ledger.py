@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 from analysis.tables.run_plan import read_terms, terms_of, write_content
 from lth_trainable.errors import StorageError, UserError, bad_value
 from lth_trainable.spec.trial_spec import DataKey
-from lth_trainable.store.contents import check_content, read_record
+from lth_trainable.store.contents import check_layout, read_record
 from lth_trainable.store.record import Identity, record_trial
 from lth_trainable.store.store import (
     PLAN,
@@ -170,9 +170,9 @@ class Ledger:
             return folder
         try:
             for name in folder.manifest["files"] if names is None else names:
-                self.store.content(folder, name)
-            if names is None and len(self.plan.trials) <= MANY:
-                check_content(self.store, folder)
+                content = self.store.content(folder, name)
+                if len(self.plan.trials) <= MANY:
+                    check_layout(folder, name, content)
         except Damaged as damage:
             return damage
         return folder
@@ -231,8 +231,11 @@ class Ledger:
             raise Damaged(self.store.trial(self.run, name), "there is no manifest")
         return read_record(self.store, folder)
 
-    def write_plan(self, sweep: Sweep, command: Sequence[str]) -> None:
-        """Add this command and its trials to the run's plan. Raises `UserError` if the terms of the verdict change."""
+    def write_plan(self, sweep: Sweep, command: Sequence[str]) -> list[dict[str, Any]]:
+        """Add this command and its trials to the run's plan; returns the entries of trials of earlier commands only.
+
+        Raises `UserError` if the terms of the verdict change.
+        """
         planned = self._planned()
         plan = planned or {"commands": [], "trials": []}
         terms: dict[str, Any] = {"endpoint": sweep.endpoint, "margin_pp": sweep.margin_pp, "alpha": sweep.alpha}
@@ -252,13 +255,14 @@ class Ledger:
                 "name": trial.name, "key": trial.key, "spec": trial.spec.canonical(), "data": data,
                 "role": self._role(trial, known.get(trial.name)), "parent": trial.spec.parent,
             }  # fmt: skip
-        commands = plan.get("commands", [])
+        commands = list(plan.get("commands", []))
         commands += [list(command)] if list(command) not in commands else []
         content = {
             **plan, **terms, "recipe": sweep.name, "claim": sweep.claim, "commands": commands,
             "keep_states": self.plan.policy, "versions": driver_versions(), "trials": list(known.values()),
         }  # fmt: skip
-        write_content(self.store, self.run, content)
+        write_content(self.store, self.run, content, planned)
+        return self._not_ours(plan["trials"])
 
     def _role(self, trial: PlannedTrial, before: Mapping[str, Any] | None) -> str:
         """The role of a trial in the run. A ticket stays a ticket even if this command uses it as a baseline."""
@@ -268,8 +272,11 @@ class Ledger:
     def other_trials(self) -> list[dict[str, Any]]:
         """Entries of the run's plan that this command does not include, from earlier commands."""
         plan = self._planned() or {"trials": []}
+        return self._not_ours(plan["trials"])
+
+    def _not_ours(self, entries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         ours = {trial.name for trial in self.plan.trials}
-        return [entry for entry in plan["trials"] if entry["name"] not in ours]
+        return [entry for entry in entries if entry["name"] not in ours]
 
     def _planned(self) -> dict[str, Any] | None:
         """The run's plan so far; None if there is none yet. Raises `UserError` if it is damaged."""

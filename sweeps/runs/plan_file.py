@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from analysis.tables import run_plan
@@ -31,22 +32,56 @@ def plans_of(where: str, content: Mapping[str, Any]) -> list[Plan]:
     `UserError` for a plan of a newer version, or if one of its plug-ins has changed.
     """
     policy = _policy_of(where, content)
-    name = ""
-    try:
-        specs: dict[Facts, list[TrialSpec]] = defaultdict(list)
-        keys = {}
-        for entry in content["trials"]:
-            name, spec = f", trial {entry['name']}", spec_from_dict(entry["spec"])
+    specs: dict[Facts, list[TrialSpec]] = defaultdict(list)
+    keys = {}
+    for entry in content["trials"]:
+        with _readable(f"{where}, trial {entry['name']}"):
+            spec = spec_from_dict(entry["spec"])
             if entry.get("data"):
                 specs[Facts(digest=entry["data"]["digest"], n_train=entry["data"]["n_train"])].append(spec)
                 keys[spec.name] = entry["key"]
-        name = ""
+    with _readable(where):
         plans = [make_plan(own, dict.fromkeys(_data_of(own), facts), policy) for facts, own in specs.items()]
-    except Exception as error:  # a plug-in's module may raise anything
-        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        raise UserError(f"{where}{name}: not readable as a plan ({reason}); restore what it needs") from error
     _check_keys(where, plans, keys)
     return plans
+
+
+def plans_of_open_seeds(where: str, content: Mapping[str, Any], done: Collection[str]) -> tuple[list[Plan], int]:
+    """Like `plans_of`, for the seeds that have unfinished trials; and the epochs of all other seeds together.
+
+    No two seeds share training, and seeds with the same trials train equally many epochs. So of those that are finished
+    one of each kind is planned, however many there are. done: names of finished trials.
+    """
+    entries: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
+    kinds: dict[frozenset[str], list[Any]] = defaultdict(list)
+    with _readable(where):
+        for entry in content["trials"]:
+            entries[entry["spec"]["seed"]].append(entry)
+        for seed, own in entries.items():
+            if all(entry["name"] in done for entry in own):
+                kinds[frozenset(repr((entry["spec"] | {"seed": None}, entry.get("data"))) for entry in own)].append(
+                    seed
+                )
+
+    def planned(seeds: Iterable[Any]) -> list[Plan]:
+        return plans_of(where, {**content, "trials": [entry for seed in seeds for entry in entries[seed]]})
+
+    epochs = sum(len(alike) * sum(p.epochs_distinct for p in planned(alike[:1])) for alike in kinds.values())
+    finished = {seed for alike in kinds.values() for seed in alike}
+    return planned(seed for seed in entries if seed not in finished), epochs
+
+
+def _but_for_its_seed(entry: Mapping[str, Any]) -> str:
+    return repr((entry["spec"] | {"seed": None}, entry.get("data")))
+
+
+@contextlib.contextmanager
+def _readable(where: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # a plug-in's module may raise anything
+        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        raise UserError(f"{where}: not readable as a plan ({reason}); restore what it needs") from error
 
 
 def _policy_of(where: str, content: Mapping[str, Any]) -> str:

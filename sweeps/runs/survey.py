@@ -9,10 +9,12 @@ import functools
 import time
 from collections import defaultdict
 from collections.abc import Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from pyarrow import fs
+
+from analysis.tables.index import known_trials
 from analysis.tables.run_plan import find_run
 from lth_trainable.spec.trial_spec import spec_from_dict
 from lth_trainable.store.store import (
@@ -26,11 +28,11 @@ from lth_trainable.store.store import (
     map_in_threads,
 )
 from lth_trainable.store.trials import read_failure
-from sweeps.planning.plan import Plan, PlannedTrial
+from sweeps.planning.plan import Plan
 from sweeps.planning.work import needed_by, work_left
 from sweeps.runs.inventory import read_manifest
 from sweeps.runs.lock import is_alive, read_driver
-from sweeps.runs.plan_file import plans_of, read_content
+from sweeps.runs.plan_file import plans_of_open_seeds, read_content
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,14 +56,13 @@ class TrialStatus:
 class Survey:
     """A run as its files show it.
 
-    content: of plan.json. planned, statuses: by trial name. driver: what it wrote last. stored: keys of states from
-    which training can continue. total, left: epochs, each counted once.
+    content: of plan.json. statuses: by trial name. driver: what it wrote last. stored: keys of states from which
+    training can continue. total, left: epochs, each counted once.
     """
 
     store: Store
     run: str
     content: Mapping[str, Any]
-    planned: Mapping[str, PlannedTrial]
     statuses: Mapping[str, TrialStatus]
     driver: Mapping[str, Any] | None
     states: _States
@@ -93,47 +94,45 @@ class _States:
 class _Folders:
     """Folders of trials, by name.
 
-    sealed: manifests of finished trials. troubled: status and reason of failed and damaged ones.
+    finished: status. troubled: status and reason of failed and damaged ones. fingerprint_ids: of finished trials; not
+    known if all are finished.
     """
 
-    sealed: Mapping[str, Mapping[str, Any]]
+    finished: Mapping[str, str]
     troubled: Mapping[str, tuple[str, str]]
+    fingerprint_ids: Collection[str] = ()
 
 
 def read_survey(path: str) -> Survey:
     """Read the run at `path`. Raises `UserError` if there is none, or if its plan cannot be read."""
     store, run = find_run(path)
     content = read_content(store, run)
-    with ThreadPoolExecutor(1) as beside:
-        reading = beside.submit(_read_folders, store, run, {one["name"]: one["key"] for one in content["trials"]})
-        plans = plans_of(f"{run}/{PLAN}", content)
-        folders = reading.result()
+    folders = _read_folders(store, run, {one["name"]: one["key"] for one in content["trials"]})
+    plans, of_finished = plans_of_open_seeds(f"{run}/{PLAN}", content, folders.finished)
     driver = _driver(store, run)
     running = driver["running"] if driver and driver["alive"] else {}
-    prints = {repr(one): one for one in (sealed.get("fingerprint", {}) for sealed in folders.sealed.values())}
-    states = _States(store=store, fingerprint_ids=frozenset(map(fingerprint_id, prints.values())))
-    is_over = len(folders.sealed) == len(content["trials"])
-    stored = set() if is_over else states.keys  # a storage has very many files of states
+    states = _States(store=store, fingerprint_ids=folders.fingerprint_ids)
+    stored = states.keys if plans else set()  # a storage has very many files of states
     waits: dict[str, tuple[str, ...]] = {}
-    alone = _epochs_alone(content, {trial.name for plan in plans for trial in plan.trials})
-    of_trial = {name: epochs for name, epochs in alone.items() if name not in folders.sealed}
-    total, left = sum(alone.values()), sum(of_trial.values())
+    alone = _epochs_alone(content)
+    of_trial = {name: epochs for name, epochs in alone.items() if name not in folders.finished}
+    total, left = sum(alone.values()) + of_finished, sum(of_trial.values())
     for plan in plans:
-        work = work_left(plan, folders.sealed, stored)
+        work = work_left(plan, folders.finished, stored)
         total, left = total + plan.epochs_distinct, left + work.epochs
         of_trial |= work.of_trial
-        waits |= _waits(plan, running, folders.sealed, stored)
+        waits |= _waits(plan, running, folders.finished, stored)
     names = [entry["name"] for entry in content["trials"]]
     return Survey(
-        store=store, run=run, content=content, planned={trial.name: trial for plan in plans for trial in plan.trials},
+        store=store, run=run, content=content,
         statuses={name: _status(name, folders, running, waits.get(name, ()), of_trial) for name in names},
         driver=driver, states=states, total=total, left=left,
     )  # fmt: skip
 
 
-def _epochs_alone(content: Mapping[str, Any], planned: Collection[str]) -> dict[str, int]:
+def _epochs_alone(content: Mapping[str, Any]) -> dict[str, int]:
     """Epochs of the trials of old versions, which did not note the data, by name: nothing is shared with them."""
-    others = (entry for entry in content["trials"] if entry["name"] not in planned)
+    others = (entry for entry in content["trials"] if not entry.get("data"))
     return {entry["name"]: spec_from_dict(entry["spec"]).epochs_alone() for entry in others}
 
 
@@ -145,8 +144,8 @@ def _status(
     left: Mapping[str, int],
 ) -> TrialStatus:
     """The status of one trial. left: epochs to train, by name of unfinished trial."""
-    if name in folders.sealed:
-        return TrialStatus(trial=name, status=str(folders.sealed[name].get("status", "done")))
+    if name in folders.finished:
+        return TrialStatus(trial=name, status=folders.finished[name])
     if name in running:
         epochs, level = running[name]["epochs"], running[name]["level"]
         return TrialStatus(trial=name, status="running", epochs=epochs, level=level, epochs_left=left[name])
@@ -155,14 +154,22 @@ def _status(
 
 
 def _read_folders(store: Store, run: str, keys: Mapping[str, str | None]) -> _Folders:
-    """Read the folders of trials; damage is detected by size only. keys: of the planned trials, by name."""
-    sizes: dict[str, dict[str, int]] = defaultdict(dict)
+    """Read the folders of trials; damage is detected by size only. keys: of the planned trials, by name.
+
+    If all are as the last gather has read them, its index says how each has ended, and no manifest is read.
+    """
+    listed_at = time.time_ns()
+    folders: dict[str, dict[str, fs.FileInfo]] = defaultdict(dict)
     for info in store.walk(f"{run}/trials"):
-        _, _, folder = info.path.rpartition("/trials/")
-        name, _, file = folder.partition("/")
-        sizes[name][file] = info.size
-    recorded = [name for name in keys if MANIFEST in sizes.get(name, ())]
-    failed = [name for name in keys if FAILURE in sizes.get(name, ()) and MANIFEST not in sizes[name]]
+        _, _, below = info.path.rpartition("/trials/")
+        name, _, file = below.partition("/")
+        if file:
+            folders[name][file] = info
+    known = known_trials(store, run, {name: folders.get(name, {}) for name in keys}, listed_at)
+    if all(name in known and keys[name] in (None, known[name].key) for name in keys):
+        return _Folders(finished={name: known[name].status for name in keys}, troubled={})
+    recorded = [name for name in keys if MANIFEST in folders.get(name, ())]
+    failed = [name for name in keys if FAILURE in folders.get(name, ()) and MANIFEST not in folders[name]]
     read = map_in_threads(lambda name: read_manifest(store, store.trial(run, name)) or {}, recorded)
     manifests = dict(zip(recorded, read, strict=True))
     failures = map_in_threads(lambda name: read_failure(store, store.trial(run, name)), failed)
@@ -170,10 +177,15 @@ def _read_folders(store: Store, run: str, keys: Mapping[str, str | None]) -> _Fo
         name: ("failed", failure.reason if failure else "") for name, failure in zip(failed, failures, strict=True)
     }
     for name, manifest in manifests.items():
-        wrong = _wrong(manifest, sizes[name], keys[name])
+        wrong = _wrong(manifest, {file: info.size for file, info in folders[name].items()}, keys[name])
         if wrong is not None:
             troubled[name] = "damaged", wrong
-    return _Folders(sealed={n: manifest for n, manifest in manifests.items() if n not in troubled}, troubled=troubled)
+    sealed = {name: manifest for name, manifest in manifests.items() if name not in troubled}
+    prints = {repr(one): one for one in (manifest.get("fingerprint", {}) for manifest in sealed.values())}
+    return _Folders(
+        finished={name: str(manifest.get("status", "done")) for name, manifest in sealed.items()}, troubled=troubled,
+        fingerprint_ids=frozenset(map(fingerprint_id, prints.values())),
+    )  # fmt: skip
 
 
 def _wrong(manifest: Mapping[str, Any], files: Mapping[str, int], key: str | None) -> str | None:

@@ -67,12 +67,10 @@ def _record(store: Store, path: str) -> dict[str, Any] | None:
 
 def _chain(survey: Survey, entry: Mapping[str, Any], record: Mapping[str, Any]) -> Sequence[Segment]:
     """The trial's segments; none if neither the plan nor a record says what its data are."""
-    if entry["name"] in survey.planned:
-        return survey.planned[entry["name"]].chain
-    if not record:
+    data = entry.get("data") or record.get("data")
+    if not data:
         return ()
-    spec = spec_from_dict(entry["spec"])
-    facts = Facts(digest=record["data"]["digest"], n_train=record["data"]["n_train"])
+    spec, facts = spec_from_dict(entry["spec"]), Facts(digest=data["digest"], n_train=data["n_train"])
     return segments(spec, facts.digest, facts.steps_of(spec))
 
 

@@ -26,6 +26,9 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from lth_trainable.errors import StorageError, UserError
 from lth_trainable.safe_text import one_line
 from lth_trainable.seeds import derive_seed
+from lth_trainable.store.contents import COUNT, NUMBER, PERCENT, TEXT
+from lth_trainable.store.layout import Entries, ListOf
+from lth_trainable.store.local_files import check_own
 from lth_trainable.store.store import Store
 from lth_trainable.store.trouble import EXPECTED, GO_ON
 from sweeps.search.axes import draw_point
@@ -38,6 +41,12 @@ TERMS, ON_WAY, AGAIN = "terms", "on_the_way_of", "again"  # attributes of the st
 _SICK = re.compile(  # SQLite's words for a disk that fails; what else goes wrong is the file's fault
     "readonly database|disk I/O error|unable to open database|disk is full|attempt to write a readonly"
 )
+NOTES = Entries(
+    others={
+        "trials": ListOf(of=TEXT), ON_WAY: COUNT, AGAIN: COUNT, "reason": TEXT, "accuracy": NUMBER, "sparsity": PERCENT,
+        "epochs": NUMBER,
+    },
+)  # fmt: skip
 _DIRECTION = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
 
 
@@ -59,26 +68,37 @@ class Study:
         self.search, self.store, self.run = search, store, run
         self._file = _File(store, f"{run}/{STUDY}")
         self.uri = self._file.uri
-        try:
+        with self._readable():
             self._storage = optuna.storages.RDBStorage(self._file.uri)
             self._study = optuna.create_study(
                 study_name=run, storage=self._storage, load_if_exists=True, sampler=_Sampler(search.sampler_seed),
                 pruner=_pruner(search), directions=[_DIRECTION[OBJECTIVES[name]] for name in search.objectives],
             )  # fmt: skip
-        except Exception as error:  # of SQLAlchemy, SQLite and Optuna
-            _check_disk(error, self.uri)
-            raise UserError(
-                f"{store.at(run)}/{STUDY}: cannot be read as a study ({type(error).__name__}: "
-                f"{str(error).splitlines()[0]}); move it away and start again: trained trials stay"
-            ) from error
-        with self._disk_checked():
             self._begin(search)
         self._open: dict[int, Trial] = {}
 
     def _begin(self, search: Search) -> None:
         self._check_terms()
         self._study.set_metric_names(list(search.objectives))
+        for trial in self.trials():
+            NOTES.check(f"suggestion {trial.number}", dict(trial.user_attrs))
+        _ = self.front, self.n_told  # so that what cannot be read shows now, before anything is trained
         reopen(self._study, self._storage)  # suggestions that an earlier command asked for and never told
+
+    @contextlib.contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Raise `StorageError` because of the disk, or `UserError` if the file is not a study as we write it."""
+        try:
+            yield
+        except (UserError, StorageError):
+            raise
+        except Exception as error:  # of SQLAlchemy, SQLite and Optuna, which trust what is in the file
+            _check_disk(error, self.uri)
+            told = one_line(str(error).partition("\n")[0])
+            raise UserError(
+                f"{self.store.at(self.run)}/{STUDY}: cannot be read as a study ({type(error).__name__}: {told}); "
+                "move it away and start again: trained trials stay"
+            ) from error
 
     @contextlib.contextmanager
     def _disk_checked(self) -> Iterator[None]:
@@ -187,6 +207,8 @@ class Study:
 
     def _check_terms(self) -> None:
         terms, known = self.search.terms(), json.loads(self._study.user_attrs.get(TERMS, "null"))
+        if known is not None:
+            Entries().check(TERMS, known)
         if known is None:
             self._study.set_user_attr(TERMS, json.dumps(terms))
             return
@@ -257,6 +279,8 @@ class _File:
         self._folder = tempfile.TemporaryDirectory() if "://" in store.uri else None
         self.local = Path(self._folder.name, STUDY) if self._folder else Path(store.root, path)
         if self._folder is None:
+            for ending in ("", "-journal", "-wal", "-shm"):  # SQLite follows links, and waits for pipes
+                check_own(store.root, f"{path}{ending}", "file")
             self.local.parent.mkdir(parents=True, exist_ok=True)
         elif store.exists(path):
             self.local.write_bytes(store.read(path))

@@ -167,6 +167,18 @@ def test_a_trial_may_end_its_process_in_any_way(tmp_path: Path) -> None:
         assert reason in failed[f"failed: digits-tests.support.bad_trials.with_{deed}"]
 
 
+@pytest.mark.slow
+def test_a_trial_that_hung_is_trained_by_its_second_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUNG", str(tmp_path / "hung"))
+    flags = (*QUICK, "--model", "tests.support.bad_trials:hanging_once", "--trial-silence", "10", *ONE_WORKER)
+    code, summary, out, err = grid(tmp_path / "r", *flags, timeout=1000)
+    assert (tmp_path / "hung").exists(), out + err
+    assert code == 0 and (summary["done"], summary["failed"]) == (2, 0), out + err
+    record = json.loads(next((tmp_path / "r").glob("digits/trials/*-omp-*/record.json")).read_text())
+    alone = run_trial(TrialSpec(**record["spec"]), Store(tmp_path / "alone"))
+    assert alone["sha256"] == record["sha256"]
+
+
 def test_failed_trials_are_left_alone_until_they_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A network that fails until the environment says otherwise, as a full disk or a flaky node does."""
     arguments = [

@@ -13,6 +13,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
@@ -142,6 +143,18 @@ def infinite_on_one_image(shape: tuple[int, int, int], n_classes: int) -> nn.Mod
             return torch.where(same[:, None], torch.inf, self.network(x))
 
     return Infinite()
+
+
+def hanging_once(shape: tuple[int, int, int], n_classes: int) -> nn.Module:
+    """A network that hangs in the first attempt at a ticket; the file that HUNG names says that it has."""
+
+    def deed() -> None:
+        said = Path(os.environ["HUNG"])
+        if not said.exists():
+            said.touch()
+            hang()
+
+    return _Misbehaving(tiny_cnn(shape, n_classes), deed)
 
 
 DEEDS: dict[str, Callable[[], Any]] = {

@@ -15,6 +15,7 @@ from lth_trainable.errors import UserError, check_sparsity
 from lth_trainable.models.networks import MODELS
 from lth_trainable.registry import lookup
 from lth_trainable.spec.trial_spec import TrialSpec, spec_from_dict
+from lth_trainable.spec.values import digest
 
 GOLDEN = Path(__file__).parent / "golden" / "keys.json"
 
@@ -252,3 +253,23 @@ def test_bad_values_get_one_clear_error(fields_: dict[str, Any], message: str) -
 def test_sparsity_just_inside_the_bounds_is_fine() -> None:
     check_sparsity("sparsity", 1)
     check_sparsity("sparsity", 99.99)
+
+
+def test_a_key_is_the_digest_of_spec_data_and_code_whichever_seed_came_first() -> None:
+    """Trials that differ only in the seed have most of the hashed text in common; it is written once."""
+    several: tuple[dict[str, Any], ...] = (
+        {},
+        {"epochs": 3, "rewind_epoch": "30it"},
+        {"control": "dense", "model": "tests.plugins:tiny_cnn"},
+    )
+    for own in several:
+        for seed in (5, 0, 12):
+            spec = TrialSpec(**own, seed=seed)
+            assert spec.key("d") == digest({"spec": spec.canonical(), "data": "d", "code": spec.code_digests()})
+
+
+def test_minus_zero_is_zero_in_whichever_order_the_two_are_made() -> None:
+    minus, zero = TrialSpec(weight_decay=-0.0, seed=11, epochs=7), TrialSpec(weight_decay=0.0, seed=11, epochs=7)
+    assert minus == zero
+    assert str(minus.weight_decay) == str(zero.weight_decay) == "0.0"
+    assert minus.key("d") == zero.key("d")

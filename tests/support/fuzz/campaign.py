@@ -8,7 +8,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
+import json
 import os
 import shutil
 import signal
@@ -19,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from types import FrameType
+from typing import Any
 
 from tests.support.fuzz.commands import ALL, Command
 from tests.support.fuzz.damage import WAYS, damage
@@ -85,6 +88,29 @@ def run_case(case: Case, made: Path, root: Path, names: Sequence[str]) -> list[F
         shutil.rmtree(root)
 
 
+def run_verdict_case(case: Case, made: Path, root: Path) -> str | None:
+    """What is wrong if a damage, not made by a hostile author, changes the verdict of a run without being told."""
+    whole, found = _verdict(made, root, None), _verdict(made, root, case)
+    assert whole is not None
+    is_told = found is None or found["trials"] != whole["trials"]  # numbers of trials by status
+    return None if is_told or found["verdicts"] == whole["verdicts"] else f"{case}: another verdict, and not a word"
+
+
+@functools.cache
+def _verdict(made: Path, root: Path, case: Case | None) -> dict[str, Any] | None:
+    """What the gather of a damaged copy says; None if it ends with an error."""
+    copy_of(made, root)
+    try:
+        if case is not None:
+            rng = Random(case.seed)
+            damage(rng.choice(places(root / RUNS, case.kind)), case.way, rng, root / OUTSIDE)
+        code, output, error = run_command(ALL["gather as JSON"], root)
+        assert error is None, f"{case}: {type(error).__name__}: {error}"
+        return json.loads(output.splitlines()[-1]) if code == 0 else None
+    finally:
+        shutil.rmtree(root)
+
+
 def _faults(case: Case, path: Path, root: Path, names: Sequence[str]) -> Iterator[Fault]:
     shown = os.path.relpath(path, root)
     untouched = [root / OUTSIDE, root / TICKETS, root / "cwd"]
@@ -98,7 +124,7 @@ def _faults(case: Case, path: Path, root: Path, names: Sequence[str]) -> Iterato
         if error is not None:
             what = f"{type(error).__name__}: {str(error)[:200]!r}"
             yield Fault(case=case, path=shown, command=name, what=what, where=where, output=output)
-        elif code not in ALL[name].codes:
+        elif code not in ALL[name].codes and "error: storage" not in output:
             yield Fault(case=case, path=shown, command=name, what=f"exit code {code}", output=output)
         elif (wrong := _wrong_message(code, output)) is not None:
             yield Fault(case=case, path=shown, command=name, what=wrong, output=output)

@@ -101,6 +101,8 @@ def _bomb(path: Path, _: Random, outside: Path) -> None:
 
 def _older(path: Path, rng: Random, _: Path) -> None:
     seconds = rng.choice((0, 1, 4e9, 9e9))
+    if path.is_file():
+        replace_bytes(path, path.read_bytes())  # else every file that it is linked with would change
     os.utime(path, (seconds, seconds))
 
 

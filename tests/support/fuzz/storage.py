@@ -68,26 +68,33 @@ class Broken(RuntimeError):
     """The undamaged storage could not be made."""
 
 
-def make_storage(root: Path) -> None:
-    """Train, gather, search and export into `root`, so that there is at least one file of every kind."""
-    runs, tickets = root / RUNS, root / TICKETS
-    for folder in (runs, tickets, root / OUT, root / "cwd"):
+def make_runs(root: Path) -> None:
+    """Two runs that share states, and around them what nobody may change."""
+    runs = root / RUNS
+    for folder in (runs, root / TICKETS, root / OUT, root / "cwd"):
         folder.mkdir(parents=True)
-    with in_process():
-        a, other = str(runs / "a"), str(runs / "other")
+    with in_process(page=lambda *_: "<html></html>"):
         _run(grid, *TINY, "--seeds", "2", "--name", "a", "--storage", str(runs))
         _run(grid, *TINY, "--seeds", "3", "--name", "other", "--storage", str(runs))
-        _run(search, *SEARCH, "--storage", str(runs), "--name", "search")
-        _run(analysis, "barrier", a, "--points", "3", "--seeds", "1")
-        _run(analysis, "export", a, TICKET, "--out", str(tickets))
-        _run(grid, *TINY[:3], "--baselines", "none", "--controls", "none", "--seeds", "1", "--name", "imported",
-             "--storage", str(runs), "--import-ticket", str(tickets / TICKET))  # fmt: skip
-        _run(analysis, other, "--exclude", TICKET, "--reason", "a test")
+        _run(analysis, str(runs / "other"), "--exclude", TICKET, "--reason", "a test")
     _add_rare_files(Store(runs))
     (root / "cwd" / "my_recipe.py").write_text(RECIPE)
     (root / "cwd" / "my_plug_in.py").write_text(PLUG_IN)
     (root / "cluster.yaml").write_bytes((Path(__file__).parents[3] / "cluster.yaml").read_bytes())
     _make_outside(root / OUTSIDE)
+
+
+def make_storage(root: Path) -> None:
+    """The same with a search, barriers and tickets, so that there is at least one file of every kind."""
+    make_runs(root)
+    runs, tickets = root / RUNS, root / TICKETS
+    a = str(runs / "a")
+    with in_process():
+        _run(search, *SEARCH, "--storage", str(runs), "--name", "search")
+        _run(analysis, "barrier", a, "--points", "3", "--seeds", "1")
+        _run(analysis, "export", a, TICKET, "--out", str(tickets))
+        _run(grid, *TINY[:3], "--baselines", "none", "--controls", "none", "--seeds", "1", "--name", "imported",
+             "--storage", str(runs), "--import-ticket", str(tickets / TICKET))  # fmt: skip
 
 
 def _run(main: object, *argv: str) -> None:

@@ -1,0 +1,92 @@
+"""Two additions to fastai's Learner: `learn.sparsify(80)` prunes at once, `learn.sparsity` says how sparse it is.
+
+They are there as soon as `SparsifyCallback` is imported from `lth_trainable`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastai.learner import Learner
+from fastcore.basics import patch
+
+from lth_trainable.errors import UserError, bad_value, check_sparsity
+from lth_trainable.pruning.callback import SparsifyCallback
+from lth_trainable.pruning.criteria import Criterion
+from lth_trainable.pruning.keep_mask import KeepMask
+from lth_trainable.pruning.layer_targets import Sparsity, layers_with_target, target_now
+from lth_trainable.pruning.layers import Layer, LayerType, Selection, prunable_layers
+
+__all__ = ["SparsifyCallback", "mask_in_force", "sparsify", "sparsity"]
+
+
+@patch
+def sparsify(
+    self: Learner,
+    sparsity: Sparsity,
+    granularity: str = "weight",
+    context: str = "local",
+    criteria: Criterion | str = "large_final",
+    *,
+    layer_type: LayerType = None,
+    layers: Selection = None,
+    seed: int = 0,
+) -> SparsifyCallback:
+    """Prune the network now, to `sparsity` percent; the zeros stay in later fits.
+
+    Counts are exact: of n weights of a layer floor(n s + 1/2) are removed. Arguments are those of `SparsifyCallback`.
+    A mask that is there already can only shrink. Returns the callback, which stays with the learner as
+    `learn.sparsify_callback`: its `release()` lets the zeros go, its `ticket()` is what was found. Raises `UserError`
+    before any weight has changed.
+    """
+    for value in sparsity.values() if isinstance(sparsity, dict) else [sparsity]:
+        check_sparsity("sparsity", value)
+    callback = SparsifyCallback(
+        sparsity, granularity, context, criteria, None, rewind_epoch=None, layer_type=layer_type, layers=layers,
+        verbose=False, seed=seed,
+    )  # fmt: skip
+    asked = layers_with_target(prunable_layers(self.model, layer_type, layers), sparsity)
+    _check_mask(self, sparsity, asked)
+    self.remove_cbs([cb for cb in self.cbs if isinstance(cb, SparsifyCallback)])
+    self.add_cb(callback)
+    callback.begin()
+    callback.prune(target_now(sparsity, asked))
+    return callback
+
+
+@patch(as_prop=True)
+def sparsity(self: Learner) -> float:
+    """Percent of the prunable weights that are exactly zero now, counted in the weights.
+
+    Prunable are the layers of the mask in force; without a mask all convolutions, or all linear layers if there are no
+    convolutions. Biases and norms never count.
+    """
+    masked = mask_in_force(self)
+    layers = prunable_layers(self.model) if masked is None else masked.layers
+    zeros = sum(int((layer.weight == 0).sum()) for layer in layers)
+    return 100 * zeros / sum(layer.weight.numel() for layer in layers)
+
+
+def mask_in_force(learn: Learner) -> Any:
+    """The masked layers of the learner's network; None if nothing is masked."""
+    keepers = [cb.pruner for cb in learn.cbs if isinstance(cb, KeepMask) and cb.pruner.in_force is not None]
+    return keepers[-1] if keepers else None
+
+
+def _check_mask(learn: Learner, sparsity: Sparsity, layers: list[Layer]) -> None:
+    if any(cb.is_pruning for cb in learn.cbs if isinstance(cb, KeepMask)):
+        raise UserError("sparsify: a fit with a SparsifyCallback is running; prune after it")
+    masked = mask_in_force(learn)
+    if masked is None:
+        return
+    there, asked = {layer.name for layer in masked.layers}, {layer.name for layer in layers}
+    if there != asked:
+        raise bad_value(
+            "sparsify: layers", ", ".join(sorted(asked)), f"those of the mask in force ({', '.join(sorted(there))})",
+            "prune these layers, or release the mask first: learn.remove_cb(learn.keep_mask)",
+        )  # fmt: skip
+    if not isinstance(sparsity, dict) and sparsity < masked.sparsity_pct:
+        raise bad_value(
+            "sparsify: sparsity", sparsity, f"more than the {masked.sparsity_pct:.2f} % of the mask in force",
+            "what is removed stays removed, unless learn.remove_cb(learn.keep_mask) releases it",
+        )  # fmt: skip
