@@ -1,8 +1,8 @@
 """The main command: plan the trials of a recipe, train those that are missing, gather the results, print the verdicts.
 
-    python -m sweeps.lth_grid [RECIPE] [--sparsity 50 80 90] [--seeds 5] [--dry-run] ...
+    python -m sweeps.lth_grid [RECIPE | FILE.yaml] [--sparsity 50 80 90] [--seeds 5] [--dry-run] ...
 
-Exit code: 0 if every planned trial is done, 1 if trials failed or the disk is full, 2 for bad input, 3 if a limit
+Exit code: 0 if every planned trial is done, 1 if trials or the storage failed, 2 for bad input, 3 if a limit
 (--max-hours, --max-epochs) stopped it early, 130 after an interrupt.
 """
 
@@ -31,9 +31,10 @@ from sweeps.cli.until_decided import look_by_look, with_looks
 from sweeps.experiments.expand import expand
 from sweeps.experiments.experiment import Experiment, prepare
 from sweeps.experiments.imported_tickets import Files
+from sweeps.experiments.recipe_files import is_recipe_file
 from sweeps.experiments.recipes import RECIPES, Sweep
 from sweeps.planning.plan import make_plan
-from sweeps.running.submit import Where, submit
+from sweeps.running.submit import Where, check_is_sent, submit
 from sweeps.runs.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ def run(options: Options, sweep: Sweep, arguments: Sequence[str]) -> int:
     if setting.where is Where.SUBMIT:
         files.check()
         expand(sweep, options.data_root)  # so that a mistake is reported here, not by the job
+        if is_recipe_file(options.recipe):
+            check_is_sent(options.recipe)
         return submit(options.target, "sweeps.lth_grid", arguments)
     store, name = open_run(options, sweep.name)
     with no_garbage_collection():

@@ -1,11 +1,11 @@
 """Show a recipe, or how two recipes differ: every field of the sweep and of its trials, with defaults resolved.
 
-    python -m sweeps.recipe show RECIPE [--json]
+    python -m sweeps.recipe show RECIPE [--json | --yaml]
     python -m sweeps.recipe diff A B [--json]
 
-A recipe is a name from `python -m sweeps.lth_grid --list`, or `package.module:function`. Nothing is trained. Data are
-read only for the baseline small_dense, whose width depends on the images. Exit code: 0, or 2 for bad input; the exit
-code of `diff` does not depend on whether there are differences.
+A recipe is a name from `python -m sweeps.lth_grid --list`, a .yaml or .toml file, or `package.module:function`.
+Nothing is trained. Data are read only for the baseline small_dense, whose width depends on the images. Exit code: 0,
+or 2 for bad input; the exit code of `diff` does not depend on whether there are differences.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ from lth_trainable.registry import lookup
 from lth_trainable.spec.trial_spec import TrialSpec
 from sweeps.experiments.branches import BASELINE, CONTROL, DENSE, TICKET
 from sweeps.experiments.expand import expand
-from sweeps.experiments.recipes import RECIPES, Sweep, find_recipe
+from sweeps.experiments.recipe_files import any_recipe, as_yaml, is_recipe_file
+from sweeps.experiments.recipes import RECIPES, Sweep
 
 ABSENT = "–"
 FREE = ("seed", "control")  # fields of a trial that the sweep's own fields or the heading already show
 Rows = dict[tuple[str, str], Any]
-_RECIPE = f"{', '.join(RECIPES)}, or package.module:function"
+_RECIPE = f"{', '.join(RECIPES)}, a .yaml or .toml file, or package.module:function"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,7 @@ class Show:
 
     recipe: Annotated[tyro.conf.Positional[str], tyro.conf.arg(help=_RECIPE, metavar="RECIPE")]
     json: Annotated[bool, tyro.conf.arg(help="print one JSON object instead of a table")] = False
+    yaml: Annotated[bool, tyro.conf.arg(help="print the recipe as a file that a sweep can be started from")] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +67,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def show(options: Show) -> int:
     """Print the recipe's docstring and all its fields."""
-    sweep, text = find_recipe(options.recipe), about(options.recipe)
+    sweep, text = any_recipe(options.recipe), about(options.recipe)
     rows = rows_of(sweep)
+    if options.yaml:
+        print(as_yaml(sweep), end="")
+        return OK
     if options.json:
         entries = [{"of": of, "field": name, "value": value} for (of, name), value in rows.items()]
         print(json.dumps({"recipe": options.recipe, "about": text, "fields": entries}))
@@ -82,7 +87,7 @@ def show(options: Show) -> int:
 
 def diff(options: Diff) -> int:
     """Print the fields in which the recipes differ."""
-    found = differences(rows_of(find_recipe(options.a)), rows_of(find_recipe(options.b)))
+    found = differences(rows_of(any_recipe(options.a)), rows_of(any_recipe(options.b)))
     if options.json:
         entries = [{"of": of, "field": name, "a": a, "b": b} for (of, name), (a, b) in found.items()]
         print(json.dumps({"a": options.a, "b": options.b, "differs": entries}))
@@ -130,7 +135,9 @@ def differences(a: Rows, b: Rows) -> dict[tuple[str, str], tuple[Any, Any]]:
 
 
 def about(name: str) -> str:
-    """The docstring of a recipe."""
+    """The docstring of a recipe; of one in a file, its question."""
+    if is_recipe_file(name):
+        return any_recipe(name).claim
     return inspect.getdoc(lookup("recipe", name, RECIPES)) or "no docstring"
 
 

@@ -9,6 +9,7 @@ memory. Its name is a hash of the files' paths, sizes and times and of the decod
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import tempfile
@@ -23,6 +24,7 @@ import numpy.typing as npt
 
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.silence import pulse
+from lth_trainable.unfinished import PART, remove_abandoned
 
 CACHE_VARIABLE = "LTH_CACHE"
 DECODER = 1  # increase when `decode` gives other pixels, so that older cache files are not used
@@ -277,7 +279,8 @@ def _keep(file: Path, flat: npt.NDArray[np.uint8]) -> None:
     unfinished = None
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, prefix=file.stem, suffix=".part", delete=False) as stream:
+        remove_abandoned(file.parent, f"{glob.escape(file.stem)}????????{PART}")
+        with tempfile.NamedTemporaryFile(dir=file.parent, prefix=file.stem, suffix=PART, delete=False) as stream:
             unfinished = Path(stream.name)
             np.save(stream, flat, allow_pickle=False)
         os.replace(unfinished, file)

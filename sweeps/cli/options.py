@@ -14,17 +14,18 @@ import tyro
 from lth_trainable.errors import bad_value, refuse_secrets
 from lth_trainable.pruning.controls import CONTROLS
 from lth_trainable.spec.trial_spec import TrialSpec
+from sweeps.cli.commas import WITH_COMMAS, without_commas
+from sweeps.cli.help import Help, helped
 from sweeps.experiments.baselines import BASELINES
 from sweeps.experiments.expand import seed_values
 from sweeps.experiments.imported_tickets import without_own_tickets
-from sweeps.experiments.recipes import RECIPES, Sweep, find_recipe
+from sweeps.experiments.recipe_files import any_recipe
+from sweeps.experiments.recipes import FLAG_OF, NO_AXIS, RECIPES, Sweep
 from sweeps.running.loggers import LOGGERS
 from sweeps.running.resources import Resources
 from sweeps.running.submit import Target
 
-FLAG_OF = {"target_sparsity_pct": "sparsity", "prune_rate_pct": "prune_rate", "criterion": "criteria"}
-# Seeds, controls, baselines and imported tickets have their own flags; --rewind-epoch also takes iterations.
-NO_AXIS = ("seed", "control", "width_pct", "rewind_step", "ticket")
+BRANCHES = ("controls", "baselines")
 FIRST = (
     "target_sparsity_pct", "schedule", "rewind_epoch", "prune_rate_pct", "prune_steps", "start_pct", "end_pct",
     "retrain", "reset_end", "criterion", "granularity", "context", "layers",
@@ -109,7 +110,8 @@ class Options(RunOptions):
     """Options of `sweeps.lth_grid` that are not axes: the recipe, its comparisons, and where and how it runs."""
 
     recipe: Annotated[
-        tyro.conf.Positional[str], tyro.conf.arg(help=f"experiment: {', '.join(RECIPES)}", metavar="RECIPE")
+        tyro.conf.Positional[str],
+        tyro.conf.arg(help=f"experiment: {', '.join(RECIPES)}; or a .yaml or .toml file", metavar="RECIPE"),
     ] = "digits"
     controls: Annotated[
         tuple[str, ...],
@@ -145,6 +147,29 @@ class Options(RunOptions):
         return self.dry_run or self.plan_figure is not None
 
 
+WHERE = (
+    "storage", "name", "data_root", "max_concurrent", "cpus_per_trial", "gpus_per_trial", "cluster", "address",
+)  # fmt: skip
+STOP = ("max_hours", "max_epochs", "trial_silence", "retry_failed")
+HELP = Help(
+    command="python -m sweeps.lth_grid [RECIPE] [flags]",
+    about="Train the lottery tickets of a recipe with their dense baselines, and test which of them match.\n"
+    "Run the same command again to continue: what is trained stays.",
+    groups={
+        "what": ("recipe", "sparsity", "schedule", "rewind_epoch", "epochs", "dataset", "model", "lr", "seeds"),
+        "compare": (*BRANCHES, "until_decided", "max_seeds", "import_ticket"),
+        "where": WHERE, "stop": STOP, "watch": ("dry_run", "plan_figure", "list", "json", "log"),
+    },
+    examples={
+        "python -m sweeps.lth_grid": "the recipe digits: half a minute on two cores",
+        "python -m sweeps.lth_grid digits --sparsity 50,80,90 --controls reinit --dry-run":
+            "the plan of a sweep with other sparsities and a control, its epochs and its time",
+        "python -m sweeps.lth_grid my_sweep.yaml --max-hours 2":
+            "a recipe of one's own: `python -m sweeps.recipe show digits --yaml` writes one to start from",
+    },
+)  # fmt: skip
+
+
 def parse(argv: Sequence[str] | None = None) -> tuple[Options, Sweep]:
     """Parse the command line: the options, and the recipe with the given axes. Exits with code 2 on a malformed flag.
 
@@ -153,7 +178,9 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Options, Sweep]:
     argv = list(sys.argv[1:] if argv is None else argv)
     for argument in argv:  # before any of them is written down or printed
         refuse_secrets("command line", argument)
-    axes_field = ("axes", Annotated[_axes_class(), tyro.conf.arg(name="")])
+    axes_class = _axes_class()
+    argv = without_commas(helped(argv, HELP, (Options, axes_class)), flags_with_commas(*BRANCHES))
+    axes_field = ("axes", Annotated[axes_class, tyro.conf.arg(name="")])
     arguments: Any = tyro.cli(
         make_dataclass("Arguments", [axes_field], bases=(Options,), kw_only=True),
         prog="python -m sweeps.lth_grid",
@@ -161,11 +188,11 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Options, Sweep]:
         args=argv,
         config=(tyro.conf.FlagCreatePairsOff,),
     )
-    sweep = find_recipe(arguments.recipe)
+    sweep = any_recipe(arguments.recipe)
     typed = {name: getattr(arguments.axes, flag) for name, flag in flags().items()}
     if arguments.import_ticket:
         sweep = without_own_tickets(sweep, typed, flags())
-    branches = {name: getattr(arguments, name) for name in ("controls", "baselines")}
+    branches = {name: getattr(arguments, name) for name in BRANCHES}
     for name, values in {**typed, **branches, "seed": arguments.seed, "log": arguments.log}.items():
         flag = "--" + FLAG_OF.get(name, name).replace("_", "-")
         if flag in argv and not values:
@@ -175,6 +202,12 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Options, Sweep]:
     seeds = seed_values(arguments.seeds, arguments.seed, sweep.seeds)
     requested = {name: values for name, values in branches.items() if values}
     return arguments, replace(sweep, base=base, axes=axes, seeds=seeds, **requested)
+
+
+def flags_with_commas(*more: str) -> set[str]:
+    """Flags of which `A,B` gives two values: all axes whose values have no commas themselves, --seed, --log, `more`."""
+    names = [flag for field, flag in flags().items() if field not in WITH_COMMAS]
+    return {"--" + name.replace("_", "-") for name in (*names, "seed", "log", *more)}
 
 
 def flags() -> dict[str, str]:

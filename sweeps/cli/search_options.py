@@ -11,7 +11,9 @@ import tyro
 
 from lth_trainable.errors import bad_value, refuse_secrets
 from lth_trainable.spec.trial_spec import TrialSpec
-from sweeps.cli.options import RunOptions, flags
+from sweeps.cli.commas import without_commas
+from sweeps.cli.help import Help, helped
+from sweeps.cli.options import STOP, WHERE, RunOptions, flags, flags_with_commas
 from sweeps.experiments.expand import seed_values
 from sweeps.experiments.recipes import RECIPES
 from sweeps.search.axes import parse_axis
@@ -51,6 +53,25 @@ class SearchOptions(RunOptions):
     sampler_seed: Annotated[int | None, tyro.conf.arg(help="seed of Optuna's sampler", metavar="N")] = None
 
 
+HELP = Help(
+    command="python -m sweeps.lth_search [SEARCH] [flags]",
+    about="Search for the best tickets with Optuna: any axes, several seeds each, reusing stored training.\n"
+    "Run the same command again to continue: what is trained stays.",
+    groups={
+        "what": ("search", "suggestions", "sparsity", "rewind_epoch", "lr", "epochs", "dataset", "model", "seeds"),
+        "compare": ("floor", "cost", "score", "asha", "sampler_seed"),
+        "where": WHERE, "stop": STOP, "watch": ("list", "json", "log"),
+    },
+    examples={
+        "python -m sweeps.lth_search": "the search digits_search",
+        "python -m sweeps.lth_search digits --sparsity 50..95 --lr 1e-4..1e-2:log --suggestions 20":
+            "sparsity and learning rate of the recipe digits within these ranges",
+        "python -m sweeps.lth_search digits --floor 90 --asha":
+            "the most accurate ticket of at least 90 %; poor ones are ended early",
+    },
+)  # fmt: skip
+
+
 def parse(argv: Sequence[str] | None = None) -> tuple[SearchOptions, Search]:
     """Parse the command line: the options, and the search with the given axes. Exits with code 2 on a malformed flag.
 
@@ -59,9 +80,11 @@ def parse(argv: Sequence[str] | None = None) -> tuple[SearchOptions, Search]:
     argv = list(sys.argv[1:] if argv is None else argv)
     for argument in argv:  # before any of them is written down or printed
         refuse_secrets("command line", argument)
+    axes_class = _axes_class()
+    argv = without_commas(helped(argv, HELP, (SearchOptions, axes_class)), flags_with_commas())
     arguments: Any = tyro.cli(
         make_dataclass(
-            "Arguments", [("axes", Annotated[_axes_class(), tyro.conf.arg(name="")])], bases=(SearchOptions,),
+            "Arguments", [("axes", Annotated[axes_class, tyro.conf.arg(name="")])], bases=(SearchOptions,),
             kw_only=True,
         ),
         prog="python -m sweeps.lth_search",

@@ -23,6 +23,15 @@ def supermasks_once(point: Mapping[str, Any], axes: Axes) -> bool:
     return not (point.get("reset_end") and rewinds) or point["rewind_epoch"] == rewinds[0]
 
 
+SELECTIONS: dict[str, Callable[[Mapping[str, Any], Axes], bool]] = {
+    "every_point": every_point, "supermasks_once": supermasks_once,
+}  # fmt: skip
+# Names of fields on the command line and in recipes, where they differ from those of `TrialSpec`.
+FLAG_OF = {"target_sparsity_pct": "sparsity", "prune_rate_pct": "prune_rate", "criterion": "criteria"}
+# Seeds, controls, baselines and imported tickets have their own flags; --rewind-epoch also takes iterations.
+NO_AXIS = ("seed", "control", "width_pct", "rewind_step", "ticket")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
     """An experiment, fixed before the first trial: tickets, seeds, and what the tickets are compared with.

@@ -147,6 +147,18 @@ def without(arguments: Sequence[str], flag: str) -> list[str]:
     return kept
 
 
+def check_is_sent(file: str) -> None:
+    """Raise `UserError` unless a job finds this file under the same name in its copy of the working directory."""
+    here = _sent_folder()
+    if Path(file).is_absolute() or (here / file).resolve() != Path(file).resolve():
+        raise bad_value("recipe", file, f"a file in {here}, named from there", "a job gets a copy of that folder only")
+
+
+def _sent_folder() -> Path:
+    """The folder that a job gets a copy of: the source tree, or the current folder if the package is installed."""
+    return ROOT if (ROOT / "pyproject.toml").is_file() else Path.cwd()
+
+
 # -- the job ---------------------------------------------------------------------------------------------------------
 
 
@@ -156,7 +168,7 @@ def run_job(address: str, command: str, arguments: Sequence[str]) -> int:
 
     client = _client(address)
     entrypoint = shlex.join(["python", "-m", command, *arguments])
-    here = ROOT if (ROOT / "pyproject.toml").is_file() else Path.cwd()  # the latter if the package is installed
+    here = _sent_folder()
     job = _submitted(
         client,
         entrypoint=f"exec {entrypoint}",  # no shell in between: at a signal it would end before the sweep

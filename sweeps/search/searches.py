@@ -10,7 +10,8 @@ from typing import Any
 from lth_trainable.errors import UserError, bad_value, check_sparsity
 from lth_trainable.registry import make
 from sweeps.experiments.expand import check_seeds
-from sweeps.experiments.recipes import RECIPES, Sweep, digits, every_point, find_recipe
+from sweeps.experiments.recipe_files import any_recipe, is_recipe_file
+from sweeps.experiments.recipes import RECIPES, Sweep, digits, every_point
 from sweeps.search.axes import Axis, Choice, Range, check_axes
 
 MOST, LEAST = "max", "min"
@@ -122,11 +123,11 @@ SEARCHES: dict[str, Callable[[], Search]] = {"digits_search": digits_search}
 
 
 def find_search(name: str) -> Search:
-    """The search of a name or a `package.module:function`; or a recipe as a search, without its axes.
+    """The search of a name or a `package.module:function`; or a recipe, also in a file, as a search without its axes.
 
     Raises `UserError` for an unknown name.
     """
-    if name in RECIPES:
-        sweep = find_recipe(name)
-        return Search(sweep=replace(sweep, name=f"{name}_search", axes={}, selects=every_point))
+    if name in RECIPES or is_recipe_file(name):
+        sweep = any_recipe(name)
+        return Search(sweep=replace(sweep, name=f"{sweep.name}_search", axes={}, selects=every_point))
     return make("search", name, {**SEARCHES, **RECIPES}, Search)
