@@ -26,6 +26,7 @@ from analysis.tables.index import (
     Known,
     Made,
     Previous,
+    note_others,
     read_previous,
     sha256_of_report,
     signature_of,
@@ -78,6 +79,7 @@ def gather(path: str | os.PathLike[str], geometry: Geometry | None = None) -> Fr
         gathered = collect(store, run, plan, geometry)
         frames = Frames(tables=gathered.tables)
         if not gathered.is_new:
+            note_others(store, run)
             return frames
         from analysis.report.html import report_bytes, write_report  # matplotlib and jinja2 take a second to import
 

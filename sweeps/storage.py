@@ -30,10 +30,19 @@ from rich.console import Console
 from analysis.text import console, human_bytes, print_line, table_of
 from lth_trainable.errors import FAILED, OK, UserError, command_line
 from lth_trainable.store.store import MANIFEST, PART, STATES, Store, map_in_threads
+from lth_trainable.unfinished import WRITING_SECONDS
 from sweeps.runs.damaged import write_damaged
-from sweeps.runs.inventory import Run, damage_in, files_below, open_storage, read_manifest, read_runs, take_inventory
+from sweeps.runs.inventory import (
+    Inventory,
+    Run,
+    damage_in,
+    files_below,
+    open_storage,
+    read_manifest,
+    read_runs,
+    take_inventory,
+)
 
-WRITING_SECONDS = 3600.0  # another driver may still be sealing a folder with files younger than this
 SHOWN = 20  # paths that are listed; all of them with --json
 _CONTENT = re.compile(r".+-[0-9a-f]{12}\.[^.]+")  # a file named with part of its SHA-256
 USELESS = "no run needs it: python -m sweeps.storage gc deletes it"
@@ -171,7 +180,21 @@ def gc(store: Store, dry_run: bool = False) -> list[Garbage]:
     for path in strange if not dry_run else ():
         store.delete(path)
     gone += [Garbage(path=path, what=UNNEEDED, bytes=0) for path in strange]
+    gone += _delete_unfinished(store, inventory, runs, dry_run)
     return sorted(gone, key=lambda item: item.path) + [Garbage(path=key, what=UNSEALED, bytes=0) for key in empty]
+
+
+def _delete_unfinished(store: Store, inventory: Inventory, runs: Sequence[Run], dry_run: bool) -> list[Garbage]:
+    """Delete files of runs that killed processes have begun to write."""
+    names = {STATES, *(run.name for run in runs)}
+    old = [
+        Garbage(path=path, what=LEFTOVER, bytes=info.size)
+        for path, info in inventory.unfinished.items()
+        if path.partition("/")[0] in names and _is_old(info)
+    ]
+    for item in old if not dry_run else ():
+        store.delete(item.path)
+    return old
 
 
 def _known_runs(store: Store) -> list[Run]:

@@ -7,6 +7,7 @@ neither times nor owners.
 
 from __future__ import annotations
 
+import glob
 import gzip
 import os
 import tarfile
@@ -33,7 +34,8 @@ from analysis.tables.schema import Row
 from analysis.text import signed
 from analysis.verdicts.answer import KEEPING_UP, answer_sentence, of_tickets
 from lth_trainable.errors import UserError, bad_value
-from lth_trainable.store.store import FAILURE, PLAN, RECORD, Damaged, Store, to_json
+from lth_trainable.store.store import FAILURE, PART, PLAN, RECORD, Damaged, Store, to_json
+from lth_trainable.unfinished import remove_abandoned
 
 README = "archive_readme.txt.jinja"
 ENDING = ".tar.gz"
@@ -72,6 +74,8 @@ def pack(path: str | os.PathLike[str], out: str | Path | None = None, tickets: S
     frames = Frames(tables=gathered.tables)
     choice = choose(frames.rows("trials"), frames.rows("verdicts"), tickets)
     try:
+        for pattern in (".pack-????????", f"{glob.escape(target.name)}.????????{PART}"):
+            remove_abandoned(target.parent, pattern)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".pack-") as folder:
             staged = Store(folder)
             stored = {name: t for name, t in gathered.tables.items() if name not in OPTIONAL or t.num_rows}
@@ -190,7 +194,7 @@ def _target(run: str, out: str | Path | None) -> Path:
 
 def _write_archive(folder: Path, target: Path) -> int:
     """Write the folder as an archive, completely or not at all; returns its size in bytes."""
-    unfinished = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.part")
+    unfinished = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}{PART}")
     try:
         with unfinished.open("wb") as stream:
             _write_tar(folder, stream)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from lth_trainable.errors import UserError, bad_value
 from lth_trainable.store.store import MANIFEST, MASKS, WEIGHTS, Damaged, Sealed, Store, to_json
 from lth_trainable.store.trials import load_masks, open_trial, read_record
 from lth_trainable.tensors import row_major
+from lth_trainable.unfinished import remove_abandoned
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -221,12 +221,14 @@ def _export(store: Store, run: str, name: str, out: Path, which: Sequence[str]) 
         raise UserError(f"{name}: cannot be read ({damage}); rerun the sweep's command to train it again") from damage
     try:
         out.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(out, ".export-????????")
         with tempfile.TemporaryDirectory(dir=out, prefix=".export-") as staged:
             folder = Path(staged, name)
             parts = write_ticket(ticket, folder)
             write_loader(folder)
             size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-            shutil.rmtree(target, ignore_errors=True)
+            if target.exists():  # moved, not deleted: a kill leaves the old export, the new one or none, never a part
+                os.replace(target, Path(staged, "replaced"))
             os.replace(folder, target)
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written ({error}); choose another place") from error

@@ -144,11 +144,29 @@ def write_index(
 
 
 def write_noted(store: Store, run: str, name: str, table: pa.Table) -> None:
-    """Write a table of another command than the gather, and its SHA-256 into the index, if there is one."""
-    path, sha = f"{run}/analysis/{INDEX}", write_table(store, run, name, table)
-    with contextlib.suppress(FileNotFoundError, NotJson, KeyError, TypeError):  # the next gather notes it
+    """Write a table of another command than the gather, and its SHA-256 into the index, if there is one.
+
+    Meanwhile the index has no SHA-256 of it: else the table would seem damaged if this process is killed.
+    """
+    _note(store, run, name, None)
+    _note(store, run, name, write_table(store, run, name, table))
+
+
+def note_others(store: Store, run: str) -> None:
+    """Note tables of other commands that the index does not know, because the process that wrote one was killed."""
+    noted = read_sums(store, run)
+    for name in OTHERS if noted is not None else ():
+        if name not in (noted or {}) and (shards := read_bytes(store, run, name)):
+            _note(store, run, name, sha256_of(shards))
+
+
+def _note(store: Store, run: str, name: str, sha: str | None) -> None:
+    """Change the SHA-256 of a table in the index, if there is one; None removes it."""
+    path = f"{run}/analysis/{INDEX}"
+    with contextlib.suppress(FileNotFoundError, NotJson, KeyError, TypeError, AttributeError):  # a gather notes it
         content = store.read_as(path, unseal_json)
-        store.write(path, seal_json({**content, "tables": {**content["tables"], name: sha}}))
+        others = {other: its for other, its in content["tables"].items() if other != name}
+        store.write(path, seal_json({**content, "tables": others if sha is None else {**others, name: sha}}))
 
 
 def sha256_of_report(store: Store, run: str) -> str | None:

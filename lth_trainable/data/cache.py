@@ -6,6 +6,7 @@ hash of everything that decides the pixels.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import tempfile
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lth_trainable.silence import pulse
+from lth_trainable.unfinished import PART, remove_abandoned
 
 CACHE_VARIABLE = "LTH_CACHE"
 SHA = hashlib.sha256().digest_size
@@ -74,7 +76,8 @@ def _keep(file: Path, flat: npt.NDArray[np.uint8]) -> None:
     unfinished = None
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, prefix=file.stem, suffix=".part", delete=False) as stream:
+        remove_abandoned(file.parent, f"{glob.escape(file.stem)}????????{PART}")
+        with tempfile.NamedTemporaryFile(dir=file.parent, prefix=file.stem, suffix=PART, delete=False) as stream:
             unfinished = Path(stream.name)
             np.save(stream, flat, allow_pickle=False)
         os.replace(unfinished, file)
@@ -89,9 +92,8 @@ def keep_text(file: Path, text: str) -> None:
     """Write a short text under another name, then move it. Where the disk is full or read-only, nothing is kept."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=file.parent, prefix=file.stem, suffix=".part", delete=False
-        ) as stream:
+        remove_abandoned(file.parent, f"{glob.escape(file.stem)}????????{PART}")
+        with tempfile.NamedTemporaryFile("w", dir=file.parent, prefix=file.stem, suffix=PART, delete=False) as stream:
             stream.write(text)
         os.replace(stream.name, file)
     except OSError as error:

@@ -6,6 +6,7 @@ this package.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import uuid
@@ -24,6 +25,7 @@ from lth_trainable.errors import UserError
 from lth_trainable.pruning.layers import unwrapped
 from lth_trainable.pruning.masks import Mask, pack, unpack
 from lth_trainable.tensors import below, row_major
+from lth_trainable.unfinished import PART, remove_abandoned
 
 FORMAT = "lottery-ticket 1"
 WEIGHTS = ("initial", "rewind", "final")
@@ -69,7 +71,8 @@ def save_ticket(ticket: Ticket, path: str | Path) -> Path:
     shapes = {name: list(mask.shape) for name, mask in ticket.masks.items()}
     about = {"format": FORMAT, "shapes": shapes, "provenance": dict(ticket.provenance)}
     target = Path(path)
-    beside = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}.part")
+    remove_abandoned(target.parent, f"{glob.escape(target.name)}.????????{PART}")
+    beside = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}{PART}")
     beside.write_bytes(save(tensors, metadata={"ticket": json.dumps(about, sort_keys=True)}))
     os.replace(beside, target)
     return target

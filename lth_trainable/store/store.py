@@ -38,6 +38,7 @@ from lth_trainable.store.local_files import (
 from lth_trainable.store.names import check_inside, check_no_link, is_name, is_state
 from lth_trainable.store.trouble import GONE, of_storage, storage_error
 from lth_trainable.store.upload import upload
+from lth_trainable.unfinished import PART
 
 MANIFEST = "manifest.json"
 RECORD = "record.json"
@@ -48,7 +49,6 @@ HISTORY = "history.json"
 STATES = "states"
 FAILURE = "failure.json"
 PLAN = "plan.json"
-PART = ".part"
 OUTAGE_SECONDS = 120.0  # for which a sweep waits for an object store that does not answer
 LISTINGS = 20  # attempts to list a folder while other processes write into it
 RETRIES = 3  # attempts to read a folder that seems damaged
@@ -98,6 +98,14 @@ class Store:
             self.fs, self.root = fs.LocalFileSystem(), str(Path(root).expanduser().resolve())
         self.root = self.root.rstrip("/")
         self.outage_seconds, self._is_in_use = 0.0, False
+
+    @classmethod
+    def on(cls, filesystem: fs.FileSystem, root: str) -> Store:
+        """The store at this path of an open file system, for instance one with a connection of its own."""
+        store = cls.__new__(cls)
+        store.fs, store.root, store.as_typed = filesystem, root.rstrip("/"), f"{filesystem.type_name}://{root}"
+        store.outage_seconds, store._is_in_use = 0.0, False
+        return store
 
     def in_use(self) -> Store:
         """This store, for as long as a sweep depends on it.

@@ -61,7 +61,7 @@ class Trial:
         imported: ImportedTicket | None = None,
     ) -> None:
         self.spec, self.data, self.execution, self.imported = spec, data, execution, imported
-        self.started = time.perf_counter()
+        self.started, self.name = time.perf_counter(), spec.name
         self.model = self._new_model("init")
         if imported is not None:
             imported.start(self.model)
@@ -228,7 +228,7 @@ class Trial:
 
     def _describe(self) -> dict[str, Any]:
         sparsity = self.pruner.sparsity_pct if self.pruner is not None else 0.0
-        return {"level": self.level, "sparsity_pct": sparsity, "trained_by": self.spec.name}
+        return {"level": self.level, "sparsity_pct": sparsity, "trained_by": self.name}
 
     def _history(self, memory: Memory, measured: bool) -> dict[str, Any]:
         layers = prunable_layers(self.model, LAYER_TYPES["all"])

@@ -17,10 +17,12 @@ from lth_trainable.store.json_files import NotJson, object_from_json
 from lth_trainable.store.names import STATE_KEY, STATE_OR_TEMPORARY
 from lth_trainable.store.store import MANIFEST, PLAN, STATES, Damaged, Store, manifest_problem, map_in_threads
 from lth_trainable.store.trouble import of_storage
+from lth_trainable.unfinished import is_unfinished
 from sweeps.planning.plan import Plan
 from sweeps.runs.plan_file import kept_keys, plans_of, read_content
 
 CHUNK = 4 << 20  # bytes of a file in memory
+NOT_OURS = (["ray"], ["quarantine"])  # folders of a run in which nothing is unfinished: Ray's, and what was set aside
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,14 +50,16 @@ class Inventory:
     """All files of a storage, from one listing.
 
     states: for each folder of a state, its files by name. keys: the folders above them, one for each state key. trials:
-    folders with a manifest. strange: what is in the place of a state's or trial's folder and is none. bytes: of
-    everything else, by run and by folder within the run.
+    folders with a manifest. strange: what is in the place of a state's or trial's folder and is none. unfinished: files
+    of runs and of `states` itself that a process has begun to write. bytes: of everything else, by run and by folder
+    within the run.
     """
 
     states: Mapping[str, Mapping[str, fs.FileInfo]]
     keys: Mapping[str, fs.FileInfo]
     trials: Sequence[str]
     strange: Sequence[str]
+    unfinished: Mapping[str, fs.FileInfo]
     bytes: Mapping[str, Counter[str]]
 
 
@@ -134,6 +138,7 @@ def take_inventory(store: Store) -> Inventory:
     keys: dict[str, fs.FileInfo] = {}
     sizes: dict[str, Counter[str]] = defaultdict(Counter)
     trials, strange = [], []
+    unfinished: dict[str, fs.FileInfo] = {}
     for info in store.walk(""):
         path = info.path[len(store.root) + 1 :]
         parent, _, name = path.rpartition("/")
@@ -151,9 +156,11 @@ def take_inventory(store: Store) -> Inventory:
         else:
             run, *folders = parent.split("/") if parent else [""]
             sizes[run][folders[0] if folders else ""] += info.size
+            if is_unfinished(name) and folders[:1] not in NOT_OURS:
+                unfinished[path] = info
             if name == MANIFEST and len(folders) == 2 and folders[0] == "trials":
                 trials.append(parent)
-    return Inventory(states=states, keys=keys, trials=trials, strange=strange, bytes=sizes)
+    return Inventory(states=states, keys=keys, trials=trials, strange=strange, unfinished=unfinished, bytes=sizes)
 
 
 def files_below(store: Store, folder: str) -> dict[str, fs.FileInfo]:

@@ -96,12 +96,17 @@ def parse_axis(field: str, flag: str, texts: Sequence[str]) -> Axis:
 
 
 def draw_point(trial: BaseTrial, base: Mapping[str, Any], axes: Mapping[str, Axis]) -> dict[str, Any]:
-    """Draw a value for every axis that has an effect. Fields that decide about others are drawn first."""
+    """Draw a value for every axis that has an effect."""
     point: dict[str, Any] = {}
-    for name in sorted(axes, key=lambda name: DECIDING.index(name) if name in DECIDING else len(DECIDING)):
+    for name in draw_order(axes):
         if acts(name, axes[name], {**base, **point}):
             point[name] = axes[name].draw(trial, name)
     return point
+
+
+def draw_order(axes: Mapping[str, Axis]) -> list[str]:
+    """The names of the axes as they are drawn: fields that decide about others first."""
+    return sorted(axes, key=lambda name: DECIDING.index(name) if name in DECIDING else len(DECIDING))
 
 
 def acts(name: str, axis: Axis, point: Mapping[str, Any]) -> bool:

@@ -31,7 +31,7 @@ from lth_trainable.store.layout import Entries, ListOf
 from lth_trainable.store.local_files import check_own
 from lth_trainable.store.store import Store
 from lth_trainable.store.trouble import EXPECTED, GO_ON
-from sweeps.search.axes import draw_point
+from sweeps.search.axes import draw_order, draw_point
 from sweeps.search.optuna_adapter import reopen
 from sweeps.search.searches import OBJECTIVES, Search
 
@@ -71,8 +71,9 @@ class Study:
         with self._readable():
             self._storage = optuna.storages.RDBStorage(self._file.uri)
             self._study = optuna.create_study(
-                study_name=run, storage=self._storage, load_if_exists=True, sampler=_Sampler(search.sampler_seed),
-                pruner=_pruner(search), directions=[_DIRECTION[OBJECTIVES[name]] for name in search.objectives],
+                study_name=run, storage=self._storage, load_if_exists=True,
+                sampler=_Sampler(search.sampler_seed, draw_order(search.axes)), pruner=_pruner(search),
+                directions=[_DIRECTION[OBJECTIVES[name]] for name in search.objectives],
             )  # fmt: skip
             self._begin(search)
         self._open: dict[int, Trial] = {}
@@ -241,15 +242,22 @@ def _pruner(search: Search) -> BasePruner:
 
 
 class _Sampler(BaseSampler):
-    """Optuna's TPE sampler, a new one for each suggestion: its random numbers depend only on seed and number."""
+    """Optuna's TPE sampler, a new one for each suggestion: its random numbers depend only on seed and number.
 
-    def __init__(self, seed: int) -> None:
-        self.seed, self._number = seed, -1
+    A process may be killed while it draws a suggestion, and the next one draws the rest. Then what was drawn already is
+    drawn once more, and thrown away, so that the rest gets the random numbers that it would have had. names: of the
+    axes, in the order in which they are drawn.
+    """
+
+    def __init__(self, seed: int, names: Sequence[str]) -> None:
+        self.seed, self._names, self._number = seed, tuple(names), -1
         self._inner = TPESampler()
+        self._drawn: list[str] = []  # by an earlier process, one after the other
 
     def _of(self, trial: FrozenTrial) -> TPESampler:
         if trial.number != self._number:
             self._number = trial.number
+            self._drawn = [name for name in self._names if name in trial.distributions]
             self._inner = TPESampler(
                 seed=derive_seed(self.seed, "suggestion", trial.number) % 2**32, multivariate=True, group=True,
                 constant_liar=True, n_startup_trials=STARTUP,
@@ -260,10 +268,16 @@ class _Sampler(BaseSampler):
         return self._of(trial).infer_relative_search_space(study, trial)
 
     def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, Any]) -> dict[str, Any]:
-        return self._of(trial).sample_relative(study, trial, search_space)
+        together = self._of(trial).sample_relative(study, trial, search_space)
+        self._drawn = [name for name in self._drawn if name not in together]
+        return together
 
     def sample_independent(self, study: optuna.Study, trial: FrozenTrial, param_name: str, dist: Any) -> Any:
-        return self._of(trial).sample_independent(study, trial, param_name, dist)
+        inner, drawn = self._of(trial), self._drawn
+        self._drawn = []
+        for name in drawn:
+            inner.sample_independent(study, trial, name, trial.distributions[name])
+        return inner.sample_independent(study, trial, param_name, dist)
 
     def after_trial(
         self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None

@@ -20,57 +20,16 @@ import pytest
 
 from lth_trainable.errors import UserError
 from sweeps.running.ray_process import clear_away, start_ray
-from tests.support.command import ONE_WORKER, ROOT, command, hashes
+from tests.support import disturb
+from tests.support.command import ONE_WORKER, ROOT, hashes
+from tests.support.disturb import RAYLET, WORKER, finish, processes_of, sealed, send, until
 
 ARGUMENTS = ["digits", "--epochs", "20", "--sparsity", "64", "87.04", "--rewind-epoch", "0", "1", "--seeds", "3"]
 KILLS = 20
 
 
 def start(storage: Path, *more: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        command(*ARGUMENTS, *more, "--storage", str(storage), "--json"), cwd=ROOT,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
-
-
-def finish(process: subprocess.Popen[str]) -> dict[str, Any]:
-    out, err = process.communicate(timeout=280)
-    assert process.returncode == 0, out + err
-    return dict(json.loads(out.strip().splitlines()[-1]))
-
-
-def sealed(storage: Path) -> dict[str, float]:
-    """Each stored state with the time at which its manifest was written."""
-    found = {}
-    for path in (storage / "states").glob("*/*/manifest.json"):
-        with contextlib.suppress(FileNotFoundError):
-            found[path.parent.parent.name] = path.stat().st_mtime
-    return found
-
-
-def workers_of(process: subprocess.Popen[str]) -> list[int]:
-    """Ray's training processes below a driver."""
-    found = subprocess.run(
-        ["pgrep", "-s", str(process.pid), "-f", "ray::ImplicitFunc"], capture_output=True, text=True, check=False
-    )
-    return [int(pid) for pid in found.stdout.split()]
-
-
-def kill(pids: list[int]) -> None:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-
-
-def until(condition: Any, process: subprocess.Popen[str]) -> bool:
-    """Wait for the condition; False where the sweep ended before."""
-    deadline = time.monotonic() + 240
-    while not condition():
-        if process.poll() is not None:
-            return False
-        assert time.monotonic() < deadline, "the sweep makes no progress"
-        time.sleep(0.02)
-    return True
+    return disturb.start(storage, *ARGUMENTS, *more)
 
 
 def test_a_ray_that_does_not_start_at_once_is_started_again_and_then_told_of() -> None:
@@ -118,7 +77,8 @@ def storm(storage: Path, kills: int, rng: random.Random) -> dict[str, Any]:
                 kept = sealed(storage)
                 victim = rng.choice(["a worker", "the driver", "both"])
                 if victim != "the driver":
-                    kill(rng.sample(workers_of(process), k=min(1, len(workers_of(process)))))
+                    workers = processes_of(process, WORKER)
+                    send(rng.sample(workers, k=min(1, len(workers))))
                 kills -= 1
                 if victim != "a worker":
                     process.kill()
@@ -155,10 +115,7 @@ def test_when_rays_own_processes_die_the_command_says_so_and_goes_on_later(
 ) -> None:
     process = start(tmp_path)
     assert until(lambda: len(sealed(tmp_path)) >= 2, process)
-    raylet = subprocess.run(
-        ["pgrep", "-s", str(process.pid), "-x", "raylet"], capture_output=True, text=True, check=True
-    )
-    kill([int(pid) for pid in raylet.stdout.split()])
+    send(processes_of(process, RAYLET))
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1 and "Ray's own processes on this machine died (raylet)" in err
     finish(start(tmp_path))

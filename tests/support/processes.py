@@ -12,7 +12,7 @@ from pathlib import Path
 def of_session(session: int) -> dict[int, str]:
     """The processes of a session that have not ended, by number: those of a command that was started in its own."""
     listed = subprocess.run(
-        ["ps", "-s", str(session), "-o", "pid=,stat=,args="], capture_output=True, text=True, check=False
+        ["ps", "-ww", "-s", str(session), "-o", "pid=,stat=,args="], capture_output=True, text=True, check=False
     ).stdout
     rows = [line.split(maxsplit=2) for line in listed.splitlines()]
     return {int(row[0]): row[2] for row in rows if not row[1].startswith("Z")}

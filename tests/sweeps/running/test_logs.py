@@ -70,6 +70,7 @@ def reports(monkeypatch: pytest.MonkeyPatch, store: Store, spec: TrialSpec, log:
     plan = plan_of([spec], "levels")
     [trial] = plan.trials
     ledger = Ledger(store=store, run="r", plan=plan, facts={})
+    Path(store.root).mkdir(exist_ok=True)  # as the driver has, before any trial
     train(Config(ledger=ledger, execution={}, log=log).of(plan, trial))
     return found
 
