@@ -216,7 +216,7 @@ def _traceback_of(error: BaseException) -> str:
 
 def _check_same(spec: TrialSpec, key: str, execution: Execution) -> Dataset:
     """The trial's data. Refuses a trial whose data or plug-ins are not the plan's: nodes may have other files."""
-    data = load_dataset(spec.dataset, execution.data_root, spec.split_seed)
+    data = load_dataset(spec.dataset, execution.data_root, spec.split_seed, spec.image_size)
     if spec.key(data.digest) != key:
         what = "data or plugged-in code" if spec.code_digests() else "data"
         raise UserError(

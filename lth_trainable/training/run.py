@@ -88,7 +88,7 @@ def _run(
     restored: Restored | None,
 ) -> dict[str, Any]:
     prepare(execution)
-    data = load_dataset(spec.dataset, execution.data_root, spec.split_seed)
+    data = load_dataset(spec.dataset, execution.data_root, spec.split_seed, spec.image_size)
     imported = (
         find_imported(store, spec.ticket_id.digest)
         if spec.ticket_id is not None and spec.starts_from_imported

@@ -12,8 +12,7 @@ import torch
 from fastai.callback.core import Callback
 from torch import nn
 
-from lth_trainable.data.datasets import Dataset
-from lth_trainable.data.loaders import resident_loaders
+from lth_trainable.data.feeding import AnyDataset, loaders_of
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.models.flops import weight_uses
 from lth_trainable.models.networks import build
@@ -56,7 +55,7 @@ class Trial:
     def __init__(
         self,
         spec: TrialSpec,
-        data: Dataset,
+        data: AnyDataset,
         execution: Execution,
         on_epoch: OnEpoch | None,
         imported: ImportedTicket | None = None,
@@ -67,7 +66,7 @@ class Trial:
         if imported is not None:
             imported.start(self.model)
         order_seed = spec.seed if spec.order_seed is None else spec.order_seed
-        self.dls = resident_loaders(
+        self.dls = loaders_of(
             data, batch_size=spec.batch_size, order_seed=order_seed, device=execution.device, augment=spec.augment
         )
         self.log = EpochLog(self._describe, on_epoch)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
-from lth_trainable.data.datasets import Dataset, load_dataset
+from lth_trainable.data.datasets import load_dataset
 from lth_trainable.errors import UserError
 from lth_trainable.spec.chain_json import chain_from_json
 from lth_trainable.spec.segments import segments
@@ -25,6 +25,9 @@ from lth_trainable.tune.config import Ticket
 from lth_trainable.tune.ray_adapter import checkpoint, reserved, store_beside_experiment
 from lth_trainable.tune.reports import EpochReports
 
+if TYPE_CHECKING:
+    from lth_trainable.data.feeding import AnyDataset
+
 
 def train_ticket(config: Mapping[str, Any]) -> None:
     """Train the trial of a flat config, and report each epoch, with a checkpoint at each level's end.
@@ -35,7 +38,8 @@ def train_ticket(config: Mapping[str, Any]) -> None:
     ticket = Ticket.of(config)
     store = Store(ticket.storage) if ticket.storage is not None else store_beside_experiment()
     execution = _execution(ticket)
-    data = load_dataset(ticket.spec.dataset, execution.data_root, ticket.spec.split_seed)
+    dataset, *settings = ticket.spec.data_key
+    data = load_dataset(dataset, execution.data_root, *settings)
     trial = _Own(ticket=ticket, store=store, execution=execution, data=data, before=_checkpoint_to_go_on_from())
     trial.run()
 
@@ -50,7 +54,7 @@ class _Own:
     ticket: Ticket
     store: Store
     execution: Execution
-    data: Dataset
+    data: AnyDataset
     before: Mapping[str, Any] | None
 
     def run(self) -> None:
