@@ -27,6 +27,7 @@ _HOME = {
     "store.store": ("Store",),
     "store.trials": ("load_trial",),
     "training.run": ("run_trial",),
+    "trainable": ("ticket_trainable",),
     "errors": ("UserError",),
 }  # fmt: skip
 __all__, __getattr__ = lazy(__name__, _HOME)

@@ -1,9 +1,10 @@
-"""Check a plug-in against the contracts of this project, before a sweep uses it.
+"""Check data sets, networks and plug-ins against the contracts of this project, before a sweep uses them.
 
+    python -m lth_trainable.check dataset|model NAME ... [--data-root DIR] [--dataset NAME]
     python -m lth_trainable.check my_module:my_criterion [--kind criterion|schedule|model|dataset]
 
-Prints one line per contract. Exit code 0: all are kept; 1: at least one is broken; 2: the plug-in is not found, or its
-kind is unclear.
+The first form prints one line for each name, the second one for each contract. Exit code 0: all are kept; 1: at least
+one is broken; 2: the plug-in is not found, or its kind is unclear.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast, get_args
 
 import tyro
 
 from lth_trainable.errors import FAILED, OK, UserError, bad_value, command_line
 from lth_trainable.registry import lookup
-from lth_trainable.safe_text import printable
+from lth_trainable.safe_text import one_line, printable
 
 Kind = Literal["criterion", "schedule", "model", "dataset"]
 _EXAMPLE = "a function such as my_module:my_criterion"
@@ -34,19 +35,32 @@ _WORDS: dict[Kind, tuple[str, ...]] = {"model": ("shape", "class"), "dataset": (
 
 
 def main(
-    plug_in: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODULE:FUNCTION")],
+    names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[KIND] NAME ...")],
     kind: Annotated[Kind | None, tyro.conf.arg(help="kind of plug-in; by default guessed from its arguments")] = None,
     data_root: Annotated[Path | None, tyro.conf.arg(help="folder of the files that a data set reads")] = None,
+    dataset: Annotated[str | None, tyro.conf.arg(help="data set whose images a network must take")] = None,
 ) -> int:
-    """Run the contracts for a criterion, schedule, network or data set on a plug-in. Returns the exit code.
+    """Run the contracts for criteria, schedules, networks or data sets. Returns the exit code.
 
     Args:
-        plug_in: the function, such as my_module:my_criterion
+        names: a kind and names of it, or one function such as my_module:my_criterion
     """
-    if ":" not in plug_in:
-        raise bad_value("plug-in", plug_in, _EXAMPLE)
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
+    if names and names[0] in get_args(Kind):
+        listed = cast(Kind, names[0])
+        if len(names) == 1:
+            raise bad_value("names", listed, f"a kind and at least one name, such as {listed} my_module:my_{listed}")
+        case = _case_of(dataset, data_root)
+        faults = [_line(listed, name, data_root, case) for name in names[1:]]
+        return FAILED if any(faults) else OK
+    if len(names) != 1 or ":" not in names[0]:
+        raise bad_value("plug-in", " ".join(names), f"{_EXAMPLE}, or a kind ({', '.join(get_args(Kind))}) and names")
+    return _detailed(names[0], kind, data_root)
+
+
+def _detailed(plug_in: str, kind: Kind | None, data_root: Path | None) -> int:
+    """One line for each contract of the kind."""
     function = lookup("plug-in", plug_in, {})
     kind = kind or guess_kind(plug_in, function)
     from lth_trainable.contracts import CONTRACTS, serialisable, what_breaks  # torch, once the input has been checked
@@ -61,6 +75,73 @@ def main(
         print(f"  {contract.name:<30} {'ok' if fault is None else f'BROKEN: {printable(fault)}'}", flush=True)
     print(f"{broken} of {len(CONTRACTS[kind])} contracts broken" if broken else "all contracts kept")
     return FAILED if broken else OK
+
+
+def _line(kind: Kind, name: str, data_root: Path | None, case: Case | None) -> bool:
+    """Check one name and print one line about it; returns whether a contract is broken."""
+    from lth_trainable.contracts import CONTRACTS, serialisable, what_breaks
+
+    try:
+        function = _function(kind, name)
+        subject = _subject(kind, function, data_root, case)
+        checks = [contract for contract in CONTRACTS[kind] if contract.check is not serialisable]
+        fault = next(filter(None, (what_breaks(contract, subject) for contract in checks)), None)
+        if fault is None and ":" in name and inspect.isroutine(function):
+            fault = next((what_breaks(c, function) for c in CONTRACTS[kind] if c.check is serialisable), None)
+        about = _about(kind, name, subject, data_root, case) if fault is None else ""
+    except UserError as error:
+        fault, about = str(error), ""
+    print(f"{kind} {name}: {f'ok{about}' if fault is None else f'BROKEN: {one_line(fault)}'}", flush=True)
+    return fault is not None
+
+
+Case = tuple[tuple[int, int, int], int]  # shape of images, number of classes
+
+
+def _case_of(dataset: str | None, data_root: Path | None) -> Case | None:
+    if dataset is None:
+        return None
+    from lth_trainable.data.datasets import load_dataset
+
+    data = load_dataset(dataset, data_root)
+    return data.shape, len(data.classes)
+
+
+def _function(kind: Kind, name: str) -> Any:
+    """What a name of this kind stands for. Raises `UserError` for an unknown one."""
+    if kind == "model":
+        from lth_trainable.models.networks import find_builder
+
+        return find_builder(name)
+    from lth_trainable.contracts import registry_of
+
+    return lookup(kind, name, registry_of(kind))
+
+
+def _subject(kind: Kind, function: Any, data_root: Path | None, case: Case | None) -> Any:
+    """What the contracts check: a data set with its folder, a network with its images."""
+    if kind == "dataset":
+        return functools.wraps(function)(lambda _, split_seed: function(data_root, split_seed))
+    if kind == "model" and case is not None:
+        from lth_trainable.contracts.models import For
+
+        return For(builder=function, shape=case[0], n_classes=case[1])
+    return function
+
+
+def _about(kind: Kind, name: str, subject: Any, data_root: Path | None, case: Case | None) -> str:
+    """What a user wants to know of a data set or network that is fine."""
+    if kind == "dataset":
+        from lth_trainable.data.datasets import load_dataset
+
+        data = load_dataset(name, data_root)
+        sizes = " / ".join(f"{len(split):,}" for split in (data.train, data.valid, data.test))
+        return f", {sizes} images of {' x '.join(map(str, data.shape))}, {len(data.classes)} classes"
+    if kind == "model":
+        shape, n_classes = case or ((3, 64, 64), 2)
+        n = sum(parameter.numel() for parameter in subject(shape, n_classes).parameters())
+        return f", {n:,} parameters for images of {' x '.join(map(str, shape))} and {n_classes} classes"
+    return ""
 
 
 def guess_kind(name: str, function: Callable[..., Any]) -> Kind:

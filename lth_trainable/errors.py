@@ -9,7 +9,8 @@ from __future__ import annotations
 import difflib
 import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 # Exit codes of all commands. STOPPED: by a limit of the command, or by SIGUSR1, with which a batch system warns that a
@@ -70,10 +71,17 @@ def bad_value(where: str, found: Any, expected: str, advice: str = "") -> UserEr
     return UserError(f"{where}: found {found!r}; expected {expected}" + (f"; {advice}" if advice else ""))
 
 
-def unknown_name(where: str, found: str, valid: Iterable[str]) -> UserError:
-    """The exception for an unknown name. Its message lists the valid names and suggests the nearest."""
+def unknown_name(
+    where: str, found: str, valid: Iterable[str], also_called: Mapping[str, str] = MappingProxyType({})
+) -> UserError:
+    """The exception for an unknown name. Its message lists the valid names and suggests the nearest.
+
+    also_called: the valid name of what others call otherwise.
+    """
     names = sorted(valid)
-    near = difflib.get_close_matches(str(found).lower(), names, n=1, cutoff=0.5)
+    asked = str(found).lower()
+    known = also_called.get(asked.replace("-", "_"))
+    near = [known] if known is not None else difflib.get_close_matches(asked, names, n=1, cutoff=0.5)
     return bad_value(
         where,
         found,

@@ -9,6 +9,7 @@ import pkgutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from importlib.machinery import ModuleSpec
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -17,19 +18,21 @@ from lth_trainable.errors import UserError, bad_value, unknown_name, words_of
 
 Made = TypeVar("Made")
 
+LIBRARIES = ("torchvision", "timm")  # `LIBRARY:NAME` is a network of that library, identified by its version
+
 _sources: dict[str, tuple[ModuleSpec | None, str | None]] = {}  # by module: its import, SHA-256 of its source then
 
 
-def lookup(where: str, name: str, registry: Mapping[str, Any]) -> Any:
+def lookup(where: str, name: str, registry: Mapping[str, Any], also_called: Mapping[str, str] | None = None) -> Any:
     """The entry `name` of `registry`, or the object that `package.module:function` names.
 
-    Raises `UserError` with the valid names and the nearest one.
+    Raises `UserError` with the valid names and the nearest one. also_called: see `unknown_name`.
     """
     if name in registry:
         return registry[name]
     if ":" in name:
         return _plugged_in(where, name)
-    raise unknown_name(where, name, registry)
+    raise unknown_name(where, name, registry, also_called or {})
 
 
 def make(where: str, name: str, registry: Mapping[str, Any], kind: type[Made]) -> Made:
@@ -64,17 +67,31 @@ def lazy(package: str, homes: Mapping[str, Iterable[str]]) -> tuple[list[str], C
 def code_digest(name: str) -> str | None:
     """SHA-256 (hex) of the source of a plug-in's module; None for a name without a colon, which is no plug-in.
 
+    For a network of `LIBRARIES`, of the library's version.
+
     It is part of the keys of trials that use the plug-in, so an edited plug-in makes new trials. The edit counts from
     the next process on, since this one keeps running the module that it imported. Raises `UserError` if there is no
     Python source.
     """
     if ":" not in name:
         return None
-    module = _imported(name.partition(":")[0])
+    if (library := name.partition(":")[0]) in LIBRARIES:
+        return hashlib.sha256(f"{library} {library_version(library)}".encode()).hexdigest()
+    module = _imported(library)
     sha = _sources[module.__name__][1]
     if sha is None:
         raise UserError(f"{name}: found no Python source for this plug-in, so later changes could not be detected")
     return sha
+
+
+def library_version(library: str) -> str:
+    """The public version of a library: "0.29.1" for "0.29.1+cu130". Raises `UserError` if it is not installed."""
+    try:
+        return version(library).partition("+")[0]
+    except PackageNotFoundError as error:
+        raise UserError(
+            f"{library}: found no such package; expected it to be installed: pip install {library}"
+        ) from error
 
 
 def _imported(name: str) -> ModuleType:

@@ -36,6 +36,24 @@ class TrialFailed(Exception):
     """What Ray gets of any exception in a trial: its text only, because the exception itself may not be picklable."""
 
 
+def ticket_trainable(config: dict[str, Any]) -> None:
+    """One lottery-ticket trial for a Tuner of your own: `tune.Tuner(ticket_trainable, param_space={...})`.
+
+    config: fields of `TrialSpec`, flat (`target_sparsity_pct`, `schedule`, `rewind_epoch`, `seed`, ...); those left out
+    have their defaults. Where it runs, all optional: `storage`, path or URI of the store that has states and records
+    (default: the folder "store" of the experiment; trials share the training of equal states of one store); `run`, name
+    of the folder of the records in it; `device`, `threads` (default: what Tune reserves for the trial), `data_root`.
+
+    Reports each epoch of each level: `valid_accuracy` (fraction), `valid_loss`, `train_loss`, `sparsity_pct`, `level`,
+    `epoch`, `levels_done`; epochs that another trial has trained already are reported at once. Each level's end has a
+    checkpoint, which `load_trial` reads. The last report has the record's results (`test_accuracy`, ...) and `status`.
+    docs/ray_tune.md has examples. Raises `UserError` for a config that could not run.
+    """
+    from lth_trainable.tune.ticket import train_ticket  # torch
+
+    train_ticket(config)
+
+
 def train(config: dict[str, Any], should_stop: Callable[[], bool] = lambda: False) -> None:
     """Run the trial of `config`. Ray gets progress, keys of states and the manifest; the store gets the rest.
 
@@ -178,7 +196,7 @@ def _traceback_of(error: BaseException) -> str:
 
 def _check_same(spec: TrialSpec, key: str, execution: Execution) -> None:
     """Refuse a trial whose data or plug-ins differ from those of the plan; nodes may read different files."""
-    data = load_dataset(spec.dataset, execution.data_root, spec.split_seed)
+    data = load_dataset(spec.dataset, execution.data_root, spec.split_seed, spec.image_size)
     if spec.key(data.digest) != key:
         what = "data or plugged-in code" if spec.code_digests() else "data"
         raise UserError(

@@ -24,7 +24,7 @@ from lth_trainable.collector import no_garbage_collection
 from lth_trainable.errors import OK
 from lth_trainable.store.store import Store
 from sweeps.cli.dry_run import show_plan
-from sweeps.cli.job import Job, Setting, exit_code_of, facts_of, finish, open_run
+from sweeps.cli.job import Job, Setting, check_fit_together, exit_code_of, facts_of, finish, open_run
 from sweeps.cli.options import Options, parse
 from sweeps.cli.training import train_and_judge
 from sweeps.cli.until_decided import look_by_look, with_looks
@@ -85,8 +85,9 @@ def run(options: Options, sweep: Sweep, arguments: Sequence[str]) -> int:
 def lay_out(experiment: Experiment, store: Store, name: str, options: Options) -> Ledger:
     """Plan the experiment's trials: the ledger of its run. The data are read; nothing is written."""
     trials = experiment.trials
-    data = {(spec.dataset, spec.split_seed) for spec in trials.trials}
-    facts = {of: facts_of(*of, options.data_root) for of in data}
+    data = {spec.data_key for spec in trials.trials}
+    facts = {of: facts_of(of, options.data_root) for of in data}
+    check_fit_together(trials.trials, options.data_root)
     plan = make_plan(trials.trials, facts, options.keep_states)
     return Ledger(store=store, run=name, plan=plan, facts=facts, roles=trials.roles)
 

@@ -31,8 +31,8 @@ from analysis.tables.suggestions import STATUSES, SUGGESTIONS, measured, suggest
 from analysis.text import console, table_of
 from lth_trainable.errors import FAILED, OK
 from lth_trainable.spec.rewind_point import RewindPoint
-from lth_trainable.spec.trial_spec import TrialSpec
-from sweeps.cli.job import Job, Setting, exit_code_of, facts_of, finish, open_run
+from lth_trainable.spec.trial_spec import DataKey, TrialSpec
+from sweeps.cli.job import Job, Setting, check_fit_together, exit_code_of, facts_of, finish, open_run
 from sweeps.cli.options import RunOptions
 from sweeps.cli.search_options import SearchOptions, parse
 from sweeps.experiments.recipes import digits
@@ -117,11 +117,12 @@ def _search(
     study = Study(search, ledger.store, ledger.run)
 
     @functools.cache
-    def facts(dataset: str, split_seed: int) -> Facts:
-        return facts_of(dataset, split_seed, options.data_root)
+    def facts(of: DataKey) -> Facts:
+        return facts_of(of, options.data_root)
 
     def facts_of_spec(spec: TrialSpec) -> Facts:
-        return facts(spec.dataset, spec.split_seed)
+        check_fit_together([spec], options.data_root)
+        return facts(spec.data_key)
 
     if options.retry_failed and (again := study.ask_again()):
         job.say(f"{again} failed suggestions are tried again")

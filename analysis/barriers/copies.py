@@ -149,7 +149,7 @@ class BarrierJob:
         from lth_trainable.training.instability import start_at
 
         target, spec = self.target, self.target.trial.spec
-        data = load_dataset(spec.dataset, self.execution.data_root, spec.split_seed)
+        data = load_dataset(spec.dataset, self.execution.data_root, spec.split_seed, spec.image_size)
         if spec.key(data.digest) != target.trial.record["key"]:
             raise UserError(
                 f"{target.trial.name}: its data, or its plug-in code, is not what it was trained with; expected the "

@@ -12,14 +12,14 @@ from typing import Any
 
 from lth_trainable.contracts import criteria, datasets, granularities, models, schedules
 from lth_trainable.contracts.common import Contract, ContractError, serialisable
-from lth_trainable.data.datasets import DATASETS
-from lth_trainable.data.image_folders import LAYOUTS
+from lth_trainable.data.datasets import DATASETS, IN_FILES
+from lth_trainable.errors import UserError
 from lth_trainable.models.networks import MODELS
 from lth_trainable.pruning.criteria import CRITERIA
 from lth_trainable.pruning.granularity import GRANULARITIES
 from lth_trainable.pruning.schedules import SCHEDULES
 
-__all__ = ["CONTRACTS", "Contract", "ContractError", "entries", "serialisable", "what_breaks"]
+__all__ = ["CONTRACTS", "Contract", "ContractError", "entries", "registry_of", "serialisable", "what_breaks"]
 
 CONTRACTS: dict[str, tuple[Contract, ...]] = {
     "criterion": criteria.CONTRACTS,
@@ -34,18 +34,23 @@ def what_breaks(contract: Contract, plug_in: Any) -> str | None:
     """A sentence on how `plug_in` breaks the contract, or None if it keeps it. Any exception breaks it."""
     try:
         contract.check(plug_in)
-    except ContractError as error:
+    except (ContractError, UserError) as error:
         return str(error)
     except Exception as error:
         return f"it raises {type(error).__name__}: {error}"
     return None
 
 
+def registry_of(kind: str) -> Mapping[str, Any]:
+    """All built-in plug-ins of one kind by name."""
+    registries: dict[str, Mapping[str, Any]] = {
+        "criterion": CRITERIA, "granularity": {name: name for name in GRANULARITIES}, "model": MODELS,
+        "dataset": DATASETS,
+        "schedule": {name: rule.function for name, rule in SCHEDULES.items() if rule.function is not None},
+    }  # fmt: skip
+    return registries[kind]
+
+
 def entries(kind: str) -> dict[str, Any]:
     """All built-in plug-ins of one kind by name, for the contract tests; without data sets that read files."""
-    within_fit = {name: rule.function for name, rule in SCHEDULES.items() if rule.function is not None}
-    registries: dict[str, Mapping[str, Any]] = {
-        "criterion": CRITERIA, "schedule": within_fit, "granularity": {name: name for name in GRANULARITIES},
-        "model": MODELS, "dataset": {name: DATASETS[name] for name in DATASETS if name not in LAYOUTS},
-    }  # fmt: skip
-    return dict(registries[kind])
+    return {name: entry for name, entry in registry_of(kind).items() if kind != "dataset" or name not in IN_FILES}

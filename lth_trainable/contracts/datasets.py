@@ -9,11 +9,19 @@ import numpy as np
 
 from lth_trainable.contracts.common import ContractError, as_contracts, serialisable
 from lth_trainable.data.datasets import Dataset, Loader, Split
+from lth_trainable.data.feeding import AnyDataset, loaders_of
+from lth_trainable.data.own import load_own
+from lth_trainable.data.streamed import StreamedDataset
 
 
 def splits_fit(loader: Loader) -> None:
-    """It has three splits of float32 images (n, channels, height, width) and int64 labels below the class count."""
+    """It has three splits of float32 images (n, channels, height, width) and int64 labels below the class count.
+
+    Loaders of the user's own are tried on a few images of each split when they are loaded.
+    """
     data = _load(loader)
+    if isinstance(data, StreamedDataset):
+        return
     for name in ("train", "valid", "test"):
         split = getattr(data, name)
         if not isinstance(split, Split) or len(split) == 0:
@@ -39,6 +47,8 @@ def splits_are_disjoint(loader: Loader) -> None:
     sizes = [[len(split) for split in (d.train, d.valid, d.test)] for d in (data, other)]
     if sizes[0] != sizes[1]:
         raise ContractError(f"its splits have other sizes with another split seed: {sizes[0]} and {sizes[1]}")
+    if isinstance(data, StreamedDataset):
+        return  # its images are not looked at; the halves of one loader's data are disjoint
     for (one, x), (two, y) in itertools.combinations([("train", data.train.x), *_held_out(data)], 2):
         seen = {image.tobytes() for image in x}
         shared = sum(image.tobytes() in seen for image in y)
@@ -49,6 +59,10 @@ def splits_are_disjoint(loader: Loader) -> None:
 def same_content_same_digest(loader: Loader) -> None:
     """Loaded twice, everything is equal; the digest depends on the content and not on the split."""
     first, second, other = _load(loader), _load(loader), _load(loader, split_seed=1)
+    if not isinstance(first, Dataset) or not isinstance(second, Dataset):
+        if first.digest != second.digest:
+            raise ContractError("loaded twice with one split seed, its data, labels or transforms differ")
+        return
     equal = all(
         np.array_equal(getattr(first, name).x, getattr(second, name).x)
         and np.array_equal(getattr(first, name).y, getattr(second, name).y)
@@ -62,15 +76,36 @@ def same_content_same_digest(loader: Loader) -> None:
         raise ContractError(f"its digest {first.digest!r} is not a SHA-256 in hex (see data.content_digest)")
 
 
+def repeats_by_seed_and_epoch(loader: Loader) -> None:
+    """The training batches of an epoch depend on (seed, epoch) alone, and may start in the middle of the epoch."""
+    data = _load(loader)
+    whole, again = (_first_batches(data, epoch=1) for _ in range(2))
+    if not _equal(whole, again):
+        raise ContractError("an epoch that is made again has other batches: something draws from a stream of its own")
+    if not _equal(whole[1:], _first_batches(data, epoch=1, skip=1)):
+        raise ContractError("an epoch that starts at its second batch has other batches than the whole one")
+    if len(data.train) > 8 and _equal(whole, _first_batches(data, epoch=2)):
+        raise ContractError("two epochs have the same batches, so the order of the images is not drawn for each")
+
+
+def _first_batches(data: AnyDataset, *, epoch: int, skip: int = 0) -> list[Any]:
+    train = loaders_of(data, batch_size=min(8, -(-len(data.train) // 2)), order_seed=0).train
+    train.epoch, train.skip = epoch, skip
+    return list(itertools.islice(train, 3 - skip))
+
+
+def _equal(one: list[Any], two: list[Any]) -> bool:
+    return all(np.array_equal(a, b) for pair in zip(one, two, strict=True) for a, b in zip(*pair, strict=True))
+
+
 def _held_out(data: Dataset) -> list[tuple[str, Any]]:
     return [("valid", data.valid.x), ("test", data.test.x)]
 
 
-def _load(loader: Loader, split_seed: int = 0) -> Dataset:
-    data = loader(None, split_seed)
-    if not isinstance(data, Dataset):
-        raise ContractError(f"it returns {type(data).__name__}; expected a Dataset")
-    return data
+def _load(loader: Loader, split_seed: int = 0) -> AnyDataset:
+    return load_own(getattr(loader, "__name__", "plug-in"), loader, None, split_seed)
 
 
-CONTRACTS = as_contracts(splits_fit, splits_are_disjoint, same_content_same_digest, serialisable)
+CONTRACTS = as_contracts(
+    splits_fit, splits_are_disjoint, same_content_same_digest, repeats_by_seed_and_epoch, serialisable
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import dataclass
 from fractions import Fraction
 
 import torch
@@ -15,17 +16,31 @@ from lth_trainable.pruning.layers import prunable_layers
 from lth_trainable.pruning.masks import count_zeros
 from lth_trainable.pruning.pruner import Pruner
 
-_SHAPE, _N_CLASSES = (3, 64, 64), 2
+
+@dataclass(frozen=True, kw_only=True)
+class For:
+    """A builder that is checked with images of this shape and so many classes."""
+
+    builder: Builder
+    shape: tuple[int, int, int]
+    n_classes: int
+
+    def __call__(self, shape: tuple[int, int, int], n_classes: int) -> nn.Module:
+        return self.builder(shape, n_classes)
+
+
+_SHAPE, _N_CLASSES = (3, 64, 64), 2  # where nothing else is asked for
 
 
 def answers_per_class(builder: Builder) -> None:
     """f(shape, n_classes) is a network with one finite output for each class."""
     model = _build(builder)
+    shape, n_classes = _case(builder)
     model.eval()
     with torch.no_grad():
-        outputs = model(noise(2, *_SHAPE))
-    if tuple(outputs.shape) != (2, _N_CLASSES):
-        raise ContractError(f"for 2 images of {_N_CLASSES} classes its output has the shape {list(outputs.shape)}")
+        outputs = model(noise(2, *shape))
+    if tuple(outputs.shape) != (2, n_classes):
+        raise ContractError(f"for 2 images of {n_classes} classes its output has the shape {list(outputs.shape)}")
     if not outputs.isfinite().all():
         raise ContractError("a newly built network outputs NaN or infinity")
 
@@ -54,17 +69,21 @@ def resumes_from_state(builder: Builder) -> None:
     """A new network with the stored `state_dict` gives the same outputs as the original."""
     saved, fresh = _build(builder), _build(builder, seed=1)
     fresh.load_state_dict(pickle.loads(pickle.dumps(saved.state_dict())))
-    x = noise(2, *_SHAPE)
+    x = noise(2, *_case(builder)[0])
     with torch.no_grad():
         if not torch.equal(saved.eval()(x), fresh.eval()(x)):
             raise ContractError("its state_dict is incomplete: a restored network gives other outputs")
+
+
+def _case(builder: Builder) -> tuple[tuple[int, int, int], int]:
+    return (builder.shape, builder.n_classes) if isinstance(builder, For) else (_SHAPE, _N_CLASSES)
 
 
 def _build(builder: Builder, seed: int = 0) -> nn.Module:
     """Build the network with `seed`, without changing torch's global random stream."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = builder(_SHAPE, _N_CLASSES)
+        model = builder(*_case(builder))
     if not isinstance(model, nn.Module):
         raise ContractError(f"it returns {type(model).__name__}; expected a network (nn.Module)")
     return model

@@ -1,83 +1,42 @@
-"""The data sets by name: arrays in memory with fixed splits. Does not import torch.
+"""The data sets by name. Does not import torch.
 
-A loader is `f(root, split_seed) -> Dataset`; `root` is the folder of `--data-root`, for data sets in files. The digest
+A loader is `f(root, split_seed) -> Dataset`; `root` is the folder of `--data-root`, for data sets in files. Those in
+`IMAGE_SIZES` also take `image_size`. The digest
 covers the content before the split, so that a trial's key changes if its data change.
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from lth_trainable.data.image_folders import read
+from lth_trainable.data.class_folders import read_class_folders
+from lth_trainable.data.image_folders import LAYOUTS, read
+from lth_trainable.data.splits import CHUNK, Dataset, Pixels, Split, content_digest, held_out, no_augmentation, split
 from lth_trainable.errors import bad_value
 from lth_trainable.registry import lookup
-from lth_trainable.seeds import generator
 
-
-@dataclass(frozen=True, kw_only=True)
-class Split:
-    """One split of a data set. x: normalised images (n, channels, height, width), float32. y: labels (n,), int64."""
-
-    x: npt.NDArray[np.float32]
-    y: npt.NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.x)
+if TYPE_CHECKING:
+    from lth_trainable.data.streamed import StreamedDataset
 
 
 Part = Split  # the name up to version 0.4, used by users' data sets and exported learners
 
 
-@dataclass(frozen=True, kw_only=True)
-class Pixels:
-    """How the pixels of an image become the values in a split: (pixel / scale - mean) / std, by channel."""
+__all__ = [
+    "CHUNK", "DATASETS", "IMAGE_SIZES", "IN_FILES", "Dataset", "Loader", "Part", "Pixels", "Split", "cifar10",
+    "content_digest", "digits", "folder", "load_dataset", "mnist", "no_augmentation", "pets", "split",
+]  # fmt: skip
 
-    scale: float
-    mean: npt.NDArray[np.float64]
-    std: npt.NDArray[np.float64]
-
-    def normalised(self, x: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:
-        """Pixels (n, channels, height, width) as values; computed in float64."""
-        return np.asarray((x.astype(np.float32) / self.scale - self.mean) / self.std, np.float32)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dataset:
-    """A data set: three disjoint splits, the class names, and the SHA-256 (hex) of the content before the split.
-
-    pixels: how its images were normalised, for images from outside; None if that is not known.
-    """
-
-    train: Split
-    valid: Split
-    test: Split
-    classes: tuple[str, ...]
-    digest: str
-    pixels: Pixels | None = None
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        return self.train.x.shape[1:]
-
-    @property
-    def majority_class_accuracy(self) -> float:
-        """Test accuracy of always predicting the most common class of the training split."""
-        commonest = np.bincount(self.train.y).argmax()
-        return float((self.test.y == commonest).mean())
-
-
-CHUNK = 1024  # images normalised at a time; does not change the result
-
-Loader = Callable[[Path | None, int], Dataset]
+Loader = Callable[..., Dataset]
 
 
 def digits(root: Path | None, split_seed: int) -> Dataset:
@@ -119,21 +78,38 @@ def cifar10(root: Path | None, split_seed: int) -> Dataset:
     return _of_images("cifar10", root, split_seed, valid=Fraction(5_000, 50_000))
 
 
-def pets(root: Path | None, split_seed: int) -> Dataset:
+def pets(root: Path | None, split_seed: int, image_size: int | None = None) -> Dataset:
     """Cats (1) against dogs (0) of Oxford-IIIT Pet (Parkhi et al. 2012): RGB 64x64 px, 5,912 / 739 / 739 images.
 
     Layout of fastai's `URLs.PETS`: `oxford-iiit-pet/images/<name>.jpg`, with a capital first letter for a cat. The
     centre square is resized. The digest covers decoded pixels, so it depends on the JPEG decoder.
     """
-    return _of_images("pets", root, split_seed, valid=Fraction(739, 7_390), test=Fraction(739, 7_390))
+    tenth = Fraction(739, 7_390)
+    return _of_images("pets", root, split_seed, valid=tenth, test=tenth, size=image_size)
 
 
-def _of_images(name: str, root: Path | None, seed: int, *, valid: Fraction, test: Fraction = Fraction(0)) -> Dataset:
+def folder(root: Path | None, split_seed: int, image_size: int | None = None) -> Dataset:
+    """Any folder of class folders: `DIR/<class>/<images>`, or `DIR/{train,valid,test}/<class>/<images>`.
+
+    A split without a folder is a tenth of the images, drawn by the split seed. `class_folders.py` says how images of
+    other sizes and modes are converted. The digest covers pixels, labels and which split folder an image lies in.
+    """
+    found = read_class_folders(root, image_size or IMAGE_SIZES["folder"])
+    own = {"valid": found.valid, "test": found.test}
+    sizes = held_out(f"folder {root}", len(found.x), own)
+    marks = [mark for mark in own.values() if mark is not None]
+    data = split(found.x, found.y, found.classes, sizes=sizes, seed=split_seed, test=found.test, valid=found.valid)
+    return replace(data, digest=content_digest(found.x, found.y, *marks)) if marks else data
+
+
+def _of_images(
+    name: str, root: Path | None, seed: int, *, valid: Fraction, test: Fraction = Fraction(0), size: int | None = None
+) -> Dataset:
     """The data set `name`, with fractions `valid` and `test` (rounded down) held out.
 
     The fractions are of the images that do not belong to the data set's own test split.
     """
-    found = read(name, root)
+    found = read(name, root, size)
     own = 0 if found.test is None else int(found.test.sum())
     n = len(found.x) - own
     held = int(n * valid)
@@ -143,71 +119,25 @@ def _of_images(name: str, root: Path | None, seed: int, *, valid: Fraction, test
     return split(found.x, found.y, found.classes, sizes=sizes, seed=seed, test=found.test)
 
 
-def split(
-    x: npt.NDArray[np.uint8],
-    y: npt.NDArray[np.int64],
-    classes: tuple[str, ...],
-    *,
-    sizes: tuple[int, int, int],
-    seed: int,
-    scale: float = 255,
-    test: npt.NDArray[np.bool_] | None = None,
-) -> Dataset:
-    """Shuffle by `seed`, cut into training, validation and test splits of these sizes, and normalise.
-
-    Normalises by mean and standard deviation of the training split. test: (n,), marks the images of a predefined test
-    split; they stay the test split, in their order, for every seed.
-    """
-    order = generator(seed, "split").permutation(len(x))
-    if test is not None:
-        order = np.concatenate([order[~test[order]], np.flatnonzero(test)])
-    cuts = np.split(order, np.cumsum(sizes)[:-1])
-    mean, std = _moments(x, cuts[0], scale)
-    pixels = Pixels(scale=scale, mean=mean, std=std)
-    splits = [Split(x=_normalised(x, cut, pixels), y=np.ascontiguousarray(y[cut])) for cut in cuts]
-    train, valid, test_split = splits
-    return Dataset(
-        train=train, valid=valid, test=test_split, classes=classes, digest=content_digest(x, y), pixels=pixels
-    )
-
-
-def _moments(
-    x: npt.NDArray[np.uint8], cut: npt.NDArray[np.int64], scale: float
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Mean and standard deviation of each channel of pixel / scale, over the images `cut`; (1, channels, 1, 1).
-
-    One channel at a time, because numpy squares deviations in float64, with eight bytes for each pixel.
-    """
-    mean, std = np.empty((2, 1, x.shape[1], 1, 1))
-    for channel in range(x.shape[1]):
-        pixels = x[cut, channel].astype(np.float32) / scale
-        mean[:, channel], std[:, channel] = pixels.mean(dtype=np.float64), pixels.std(dtype=np.float64)
-    return mean, std
-
-
-def _normalised(x: npt.NDArray[np.uint8], cut: npt.NDArray[np.int64], pixels: Pixels) -> npt.NDArray[np.float32]:
-    """The images `cut`, normalised in float64 and stored in float32, in chunks to save memory."""
-    normalised = np.empty((len(cut), *x.shape[1:]), np.float32)
-    for start in range(0, len(cut), CHUNK):
-        piece = slice(start, start + CHUNK)
-        normalised[piece] = pixels.normalised(x[cut[piece]])
-    return normalised
-
-
-def content_digest(*arrays: npt.NDArray[np.generic]) -> str:
-    """SHA-256 (hex) of shapes, types and bytes."""
-    sha = hashlib.sha256()
-    for array in arrays:
-        sha.update(f"{array.shape}{array.dtype.str}".encode())
-        sha.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return sha.hexdigest()
-
-
-DATASETS: dict[str, Loader] = {"digits": digits, "mnist": mnist, "cifar10": cifar10, "pets": pets}
+DATASETS: dict[str, Loader] = {
+    "digits": digits, "mnist": mnist, "cifar10": cifar10, "pets": pets, "folder": folder,
+}  # fmt: skip
+IMAGE_SIZES = {"pets": LAYOUTS["pets"].size, "folder": 64}  # data sets whose images are resized, and to what by default
+IN_FILES = (*LAYOUTS, "folder")  # data sets that are read from files
 
 
 @functools.lru_cache(maxsize=2)
-def load_dataset(name: str, root: Path | None = None, split_seed: int = 0) -> Dataset:
-    """The data set `name` (or `package.module:function`), loaded once in each process."""
+def load_dataset(
+    name: str, root: Path | None = None, split_seed: int = 0, image_size: int | None = None
+) -> Dataset | StreamedDataset:
+    """The data set `name` (or `package.module:function`), loaded once in each process.
+
+    image_size: side of the images in pixels, for the data sets in `IMAGE_SIZES`; None: their own. A plug-in may return
+    what `own.py` lists.
+    """
     loader: Loader = lookup("dataset", name, DATASETS)
-    return loader(root, split_seed)
+    if name not in DATASETS:
+        from lth_trainable.data.own import load_own
+
+        return load_own(name, loader, root, split_seed)
+    return loader(root, split_seed) if image_size is None else loader(root, split_seed, image_size)

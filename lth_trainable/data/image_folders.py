@@ -3,35 +3,30 @@
 A `FolderLayout` describes the files of a data set. `read` turns them into uint8 arrays in the order of their paths, so
 that the arrays do not depend on the folder or the file system. `lth_trainable/data/datasets.py` makes the splits.
 
-Decoded images are cached in `$LTH_CACHE` (or `~/.cache/lottery-sweep`), in one uint8 file that later processes map into
-memory. Its name is a hash of the files' paths, sizes and times and of the decoder's versions.
+Decoded images are cached (`cache.py`), by the files' paths, sizes and times and the decoder's versions.
 """
 
 from __future__ import annotations
 
-import glob
+import contextlib
 import hashlib
 import os
-import tempfile
-import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from lth_trainable.data.cache import kept_or_decoded
 from lth_trainable.errors import UserError, bad_value
-from lth_trainable.silence import pulse
-from lth_trainable.unfinished import PART, remove_abandoned
 
-CACHE_VARIABLE = "LTH_CACHE"
 DECODER = 1  # increase when `decode` gives other pixels, so that older cache files are not used
 SUFFIXES = (".png", ".jpg", ".jpeg")
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP")  # allowed for every suffix; Pillow's other readers are not needed
 DEPTH = 2  # levels below the root that are searched for a layout
-SHA = hashlib.sha256().digest_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,9 +104,12 @@ class Entry(NamedTuple):
     changed: int
 
 
-def read(name: str, root: Path | None) -> Images:
-    """Read the images of the data set `name` below `root`. Without a root, fastai downloads them."""
-    layout = LAYOUTS[name]
+def read(name: str, root: Path | None, size: int | None = None) -> Images:
+    """Read the images of the data set `name` below `root`. Without a root, fastai downloads them.
+
+    size: side of the images in pixels, for a layout that resizes them; None: its own.
+    """
+    layout = LAYOUTS[name] if size is None else replace(LAYOUTS[name], size=size)
     folder = find_folder(name, download(name) if root is None else root)
     entries = list_images(folder, layout)
     paths = [entry.path for entry in entries]
@@ -121,7 +119,7 @@ def read(name: str, root: Path | None) -> Images:
             f"images of {folder}", f"no {layout.classes[missing]} among them", layout.tree, _capital(layout)
         )
     test = None if layout.test is None else np.array([path.startswith(f"{layout.test}/") for path in paths])
-    return Images(x=_decoded(name, folder, entries), y=y, classes=layout.classes, test=test)
+    return Images(x=_decoded(name, folder, entries, layout), y=y, classes=layout.classes, test=test)
 
 
 def _capital(layout: FolderLayout) -> str:
@@ -132,14 +130,35 @@ def download(name: str) -> Path:
     """The folder where fastai's `untar_data` puts the data set; the first call downloads it."""
     from fastai.data.external import URLs, untar_data
 
-    layout = LAYOUTS[name]
+    layout, shown = LAYOUTS[name], _Shown()
     try:
-        return Path(untar_data(getattr(URLs, layout.url)))
+        with contextlib.redirect_stdout(cast(Any, shown)):
+            return Path(untar_data(getattr(URLs, layout.url)))
     except Exception as error:  # no network, a full disk and a broken archive need the same advice
+        shown.end_line()
         reason = f"{type(error).__name__}: {error}"
         raise UserError(
             f"{name}: download failed ({reason}); pass --data-root DIR with the layout {layout.tree}"
         ) from error
+
+
+class _Shown:
+    """Standard output for a progress bar, which may end in the middle of a line."""
+
+    def __init__(self) -> None:
+        self._stream, self._is_within_line = sys.stdout, False
+
+    def write(self, text: str) -> int:
+        self._is_within_line = not text.endswith("\n") if text else self._is_within_line
+        return self._stream.write(text)
+
+    def end_line(self) -> None:
+        if self._is_within_line:
+            self.write("\n")
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def find_folder(name: str, root: Path) -> Path:
@@ -214,10 +233,7 @@ def decode(file: Path, layout: FolderLayout) -> npt.NDArray[np.uint8]:
         reason = f"{type(error).__name__}: {error}"
         raise UserError(f"{file}: cannot be decoded ({reason}); expected an image; unpack the archive again") from error
     if layout.crop:
-        (width, height), side = image.size, min(image.size)
-        left, top = (width - side) // 2, (height - side) // 2
-        square = image.crop((left, top, left + side, top + side))
-        image = square.resize((layout.size, layout.size), Image.Resampling.BILINEAR)
+        image = centre_square(image, layout.size)
     if image.size != (layout.size, layout.size):
         found = "{} x {} pixels".format(*image.size)
         raise bad_value(str(file), found, f"{layout.size} x {layout.size} pixels", f"the layout is {layout.tree}")
@@ -225,67 +241,39 @@ def decode(file: Path, layout: FolderLayout) -> npt.NDArray[np.uint8]:
     return pixels.transpose(2, 0, 1)
 
 
-def _decoded(name: str, folder: Path, entries: list[Entry]) -> npt.NDArray[np.uint8]:
+def centre_square(image: Any, size: int) -> Any:
+    """The centre square of a Pillow image, resized to size x size, bilinear, as fastai's `Resize(size)` validates."""
+    from PIL import Image
+
+    (width, height), side = image.size, min(image.size)
+    left, top = (width - side) // 2, (height - side) // 2
+    square = image.crop((left, top, left + side, top + side))
+    return square.resize((size, size), Image.Resampling.BILINEAR)
+
+
+def _decoded(name: str, folder: Path, entries: list[Entry], layout: FolderLayout) -> npt.NDArray[np.uint8]:
     """Images (n, channels, size, size), from the cache or decoded now and cached."""
-    layout = LAYOUTS[name]
     shape = (len(entries), layout.channels, layout.size, layout.size)
-    kept = cache_folder() / f"{name}-{listing_key(layout, entries)}.npy"
-    flat = _load_kept(kept, shape)
-    if flat is None:
-        flat = np.empty(int(np.prod(shape)) + SHA, np.uint8)
-        pixels = flat[:-SHA].reshape(shape)
-        for index, entry in enumerate(entries):
-            pixels[index] = decode(folder / entry.path, layout)
-            pulse.beat()
-        flat[-SHA:] = _sha(flat[:-SHA])
-        _keep(kept, flat)
-    return flat[:-SHA].reshape(shape)
-
-
-def cache_folder() -> Path:
-    """`$LTH_CACHE`, else `~/.cache/lottery-sweep`."""
-    return Path(os.environ.get(CACHE_VARIABLE) or Path("~/.cache/lottery-sweep")).expanduser()
+    file = f"{name}-{listing_key(layout, entries)}.npy"
+    return kept_or_decoded(file, shape, lambda index: decode(folder / entries[index].path, layout))
 
 
 def listing_key(layout: FolderLayout, entries: list[Entry]) -> str:
     """The first 32 hex digits of the SHA-256 of the listing and of everything that decides a file's pixels."""
-    import PIL
-    from PIL import features
+    return key_of((DECODER, decoder_versions(), layout.mode, layout.size, layout.crop), entries)
 
-    versions = [PIL.__version__, *(features.version(name) for name in ("jpg", "libjpeg_turbo", "webp"))]
-    sha = hashlib.sha256(repr((DECODER, versions, layout.mode, layout.size, layout.crop)).encode())
+
+def key_of(how: tuple[Any, ...], entries: Iterable[Entry]) -> str:
+    """The first 32 hex digits of the SHA-256 of a listing and of how its files are decoded."""
+    sha = hashlib.sha256(repr(how).encode())
     for entry in entries:
         sha.update(repr(tuple(entry)).encode())
     return sha.hexdigest()[:32]
 
 
-def _load_kept(file: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8] | None:
-    """The flat bytes of the images and their SHA-256, memory-mapped; None if the file is missing or damaged."""
-    try:
-        flat: Any = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    if not isinstance(flat, np.ndarray) or flat.dtype != np.uint8 or flat.shape != (int(np.prod(shape)) + SHA,):
-        return None
-    return np.asarray(flat) if np.array_equal(flat[-SHA:], _sha(flat[:-SHA])) else None
+def decoder_versions() -> list[str | None]:
+    """Versions of Pillow and of the libraries with which it decodes."""
+    import PIL
+    from PIL import features
 
-
-def _sha(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    return np.frombuffer(hashlib.sha256(pixels.data).digest(), np.uint8)
-
-
-def _keep(file: Path, flat: npt.NDArray[np.uint8]) -> None:
-    """Write the cache file under another name, then move it, so that nobody ever reads half a file."""
-    unfinished = None
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        remove_abandoned(file.parent, f"{glob.escape(file.stem)}????????{PART}")
-        with tempfile.NamedTemporaryFile(dir=file.parent, prefix=file.stem, suffix=PART, delete=False) as stream:
-            unfinished = Path(stream.name)
-            np.save(stream, flat, allow_pickle=False)
-        os.replace(unfinished, file)
-    except OSError as error:  # with a full or read-only disk each process decodes again, but the run continues
-        warnings.warn(f"images not cached in {file.parent} ({error}); set {CACHE_VARIABLE}", stacklevel=2)
-    finally:
-        if unfinished is not None:
-            unfinished.unlink(missing_ok=True)
+    return [PIL.__version__, *(features.version(name) for name in ("jpg", "libjpeg_turbo", "webp"))]

@@ -4,7 +4,7 @@ from lth_trainable.registry import lazy
 
 _HOME = {
     "networks": (
-        "Builder", "lenet_300_100", "resnet18", "narrowed", "MODELS", "build",
+        "Builder", "lenet_300_100", "resnet18", "narrowed", "MODELS", "find_builder", "build",
     ),
 }  # fmt: skip
 __all__, __getattr__ = lazy(__name__, _HOME)

@@ -14,8 +14,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from lth_trainable.errors import UserError
-from lth_trainable.registry import lookup
+from lth_trainable.errors import UserError, unknown_name
+from lth_trainable.models.libraries import library_name, library_network
+from lth_trainable.registry import LIBRARIES, lookup
 
 if TYPE_CHECKING:
     from torch import nn
@@ -79,15 +80,29 @@ def narrowed(sizes: Sequence[int], width_pct: float) -> list[int]:
     return [max(1, math.floor(size * width_pct / 100 + 0.5)) for size in sizes]
 
 
+def find_builder(name: str) -> Builder:
+    """The builder of the network of this name: of `MODELS`, of a library, or a plug-in. Raises `UserError`.
+
+    A network of a library is `torchvision:NAME` or `timm:NAME`.
+    """
+    if name.partition(":")[0] in LIBRARIES and ":" in name:
+        return library_network(name)
+    if name not in MODELS and ":" not in name:
+        found = library_name(name)
+        raise unknown_name("model", name, MODELS, {name.lower(): found} if found is not None else {})
+    builder: Builder = lookup("model", name, MODELS)
+    return builder
+
+
 MODELS: dict[str, Builder] = {"lenet_300_100": lenet_300_100, "resnet18": resnet18}
 
 
 def build(name: str, shape: tuple[int, int, int], n_classes: int, width_pct: float | None = None) -> nn.Module:
-    """Build the untrained network of this name or of this `package.module:function`. width_pct: None for its own.
+    """Build the untrained network of this name (see `find_builder`). width_pct: None for its own.
 
-    Raises `UserError` for a width if the builder does not take one.
+    Raises `UserError` for a width if the builder does not take one, and for images that a library's network does not.
     """
-    builder: Callable[..., nn.Module] = lookup("model", name, MODELS)
+    builder = find_builder(name)
     if width_pct is None:
         return builder(shape, n_classes)
     if "width_pct" not in inspect.signature(builder).parameters:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lth_trainable.errors import UserError, bad_value, check_sparsity, unknown_name
-from lth_trainable.pruning.criteria import CRITERIA
+from lth_trainable.pruning.criteria import ALSO_CALLED, CRITERIA
 from lth_trainable.pruning.granularity import GRANULARITIES
 from lth_trainable.pruning.levels import Levels
 from lth_trainable.pruning.masks import CONTEXTS
@@ -61,7 +61,7 @@ def check_arguments(
     if isinstance(sparsity, Mapping) and context != "local":
         raise bad_value("context", context, "'local'", "with a target for each layer there is nothing to rank together")
     if isinstance(criteria, str) and criteria not in CRITERIA:
-        raise unknown_name("criteria", criteria, CRITERIA)
+        raise unknown_name("criteria", criteria, CRITERIA, ALSO_CALLED)
     if not callable(criteria) and not isinstance(criteria, str):
         raise bad_value("criteria", criteria, "a function such as large_final, or its name")
     _check_schedule(sparsity, schedule, lth, reset_end)

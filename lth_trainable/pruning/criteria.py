@@ -156,3 +156,10 @@ CRITERIA: dict[str, Criterion] = {
     "wanda": wanda,
     "large_final_same_sign": large_final_same_sign,
 }
+
+# What papers and other libraries call these criteria; used to suggest a name
+ALSO_CALLED = {
+    **dict.fromkeys(("magnitude", "weight_magnitude", "l1", "l1_norm", "l2", "abs", "largest_final"), "large_final"),
+    **dict.fromkeys(("initial_magnitude", "magnitude_at_init"), "large_init"),
+    **dict.fromkeys(("rand", "uniform"), "random"),
+}

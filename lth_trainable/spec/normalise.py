@@ -11,11 +11,11 @@ import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lth_trainable.data.datasets import DATASETS
+from lth_trainable.data.datasets import DATASETS, IMAGE_SIZES
 from lth_trainable.errors import bad_value, check_sparsity
-from lth_trainable.models.networks import MODELS
+from lth_trainable.models.networks import find_builder
 from lth_trainable.pruning.controls import CONTROLS
-from lth_trainable.pruning.criteria import CRITERIA
+from lth_trainable.pruning.criteria import ALSO_CALLED, CRITERIA
 from lth_trainable.pruning.granularity import GRANULARITIES
 from lth_trainable.pruning.masks import CONTEXTS
 from lth_trainable.registry import lookup
@@ -62,8 +62,8 @@ def normalise(values: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...
     """
     if not _is_plain(values):
         return _normalised(values)
-    for name, valid in (("dataset", DATASETS), ("model", MODELS)):
-        lookup(name, values[name], valid)  # a plug-in is looked at again for each trial
+    lookup("dataset", values["dataset"], DATASETS)  # a plug-in is looked at again for each trial
+    find_builder(values["model"])
     found, notes = _of_any_seed(tuple(values), *({**values, "seed": 0}.values()))
     return {**found, "seed": values["seed"]}, notes
 
@@ -105,7 +105,7 @@ def _normalise(draft: Draft) -> None:
     if draft.ticket is not None:
         _make_imported(draft)
     else:
-        lookup("criterion", str(draft.criterion), CRITERIA)
+        lookup("criterion", str(draft.criterion), CRITERIA, ALSO_CALLED)
         draft.choice("granularity", GRANULARITIES)
         draft.choice("context", CONTEXTS)
         (check_levels if family_of(draft.schedule, draft.control) == "levels" else check_fit)(draft)
@@ -117,7 +117,7 @@ def _normalise(draft: Draft) -> None:
 
 def _check_common(draft: Draft) -> None:
     lookup("dataset", draft.dataset, DATASETS)
-    lookup("model", draft.model, MODELS)
+    find_builder(draft.model)
     for name, valid in (
         ("layers", LAYERS), ("optimizer", OPTIMIZERS), ("precision", PRECISIONS), ("control", KINDS),
         ("augment", AUGMENTS), ("lr_policy", LR_POLICIES),
@@ -139,6 +139,7 @@ def _check_common(draft: Draft) -> None:
     for name, least in (("prune_steps", 1), ("rewind_step", 1), ("order_seed", 0), ("validate_every", 1)):
         if getattr(draft, name) is not None:
             draft.integer(name, least)
+    _check_image_size(draft)
     if draft.order_seed == draft.seed:
         draft.drop("order_seed")
     if draft.rewind_optimizer is not None:
@@ -147,6 +148,20 @@ def _check_common(draft: Draft) -> None:
         check_sparsity("output_prune_rate", draft.output_prune_rate_pct)
     if draft.width_pct is not None:
         draft.number("width_pct", lambda v: 0 < v < 100, "percent of the network's own width, less than 100")
+
+
+def _check_image_size(draft: Draft) -> None:
+    if draft.image_size is None:
+        return
+    draft.integer("image_size", 1)
+    own = IMAGE_SIZES.get(draft.dataset)
+    if own is None:
+        raise bad_value(
+            "image_size", draft.image_size, f"None with the data set {draft.dataset}, whose images have one size",
+            f"it is for {' and '.join(IMAGE_SIZES)}",
+        )  # fmt: skip
+    if draft.image_size == own:
+        draft.drop("image_size")
 
 
 def _make_dense(draft: Draft) -> None:

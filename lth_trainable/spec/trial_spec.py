@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from typing import Any, ClassVar
 
-from lth_trainable.data.datasets import DATASETS
+from lth_trainable.data.datasets import DATASETS, IMAGE_SIZES
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.models.networks import MODELS
 from lth_trainable.pruning.controls import CONTROLS
@@ -49,6 +49,8 @@ from lth_trainable.spec.values import (
     rewinds,
 )
 
+DataKey = tuple[Any, ...]  # of `TrialSpec.data_key`: arguments of `load_dataset`, without the folder
+
 
 def _choice(default: str | None, names: tuple[str, ...] | Mapping[str, Any], text: str, **more: Any) -> Any:
     return field(default=default, metadata={"help": f"{text} (one of {', '.join(names)})", "names": names, **more})
@@ -70,7 +72,7 @@ class TrialSpec:
     dataset: str = _choice("digits", DATASETS, "data set")
     split_seed: int = _help(0, "seed of the data split; fixed, so that all trials see the same data")
     batch_size: int = _help(60, "training images per step")
-    model: str = _choice("lenet_300_100", MODELS, "network")
+    model: str = _choice("lenet_300_100", MODELS, "network; also torchvision:NAME and timm:NAME")
     layers: str = _choice("auto", LAYERS, "layers to prune; auto: convolutions, or linear layers if there are none")
     optimizer: str = _choice("adam", OPTIMIZERS, "optimiser")
     lr: float = _help(1.2e-3, "learning rate; with a policy that changes it, the largest")
@@ -126,6 +128,10 @@ class TrialSpec:
         unit="iterations",
     )  # fmt: skip
     width_pct: float | None = _help(None, "dense: width of the hidden layers; None: the network's own width", noop=None)
+    image_size: int | None = _help(
+        None, f"side of the images in pixels, for {' and '.join(IMAGE_SIZES)}; None: the data set's own", noop=None,
+        unit="pixels",
+    )  # fmt: skip
     ticket: str | None = _help(
         None, "imported ticket, by its digest; its weights are imported too, so the seed sets only the data order",
         noop=None,
@@ -147,6 +153,12 @@ class TrialSpec:
         return dict(zip(_NAMES, _values_of(self), strict=True))
 
     # -- derived -----------------------------------------------------------------------------------------------------
+
+    @property
+    def data_key(self) -> DataKey:
+        """What names the data of the trial: data set and split seed, and the size of its images if that is set."""
+        named = self.dataset, self.split_seed
+        return named if self.image_size is None else (*named, self.image_size)
 
     @property
     def is_dense(self) -> bool:

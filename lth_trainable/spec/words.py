@@ -80,6 +80,7 @@ FIELD_WORDS: dict[str, FieldWords] = {
     "output_prune_rate_pct": FieldWords(in_name="pout{}", for_people="output layer {} % per level"),
     "validate_every": FieldWords(in_name="val{}", for_people="validated every {} iterations"),
     "width_pct": FieldWords(in_name="w{}", for_people="{} % wide"),
+    "image_size": FieldWords(in_name="px{}", for_people="{} pixels"),
     "ticket": FieldWords(in_name="t{}", for_people="imported ticket {}"),
     "seed": FieldWords(in_name="seed{}", for_people="seed {}"),
 }  # fmt: skip

@@ -26,12 +26,21 @@ _NOT_COMPARED = {"seconds", "trained_by"}  # columns of an epoch that differ fro
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """A trial's identity in the store: spec, key, segments, and the fingerprint of its training."""
+    """A trial's identity in the store: spec, key, segments, and the fingerprint of its training.
+
+    restored: what the record says of a trial that went on from the checkpoint of another with other settings.
+    """
 
     spec: TrialSpec
     key: str
     chain: tuple[Segment, ...]
     fingerprint: Mapping[str, Any]
+    restored: Mapping[str, Any] | None = None
+
+    @property
+    def name(self) -> str:
+        """Of the trial's folder; a restored trial never has the name of an ordinary one."""
+        return self.spec.name if self.restored is None else f"{self.spec.name}-restored-{self.restored['lineage'][:8]}"
 
     @property
     def state_keys(self) -> dict[str, str]:
@@ -71,7 +80,7 @@ def record_trial(
     except Odd as error:
         raise Damaged(final.path, str(error)) from error
     record = {
-        "format": FORMAT, "trial": trial.spec.name, "key": trial.key, "spec": trial.spec.canonical(),
+        "format": FORMAT, "trial": trial.name, "key": trial.key, "spec": trial.spec.canonical(),
         "status": "done" if history["diverged"] is None else "diverged", "reason": history["diverged"],
         "data": history["data"], "states": keys, "epochs": history["rows"], "layers": layers,
         "result": result, "shapes": {name: history["weights"][name]["shape"] for name in _pruned(trial.spec, history)},
@@ -82,11 +91,13 @@ def record_trial(
             "metrics": _metrics_digest(history["rows"], result),
         },
     }  # fmt: skip
+    if trial.restored is not None:
+        record["restored"] = dict(trial.restored)
     about = {
-        "kind": "trial", "trial": trial.spec.name, "key": trial.key, "status": record["status"],
+        "kind": "trial", "trial": trial.name, "key": trial.key, "status": record["status"],
         "states": {which: folder.path for which, folder in folders.items()}, "fingerprint": dict(trial.fingerprint),
     }  # fmt: skip
-    _seal(store, store.trial(run, trial.spec.name), {RECORD: to_json(record), MASKS: masks}, about)
+    _seal(store, store.trial(run, trial.name), {RECORD: to_json(record), MASKS: masks}, about)
     return record
 
 

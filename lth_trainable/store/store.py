@@ -99,6 +99,14 @@ class Store:
         self.root = self.root.rstrip("/")
         self.outage_seconds, self._is_in_use = 0.0, False
 
+    @classmethod
+    def on(cls, filesystem: fs.FileSystem, root: str) -> Store:
+        """The store at this path of an open file system, for instance one with a connection of its own."""
+        store = cls.__new__(cls)
+        store.fs, store.root, store.as_typed = filesystem, root.rstrip("/"), f"{filesystem.type_name}://{root}"
+        store.outage_seconds, store._is_in_use = 0.0, False
+        return store
+
     def in_use(self) -> Store:
         """This store, for as long as a sweep depends on it.
 

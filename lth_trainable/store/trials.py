@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from lth_trainable.errors import UserError
 from lth_trainable.safe_text import one_line, printable
 from lth_trainable.spec.trial_spec import spec_from_dict
+from lth_trainable.store.checkpoint import read_about
 from lth_trainable.store.contents import read_record
 from lth_trainable.store.json_files import NotJson, object_from_json
 from lth_trainable.store.names import is_name
@@ -17,6 +19,13 @@ from lth_trainable.store.store import FAILURE, MANIFEST, MASKS, WEIGHTS, Damaged
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+@runtime_checkable
+class HasFolder(Protocol):
+    """A checkpoint of Ray Tune, for a module that does not import Ray."""
+
+    def as_directory(self) -> AbstractContextManager[str]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,12 +93,22 @@ def load_masks(store: Store, folder: Sealed) -> dict[int, dict[str, Any]]:
     return levels_of(store, folder, read_record(store, folder)["shapes"])
 
 
-def load_trial(path: str | Path, which: str = "final") -> nn.Module:
-    """The network of a finished trial with its final mask applied, in evaluation mode on the CPU.
+def load_trial(path: str | Path | HasFolder, which: str = "final") -> nn.Module:
+    """The network of a trial with its last mask applied, in evaluation mode on the CPU.
 
-    path: the trial's folder, such as `runs/digits/trials/digits-lenet_300_100-imp-s64-r0-seed0`.
-    which: "final", "initial" or "rewind" weights. Raises `UserError` if there is no such trial.
+    path: the folder of a finished trial, such as `runs/digits/trials/digits-lenet_300_100-imp-s64-r0-seed0`; or a
+    checkpoint of Ray Tune (`result.checkpoint`), or its folder.
+    which: "final", "initial" or "rewind" weights. "final" of a checkpoint are those of its level's end. Raises
+    `UserError` if there is no such trial.
     """
+    if isinstance(path, HasFolder):
+        with path.as_directory() as folder:
+            return load_trial(folder, which)
+    about = read_about(path)
+    if about is not None:
+        from lth_trainable.store.checkpoint_network import network_of
+
+        return network_of(path, about, which)
     store, run, name = open_trial(path)
     if not is_name(run) or not is_name(name):
         raise UserError(f"{path}: found no finished trial; expected a folder RUN/trials/TRIAL with a {MANIFEST}")

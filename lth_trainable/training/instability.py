@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from lth_trainable.data.datasets import Dataset
-from lth_trainable.data.loaders import EVALUATION_BATCH, ResidentLoader
+from lth_trainable.data.feeding import AnyDataset
+from lth_trainable.data.loaders import EVALUATION_BATCH
 from lth_trainable.errors import UserError
 from lth_trainable.pruning.masks import Mask
 from lth_trainable.pruning.snapshot import Snapshot
@@ -50,7 +50,7 @@ class Start:
     """
 
     spec: TrialSpec
-    data: Dataset
+    data: AnyDataset
     execution: Execution
     origin: Trial
     point: Snapshot
@@ -72,7 +72,7 @@ class Copy:
 
 def start_at(
     spec: TrialSpec,
-    data: Dataset,
+    data: AnyDataset,
     execution: Execution,
     *,
     store: Store,
@@ -121,12 +121,13 @@ def errors_between(start: Start, a: Tensors, b: Tensors, n_points: int) -> Curve
     mask, so removed weights are zero on the whole line.
     """
     model, loss = start.origin.model, start.origin.learn.loss_func
-    train = start.origin.dls.train.dataset
+    first = start.origin.dls.train
+    train, like_first = first.dataset, type(first)
     loaders = {
-        "train": ResidentLoader(train, EVALUATION_BATCH, None, start.execution.device),
+        "train": like_first(train, EVALUATION_BATCH, None, start.execution.device),
         "test": start.origin.dls[2],
     }
-    gathering = ResidentLoader(train, start.spec.batch_size, start.spec.seed, start.execution.device)
+    gathering = like_first(train, start.spec.batch_size, start.spec.seed, start.execution.device)
     curves: dict[tuple[str, str], list[float]] = {(split, norm): [] for split in SPLITS for norm in BATCH_NORMS}
     for alpha in alphas(n_points):
         start.point.replaced(between(a, b, alpha)).restore(model)

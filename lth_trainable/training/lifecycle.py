@@ -5,16 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from fastai.callback.core import Callback, CancelFitException
 
+from lth_trainable.errors import UserError
 from lth_trainable.pruning.snapshot import Snapshot
 from lth_trainable.silence import pulse
 from lth_trainable.spec.rewind_point import INITIALISATION
 from lth_trainable.spec.segments import Segment, rewind_key, segments
+from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.record import Identity, can_record
 from lth_trainable.store.states import State, States
 from lth_trainable.training.learner import LevelClock
+from lth_trainable.training.restored import Restored
 from lth_trainable.training.trial import Trial
 
 OnState = Callable[[str], None]
@@ -45,6 +49,18 @@ class Keep:
 NOTHING_MORE = Keep(states={})
 
 
+def identity_of(
+    spec: TrialSpec, data_digest: str, steps_per_epoch: int, fingerprint: Mapping[str, Any],
+    restored: Restored | None = None,
+) -> Identity:  # fmt: skip
+    """The identity of a trial. restored: where it goes on, if it was restored with other settings."""
+    chain, key = segments(spec, data_digest, steps_per_epoch), spec.key(data_digest)
+    if restored is not None:
+        chain, key = restored.chain_of(chain), restored.key_of(key)
+    about = restored.about() if restored is not None else None
+    return Identity(spec=spec, key=key, chain=chain, fingerprint=fingerprint, restored=about)
+
+
 class TrialLifecycle:
     """Trains a trial from its deepest stored state to its end, and stores states on the way.
 
@@ -53,15 +69,14 @@ class TrialLifecycle:
     """
 
     def __init__(
-        self, trial: Trial, states: States, keep: Keep, on_state: OnState | None, should_stop: ShouldStop = never
-    ) -> None:
+        self, trial: Trial, states: States, keep: Keep, on_state: OnState | None, should_stop: ShouldStop = never,
+        restored: Restored | None = None,
+    ) -> None:  # fmt: skip
         self.trial, self.states, self.keep, self.on_state = trial, states, keep, on_state
-        self.should_stop = should_stop
+        self.should_stop, self.restored = should_stop, restored
         spec = trial.spec
-        self.chain = segments(spec, trial.data.digest, trial.steps_per_epoch)
-        self.identity = Identity(
-            spec=spec, key=spec.key(trial.data.digest), chain=self.chain, fingerprint=states.fingerprint
-        )
+        self.identity = identity_of(spec, trial.data.digest, trial.steps_per_epoch, states.fingerprint, restored)
+        self.chain, trial.name = self.identity.chain, self.identity.name
         self.rewind_key = rewind_key(spec, self.chain)
         self.referred_to = self.identity.state_keys
         self.rewind_point = trial.initial if self.rewind_key == self.chain[0].key else None
@@ -87,6 +102,8 @@ class TrialLifecycle:
         epochs = {key for *_, key in self._epochs(len(self.chain))}
         self.states.refresh({*self.referred_to.values(), *rewinds, *epochs})
         self._seal_initial()
+        if self.restored is not None:
+            self._check_restored(self.restored)
         if can_record(self.states.store, self.identity):
             there = {key for key in self.referred_to.values() if self.states.has(key, False)}
             damaged = [key for key in there if not self.states.is_sound(key)]
@@ -99,6 +116,16 @@ class TrialLifecycle:
         else:
             self._work_off(index, epoch)
         self._end()
+
+    def _check_restored(self, restored: Restored) -> None:
+        """Raise `UserError` if a state that the trial goes on from is gone: only its own settings could be trained."""
+        for key in {restored.state, self.rewind_key or restored.state} - {self.chain[0].key}:
+            if not (self.states.has(key) and self.states.is_sound(key)):
+                raise UserError(
+                    f"restored from {restored.trial}: found no state {self.states.path(key)} in "
+                    f"{self.states.store.uri}; expected the one that the checkpoint is of; it may have been deleted "
+                    "(python -m sweeps.storage gc); start the trial without the checkpoint"
+                )
 
     # -- where to start ----------------------------------------------------------------------------------------------
 

@@ -29,7 +29,8 @@ def probe(spec: TrialSpec, execution: Execution, budget: float) -> tuple[float, 
     Runs dense training steps for `budget` seconds.
     """
     prepare(execution)
-    trial = Trial(spec, load_dataset(spec.dataset, execution.data_root, spec.split_seed), execution, None)
+    data = load_dataset(spec.dataset, execution.data_root, spec.split_seed, spec.image_size)
+    trial = Trial(spec, data, execution, None)
     steps = _TimedSteps(budget)
     trial.learn.fit(1_000_000, cbs=steps)
     return steps.seconds_per_step * trial.steps_per_epoch, size_of(trial.state(False))

@@ -19,6 +19,7 @@ from lth_trainable.store.store import Store
 from lth_trainable.tickets.imported import find_imported
 from lth_trainable.training.execution import Execution, fingerprint, is_no_room, no_room, prepare, release
 from lth_trainable.training.lifecycle import NOTHING_MORE, Keep, OnState, ShouldStop, TrialLifecycle, never
+from lth_trainable.training.restored import Restored
 from lth_trainable.training.trial import OnEpoch, Trial
 
 
@@ -33,19 +34,21 @@ def run_trial(
     on_state: OnState | None = None,
     on_note: OnState | None = None,
     should_stop: ShouldStop = never,
+    restored: Restored | None = None,
 ) -> dict[str, Any]:
     """Train the missing epochs of a trial, seal it in the store under `run` and return its record.
 
     on_epoch: called after each epoch with all rows of the trial so far, including inherited ones. on_state: called with
     the key of each state stored on the way. on_note: called with a message for each damaged state, and if a step cannot
     be captured as a CUDA graph. should_stop: looked at after each epoch; if true, the state of the epoch is stored and
-    told to `on_state`, which may end the trial. If the loss is not finite, the record has the status "diverged". Raises
+    told to `on_state`, which may end the trial. restored: where the trial goes on, if it starts from the checkpoint of
+    another with other settings. If the loss is not finite, the record has the status "diverged". Raises
     `UserError` if the trial cannot run, for example if the device's memory is too small. Afterwards GPU memory is free
     again, except that of the data.
     """
     execution = execution or Execution()
     try:
-        return _run(spec, store, run, execution, on_epoch, keep, on_state, on_note, should_stop)
+        return _run(spec, store, run, execution, on_epoch, keep, on_state, on_note, should_stop, restored)
     except Exception as error:
         if not is_no_room(error):
             raise
@@ -65,16 +68,17 @@ def _run(
     on_state: OnState | None,
     on_note: OnState | None,
     should_stop: ShouldStop,
+    restored: Restored | None,
 ) -> dict[str, Any]:
     prepare(execution)
-    data = load_dataset(spec.dataset, execution.data_root, spec.split_seed)
+    data = load_dataset(spec.dataset, execution.data_root, spec.split_seed, spec.image_size)
     imported = (
         find_imported(store, spec.ticket_id.digest)
         if spec.ticket_id is not None and spec.starts_from_imported
         else None
     )
     trial = Trial(spec, data, execution, on_epoch, imported)
-    lifecycle = TrialLifecycle(trial, States(store, fingerprint(execution)), keep, on_state, should_stop)
+    lifecycle = TrialLifecycle(trial, States(store, fingerprint(execution)), keep, on_state, should_stop, restored)
     lifecycle.run()
     for note in (*(f"damaged, trained again: {report}" for report in lifecycle.states.set_aside), *trial.notes):
         if on_note is not None:

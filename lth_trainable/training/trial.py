@@ -12,8 +12,7 @@ import torch
 from fastai.callback.core import Callback
 from torch import nn
 
-from lth_trainable.data.datasets import Dataset
-from lth_trainable.data.loaders import resident_loaders
+from lth_trainable.data.feeding import AnyDataset, loaders_of
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.models.flops import weight_uses
 from lth_trainable.models.networks import build
@@ -56,18 +55,18 @@ class Trial:
     def __init__(
         self,
         spec: TrialSpec,
-        data: Dataset,
+        data: AnyDataset,
         execution: Execution,
         on_epoch: OnEpoch | None,
         imported: ImportedTicket | None = None,
     ) -> None:
         self.spec, self.data, self.execution, self.imported = spec, data, execution, imported
-        self.started = time.perf_counter()
+        self.started, self.name = time.perf_counter(), spec.name
         self.model = self._new_model("init")
         if imported is not None:
             imported.start(self.model)
         order_seed = spec.seed if spec.order_seed is None else spec.order_seed
-        self.dls = resident_loaders(
+        self.dls = loaders_of(
             data, batch_size=spec.batch_size, order_seed=order_seed, device=execution.device, augment=spec.augment
         )
         self.log = EpochLog(self._describe, on_epoch)
@@ -229,7 +228,7 @@ class Trial:
 
     def _describe(self) -> dict[str, Any]:
         sparsity = self.pruner.sparsity_pct if self.pruner is not None else 0.0
-        return {"level": self.level, "sparsity_pct": sparsity, "trained_by": self.spec.name}
+        return {"level": self.level, "sparsity_pct": sparsity, "trained_by": self.name}
 
     def _history(self, memory: Memory, measured: bool) -> dict[str, Any]:
         layers = prunable_layers(self.model, LAYER_TYPES["all"])

@@ -51,7 +51,7 @@ def dense_stretched(ticket: TrialSpec, data_root: Path | None = None) -> TrialSp
         raise UserError("baseline dense_stretched: found an imported ticket; the epochs of its chain are not known")
     steps = None
     if ticket.rewind_step is not None:
-        n_train = len(load_dataset(ticket.dataset, data_root, ticket.split_seed).train)
+        n_train = len(load_dataset(ticket.dataset, data_root, ticket.split_seed, ticket.image_size).train)
         steps = -(-n_train // ticket.batch_size)
     return replace(_trained("dense_stretched", ticket), control="dense", epochs=ticket.epochs_alone(steps))
 

@@ -129,7 +129,7 @@ def _network(sweep: Sweep, data_root: Path | None) -> nn.Module:
     """The untrained network of the sweep's trials."""
     import torch
 
-    data = load_dataset(_one(sweep, "dataset"), data_root, _one(sweep, "split_seed"))
+    data = load_dataset(_one(sweep, "dataset"), data_root, _one(sweep, "split_seed"), _one(sweep, "image_size"))
     with torch.random.fork_rng():
         return build(_one(sweep, "model"), data.shape, len(data.classes))
 

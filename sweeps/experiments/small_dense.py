@@ -44,7 +44,7 @@ def nearest_width(ticket: TrialSpec, data_root: Path | None = None) -> Width:
 
     If two numbers are equally near, the smaller network is taken. Raises `UserError` for a network without a width.
     """
-    data = load_dataset(ticket.dataset, data_root, ticket.split_seed)
+    data = load_dataset(ticket.dataset, data_root, ticket.split_seed, ticket.image_size)
     network = ticket.model, ticket.layers, data.shape, len(data.classes)
     n_kept = weights_kept(_layers(*network, None), ticket)
     count = functools.partial(_count, *network)

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from lth_trainable.spec.segments import Segment, rewind_key, segments
-from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.spec.trial_spec import DataKey, TrialSpec
 
 KEEP_STATES = ("needed", "levels", "none")
 
@@ -160,13 +160,13 @@ class Plan:
         return {step: key for node in trial.end.path() for step, key in self.mid_epoch_points.get(node.key, {}).items()}
 
 
-def make_plan(specs: Iterable[TrialSpec], facts: Mapping[tuple[str, int], Facts], policy: str = "needed") -> Plan:
+def make_plan(specs: Iterable[TrialSpec], facts: Mapping[DataKey, Facts], policy: str = "needed") -> Plan:
     """The plan of these trials.
 
-    facts: by (dataset, split seed). policy: which states are stored; with "none" nothing is shared, and every trial is
+    facts: by `TrialSpec.data_key`. policy: which states are stored; with "none" nothing is shared, and every trial is
     its own tree.
     """
-    drafts = [_Draft.of(spec, facts[spec.dataset, spec.split_seed]) for spec in specs]
+    drafts = [_Draft.of(spec, facts[spec.data_key]) for spec in specs]
     cuts = _cuts(drafts)
     mid_epoch_points: dict[str, dict[int, str]] = defaultdict(dict)
     tree = _Tree(policy)

@@ -34,7 +34,8 @@ PROBE_SECONDS = 1.0
 MOST_PROBED = 1000  # trials of a sweep whose time is measured; the plan of a larger one is all that a dry run does
 SAMPLE = 9  # finished trials that are read
 LOOKED_AT = 300  # finished trials of other runs that are looked at
-SAME = ("dataset", "model", "batch_size", "width_pct", "augment")  # fields that trials of the same pace have in common
+# Fields that trials of the same pace have in common
+SAME = ("dataset", "model", "batch_size", "width_pct", "augment", "image_size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +95,7 @@ def _disk(ledger: Ledger, work: Work, spec: TrialSpec, measured: Measured | None
         return 0
     size = None if measured is None else measured.bytes_per_state
     if size is None:
-        data = load_dataset(spec.dataset, data_root, spec.split_seed)
+        data = load_dataset(spec.dataset, data_root, spec.split_seed, spec.image_size)
         tensors = tensors_of(spec.model, data.shape, len(data.classes), spec.width_pct)
         size = None if tensors is None else tensors.state_bytes(spec.optimizer)
     return None if size is None else size * len(work.nodes)

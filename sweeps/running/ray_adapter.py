@@ -41,6 +41,13 @@ def bootstrap_address(address: str) -> str | None:
     return None if found is None else str(found)
 
 
+def node_providers() -> list[str]:
+    """The `provider.type` values that a launcher file may have; its schema does not list them."""
+    from ray.autoscaler._private.providers import _NODE_PROVIDERS
+
+    return sorted(_NODE_PROVIDERS)
+
+
 def address_of_local_node() -> str | None:
     """Host and port of the head that the last `ray start` on this machine joined, whether or not it still answers."""
     from ray._private.utils import read_ray_address

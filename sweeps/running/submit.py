@@ -27,10 +27,10 @@ from pathlib import Path
 from typing import Any
 
 from lth_trainable import signals
-from lth_trainable.errors import FAILED, OK, UserError, bad_value
+from lth_trainable.errors import FAILED, OK, UserError, bad_value, unknown_name
 from lth_trainable.safe_text import one_line
 from sweeps.running.loggers import PASSED_ON, check_environment
-from sweeps.running.ray_adapter import address_of_local_node, use_own_token
+from sweeps.running.ray_adapter import address_of_local_node, node_providers, use_own_token
 from sweeps.running.ray_process import no_entry
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -279,6 +279,9 @@ def check_launcher_file(file: Path) -> None:
     if wrong is not None:
         place = wrong.json_path.removeprefix("$").removeprefix(".")
         raise bad_value("cluster", str(file), LAUNCHER_FILE, f"{place}{': ' * bool(place)}{wrong.message}")
+    if (provider := content["provider"].get("type")) not in node_providers():
+        named = [name for name in node_providers() if not name.startswith(("fake", "readonly"))]
+        raise unknown_name(f"cluster: {file}, provider.type", provider, named)
     for place, source in content.get("file_mounts", {}).items():
         if not Path(source).expanduser().exists():
             remedy = f"; {MAKE_TOKEN}" if Path(source).name == "auth_token" else ""

@@ -10,6 +10,7 @@ from typing import Any
 
 from analysis.tables.run_plan import read_terms, terms_of, write_content
 from lth_trainable.errors import StorageError, UserError, bad_value
+from lth_trainable.spec.trial_spec import DataKey
 from lth_trainable.store.contents import check_layout, read_record
 from lth_trainable.store.record import Identity, record_trial
 from lth_trainable.store.store import (
@@ -57,13 +58,13 @@ class Stock:
 class Ledger:
     """The trials of one command in one run.
 
-    facts: about their data, by (dataset, split seed). roles: by trial name.
+    facts: about their data, by `TrialSpec.data_key`. roles: by trial name.
     """
 
     store: Store
     run: str
     plan: Plan
-    facts: Mapping[tuple[str, int], Facts]
+    facts: Mapping[DataKey, Facts]
     roles: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -248,7 +249,7 @@ class Ledger:
                 )
         known = {entry["name"]: entry for entry in plan["trials"]}
         for trial in self.plan.trials:
-            facts = self.facts[trial.spec.dataset, trial.spec.split_seed]
+            facts = self.facts[trial.spec.data_key]
             data = {"digest": facts.digest, "n_train": facts.n_train}
             known[trial.name] = {
                 "name": trial.name, "key": trial.key, "spec": trial.spec.canonical(), "data": data,

@@ -10,7 +10,7 @@ from typing import Any
 from analysis.tables import run_plan
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.spec.segments import recorded_keys, rewind_key
-from lth_trainable.spec.trial_spec import TrialSpec, spec_from_dict
+from lth_trainable.spec.trial_spec import DataKey, TrialSpec, spec_from_dict
 from lth_trainable.store.store import PLAN, Store
 from sweeps.planning.plan import KEEP_STATES, Facts, Plan, PlannedTrial, make_plan
 
@@ -102,8 +102,8 @@ def _check_keys(where: str, plans: Iterable[Plan], keys: Mapping[str, str]) -> N
             )
 
 
-def _data_of(specs: Iterable[TrialSpec]) -> set[tuple[str, int]]:
-    return {(spec.dataset, spec.split_seed) for spec in specs}
+def _data_of(specs: Iterable[TrialSpec]) -> set[DataKey]:
+    return {spec.data_key for spec in specs}
 
 
 def kept_keys(plan: Plan, trial: PlannedTrial, recorded: bool) -> set[str]:

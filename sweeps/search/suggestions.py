@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from lth_trainable.errors import UserError
-from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.spec.trial_spec import DataKey, TrialSpec
 from lth_trainable.store.store import Damaged
 from sweeps.experiments.expand import expand
 from sweeps.planning.dispatch import Dispatcher
@@ -53,7 +53,7 @@ class Suggestions:
         self.open: list[Suggestion] = []
         self.rank: dict[str, int] = {}
         self.specs: dict[TrialSpec, None] = {}
-        self.facts: dict[tuple[str, int], Facts] = {}
+        self.facts: dict[DataKey, Facts] = {}
         self.notes: list[str] = []
         self._show()
 
@@ -113,7 +113,7 @@ class Suggestions:
         for spec in new:
             self.specs[spec] = None
             self.rank.setdefault(spec.name, suggestion.asked.number)
-            self.facts[spec.dataset, spec.split_seed] = self.facts_of(spec)
+            self.facts[spec.data_key] = self.facts_of(spec)
         plan = make_plan(self.specs, self.facts, POLICY)
         ledger = replace(
             self.ledger, plan=replace(plan, trials=tuple(t for t in plan.trials if t.spec in new)), facts=self.facts

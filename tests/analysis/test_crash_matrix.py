@@ -20,7 +20,7 @@ from analysis.tables import parquet
 from analysis.tables.exclusions import change_exclusions, read_exclusions
 from analysis.tables.index import INDEX, write_noted
 from analysis.tables.schema import TABLES, table
-from lth_trainable.data.image_folders import _keep
+from lth_trainable.data.cache import _keep
 from lth_trainable.errors import UserError
 from lth_trainable.pruning.ticket import Ticket, load_ticket, save_ticket
 from lth_trainable.spec.trial_spec import TrialSpec

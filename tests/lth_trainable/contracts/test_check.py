@@ -70,3 +70,35 @@ def test_the_command_line_itself() -> None:
     arguments = [sys.executable, "-m", "lth_trainable.check", "tests.plugins:keep_outer"]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and done.stdout.endswith("all contracts kept\n"), done.stdout + done.stderr
+
+
+def test_names_of_a_kind_get_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    here = "tests.lth_trainable.contracts.broken"
+    names = [f"{here}:small", f"{here}:ignores_classes", "resnet18", "resnet19", "torchvision:alexnet", f"{here}:gone"]
+    assert command(["model", *names, "--dataset", "digits"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(": ", 1)[0] for line in lines] == [f"model {name}" for name in names]
+    assert lines[0].endswith("ok, 610 parameters for images of 1 x 8 x 8 and 10 classes")
+    assert "expected 3" in lines[2] and "did you mean resnet18?" in lines[3]
+    assert "BROKEN: torchvision:alexnet: cannot take images of 1 x 8 x 8" in lines[4] and "has no function" in lines[5]
+
+
+def test_data_sets_get_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    own = "tests.own_data"
+    assert command(["dataset", "digits", f"{own}:torch_loaders", f"{own}:endless", "folder"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "dataset digits: ok, 1,150 / 287 / 360 images of 1 x 8 x 8, 10 classes"
+    assert lines[1] == f"dataset {own}:torch_loaders: ok, 60 / 16 / 18 images of 1 x 10 x 10, 2 classes"
+    assert "BROKEN" in lines[2] and "read from start to end" in lines[2] and "--data-root: found None" in lines[3]
+    assert command(["criterion", "large_final", "tests.plugins:keep_outer"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "criterion large_final: ok",
+        "criterion tests.plugins:keep_outer: ok",
+    ]
+
+
+@pytest.mark.parametrize("arguments", [["dataset"], ["a:b", "c:d"], []])
+def test_a_kind_without_names_and_names_without_a_kind_are_bad_input(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(arguments) == 2 and "expected" in capsys.readouterr().err

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from lth_trainable.data import image_folders as images
+from lth_trainable.data.cache import cache_folder
 from lth_trainable.data.datasets import Dataset, cifar10, mnist, pets
 from lth_trainable.data.image_folders import LAYOUTS, decode, find_folder, read
 from lth_trainable.errors import UserError
@@ -258,7 +259,7 @@ def test_a_cache_that_cannot_be_written_costs_time_only(
 def test_without_the_variable_the_cache_is_in_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("LTH_CACHE")
-    assert images.cache_folder() == tmp_path / ".cache" / "lottery-sweep"
+    assert cache_folder() == tmp_path / ".cache" / "lottery-sweep"
 
 
 LOAD = "import sys, pathlib; from lth_trainable.data.datasets import load_dataset as load; "
@@ -276,7 +277,9 @@ def test_several_processes_at_once(tmp_path: Path, cache: Path) -> None:
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_without_a_root_fastai_downloads(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_root_fastai_downloads(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from fastai.data import external
 
     folder = make_tree(name, tmp_path)
@@ -284,6 +287,7 @@ def test_without_a_root_fastai_downloads(name: str, tmp_path: Path, monkeypatch:
     assert len(LOADERS[name](None, 0).test) > 0
 
     def offline(url: str) -> Path:
+        print("a bar", end="\r")
         raise OSError("Name or service not known")
 
     monkeypatch.setattr(external, "untar_data", offline)
@@ -292,6 +296,7 @@ def test_without_a_root_fastai_downloads(name: str, tmp_path: Path, monkeypatch:
     ) as caught:
         LOADERS[name](None, 0)
     assert LAYOUTS[name].tree in str(caught.value)
+    assert capsys.readouterr().out == "a bar\r\n"  # so that the error starts a line
 
 
 def test_untar_data_gives_what_lies_in_fastais_own_folder(tmp_path: Path) -> None:

@@ -7,8 +7,7 @@ from fastai.callback import schedule  # noqa: F401  (fit_one_cycle, lr_find)
 from fastai.learner import Learner
 from fastai.metrics import accuracy
 
-from lth_trainable.data.datasets import DATASETS, Dataset, digits, load_dataset
-from lth_trainable.data.image_folders import LAYOUTS
+from lth_trainable.data.datasets import DATASETS, IN_FILES, Dataset, digits, load_dataset
 from lth_trainable.data.loaders import ResidentLoader, resident_loaders
 from lth_trainable.models.networks import lenet_300_100
 
@@ -39,7 +38,7 @@ def test_splits_are_fixed_and_only_the_split_seed_moves_them(data: Dataset) -> N
 
 
 def test_datasets_are_decoded_once_a_process() -> None:
-    for name in sorted(DATASETS.keys() - LAYOUTS.keys()):
+    for name in sorted(DATASETS.keys() - set(IN_FILES)):
         assert load_dataset(name) is load_dataset(name)
 
 

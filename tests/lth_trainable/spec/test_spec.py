@@ -114,8 +114,9 @@ def test_every_field_is_part_of_the_key_unless_it_is_dropped() -> None:
         "rewind_optimizer": (elsewhere[1], "fresh"), "output_prune_rate_pct": (elsewhere[1], 20),
     }  # fmt: skip
     untested = {f.name for f in fields(TrialSpec)} - set(other) - set(acts_elsewhere)
-    assert untested == {"precision", "width_pct", "ticket"}, "a new field needs a value here"
-    # width_pct: tests/sweeps/experiments/test_baselines.py; ticket: tests/lth_trainable/tickets/test_import.py
+    assert untested == {"precision", "width_pct", "ticket", "image_size"}, "a new field needs a value here"
+    # width_pct: tests/sweeps/experiments/test_baselines.py; ticket: tests/lth_trainable/tickets/test_import.py;
+    # image_size: tests/lth_trainable/data/test_class_folders.py
     del other["dataset"]
     for name, (where, value) in acts_elsewhere.items():
         one, two = TrialSpec(**where), TrialSpec(**where, **{name: value})
@@ -194,6 +195,9 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"target_sparsity_pct": True}, "found True"),
     ({"schedule": "iterativ"}, "did you mean iterative?"),
     ({"criterion": "large_finall"}, "did you mean large_final?"),
+    ({"criterion": "magnitude"}, "did you mean large_final?"),
+    ({"criterion": "L1-norm"}, "did you mean large_final?"),
+    ({"model": "resnet50"}, "did you mean torchvision:resnet50?"),
     ({"dataset": "digit"}, "did you mean digits?"),
     ({"model": "lenet"}, "lenet_300_100"),
     ({"model": "no_such_module:f"}, "cannot import the module"),

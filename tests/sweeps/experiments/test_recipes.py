@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lth_trainable.data.image_folders import CACHE_VARIABLE
+from lth_trainable.data.cache import CACHE_VARIABLE
 from lth_trainable.errors import UserError
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.store import Store

@@ -22,6 +22,7 @@ from sweeps.running.ray_adapter import (
     is_connected,
     is_flag_set,
     lost_workers_as_dead,
+    node_providers,
     read_environment_again,
     set_flag,
     shielded,
@@ -49,6 +50,12 @@ def test_a_private_function_of_ray_takes_what_it_is_given(module: str, name: str
     assert callable(found), GONE.format(version=ray.__version__, name=f"{module}.{name}")
     needed = [p.name for p in inspect.signature(found).parameters.values() if p.default is p.empty]
     assert needed == parameters, f"Ray {ray.__version__}: {name} needs {needed}, and ray_adapter.py gives {parameters}"
+
+
+def test_the_providers_of_launcher_files_are_known() -> None:
+    providers = import_module("ray.autoscaler._private.providers")
+    assert hasattr(providers, "_NODE_PROVIDERS"), GONE.format(version=ray.__version__, name="_NODE_PROVIDERS")
+    assert {"aws", "gcp", "azure", "local", "external"} <= set(node_providers())
 
 
 def test_without_a_ray_of_this_process_none_of_its_processes_is_dead() -> None:

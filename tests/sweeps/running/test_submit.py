@@ -95,6 +95,8 @@ def test_what_cannot_be_submitted_exits_with_2(
         ("a: [", "it is not valid YAML: while parsing"),
         ("", "None is not of type 'object'"),
         ("cluster_name: a\n", "'provider' is a required property"),
+        ("cluster_name: a\nprovider: {type: awz}\n", "provider.type: found 'awz'; expected one of aliyun, aws, "),
+        ("cluster_name: a\nprovider: {type: awz}\n", "did you mean aws?"),
         ("cluster_name: a\nprovider: {type: aws}\nmax_worker: 3\n", "('max_worker' was unexpected)"),
         (
             "cluster_name: a\nprovider: {type: aws}\navailable_node_types: {head: {node_config: {}, resources: 3}}\n",
@@ -111,7 +113,7 @@ def test_a_launcher_file_with_a_slip_is_one_line_before_anything_is_brought_up(
     (tmp_path / "mine.yaml").write_text(text)
     assert main([*SMALL, "--storage", str(tmp_path), "--cluster", str(tmp_path / "mine.yaml")]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: cluster: found") and message in error and error.count("\n") == 1
+    assert error.startswith("error: cluster: ") and message in error and error.count("\n") == 1
 
 
 def test_the_launcher_files_of_repository_and_docs_are_accepted(

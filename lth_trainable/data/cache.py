@@ -1,0 +1,100 @@
+"""Keeps decoded images, so that later processes map them into memory instead of decoding again. No torch.
+
+The folder is `$LTH_CACHE` (or `~/.cache/lottery-sweep`). Each file holds uint8 pixels and their SHA-256; its name is a
+hash of everything that decides the pixels.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lth_trainable.silence import pulse
+from lth_trainable.unfinished import PART, remove_abandoned
+
+CACHE_VARIABLE = "LTH_CACHE"
+SHA = hashlib.sha256().digest_size
+
+
+def kept_or_decoded(
+    name: str, shape: tuple[int, ...], decode: Callable[[int], npt.NDArray[np.uint8]]
+) -> npt.NDArray[np.uint8]:
+    """Images of this shape, whose first axis counts them: from the file `name` of the cache, or decoded and kept now.
+
+    decode: returns the image of an index.
+    """
+    found = kept(name, shape)
+    if found is not None:
+        return found
+    flat = np.empty(int(np.prod(shape)) + SHA, np.uint8)
+    pixels = flat[:-SHA].reshape(shape)
+    for index in range(shape[0]):
+        pixels[index] = decode(index)
+        pulse.beat()
+    flat[-SHA:] = _sha(flat[:-SHA])
+    _keep(cache_folder() / name, flat)
+    return pixels
+
+
+def kept(name: str, shape: tuple[int, ...]) -> npt.NDArray[np.uint8] | None:
+    """Images of this shape from the file `name` of the cache; None if it is missing or damaged."""
+    flat = _load_kept(cache_folder() / name, shape)
+    return None if flat is None else flat[:-SHA].reshape(shape)
+
+
+def cache_folder() -> Path:
+    """`$LTH_CACHE`, else `~/.cache/lottery-sweep`."""
+    return Path(os.environ.get(CACHE_VARIABLE) or Path("~/.cache/lottery-sweep")).expanduser()
+
+
+def _load_kept(file: Path, shape: tuple[int, ...]) -> npt.NDArray[np.uint8] | None:
+    """The flat bytes of the images and their SHA-256, memory-mapped; None if the file is missing or damaged."""
+    try:
+        flat: Any = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    if not isinstance(flat, np.ndarray) or flat.dtype != np.uint8 or flat.shape != (int(np.prod(shape)) + SHA,):
+        return None
+    return np.asarray(flat) if np.array_equal(flat[-SHA:], _sha(flat[:-SHA])) else None
+
+
+def _sha(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    return np.frombuffer(hashlib.sha256(pixels.data).digest(), np.uint8)
+
+
+def _keep(file: Path, flat: npt.NDArray[np.uint8]) -> None:
+    """Write the cache file under another name, then move it, so that nobody ever reads half a file."""
+    unfinished = None
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(file.parent, f"{glob.escape(file.stem)}????????{PART}")
+        with tempfile.NamedTemporaryFile(dir=file.parent, prefix=file.stem, suffix=PART, delete=False) as stream:
+            unfinished = Path(stream.name)
+            np.save(stream, flat, allow_pickle=False)
+        os.replace(unfinished, file)
+    except OSError as error:  # with a full or read-only disk each process decodes again, but the run continues
+        warnings.warn(f"images not cached in {file.parent} ({error}); set {CACHE_VARIABLE}", stacklevel=2)
+    finally:
+        if unfinished is not None:
+            unfinished.unlink(missing_ok=True)
+
+
+def keep_text(file: Path, text: str) -> None:
+    """Write a short text under another name, then move it. Where the disk is full or read-only, nothing is kept."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(file.parent, f"{glob.escape(file.stem)}????????{PART}")
+        with tempfile.NamedTemporaryFile("w", dir=file.parent, prefix=file.stem, suffix=PART, delete=False) as stream:
+            stream.write(text)
+        os.replace(stream.name, file)
+    except OSError as error:
+        warnings.warn(f"digest not cached in {file.parent} ({error}); set {CACHE_VARIABLE}", stacklevel=2)

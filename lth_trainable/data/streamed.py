@@ -1,0 +1,295 @@
+"""Loaders for data that are not kept in memory: a user's own fastai or torch DataLoader makes the items and batches.
+
+The user's transforms, collation and worker processes stay. Order and randomness are the trial's: the order of an epoch
+is drawn from (order seed, epoch), as for resident data, and the global streams are seeded by name before each image
+and each batch. So a batch is the same whether the epoch starts at it, how many workers there are, and in which process.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from fastai.torch_core import to_device
+from torch import Tensor
+from torch.utils.data import DataLoader as TorchLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from lth_trainable.data.splits import no_augmentation
+from lth_trainable.data.streams import seed_all, streams_put_back
+from lth_trainable.errors import bad_value
+from lth_trainable.seeds import derive_seed, generator
+
+UNKNOWN = (0, 0, 0)  # the shape of images until the first batch is made
+EVALUATION = -1  # the "epoch" of passes without shuffling, in the names of random streams
+
+
+class Feed(Protocol):
+    """What makes items and batches: a user's loader, without its order."""
+
+    num_workers: int
+    batch_size: int
+
+    def begin(self, seed: int) -> None:
+        """Called before a pass."""
+
+    def in_worker(self) -> None:
+        """Called once in each worker process."""
+
+    def item(self, index: int) -> Any:
+        """The item of an index in the data, with the transforms of items."""
+
+    def collate(self, items: list[Any]) -> Any:
+        """The batch of these items, on the CPU."""
+
+    def finish(self, batch: Any, device: torch.device) -> Any:
+        """The batch on the device, with the transforms of batches."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StreamedSplit:
+    """A split whose images a feed makes. indices: of its images in the feed's data, (n,). y: their labels, (n,).
+
+    where: what it is, for messages.
+    """
+
+    feed: Feed
+    indices: npt.NDArray[np.int64]
+    y: npt.NDArray[np.int64]
+    shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    name: str
+    where: str
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StreamedDataset:
+    """A data set whose images are made by the user's loaders. Like `Dataset`, but a split has labels only."""
+
+    train: StreamedSplit
+    valid: StreamedSplit
+    test: StreamedSplit
+    classes: tuple[str, ...]
+    digest: str
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.train.shape
+
+    @property
+    def majority_class_accuracy(self) -> float:
+        """Test accuracy of always predicting the most common class of the training split."""
+        return float((self.test.y == np.bincount(self.train.y).argmax()).mean())
+
+
+class _Batches(TorchDataset[Any]):
+    """The batches of one pass by their number. stream: seed and place that name the random streams of the pass."""
+
+    def __init__(
+        self, feed: Feed, order: npt.NDArray[np.int64], batch_size: int, stream: tuple[int, tuple[int, ...]]
+    ) -> None:
+        self.feed, self.order, self.bs, (self.seed, self.place) = feed, order, batch_size, stream
+
+    def __getitem__(self, number: int) -> Any:
+        items = []
+        for index in self.order[number * self.bs : (number + 1) * self.bs].tolist():
+            seed_all(derive_seed(self.seed, "item", *self.place, index))
+            items.append(self.feed.item(index))
+        seed_all(derive_seed(self.seed, "collate", *self.place, number))
+        return self.feed.collate(items)
+
+    def seed_of_batch(self, number: int) -> int:
+        return derive_seed(self.seed, "batch", *self.place, number)
+
+
+class StreamedLoader:
+    """Batches (x, y) of one split, made by its feed. The arguments are those of `ResidentLoader`."""
+
+    n_inp = 1
+    drop_last = False
+
+    def __init__(
+        self,
+        dataset: StreamedSplit,
+        batch_size: int,
+        order_seed: int | None = None,
+        device: Any = "cpu",
+        epoch: int = 0,
+        augment: str = "none",
+    ) -> None:
+        if augment != "none":
+            raise no_augmentation(augment)
+        self.dataset, self.bs, self.order_seed, self.epoch = dataset, batch_size, order_seed, epoch
+        self.level, self.skip = 0, 0
+        self.to(device)
+
+    @property
+    def n(self) -> int:
+        return len(self.dataset)
+
+    @property
+    def c(self) -> int:
+        return len(self.dataset.classes)
+
+    @property
+    def vocab(self) -> tuple[str, ...]:
+        return self.dataset.classes
+
+    def to(self, device: Any) -> StreamedLoader:
+        self.device = torch.device(device)
+        self.y = torch.from_numpy(self.dataset.y).to(self.device)
+        return self
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Number of batches in a complete pass."""
+        return -(-self.n // self.bs)
+
+    def __len__(self) -> int:
+        """Number of batches in the next pass."""
+        return self.steps_per_epoch - self.skip
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        numbers = range(self.skip, self.steps_per_epoch)
+        with streams_put_back(self.device):
+            batches = self._batches()
+            made = iter(self._made(batches, numbers))
+        for number in numbers:
+            with streams_put_back(self.device):  # whoever asks may be within a step of training
+                batch = self._finished(batches, number, next(made))
+            yield batch
+        self.epoch += 1
+        self.skip = 0
+
+    def one_batch(self) -> tuple[Tensor, Tensor]:
+        """The first batch of the next pass."""
+        with streams_put_back(self.device):
+            batches = self._batches()
+            return self._finished(batches, self.skip, batches[self.skip])
+
+    def new(self, dataset: StreamedSplit | None = None, shuffle: bool = False, **_: Any) -> StreamedLoader:
+        """A loader over the same (or another) split; fastai calls this for a loader without shuffling."""
+        seed = self.order_seed if shuffle else None
+        return type(self)(dataset or self.dataset, self.bs, seed, self.device, self.epoch)
+
+    def _batches(self) -> _Batches:
+        own = self.dataset.indices
+        stream: tuple[int, tuple[int, ...]] = (0, (EVALUATION,))
+        if self.order_seed is not None:
+            place = (self.epoch, *((self.level,) if self.level else ()))
+            own, stream = own[generator(self.order_seed, "order", *place).permutation(self.n)], (self.order_seed, place)
+        self.dataset.feed.begin(derive_seed(stream[0], "pass", *stream[1]))
+        return _Batches(self.dataset.feed, own, self.bs, stream)
+
+    def _made(self, batches: _Batches, numbers: range) -> Iterable[Any]:
+        """The batches of these numbers, made here or by worker processes, which the feed's user has asked for."""
+        feed = self.dataset.feed
+        if feed.num_workers == 0:
+            return (batches[number] for number in numbers)
+        unused = torch.Generator().manual_seed(0)  # so that torch does not draw the workers' seeds from its own stream
+        return TorchLoader(
+            batches, batch_size=None, sampler=list(numbers), num_workers=feed.num_workers, collate_fn=_as_it_is,
+            generator=unused, worker_init_fn=functools.partial(_in_worker, feed),
+        )  # fmt: skip
+
+    def _finished(self, batches: _Batches, number: int, batch: Any) -> tuple[Tensor, Tensor]:
+        seed_all(batches.seed_of_batch(number), self.device)
+        x, y = checked(self.dataset.feed.finish(batch, self.device), self.dataset.where)
+        if self.dataset.shape != UNKNOWN and tuple(x.shape[1:]) != self.dataset.shape:
+            raise bad_value(
+                self.dataset.where, f"images of {list(x.shape[1:])}", f"{list(self.dataset.shape)}",
+                "all batches need one shape; resize in the transforms",
+            )  # fmt: skip
+        return x, y
+
+
+def _in_worker(feed: Feed, number: int) -> None:
+    feed.in_worker()
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def checked(batch: Any, where: str) -> tuple[Tensor, Tensor]:
+    """The batch as plain tensors x (n, channels, height, width) float32 and y (n,) int64; raises `UserError`."""
+    parts = tuple(batch) if isinstance(batch, list | tuple) else (batch,)
+    if len(parts) != 2 or not all(torch.is_tensor(part) for part in parts):
+        found = ", ".join(type(part).__name__ for part in parts)
+        raise bad_value(where, f"batches of ({found})", "batches of two tensors, images and labels")
+    x, y = (part.as_subclass(Tensor) for part in parts)
+    if x.dtype != torch.float32 or x.ndim != 4:
+        raise bad_value(
+            where, f"images of {x.dtype}, {list(x.shape)}",
+            "torch.float32 of (n, channels, height, width)", "convert them in the transforms",
+        )  # fmt: skip
+    if y.is_floating_point() or y.ndim != 1 or len(y) != len(x):
+        raise bad_value(
+            where, f"labels of {y.dtype}, {list(y.shape)}", "one class number for each image",
+            "trials train classifiers",
+        )  # fmt: skip
+    return x, y.long()
+
+
+@dataclass(kw_only=True)
+class FastaiFeed:
+    """A fastai DataLoader."""
+
+    loader: Any
+    num_workers: int
+    batch_size: int
+
+    def begin(self, seed: int) -> None:
+        self.loader.rng.seed(seed)
+        self.loader.before_iter()
+
+    def in_worker(self) -> None:
+        self.loader.wif()
+
+    def item(self, index: int) -> Any:
+        found = self.loader.do_item(index)
+        if found is None:
+            raise bad_value("dataset", f"item {index} skipped by a transform", "every item", "leave it out of the data")
+        return found
+
+    def collate(self, items: list[Any]) -> Any:
+        return self.loader.do_batch(items)
+
+    def finish(self, batch: Any, device: torch.device) -> Any:
+        if self.loader.device != device:
+            self.loader.to(device)
+        return self.loader.after_batch(to_device(batch, device))
+
+
+@dataclass(kw_only=True)
+class TorchFeed:
+    """A torch DataLoader."""
+
+    loader: Any
+    num_workers: int
+    batch_size: int
+
+    def begin(self, seed: int) -> None:
+        pass
+
+    def in_worker(self) -> None:
+        if self.loader.worker_init_fn is not None:
+            info = torch.utils.data.get_worker_info()
+            self.loader.worker_init_fn(0 if info is None else info.id)
+
+    def item(self, index: int) -> Any:
+        return self.loader.dataset[index]
+
+    def collate(self, items: list[Any]) -> Any:
+        return self.loader.collate_fn(items)
+
+    def finish(self, batch: Any, device: torch.device) -> Any:
+        return to_device(batch, device)
