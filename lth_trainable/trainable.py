@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
-from lth_trainable.data.datasets import Dataset, load_dataset
+from lth_trainable.data.datasets import load_dataset
 from lth_trainable.errors import NoRoom, StorageError, UserError
 from lth_trainable.silence import pulse
 from lth_trainable.silence.watchdog import Watch, watched
@@ -30,6 +30,7 @@ from lth_trainable.tune.ray_adapter import checkpoint, write_results
 from lth_trainable.tune.reports import epoch_metrics, level_ends, results_of
 
 if TYPE_CHECKING:
+    from lth_trainable.data.feeding import AnyDataset
     from lth_trainable.training.execution import Execution
 
 REPORT_SECONDS = 1.0  # between progress reports of a trial
@@ -214,7 +215,7 @@ def _traceback_of(error: BaseException) -> str:
         return f"the traceback cannot be read ({type(broken).__name__})"
 
 
-def _check_same(spec: TrialSpec, key: str, execution: Execution) -> Dataset:
+def _check_same(spec: TrialSpec, key: str, execution: Execution) -> AnyDataset:
     """The trial's data. Refuses a trial whose data or plug-ins are not the plan's: nodes may have other files."""
     data = load_dataset(spec.dataset, execution.data_root, spec.split_seed, spec.image_size)
     if spec.key(data.digest) != key:
@@ -244,7 +245,7 @@ class _Progress:
         self.store: Store | None = None
         self.ends: set[str] = set()  # keys of the states at the levels' ends
 
-    def of(self, store: Store, trial: Identity, run: str, data: Dataset) -> None:
+    def of(self, store: Store, trial: Identity, run: str, data: AnyDataset) -> None:
         """From now on reports have checkpoints of this trial."""
         self.store, self.ends = store, set(level_ends(trial.chain).values())
         self.content_at = lambda key, epochs: content_at(

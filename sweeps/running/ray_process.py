@@ -21,7 +21,11 @@ from lth_trainable.signals import SIGNALS, end, undoing
 from sweeps.running.private_ray import private_folder, private_settings, remove, set_for_ray
 from sweeps.running.ray_adapter import dead_processes, is_connected, read_environment_again, shielded
 
-WATCH_SECONDS = 2.0
+WATCH_SECONDS, START_WATCH_SECONDS = 2.0, 0.2
+CONTROL_STORE = "gcs_server"
+# without a control store that was there, while Ray starts: it would wait for a minute, then end this process with
+# messages of its own; not at once, because a start that has failed is tried again
+CONTROL_STORE_SECONDS = 15.0
 DISCONNECT_SECONDS = 5.0
 MARK = "LOTTERY_SWEEP_RAY"  # environment variable of all processes of the Ray that this process has started
 WORKER = b"ray::ImplicitFunc"  # how the command line of a worker with a trial begins; Ray's agents have another
@@ -92,10 +96,10 @@ def ray_here() -> Iterator[None]:
     """Ray on this machine for this process: started, watched, and ended with the process if a signal ends that."""
     import ray
 
-    with undoing(lambda: kill(_family.look)):
+    with undoing(lambda: kill(_family.look)), node_watched() as started:
         start_ray(ray)
-        with node_watched():
-            yield
+        started.set()
+        yield
 
 
 def end_workers() -> None:
@@ -107,17 +111,23 @@ def end_workers() -> None:
 
 
 @contextlib.contextmanager
-def node_watched() -> Iterator[None]:
+def node_watched() -> Iterator[threading.Event]:
     """End this process, and what is left of Ray, if a Ray process that it started dies: memory ran out, for example.
 
-    Tune would wait forever for the workers that died with it.
+    Tune would wait forever for the workers that died with it, and so may `ray.init`. Gives the event that the caller
+    sets once Ray has started: before, only the control store counts, without which Ray cannot start.
     """
-    over = threading.Event()
+    over, started = threading.Event(), threading.Event()
 
     def watch() -> None:
-        while not over.wait(WATCH_SECONDS):
-            _family.look()
-            dead = dead_processes()
+        last_seen: float | None = None  # the control store
+        while not over.wait(WATCH_SECONDS if started.is_set() else START_WATCH_SECONDS):
+            pids, now = _family.look(), time.monotonic()
+            dead = dead_processes() if started.is_set() else []
+            if not started.is_set():
+                last_seen = now if any(map(_is_control_store, pids)) else last_seen
+                if last_seen is not None and now - last_seen > CONTROL_STORE_SECONDS:
+                    dead = [CONTROL_STORE]
             if dead and not over.is_set():
                 end(
                     f"error: Ray's own processes on this machine died ({', '.join(dead)}); what is stored stays: "
@@ -127,9 +137,17 @@ def node_watched() -> Iterator[None]:
 
     threading.Thread(target=watch, daemon=True).start()
     try:
-        yield
+        yield started
     finally:
         over.set()
+
+
+def _is_control_store(pid: int) -> bool:
+    """Whether this is Ray's control store; False where that cannot be seen."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip() == CONTROL_STORE
+    except OSError:  # it has ended, or there is no /proc
+        return False
 
 
 def shut_down_ray() -> None:

@@ -1,7 +1,7 @@
 """A campaign: many tiny sweeps, each disturbed at seeded moments, then run again to the end. All have the same bytes.
 
 A moment is something that can be observed (a file of the run, a process of Ray's, a number of stored states) and a
-fraction of a second more. There the driver, a worker or Ray's raylet gets a SIGKILL or a SIGTERM.
+fraction of a second more. There the driver, a worker, Ray's raylet or its control store gets a SIGKILL or a SIGTERM.
 
 The environment variable LTH_CAMPAIGN sets the number of sweeps (100); `-k '[sweep17]'` runs one of them alone.
 """
@@ -44,7 +44,7 @@ CONTINUE = "the same command again"
 CODES = {  # with which a command may end that had one of its processes killed; 0: it was over, or could go on
     (DRIVER, signal.SIGKILL): {0, -signal.SIGKILL}, (DRIVER, signal.SIGTERM): {0, 143},
     **{(WORKER, number): {0} for number in (signal.SIGKILL, signal.SIGTERM)},
-    **{(RAYLET, number): {0, 1} for number in (signal.SIGKILL, signal.SIGTERM)},
+    **{(of_ray, number): {0, 1} for of_ray in (RAYLET, CONTROL_STORE) for number in (signal.SIGKILL, signal.SIGTERM)},
 }  # fmt: skip
 
 
