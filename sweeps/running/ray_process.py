@@ -23,9 +23,10 @@ from sweeps.running.ray_adapter import dead_processes, is_connected, read_enviro
 
 WATCH_SECONDS, START_WATCH_SECONDS = 2.0, 0.2
 CONTROL_STORE = "gcs_server"
-# without a control store that was there, while Ray starts: it would wait for a minute, then end this process with
-# messages of its own; not at once, because a start that has failed is tried again
-CONTROL_STORE_SECONDS = 15.0
+HAS_PROC = Path("/proc/self/comm").exists()
+# for the control store to be there while Ray starts, and to be there again (a start that has failed is tried again):
+# without one Ray would wait for a minute, then end this process with messages of its own
+CONTROL_STORE_SECONDS, CONTROL_STORE_AGAIN_SECONDS = 50.0, 15.0
 DISCONNECT_SECONDS = 5.0
 MARK = "LOTTERY_SWEEP_RAY"  # environment variable of all processes of the Ray that this process has started
 WORKER = b"ray::ImplicitFunc"  # how the command line of a worker with a trial begins; Ray's agents have another
@@ -120,14 +121,15 @@ def node_watched() -> Iterator[threading.Event]:
     over, started = threading.Event(), threading.Event()
 
     def watch() -> None:
-        last_seen: float | None = None  # the control store
+        deadline = time.monotonic() + CONTROL_STORE_SECONDS
         while not over.wait(WATCH_SECONDS if started.is_set() else START_WATCH_SECONDS):
             pids, now = _family.look(), time.monotonic()
-            dead = dead_processes() if started.is_set() else []
-            if not started.is_set():
-                last_seen = now if any(map(_is_control_store, pids)) else last_seen
-                if last_seen is not None and now - last_seen > CONTROL_STORE_SECONDS:
-                    dead = [CONTROL_STORE]
+            if started.is_set():
+                dead = dead_processes()
+            else:
+                if any(map(_is_control_store, pids)):
+                    deadline = now + CONTROL_STORE_AGAIN_SECONDS
+                dead = [CONTROL_STORE] if now > deadline and HAS_PROC else []
             if dead and not over.is_set():
                 end(
                     f"error: Ray's own processes on this machine died ({', '.join(dead)}); what is stored stays: "
@@ -143,10 +145,10 @@ def node_watched() -> Iterator[threading.Event]:
 
 
 def _is_control_store(pid: int) -> bool:
-    """Whether this is Ray's control store; False where that cannot be seen."""
+    """Whether this is Ray's control store. Only where there is a /proc."""
     try:
         return Path(f"/proc/{pid}/comm").read_text().strip() == CONTROL_STORE
-    except OSError:  # it has ended, or there is no /proc
+    except OSError:  # it has ended
         return False
 
 
