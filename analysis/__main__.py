@@ -50,6 +50,7 @@ COMMANDS: dict[str, Command] = {
     "pack": Command(module="analysis.commands.pack", text="pack a run into one file for a colleague"),
     "barrier": Command(module="analysis.commands.barrier", text="measure whether tickets are stable to SGD noise"),
     "figures": Command(module="analysis.commands.figures", text="write figures for a paper (pdf, svg or png)"),
+    "table": Command(module="analysis.commands.table", text="print the verdicts for a paper (latex, csv, markdown)"),
     "compare": Command(module="analysis.commands.compare", text="compare two runs (recipes, criteria, code versions)"),
     "export": Command(module="analysis.commands.export", text="write tickets as folders that need only torch"),
 }
