@@ -119,11 +119,22 @@ def _load(path: str | os.PathLike[str]) -> dict[str, pa.Table]:
         raise UserError(f"{os.fspath(path)}: analysis/{changed[0]}.parquet is not the one that {INDEX} names; {again}")
     tables = {name: to_table(shards) for name, shards in contents.items() if shards}
     for name, table in tables.items():
-        if table.schema.names != TABLES[name].names:
+        tables[name] = _with_later_columns(table, TABLES[name])
+        if tables[name].schema.names != TABLES[name].names:
             raise UserError(
                 f"{os.fspath(path)}: analysis/{name}.parquet has other columns than those of this version; {again}"
             )
     return {name: tables.get(name, TABLES[name].empty_table()) for name in TABLES}
+
+
+def _with_later_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A table of an earlier version with nulls in the columns that have been added since, where these may be null."""
+    if not set(table.schema.names) < set(schema.names):
+        return table
+    added = {field.name: field for field in schema if field.name not in table.schema.names and field.nullable}
+    for field in added.values():
+        table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table.select([name for name in schema.names if name in table.schema.names])
 
 
 def _renamed(tables: Mapping[str, pa.Table], run: str) -> dict[str, pa.Table]:

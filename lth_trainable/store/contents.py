@@ -121,13 +121,19 @@ def _check_references(history: Mapping[str, Any]) -> None:
 
 
 def read_record(store: Store, folder: Sealed) -> dict[str, Any]:
-    """The record of a finished trial, with its layout checked. Raises `Damaged`."""
+    """The record of a finished trial, with its layout checked.
+
+    Raises `Damaged`, or `UserError` for one that a later version has written.
+    """
     return _record(folder, store.json_of(folder, RECORD))
 
 
 def _record(folder: Sealed, record: dict[str, Any]) -> dict[str, Any]:
-    if record.get("format") != FORMAT:
-        raise Damaged(folder.path, f"{RECORD} has format {record.get('format')!r}; this version reads {FORMAT}")
+    found = record.get("format")
+    if isinstance(found, int) and found > FORMAT:
+        raise UserError(f"{folder.path}: {RECORD} is written in format {found!r}; this version reads {FORMAT}")
+    if found != FORMAT:
+        raise Damaged(folder.path, f"{RECORD} has format {found!r}; this version reads {FORMAT}")
     try:
         RECORD_LAYOUT.check("", record)
         check_types(record["spec"])

@@ -98,7 +98,8 @@ class Ledger:
         begun = self.store.names(f"{self.run}/trials")  # no look-ups for trials that nobody has started
         paths = [self.store.trial(self.run, trial.name) for trial in self.plan.trials]
         there = [path for trial, path in zip(self.plan.trials, paths, strict=True) if trial.name in begun]
-        folders = dict(zip(there, map_in_threads(lambda path: self._read(self._find(path)), there), strict=True))
+        keys = {self.store.trial(self.run, trial.name): trial.key for trial in self.plan.trials}
+        folders = dict(zip(there, map_in_threads(lambda path: self._trial(path, keys[path]), there), strict=True))
         read = [folders.get(path) for path in paths]
         referred = list(dict.fromkeys(state for folder in read for state in _states_of(folder)))
         noted = read_damaged(self.store)
@@ -109,17 +110,17 @@ class Ledger:
         done: dict[str, Sealed] = {}
         missing: list[str] = []
         for trial, path, folder in zip(self.plan.trials, paths, read, strict=True):
+            if isinstance(folder, Sealed) and folder.manifest["key"] != trial.key:
+                raise UserError(
+                    f"{self.path}/trials/{trial.name}: found a finished trial of this name with another spec,"
+                    " data or plug-in; expected the same; choose another --name for this sweep"
+                )
             gone = next((state for state in _states_of(folder) if not isinstance(states[state], Sealed)), None)
             found = folder if gone is None else Damaged(path, f"its weights {gone} are missing")
             if isinstance(found, Damaged):
                 reports.append(self._report(found, repair, self.run))
             elif found is None:
                 missing += [trial.name] if trial.name in begun else []
-            elif found.manifest["key"] != trial.key:
-                raise UserError(
-                    f"{self.path}/trials/{trial.name}: found a finished trial of this name with another spec,"
-                    " data or plug-in; expected the same; choose another --name for this sweep"
-                )
             else:
                 done[trial.name] = found
         reasons = zip(missing, map_in_threads(self.failure, missing), strict=True)
@@ -151,6 +152,11 @@ class Ledger:
 
     def _of_plan(self, keys: set[str]) -> set[str]:
         return keys.intersection(segment.key for trial in self.plan.trials for segment in trial.chain)
+
+    def _trial(self, path: str, key: str) -> Found:
+        """The folder of a trial, with its files read; one with another key than planned is not read."""
+        folder = self._find(path)
+        return folder if isinstance(folder, Sealed) and folder.manifest["key"] != key else self._read(folder)
 
     def _find(self, path: str) -> Found:
         try:

@@ -34,7 +34,8 @@ def test_a_record_as_it_is_written_is_read(store: Store) -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"format": 2}, "format 2"),
+        ({"format": 0}, "format 0"),
+        ({"format": "2"}, "format '2'"),
         ({"epochs": "none"}, "epochs is 'none', not a list"),
         ({"epochs": [1]}, "rows that are not objects"),
         ({"layers": [{"level": 0, "layer": "a", "n_weights": 0, "n_kept": 0}]}, "n_weights is 0"),
@@ -54,6 +55,12 @@ def test_a_record_with_other_content_is_damaged_in_one_line(store: Store, change
     with pytest.raises(Damaged, match=told) as caught:
         read_record(store, folder)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_record_of_a_later_version_is_refused_and_not_set_aside(store: Store) -> None:
+    folder = sealed(store, RECORD, to_json({**record(SPEC, 0.9), "format": 2}))
+    with pytest.raises(UserError, match="is written in format 2; this version reads 1"):
+        read_record(store, folder)
 
 
 @pytest.mark.parametrize("accuracy", [-0.1, 1.1, "0.9", True])

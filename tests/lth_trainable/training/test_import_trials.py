@@ -157,8 +157,9 @@ def test_a_rewind_epoch_says_where_on_the_clock_training_starts(half_ticket: Imp
 def test_a_run_keeps_the_content_of_its_tickets(half_ticket: ImportedTicket, store: Store) -> None:
     half_ticket.seal(store)
     sweep, _, _ = imports(store, half_ticket.digest)
-    facts = {("digits", 0): facts_of("digits", 0, None)}
-    plan = make_plan(expand(sweep).trials, facts)
+    trials = expand(sweep).trials
+    facts = {of: facts_of(of, None) for of in {trial.data_key for trial in trials}}
+    plan = make_plan(trials, facts)
     Ledger(store=store, run="a", plan=plan, facts=facts).write_plan(sweep, ["a"])
     (run,) = read_runs(store)
     assert run.needs(store.state(half_ticket.digest, {})) and not run.needs(store.state("f" * 64, {}))

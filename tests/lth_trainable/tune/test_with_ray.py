@@ -26,9 +26,11 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture(scope="module")
 def started() -> Iterator[None]:
-    ray.init(address="local", include_dashboard=False, num_cpus=2, log_to_driver=False)
-    yield
-    ray.shutdown()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.delenv("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", raising=False)  # a sweep in this process has set it
+        ray.init(address="local", include_dashboard=False, num_cpus=2, log_to_driver=False)
+        yield
+        ray.shutdown()
 
 
 def fit(folder: Path, space: dict[str, Any], **more: Any) -> tune.ResultGrid:
