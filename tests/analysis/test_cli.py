@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from pyarrow import parquet
 
+import analysis
 from analysis.__main__ import main
 from analysis.tables.index import write_noted
 from lth_trainable.store.store import Store
@@ -110,4 +111,4 @@ def test_a_table_that_cannot_be_read_is_one_line_and_exit_2(tmp_path: Path, caps
         assert f"python -m analysis {run}" in error
     assert main([str(run)]) == 0 and path.read_bytes() == whole
     write_noted(Store(run.parent), run.name, "verdicts", parquet.read_table(path).drop_columns(["hedges_g"]))
-    assert analysis.load(run).verdicts.hedges_g.isna().all(), "a column that may be null can be newer than the table"
+    assert analysis.load(run).verdicts.hedges_g.isna().all()  # a column that may be null may be newer than the table
