@@ -160,14 +160,15 @@ def test_failed_trials_are_named_with_the_reason_and_the_others_go_on(tmp_path: 
 def test_a_trial_may_end_its_process_in_any_way(tmp_path: Path) -> None:
     """Tried as often as a user has it; the worker of each attempt is lost."""
     deeds = {
-        "segfault": "its process crashed at level 1, epoch 0: Segmentation fault (twice)",
+        # where a worker is free at once, the next attempt begins before this one is noted, so not always "(twice)"
+        "segfault": "its process crashed at level 1, epoch 0: Segmentation fault",
         "leave_at_once": "its process ended without an error", "killed": "its process ended without an error",
         "interrupt": "KeyboardInterrupt (twice)", "unpicklable": "Unpicklable: holds a lock (twice)",
         "recursion": "RecursionError", "stopped": "its process was stopped (twice)",
         "python_memory": "found no memory left on this machine (device cpu)",
     }  # fmt: skip
     code, summary, out, err = grid(
-        tmp_path, *QUICK, "--model", "lenet_300_100", *(BAD + deed for deed in deeds), "--trial-silence", "10",
+        tmp_path, *QUICK, "--model", "lenet_300_100", *(BAD + deed for deed in deeds), "--trial-silence", "20",
         timeout=1500,
     )  # fmt: skip
     assert code == 1 and summary["failed"] == len(deeds), out + err
