@@ -22,8 +22,8 @@ from torch.utils.data import TensorDataset
 from lth_trainable.data.augment import AUGMENTATIONS, Draws
 from lth_trainable.data.datasets import Dataset, Pixels, Split
 from lth_trainable.data.items import split_of
+from lth_trainable.data.passes import Passes
 from lth_trainable.data.showing import Items, ShowsImages
-from lth_trainable.seeds import generator
 
 EVALUATION_BATCH = 1024  # fixed, because the rounding of a sum depends on its batches
 
@@ -44,17 +44,11 @@ def resident(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
     return _copies[key]
 
 
-class ResidentLoader(ShowsImages):
+class ResidentLoader(ShowsImages, Passes):
     """Batches (x, y) of one split of a data set.
 
-    order_seed: shuffle each epoch by (order_seed, epoch); None keeps the order of the data. augment: a name of
-    `AUGMENTATIONS`, drawn from the same seed and epoch, or "none". `epoch` is the number of the next pass; it counts up
-    by itself and may be set. `level`: also names the random stream, unless it is 0. `skip`: number of batches that the
-    next pass omits at its start.
+    augment: a name of `AUGMENTATIONS`, drawn from the same seed and epoch as the order, or "none". The rest: `Passes`.
     """
-
-    n_inp = 1
-    drop_last = False
 
     def __init__(
         self,
@@ -65,9 +59,8 @@ class ResidentLoader(ShowsImages):
         epoch: int = 0,
         augment: str = "none",
     ) -> None:
-        self.dataset, self.bs, self.order_seed, self.epoch = dataset, batch_size, order_seed, epoch
-        self.augment, self.level, self.skip = augment, 0, 0
-        self.to(device)
+        self.augment = augment
+        super().__init__(dataset, batch_size, order_seed, device, epoch)
 
     @property
     def n(self) -> int:
@@ -87,18 +80,9 @@ class ResidentLoader(ShowsImages):
         return list(range(self.n))
 
     def to(self, device: Any) -> ResidentLoader:
-        self.device = torch.device(device)
+        super().to(device)
         self.x, self.y = resident(self.dataset.split, self.device)
         return self
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Number of batches in a complete pass."""
-        return -(-self.n // self.bs)
-
-    def __len__(self) -> int:
-        """Number of batches in the next pass."""
-        return self.steps_per_epoch - self.skip
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         if not self.dataset.labelled:
@@ -114,13 +98,13 @@ class ResidentLoader(ShowsImages):
 
     def order(self) -> Tensor:
         """Indices (n,) of the images, in their order in this epoch."""
-        return torch.from_numpy(self._stream("order").permutation(self.n)).to(self.device)
+        return torch.from_numpy(self.stream("order").permutation(self.n)).to(self.device)
 
     def draws(self) -> Draws | None:
         """The augmentation of each image in this epoch; None without augmentation."""
         if self.augment == "none" or self.order_seed is None:
             return None
-        return AUGMENTATIONS[self.augment].draw(self.n, self.x.shape[-1], self._stream("augment"), self.device)
+        return AUGMENTATIONS[self.augment].draw(self.n, self.x.shape[-1], self.stream("augment"), self.device)
 
     def one_batch(self) -> tuple[Tensor, Tensor]:
         """The first batch of the next pass."""
@@ -131,10 +115,6 @@ class ResidentLoader(ShowsImages):
     def _batch(self, index: Tensor, draws: Draws | None) -> tuple[Tensor, Tensor]:
         x = self.x.index_select(0, index)
         return x if draws is None else draws(x, index), self.y.index_select(0, index)
-
-    def _stream(self, purpose: str) -> np.random.Generator:
-        assert self.order_seed is not None
-        return generator(self.order_seed, purpose, self.epoch, *((self.level,) if self.level else ()))
 
     def new(self, dataset: Any = None, shuffle: bool = False, **_: Any) -> ResidentLoader:
         """A loader over the same (or another) data set; fastai calls this for a loader without shuffling.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,7 +34,7 @@ class Items:
         return len(self.x)
 
 
-class ShowsImages:
+class ShowsImages(ABC):
     """Shows batches (images, class numbers) of a loader with `n_inp` and `dataset`, by fastai's own drawing functions.
 
     Images are stretched so that their smallest value is black and their largest white. Of images that have neither one
@@ -95,8 +96,10 @@ class ShowsImages:
         x, *labels = self.decode(tuple(b))
         return x, labels[0] if labels else None, self.decode_batch(tuple(b), max_n)
 
+    @abstractmethod
     def one_batch(self) -> Any:
-        raise NotImplementedError
+        """The first batch of the next pass."""
 
+    @abstractmethod
     def _versions_of_one(self, n: int) -> Any:
-        raise NotImplementedError
+        """The batch of one image, as it is in the next `n` epochs."""

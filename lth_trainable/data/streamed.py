@@ -20,10 +20,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader as TorchLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from lth_trainable.data.passes import Passes
 from lth_trainable.data.splits import no_augmentation
 from lth_trainable.data.streams import seed_all, streams_put_back
 from lth_trainable.errors import bad_value
-from lth_trainable.seeds import derive_seed, generator
+from lth_trainable.seeds import derive_seed
 
 UNKNOWN = (0, 0, 0)  # the shape of images until the first batch is made
 EVALUATION = -1  # the "epoch" of passes without shuffling, in the names of random streams
@@ -110,11 +111,8 @@ class _Batches(TorchDataset[Any]):
         return derive_seed(self.seed, "batch", *self.place, number)
 
 
-class StreamedLoader:
+class StreamedLoader(Passes):
     """Batches (x, y) of one split, made by its feed. The arguments are those of `ResidentLoader`."""
-
-    n_inp = 1
-    drop_last = False
 
     def __init__(
         self,
@@ -127,9 +125,7 @@ class StreamedLoader:
     ) -> None:
         if augment != "none":
             raise no_augmentation(augment)
-        self.dataset, self.bs, self.order_seed, self.epoch = dataset, batch_size, order_seed, epoch
-        self.level, self.skip = 0, 0
-        self.to(device)
+        super().__init__(dataset, batch_size, order_seed, device, epoch)
 
     @property
     def n(self) -> int:
@@ -144,18 +140,9 @@ class StreamedLoader:
         return self.dataset.classes
 
     def to(self, device: Any) -> StreamedLoader:
-        self.device = torch.device(device)
+        super().to(device)
         self.y = torch.from_numpy(self.dataset.y).to(self.device)
         return self
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Number of batches in a complete pass."""
-        return -(-self.n // self.bs)
-
-    def __len__(self) -> int:
-        """Number of batches in the next pass."""
-        return self.steps_per_epoch - self.skip
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         numbers = range(self.skip, self.steps_per_epoch)
@@ -184,8 +171,7 @@ class StreamedLoader:
         own = self.dataset.indices
         stream: tuple[int, tuple[int, ...]] = (0, (EVALUATION,))
         if self.order_seed is not None:
-            place = (self.epoch, *((self.level,) if self.level else ()))
-            own, stream = own[generator(self.order_seed, "order", *place).permutation(self.n)], (self.order_seed, place)
+            own, stream = own[self.stream("order").permutation(self.n)], (self.order_seed, self.place)
         self.dataset.feed.begin(derive_seed(stream[0], "pass", *stream[1]))
         return _Batches(self.dataset.feed, own, self.bs, stream)
 

@@ -12,14 +12,14 @@ from rich.table import Table
 from analysis.text import console
 
 SHORT, ALL = ("-h", "--help"), "--help-all"
-POSITIONAL = ("recipe", "search")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Help:
-    """What the short help shows. groups: flags, or names of positional arguments, by the title of their group."""
+    """What the short help shows. argument: its positional one. groups: names of options by the title of their group."""
 
-    command: str
+    program: str
+    argument: str
     about: str
     groups: Mapping[str, Sequence[str]]
     examples: Mapping[str, str]
@@ -40,7 +40,7 @@ def show(text: Help, options: Sequence[type]) -> None:
     """Print the short help."""
     known = {name: note for cls in options for name, note in _notes(cls).items()}
     to = console()
-    to.print(f"usage: {text.command}\n\n{text.about}\n", markup=False, highlight=False)
+    to.print(f"usage: {text.program} [{text.argument}] [flags]\n\n{text.about}\n", markup=False, highlight=False)
     for title, flags in text.groups.items():
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), title=title, title_justify="left",
                       title_style="bold")  # fmt: skip
@@ -48,7 +48,7 @@ def show(text: Help, options: Sequence[type]) -> None:
         table.add_column(ratio=1)
         for flag in flags:
             note = known[flag]
-            table.add_row(_label(flag, note), note.help)
+            table.add_row(note.metavar if note.metavar == text.argument else _label(flag, note), note.help)
         to.print(table)
         to.print()
     to.print("examples", style="bold")
@@ -59,8 +59,6 @@ def show(text: Help, options: Sequence[type]) -> None:
 
 def _label(flag: str, note: typing.Any) -> str:
     metavar = f" {note.metavar}" if note.metavar else ""
-    if flag in POSITIONAL:
-        return str(note.metavar)
     return f"--{flag.replace('_', '-')}{metavar}"
 
 

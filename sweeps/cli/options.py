@@ -161,7 +161,7 @@ WHERE = (
 )  # fmt: skip
 STOP = ("max_hours", "max_epochs", "trial_silence", "retry_failed")
 HELP = Help(
-    command="python -m sweeps.lth_grid [RECIPE] [flags]",
+    program="python -m sweeps.lth_grid", argument="RECIPE",
     about="Train the lottery tickets of a recipe with their dense baselines, and test which of them match.\n"
     "Run the same command again to continue: what is trained stays.",
     groups={
@@ -184,19 +184,7 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Options, Sweep]:
 
     Raises `UserError` for values that do not make a sweep.
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
-    for argument in argv:  # before any of them is written down or printed
-        refuse_secrets("command line", argument)
-    axes_class = _axes_class()
-    argv = without_commas(helped(argv, HELP, (Options, axes_class)), flags_with_commas(*BRANCHES))
-    axes_field = ("axes", Annotated[axes_class, tyro.conf.arg(name="")])
-    arguments: Any = tyro.cli(
-        make_dataclass("Arguments", [axes_field], bases=(Options,), kw_only=True),
-        prog="python -m sweeps.lth_grid",
-        description="Train the lottery tickets of a recipe with their dense baselines, and test which of them match.",
-        args=argv,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )
+    argv, arguments = read(argv, HELP, Options, _axes_class(), BRANCHES)
     sweep = any_recipe(arguments.recipe)
     typed = {name: getattr(arguments.axes, flag) for name, flag in flags().items()}
     if arguments.import_ticket:
@@ -213,10 +201,25 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Options, Sweep]:
     return arguments, replace(sweep, base=base, axes=axes, seeds=seeds, **requested)
 
 
-def flags_with_commas(*more: str) -> set[str]:
-    """Flags of which `A,B` gives two values: all axes whose values have no commas themselves, --seed, --log, `more`."""
+def read(
+    argv: Sequence[str] | None, text: Help, options: type, axes: type, lists: Sequence[str] = ()
+) -> tuple[list[str], Any]:
+    """The words of a command line (None: of this process), with commas resolved, and its options with the axes.
+
+    text: the short help. options, axes: dataclasses; the axes are in the field `axes` of what is returned. lists:
+    options that take several values, beside the axes, --seed and --log. Exits with code 2 on a malformed flag.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    for argument in argv:  # before any of them is written down or printed
+        refuse_secrets("command line", argument)
     names = [flag for field, flag in flags().items() if field not in WITH_COMMAS]
-    return {"--" + name.replace("_", "-") for name in (*names, "seed", "log", *more)}
+    several = {"--" + name.replace("_", "-") for name in (*names, "seed", "log", *lists)}
+    argv = without_commas(helped(argv, text, (options, axes)), several)
+    axes_field = ("axes", Annotated[axes, tyro.conf.arg(name="")])
+    return argv, tyro.cli(
+        make_dataclass("Arguments", [axes_field], bases=(options,), kw_only=True),
+        prog=text.program, description=text.about, args=argv, config=(tyro.conf.FlagCreatePairsOff,),
+    )  # fmt: skip
 
 
 def flags() -> dict[str, str]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, make_dataclass, replace
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from lth_trainable.errors import bad_value, refuse_secrets
+from lth_trainable.errors import bad_value
 from lth_trainable.spec.trial_spec import TrialSpec
-from sweeps.cli.commas import without_commas
-from sweeps.cli.help import Help, helped
-from sweeps.cli.options import STOP, WHERE, RunOptions, flags, flags_with_commas
+from sweeps.cli.help import Help
+from sweeps.cli.options import STOP, WHERE, RunOptions, flags, read
 from sweeps.experiments.expand import seed_values
 from sweeps.experiments.recipes import RECIPES
 from sweeps.search.axes import parse_axis
@@ -54,7 +52,7 @@ class SearchOptions(RunOptions):
 
 
 HELP = Help(
-    command="python -m sweeps.lth_search [SEARCH] [flags]",
+    program="python -m sweeps.lth_search", argument="SEARCH",
     about="Search for the best tickets with Optuna: any axes, several seeds each, reusing stored training.\n"
     "Run the same command again to continue: what is trained stays.",
     groups={
@@ -77,21 +75,7 @@ def parse(argv: Sequence[str] | None = None) -> tuple[SearchOptions, Search]:
 
     Raises `UserError` for values that do not make a search.
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
-    for argument in argv:  # before any of them is written down or printed
-        refuse_secrets("command line", argument)
-    axes_class = _axes_class()
-    argv = without_commas(helped(argv, HELP, (SearchOptions, axes_class)), flags_with_commas())
-    arguments: Any = tyro.cli(
-        make_dataclass(
-            "Arguments", [("axes", Annotated[axes_class, tyro.conf.arg(name="")])], bases=(SearchOptions,),
-            kw_only=True,
-        ),
-        prog="python -m sweeps.lth_search",
-        description="Search for the best tickets with Optuna: any axes, several seeds each, reusing stored training.",
-        args=argv,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )  # fmt: skip
+    argv, arguments = read(argv, HELP, SearchOptions, _axes_class())
     if arguments.list:
         return arguments, find_search(next(iter(SEARCHES)))
     search = find_search(arguments.search)
