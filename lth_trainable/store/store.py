@@ -344,13 +344,18 @@ class Store:
         except OSError:  # without the incomplete file, which would keep a full disk full
             with contextlib.suppress(OSError):  # the first error says why
                 Path(target).unlink(missing_ok=True)
+            self._check_there()  # it may have vanished since the folder was made
             raise
 
     def _make_folder(self, folder: Path) -> None:
-        """Create a folder, unless there is one. What was the storage may be an empty mount point by now."""
+        """Create a folder, unless there is one."""
+        self._check_there()
+        make_folder(folder)
+
+    def _check_there(self) -> None:
+        """Raise `StorageError` if the storage is in use and its folder is gone; it is not made again."""
         if self._is_in_use and not Path(self.root).is_dir():
             raise storage_error(self.uri, "", GONE)
-        make_folder(folder)
 
     @of_storage
     def _move(self, path: str, target: str) -> None:

@@ -74,7 +74,10 @@ class Heartbeat:
         while not self._over.wait(BEAT_SECONDS) and self.health.trouble is None:
             try:
                 self._look_for_the_plan()
-                self.beat()
+                try:
+                    self.beat()
+                except FileNotFoundError:  # the run's folder was removed while it wrote there
+                    self._look_for_the_plan()
             except (StorageError, OSError) as error:
                 self.health.note(error)
             self._answers += 1

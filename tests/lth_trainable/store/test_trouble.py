@@ -111,6 +111,29 @@ def test_a_storage_in_use_that_is_gone_is_not_made_again(tmp_path: Path) -> None
     assert not list(tmp_path.iterdir())
 
 
+def test_a_storage_in_use_that_vanishes_while_a_file_is_written_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "runs")
+    store.write("digits/plan.json", b"{}")
+    move = store.fs.move
+
+    class Vanishing:
+        """A file system whose storage is removed between the content of a file and its name."""
+
+        open_output_stream = staticmethod(store.fs.open_output_stream)
+
+        def move(self, source: str, target: str) -> None:
+            shutil.rmtree(tmp_path / "runs")
+            move(source, target)
+
+    monkeypatch.setattr(store, "fs", Vanishing())
+    monkeypatch.setattr(Store, "is_local", True)
+    with pytest.raises(StorageError, match=r"runs: found no folder any more"):
+        store.in_use().write("digits/driver.json", b"{}")
+    assert not list(tmp_path.iterdir())
+
+
 TEXTS = {  # of pyarrow 21, seen with a server that answers so
     "When getting information for key 'r/x' in bucket 'b': AWS Error ACCESS_DENIED during HeadObject operation: No "
     "response body.": ("access denied (S3: ACCESS_DENIED)", False),

@@ -20,7 +20,7 @@ from lth_trainable.store.store import Store
 from sweeps.running.resources import Budget
 from sweeps.running.stopping import StopRequest
 from sweeps.runs import health
-from sweeps.runs.health import Health
+from sweeps.runs.health import Health, Heartbeat
 from sweeps.runs.lock import RunLock
 from tests.support.command import ROOT
 from tests.support.sick import SickStore
@@ -62,6 +62,22 @@ def test_a_storage_that_vanishes_is_noticed_though_no_trial_writes(
         until(lambda: lock._heartbeat._has_plan)
         remove(tmp_path / "runs")
         until(lambda: lock.health.trouble)
+
+
+def test_a_run_that_vanishes_while_a_heartbeat_is_written_is_gone(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.write("digits/plan.json", b"{}")
+
+    def beat() -> None:
+        remove_run(tmp_path)
+        raise FileNotFoundError(errno.ENOENT, "Failed renaming")
+
+    heartbeat = Heartbeat(store, "digits", beat)
+    heartbeat.start()
+    until(lambda: heartbeat.health.trouble)
+    heartbeat.stop_beating()
+    heartbeat.stop()
+    assert "found no digits/plan.json any more" in str(heartbeat.health.trouble)
 
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EIO, errno.EACCES], ids=lambda n: errno.errorcode[n])
