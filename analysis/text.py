@@ -63,6 +63,11 @@ def signed(value: float) -> str:
     return f"{value:+.2f}".replace("-", "\u2212") if round(value, 2) else "0.00"
 
 
+def number_range(low: str, high: str) -> str:
+    """Two numbers as a range, or one if they are written alike: "64 to 92.22", "64"."""
+    return low if low == high else f"{low} to {high}"
+
+
 def plural(count: int, noun: str, nouns: str = "") -> str:
     """Count and noun: 1 seed, 2 seeds, 1,000 seeds. nouns: the plural, if it is not the noun with an s."""
     return f"{count:,} {number_of(count, noun, nouns)}"
