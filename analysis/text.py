@@ -24,8 +24,21 @@ class PlainConsole(Console):
 
 
 def console(stderr: bool = False) -> Console:
-    """A console as wide as the terminal, or `PLAIN_WIDTH` columns wide if standard output is not a terminal."""
-    return PlainConsole(stderr=stderr, highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+    """A console as wide as the terminal, or `PLAIN_WIDTH` columns wide if standard output is not a terminal.
+
+    In a notebook it prints plain text.
+    """
+    width = None if sys.stdout.isatty() else PLAIN_WIDTH
+    if in_notebook():  # its FORCE_COLOR is for programs that know no better way
+        return PlainConsole(
+            stderr=stderr, highlight=False, width=width, force_jupyter=False, force_terminal=False, color_system=None
+        )
+    return PlainConsole(stderr=stderr, highlight=False, width=width)
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook."""
+    return Console().is_jupyter
 
 
 def table_of(*headings: str, left: Sequence[str] = ()) -> Table:
