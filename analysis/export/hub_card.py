@@ -82,7 +82,7 @@ def _is_plug_in(name: str, value: Any) -> bool:
 def _comparison(row: Row) -> Mapping[str, str]:
     interval = "–" if row["ci_low"] is None else f"{signed(row['ci_low'])} to {signed(row['ci_high'])}"
     return {
-        "against": dense_label(row["baseline"]), "seeds": seeds(row), "endpoint": row["endpoint"].replace("_", " "),
+        "against": dense_label(row["baseline"]), "seeds": seeds((row,)), "endpoint": row["endpoint"].replace("_", " "),
         "difference": "–" if row["effect"] is None else signed(row["effect"]), "interval": interval,
         "margin": f"{row['margin_pp']:g}", "verdict": row["verdict"], "why": row["why"],
     }  # fmt: skip
