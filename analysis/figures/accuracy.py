@@ -7,6 +7,7 @@ labelled, so that nobody has to rely on colour.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,7 +20,18 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.curves import Control, Curve, Panel, panels
 from analysis.figures.spacing import decades, extent, remaining, spread, ticks
-from analysis.figures.style import STYLE, Theme, colour_and_dashes, frame, theme_of
+from analysis.figures.style import (
+    KEY_LINE,
+    LEFT,
+    RIGHT,
+    STYLE,
+    Theme,
+    colour_and_dashes,
+    frame,
+    key_columns,
+    theme_of,
+    title_size,
+)
 from analysis.tables.parquet import Frames
 from analysis.text import percent
 from analysis.verdicts.answer import KEEPING_UP
@@ -27,8 +39,20 @@ from analysis.verdicts.answer import KEEPING_UP
 LABEL_GAP_PT = 12.0  # between the centres of two labels of 9 pt
 DODGE, MOST_DODGE = 0.012, 0.045  # sideways shift of curves, as a fraction of the axis: intervals must not overlap
 MOST_LABELS, MOST_OTHERS = 22, 3  # labels beside a panel; dense networks of other budgets with a label each
-PANEL_SIZE = (7.2, 4.2)  # inches: text width of a two-column page
-Label = tuple[float, str, str, float | None]  # y, text, colour, x of the point it belongs to
+HEIGHT = 4.2  # inches, of a panel
+PLOT, FOOT, HEAD = 2.6, 0.62, 0.42  # inches, in a narrow figure: the axes, from there to the key, and above
+
+
+@dataclass(frozen=True, kw_only=True)
+class Label:
+    """The name of a line. y: its height at the right end. x: of the point it belongs to; None for a level line.
+    dashes: of the line, for the key of a narrow figure."""
+
+    y: float
+    text: str
+    colour: str
+    x: float | None = None
+    dashes: Any = "-"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +65,7 @@ class CurveStyle:
 
 
 _FROM_DENSE = (0, (3, 2))
-_CONTROL = (0, (1, 1.5))
+_CONTROL, _MARGIN, _OTHER = (0, (1, 1.5)), (0, (1, 2)), (0, (6, 3))
 
 
 def accuracy_figure(frames: Frames, theme: str = "light") -> Figure:
@@ -54,11 +78,9 @@ def accuracy_figure(frames: Frames, theme: str = "light") -> Figure:
     """
     colours, shown = theme_of(theme), [_thinned(panel) for panel in panels(frames) if panel.curves]
     with mpl.rc_context(STYLE):
-        count = max(1, len(shown))
-        figure = Figure(figsize=(PANEL_SIZE[0], _height(shown) * count), facecolor=colours.background)
+        figure = Figure(figsize=(colours.width, HEIGHT), facecolor=colours.background)
         FigureCanvasAgg(figure)
-        axes = figure.subplots(count, 1, squeeze=False)[:, 0]
-        _arrange(figure, shown, count)
+        axes = _stacked(figure, shown, colours) if _is_narrow(colours) else _side_labelled(figure, shown)
         if not shown:
             _say_nothing(axes[0], colours)
         for axis, panel in zip(axes, shown, strict=False):
@@ -77,20 +99,52 @@ def _thinned(panel: Panel) -> Panel:
     return replace(panel, curves=tuple(replace(curve, controls=()) for curve in panel.curves))
 
 
-def _arrange(figure: Figure, shown: Sequence[Panel], count: int) -> None:
-    """Set the margins. The right one fits the longest label: 5.6 pt per character of 9 pt, plus its line."""
-    width, height = PANEL_SIZE[0], _height(shown) * count
+def _is_narrow(theme: Theme) -> bool:
+    """Whether labels beside the panel would leave too little of it."""
+    return theme.columns == 1
+
+
+def _stacked(figure: Figure, shown: Sequence[Panel], theme: Theme) -> list[Any]:
+    """Panels one below the other, each with room for a key with all its labels."""
+    width, keys = figure.get_figwidth(), [_key_height(panel, theme) for panel in shown] or [0.0]
+    total = sum(HEAD + PLOT + FOOT + key for key in keys)
+    figure.set_figheight(total)
+    axes, top = [], total
+    for key in keys:
+        bottom = top - HEAD - PLOT
+        axes.append(figure.add_axes((LEFT / width, bottom / total, 1 - (LEFT + RIGHT) / width, PLOT / total)))
+        top = bottom - FOOT - key
+    return axes
+
+
+def _key_height(panel: Panel, theme: Theme) -> float:
+    """Inches that the key of a narrow panel needs: a title, the labels, at most three markers."""
+    return KEY_LINE * (1 + math.ceil((len(_texts(panel)) + 3) / _key_columns(panel, theme)))
+
+
+def _key_columns(panel: Panel, theme: Theme) -> int:
+    return key_columns([Line2D([], [], label=text) for text in _texts(panel)], theme.width)
+
+
+def _side_labelled(figure: Figure, shown: Sequence[Panel]) -> list[Any]:
+    """Panels one below the other. The right margin fits the longest label: 5.6 pt per character of 9 pt, plus its
+    line."""
+    count = max(1, len(shown))
+    width, height = figure.get_figwidth(), _height(shown) * count
+    figure.set_figheight(height)
+    axes = list(figure.subplots(count, 1, squeeze=False)[:, 0])
     longest = max((len(text) for panel in shown for text in _texts(panel)), default=0)
     right = min(0.4 * width, 0.25 + longest * 5.6 / 72)
     figure.subplots_adjust(
         left=0.62 / width, right=1 - right / width, bottom=1.0 / height, top=1 - 0.42 / height, hspace=0.42
     )
+    return axes
 
 
 def _height(shown: Sequence[Panel]) -> float:
     """Height of a panel in inches; more than usual if the labels, one below the other, need it."""
     most = max((len(_texts(panel)) for panel in shown), default=0)
-    return max(PANEL_SIZE[1], 1.42 + most * LABEL_GAP_PT / 72)
+    return max(HEIGHT, 1.42 + most * LABEL_GAP_PT / 72)
 
 
 def _texts(panel: Panel) -> list[str]:
@@ -122,8 +176,11 @@ def _draw(axis: Any, panel: Panel, theme: Theme) -> None:
         labels.append(_draw_curve(axis, curve, style, start, theme))
         labels += [_draw_control(axis, control, style) for control in curve.controls]
     _limits(axis, panel)
-    _write_labels(axis, labels)
-    _key(axis, panel, theme)
+    if _is_narrow(theme):
+        _full_key(axis, panel, labels, theme)
+    else:
+        _write_labels(axis, labels)
+        _key(axis, panel, theme)
 
 
 def _draw_dense(axis: Any, panel: Panel, theme: Theme) -> list[Label]:
@@ -135,15 +192,16 @@ def _draw_dense(axis: Any, panel: Panel, theme: Theme) -> list[Label]:
             axis.axhspan(panel.dense.low, panel.dense.high, color=theme.muted, alpha=0.16, linewidth=0)
         axis.axhline(mean, color=theme.text, linewidth=1.1)
         axis.plot([100], [mean], color=theme.text, marker="s", markersize=5.5, zorder=5)
-        axis.axhline(floor, color=theme.muted, linewidth=0.9, linestyle=(0, (1, 2)))
+        axis.axhline(floor, color=theme.muted, linewidth=0.9, linestyle=_MARGIN)
         labels += [
-            (mean, panel.dense_label, theme.text, None),
-            (floor, _margin_label(panel), theme.muted, None),
+            Label(y=mean, text=panel.dense_label, colour=theme.text),
+            Label(y=floor, text=_margin_label(panel), colour=theme.muted, dashes=_MARGIN),
         ]
     width = 1.1 if len(panel.others) <= MOST_OTHERS else 0.5
     for _, level in panel.others:
-        axis.axhline(level.mean, color=theme.muted, linewidth=width, linestyle=(0, (6, 3)))
-    return [*labels, *((height, label, theme.muted, None) for label, height in _other_labels(panel))]
+        axis.axhline(level.mean, color=theme.muted, linewidth=width, linestyle=_OTHER)
+    others = _other_labels(panel)
+    return [*labels, *(Label(y=height, text=text, colour=theme.muted, dashes=_OTHER) for text, height in others)]
 
 
 def _curve_style(index: int, count: int, panel: Panel, theme: Theme) -> CurveStyle:
@@ -168,7 +226,7 @@ def _draw_curve(axis: Any, curve: Curve, style: CurveStyle, start: float | None,
         if point.level.low is not None:
             axis.vlines(at, point.level.low, point.level.high, color=style.colour, linewidth=1.1, zorder=3)
         axis.plot([at], [point.level.mean], color=style.colour, zorder=4, **_marker(point.verdict, style.colour, theme))
-    return y[-1], curve.label, style.colour, x[-1]
+    return Label(y=y[-1], text=curve.label, colour=style.colour, x=x[-1], dashes=style.dashes)
 
 
 def _draw_control(axis: Any, control: Control, style: CurveStyle) -> Label:
@@ -176,7 +234,7 @@ def _draw_control(axis: Any, control: Control, style: CurveStyle) -> Label:
     x = [at * style.shift for at, _ in control.points]
     y = [level.mean for _, level in control.points]
     axis.plot(x, y, color=style.colour, linewidth=0.9, linestyle=_CONTROL, alpha=0.75, marker=".", markersize=3.5)
-    return y[-1], control.label, style.colour, x[-1]
+    return Label(y=y[-1], text=control.label, colour=style.colour, x=x[-1], dashes=_CONTROL)
 
 
 def _marker(verdict: str, colour: str, theme: Theme) -> dict[str, Any]:
@@ -188,7 +246,14 @@ def _marker(verdict: str, colour: str, theme: Theme) -> dict[str, Any]:
 
 def _dress(axis: Any, panel: Panel, theme: Theme) -> None:
     axis.set_facecolor("none")
-    axis.set_title(panel.title, loc="left", color=theme.text, fontsize=10.5, fontweight="bold", pad=9)
+    axis.set_title(
+        panel.title,
+        loc="left",
+        color=theme.text,
+        fontsize=title_size(axis, panel.title, 10.5),
+        fontweight="bold",
+        pad=9,
+    )
     axis.set_xlabel("weights remaining (%, log scale)", color=theme.text)
     axis.set_ylabel(f"{panel.endpoint.replace('_', ' ')} (%)", color=theme.text)
     frame(axis, theme)
@@ -211,9 +276,10 @@ def _write_labels(axis: Any, labels: Sequence[Label]) -> None:
     """Write the labels to the right of the axis without overlap, each joined to its point by a thin line."""
     height = axis.get_position().height * axis.figure.get_figheight() * 72
     low, high = axis.get_ylim()
-    heights = spread([(y - low) / (high - low) * height for y, *_ in labels], LABEL_GAP_PT, (0.0, height))
+    heights = spread([(label.y - low) / (high - low) * height for label in labels], LABEL_GAP_PT, (0.0, height))
     transform = axis.get_yaxis_transform()
-    for (y, text, colour, x), at in zip(labels, heights, strict=True):
+    for label, at in zip(labels, heights, strict=True):
+        y, colour, x = label.y, label.colour, label.x
         label_y = low + at / height * (high - low)
         if x is not None:
             x_axis = axis.transAxes.inverted().transform(axis.transData.transform((x, y)))[0]
@@ -221,22 +287,37 @@ def _write_labels(axis: Any, labels: Sequence[Label]) -> None:
         axis.plot(
             [1.0, 1.022], [y, label_y], color=colour, linewidth=0.6, alpha=0.7, transform=transform, clip_on=False
         )
-        axis.text(1.028, label_y, text, color=colour, transform=transform, va="center", ha="left", clip_on=False)
+        axis.text(1.028, label_y, label.text, color=colour, transform=transform, va="center", ha="left", clip_on=False)
 
 
 def _key(axis: Any, panel: Panel, theme: Theme) -> None:
     """Explain the markers that occur, below the axis."""
+    _legend(axis, panel, _marker_handles(panel, theme), theme, at=-0.155, columns=3)
+
+
+def _full_key(axis: Any, panel: Panel, labels: Sequence[Label], theme: Theme) -> None:
+    """Name every line and explain the markers that occur, below the axis."""
+    handles = [Line2D([], [], color=label.colour, linestyle=label.dashes, label=label.text) for label in labels]
+    columns = _key_columns(panel, theme)
+    _legend(axis, panel, [*handles, *_marker_handles(panel, theme)], theme, at=-FOOT / PLOT, columns=columns)
+
+
+def _marker_handles(panel: Panel, theme: Theme) -> list[Line2D]:
     words = {"matches dense": "matches or beats dense", "undecided": "undecided", "falls short": "falls short"}
     found = {point.verdict for curve in panel.curves for point in curve.points}
     found = {"matches dense" if verdict in KEEPING_UP else verdict for verdict in found}
-    handles = [
+    return [
         Line2D([], [], color=theme.muted, label=text, **_marker(verdict, theme.muted, theme))
         for verdict, text in words.items()
         if verdict in found
     ]
+
+
+def _legend(axis: Any, panel: Panel, handles: Sequence[Line2D], theme: Theme, at: float, columns: int) -> None:
+    """at: height of its upper edge, as a fraction of the axes."""
     axis.legend(
         handles=handles, title=_seeds(panel), loc="upper left",
-        bbox_to_anchor=(-0.012, -0.155), ncols=3, frameon=False, labelcolor=theme.muted, alignment="left",
+        bbox_to_anchor=(-0.012, at), ncols=columns, frameon=False, labelcolor=theme.muted, alignment="left",
         handletextpad=0.3, columnspacing=1.6, borderpad=0, borderaxespad=0.4, fontsize=8.5, title_fontsize=8.5,
     ).get_title().set_color(theme.muted)  # fmt: skip
 
