@@ -53,7 +53,7 @@ COMMANDS: dict[str, Command] = {
     "figures": Command(module="analysis.commands.figures", text="write figures for a paper (pdf, svg or png)"),
     "table": Command(module="analysis.commands.table", text="print the verdicts for a paper (latex, csv, markdown)"),
     "compare": Command(module="analysis.commands.compare", text="compare two runs (recipes, criteria, code versions)"),
-    "export": Command(module="analysis.commands.export", text="write tickets as folders that need only torch"),
+    "export": Command(module="analysis.commands.export", text="write tickets for torch alone, or for the Hub"),
 }
 
 
