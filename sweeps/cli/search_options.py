@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, make_dataclass, replace
 from typing import Annotated, Any, Literal
@@ -15,7 +16,7 @@ from sweeps.cli.options import STOP, WHERE, RunOptions, flags, read
 from sweeps.experiments.expand import seed_values
 from sweeps.experiments.recipes import RECIPES
 from sweeps.search.axes import parse_axis
-from sweeps.search.searches import SEARCHES, Search, find_search
+from sweeps.search.searches import GRID, SEARCHES, Search, find_search
 
 REDUCTION = 3
 
@@ -48,7 +49,27 @@ class SearchOptions(RunOptions):
         bool,
         tyro.conf.arg(help="with --floor: keep only the best third after one third and two thirds of the levels"),
     ] = False
+    sampler: Annotated[
+        str | None,
+        tyro.conf.arg(
+            help="how Optuna chooses points: tpe, gp, nsga2, random, grid (every point once), or your own function of a "
+            "seed; None: the search's",
+            metavar="NAME",
+        ),
+    ] = None
     sampler_seed: Annotated[int | None, tyro.conf.arg(help="seed of Optuna's sampler", metavar="N")] = None
+    study: Annotated[
+        str | None,
+        tyro.conf.arg(
+            help="keep the study in this database or journal file: sqlite:///FILE, postgresql://USER@HOST/DATABASE, "
+            "FILE.log; None: in the run's folder",
+            metavar="URL",
+        ),
+    ] = None
+    confirm: Annotated[
+        Literal["knee", "all"],
+        tyro.conf.arg(help="the command at the end trains on other seeds: the knee of the front, or all of it"),
+    ] = "knee"
 
 
 HELP = Help(
@@ -57,8 +78,8 @@ HELP = Help(
     "Run the same command again to continue: what is trained stays.",
     groups={
         "what": ("search", "suggestions", "sparsity", "rewind_epoch", "lr", "epochs", "dataset", "model", "seeds"),
-        "compare": ("floor", "cost", "score", "asha", "sampler_seed"),
-        "where": WHERE, "stop": STOP, "watch": ("list", "json", "log"),
+        "compare": ("floor", "cost", "score", "asha", "sampler", "confirm"),
+        "where": ("study", *WHERE), "stop": STOP, "watch": ("list", "json", "log"),
     },
     examples={
         "python -m sweeps.lth_search": "the search digits_search",
@@ -66,6 +87,8 @@ HELP = Help(
             "sparsity and learning rate of the recipe digits within these ranges",
         "python -m sweeps.lth_search digits --floor 90 --asha":
             "the most accurate ticket of at least 90 %; poor ones are ended early",
+        "python -m sweeps.lth_search digits --sparsity 64,80,90 --criteria large_final,movement --sampler grid":
+            "every combination of these values once",
     },
 )  # fmt: skip
 
@@ -95,8 +118,10 @@ def parse(argv: Sequence[str] | None = None) -> tuple[SearchOptions, Search]:
         "axes": axes, "floor": arguments.floor, "objectives": (*objectives, *(["epochs"] if arguments.cost else [])),
         "reduction": REDUCTION if arguments.asha else None,
         "sweep": replace(search.sweep, seeds=seed_values(arguments.seeds, arguments.seed, search.sweep.seeds)),
-        **{n: v for n in ("suggestions", "score", "sampler_seed") if (v := getattr(arguments, n)) is not None},
+        **{n: v for n in ("suggestions", "score", "sampler", "sampler_seed") if (v := getattr(arguments, n)) is not None},
     }  # fmt: skip
+    if changed.get("sampler", search.sampler) == GRID and arguments.suggestions is None:
+        changed["suggestions"] = sys.maxsize  # all points, however many there are
     return arguments, replace(search, **changed).check()
 
 
