@@ -166,10 +166,11 @@ def _row(trial: Any, front: set[int], trials: Mapping[str, Mapping[str, Any]]) -
     mine = [trials[name] for name in names if name in trials]
     ticket = next((row for row in mine if row["control"] == "none"), {})
     status = {"COMPLETE": "done", "PRUNED": "stopped", "FAIL": "failed"}.get(trial.state.name, "open")
+    is_known = ticket.get("sparsity_pct") is not None  # else its record is damaged
     spec = {name: ticket.get(name) for name in suggestion_table([]).schema.names if name in ticket}
     return {
         **spec, **measured(mine), "suggestion": trial.number, "status": status,
-        "reason": trial.user_attrs.get("reason"), "on_front": trial.number in front,
+        "reason": trial.user_attrs.get("reason"), "on_front": trial.number in front and is_known,
         "objective_accuracy": trial.user_attrs.get("accuracy"),
         "epochs_alone": None if "epochs" not in trial.user_attrs else round(trial.user_attrs["epochs"]),
         "trials": list(names), "on_the_way_of": trial.user_attrs.get(ON_WAY),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,15 +45,22 @@ def exit_code_of(command: Callable[[], int]) -> int:
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
 
     def told() -> int:
-        try:
+        with machine_troubles():
             return command()
-        except OSError as error:
-            trouble = machine_error(error)
-            if trouble is None:
-                raise
-            raise trouble from error
 
     return command_line(told)
+
+
+@contextlib.contextmanager
+def machine_troubles() -> Iterator[None]:
+    """Within this block a failing disk of this machine is raised as a `StorageError`."""
+    try:
+        yield
+    except OSError as error:
+        trouble = machine_error(error)
+        if trouble is None:
+            raise
+        raise trouble from error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, make_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -194,11 +194,18 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Options, Sweep]:
         flag = "--" + FLAG_OF.get(name, name).replace("_", "-")
         if flag in argv and not values:
             raise bad_value(flag, "", "at least one value")
-    axes = {**sweep.axes, **{name: values for name, values in typed.items() if values}}
-    base = {name: value for name, value in sweep.base.items() if name not in axes}
     seeds = seed_values(arguments.seeds, arguments.seed, sweep.seeds)
-    requested = {name: values for name, values in branches.items() if values}
-    return arguments, replace(sweep, base=base, axes=axes, seeds=seeds, **requested)
+    return arguments, with_values(sweep, typed, seeds, branches)
+
+
+def with_values(
+    sweep: Sweep, axes: Mapping[str, tuple[Any, ...]], seeds: tuple[int, ...], branches: Mapping[str, tuple[str, ...]]
+) -> Sweep:
+    """The sweep with these values on its axes, these seeds, and these branches; what is empty stays as it is."""
+    given = {**sweep.axes, **{name: values for name, values in axes.items() if values}}
+    base = {name: value for name, value in sweep.base.items() if name not in given}
+    requested: dict[str, Any] = {name: values for name, values in branches.items() if values}
+    return replace(sweep, base=base, axes=given, seeds=seeds, **requested)
 
 
 def read(
