@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, make_dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -16,9 +17,10 @@ from sweeps.cli.options import STOP, WHERE, RunOptions, flags, read
 from sweeps.experiments.expand import seed_values
 from sweeps.experiments.recipes import RECIPES
 from sweeps.search.axes import parse_axis
-from sweeps.search.searches import GRID, SEARCHES, Search, find_search
+from sweeps.search.searches import GRID, SAMPLERS, SEARCHES, Search, find_search
 
 REDUCTION = 3
+GIVEN = ("suggestions", "score", "sampler", "sampler_seed")  # options that replace what the search says
 
 
 @dataclass(kw_only=True)
@@ -52,8 +54,8 @@ class SearchOptions(RunOptions):
     sampler: Annotated[
         str | None,
         tyro.conf.arg(
-            help="how Optuna chooses points: tpe, gp, nsga2, random, grid (every point once), or your own function of a "
-            "seed; None: the search's",
+            help=f"how Optuna chooses points: {', '.join(SAMPLERS)} (all points), or module:function of your own; "
+            "None: the search's",
             metavar="NAME",
         ),
     ] = None
@@ -118,11 +120,23 @@ def parse(argv: Sequence[str] | None = None) -> tuple[SearchOptions, Search]:
         "axes": axes, "floor": arguments.floor, "objectives": (*objectives, *(["epochs"] if arguments.cost else [])),
         "reduction": REDUCTION if arguments.asha else None,
         "sweep": replace(search.sweep, seeds=seed_values(arguments.seeds, arguments.seed, search.sweep.seeds)),
-        **{n: v for n in ("suggestions", "score", "sampler", "sampler_seed") if (v := getattr(arguments, n)) is not None},
+        **{n: v for n in GIVEN if (v := getattr(arguments, n)) is not None},
     }  # fmt: skip
     if changed.get("sampler", search.sampler) == GRID and arguments.suggestions is None:
         changed["suggestions"] = sys.maxsize  # all points, however many there are
     return arguments, replace(search, **changed).check()
+
+
+def check_study_of_job(study: str | None) -> None:
+    """Raise `UserError` for a study in a file that a job would write into its own working directory."""
+    if study is None:
+        return
+    file = study.partition(":///")[2] if "://" in study else study
+    if file and not Path(file).is_absolute() and (study.startswith("sqlite") or "://" not in study):
+        raise bad_value(
+            "study", study, "an absolute path on the head, or a database on a server",
+            "a job has its own working directory, which is deleted with it",
+        )  # fmt: skip
 
 
 def _axes_class() -> type:

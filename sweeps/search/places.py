@@ -23,7 +23,7 @@ from sweeps.search.optuna_adapter import backend_of, journal
 STUDY = "study.db"
 URL = "sqlite:///FILE, postgresql://USER@HOST/DATABASE, another database of SQLAlchemy, or the path of a journal file"
 CONNECT_SECONDS, BUSY_SECONDS = 10, 60
-_PACKAGES = {"psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
+_PACKAGES = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
 _SICK = re.compile(  # SQLite's words for a disk that fails; what else goes wrong is the file's fault
     "readonly database|disk I/O error|unable to open database|disk is full|attempt to write a readonly"
 )
@@ -150,7 +150,8 @@ class Given:
     def __init__(self, study: optuna.Study) -> None:
         self._storage = backend_of(study)
         self.is_in_memory = isinstance(self._storage, optuna.storages.InMemoryStorage)
-        self.shown = without_secrets(getattr(self._storage, "url", "")) or f"the study {study.study_name!r}"
+        url = getattr(self._storage, "url", "")
+        self.shown = _masked(url) if url else f"the study {study.study_name!r}"
 
     def open(self) -> BaseStorage:
         return self._storage
@@ -160,7 +161,7 @@ class Given:
 
     def trouble(self, error: BaseException) -> StorageError | None:
         if any(isinstance(e, (*_NO_ANSWER, OSError)) for e in _chain(error)):
-            return _sick(self.shown, without_secrets(str(error)), error)
+            return _sick(self.shown, str(error), error)
         return None
 
 
@@ -183,6 +184,11 @@ def place_of(study: str | optuna.Study | None, store: Store, run: str) -> Place:
     if not Path(study).absolute().parent.is_dir():
         raise bad_value("study", study, URL, "the folder of this journal file does not exist")
     return Journal(study)
+
+
+def _masked(url: str) -> str:
+    """The URL of a database without password and other credentials."""
+    return without_secrets(make_url(url).set(password=None).render_as_string())
 
 
 def _sick_file(error: BaseException, shown: str) -> StorageError | None:

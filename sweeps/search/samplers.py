@@ -81,7 +81,7 @@ def sampler_of(search: Search) -> BaseSampler:
         points = all_points(base, axes)
         random.Random(search.sampler_seed).shuffle(points)
         return Repeatable(search.sampler_seed, lambda _: _Points(points), draw)
-    make = lookup("sampler", search.sampler, SAMPLERS)
+    make = lookup("sampler", search.sampler, MAKERS)
     return Repeatable(search.sampler_seed, lambda seed: _made(search.sampler, make, seed), draw)
 
 
@@ -123,7 +123,7 @@ def _random(seed: int) -> BaseSampler:
     return RandomSampler(seed=seed)
 
 
-SAMPLERS: Mapping[str, Callable[[int], BaseSampler]] = {"tpe": _tpe, "gp": _gp, "nsga2": _nsga2, "random": _random}
+MAKERS: Mapping[str, Callable[[int], BaseSampler]] = {"tpe": _tpe, "gp": _gp, "nsga2": _nsga2, "random": _random}
 
 
 class _Points(BaseSampler):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from lth_trainable.errors import UserError, bad_value, check_sparsity
+from lth_trainable.errors import UserError, bad_value, check_sparsity, unknown_name
 from lth_trainable.registry import make
 from sweeps.experiments.expand import check_seeds
 from sweeps.experiments.recipe_files import any_recipe, is_recipe_file
@@ -16,6 +16,7 @@ from sweeps.search.axes import Axis, Choice, Range, all_points, check_axes
 
 MOST, LEAST = "max", "min"
 TPE, GRID, OWN = "tpe", "grid", "own"  # own: of a study that the user has made
+SAMPLERS = (TPE, "gp", "nsga2", "random", GRID)
 OBJECTIVES = {"accuracy": MOST, "sparsity": MOST, "epochs": LEAST}
 COMPARED_WITH = ("dense", "dense_to_first_prune")  # the baselines that a search can have
 
@@ -62,6 +63,8 @@ class Search:
         if self.suggestions < 1:
             raise bad_value("suggestions", self.suggestions, "at least 1")
         check_seeds(self.sweep.seeds)
+        if self.sampler not in SAMPLERS and ":" not in self.sampler:
+            raise unknown_name("sampler", self.sampler, SAMPLERS)
         more = [*self.sweep.controls, *(name for name in self.sweep.baselines if name not in COMPARED_WITH)]
         if more:
             raise bad_value(

@@ -25,7 +25,7 @@ from lth_trainable.store.layout import Entries, ListOf
 from lth_trainable.store.store import Store
 from sweeps.search.axes import draw_point
 from sweeps.search.optuna_adapter import claim_waiting, fixed_values, reopen
-from sweeps.search.places import InRun, place_of
+from sweeps.search.places import Given, InRun, place_of
 from sweeps.search.samplers import copy_of, sampler_of
 from sweeps.search.searches import OBJECTIVES, OWN, Search
 from sweeps.search.ties import DIRECTION, ID, check_fits, check_owner, check_terms, id_of, is_mine, tie
@@ -191,6 +191,25 @@ class Study:
         """Number of closed suggestions: done, stopped, or failed and not asked again. Levels of others do not count."""
         ended = [t for t in self.trials(TrialState.COMPLETE, TrialState.PRUNED) if ON_WAY not in t.user_attrs]
         return len(ended) + len(self._failed)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of a study that is not the run's own, one line each."""
+        found = []
+        if self.search.sampler == OWN:
+            sampler = type(self._study.sampler).__name__
+            found.append(
+                f"the study's own {sampler} chooses the points, with random numbers of its own: a search that was "
+                "interrupted goes on with other points than it would have had"
+            )
+        if isinstance(self._place, Given) and self._place.is_in_memory:
+            found.append("the study is in memory: once this process has ended a new one begins; trained trials stay")
+        if self.n_of_others:
+            found.append(
+                f"trials in the study that are not of this search: {self.n_of_others}; its sampler learns from them, "
+                "and they are neither counted nor shown"
+            )
+        return found
 
     @property
     def n_of_others(self) -> int:
