@@ -80,7 +80,7 @@ HELP = Help(
     "Run the same command again to continue: what is trained stays.",
     groups={
         "what": ("search", "suggestions", "sparsity", "rewind_epoch", "lr", "epochs", "dataset", "model", "seeds"),
-        "compare": ("floor", "cost", "score", "asha", "sampler", "confirm"),
+        "compare": ("floor", "cost", "score", "asha", "sampler"),
         "where": ("study", *WHERE), "stop": STOP, "watch": ("list", "json", "log"),
     },
     examples={
