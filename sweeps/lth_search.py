@@ -26,6 +26,7 @@ from typing import Any
 
 import analysis
 from analysis.tables.index import write_noted
+from analysis.tables.parquet import Frames
 from analysis.tables.run_plan import read_plan
 from analysis.tables.suggestions import STATUSES, SUGGESTIONS, measured, suggestion_table
 from analysis.text import console, table_of
@@ -77,7 +78,8 @@ def run(options: SearchOptions, search: Search, arguments: Sequence[str]) -> int
         loggers = open_.enter_context(Loggers.open(options.log, store, name).running())
         if setting.where is Where.CONNECT:
             job = replace(job, cluster=open_.enter_context(job.connected()))
-        outcome, rows = _search(job, options, search, spent, board, loggers)
+        outcome, rows, frames = _search(job, options, search, spent, board, loggers)
+        job.conclude(loggers, frames)
     for note in loggers.notes:
         job.say(f"note: {note}", "yellow")
     done, statuses = _n_finished(rows), [row["status"] for row in rows if row["on_the_way_of"] is None]
@@ -108,7 +110,7 @@ def show_searches(options: SearchOptions) -> int:
 
 def _search(
     job: Job, options: SearchOptions, search: Search, spent: Spent, board: Board, loggers: Loggers
-) -> tuple[Outcome, list[dict[str, Any]]]:
+) -> tuple[Outcome, list[dict[str, Any]], Frames]:
     from sweeps.search.study import Study  # Optuna and Ray take a second
     from sweeps.search.suggestions import Suggestions
 
@@ -139,12 +141,12 @@ def _search(
     outcome = job.launch(dispatcher, spent, board, loggers, source)
     for note in (*(f"damaged, trained again: {report}" for report in source.notes), *outcome.notes):
         job.say(f"note: {note}", "yellow")
-    rows = _conclude(job, options, study, search)
+    rows, frames = _conclude(job, options, study, search)
     study.close()
-    return outcome, rows
+    return outcome, rows, frames
 
 
-def _conclude(job: Job, options: SearchOptions, study: Any, search: Search) -> list[dict[str, Any]]:
+def _conclude(job: Job, options: SearchOptions, study: Any, search: Search) -> tuple[list[dict[str, Any]], Frames]:
     """Gather the results, write the suggestions and their figure, and show the best."""
     from analysis.figures.pareto import pareto_figure
     from analysis.figures.style import WRITERS  # matplotlib takes a second to import
@@ -159,7 +161,7 @@ def _conclude(job: Job, options: SearchOptions, study: Any, search: Search) -> l
     for kind in ("svg", "png"):
         store.write(f"{run}/analysis/pareto.{kind}", WRITERS[kind](pareto_figure(rows)))
     _show(job, options, rows, search, study.uri)
-    return rows
+    return rows, frames
 
 
 def _row(trial: Any, front: set[int], trials: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ import tyro
 from lth_trainable.errors import bad_value
 from lth_trainable.spec.trial_spec import TrialSpec
 from sweeps.cli.help import Help
-from sweeps.cli.options import STOP, WHERE, RunOptions, flags, read
+from sweeps.cli.options import LISTS, STOP, WHERE, RunOptions, flags, read
 from sweeps.experiments.expand import seed_values
 from sweeps.experiments.recipes import RECIPES
 from sweeps.search.axes import parse_axis
@@ -112,9 +112,10 @@ def parse(argv: Sequence[str] | None = None) -> tuple[SearchOptions, Search]:
             axes[name] = parse_axis(name, shown, words)
         elif shown in argv:
             raise bad_value(shown, "", "at least one value")
-    for name in ("seed", "log"):
-        if f"--{name}" in argv and not getattr(arguments, name):
-            raise bad_value(f"--{name}", "", "at least one value")
+    for name in LISTS:
+        flag = "--" + name.replace("_", "-")
+        if flag in argv and not getattr(arguments, name):
+            raise bad_value(flag, "", "at least one value")
     objectives = ("accuracy",) if arguments.floor is not None else ("accuracy", "sparsity")
     changed: dict[str, Any] = {
         "axes": axes, "floor": arguments.floor, "objectives": (*objectives, *(["epochs"] if arguments.cost else [])),
