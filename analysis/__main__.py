@@ -1,6 +1,6 @@
 """`python -m analysis RUN`: gather the results of a run again, rewrite its tables and report, print the verdicts.
 
-    python -m analysis RUN [--json] [--geometry auto|all|none]
+    python -m analysis RUN [--json] [--details] [--geometry auto|all|none]
     python -m analysis RUN --exclude TRIAL ... --reason TEXT    take trials out of the verdict
     python -m analysis RUN --include TRIAL ...                  take them back
     python -m analysis COMMAND ...                              another command, see `COMMANDS`
@@ -26,6 +26,7 @@ from typing import Annotated
 import tyro
 
 from analysis.gather import gather
+from analysis.report.lines import every_row, folded
 from analysis.report.terminal import counts_by_status, paths, show
 from analysis.tables.exclusions import change_exclusions
 from analysis.tables.index import Geometry
@@ -52,7 +53,7 @@ COMMANDS: dict[str, Command] = {
     "figures": Command(module="analysis.commands.figures", text="write figures for a paper (pdf, svg or png)"),
     "table": Command(module="analysis.commands.table", text="print the verdicts for a paper (latex, csv, markdown)"),
     "compare": Command(module="analysis.commands.compare", text="compare two runs (recipes, criteria, code versions)"),
-    "export": Command(module="analysis.commands.export", text="write tickets as folders that need only torch"),
+    "export": Command(module="analysis.commands.export", text="write tickets for torch alone, or for the Hub"),
 }
 
 
@@ -74,6 +75,8 @@ class Options:
     """The folder of a run, such as runs/digits, or its URI."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object instead: run, answer, trials by status, verdicts, files."""
+    details: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print every row of the verdicts: undecided ones that follow each other share a line otherwise."""
     exclude: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TRIAL ...")] = ()
     """Trials to leave out of the verdicts; needs --reason. Their records and rows stay, with the status excluded."""
     reason: Annotated[str | None, tyro.conf.arg(metavar="TEXT")] = None
@@ -104,7 +107,7 @@ def _gather(arguments: Sequence[str]) -> int:
     if options.json:
         print(json.dumps(summary(frames, run), allow_nan=False))
     else:
-        show(console(), frames, run)
+        show(console(), frames, run, every_row if options.details else folded)
     return OK
 
 

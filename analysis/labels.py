@@ -86,6 +86,15 @@ def in_words(parts: Sequence[NamePart]) -> str:
     return ", ".join(part.words for part in parts)
 
 
+def both(labels: Sequence[str]) -> str:
+    """Two labels in one, without repeating the words they begin with: "IMP, rewind epoch 0 and 1"."""
+    if len(labels) == 1:
+        return labels[0]
+    one, other = (label.split(" ") for label in labels)
+    n = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), 0)
+    return f"{labels[0]} and {' '.join(other[n:])}"
+
+
 def dense_label(baseline: str) -> str:
     """`dense-e20` -> "dense, 20 epochs"; `dense_restarts` -> "dense with restarts"."""
     if baseline.startswith(_PLAIN_DENSE):

@@ -24,8 +24,21 @@ class PlainConsole(Console):
 
 
 def console(stderr: bool = False) -> Console:
-    """A console as wide as the terminal, or `PLAIN_WIDTH` columns wide if standard output is not a terminal."""
-    return PlainConsole(stderr=stderr, highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+    """A console as wide as the terminal, or `PLAIN_WIDTH` columns wide if standard output is not a terminal.
+
+    In a notebook it prints plain text.
+    """
+    width = None if sys.stdout.isatty() else PLAIN_WIDTH
+    if in_notebook():  # its FORCE_COLOR is for programs that know no better way
+        return PlainConsole(
+            stderr=stderr, highlight=False, width=width, force_jupyter=False, force_terminal=False, color_system=None
+        )
+    return PlainConsole(stderr=stderr, highlight=False, width=width)
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook."""
+    return Console().is_jupyter
 
 
 def table_of(*headings: str, left: Sequence[str] = ()) -> Table:
@@ -61,6 +74,11 @@ def percent(value: float) -> str:
 def signed(value: float) -> str:
     """A number with its sign and two decimals, and a real minus sign, so that columns line up."""
     return f"{value:+.2f}".replace("-", "\u2212") if round(value, 2) else "0.00"
+
+
+def number_range(low: str, high: str) -> str:
+    """Two numbers as a range, or one if they are written alike: "64 to 92.22", "64"."""
+    return low if low == high else f"{low} to {high}"
 
 
 def plural(count: int, noun: str, nouns: str = "") -> str:

@@ -1,1 +1,8 @@
-"""Which trials, in which order, on which machines."""
+"""Which trials, in which order, on which machines. From Python: `Sweep` and `run_trials`."""
+
+from __future__ import annotations
+
+from lth_trainable.registry import lazy
+
+_HOME = {"from_python": ("Sweep", "run_trials")}
+__all__, __getattr__ = lazy(__name__, _HOME)

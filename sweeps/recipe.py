@@ -23,11 +23,11 @@ from typing import Annotated, Any
 
 import tyro
 
+from analysis.tables.roles import BASELINE, CONTROL, DENSE, TICKET
 from analysis.text import console, print_line, table_of
 from lth_trainable.errors import OK, command_line
 from lth_trainable.registry import lookup
 from lth_trainable.spec.trial_spec import TrialSpec
-from sweeps.experiments.branches import BASELINE, CONTROL, DENSE, TICKET
 from sweeps.experiments.expand import expand
 from sweeps.experiments.recipe_files import any_recipe, as_yaml, is_recipe_file
 from sweeps.experiments.recipes import RECIPES, Sweep

@@ -26,7 +26,7 @@ _FOLDER = re.compile(rf"(?<![\w/.:-])((?:{'|'.join(PACKAGES)}|docs|notebooks)/(?
 _MODULE = re.compile(rf"(?<![\w./-])((?:{'|'.join(PACKAGES[:4])})(?:\.\w+)+)(?![\w/])")
 _LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 # Files that a run or a user makes, by their first folder or their whole name.
-_MADE = ("runs/", "RUN/", "DIR/", "states/", "my_", "dense/")
+_MADE = ("runs/", "RUN/", "DIR/", "states/", "my_", "dense/", "model.py")
 _PLACEHOLDERS = ("NNNN", "NAME")
 _NAMES = {path.name for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
 

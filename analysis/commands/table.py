@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 from analysis.labels import dense_label, short_labels
-from analysis.report.terminal import seeds
+from analysis.report.lines import seeds
 from analysis.tables.parquet import as_rows, load
 from analysis.tables.schema import Row
 from analysis.text import signed
@@ -96,7 +96,7 @@ WRITERS: dict[str, Callable[[Sequence[Row]], str]] = {"latex": as_latex, "csv": 
 def _cells(rows: Sequence[Row]) -> list[list[str]]:
     return [
         [
-            label, f"{row['target_sparsity_pct']:g}", one_line(dense_label(row["baseline"])), seeds(row),
+            label, f"{row['target_sparsity_pct']:g}", one_line(dense_label(row["baseline"])), seeds((row,)),
             _accuracy(row["mean_ticket"]), _accuracy(row["mean_baseline"]), _signed(row["effect"]), _interval(row),
             _p(row["p_decisive"]), row["verdict"],
         ]

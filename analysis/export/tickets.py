@@ -19,13 +19,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from analysis.tables.exclusions import unknown_trial
 from analysis.tables.run_plan import find_run
 from lth_trainable.errors import UserError, bad_value
+from lth_trainable.store.names import is_name
 from lth_trainable.store.store import MANIFEST, MASKS, WEIGHTS, Damaged, Sealed, Store, to_json
-from lth_trainable.store.trials import load_masks, open_trial, read_record
+from lth_trainable.store.trials import load_masks, open_trial, read_failure, read_record
 from lth_trainable.tensors import row_major
 from lth_trainable.unfinished import remove_abandoned
 
@@ -40,6 +41,7 @@ PARTS = ("initial", "rewind", "final")  # like `lth_trainable.pruning.ticket`, w
 MANY = 20  # of more trials, errors list all names without checking which are finished
 
 Tensors = Mapping[str, "Tensor"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +62,7 @@ def export(trials: Sequence[str], out: str | Path = ".", which: Sequence[str] = 
     trials. which: some of `PARTS`, or empty for all that a trial has. Raises `UserError` if a trial is unknown (before
     anything is written), or if weights cannot be read or written.
     """
-    found = list(_find(trials))
+    found = list(find_trials(trials))
     names = [store.trial(run, name).rpartition("/")[2] for store, run, name in found]
     for name in names:
         if names.count(name) > 1:
@@ -71,7 +73,7 @@ def export(trials: Sequence[str], out: str | Path = ".", which: Sequence[str] = 
 # -- which trials ----------------------------------------------------------------------------------------------------
 
 
-def _find(texts: Sequence[str]) -> Iterator[tuple[Store, str, str]]:
+def find_trials(texts: Sequence[str]) -> Iterator[tuple[Store, str, str]]:
     """Store, run and name of each trial. Raises `UserError`."""
     run: tuple[Store, str] | None = None
     last: str | None = None if texts else ""  # a run whose trials have not been named yet
@@ -94,12 +96,28 @@ def _trial_at(text: str) -> tuple[Store, str, str] | None:
     if "/trials/" not in path:
         return None
     store, run, name = open_trial(path)
-    return (store, run, name) if "/" not in name and _is_finished(store, run, name) else None
+    if not is_name(name):
+        return None
+    if _is_finished(store, run, name):
+        return store, run, name
+    _refuse_failed(store, run, name)
+    return None
+
+
+def _refuse_failed(store: Store, run: str, name: str) -> None:
+    """Raise `UserError` if the trial has failed."""
+    failure = read_failure(store, store.trial(run, name)) if is_name(name) else None
+    if failure is not None:
+        raise UserError(
+            f"{name}: found a failed trial, which has no network ({failure.reason}); rerun the sweep's command with "
+            "--retry-failed"
+        )
 
 
 def _known(store: Store, run: str, name: str) -> str:
     if _is_finished(store, run, name):
         return name
+    _refuse_failed(store, run, name)
     names = store.folders(f"{run}/trials")
     finished = [name for name in names if _is_finished(store, run, name)] if len(names) < MANY else names
     raise unknown_trial(f"TRIAL of {store.at(run)}", name, finished, "the name of a finished trial")
@@ -140,6 +158,14 @@ def read_ticket(store: Store, run: str, name: str, which: Sequence[str] = ()) ->
     return Ticket(masks=masks, provenance=_provenance(read_record(store, trial)), **weights)
 
 
+def read_or_refuse(store: Store, run: str, name: str, which: Sequence[str] = ()) -> Ticket:
+    """As `read_ticket`. Raises `UserError` for damage, too."""
+    try:
+        return read_ticket(store, run, name, which)
+    except Damaged as damage:
+        raise UserError(f"{name}: cannot be read ({damage}); rerun the sweep's command to train it again") from damage
+
+
 def _weights(store: Store, trial: Sealed, part: str) -> Tensors:
     from lth_trainable.store.tensor_files import tensors_of
 
@@ -177,10 +203,15 @@ def write_ticket(ticket: Ticket, folder: Path, formats: Sequence[str] = ("safete
         if masks and part != "final":
             (folder / DENSE).mkdir(exist_ok=True)
             _write(weights, folder / DENSE / part, formats)
-    shapes = {name: {"shape": list(m.shape), "n_kept": int(m.count_nonzero())} for name, m in masks.items()}
+    write_about(ticket, folder, parts)
+    return parts
+
+
+def write_about(ticket: Ticket, folder: Path, parts: Sequence[str]) -> None:
+    """Write where the ticket comes from. parts: the weights that are in the folder."""
+    shapes = {name: {"shape": list(m.shape), "n_kept": int(m.sum())} for name, m in sorted(ticket.masks.items())}
     about = {"format": FORMAT, "parts": parts, "masks": shapes, "provenance": dict(ticket.provenance)}
     (folder / ABOUT).write_bytes(to_json(about))
-    return parts
 
 
 def write_loader(folder: Path) -> None:
@@ -215,21 +246,33 @@ def _export(store: Store, run: str, name: str, out: Path, which: Sequence[str]) 
     target = out / name
     if target.exists() and not (target / ABOUT).is_file():
         raise bad_value(f"--out {out}", f"a {name} that is no export", "a place where it is not")
+    ticket = read_or_refuse(store, run, name, which)
+
+    def fill(folder: Path) -> tuple[str, ...]:
+        parts = write_ticket(ticket, folder)
+        write_loader(folder)
+        return parts
+
+    parts, size = write_folder(target, f"--out {out}", fill)
+    return Exported(trial=name, path=target, parts=parts, bytes=size, result=ticket.provenance["result"])
+
+
+def write_folder(target: Path, flag: str, fill: Callable[[Path], T]) -> tuple[T, int]:
+    """Let `fill` make a folder and put it at `target`, in place of what is there, completely or not at all.
+
+    flag: what named the place, for the message. Returns what `fill` returns, and the size of all files in bytes.
+    """
+    above = target.parent
     try:
-        ticket = read_ticket(store, run, name, which)
-    except Damaged as damage:
-        raise UserError(f"{name}: cannot be read ({damage}); rerun the sweep's command to train it again") from damage
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        remove_abandoned(out, ".export-????????")
-        with tempfile.TemporaryDirectory(dir=out, prefix=".export-") as staged:
-            folder = Path(staged, name)
-            parts = write_ticket(ticket, folder)
-            write_loader(folder)
+        above.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(above, ".export-????????")
+        with tempfile.TemporaryDirectory(dir=above, prefix=".export-") as staged:
+            folder = Path(staged, target.name)
+            found = fill(folder)
             size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
             if target.exists():  # moved, not deleted: a kill leaves the old export, the new one or none, never a part
-                os.replace(target, Path(staged, "replaced"))
+                os.replace(target, Path(staged, f"{target.name}.replaced"))
             os.replace(folder, target)
     except OSError as error:
-        raise UserError(f"--out {out}: cannot be written ({error}); choose another place") from error
-    return Exported(trial=name, path=target, parts=parts, bytes=size, result=ticket.provenance["result"])
+        raise UserError(f"{flag}: cannot be written ({error}); choose another place") from error
+    return found, size

@@ -8,7 +8,7 @@ labelled, so that nobody has to rely on colour.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
@@ -17,18 +17,47 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from analysis.figures.accuracy_layout import (
+    FOOT,
+    HEIGHT,
+    LABEL_GAP_PT,
+    MOST_OTHERS,
+    PLOT,
+    columns_of_key,
+    is_narrow,
+    margin_label,
+    other_labels,
+    side_labelled,
+    stacked,
+    thinned,
+)
 from analysis.figures.curves import Control, Curve, Panel, panels
 from analysis.figures.spacing import decades, extent, remaining, spread, ticks
-from analysis.figures.style import STYLE, Theme, colour_and_dashes, frame, theme_of
+from analysis.figures.style import (
+    STYLE,
+    Theme,
+    colour_and_dashes,
+    frame,
+    theme_of,
+    title_size,
+)
 from analysis.tables.parquet import Frames
 from analysis.text import percent
 from analysis.verdicts.answer import KEEPING_UP
 
-LABEL_GAP_PT = 12.0  # between the centres of two labels of 9 pt
 DODGE, MOST_DODGE = 0.012, 0.045  # sideways shift of curves, as a fraction of the axis: intervals must not overlap
-MOST_LABELS, MOST_OTHERS = 22, 3  # labels beside a panel; dense networks of other budgets with a label each
-PANEL_SIZE = (7.2, 4.2)  # inches: text width of a two-column page
-Label = tuple[float, str, str, float | None]  # y, text, colour, x of the point it belongs to
+
+
+@dataclass(frozen=True, kw_only=True)
+class Label:
+    """The name of a line. y: its height at the right end. x: of the point it belongs to; None for a level line.
+    dashes: of the line, for the key of a narrow figure."""
+
+    y: float
+    text: str
+    colour: str
+    x: float | None = None
+    dashes: Any = "-"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +70,7 @@ class CurveStyle:
 
 
 _FROM_DENSE = (0, (3, 2))
-_CONTROL = (0, (1, 1.5))
+_CONTROL, _MARGIN, _OTHER = (0, (1, 1.5)), (0, (1, 2)), (0, (6, 3))
 
 
 def accuracy_figure(frames: Frames, theme: str = "light") -> Figure:
@@ -52,65 +81,16 @@ def accuracy_figure(frames: Frames, theme: str = "light") -> Figure:
     are dotted; if there are too many, they get a figure of their own. Without finished tickets the figure says so.
     Raises `UserError` for an unknown theme.
     """
-    colours, shown = theme_of(theme), [_thinned(panel) for panel in panels(frames) if panel.curves]
+    colours, shown = theme_of(theme), [thinned(panel) for panel in panels(frames) if panel.curves]
     with mpl.rc_context(STYLE):
-        count = max(1, len(shown))
-        figure = Figure(figsize=(PANEL_SIZE[0], _height(shown) * count), facecolor=colours.background)
+        figure = Figure(figsize=(colours.width, HEIGHT), facecolor=colours.background)
         FigureCanvasAgg(figure)
-        axes = figure.subplots(count, 1, squeeze=False)[:, 0]
-        _arrange(figure, shown, count)
+        axes = stacked(figure, shown, colours) if is_narrow(colours) else side_labelled(figure, shown)
         if not shown:
             _say_nothing(axes[0], colours)
         for axis, panel in zip(axes, shown, strict=False):
             _draw(axis, panel, colours)
     return figure
-
-
-def is_crowded(panel: Panel) -> bool:
-    """Whether the panel has too many labels; if so, `figures/controls.py` draws its controls."""
-    return len(_texts(panel)) > MOST_LABELS
-
-
-def _thinned(panel: Panel) -> Panel:
-    if not is_crowded(panel):
-        return panel
-    return replace(panel, curves=tuple(replace(curve, controls=()) for curve in panel.curves))
-
-
-def _arrange(figure: Figure, shown: Sequence[Panel], count: int) -> None:
-    """Set the margins. The right one fits the longest label: 5.6 pt per character of 9 pt, plus its line."""
-    width, height = PANEL_SIZE[0], _height(shown) * count
-    longest = max((len(text) for panel in shown for text in _texts(panel)), default=0)
-    right = min(0.4 * width, 0.25 + longest * 5.6 / 72)
-    figure.subplots_adjust(
-        left=0.62 / width, right=1 - right / width, bottom=1.0 / height, top=1 - 0.42 / height, hspace=0.42
-    )
-
-
-def _height(shown: Sequence[Panel]) -> float:
-    """Height of a panel in inches; more than usual if the labels, one below the other, need it."""
-    most = max((len(_texts(panel)) for panel in shown), default=0)
-    return max(PANEL_SIZE[1], 1.42 + most * LABEL_GAP_PT / 72)
-
-
-def _texts(panel: Panel) -> list[str]:
-    return [
-        panel.dense_label, _margin_label(panel), *dict(_other_labels(panel)),
-        *(curve.label for curve in panel.curves),
-        *(control.label for curve in panel.curves for control in curve.controls),
-    ]  # fmt: skip
-
-
-def _other_labels(panel: Panel) -> list[tuple[str, float]]:
-    """Label and height of the dense networks of other budgets; if there are many, they share one label."""
-    if len(panel.others) <= MOST_OTHERS:
-        return [(label, level.mean) for label, level in panel.others]
-    heights = [level.mean for _, level in panel.others]
-    return [(f"dense, {len(panel.others)} other budgets", sum(heights) / len(heights))]
-
-
-def _margin_label(panel: Panel) -> str:
-    return f"dense \u2212 {panel.margin_pp:g} pp (margin)"
 
 
 def _draw(axis: Any, panel: Panel, theme: Theme) -> None:
@@ -122,8 +102,11 @@ def _draw(axis: Any, panel: Panel, theme: Theme) -> None:
         labels.append(_draw_curve(axis, curve, style, start, theme))
         labels += [_draw_control(axis, control, style) for control in curve.controls]
     _limits(axis, panel)
-    _write_labels(axis, labels)
-    _key(axis, panel, theme)
+    if is_narrow(theme):
+        _full_key(axis, panel, labels, theme)
+    else:
+        _write_labels(axis, labels)
+        _key(axis, panel, theme)
 
 
 def _draw_dense(axis: Any, panel: Panel, theme: Theme) -> list[Label]:
@@ -135,15 +118,16 @@ def _draw_dense(axis: Any, panel: Panel, theme: Theme) -> list[Label]:
             axis.axhspan(panel.dense.low, panel.dense.high, color=theme.muted, alpha=0.16, linewidth=0)
         axis.axhline(mean, color=theme.text, linewidth=1.1)
         axis.plot([100], [mean], color=theme.text, marker="s", markersize=5.5, zorder=5)
-        axis.axhline(floor, color=theme.muted, linewidth=0.9, linestyle=(0, (1, 2)))
+        axis.axhline(floor, color=theme.muted, linewidth=0.9, linestyle=_MARGIN)
         labels += [
-            (mean, panel.dense_label, theme.text, None),
-            (floor, _margin_label(panel), theme.muted, None),
+            Label(y=mean, text=panel.dense_label, colour=theme.text),
+            Label(y=floor, text=margin_label(panel), colour=theme.muted, dashes=_MARGIN),
         ]
     width = 1.1 if len(panel.others) <= MOST_OTHERS else 0.5
     for _, level in panel.others:
-        axis.axhline(level.mean, color=theme.muted, linewidth=width, linestyle=(0, (6, 3)))
-    return [*labels, *((height, label, theme.muted, None) for label, height in _other_labels(panel))]
+        axis.axhline(level.mean, color=theme.muted, linewidth=width, linestyle=_OTHER)
+    others = other_labels(panel)
+    return [*labels, *(Label(y=height, text=text, colour=theme.muted, dashes=_OTHER) for text, height in others)]
 
 
 def _curve_style(index: int, count: int, panel: Panel, theme: Theme) -> CurveStyle:
@@ -168,7 +152,7 @@ def _draw_curve(axis: Any, curve: Curve, style: CurveStyle, start: float | None,
         if point.level.low is not None:
             axis.vlines(at, point.level.low, point.level.high, color=style.colour, linewidth=1.1, zorder=3)
         axis.plot([at], [point.level.mean], color=style.colour, zorder=4, **_marker(point.verdict, style.colour, theme))
-    return y[-1], curve.label, style.colour, x[-1]
+    return Label(y=y[-1], text=curve.label, colour=style.colour, x=x[-1], dashes=style.dashes)
 
 
 def _draw_control(axis: Any, control: Control, style: CurveStyle) -> Label:
@@ -176,7 +160,7 @@ def _draw_control(axis: Any, control: Control, style: CurveStyle) -> Label:
     x = [at * style.shift for at, _ in control.points]
     y = [level.mean for _, level in control.points]
     axis.plot(x, y, color=style.colour, linewidth=0.9, linestyle=_CONTROL, alpha=0.75, marker=".", markersize=3.5)
-    return y[-1], control.label, style.colour, x[-1]
+    return Label(y=y[-1], text=control.label, colour=style.colour, x=x[-1], dashes=_CONTROL)
 
 
 def _marker(verdict: str, colour: str, theme: Theme) -> dict[str, Any]:
@@ -188,7 +172,14 @@ def _marker(verdict: str, colour: str, theme: Theme) -> dict[str, Any]:
 
 def _dress(axis: Any, panel: Panel, theme: Theme) -> None:
     axis.set_facecolor("none")
-    axis.set_title(panel.title, loc="left", color=theme.text, fontsize=10.5, fontweight="bold", pad=9)
+    axis.set_title(
+        panel.title,
+        loc="left",
+        color=theme.text,
+        fontsize=title_size(axis, panel.title, 10.5),
+        fontweight="bold",
+        pad=9,
+    )
     axis.set_xlabel("weights remaining (%, log scale)", color=theme.text)
     axis.set_ylabel(f"{panel.endpoint.replace('_', ' ')} (%)", color=theme.text)
     frame(axis, theme)
@@ -211,9 +202,10 @@ def _write_labels(axis: Any, labels: Sequence[Label]) -> None:
     """Write the labels to the right of the axis without overlap, each joined to its point by a thin line."""
     height = axis.get_position().height * axis.figure.get_figheight() * 72
     low, high = axis.get_ylim()
-    heights = spread([(y - low) / (high - low) * height for y, *_ in labels], LABEL_GAP_PT, (0.0, height))
+    heights = spread([(label.y - low) / (high - low) * height for label in labels], LABEL_GAP_PT, (0.0, height))
     transform = axis.get_yaxis_transform()
-    for (y, text, colour, x), at in zip(labels, heights, strict=True):
+    for label, at in zip(labels, heights, strict=True):
+        y, colour, x = label.y, label.colour, label.x
         label_y = low + at / height * (high - low)
         if x is not None:
             x_axis = axis.transAxes.inverted().transform(axis.transData.transform((x, y)))[0]
@@ -221,22 +213,37 @@ def _write_labels(axis: Any, labels: Sequence[Label]) -> None:
         axis.plot(
             [1.0, 1.022], [y, label_y], color=colour, linewidth=0.6, alpha=0.7, transform=transform, clip_on=False
         )
-        axis.text(1.028, label_y, text, color=colour, transform=transform, va="center", ha="left", clip_on=False)
+        axis.text(1.028, label_y, label.text, color=colour, transform=transform, va="center", ha="left", clip_on=False)
 
 
 def _key(axis: Any, panel: Panel, theme: Theme) -> None:
     """Explain the markers that occur, below the axis."""
+    _legend(axis, panel, _marker_handles(panel, theme), theme, at=-0.155, columns=3)
+
+
+def _full_key(axis: Any, panel: Panel, labels: Sequence[Label], theme: Theme) -> None:
+    """Name every line and explain the markers that occur, below the axis."""
+    handles = [Line2D([], [], color=label.colour, linestyle=label.dashes, label=label.text) for label in labels]
+    columns = columns_of_key(panel, theme)
+    _legend(axis, panel, [*handles, *_marker_handles(panel, theme)], theme, at=-FOOT / PLOT, columns=columns)
+
+
+def _marker_handles(panel: Panel, theme: Theme) -> list[Line2D]:
     words = {"matches dense": "matches or beats dense", "undecided": "undecided", "falls short": "falls short"}
     found = {point.verdict for curve in panel.curves for point in curve.points}
     found = {"matches dense" if verdict in KEEPING_UP else verdict for verdict in found}
-    handles = [
+    return [
         Line2D([], [], color=theme.muted, label=text, **_marker(verdict, theme.muted, theme))
         for verdict, text in words.items()
         if verdict in found
     ]
+
+
+def _legend(axis: Any, panel: Panel, handles: Sequence[Line2D], theme: Theme, at: float, columns: int) -> None:
+    """at: height of its upper edge, as a fraction of the axes."""
     axis.legend(
         handles=handles, title=_seeds(panel), loc="upper left",
-        bbox_to_anchor=(-0.012, -0.155), ncols=3, frameon=False, labelcolor=theme.muted, alignment="left",
+        bbox_to_anchor=(-0.012, at), ncols=columns, frameon=False, labelcolor=theme.muted, alignment="left",
         handletextpad=0.3, columnspacing=1.6, borderpad=0, borderaxespad=0.4, fontsize=8.5, title_fontsize=8.5,
     ).get_title().set_color(theme.muted)  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from statistics import fmean
@@ -25,11 +26,12 @@ from analysis.barriers.networks import (
     networks,
     shared_label,
 )
-from analysis.figures.style import STYLE, THEMES, Theme, frame
+from analysis.figures.style import STYLE, THEMES, Theme, frame, key_columns, title_size
 from analysis.tables.schema import Row
 
 SPLITS = ("test", "train")
-WIDTH, ROW, TOP, BOTTOM = 7.2, 2.5, 0.55, 0.65  # inches: the figure, one ladder, above and below all ladders
+ROW, TOP, BOTTOM, KEY_LINE = 2.5, 0.55, 0.65, 0.17  # inches: one row of panels, above and below all, a line of the key
+MOST_ACROSS = 6  # entries of the key side by side
 LEAST_SPAN = 2 * STABLE_PP  # pp; a shorter axis would make a step of one image look like a barrier
 FAINT, END = 0.28, 4.0  # opacity of a single line, size of the marker at an end
 _DASHES = {RECOMPUTED: "-", RAW: (0, (4, 1.6))}
@@ -48,24 +50,34 @@ def barrier_figure(rows: Sequence[Row], theme: str = "light") -> Figure:
     labels, both = ladder_labels(found), has_batch_norm(rows)
     palette = _palette(found, colours)
     with mpl.rc_context(STYLE):
-        height = TOP + ROW * len(ladders) + BOTTOM
-        figure = Figure(figsize=(WIDTH, height), facecolor=colours.background)
+        key = _key(palette, both, colours)
+        across = min(MOST_ACROSS, key_columns(key, colours.width))
+        bottom = BOTTOM + KEY_LINE * (math.ceil(len(key) / across) - 1)
+        rows_of_panels, width = len(ladders) * len(SPLITS) // colours.columns, colours.width
+        height = TOP + ROW * rows_of_panels + bottom
+        figure = Figure(figsize=(width, height), facecolor=colours.background)
         FigureCanvasAgg(figure)
-        axes = figure.subplots(len(ladders), len(SPLITS), squeeze=False)
+        axes = figure.subplots(rows_of_panels, colours.columns, squeeze=False)
         figure.subplots_adjust(
-            left=0.09, right=0.985, bottom=BOTTOM / height, top=1 - TOP / height, hspace=0.32, wspace=0.16
-        )
+            left=0.65 / width, right=1 - 0.11 / width, bottom=bottom / height, top=1 - TOP / height, hspace=0.32,
+            wspace=0.16,
+        )  # fmt: skip
         for axis, (ladder, split) in zip(axes.flat, itertools.product(ladders, SPLITS), strict=True):
             for network in ladders[ladder]:
                 _draw(axis, network, split, palette[network.label], [RECOMPUTED, RAW] if both else [RAW])
             _dress(axis, f"{labels[ladder]}, {split}", colours)
         for axis in axes[:, 0]:
             axis.set_ylabel("error (%)", color=colours.text)
+        title = f"{shared_label(found)}: error between two copies"
         figure.suptitle(
-            f"{shared_label(found)}: error between two copies",
-            x=0.01, y=1 - 0.1 / height, ha="left", va="top", color=colours.text, fontsize=10.5, fontweight="bold",
+            title, x=0.01, y=1 - 0.1 / height, ha="left", va="top", color=colours.text, fontweight="bold",
+            fontsize=title_size(axes[0, 0], title, 10.5),
         )  # fmt: skip
-        _key(figure, palette, both, colours, height)
+        figure.legend(
+            handles=key, loc="lower left", bbox_to_anchor=(0.54 / width, 0.08 / height), ncols=across, frameon=False,
+            labelcolor=colours.muted, fontsize=8.5, handlelength=1.6, columnspacing=1.4, borderpad=0,
+            borderaxespad=0.2,
+        )  # fmt: skip
     return figure
 
 
@@ -114,14 +126,12 @@ def _dress(axis: Any, title: str, theme: Theme) -> None:
     frame(axis, theme)
 
 
-def _key(figure: Figure, palette: dict[str, str], both: bool, theme: Theme, height: float) -> None:
+def _key(palette: dict[str, str], both: bool, theme: Theme) -> list[Line2D]:
+    """The entries of the key."""
     handles = [Line2D([], [], color=colour, linewidth=1.7, label=label) for label, colour in palette.items()]
     words = {RECOMPUTED: "BatchNorm recomputed", RAW: "BatchNorm interpolated"}
     if both:
         handles += [
             Line2D([], [], color=theme.muted, linewidth=1.4, linestyle=_DASHES[k], label=w) for k, w in words.items()
         ]
-    figure.legend(
-        handles=handles, loc="lower left", bbox_to_anchor=(0.075, 0.08 / height), ncols=6, frameon=False,
-        labelcolor=theme.muted, fontsize=8.5, handlelength=1.6, columnspacing=1.4, borderpad=0, borderaxespad=0.2,
-    )  # fmt: skip
+    return handles

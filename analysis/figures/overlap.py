@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from analysis.figures.curves import ladder_labels
 from analysis.figures.style import REMAINING, STYLE, canvas, colour_and_dashes, dress, line, remaining_axis, theme_of
+from analysis.labels import both
 from analysis.tables.parquet import Frames
 
 TITLES = {"seed": "between seeds", "rewind": "between rewind points", "criterion": "between criteria"}
@@ -47,20 +48,11 @@ def overlap_series(frames: Frames) -> dict[str, list[Series]]:
         points.setdefault(at, []).append((row["iou"], row["chance_iou"]))
     return {
         between: [
-            _series(_both(names), by_names[names])
+            _series(both(names), by_names[names])
             for names in sorted(by_names, key=lambda names: [order.get(name, len(order)) for name in names])
         ]
         for between, by_names in found.items()
     }
-
-
-def _both(labels: Sequence[str]) -> str:
-    """Two labels in one, without repeating the words they begin with: "IMP, rewind epoch 0 and 1"."""
-    if len(labels) == 1:
-        return labels[0]
-    one, other = (label.split(" ") for label in labels)
-    n = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), 0)
-    return f"{labels[0]} and {' '.join(other[n:])}"
 
 
 def _series(label: str, points: Points) -> Series:

@@ -14,16 +14,18 @@ from analysis.figures.style import STYLE, THEMES, Theme, frame
 from analysis.tables.schema import Row
 from analysis.text import percent
 
+HEIGHT = 4.2  # inches
+
 
 def pareto_figure(rows: Sequence[Row], theme: str = "light") -> Figure:
     """Validation accuracy (percent) against weights remaining (percent, log): all suggestions, and the Pareto front."""
     colours = THEMES[theme]
     done = [row for row in rows if row["status"] == "done" and row["valid_accuracy"] is not None]
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 4.2), facecolor=colours.background)
+        figure = Figure(figsize=(colours.width, HEIGHT), facecolor=colours.background)
         FigureCanvasAgg(figure)
         axis = figure.subplots()
-        figure.subplots_adjust(left=0.09, right=0.97, bottom=0.2, top=0.9)
+        figure.subplots_adjust(left=0.65 / colours.width, right=1 - 0.2 / colours.width, bottom=0.2, top=0.9)
         _dress(axis, colours)
         if not done:
             axis.text(0.5, 0.5, "no suggestion is done yet", color=colours.muted, ha="center", transform=axis.transAxes)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import matplotlib as mpl
@@ -22,6 +22,7 @@ from analysis.text import percent
 from lth_trainable.errors import unknown_name
 
 WIDTH, COLUMNS, MOST_PANELS = 7.2, 2, 8  # inches: text width of a two-column page; panels side by side, and in all
+NARROW_WIDTH = 3.9  # inches: a telephone, on which letters of 9 pt keep their size
 LEFT, RIGHT, GAP, TOP, AXIS, KEY_LINE = (
     0.62,
     0.15,
@@ -42,13 +43,18 @@ STYLE = {
 
 @dataclass(frozen=True, kw_only=True)
 class Theme:
-    """The colours of a figure. Only PNG files have the background; SVG and PDF files are transparent."""
+    """How a figure looks. Only PNG files have the background; SVG and PDF files are transparent.
+
+    width: of the figure in inches. columns: at most so many panels side by side; with one, there is no room for labels
+    beside a panel either, and they are in the key."""
 
     text: str
     muted: str
     grid: str
     background: str
     series: tuple[str, ...]
+    width: float = WIDTH
+    columns: int = COLUMNS
 
 
 THEMES = {
@@ -61,12 +67,14 @@ THEMES = {
         series=("#56b4e9", "#ff8c42", "#2fc79a", "#e08fc8", "#f0c040", "#9ecbff", "#c0c0c0"),
     ),
 }  # fmt: skip
+COLOURS, NARROW = tuple(THEMES), "narrow"
+THEMES[NARROW] = replace(THEMES["light"], width=NARROW_WIDTH, columns=1)
 
 
 def theme_of(name: str) -> Theme:
     """The theme of that name. Raises `UserError` for an unknown name."""
     if name not in THEMES:
-        raise unknown_name("theme", name, THEMES)
+        raise unknown_name("theme", name, COLOURS)
     return THEMES[name]
 
 
@@ -77,42 +85,48 @@ def colour_and_dashes(index: int, theme: Theme) -> tuple[str, Any]:
 
 def canvas(count: int, height: float, key: Sequence[Line2D], theme: Theme) -> tuple[Figure, list[Any]]:
     """A figure of `count` panels, each `height` inches high, at most two side by side, with the key below."""
-    columns = min(COLUMNS, count)
+    columns, width = min(theme.columns, count), theme.width
     rows = math.ceil(count / columns)
-    across = key_columns(key)
+    across = key_columns(key, width)
     foot = 0.1 + KEY_LINE * math.ceil(len(key) / across) if key else 0.0
     total = rows * (TOP + height + AXIS) + foot
-    figure = Figure(figsize=(WIDTH, total), facecolor=theme.background)
+    figure = Figure(figsize=(width, total), facecolor=theme.background)
     FigureCanvasAgg(figure)
-    wide = (WIDTH - LEFT - RIGHT - GAP * (columns - 1)) / columns
+    wide = (width - LEFT - RIGHT - GAP * (columns - 1)) / columns
     axes = []
     for index in range(count):
         row, column = divmod(index, columns)
         bottom = total - (row + 1) * (TOP + height + AXIS) + AXIS
-        box = (LEFT + column * (wide + GAP)) / WIDTH, bottom / total, wide / WIDTH, height / total
+        box = (LEFT + column * (wide + GAP)) / width, bottom / total, wide / width, height / total
         axes.append(figure.add_axes(box))
     if key:
         figure.legend(
-            handles=list(key), loc="lower left", bbox_to_anchor=((LEFT - 0.08) / WIDTH, 0.06 / total), ncols=across,
+            handles=list(key), loc="lower left", bbox_to_anchor=((LEFT - 0.08) / width, 0.06 / total), ncols=across,
             frameon=False, labelcolor=theme.muted, fontsize=8.5, borderpad=0, borderaxespad=0, handlelength=1.9,
             handletextpad=0.5, columnspacing=1.6,
         )  # fmt: skip
     return figure, axes
 
 
-def key_columns(key: Sequence[Line2D]) -> int:
-    """How many entries of the key fit side by side."""
+def key_columns(key: Sequence[Line2D], width: float = WIDTH) -> int:
+    """How many entries of the key fit side by side in a figure of that width (inches)."""
     longest = max((len(str(handle.get_label())) for handle in key), default=0)
-    return max(1, int((WIDTH - LEFT - RIGHT) * 72 / (HANDLE_PT + LETTER_PT * longest)))
+    return max(1, int((width - LEFT - RIGHT) * 72 / (HANDLE_PT + LETTER_PT * longest)))
 
 
 def dress(axis: Any, title: str, x: str, y: str, theme: Theme) -> None:
     """Give a panel its title, axis labels and frame."""
     axis.set_facecolor("none")
-    axis.set_title(title, loc="left", color=theme.text, fontsize=9.5, fontweight="bold", pad=7)
+    axis.set_title(title, loc="left", color=theme.text, fontsize=title_size(axis, title, 9.5), fontweight="bold", pad=7)
     axis.set_xlabel(x, color=theme.text)
     axis.set_ylabel(y, color=theme.text)
     frame(axis, theme)
+
+
+def title_size(axis: Any, title: str, usual: float) -> float:
+    """Size of a bold title in points: the usual one, or a smaller one if the title would run out of the figure."""
+    room = (1 - axis.get_position().x0) * axis.figure.get_figwidth() * 72
+    return min(usual, usual * room / (0.7 * usual * max(len(title), 1)))
 
 
 def frame(axis: Any, theme: Theme) -> None:

@@ -18,14 +18,16 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from analysis.figures.gallery import Material, drawn, read_suggestions
-from analysis.figures.style import THEMES, to_svg
-from analysis.labels import claim_label, common_label, dense_label, short_labels
-from analysis.report.terminal import difference, is_other_claim, seeds, status_line
+from analysis.figures.style import COLOURS, NARROW, THEMES, to_svg
+from analysis.labels import common_label
+from analysis.report.lines import NOTHING
+from analysis.report.terminal import is_other_claim, status_line
+from analysis.report.views import claim_lines, trial_cells, verdict_lines
 from analysis.tables.index import REPORT
 from analysis.tables.parquet import Frames
 from analysis.tables.run_plan import RunPlan
 from analysis.tables.schema import Row
-from analysis.text import percent, plural, signed
+from analysis.text import plural
 from analysis.verdicts.answer import answer_sentence, headlines, of_tickets
 from analysis.verdicts.groups import TICKET
 from analysis.verdicts.questions import MIN_PAIRS
@@ -34,9 +36,7 @@ from lth_trainable.safe_text import printable
 from lth_trainable.store.store import Store
 
 TEMPLATE = "report.html.jinja"
-NOTHING = "–"
 SVG, XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
-_UNITS = {"percentage points": "pp"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,16 +87,16 @@ def report_html(frames: Frames, plan: RunPlan, run: str, suggestions: Sequence[R
         endpoint=plan.rule.endpoint.replace("_", " "),
         resolution=_resolution(primary),
         min_pairs=MIN_PAIRS,
-        themes={name: _colours(name) for name in THEMES},
+        themes={name: _colours(name) for name in COLOURS},
         figures=_figures(Material(frames=frames, suggestions=suggestions)),
-        primary=_verdict_view(primary),
-        secondary=_verdict_view([row for row in compared if row["role"] == TICKET and not row["primary"]]),
-        baselines=_verdict_view(baselines),
-        claims=_claim_view([row for row in verdicts if is_other_claim(row) or row["claim"] == LADDER_CLAIM]),
+        primary=verdict_lines(primary),
+        secondary=verdict_lines([row for row in compared if row["role"] == TICKET and not row["primary"]]),
+        baselines=verdict_lines(baselines),
+        claims=claim_lines([row for row in verdicts if is_other_claim(row) or row["claim"] == LADDER_CLAIM]),
         work=_work_view(work, len(plan.trials)),
         flops=_flops(work),
         status=status_line(frames),
-        trials=[_trial_view(row) for row in trials],
+        trials=[trial_cells(row) for row in trials],
         machines=_machines(trials),
         commands=[shlex.join(command) for command in plan.commands],
         versions=sorted(plan.versions.items()),
@@ -153,37 +153,15 @@ _VARIABLES = {colour: f"var({name})" for name, colour in _colours("light").items
 
 
 def _figures(material: Material) -> list[dict[str, Any]]:
-    return [
-        {"name": name, "title": drawing.title, "caption": drawing.caption, "svg": inline_svg(to_svg(figure), name)}
-        for name, drawing, figure in drawn(material, "light")
-    ]
-
-
-def _claim_view(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The rows of the table of other claims, as text, grouped by claim."""
-    labels = short_labels([row["ladder"] for row in rows])
-    by_claim = {label: [row for row in rows if claim_label(row) == label] for label in map(claim_label, rows)}
+    """Each figure twice, for a wide and for a narrow screen; the page shows one of them."""
+    narrow = {name: inline_svg(to_svg(figure), f"{name}-narrow") for name, _, figure in drawn(material, NARROW)}
     return [
         {
-            "claim": label, "again": i > 0, "tickets": labels[row["ladder"]], "seeds": seeds(row),
-            "sparsity": "" if row["claim"] == LADDER_CLAIM else f"{row['target_sparsity_pct']:g}",
-            "effect": _effect(row), "g": _text(row["hedges_g"], signed), "verdict": row["verdict"],
-            "p": _text(_p_of(row), lambda p: "< 0.001" if p < 0.001 else f"{p:.3f}"), "why": _tied(row["why"]),
+            "name": name, "title": drawing.title, "caption": drawing.caption,
+            "svg": inline_svg(to_svg(figure), name), "narrow": narrow[name],
         }
-        for label, members in by_claim.items() for i, row in enumerate(members)
+        for name, drawing, figure in drawn(material, "light")
     ]  # fmt: skip
-
-
-def _p_of(row: Row) -> float | None:
-    """The p value that decided: that of the reverse claim if the claim is refuted."""
-    p: float | None = row["p_against_decisive" if row["verdict"] == "no" else "p_decisive"]
-    return p
-
-
-def _effect(row: Row) -> str:
-    if row["claim"] == LADDER_CLAIM:
-        return _text(row["effect"], lambda target: f"{target:g} %")
-    return NOTHING if row["effect"] is None else f"{difference(row)} {_UNITS.get(row['unit'], row['unit'])}"
 
 
 def savings(frames: Frames) -> Savings:
@@ -221,33 +199,6 @@ def _flops(work: Savings) -> str | None:
     return f"{work.flops_dense:.2e} multiply-adds dense, {work.flops_sparse:.2e} sparse ({share:.0f} %)"
 
 
-def _verdict_view(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The rows of a table of verdicts, as text."""
-    labels = short_labels([row["ladder"] for row in rows])
-    return [
-        {
-            "tickets": labels[row["ladder"]], "against": dense_label(row["baseline"]).removeprefix("dense, "),
-            "sparsity": f"{row['target_sparsity_pct']:g}", "seeds": seeds(row),
-            "left": _text(row["sparsity_pct"], lambda value: percent(100 - value)),
-            "ticket": _text(row["mean_ticket"], _accuracy), "dense": _text(row["mean_baseline"], _accuracy),
-            "difference": difference(row), "g": _text(row["hedges_g"], signed),
-            "verdict": row["verdict"], "kind": row["verdict"].split()[0], "why": _tied(row["why"]),
-            "group": row["group"],
-        }
-        for row in rows
-    ]  # fmt: skip
-
-
-def _trial_view(row: Row) -> dict[str, Any]:
-    return {
-        "trial": row["trial"], "status": row["status"], "reason": row["reason"] or "",
-        "sparsity": _text(row["sparsity_pct"], lambda value: f"{value:.2f}"),
-        "valid": _text(row["valid_accuracy"], _accuracy), "test": _text(row["test_accuracy"], _accuracy),
-        "epochs": _text(row["epochs_trained"], str),
-        "seconds": _text(row["train_seconds"], lambda value: f"{value:.1f}"),
-    }  # fmt: skip
-
-
 def _machines(trials: Sequence[Row]) -> list[str]:
     """Where the trials were trained (device, torch, Python, determinism), with counts."""
     found = Counter(
@@ -262,16 +213,3 @@ def _machines(trials: Sequence[Row]) -> list[str]:
 def _resolution(verdicts: Sequence[Row]) -> str | None:
     known = [row["resolution"] for row in verdicts if row["resolution"] is not None]
     return f"{max(known):.2g} pp" if known else None
-
-
-def _accuracy(value: float) -> str:
-    return f"{100 * value:.2f}"
-
-
-def _tied(text: str) -> str:
-    """The text with non-breaking spaces in "p = 0.02"."""
-    return re.sub(r"p ([=<]) ", "p\u00a0\\1\u00a0", text)
-
-
-def _text(value: Any, write: Any) -> str:
-    return NOTHING if value is None else write(value)

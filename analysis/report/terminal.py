@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from analysis.labels import claim_label, common_label, dense_label, short_labels
+from analysis.labels import claim_label, common_label, short_labels
+from analysis.report.lines import (
+    UNDECIDED,
+    Line,
+    dense_of,
+    differences,
+    folded,
+    is_folded,
+    ranged,
+    reason,
+    seeds,
+    sparsities,
+    tickets,
+    verdict,
+)
 from analysis.tables.geometry import left_out
 from analysis.tables.parquet import OPTIONAL, Frames, as_rows
 from analysis.tables.schema import STATUSES, TABLES, Row
-from analysis.text import PLAIN_WIDTH, human_bytes, print_line, signed
+from analysis.text import PLAIN_WIDTH, human_bytes, print_line
 from analysis.verdicts.answer import answer_sentence, headlines
 from analysis.verdicts.baselines import DENSE_KINDS
 from analysis.verdicts.groups import TICKET
 from analysis.verdicts.rows import LADDER_CLAIM
 
 WIDTH, LEAST_VERDICT, GAP = PLAIN_WIDTH, 18, 2  # characters: whole table, column "verdict", between columns
+Lines = Callable[[Sequence[Row]], list[Line]]
 BASELINES = "baselines"  # their heading in the table
 STYLES = {
     "beats dense": "bold green", "matches dense": "green", "falls short": "red", "undecided": "yellow",
@@ -31,45 +46,37 @@ _AGAINST = {
 }  # fmt: skip
 
 
-def verdict_view(verdicts: Sequence[Row], width: int) -> RenderableType:
-    """The table of verdicts, or in a narrow terminal one table per ladder."""
+def verdict_view(verdicts: Sequence[Row], width: int, lines: Lines = folded) -> RenderableType:
+    """The table of verdicts, or in a narrow terminal one table per ladder. lines: how rows become lines."""
     rows = headlines(verdicts)
+    shown = lines(rows)
     if width >= WIDTH or not rows:
-        return _wide_table(rows)
-    columns = _columns(rows)
+        return _wide_table(rows, shown)
+    columns = _columns(rows, shown)
     del columns["tickets"]
     if "dense of" in columns:
         columns["dense of"] = [cell.removesuffix(", stretched") for cell in columns["dense of"]]
-    labels = short_labels([row["ladder"] for row in rows])
-    return _narrow_table(_title(rows), rows, labels, columns, [_verdict(row) for row in rows])
+    return _narrow_table(rows, shown, columns)
 
 
-def _narrow_table(
-    title: str,
-    rows: Sequence[Row],
-    labels: Mapping[str, str],
-    columns: Mapping[str, Sequence[str]],
-    last: Sequence[Text],
-) -> RenderableType:
+def _narrow_table(rows: Sequence[Row], lines: Sequence[Line], columns: Mapping[str, Sequence[str]]) -> RenderableType:
     """The verdicts for a narrow terminal: each ladder as a small table under its own heading.
 
-    labels: of the ladders. columns: heading -> one cell per row. last: the cells of the verdict, which may wrap.
-    Columns have the same width in every ladder, so that numbers line up.
+    columns: heading -> one cell per line. Columns have the same width in every ladder, so that numbers line up.
     """
     widths = {heading: max(map(len, [heading, *cells])) for heading, cells in columns.items()}
-    shown: list[RenderableType] = [Text(title, style="bold")]
+    labels = short_labels([row["ladder"] for row in rows])
+    shown: list[RenderableType] = [Text(_title(rows), style="bold")]
     before: tuple[str, str, str] | None = None
-    for i, row in enumerate(rows):
-        section = row["ladder"], row["kind"], row["role"]
+    for i, line in enumerate(lines):
+        row = line[0]
+        section = tickets(line, labels), row["kind"], row["role"]
         if section != before:
             role = "baseline " if row["role"] == "baseline" else ""
             against = _AGAINST.get(row["kind"], ", against other dense networks")
-            shown += [
-                Text(f"{role}{labels[row['ladder']]}{against}"),
-                _empty_narrow_table(widths, heading=before is None),
-            ]
+            shown += [Text(f"{role}{section[0]}{against}"), _empty_narrow_table(widths, heading=before is None)]
         assert isinstance(shown[-1], Table)
-        shown[-1].add_row(*(cells[i] for cells in columns.values()), last[i])
+        shown[-1].add_row(*(cells[i] for cells in columns.values()), _verdict(line))
         before = section
     return Group(*shown)
 
@@ -84,15 +91,17 @@ def _empty_narrow_table(widths: Mapping[str, int], heading: bool) -> Table:
     return table
 
 
-def verdict_table(verdicts: pd.DataFrame) -> Table:
+def verdict_table(verdicts: pd.DataFrame, lines: Lines = folded) -> Table:
     """The verdicts as a table of at most 100 columns, in the order of the frame: tickets (primary comparisons first),
-    then the baselines that are judged like tickets."""
-    return _wide_table(headlines(as_rows(verdicts)))
+    then the baselines that are judged like tickets. Undecided rows that follow each other share a line; with
+    `lines=every_row` each has its own."""
+    rows = headlines(as_rows(verdicts))
+    return _wide_table(rows, lines(rows))
 
 
-def _wide_table(rows: Sequence[Row]) -> Table:
+def _wide_table(rows: Sequence[Row], lines: Sequence[Line]) -> Table:
     """rows: headlines."""
-    columns = _columns(rows)
+    columns = _columns(rows, lines)
     table = Table(title=_title(rows), title_justify="left", title_style="bold", box=None, padding=(0, GAP, 0, 0))
     widths = {heading: max(map(len, [heading, *cells])) for heading, cells in columns.items()}
     widths["tickets"] = max([widths["tickets"], *(len(BASELINES) for row in rows if row["role"] != TICKET)])
@@ -102,12 +111,12 @@ def _wide_table(rows: Sequence[Row]) -> Table:
         right = heading in ("sparsity", "seeds")
         table.add_column(heading, justify="right" if right else "left", max_width=width, no_wrap=heading != "tickets")
     table.add_column("verdict", max_width=WIDTH - others - widths["tickets"])
-    for before, row, *cells in zip([None, *rows], rows, *columns.values(), strict=False):
-        if before and _section(before) != _section(row):
+    for before, line, *cells in zip([None, *lines], lines, *columns.values(), strict=False):
+        if before and _section(before[0]) != _section(line[0]):
             table.add_row()
-            if before["role"] != row["role"]:
+            if before[0]["role"] != line[0]["role"]:
                 table.add_row(BASELINES, style="dim")
-        table.add_row(*cells, _verdict(row))
+        table.add_row(*cells, _verdict(line))
     return table
 
 
@@ -116,32 +125,57 @@ def answer(verdicts: pd.DataFrame) -> str:
     return answer_sentence(as_rows(verdicts))
 
 
-def claims_table(verdicts: Sequence[Row]) -> Table:
-    """The other claims that the run has trials for: one line per ladder, its sparsities grouped by answer."""
-    lines: dict[str, dict[str, list[Row]]] = {}
+def claims_table(verdicts: Sequence[Row], lines: Lines = folded) -> Table:
+    """The other claims that the run has trials for: one line per ladder, its sparsities grouped by answer; or one line
+    for ladders that are undecided throughout."""
+    by_claim: dict[str, list[Row]] = {}
     for row in filter(is_other_claim, verdicts):
-        lines.setdefault(claim_label(row), {}).setdefault(row["ladder"], []).append(row)
+        by_claim.setdefault(claim_label(row), []).append(row)
     labels = short_labels([row["ladder"] for row in verdicts])
     table = Table(title="other claims", title_justify="left", title_style="bold", box=None, padding=(0, GAP, 0, 0))
-    several = any(len(ladders) > 1 for ladders in lines.values())
+    several = any(len({row["ladder"] for row in rows}) > 1 for rows in by_claim.values())
     for heading in ("claim", *(["tickets"] if several else []), "answer, by sparsity"):
         table.add_column(heading)
-    for claim, ladders in lines.items():
-        for i, (ladder, rows) in enumerate(ladders.items()):
-            table.add_row("" if i else claim, *([labels[ladder]] if several else []), _answers(rows))
+    for claim, rows in by_claim.items():
+        for i, (named, answers) in enumerate(_by_tickets(lines(rows), labels)):
+            table.add_row("" if i else claim, *([named] if several else []), answers)
     return table
 
 
-def show(console: Console, frames: Frames, run: str) -> None:
-    """Print the verdicts, the other claims, the answer, unfinished trials, and the paths of the files."""
+def _by_tickets(lines: Sequence[Line], labels: Mapping[str, str]) -> list[tuple[str, Text]]:
+    """Tickets and their answers. Lines of one ladder are brought together; a line of several ladders stays alone."""
+    ladders: dict[str, list[Row]] = {}
+    for line in lines:
+        ladders.setdefault(tickets(line, labels), []).extend(line)
+    return [
+        (named, _answers(rows) if len({row["ladder"] for row in rows}) == 1 else _shared_answer(tuple(rows)))
+        for named, rows in ladders.items()
+    ]
+
+
+def _shared_answer(line: Line) -> Text:
+    """The answer of ladders that are undecided throughout: "undecided 64 to 92.22 % (about 5 to 9 seeds)"."""
+    text = Text().append(UNDECIDED, style=STYLES[UNDECIDED]).append(f" {sparsities(line)} %")
+    if any(row["seeds_needed"] for row in line):
+        open_ended = " or more" if any(row["seeds_needed"] is None for row in line) else ""
+        text.append(f" (about {ranged(line, 'seeds_needed', str)} seeds{open_ended})")
+    return text
+
+
+def show(console: Console, frames: Frames, run: str, lines: Lines = folded) -> None:
+    """Print the verdicts, the other claims, the answer, unfinished trials, and the paths of the files.
+
+    lines: how rows of verdicts become lines; `every_row` gives each a line of its own."""
     verdicts = frames.rows("verdicts")
     if verdicts:
         console.print()
-        console.print(verdict_view(verdicts, console.width))
-        others = claims_table(verdicts)
+        console.print(verdict_view(verdicts, console.width, lines))
+        others = claims_table(verdicts, lines)
         if others.row_count:
             console.print()
             console.print(others)
+        if any(map(is_folded, lines([*headlines(verdicts), *filter(is_other_claim, verdicts)]))):
+            print_line(console, f"each undecided row by itself: python -m analysis {run} --details", style="dim")
     console.print()
     console.print(answer_sentence(verdicts), soft_wrap=not console.is_terminal, highlight=False)
     trials = frames.tables["trials"].select(["trial", "status", "reason"]).to_pylist()
@@ -177,36 +211,22 @@ def paths(run: str) -> dict[str, str]:
     return {"report": f"{run}/report.html", "tables": f"{run}/analysis/{{{tables}}}.parquet"}
 
 
-def seeds(row: Row) -> str:
-    """The number of pairs, and out of how many if some are incomplete: "5", "4 of 5"."""
-    return f"{row['n_pairs']} of {row['n_pairs'] + row['n_unpaired']}" if row["n_unpaired"] else str(row["n_pairs"])
-
-
-def difference(row: Row) -> str:
-    """Mean difference and its interval in pp: "+0.33 [−0.04, +0.71]"."""
-    if row["effect"] is None:
-        return "–"
-    if row["ci_low"] is None:
-        return signed(row["effect"])
-    return f"{signed(row['effect'])} [{signed(row['ci_low'])}, {signed(row['ci_high'])}]"
-
-
 def _section(row: Row) -> tuple[str, bool]:
     """Role and whether primary: rows that have both in common form a section of the table."""
     return row["role"], row["primary"]
 
 
-def _columns(rows: Sequence[Row]) -> dict[str, list[str]]:
+def _columns(rows: Sequence[Row], lines: Sequence[Line]) -> dict[str, list[str]]:
     """Heading -> cells, without the verdict. Repeated ladders are blank; a single baseline has no column."""
     labels = short_labels([row["ladder"] for row in rows])
-    keys = [(row["ladder"], row["kind"], row["role"]) for row in rows]
+    keys = [(tickets(line, labels), line[0]["kind"], line[0]["role"]) for line in lines]
     several = len({row["kind"] for row in rows}) > 1
     columns = {
-        "tickets": ["" if before == key else labels[key[0]] for before, key in zip([None, *keys], keys, strict=False)],
-        "sparsity": [f"{row['target_sparsity_pct']:g} %" for row in rows],
-        "dense of": [_budget(row) for row in rows],
-        "seeds": [seeds(row) for row in rows],
-        "difference, pp (95 %)": [difference(row) for row in rows],
+        "tickets": ["" if before == key else key[0] for before, key in zip([None, *keys], keys, strict=False)],
+        "sparsity": [f"{sparsities(line)} %" for line in lines],
+        "dense of": [_budget(line) for line in lines],
+        "seeds": [seeds(line) for line in lines],
+        "difference, pp (95 %)": [differences(line) for line in lines],
     }
     return columns if several else {heading: cells for heading, cells in columns.items() if heading != "dense of"}
 
@@ -220,20 +240,19 @@ def _title(rows: Sequence[Row]) -> str:
     return f"{shared}: {first['endpoint'].replace('_', ' ')}, tickets minus dense ({margin})"
 
 
-def _verdict(row: Row) -> Text:
+def _verdict(line: Line) -> Text:
     """The verdict and, if undecided, the reason; the interval beside it explains the other verdicts."""
-    text = Text(row["verdict"], style=STYLES[row["verdict"]])
-    if row["verdict"] != "undecided":
+    text = Text(verdict(line), style=STYLES[line[0]["verdict"]])
+    if line[0]["verdict"] != UNDECIDED:
         return text
-    return text.append(f": {row['why'].replace(' at 80 % power', '')}", style="not bold")
+    return text.append(f": {reason(line).replace(' at 80 % power', '')}", style="not bold")
 
 
-def _budget(row: Row) -> str:
-    """A dense baseline in words: "20 epochs", "120 epochs, stretched", "restarts"."""
-    if row["kind"] == "dense_restarts":
+def _budget(line: Line) -> str:
+    """The dense networks in words: "20 epochs", "120 epochs, stretched", "restarts"."""
+    if line[0]["kind"] == "dense_restarts":
         return "restarts"
-    stretched = ", stretched" if row["kind"] == "dense_stretched" else ""
-    return dense_label(row["baseline"]).removeprefix("dense, ") + stretched
+    return dense_of(line) + (", stretched" if line[0]["kind"] == "dense_stretched" else "")
 
 
 def is_other_claim(row: Row) -> bool:
@@ -245,10 +264,10 @@ def is_other_claim(row: Row) -> bool:
 def _answers(rows: Sequence[Row]) -> Text:
     """Sparsities by answer: "yes 64 %   no 92.22 %   undecided 87.04, 90 % (about 14, 21 seeds)"."""
     text = Text()
-    for verdict in ("yes", "no", "undecided"):
-        found = [row for row in rows if row["verdict"] == verdict]
+    for word in ("yes", "no", "undecided"):
+        found = [row for row in rows if row["verdict"] == word]
         if found:
-            text.append("   " if text else "").append(verdict, style=STYLES[verdict])
+            text.append("   " if text else "").append(word, style=STYLES[word])
             text.append(f" {', '.join(format(row['target_sparsity_pct'], 'g') for row in found)} %")
         needed = [str(row["seeds_needed"] or "?") for row in found]
         if any(row["seeds_needed"] for row in found):

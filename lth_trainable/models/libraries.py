@@ -94,23 +94,49 @@ assert tuple(NETWORKS) == LIBRARIES
 
 def _build(name: str, shape: Shape, n_classes: int) -> nn.Module:
     library, _, network = name.partition(":")
+    options = _options(name, shape, n_classes)
+    if library == "timm":
+        import timm
+
+        return timm.create_model(network, **options)
+    from torchvision import models
+
+    return _with_channels(name, models.get_model(network, **options), shape[0])
+
+
+def _options(name: str, shape: Shape, n_classes: int) -> dict[str, Any]:
+    """The options with which the library makes the network. Raises `UserError` for images that it does not take."""
+    library, _, network = name.partition(":")
     channels, height, width = shape
     if library == "timm":
         import timm
 
         fixed = getattr(timm.models.get_pretrained_cfg(network), "fixed_input_size", False)
         size = {"img_size": (height, width)} if fixed else {}
-        return timm.create_model(network, pretrained=False, num_classes=n_classes, in_chans=channels, **size)
-    from torchvision import models
-
-    options: dict[str, Any] = {"aux_logits": False, "init_weights": True} if network in _AUXILIARY else {}
+        return {"pretrained": False, "num_classes": n_classes, "in_chans": channels, **size}
+    options: dict[str, Any] = {"weights": None, "num_classes": n_classes}
+    if network in _AUXILIARY:
+        options |= {"aux_logits": False, "init_weights": True}
     if network.startswith("vit_"):
         if height != width:
             raise _refusal(name, shape, "it needs square images")
         options["image_size"] = height
     if network.startswith("maxvit"):
         options["input_size"] = (height, width)
-    return _with_channels(name, models.get_model(network, weights=None, num_classes=n_classes, **options), channels)
+    return options
+
+
+def library_call(name: str, shape: Shape, n_classes: int) -> str | None:
+    """Python that makes the untrained network with its library, once that is imported; None if this is not one call.
+
+    Such as `timm.create_model("convnext_tiny", pretrained=False, num_classes=10, in_chans=3)`.
+    """
+    library, _, network = name.partition(":")
+    if library not in LIBRARIES or not network or (library == "torchvision" and shape[0] != 3):
+        return None
+    made = {"timm": "timm.create_model", "torchvision": "torchvision.models.get_model"}[library]
+    options = "".join(f", {key}={value!r}" for key, value in _options(name, shape, n_classes).items())
+    return f'{made}("{network}"{options})'
 
 
 def _with_channels(name: str, model: nn.Module, channels: int) -> nn.Module:

@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from analysis.tables.roles import TICKET, role_of
 from analysis.text import plural
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.store.store import PLAN
 from sweeps.cli.job import Job
 from sweeps.cli.options import Options
 from sweeps.cli.training import Round
-from sweeps.experiments.branches import TICKET, role_of
 from sweeps.experiments.experiment import Experiment
 from sweeps.experiments.recipes import Sweep
 from sweeps.running.ray_process import wait_for_shutdown

@@ -1,4 +1,4 @@
-"""Make the requested controls and baselines for every ticket that can have them, and name the role of each trial."""
+"""Make the requested controls and baselines for every ticket that can have them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from lth_trainable.errors import UserError, bad_value, unknown_name
 from lth_trainable.pruning.controls import CONTROLS
 from lth_trainable.registry import lookup
 from lth_trainable.spec.trial_spec import TrialSpec
-from lth_trainable.spec.values import DENSE_RESTARTS
 from sweeps.experiments.baselines import BASELINES, Baseline
 
 ALL, NONE = "all", "none"
-TICKET, DENSE, CONTROL, BASELINE = "ticket", "dense", "control", "baseline"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,18 +42,6 @@ def baselines_of(tickets: Sequence[TrialSpec], names: Sequence[str], data_root: 
     if "small_dense" not in chosen:
         return made
     return replace(made, notes=(*made.notes, *_widths(tickets, made, data_root)))
-
-
-def role_of(spec: TrialSpec, is_ticket: bool = True) -> str:
-    """What a trial is in its run: "ticket", "dense", "control" or "baseline".
-
-    is_ticket: whether it is one of the tickets; the spec alone does not tell, since omp may be a ticket or a baseline.
-    """
-    if spec.control == "none":
-        return TICKET if is_ticket else BASELINE
-    if spec.is_dense:
-        return DENSE if spec.width_pct is None else BASELINE
-    return BASELINE if spec.control == DENSE_RESTARTS else CONTROL
 
 
 def _chosen(flag: str, names: Sequence[str], valid: Mapping[str, object]) -> list[str]:

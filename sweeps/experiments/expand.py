@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from analysis.tables.roles import role_of
 from lth_trainable.errors import UserError, bad_value, check_sparsity
 from lth_trainable.spec.trial_spec import TrialSpec
-from sweeps.experiments.branches import baselines_of, controls_of, role_of
+from sweeps.experiments.branches import baselines_of, controls_of
 from sweeps.experiments.recipes import Sweep
 
 
@@ -64,6 +65,17 @@ def expand(sweep: Sweep, data_root: Path | None = None) -> Trials:
     of_product = set(tickets)
     roles = {spec.name: role_of(spec, is_ticket=spec in of_product) for spec in trials}
     return Trials(trials=tuple(trials), notes=tuple(notes), roles=roles)
+
+
+def of_specs(specs: Sequence[TrialSpec]) -> Trials:
+    """These trials, in the order in which `expand` would plan them. Raises `UserError` if two have the same name."""
+    distinct = list(dict.fromkeys(specs))
+    notes = ["equal trials are counted once"] if len(distinct) < len(specs) else []
+    notes += dict.fromkeys(note for spec in distinct for note in spec.notes)
+    order = {seed: i for i, seed in enumerate(dict.fromkeys(spec.seed for spec in distinct))}
+    trials = sorted(distinct, key=lambda spec: (order[spec.seed], -spec.epochs_alone()))
+    _check_names(trials)
+    return Trials(trials=tuple(trials), notes=tuple(notes), roles={spec.name: role_of(spec) for spec in trials})
 
 
 def seed_values(count: int | None, values: tuple[int, ...], default: tuple[int, ...]) -> tuple[int, ...]:

@@ -47,13 +47,20 @@ def any_recipe(name: str) -> Sweep:
 
 def read_recipe(file: Path) -> Sweep:
     """The sweep in a YAML or TOML file. Raises `UserError` with the place of the first mistake in it."""
-    content = _content(file)
+    return recipe_of(str(file), file.stem, _content(file))
+
+
+def recipe_of(where: str, name: str, content: Mapping[str, Any]) -> Sweep:
+    """The sweep of these keys and values, with lists for several. Raises `UserError` with the place of a mistake.
+
+    where: what they are from, for the message. name: of the sweep, if `content` has none.
+    """
     names = [field.name for field in fields(Sweep)]
     for key in content:
         if key not in (*names, FROM):
-            raise unknown_name(f"{file}, key", key, (*names, FROM))
-    start = _started_from(file, content)
-    values = {key: _value(f"{file}, {key}", key, value) for key, value in content.items() if key != FROM}
+            raise unknown_name(f"{where}, key", key, (*names, FROM))
+    start = _started_from(where, name, content)
+    values = {key: value_of(f"{where}, {key}", key, value) for key, value in content.items() if key != FROM}
     if "base" in values and "axes" not in values:
         values["base"] = {**start.base, **values["base"]}
         values["axes"] = {name: axis for name, axis in start.axes.items() if name not in values["base"]}
@@ -62,17 +69,22 @@ def read_recipe(file: Path) -> Sweep:
         values["base"] = {**base, **values.get("base", {})}
     twice = sorted(set(values.get("base", ())) & set(values.get("axes", ())))
     if twice:
-        raise UserError(f"{file}: found {twice[0]} under base and under axes; expected it under one of them")
-    sweep = replace(start, **{"name": file.stem, **values})
+        raise UserError(f"{where}: found {twice[0]} under base and under axes; expected it under one of them")
+    sweep = replace(start, **{"name": name, **values})
     if not is_name(sweep.name):
-        raise bad_value(f"{file}, name", sweep.name, "a name for the folder of the run")
+        raise bad_value(f"{where}, name", sweep.name, "a name for the folder of the run")
     if not sweep.axes:
-        raise UserError(f"{file}, axes: found none; expected at least one, such as sparsity: [50, 80]")
+        raise UserError(f"{where}, axes: found none; expected at least one, such as sparsity: [50, 80]")
+    check_rule(where, sweep)
+    return sweep
+
+
+def check_rule(where: str, sweep: Sweep) -> None:
+    """Raise `UserError` if verdicts cannot be made by the endpoint, the margin and the level of this sweep."""
     try:
         Rule(endpoint=sweep.endpoint, margin_pp=sweep.margin_pp, alpha=sweep.alpha, looks=sweep.looks)
     except UserError as error:
-        raise UserError(f"{file}, {error}") from error
-    return sweep
+        raise UserError(f"{where}, {error}") from error
 
 
 def as_yaml(sweep: Sweep) -> str:
@@ -130,16 +142,17 @@ def _loader() -> Any:
     return Loader
 
 
-def _started_from(file: Path, content: Mapping[str, Any]) -> Sweep:
-    name = content.get(FROM)
-    if name is None:
-        return Sweep(name=file.stem, claim=f"Do the tickets of {file.stem} match the dense network?", axes={})
-    if not isinstance(name, str) or is_recipe_file(name):
-        raise bad_value(f"{file}, {FROM}", name, f"one of {', '.join(RECIPES)}, or package.module:function")
-    return find_recipe(name)
+def _started_from(where: str, name: str, content: Mapping[str, Any]) -> Sweep:
+    start = content.get(FROM)
+    if start is None:
+        return Sweep(name=name, claim=f"Do the tickets of {name} match the dense network?", axes={})
+    if not isinstance(start, str) or is_recipe_file(start):
+        raise bad_value(f"{where}, {FROM}", start, f"one of {', '.join(RECIPES)}, or package.module:function")
+    return find_recipe(start)
 
 
-def _value(where: str, key: str, value: Any) -> Any:
+def value_of(where: str, key: str, value: Any) -> Any:
+    """The value of a field of `Sweep`, with the type that it needs. Raises `UserError`."""
     if key in _TEXTS:
         if not isinstance(value, str):
             raise bad_value(where, value, "text")
@@ -149,7 +162,7 @@ def _value(where: str, key: str, value: Any) -> Any:
     if key in ("base", "axes"):
         if not isinstance(value, dict):
             raise bad_value(where, value, "fields of a trial, such as {lr: 0.002}")
-        return dict(_field(where, name, entry, is_axis=key == "axes") for name, entry in value.items())
+        return dict(field_of(where, name, entry, is_axis=key == "axes") for name, entry in value.items())
     if key == "selects":
         if not isinstance(value, str):
             raise bad_value(where, value, f"one of {', '.join(SELECTIONS)}, or package.module:function")
@@ -164,7 +177,7 @@ def _value(where: str, key: str, value: Any) -> Any:
     return tuple(value)
 
 
-def _field(where: str, name: Any, entry: Any, is_axis: bool) -> tuple[str, Any]:
+def field_of(where: str, name: Any, entry: Any, is_axis: bool) -> tuple[str, Any]:
     """A field of a trial by its flag or its own name, and its value, or its values on an axis."""
     plain = str(name).replace("-", "_")
     by_flag = {flag: field for field, flag in FLAG_OF.items()}

@@ -205,6 +205,12 @@ def _fit(
         def stop_all(self) -> bool:
             return request.is_over
 
+    class Silent(tune.ProgressReporter):
+        """Tune's own would clear the output of a notebook's cell, whatever `verbose` is."""
+
+        def should_report(self, trials: Any, done: bool = False) -> bool:
+            return False
+
     store = config.ledger.store
     tuner = tune.Tuner(
         tune.with_resources(_trainable(cluster), {"cpu": resources.cpus, "gpu": resources.gpus}),
@@ -221,6 +227,7 @@ def _fit(
             storage_filesystem=store.fs if "://" in store.uri else None,
             stop=AtRequest(),
             verbose=0,
+            progress_reporter=Silent(),
             callbacks=list(callbacks),  # Tune adds some of its own, which hold its trials
             failure_config=tune.FailureConfig(max_failures=RETRIES),
         ),

@@ -1,4 +1,4 @@
-"""The live view of a sweep: several lines in a terminal, otherwise one plain line every few seconds."""
+"""The live view of a sweep: several lines in a terminal or notebook, otherwise one plain line every few seconds."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from rich.progress import BarColumn, Progress, Task, TextColumn
 from rich.table import Column, Table
 from rich.text import Text
 
-from analysis.text import PlainConsole, duration
+from analysis.text import PlainConsole, duration, in_notebook
+from sweeps.running.notebook_view import Output
 from sweeps.running.resources import Spent
 
 BAR = 40  # columns
 REFRESHES_PER_SECOND = 4
-PLAIN_SECONDS = 5.0
+PLAIN_SECONDS, NOTEBOOK_SECONDS = 5.0, 1.0
 SETTLING_SECONDS = 3.0
 NEWEST = 8
 
@@ -95,17 +96,20 @@ class LiveView:
         self.console = PlainConsole(file=stream or sys.stdout)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._output: Output | None = None
         self._live: Live | None = None
 
     def __enter__(self) -> LiveView:
-        if self.console.is_terminal:
+        if self.console.is_terminal and self.console.file.isatty():  # not only because of FORCE_COLOR
             self._live = Live(
                 console=self.console, get_renderable=lambda: view(self.board), refresh_per_second=REFRESHES_PER_SECOND
             )
             self._live.start()
-        else:
-            self._thread = threading.Thread(target=self._plain, daemon=True)
-            self._thread.start()
+            return self
+        if in_notebook():
+            self._output = Output()
+        self._thread = threading.Thread(target=self._plain if self._output is None else self._redraw, daemon=True)
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -114,7 +118,15 @@ class LiveView:
             self._live.stop()
         if self._thread is not None:
             self._thread.join()
-            self._line()
+            if self._output is None:
+                self._line()
+            else:
+                self._output.show(view(self.board))
+
+    def _redraw(self) -> None:
+        assert self._output is not None
+        while not self._stop.wait(NOTEBOOK_SECONDS):
+            self._output.show(view(self.board))
 
     def _plain(self) -> None:
         written = self.board.clock()

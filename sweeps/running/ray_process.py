@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 import uuid
@@ -40,6 +41,8 @@ QUIET = {
     "TUNE_RESULT_BUFFER_LENGTH": "1",
     "TUNE_MAX_PENDING_TRIALS_PG": "10000",  # else workers start one after another; the searcher only offers what fits
 }
+LOUD = ("ray", "ray.tune", "ray.data")  # loggers
+WIDGETS = "ray.widgets.util"  # logger that recommends ipywidgets in a notebook, when Ray is imported
 _shutting_down: list[threading.Thread] = []
 _at_shutdown = contextlib.ExitStack()  # what a Ray of this process leaves to be cleared away
 
@@ -47,12 +50,41 @@ _at_shutdown = contextlib.ExitStack()  # what a Ray of this process leaves to be
 def quieten() -> None:
     """Set the environment variables that keep Ray quiet, unless the user has set them. Call it before importing Ray."""
     os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
+    logging.getLogger(WIDGETS).setLevel(logging.CRITICAL)
 
 
 def silence_loggers() -> None:
     """Let Ray log critical messages only: the sweep itself prints what the user needs."""
-    for name in ("ray", "ray.tune", "ray.data"):
+    for name in LOUD:
         logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+@contextlib.contextmanager
+def as_before() -> Iterator[None]:
+    """At the end of this block Ray's settings of this process are as before, for a Tuner of the user's own."""
+    loggers = {name: logging.getLogger(name) for name in LOUD}
+    levels, before = {name: logger.level for name, logger in loggers.items()}, {n: os.environ.get(n) for n in QUIET}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        for name, logger in loggers.items():
+            logger.setLevel(levels[name])
+
+
+def refuse_other_ray() -> None:
+    """Raise `UserError` if this process, a notebook for example, is connected to a Ray that is not a sweep's own."""
+    wait_for_shutdown()
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        raise UserError(
+            "ray: found this process connected to a Ray; expected none, because a sweep starts its own; call "
+            "ray.shutdown() first, or use that cluster with address='auto'"
+        )
 
 
 def start_ray(ray: Any) -> None:

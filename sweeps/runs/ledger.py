@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from analysis.tables.roles import TICKET, role_of
 from analysis.tables.run_plan import read_terms, terms_of, write_content
 from lth_trainable.errors import StorageError, UserError, bad_value
 from lth_trainable.spec.trial_spec import DataKey
@@ -25,7 +26,6 @@ from lth_trainable.store.store import (
 )
 from lth_trainable.store.trials import read_failure
 from lth_trainable.versions import DISTRIBUTION, project_version
-from sweeps.experiments.branches import TICKET, role_of
 from sweeps.experiments.recipes import Sweep
 from sweeps.planning.plan import Facts, Plan, PlannedTrial
 from sweeps.runs.damaged import read_damaged

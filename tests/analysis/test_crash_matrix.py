@@ -15,6 +15,7 @@ import torch
 
 import analysis
 from analysis.export.archive import pack
+from analysis.export.hub import export_to_hub
 from analysis.export.tickets import export
 from analysis.tables import parquet
 from analysis.tables.exclusions import change_exclusions, read_exclusions
@@ -208,6 +209,17 @@ def test_an_export_is_there_as_a_whole(tmp_path: Path, trained: Path, is_there: 
     if is_there:
         make(tmp_path / "first")
     check_kills(tmp_path / "first", make, name, spare=3)
+
+
+@pytest.mark.slow
+def test_a_folder_for_the_hub_is_there_as_a_whole(tmp_path: Path, trained: Path) -> None:
+    name = TrialSpec(epochs=1, target_sparsity_pct=36.0).name
+
+    def make(folder: Path) -> None:
+        export_to_hub([str(trained), name], folder / "hub")
+
+    make(tmp_path / "first")
+    check_kills(tmp_path / "first", make, "hub", spare=5)
 
 
 def test_a_saved_ticket_is_there_as_a_whole(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from analysis.labels import common_label, control_label, dense_label, group_name, ladder_name, short_labels
+from analysis.labels import both, common_label, control_label, dense_label, group_name, ladder_name, short_labels
 from lth_trainable.spec.naming import trial_name
 from lth_trainable.spec.trial_spec import TrialSpec, usual_values
 
@@ -57,3 +57,10 @@ def test_labels_tell_apart_and_no_more() -> None:
     assert short_labels(names[:1]) == {names[0]: "IMP, rewind epoch 0"}
     assert short_labels([names[0], names[3]])[names[0]] == "IMP"
     assert common_label(names) == "digits, LeNet-300-100"
+
+
+def test_two_labels_in_one_say_common_words_once() -> None:
+    assert both(["IMP, rewind epoch 0", "IMP, rewind epoch 1"]) == "IMP, rewind epoch 0 and 1"
+    assert both(["rewind epoch 0", "rewind iteration 50"]) == "rewind epoch 0 and iteration 50"
+    assert both(["movement", "large final"]) == "movement and large final"
+    assert both(["rewind epoch 0"]) == "rewind epoch 0"

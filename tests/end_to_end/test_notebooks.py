@@ -74,6 +74,13 @@ def test_the_notebook_runs_and_prints_the_tutorials_lines(tmp_path: Path, kernel
     assert [line for line in TUTORIAL if line not in lines] == []
     assert lines.count("Final Sparsity: 50.00%") == 3
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 3
+    assert sum(line.startswith("TrainedLevel") for line in lines) == 4
+    by_id = {cell.id: cell.outputs for cell in cells}
+    [view] = [output.data for output in by_id["sweep"] if output.output_type == "display_data"]
+    assert "15 of 15 trials done" in view["text/plain"] and "15 trials: 15 done" in lines
+    assert not any("\x1b" in text for text in (printed, view["text/plain"], view["text/html"])), "of a terminal"
+    assert [output for output in by_id["sweep"] if output.get("name") == "stderr"] == []
+    assert by_id["sweep-verdicts"][0].data["text/html"].count("matches") == 2
 
 
 def test_the_analysis_runs_on_tables_alone(tmp_path: Path, kernel: str) -> None:

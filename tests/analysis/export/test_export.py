@@ -23,26 +23,8 @@ from lth_trainable.data.datasets import load_dataset
 from lth_trainable.models.networks import MODELS, build
 from lth_trainable.pruning.ticket import Ticket
 from lth_trainable.spec.trial_spec import TrialSpec
-from lth_trainable.store.store import Store, to_json
 from lth_trainable.store.trials import load_trial
-from lth_trainable.training.run import run_trial
-from tests.support.records import plan
-
-TICKET = TrialSpec(epochs=2, target_sparsity_pct=64.0, rewind_epoch=1)
-DENSE = TrialSpec(epochs=2, control="dense")
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with a ticket and its dense network, really trained."""
-    storage = tmp_path_factory.mktemp("trained")
-    specs = [DENSE, TICKET]
-    for spec in specs:
-        run_trial(spec, Store(storage), "run")
-    digest = load_dataset("digits").digest
-    trials = [{"name": s.name, "key": s.key(digest), "spec": s.canonical()} for s in specs]
-    Store(storage).write("run/plan.json", to_json(plan(specs, trials=trials)))
-    return storage / "run"
+from tests.support.trained import DENSE, TICKET
 
 
 def record_of(run: Path, spec: TrialSpec) -> dict[str, Any]:

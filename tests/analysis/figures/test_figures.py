@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
 import re
 import shutil
@@ -21,7 +22,7 @@ from analysis.figures.controls import controls_figure
 from analysis.figures.early_stop import stops
 from analysis.figures.gallery import Material, drawn
 from analysis.figures.layers import strips
-from analysis.figures.overlap import _both, overlap_figure, overlap_series
+from analysis.figures.overlap import overlap_figure, overlap_series
 from analysis.figures.style import MOST_PANELS, THEMES
 from analysis.figures.training import _palette, learning_curves, training_figure
 from analysis.report.html import report_html, savings
@@ -197,13 +198,6 @@ def test_a_curve_goes_from_many_weights_to_few(large: Frames) -> None:
         assert left == sorted(left, reverse=True)
 
 
-def test_labels_of_overlaps_say_common_words_once() -> None:
-    assert _both(["IMP, rewind epoch 0", "IMP, rewind epoch 1"]) == "IMP, rewind epoch 0 and 1"
-    assert _both(["rewind epoch 0", "rewind iteration 50"]) == "rewind epoch 0 and iteration 50"
-    assert _both(["movement", "large final"]) == "movement and large final"
-    assert _both(["rewind epoch 0"]) == "rewind epoch 0"
-
-
 def test_a_run_of_a_search_has_its_front(frames: Frames) -> None:
     rows = [
         {
@@ -296,6 +290,31 @@ def test_nothing_runs_off_the_page(large: Frames, tmp_path: Path, media: str, wi
     assert len(tables) > 2 and (width == 420 or max(tables) <= at), "tables may, within their frame, where it is narrow"
 
 
+@pytest.mark.parametrize("width", [390, 800])
+def test_the_verdict_and_the_whole_figure_are_in_sight(large: Frames, tmp_path: Path, width: int) -> None:
+    """On a telephone and on a tablet: without scrolling sideways, in letters that can be read."""
+    no_plan = RunPlan(recipe="digits", claim="?", commands=(), versions={}, rule=Rule(), trials=())
+    page = html.escape(report_html(large, no_plan, "run").replace("<details", "<details open"))
+    measure = """<script>window.onload = () => {
+        const inner = document.querySelector("iframe"), page = inner.contentDocument;
+        const seen = found => [...page.querySelectorAll(found)].map(each => each.getBoundingClientRect())
+            .filter(box => box.width > 0);
+        const scale = [...page.querySelectorAll("figure svg")].filter(each => each.clientWidth > 0)
+            .map(each => each.getBoundingClientRect().width / each.viewBox.baseVal.width);
+        document.title = JSON.stringify([inner.contentWindow.innerWidth, page.documentElement.scrollWidth,
+            seen("td.verdict").length, Math.ceil(Math.max(...seen("td.verdict").map(box => box.right))),
+            seen("figure svg").length, Math.ceil(Math.max(...seen("figure svg, figure text").map(box => box.right))),
+            Math.min(...scale)]);
+    }</script>"""
+    outer = f'<title>?</title><iframe style="width: {width}px; height: 3000px; border: 0" srcdoc="{page}"></iframe>'
+    title, _ = opened(tmp_path, f"<!doctype html><body>{outer}{measure}</body>", 1200, 1)
+    at, wide, n_verdicts, verdicts_to, n_figures, figures_to, scale = json.loads(title)
+    assert at == width and wide <= width, "the page does not scroll sideways"
+    assert n_verdicts > 81 and verdicts_to <= width
+    assert n_figures == page.count("&lt;figure ") and figures_to <= width
+    assert scale * 9 >= 8, "pixels of CSS, for letters of 9 pt"
+
+
 def opened(folder: Path, page: str, width: int, scheme: int) -> tuple[str, str]:
     """The title of the page in a browser, and the messages of the browser. Skips the test if there is no browser."""
     browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
@@ -314,10 +333,10 @@ def opened(folder: Path, page: str, width: int, scheme: int) -> tuple[str, str]:
 
 
 def test_every_link_of_the_report_has_its_place(run: Path) -> None:
-    html = (run / "report.html").read_text()
-    links = re.findall(r'<a href="#([^"]+)">', html)
+    page = (run / "report.html").read_text()
+    links = re.findall(r'<a href="#([^"]+)">', page)
     assert (
         {"verdicts", "claims", "about-training", "trials", "repeat"}
         <= set(links)
-        <= set(re.findall(r'id="([^"]+)"', html))
+        <= set(re.findall(r'id="([^"]+)"', page))
     )

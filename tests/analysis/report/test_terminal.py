@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 import analysis
+from analysis.__main__ import main
 from analysis.report.terminal import claims_table, status_line, verdict_view
 from analysis.tables import schema
 from analysis.tables.run_plan import Rule
@@ -148,6 +149,22 @@ def test_show_names_what_is_not_done_and_where_the_files_are(digits: Path) -> No
     assert re.search(r"failed: digits-lenet_300_100-imp-s64-r0-seed1: <script>", text)
     assert "runs/digits/report.html" in text
     assert "runs/digits/analysis/{trials,epochs,levels,layers,overlaps,signs,verdicts}.parquet" in text
+
+
+def test_undecided_rows_share_a_line_unless_details_are_wanted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tickets = [t for k in (0, 1) for t in ladder(64, 87.04, 92.22, seeds=2, rewind_epoch=k)]
+    run = make_run(tmp_path, [*dense(2), *tickets], DIGITS)
+    assert main([str(run)]) == main([str(run), "--details"]) == 0
+    short, long = capsys.readouterr().out.split("digits, LeNet-300-100, IMP: ")[1:]
+    (line,) = [line for line in short.splitlines() if "undecided:" in line]
+    assert line.split("  ")[0] == "rewind epoch 0 and 1" and "64 to 92.22 %" in line and "6 undecided" in line
+    assert f"{run} --details" in short and "--details" not in long
+    assert long.count("undecided: needs at least 5 seeds, has 2") == 6
+    page = (run / "report.html").read_text()
+    before, details = page.split("All 6 comparisons, one by one")
+    assert before.count(">6 undecided<") == 1 and details.split("</details>")[0].count(">undecided<") == 6
 
 
 def test_status_line_of_an_empty_run(tmp_path: Path) -> None:

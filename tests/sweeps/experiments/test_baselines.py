@@ -13,6 +13,7 @@ import pytest
 import torch
 import torchvision
 
+from analysis.tables.roles import role_of
 from analysis.tables.run_plan import Rule
 from analysis.verdicts.answer import answer_sentence
 from analysis.verdicts.baselines import METHODS
@@ -29,7 +30,6 @@ from lth_trainable.store.trials import load_masks, load_trial
 from lth_trainable.training.run import run_trial
 from sweeps.cli.options import parse
 from sweeps.experiments.baselines import BASELINES
-from sweeps.experiments.branches import role_of
 from sweeps.experiments.expand import Trials, expand
 from sweeps.experiments.recipes import Sweep, find_recipe
 from sweeps.experiments.small_dense import STEPS, nearest_width, weights_kept

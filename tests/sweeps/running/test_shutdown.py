@@ -28,7 +28,7 @@ def test_no_ray_handle_is_left_when_ray_shuts_down(tmp_path: Path, monkeypatch: 
         plain()
 
     monkeypatch.setattr(launch, "shut_down_ray", looked_at)
-    flags = ("--epochs", "1", "--sparsity", "20", "--seeds", "3", *ONE_WORKER, "--storage", str(tmp_path))
-    assert main(["digits", *flags]) == 0
+    flags = ("--epochs", "1", "--rewind-epoch", "0", "--sparsity", "20", "--seeds", "3", *ONE_WORKER)
+    assert main(["digits", *flags, "--storage", str(tmp_path)]) == 0
     wait_for_shutdown()
     assert left == []
