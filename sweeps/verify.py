@@ -12,10 +12,13 @@ if __name__ == "__main__":  # before the other imports, which take seconds: a si
 
     signals.install()
 
-import functools
 import json
+import math
 import multiprocessing
+import shutil
+import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -26,14 +29,16 @@ import tyro
 from rich.table import Table
 from rich.text import Text
 
-from analysis.text import console, print_line, table_of
+from analysis.text import console, plural, print_line, table_of
 from lth_trainable import signals
 from lth_trainable.errors import FAILED, OK, UserError, bad_value, command_line
+from lth_trainable.safe_text import one_line
 from lth_trainable.spec.trial_spec import spec_from_dict
 from lth_trainable.store.store import Damaged
 from lth_trainable.store.trials import finished_trials, open_run
 
 PARTS = ("weights", "masks", "metrics")
+EVERY = 5.0  # seconds between two lines about one trial, where standard error is not a terminal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +65,10 @@ def verify(options: Options) -> int:
     with ProcessPoolExecutor(
         1, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=1, initializer=signals.ignore
     ) as pool:
-        found = list(pool.map(functools.partial(_retrain, run=options.run, data_root=options.data_root), records))
-    rows = [compare(record, again) for record, again in zip(records, found, strict=True)]
+        rows = [
+            _repeated(pool, record, f"{number} of {len(records)}: {record['trial']}", options)
+            for number, record in enumerate(records, 1)
+        ]
     to = console()
     to.print(_table(rows))
     for row in rows:
@@ -72,6 +79,42 @@ def verify(options: Options) -> int:
     if options.json:
         print(json.dumps({"run": options.run, "trials": rows, "identical": identical}))
     return OK if identical == len(rows) else FAILED
+
+
+def _repeated(pool: ProcessPoolExecutor, record: dict[str, Any], what: str, options: Options) -> dict[str, Any]:
+    """Retrain one trial in the pool and compare it; says on standard error what goes on."""
+    line = ProgressLine(what)
+    line.show(f"a new process trains {plural(len(record['epochs']), 'epoch')}, alone")
+    again = pool.submit(_retrain, record, options.run, options.data_root, line).result()
+    row = compare(record, again)
+    line.end("not comparable" if row["why"] else "identical" if row["identical"] else "differs")
+    return row
+
+
+class ProgressLine:
+    """What a trial is doing, on standard error: in a terminal one line that changes, elsewhere a line now and then."""
+
+    def __init__(self, what: str) -> None:
+        self.what, self._shown_at = what, -math.inf
+
+    def show(self, text: str) -> None:
+        """Show where the trial is; elsewhere than in a terminal only if the last line is `EVERY` seconds old."""
+        if sys.stderr.isatty():
+            self._write(text, "\r\x1b[2K", "")
+        elif time.monotonic() - self._shown_at >= EVERY:
+            self._shown_at = time.monotonic()
+            self._write(text, "", "\n")
+
+    def end(self, text: str) -> None:
+        """Show the result of the trial; the line stays."""
+        self._write(text, "\r\x1b[2K" if sys.stderr.isatty() else "", "\n")
+
+    def _write(self, text: str, before: str, after: str) -> None:
+        line = one_line(f"{self.what}: {text}")
+        if not after:  # a line that wraps could not be written over
+            line = line[-(shutil.get_terminal_size().columns - 1) :]
+        sys.stderr.write(f"{before}{line}{after}")
+        sys.stderr.flush()
 
 
 def pick(run_path: str, number: int) -> list[dict[str, Any]]:
@@ -109,7 +152,7 @@ def compare(record: dict[str, Any], again: dict[str, Any]) -> dict[str, Any]:
     return {"trial": record["trial"], **epochs, **parts, "identical": all(parts.values()), "why": why}
 
 
-def _retrain(record: dict[str, Any], run: str, data_root: Path | None) -> dict[str, Any]:
+def _retrain(record: dict[str, Any], run: str, data_root: Path | None, line: ProgressLine) -> dict[str, Any]:
     """Train the trial alone in this process, from scratch or from its imported ticket; its fingerprint and hashes."""
     import warnings
 
@@ -123,7 +166,10 @@ def _retrain(record: dict[str, Any], run: str, data_root: Path | None) -> dict[s
     with tempfile.TemporaryDirectory() as folder:
         if spec.ticket_id is not None and spec.starts_from_imported:
             find_imported(open_run(run)[0], spec.ticket_id.digest).seal(Store(folder))
-        again = run_trial(spec, Store(folder), "verify", execution)
+        n_epochs = len(record["epochs"])
+        again = run_trial(
+            spec, Store(folder), "verify", execution, lambda rows: line.show(f"epoch {len(rows)} of {n_epochs}")
+        )
     return {"fingerprint": again["fingerprint"], "sha256": again["sha256"]}
 
 

@@ -17,7 +17,8 @@ from lth_trainable.safe_text import one_line
 
 TICKETS_HELP = (
     "Tickets to include with their weights. best: the sparsest tickets that match the dense network, one per seed (if "
-    "none match: those with the best difference). NAME: a trial, or a group of trials (a name without the seed)."
+    "none match: those with the best difference). matching: the sparsest that match of each rewind point, lowest seed. "
+    "NAME: a trial, or a group of trials (a name without the seed)."
 )
 
 
@@ -32,7 +33,9 @@ class Options:
     """The folder of a run, such as runs/digits, or its URI."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """The archive; an existing one is replaced. Default: the run's name and .tar.gz, in the working folder."""
-    tickets: Annotated[tuple[str, ...], tyro.conf.arg(metavar="best|all|none|NAME ...", help=TICKETS_HELP)] = ("best",)
+    tickets: Annotated[tuple[str, ...], tyro.conf.arg(metavar="best|matching|all|none|NAME ...", help=TICKETS_HELP)] = (
+        "best",
+    )
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object instead: archive, bytes, tickets, why."""
 

@@ -21,18 +21,17 @@ from typing import IO
 
 from jinja2 import Environment, StrictUndefined
 
+from analysis.export.choice import BEST, Choice, choose
 from analysis.export.tickets import read_ticket, write_loader, write_ticket
 from analysis.figures.gallery import read_suggestions
 from analysis.gather import collect
 from analysis.report.html import report_html
-from analysis.tables.exclusions import EXCLUSIONS, unknown_trial
+from analysis.tables.exclusions import EXCLUSIONS
 from analysis.tables.index import write_index
 from analysis.tables.parquet import OPTIONAL, Frames, write_table
 from analysis.tables.records import Found, read_trials
 from analysis.tables.run_plan import TERMS, RunPlan, find_run, read_plan
-from analysis.tables.schema import Row
-from analysis.text import signed
-from analysis.verdicts.answer import KEEPING_UP, answer_sentence, of_tickets
+from analysis.verdicts.answer import answer_sentence
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.store.store import FAILURE, PART, PLAN, RECORD, Damaged, Store, to_json
 from lth_trainable.unfinished import remove_abandoned
@@ -40,15 +39,6 @@ from lth_trainable.unfinished import remove_abandoned
 README = "archive_readme.txt.jinja"
 ENDING = ".tar.gz"
 COMPRESSION = 6  # of gzip; weights are noise, so a higher level gains nothing
-BEST, ALL, NONE = "best", "all", "none"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """The trials whose weights are packed, and why they were chosen."""
-
-    trials: tuple[str, ...]
-    why: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,50 +87,6 @@ def pack(path: str | os.PathLike[str], out: str | Path | None = None, tickets: S
     except OSError as error:
         raise UserError(f"--out {target}: cannot be written ({error}); choose another place") from error
     return Packed(path=target, bytes=size, tickets=choice)
-
-
-# -- which tickets ---------------------------------------------------------------------------------------------------
-
-
-def choose(trials: Sequence[Row], verdicts: Sequence[Row], wanted: Sequence[str] = (BEST,)) -> Choice:
-    """Choose the tickets to pack, from the rows of trials and verdicts. Raises `UserError` for an unknown name."""
-    done = [row for row in trials if row["status"] == "done"]
-    if len(wanted) == 1 and wanted[0] in (BEST, ALL, NONE):
-        if wanted[0] == BEST:
-            return _best(done, verdicts)
-        names = [row["trial"] for row in done if row["control"] == "none"] if wanted[0] == ALL else []
-        return Choice(trials=tuple(names), why=f"as requested: --tickets {wanted[0]}")
-    chosen: dict[str, None] = {}
-    for name in wanted:
-        members = [row["trial"] for row in done if name in (row["trial"], row["group"])]
-        if not members:
-            valid = {value for row in done for value in (row["trial"], row["group"])}
-            if len(wanted) > 1 and name in (BEST, ALL, NONE):
-                raise bad_value("--tickets", name, "that word alone, or names of trials and groups")
-            expected = f"{BEST}, {ALL}, {NONE}, or names of finished trials and groups"
-            raise unknown_trial("--tickets", name, {BEST, ALL, NONE, *valid}, expected)
-        chosen |= dict.fromkeys(members)
-    return Choice(trials=tuple(chosen), why=f"as requested: --tickets {' '.join(wanted)}")
-
-
-def _best(done: Sequence[Row], verdicts: Sequence[Row]) -> Choice:
-    """One ticket per seed, from the sparsest group that keeps up with dense, or else from the one closest to it."""
-    compared = [row for row in of_tickets(verdicts) if row["n_pairs"]]
-    good = [row for row in compared if row["verdict"] in KEEPING_UP]
-    if not compared:
-        return Choice(trials=(), why="no ticket has a finished dense trial to compare with; --tickets can name some")
-    if good:
-        row = max(good, key=lambda row: (row["sparsity_pct"], row["effect"]))
-        why = f"the sparsest tickets with the verdict '{row['verdict']}'"
-    else:
-        row = max(compared, key=lambda row: (row["effect"], row["sparsity_pct"]))
-        why = "no tickets were shown to match the dense network; these have the best mean difference from it"
-    by_seed: dict[int, str] = {}
-    for trial in done:
-        if trial["group"] == row["group"]:
-            by_seed.setdefault(trial["seed"], trial["trial"])
-    numbers = f"{row['sparsity_pct']:.2f} % of the weights removed, {signed(row['effect'])} pp"
-    return Choice(trials=tuple(by_seed.values()), why=f"{why} ({row['group']}: {numbers}), one per seed")
 
 
 # -- what is in it ---------------------------------------------------------------------------------------------------

@@ -88,7 +88,7 @@ def standing_of(store: Store, run: str, name: str) -> Standing | None:
     if not store.exists(f"{run}/{PLAN}"):
         return None
     plan = read_plan(store, run)
-    tables = collect(store, run, plan, "none").tables
+    tables = collect(store, run, plan).tables
     trials = {row["trial"]: row for row in tables["trials"].to_pylist()}
     if name not in trials:
         return None

@@ -7,9 +7,8 @@ labelled, so that nobody has to rely on colour.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
@@ -18,17 +17,27 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from analysis.figures.accuracy_layout import (
+    FOOT,
+    HEIGHT,
+    LABEL_GAP_PT,
+    MOST_OTHERS,
+    PLOT,
+    columns_of_key,
+    is_narrow,
+    margin_label,
+    other_labels,
+    side_labelled,
+    stacked,
+    thinned,
+)
 from analysis.figures.curves import Control, Curve, Panel, panels
 from analysis.figures.spacing import decades, extent, remaining, spread, ticks
 from analysis.figures.style import (
-    KEY_LINE,
-    LEFT,
-    RIGHT,
     STYLE,
     Theme,
     colour_and_dashes,
     frame,
-    key_columns,
     theme_of,
     title_size,
 )
@@ -36,11 +45,7 @@ from analysis.tables.parquet import Frames
 from analysis.text import percent
 from analysis.verdicts.answer import KEEPING_UP
 
-LABEL_GAP_PT = 12.0  # between the centres of two labels of 9 pt
 DODGE, MOST_DODGE = 0.012, 0.045  # sideways shift of curves, as a fraction of the axis: intervals must not overlap
-MOST_LABELS, MOST_OTHERS = 22, 3  # labels beside a panel; dense networks of other budgets with a label each
-HEIGHT = 4.2  # inches, of a panel
-PLOT, FOOT, HEAD = 2.6, 0.62, 0.42  # inches, in a narrow figure: the axes, from there to the key, and above
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,95 +81,16 @@ def accuracy_figure(frames: Frames, theme: str = "light") -> Figure:
     are dotted; if there are too many, they get a figure of their own. Without finished tickets the figure says so.
     Raises `UserError` for an unknown theme.
     """
-    colours, shown = theme_of(theme), [_thinned(panel) for panel in panels(frames) if panel.curves]
+    colours, shown = theme_of(theme), [thinned(panel) for panel in panels(frames) if panel.curves]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(colours.width, HEIGHT), facecolor=colours.background)
         FigureCanvasAgg(figure)
-        axes = _stacked(figure, shown, colours) if _is_narrow(colours) else _side_labelled(figure, shown)
+        axes = stacked(figure, shown, colours) if is_narrow(colours) else side_labelled(figure, shown)
         if not shown:
             _say_nothing(axes[0], colours)
         for axis, panel in zip(axes, shown, strict=False):
             _draw(axis, panel, colours)
     return figure
-
-
-def is_crowded(panel: Panel) -> bool:
-    """Whether the panel has too many labels; if so, `figures/controls.py` draws its controls."""
-    return len(_texts(panel)) > MOST_LABELS
-
-
-def _thinned(panel: Panel) -> Panel:
-    if not is_crowded(panel):
-        return panel
-    return replace(panel, curves=tuple(replace(curve, controls=()) for curve in panel.curves))
-
-
-def _is_narrow(theme: Theme) -> bool:
-    """Whether labels beside the panel would leave too little of it."""
-    return theme.columns == 1
-
-
-def _stacked(figure: Figure, shown: Sequence[Panel], theme: Theme) -> list[Any]:
-    """Panels one below the other, each with room for a key with all its labels."""
-    width, keys = figure.get_figwidth(), [_key_height(panel, theme) for panel in shown] or [0.0]
-    total = sum(HEAD + PLOT + FOOT + key for key in keys)
-    figure.set_figheight(total)
-    axes, top = [], total
-    for key in keys:
-        bottom = top - HEAD - PLOT
-        axes.append(figure.add_axes((LEFT / width, bottom / total, 1 - (LEFT + RIGHT) / width, PLOT / total)))
-        top = bottom - FOOT - key
-    return axes
-
-
-def _key_height(panel: Panel, theme: Theme) -> float:
-    """Inches that the key of a narrow panel needs: a title, the labels, at most three markers."""
-    return KEY_LINE * (1 + math.ceil((len(_texts(panel)) + 3) / _key_columns(panel, theme)))
-
-
-def _key_columns(panel: Panel, theme: Theme) -> int:
-    return key_columns([Line2D([], [], label=text) for text in _texts(panel)], theme.width)
-
-
-def _side_labelled(figure: Figure, shown: Sequence[Panel]) -> list[Any]:
-    """Panels one below the other. The right margin fits the longest label: 5.6 pt per character of 9 pt, plus its
-    line."""
-    count = max(1, len(shown))
-    width, height = figure.get_figwidth(), _height(shown) * count
-    figure.set_figheight(height)
-    axes = list(figure.subplots(count, 1, squeeze=False)[:, 0])
-    longest = max((len(text) for panel in shown for text in _texts(panel)), default=0)
-    right = min(0.4 * width, 0.25 + longest * 5.6 / 72)
-    figure.subplots_adjust(
-        left=0.62 / width, right=1 - right / width, bottom=1.0 / height, top=1 - 0.42 / height, hspace=0.42
-    )
-    return axes
-
-
-def _height(shown: Sequence[Panel]) -> float:
-    """Height of a panel in inches; more than usual if the labels, one below the other, need it."""
-    most = max((len(_texts(panel)) for panel in shown), default=0)
-    return max(HEIGHT, 1.42 + most * LABEL_GAP_PT / 72)
-
-
-def _texts(panel: Panel) -> list[str]:
-    return [
-        panel.dense_label, _margin_label(panel), *dict(_other_labels(panel)),
-        *(curve.label for curve in panel.curves),
-        *(control.label for curve in panel.curves for control in curve.controls),
-    ]  # fmt: skip
-
-
-def _other_labels(panel: Panel) -> list[tuple[str, float]]:
-    """Label and height of the dense networks of other budgets; if there are many, they share one label."""
-    if len(panel.others) <= MOST_OTHERS:
-        return [(label, level.mean) for label, level in panel.others]
-    heights = [level.mean for _, level in panel.others]
-    return [(f"dense, {len(panel.others)} other budgets", sum(heights) / len(heights))]
-
-
-def _margin_label(panel: Panel) -> str:
-    return f"dense \u2212 {panel.margin_pp:g} pp (margin)"
 
 
 def _draw(axis: Any, panel: Panel, theme: Theme) -> None:
@@ -176,7 +102,7 @@ def _draw(axis: Any, panel: Panel, theme: Theme) -> None:
         labels.append(_draw_curve(axis, curve, style, start, theme))
         labels += [_draw_control(axis, control, style) for control in curve.controls]
     _limits(axis, panel)
-    if _is_narrow(theme):
+    if is_narrow(theme):
         _full_key(axis, panel, labels, theme)
     else:
         _write_labels(axis, labels)
@@ -195,12 +121,12 @@ def _draw_dense(axis: Any, panel: Panel, theme: Theme) -> list[Label]:
         axis.axhline(floor, color=theme.muted, linewidth=0.9, linestyle=_MARGIN)
         labels += [
             Label(y=mean, text=panel.dense_label, colour=theme.text),
-            Label(y=floor, text=_margin_label(panel), colour=theme.muted, dashes=_MARGIN),
+            Label(y=floor, text=margin_label(panel), colour=theme.muted, dashes=_MARGIN),
         ]
     width = 1.1 if len(panel.others) <= MOST_OTHERS else 0.5
     for _, level in panel.others:
         axis.axhline(level.mean, color=theme.muted, linewidth=width, linestyle=_OTHER)
-    others = _other_labels(panel)
+    others = other_labels(panel)
     return [*labels, *(Label(y=height, text=text, colour=theme.muted, dashes=_OTHER) for text, height in others)]
 
 
@@ -298,7 +224,7 @@ def _key(axis: Any, panel: Panel, theme: Theme) -> None:
 def _full_key(axis: Any, panel: Panel, labels: Sequence[Label], theme: Theme) -> None:
     """Name every line and explain the markers that occur, below the axis."""
     handles = [Line2D([], [], color=label.colour, linestyle=label.dashes, label=label.text) for label in labels]
-    columns = _key_columns(panel, theme)
+    columns = columns_of_key(panel, theme)
     _legend(axis, panel, [*handles, *_marker_handles(panel, theme)], theme, at=-FOOT / PLOT, columns=columns)
 
 

@@ -9,7 +9,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.figures.accuracy import is_crowded
+from analysis.figures.accuracy_layout import is_crowded
 from analysis.figures.curves import Curve, Level, Panel, panels
 from analysis.figures.style import MOST_PANELS, REMAINING, STYLE, Theme, canvas, dress, line, remaining_axis, theme_of
 from analysis.tables.parquet import Frames

@@ -171,8 +171,8 @@ def _note(store: Store, run: str, name: str, sha: str | None) -> None:
 
 def sha256_of_report(store: Store, run: str) -> str | None:
     """SHA-256 of the page as it is stored; None if there is none."""
-    path = f"{run}/{REPORT}"
-    return hashlib.sha256(store.read(path)).hexdigest() if store.exists(path) else None
+    content = store.read_if_file(f"{run}/{REPORT}")
+    return None if content is None else hashlib.sha256(content).hexdigest()
 
 
 def _unchanged(store: Store, run: str, name: str, sha: str) -> pa.Table | None:

@@ -157,11 +157,11 @@ def read_table(store: Store, run: str, name: str) -> pa.Table | None:
     """A table of another command as it is stored, or None if it is not. Raises `UserError` if it is damaged."""
     shards = read_bytes(store, run, name)
     again = f"python -m analysis barrier {store.at(run)}" if name in OPTIONAL else "run the search's command again"
-    problem = "it is not as it was written"
+    problem = "it is not as it was written" if shards else "it is not a file"
     try:
-        if not shards:
+        if not shards and not store.exists(parquet_path(run, name)):
             return None
-        if (read_sums(store, run) or {}).get(name, sha256_of(shards)) == sha256_of(shards):
+        if shards and (read_sums(store, run) or {}).get(name, sha256_of(shards)) == sha256_of(shards):
             return to_table(shards)
     except (pa.ArrowInvalid, OSError) as error:
         problem = str(error).splitlines()[0]
@@ -210,8 +210,10 @@ def read_bytes(store: Store, run: str, name: str) -> list[bytes]:
     """The contents of the files of a table, in their order; empty if it is not stored."""
     path = parquet_path(run, name)
     if path.rpartition("/")[2] in store.folders(f"{run}/analysis"):
-        return [store.read(f"{path}/{shard}") for shard in sorted(store.sizes(path)) if shard.endswith(".parquet")]
-    return [store.read(path)] if store.exists(path) else []
+        paths = [f"{path}/{shard}" for shard in sorted(store.sizes(path)) if shard.endswith(".parquet")]
+    else:
+        paths = [path]
+    return [content for each in paths if (content := store.read_if_file(each)) is not None]
 
 
 def to_table(shards: Sequence[bytes]) -> pa.Table:

@@ -130,7 +130,7 @@ def write_content(store: Store, run: str, content: Mapping[str, Any], before: Ma
     if plan != before:
         store.write(f"{run}/{PLAN}", seal_json(plan))
     terms = seal_json(terms_of(content))
-    if not store.exists(f"{run}/{TERMS}") or store.read(f"{run}/{TERMS}") != terms:
+    if store.read_if_file(f"{run}/{TERMS}") != terms:
         store.write(f"{run}/{TERMS}", terms)
 
 
@@ -245,7 +245,7 @@ def _nearby(store: Store) -> str:
     """Runs of the same storage, for the message; listing may fail where the storage itself does not exist."""
     try:
         runs = [name for name in store.folders("") if _is_run(store, name)]
-    except OSError:
+    except (OSError, UserError):
         runs = []
     return f"runs there: {', '.join(runs[:8])}" if runs else "a sweep makes one: python -m sweeps.lth_grid"
 

@@ -44,7 +44,12 @@ def check_file(path: str) -> int:
 
     Raises FileNotFoundError, IsADirectoryError, or `NotAFile`.
     """
-    found = os.stat(path)
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise NotAFile(errno.ELOOP, "it is a link that leads to itself", path) from error
+        raise
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     if not stat.S_ISREG(found.st_mode):
@@ -62,14 +67,15 @@ def read_file(path: str) -> bytes:
 def sizes_in(folder: str) -> dict[str, int]:
     """Sizes in bytes of the files in a folder, by name; empty if there is no such folder.
 
-    Raises FileNotFoundError if another process moves a file meanwhile.
+    A link counts as the file that it leads to, if there is one. Raises FileNotFoundError if another process moves a
+    file meanwhile.
     """
     try:
         listed = os.scandir(folder)
     except FileNotFoundError:
         return {}
     with listed as entries:
-        found = {entry.name: entry.stat() for entry in entries if entry.is_file()}
+        found = {entry.name: entry.stat() for entry in entries if os.path.isfile(entry)}
     return {name: one.st_size for name, one in found.items()}
 
 

@@ -11,6 +11,7 @@ itself; reading checks the SHA-256 of the file. Local folders, NFS and object st
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import uuid
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -301,6 +302,13 @@ class Store:
         with self.fs.open_input_file(full) as file:  # one request; a stream makes one for each 256 kB
             return bytes(file.read_at(file.size(), 0))
 
+    def read_if_file(self, path: str) -> bytes | None:
+        """The content of a file; None if there is none, or something else in its place, such as a folder or a pipe."""
+        try:
+            return self.read(path)
+        except OSError:  # `read` makes an error of its own of what is wrong with the storage
+            return None
+
     def read_as(self, path: str, parse: Callable[[bytes], Answer]) -> Answer:
         """The content of a JSON file, as `parse` understands it. Raises FileNotFoundError, or `NotJson`.
 
@@ -370,6 +378,7 @@ class Store:
 
     @of_storage
     def exists(self, path: str) -> bool:
+        """Whether there is anything at this path. A link that leads to nothing, or to itself, does not count."""
         return self.fs.get_file_info(self._full(path)).type != fs.FileType.NotFound
 
     @of_storage
@@ -419,9 +428,16 @@ class Store:
 
     @of_storage
     def _list(self, path: str) -> list[fs.FileInfo]:
-        """The entries of the folder `path`; empty if there is no such folder."""
-        selector = fs.FileSelector(self._full(path), allow_not_found=True)
-        return _undisturbed(lambda: self.fs.get_file_info(selector))
+        """The entries of the folder `path`; empty if there is no such folder. Raises `UserError` for a file there."""
+        full = self._full(path)
+        selector = fs.FileSelector(full, allow_not_found=True)
+        try:
+            return _undisturbed(lambda: self.fs.get_file_info(selector))
+        except OSError as error:
+            if error.errno in (errno.ENOTDIR, errno.ELOOP):
+                problem = "found no folder; expected a folder; move away what is there"
+                raise UserError(f"storage: {full}: {problem}") from error
+            raise
 
 
 def _undisturbed(listing: Callable[[], Answer]) -> Answer:

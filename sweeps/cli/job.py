@@ -27,6 +27,7 @@ from sweeps.cli.options import RunOptions
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.plan import Facts
 from sweeps.running.cluster import Cluster
+from sweeps.running.conclusion import Conclusion
 from sweeps.running.launch import Outcome, launch
 from sweeps.running.log_feed import Loggers
 from sweeps.running.loggers import check_loggers
@@ -37,6 +38,7 @@ from sweeps.runs.health import Health
 from sweeps.runs.ledger import Ledger, check_place
 
 if TYPE_CHECKING:
+    from analysis.tables.parquet import Frames
     from sweeps.running.searcher import Source
 
 
@@ -126,6 +128,13 @@ class Job:
             health=self.health, silence=self.options.trial_silence,
             covered_in_ray=self.options.max_covered_in_ray,
         )  # fmt: skip
+
+    def conclude(self, loggers: Loggers, frames: Frames) -> None:
+        """Send the verdicts and the chosen tickets to the loggers that take them."""
+        ledger, wanted = self.ledger, self.options.log_tickets
+        problem = loggers.conclude(lambda: Conclusion.of(ledger.store, ledger.run, frames, wanted))
+        if problem is not None:
+            self.say(f"note: {problem}", "yellow")
 
     def say(self, text: str, style: str = "") -> None:
         """Print one paragraph. Only the terminal wraps it, so a log has complete lines; brackets are literal."""

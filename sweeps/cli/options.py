@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from lth_trainable.errors import bad_value, refuse_secrets
+from lth_trainable.errors import DATABASES, PLACES, bad_value, refuse_secrets
 from lth_trainable.pruning.controls import CONTROLS
 from lth_trainable.spec.trial_spec import TrialSpec
 from sweeps.cli.commas import WITH_COMMAS, without_commas
@@ -21,6 +21,7 @@ from sweeps.experiments.expand import seed_values
 from sweeps.experiments.imported_tickets import without_own_tickets
 from sweeps.experiments.recipe_files import any_recipe
 from sweeps.experiments.recipes import FLAG_OF, NO_AXIS, RECIPES, Sweep
+from sweeps.running.conclusion import MATCHING
 from sweeps.running.launch import COVERED_IN_RAY
 from sweeps.running.loggers import LOGGERS
 from sweeps.running.resources import Resources
@@ -99,6 +100,14 @@ class RunOptions:
         tuple[str, ...],
         tyro.conf.arg(help=f"also log to: {', '.join(LOGGERS)}", metavar="NAME ...", help_behavior_hint=""),
     ] = ()
+    log_tickets: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(
+            help="tickets that MLflow and W&B get as artifacts at the end: matching (of each rewind point the sparsest "
+            "shown to match), best, all, none, or names of trials and groups",
+            metavar="matching|best|all|none|NAME ...",
+        ),
+    ] = (MATCHING,)
 
     @property
     def resources(self) -> Resources:
@@ -159,6 +168,7 @@ class Options(RunOptions):
 WHERE = (
     "storage", "name", "data_root", "max_concurrent", "cpus_per_trial", "gpus_per_trial", "cluster", "address",
 )  # fmt: skip
+LISTS = ("seed", "log", "log_tickets")  # options with several values that are no axes
 STOP = ("max_hours", "max_epochs", "trial_silence", "retry_failed")
 HELP = Help(
     program="python -m sweeps.lth_grid", argument="RECIPE",
@@ -190,7 +200,8 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Options, Sweep]:
     if arguments.import_ticket:
         sweep = without_own_tickets(sweep, typed, flags())
     branches = {name: getattr(arguments, name) for name in BRANCHES}
-    for name, values in {**typed, **branches, "seed": arguments.seed, "log": arguments.log}.items():
+    lists = {name: getattr(arguments, name) for name in LISTS}
+    for name, values in {**typed, **branches, **lists}.items():
         flag = "--" + FLAG_OF.get(name, name).replace("_", "-")
         if flag in argv and not values:
             raise bad_value(flag, "", "at least one value")
@@ -214,13 +225,13 @@ def read(
     """The words of a command line (None: of this process), with commas resolved, and its options with the axes.
 
     text: the short help. options, axes: dataclasses; the axes are in the field `axes` of what is returned. lists:
-    options that take several values, beside the axes, --seed and --log. Exits with code 2 on a malformed flag.
+    options that take several values, beside the axes and `LISTS`. Exits with code 2 on a malformed flag.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     for argument in argv:  # before any of them is written down or printed
-        refuse_secrets("command line", argument)
+        refuse_secrets("command line", argument, DATABASES if "sql" in argument.partition("://")[0] else PLACES)
     names = [flag for field, flag in flags().items() if field not in WITH_COMMAS]
-    several = {"--" + name.replace("_", "-") for name in (*names, "seed", "log", *lists)}
+    several = {"--" + name.replace("_", "-") for name in (*names, *LISTS, *lists)}
     argv = without_commas(helped(argv, text, (options, axes)), several)
     axes_field = ("axes", Annotated[axes, tyro.conf.arg(name="")])
     return argv, tyro.cli(

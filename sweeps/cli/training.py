@@ -52,6 +52,7 @@ def train_and_judge(job: Job, experiment: Experiment) -> Round:
             outcome = train(job, experiment, spent, board, loggers)
         with signals.keeping(GATHERS):
             frames = analysis.gather(ledger.path)
+            job.conclude(loggers, frames)
     for note in loggers.notes:
         job.say(f"note: {note}", "yellow")
     ours = frames.trials[frames.trials.trial.isin([trial.name for trial in ledger.plan.trials])]

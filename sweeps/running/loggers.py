@@ -26,6 +26,8 @@ from lth_trainable.registry import lookup
 from lth_trainable.safe_text import one_line
 from lth_trainable.store.local_files import FOLDER, check_own
 from lth_trainable.store.store import Store
+from sweeps.running.conclusion import Conclusion
+from sweeps.running.verdict_loggers import VERDICTS, to_mlflow, to_wandb
 
 PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
 REMEDIES = {
@@ -71,7 +73,11 @@ Place = LogFolder  # its name up to 0.4, which a custom logger may import
 
 @dataclass(frozen=True, kw_only=True)
 class Logger:
-    """A Ray Tune callback. watch: how to look at its logs, in one line."""
+    """A Ray Tune callback. watch: how to look at its logs, in one line.
+
+    If the callback has a method `log_verdicts(conclusion)`, it is called after the last trial, once the run is judged;
+    it is a generator that yields between its steps.
+    """
 
     callback: Any
     watch: str
@@ -152,7 +158,7 @@ def mlflow(log_folder: LogFolder) -> Logger:
             self._pending: dict[str, list[Metric]] = defaultdict(list)
             self._runs: dict[Any, str] = {}
             with _few_retries():
-                self._experiment = _mlflow_experiment(self._client, log_folder.run)
+                self._experiment = _mlflow_experiment(self._client, log_folder)
 
         def log_trial_start(self, trial: Any) -> None:
             run = self._client.create_run(self._experiment, run_name=str(trial), tags={"trial_name": str(trial)})
@@ -173,6 +179,9 @@ def mlflow(log_folder: LogFolder) -> Logger:
         def log_trial_end(self, trial: Any, failed: bool = False) -> None:
             self._client.set_terminated(self._runs[trial], "FAILED" if failed else "FINISHED")
 
+        def log_verdicts(self, conclusion: Conclusion) -> Iterator[None]:
+            return to_mlflow(self._client, self._experiment, conclusion)
+
     return Logger(
         callback=MLflow(),
         watch=f"mlflow ui --backend-store-uri {uri}" if uri.startswith("sqlite:") else f"MLflow at {uri}",
@@ -192,14 +201,21 @@ def _few_retries() -> Iterator[None]:
         del os.environ[MLFLOW_RETRIES]
 
 
-def _mlflow_experiment(client: Any, name: str) -> str:
-    """The id of the experiment that MLFLOW_EXPERIMENT_ID names, if it exists; else of the one with this name."""
+def _mlflow_experiment(client: Any, log_folder: LogFolder) -> str:
+    """The id of the experiment that MLFLOW_EXPERIMENT_ID names, if it exists; else of the one with the run's name.
+
+    In a database of the storage a new one has its artifacts in the run's folder, not in the working folder.
+    """
     from mlflow.exceptions import MlflowException
 
     with contextlib.suppress(MlflowException, KeyError):
         return str(client.get_experiment(os.environ["MLFLOW_EXPERIMENT_ID"]).experiment_id)
-    found = client.get_experiment_by_name(name)
-    return str(found.experiment_id if found is not None else client.create_experiment(name))
+    found = client.get_experiment_by_name(log_folder.run)
+    if found is not None:
+        return str(found.experiment_id)
+    ours = not os.environ.get("MLFLOW_TRACKING_URI")
+    place = (log_folder.folder / "mlflow").as_uri() if ours else None
+    return str(client.create_experiment(log_folder.run, artifact_location=place))
 
 
 def wandb(log_folder: LogFolder) -> Logger:
@@ -228,6 +244,10 @@ def wandb(log_folder: LogFolder) -> Logger:
 
         def log_trial_end(self, trial: Any, failed: bool = False) -> None:
             self._runs.pop(trial).finish(exit_code=int(failed))
+
+        def log_verdicts(self, conclusion: Conclusion) -> Iterator[None]:
+            log_folder.remove(f"wandb/{VERDICTS}")  # of an earlier command that logged offline
+            return to_wandb(service, self.project, log_folder.folder / "wandb" / VERDICTS, conclusion)
 
         def on_experiment_end(self, trials: Any, **info: Any) -> None:
             service.teardown()  # sends what is pending, and waits for it

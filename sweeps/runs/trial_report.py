@@ -125,7 +125,8 @@ def _set_aside(store: Store, run: str, name: str) -> list[str]:
     """The reasons why folders of this trial were set aside."""
     folders = [folder for folder in store.folders(f"{run}/quarantine") if folder.rpartition("-")[0] == name]
     paths = [f"{run}/quarantine/{folder}/reason.txt" for folder in folders]
-    return [store.read(path).decode(errors="replace").strip() for path in paths if store.exists(path)]
+    found = [content for path in paths if (content := store.read_if_file(path)) is not None]
+    return [content.decode(errors="replace").strip() for content in found]
 
 
 def show_trial(to: Console, report: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.store import RECORD, Store
 from lth_trainable.training.run import run_trial
-from sweeps.verify import compare, main, pick
+from sweeps.verify import ProgressLine, compare, main, pick
 
 
 @pytest.fixture
@@ -31,11 +31,14 @@ def test_the_most_shared_of_different_settings_come_first(run: str) -> None:
 
 
 def test_identical_trials_pass_and_a_changed_hash_does_not(
-    run: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    run: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     assert main([run, "--trials", "2", "--json"]) == 0
-    out = capsys.readouterr().out
+    out, said = capfd.readouterr()
+    lines = [line for line in said.splitlines() if " of 2: digits" in line]
+    assert lines[0].endswith("-dense-e2-seed0: a new process trains 2 epochs, alone")
+    assert [line[:6] for line in lines if line.endswith(": identical")] == ["1 of 2", "2 of 2"]
     assert [line.count("identical") for line in out.splitlines()[1:3]] == [3, 3], "nothing is cut"
     assert "digits-lenet_300_100-imp-s64-r1-e2-seed0 " in out
     assert "2 of 2 trials are identical" in out
@@ -48,7 +51,22 @@ def test_identical_trials_pass_and_a_changed_hash_does_not(
     files = {name: store.content(sealed, name) for name in sealed.manifest["files"]}
     store.seal(folder, {**files, RECORD: json.dumps(record).encode()}, {"kind": "trial"})
     assert main([run, "--trials", "1"]) == 1
-    assert "differs" in capsys.readouterr().out
+    assert "differs" in capfd.readouterr().out
+
+
+def test_progress_is_a_line_now_and_then_and_in_a_terminal_one_that_changes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ProgressLine("1 of 3: dense")
+    for epoch in (1, 2):
+        line.show(f"epoch {epoch} of 2")
+    line.end("identical")
+    assert capsys.readouterr().err == "1 of 3: dense: epoch 1 of 2\n1 of 3: dense: identical\n"
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "20")
+    line.show("epoch 2 of 2")
+    line.end("differs")
+    assert capsys.readouterr().err == "\r\x1b[2Kdense: epoch 2 of 2\r\x1b[2K1 of 3: dense: differs\n"
 
 
 def test_other_fingerprints_are_not_compared(run: str) -> None:

@@ -165,7 +165,7 @@ def test_bad_input_is_one_line_and_exit_2(
 
 def chosen(storage: Path, specs: Sequence[TrialSpec], accuracy: Any, **more: Any) -> tuple[tuple[str, ...], str]:
     """The tickets that "best" chooses, without packing their weights."""
-    from analysis.export.archive import choose
+    from analysis.export.choice import choose
     from analysis.tables.parquet import as_rows
 
     frames = analysis.gather(make_run(storage, specs, accuracy, **more))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +117,27 @@ def test_a_library_writes_only_into_the_storage(tmp_path: Path) -> None:
     for path, expected in (("a/study.db", "file"), ("b/study.db", "file"), ("a/ray", FOLDER)):
         with pytest.raises(UserError, match="found a"):
             check_own(root, path, expected)
+
+
+IN_THE_PLACE: dict[str, Callable[[Path], None]] = {
+    "a pipe": os.mkfifo, "a folder": Path.mkdir, "a link to itself": lambda path: path.symlink_to(path),
+    "a link to a device": lambda path: path.symlink_to("/dev/zero"),
+    "a link to nothing": lambda path: path.symlink_to("nothing"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", IN_THE_PLACE)
+def test_what_is_in_the_place_of_a_file_or_folder_is_told_and_never_waited_for(tmp_path: Path, what: str) -> None:
+    store = Store(tmp_path)
+    store.write("a/file", b"1")
+    IN_THE_PLACE[what](tmp_path / "a" / "place")
+    assert store.read_if_file("a/place") is None and store.read_if_file("a/place/within") is None
+    assert store.sizes("a") == {"file": 1}
+    assert store.exists("a/place") == (what in ("a pipe", "a folder", "a link to a device"))
+    if what in ("a folder", "a link to nothing"):
+        assert store.folders("a/place") == []
+    else:
+        with pytest.raises(UserError, match="found no folder; expected a folder"):
+            store.folders("a/place")
+    with pytest.raises(FileNotFoundError if what == "a link to nothing" else NotJson):
+        store.read_as("a/place", from_json)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lth_trainable.errors import FAILED, StorageError, command_line
+from lth_trainable.errors import FAILED, StorageError, UserError, command_line
 from lth_trainable.store import trouble
 from lth_trainable.store.store import Damaged, Store
 from lth_trainable.store.trouble import trouble_of
@@ -81,7 +81,7 @@ def test_an_error_of_one_file_is_not_the_storages(tmp_path: Path) -> None:
         store.read("r/nothing")
     with pytest.raises(OSError, match="folder"):
         store.read("r/folder")
-    with pytest.raises(NotADirectoryError):
+    with pytest.raises(UserError, match="found no folder"):
         store.folders("r/folder/file")
     with pytest.raises(OSError, match="File name too long"):
         store.read("x" * 300)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import struct
 import threading
 import tomllib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import pytest
 from pyarrow import fs
 
 import lth_trainable.trainable
-import sweeps.running.log_feed
+import sweeps.running.logger_thread
 from lth_trainable.errors import UserError
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.store import Store
@@ -25,38 +24,19 @@ from lth_trainable.training.run import run_trial
 from sweeps.lth_grid import main
 from sweeps.running import loggers as logs
 from sweeps.running.launch import Config
-from sweeps.running.log_feed import Loggers, LoggerThread
+from sweeps.running.log_feed import Loggers
+from sweeps.running.logger_thread import LoggerThread
 from sweeps.running.loggers import LOGGERS, LogFolder, Logger, make_logger
 from sweeps.running.submit import _environment
 from sweeps.runs.ledger import Ledger
 from tests.support.command import ROOT, grid, hashes
 from tests.support.curves import RECORD, RESULT, ROWS, SPEC, check_curves, curves, events
 from tests.support.runs import plan_of
+from tests.support.wandb_files import wandb_records
 
 
 def told(first: int, end: int, result: Mapping[str, Any] | None = None) -> dict[str, Any]:
     return {"first": first, "rows": ROWS[first:end], "result": result}
-
-
-# -- reading back ------------------------------------------------------------------------------------------------------
-
-
-def wandb_records(file: Path) -> Iterator[Any]:
-    """Records of a run's file: a log of LevelDB's after seven bytes, blocks of 32 KiB, records in parts."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    content, at, part = file.read_bytes(), 7, b""
-    while at + 7 <= len(content):
-        left = 32768 - at % 32768
-        if left < 7:
-            at += left
-            continue
-        _, length, kind = struct.unpack_from("<IHB", content, at)
-        part += content[at + 7 : at + 7 + length]
-        at += 7 + length
-        if kind in (1, 4):  # whole, or the last part
-            yield Record.FromString(part)
-            part = b""
 
 
 # -- what a worker reports ---------------------------------------------------------------------------------------------
@@ -293,7 +273,7 @@ def test_a_trial_that_has_no_result_has_failed(store: Store) -> None:
 
 
 def test_a_sweep_does_not_wait_for_ever_for_a_logger(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweeps.running.log_feed, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(sweeps.running.logger_thread, "PATIENCE_SECONDS", 0.0)
     answer = threading.Event()
     callback = Flaky()
     monkeypatch.setattr(callback, "on_trial_result", lambda **_: answer.wait())
