@@ -20,15 +20,16 @@ import numpy as np
 import numpy.typing as npt
 
 from lth_trainable.data.cache import kept, kept_or_decoded
-from lth_trainable.data.image_folders import FORMATS, Entry, centre_square, decoder_versions, key_of
+from lth_trainable.data.image_folders import Entry, centre_square, decoder_versions, key_of, refuse_other_than_files
+from lth_trainable.data.pixels import DEEP, FORMATS, bits_of, eight_bits, not_decoded, opened
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.silence import pulse
 
 TREE = "DIR/<class>/<images>, or DIR/{train,valid,test}/<class>/<images>"
 SPLITS = {"train": ("train", "training"), "valid": ("valid", "val", "validation"), "test": ("test", "testing")}
 SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff")
-GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")  # modes of Pillow without colours
-DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N")  # those with more than 8 bits
+GREY = ("1", "L", "LA", "La", *DEEP)  # modes of Pillow without colours
+FORMATS_HERE = (*FORMATS, "TIFF")
 DECODER = 1  # increase when other pixels come out, so that older cache files are not used
 DEPTH = 2  # folders with nothing but one folder in them that are entered
 BYTES_PER_PIXEL = 5  # a float32 and the decoded byte
@@ -151,10 +152,11 @@ def _files(folder: Path, top: str) -> Iterator[Entry]:
             if name.lower().endswith(SUFFIXES) and not name.startswith("."):
                 path = Path(place, name)
                 try:
-                    stat = path.stat()
+                    told = path.stat()
                 except OSError as error:  # a link to nothing; the error names the file
                     raise UserError(f"images of {folder}: cannot be read ({error})") from error
-                yield Entry(path.relative_to(folder).as_posix(), stat.st_size, stat.st_mtime_ns)
+                refuse_other_than_files(path.parent, {name: told.st_mode})
+                yield Entry(path.relative_to(folder).as_posix(), told.st_size, told.st_mtime_ns)
 
 
 def check_room(what: str, need: int) -> None:
@@ -183,7 +185,7 @@ def _pixels(layout: ClassFolders, entries: list[Entry], size: int) -> npt.NDArra
 
 
 def _is_grey(file: Path) -> bool:
-    with _opened(file) as image:
+    with opened(file, FORMATS_HERE) as image:
         pulse.beat()
         return image.mode in GREY
 
@@ -192,41 +194,22 @@ def decode_any(file: Path, mode: str, size: int) -> npt.NDArray[np.uint8]:
     """One image as (channels, size, size), whatever its size and mode. mode: "L" or "RGB". See the module."""
     from PIL import ImageOps
 
-    with _opened(file) as opened:
+    with opened(file, FORMATS_HERE) as found:
         try:
-            upright = ImageOps.exif_transpose(opened)
+            bits = bits_of(found)
+            upright = eight_bits(ImageOps.exif_transpose(found), file, bits)
+            image = centre_square(_converted(upright, mode), size)
+        except UserError:
+            raise
         except Exception as error:  # for damaged bytes Pillow raises anything from OSError to SyntaxError
-            raise _not_decoded(file, error) from error
-        image = centre_square(_converted(upright, mode, file), size)
+            raise not_decoded(file, error) from error
     return np.asarray(image, np.uint8).reshape(size, size, len(mode)).transpose(2, 0, 1)
 
 
-def _converted(image: Any, mode: str, file: Path) -> Any:
+def _converted(image: Any, mode: str) -> Any:
     from PIL import Image
 
-    if image.mode == "F":
-        raise bad_value(str(file), "pixels in floating point", "8 or 16 bits a channel", "their range is not known")
-    if image.mode in DEEP:
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65_535:
-            raise bad_value(str(file), f"pixels from {values.min()} to {values.max()}", "8 or 16 bits a channel")
-        image = Image.fromarray((values >> 8).astype(np.uint8))
     if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert(mode)
-
-
-def _opened(file: Path) -> Any:
-    from PIL import Image
-
-    try:
-        return Image.open(file, formats=(*FORMATS, "TIFF"))
-    except Exception as error:  # for bytes that are no image, Pillow raises anything from OSError to SyntaxError
-        raise _not_decoded(file, error) from error
-
-
-def _not_decoded(file: Path, error: Exception) -> UserError:
-    return UserError(
-        f"{file}: cannot be decoded ({type(error).__name__}: {error}); expected an image; remove it or replace it"
-    )

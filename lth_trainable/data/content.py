@@ -23,6 +23,7 @@ from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
 from lth_trainable.data.cache import cache_folder, keep_text
 from lth_trainable.data.image_folders import Entry, key_of
+from lth_trainable.data.pixels import refuse_clipped
 from lth_trainable.data.streams import seed_all
 from lth_trainable.errors import bad_value
 from lth_trainable.seeds import derive_seed
@@ -143,7 +144,9 @@ def read_content(dataset: Any, item: Callable[[int], Any], digest: Digest) -> La
         digest.value(getattr(dataset, name, None))
     samples = getattr(dataset, "samples", None)
     if isinstance(samples, list) and samples and all(_is_file(sample[0]) for sample in samples):
-        add_files([Path(sample[0]) for sample in samples], digest)
+        files = [Path(sample[0]) for sample in samples]
+        add_files(files, digest)
+        refuse_clipped(files, dataset.__getitem__)
         labels = [sample[1] for sample in samples]
         digest.value(labels)
         return _with_target_transform(dataset, labels)
@@ -179,6 +182,7 @@ def _add_inputs(part: TfmdLists, digest: Digest) -> None:
     items = list(part.items)
     if items and all(isinstance(item, Path) and item.is_file() for item in items):
         add_files(items, digest)
+        refuse_clipped(items, part.__getitem__)
         return
     for index in range(len(items)):
         seed_all(derive_seed(0, "content", index))

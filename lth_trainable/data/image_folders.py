@@ -11,8 +11,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import stat
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -21,11 +22,11 @@ import numpy as np
 import numpy.typing as npt
 
 from lth_trainable.data.cache import kept_or_decoded
+from lth_trainable.data.pixels import bits_of, eight_bits, not_decoded, opened
 from lth_trainable.errors import UserError, bad_value
 
-DECODER = 1  # increase when `decode` gives other pixels, so that older cache files are not used
+DECODER = 2  # increase when `decode` gives other pixels, so that older cache files are not used
 SUFFIXES = (".png", ".jpg", ".jpeg")
-FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP")  # allowed for every suffix; Pillow's other readers are not needed
 DEPTH = 2  # levels below the root that are searched for a layout
 
 
@@ -216,7 +217,8 @@ def list_images(folder: Path, layout: FolderLayout) -> list[Entry]:
         try:
             with os.scandir(folder / name) as found:
                 files = [e for e in found if e.name.lower().endswith(SUFFIXES) and not e.name.startswith(".")]
-            entries += [Entry(f"{name}/{e.name}", (stat := e.stat()).st_size, stat.st_mtime_ns) for e in files]
+            refuse_other_than_files(folder / name, {e.name: e.stat().st_mode for e in files})
+            entries += [Entry(f"{name}/{e.name}", (told := e.stat()).st_size, told.st_mtime_ns) for e in files]
         except OSError as error:  # no permission or a broken link; the error names the file
             raise UserError(f"images of {folder}: cannot be listed ({error})") from error
         if not files:
@@ -224,21 +226,27 @@ def list_images(folder: Path, layout: FolderLayout) -> list[Entry]:
     return sorted(entries)
 
 
+def refuse_other_than_files(folder: Path, modes: Mapping[str, int]) -> None:
+    """Raise `UserError` if one of these is no file: from a pipe nobody could read. modes: name -> `st_mode`."""
+    for name, mode in modes.items():
+        if not stat.S_ISREG(mode):
+            raise bad_value(str(folder / name), "a folder, pipe or device", "an image file", "move it elsewhere")
+
+
 def decode(file: Path, layout: FolderLayout) -> npt.NDArray[np.uint8]:
     """Decode one image to (channels, size, size). Its content decides the format, not its suffix.
 
-    Grey, palette and RGBA images are converted to the layout's mode. `crop` does what fastai's `Resize(size)` does in
-    validation: the centre square, bilinear. JPEG decoders may differ, so the pixels, and with them the digest of a JPEG
-    data set, depend on the version of libjpeg.
+    Grey, palette and RGBA images are converted to the layout's mode; of 16 bits the upper 8 are kept. `crop` does what
+    fastai's `Resize(size)` does in validation: the centre square, bilinear. JPEG decoders may differ, so the pixels,
+    and with them the digest of a JPEG data set, depend on the version of libjpeg.
     """
-    from PIL import Image
-
-    try:
-        with Image.open(file, formats=FORMATS) as opened:
-            image = opened.convert(layout.mode)
-    except Exception as error:  # for bytes that are no image, Pillow raises anything from OSError to SyntaxError
-        reason = f"{type(error).__name__}: {error}"
-        raise UserError(f"{file}: cannot be decoded ({reason}); expected an image; unpack the archive again") from error
+    with opened(file) as found:
+        try:
+            image = eight_bits(found, file, bits_of(found)).convert(layout.mode)
+        except UserError:
+            raise
+        except Exception as error:  # for damaged bytes Pillow raises anything from OSError to SyntaxError
+            raise not_decoded(file, error) from error
     if layout.crop:
         image = centre_square(image, layout.size)
     if image.size != (layout.size, layout.size):

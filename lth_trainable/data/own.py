@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lth_trainable.data.class_folders import check_room
+from lth_trainable.data.pixels import no_clipping
 from lth_trainable.data.splits import Dataset, content_digest, held_out, split
 from lth_trainable.data.streams import seed_all, streams_put_back
 from lth_trainable.errors import UserError, bad_value, words_of
@@ -36,6 +37,8 @@ SPLITS = ("train", "valid", "test")
 ACCEPTED = "a Dataset, arrays (x, y), a torch Dataset, a dict of these by train, valid and test, or fastai DataLoaders"
 READ_TWICE = 3  # items of a torch Dataset that are read twice, to see whether they are the same
 
+NO_PIXELS = ("P", "PA", "LA", "La", "1")  # modes of Pillow: numbers of colours, transparency, truth values
+
 Arrays = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 
 
@@ -45,7 +48,7 @@ def load_own(name: str, function: Callable[..., Any], root: Path | None, split_s
     Global random streams are seeded by the split seed first, so a split that the function draws is always the same.
     """
     where = f"dataset {name}"
-    with streams_put_back():
+    with streams_put_back(), no_clipping():
         made = _call(where, function, root, split_seed)
         if isinstance(made, Dataset):
             return made
@@ -176,10 +179,18 @@ def _item(where: str, dataset: Any, index: int, attempt: int) -> tuple[npt.NDArr
     try:
         found = dataset[index]
     except Exception as error:  # any exception here is a mistake in the user's data set
-        raise UserError(f"{where}: item {index} raises {type(error).__name__}: {words_of(error)}") from error
+        from lth_trainable.data.feeds import name_of_item  # whoever returns a torch Dataset has imported torch
+
+        kind = "" if isinstance(error, UserError) else f" raises {type(error).__name__}"
+        raise UserError(f"{where}: {name_of_item(dataset, index)}{kind}: {words_of(error)}") from error
     if not isinstance(found, tuple | list) or len(found) != 2:
         raise bad_value(f"{where}, item {index}", _what(found), "an image and its class number")
     image, label = found
+    if getattr(image, "mode", None) in NO_PIXELS and hasattr(image, "getbands"):
+        raise bad_value(
+            f"{where}, item {index}", f"an image of mode {image.mode}, whose values are not all brightness",
+            "mode L or RGB", 'convert it in the transform: image.convert("RGB")',
+        )  # fmt: skip
     return _as_array(image), label.item() if hasattr(label, "item") else label
 
 

@@ -10,46 +10,25 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from fastai.torch_core import to_device
 from torch import Tensor
 from torch.utils.data import DataLoader as TorchLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from lth_trainable.data.feeds import Feed
 from lth_trainable.data.passes import Passes
+from lth_trainable.data.pixels import is_not_an_image, not_decoded
 from lth_trainable.data.splits import no_augmentation
 from lth_trainable.data.streams import seed_all, streams_put_back
-from lth_trainable.errors import bad_value
+from lth_trainable.errors import UserError, bad_value
 from lth_trainable.seeds import derive_seed
 
 UNKNOWN = (0, 0, 0)  # the shape of images until the first batch is made
 EVALUATION = -1  # the "epoch" of passes without shuffling, in the names of random streams
-
-
-class Feed(Protocol):
-    """What makes items and batches: a user's loader, without its order."""
-
-    num_workers: int
-    batch_size: int
-
-    def begin(self, seed: int) -> None:
-        """Called before a pass."""
-
-    def in_worker(self) -> None:
-        """Called once in each worker process."""
-
-    def item(self, index: int) -> Any:
-        """The item of an index in the data, with the transforms of items."""
-
-    def collate(self, items: list[Any]) -> Any:
-        """The batch of these items, on the CPU."""
-
-    def finish(self, batch: Any, device: torch.device) -> Any:
-        """The batch on the device, with the transforms of batches."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -103,7 +82,12 @@ class _Batches(TorchDataset[Any]):
         items = []
         for index in self.order[number * self.bs : (number + 1) * self.bs].tolist():
             seed_all(derive_seed(self.seed, "item", *self.place, index))
-            items.append(self.feed.item(index))
+            try:
+                items.append(self.feed.item(index))
+            except Exception as error:
+                if not is_not_an_image(error):
+                    raise
+                return not_decoded(self.feed.name_of(index), error)  # raised in `_finished`: from here it may be sent
         seed_all(derive_seed(self.seed, "collate", *self.place, number))
         return self.feed.collate(items)
 
@@ -187,6 +171,8 @@ class StreamedLoader(Passes):
         )  # fmt: skip
 
     def _finished(self, batches: _Batches, number: int, batch: Any) -> tuple[Tensor, Tensor]:
+        if isinstance(batch, UserError):
+            raise batch
         seed_all(batches.seed_of_batch(number), self.device)
         x, y = checked(self.dataset.feed.finish(batch, self.device), self.dataset.where)
         if self.dataset.shape != UNKNOWN and tuple(x.shape[1:]) != self.dataset.shape:
@@ -223,59 +209,3 @@ def checked(batch: Any, where: str) -> tuple[Tensor, Tensor]:
             "trials train classifiers",
         )  # fmt: skip
     return x, y.long()
-
-
-@dataclass(kw_only=True)
-class FastaiFeed:
-    """A fastai DataLoader."""
-
-    loader: Any
-    num_workers: int
-    batch_size: int
-
-    def begin(self, seed: int) -> None:
-        self.loader.rng.seed(seed)
-        self.loader.before_iter()
-
-    def in_worker(self) -> None:
-        self.loader.wif()
-
-    def item(self, index: int) -> Any:
-        found = self.loader.do_item(index)
-        if found is None:
-            raise bad_value("dataset", f"item {index} skipped by a transform", "every item", "leave it out of the data")
-        return found
-
-    def collate(self, items: list[Any]) -> Any:
-        return self.loader.do_batch(items)
-
-    def finish(self, batch: Any, device: torch.device) -> Any:
-        if self.loader.device != device:
-            self.loader.to(device)
-        return self.loader.after_batch(to_device(batch, device))
-
-
-@dataclass(kw_only=True)
-class TorchFeed:
-    """A torch DataLoader."""
-
-    loader: Any
-    num_workers: int
-    batch_size: int
-
-    def begin(self, seed: int) -> None:
-        pass
-
-    def in_worker(self) -> None:
-        if self.loader.worker_init_fn is not None:
-            info = torch.utils.data.get_worker_info()
-            self.loader.worker_init_fn(0 if info is None else info.id)
-
-    def item(self, index: int) -> Any:
-        return self.loader.dataset[index]
-
-    def collate(self, items: list[Any]) -> Any:
-        return self.loader.collate_fn(items)
-
-    def finish(self, batch: Any, device: torch.device) -> Any:
-        return to_device(batch, device)

@@ -16,15 +16,8 @@ from torch.utils.data import BatchSampler, IterableDataset, RandomSampler, Seque
 from torch.utils.data import DataLoader as TorchLoader
 
 from lth_trainable.data.content import Digest, Labels, read_content
-from lth_trainable.data.streamed import (
-    UNKNOWN,
-    FastaiFeed,
-    Feed,
-    StreamedDataset,
-    StreamedLoader,
-    StreamedSplit,
-    TorchFeed,
-)
+from lth_trainable.data.feeds import FastaiFeed, Feed, TorchFeed
+from lth_trainable.data.streamed import UNKNOWN, StreamedDataset, StreamedLoader, StreamedSplit
 from lth_trainable.errors import UserError, bad_value, words_of
 from lth_trainable.seeds import generator
 

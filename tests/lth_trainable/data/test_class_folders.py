@@ -144,7 +144,7 @@ def test_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make(tmp_path / "d", modes=MODES)
     first = load_dataset("folder", folder)
     load_dataset.cache_clear()
-    monkeypatch.setattr(class_folders, "_opened", None)
+    monkeypatch.setattr(class_folders, "opened", None)
     assert load_dataset("folder", folder).digest == first.digest
 
 
