@@ -25,13 +25,15 @@ from typing import Annotated
 
 import tyro
 
-from analysis.gather import gather
+from analysis.adoption.plan import find_or_adopt
+from analysis.gather import gather_run
 from analysis.report.lines import every_row, folded
 from analysis.report.terminal import counts_by_status, paths, show
+from analysis.run import unpaired
 from analysis.tables.exclusions import change_exclusions
 from analysis.tables.index import Geometry
 from analysis.tables.parquet import Frames
-from analysis.text import console
+from analysis.text import console, print_line
 from analysis.verdicts.answer import answer_sentence
 from lth_trainable.errors import OK, command_line
 
@@ -53,6 +55,7 @@ COMMANDS: dict[str, Command] = {
     "figures": Command(module="analysis.commands.figures", text="write figures for a paper (pdf, svg or png)"),
     "table": Command(module="analysis.commands.table", text="print the verdicts for a paper (latex, csv, markdown)"),
     "compare": Command(module="analysis.commands.compare", text="compare two runs (recipes, criteria, code versions)"),
+    "adopt": Command(module="analysis.commands.adopt", text="judge trials of run_trial or of your own ray.tune.Tuner"),
     "export": Command(module="analysis.commands.export", text="write tickets for torch alone, or for the Hub"),
 }
 
@@ -100,14 +103,17 @@ def _run(arguments: Sequence[str]) -> int:
 
 def _gather(arguments: Sequence[str]) -> int:
     options = tyro.cli(Options, prog="python -m analysis", description=_description(), args=arguments)
-    run = options.run.rstrip("/")
+    opened = find_or_adopt(options.run)
+    run = opened.shown
     if options.exclude or options.include or options.reason is not None:
         change_exclusions(run, exclude=options.exclude, include=options.include, reason=options.reason)
-    frames = gather(run, options.geometry)
+    frames = gather_run(*opened.of, options.geometry)
     if options.json:
         print(json.dumps(summary(frames, run), allow_nan=False))
     else:
         show(console(), frames, run, every_row if options.details else folded)
+        for note in () if opened.notes is None else (*opened.notes, *unpaired(frames)):
+            print_line(console(), f"note: {note}", style="yellow")
     return OK
 
 

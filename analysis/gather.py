@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from analysis.adoption.plan import find_or_adopt
 from analysis.labels import group_name, ladder_name
 from analysis.tables import schema
 from analysis.tables.columns import spec_columns
@@ -36,7 +37,7 @@ from analysis.tables.inputs import inputs_of, list_settled
 from analysis.tables.parquet import OPTIONAL, Frames, read_table, write_table
 from analysis.tables.record_rows import ENTRIES, Entries, epochs_to_dense_accuracy
 from analysis.tables.records import Files, Found, is_begun, read_trials, trial_names
-from analysis.tables.run_plan import PlanEntry, RunPlan, find_run, read_plan, role_of
+from analysis.tables.run_plan import PlanEntry, RunPlan, read_plan, role_of
 from analysis.tables.spans import arranged
 from analysis.verdicts.claims import verdicts
 from lth_trainable.collector import no_garbage_collection
@@ -70,9 +71,14 @@ def gather(path: str | os.PathLike[str], geometry: Geometry | None = None) -> Fr
     """Write Parquet, verdicts and `RUN/report.html` of the run at `path`, and return its tables.
 
     geometry: whether masks and weights are compared (tables overlaps and signs): "auto" if there is little to read,
-    "all" or "none"; None: as last time, "auto" the first time. Raises `UserError` if there is no run.
+    "all" or "none"; None: as last time, "auto" the first time. Trials that no sweep has planned are adopted, see
+    `analysis.adopt`. Raises `UserError` if there is no run.
     """
-    store, run = find_run(path)
+    return gather_run(*find_or_adopt(path).of, geometry)
+
+
+def gather_run(store: Store, run: str, geometry: Geometry | None = None) -> Frames:
+    """`gather` of a run in an open store."""
     store.in_use()  # what takes long is not given up for one answer that does not come
     with no_garbage_collection():
         plan = read_plan(store, run)

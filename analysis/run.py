@@ -26,6 +26,7 @@ LEADING = (
     "ci_high",
     "why",
 )
+REMEDY = "train the dense network of the same fields and seeds too, dataclasses.replace(spec, control='dense')"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,14 +78,11 @@ class Run:
 def unpaired(frames: Frames) -> tuple[str, ...]:
     """What keeps tickets from being compared with their dense network, one line for each kind of ticket."""
     rows = [r for r in frames.rows("verdicts") if r["claim"] == "matches" and r["primary"] and r["role"] == TICKET]
-    return tuple(
-        f"{row['group']}: {row['n_unpaired']} of {row['n_pairs'] + row['n_unpaired']} seeds form no pair: "
-        f"{row['unpaired']}{_remedy(row)}"
-        for row in rows if row["n_unpaired"]
-    )  # fmt: skip
+    return tuple(f"{row['group']}: {_lack(row)}" for row in rows if row["n_unpaired"] or not row["n_pairs"])
 
 
-def _remedy(row: Row) -> str:
-    if "no dense trial" not in row["unpaired"]:
-        return ""
-    return "; train the dense network of the same fields and seeds too, dataclasses.replace(spec, control='dense')"
+def _lack(row: Row) -> str:
+    if not row["n_unpaired"]:
+        return f"no pair: {row['why'].removeprefix('not tested: ')}; {REMEDY}"
+    seeds = f"{row['n_unpaired']} of {row['n_pairs'] + row['n_unpaired']} seeds form no pair: {row['unpaired']}"
+    return f"{seeds}; {REMEDY}" if "no dense trial" in row["unpaired"] else seeds

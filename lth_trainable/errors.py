@@ -24,6 +24,7 @@ HUNG_UP, INTERRUPTED, CLOSED_PIPE, TERMINATED = 129, 130, 141, 143
 PLACES = (
     "environment variables (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY), ~/.aws/credentials or the role of the machine"
 )
+DATABASES = "PGPASSWORD or ~/.pgpass (PostgreSQL), or ~/.my.cnf (MySQL)"
 
 
 class UserError(ValueError):

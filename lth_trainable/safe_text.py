@@ -17,7 +17,10 @@ _QUERY = re.compile(rf"(?P<before>[?&](?P<name>{_NAMES})=)(?P<secret>[^&\s\"']+)
 _USER = re.compile(r"(?P<before>\b(?!file:)[A-Za-z][A-Za-z0-9+.-]+:/{1,3})(?P<secret>[^\s/?#@]*(?::[^\s?#@]*)?)@")
 _VALUE = re.compile(r"(?P<before>[?&][^=&\s]+=)(?P<secret>[^&\s/@]+:[^&\s@]+)@")
 # there a name before @ is only a name
-_NAMED = re.compile(r"(?:git|ssh|git\+ssh|hdfs|viewfs|abfss?|wasbs?)\b", re.IGNORECASE)
+_NAMED = re.compile(
+    r"(?:git|ssh|git\+ssh|hdfs|viewfs|abfss?|wasbs?|(?:postgresql|mysql|mariadb|mssql|oracle)(?:\+\w+)?)\b",
+    re.IGNORECASE,
+)
 # the name of a bucket has no colon
 _BUCKET = re.compile(r"(?P<before>(?:s3|gs|gcs)://)(?P<secret>[^\s/?#@]+:[^\s?#@]*)", re.IGNORECASE)
 

@@ -3,7 +3,8 @@
     python -m sweeps.lth_search [SEARCH] [--sparsity 50..97] [--lr 3e-4..3e-3:log] [--floor 90 --asha] ...
 
 Each suggestion is trained on all seeds, with dense baselines, as trials of an ordinary run, which reuse stored
-training. The study is stored in RUN/study.db, the results in RUN/analysis/suggestions.parquet and pareto.svg. The same
+training. The study is stored in RUN/study.db, or where --study says; the results in RUN/analysis/suggestions.parquet
+and pareto.svg. The same
 command continues a study. Exit codes are those of `sweeps.lth_grid`.
 """
 
@@ -17,7 +18,6 @@ if __name__ == "__main__":  # before the other imports, which take seconds: a si
 import contextlib
 import functools
 import json
-import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -31,12 +31,10 @@ from analysis.tables.run_plan import read_plan
 from analysis.tables.suggestions import STATUSES, SUGGESTIONS, measured, suggestion_table
 from analysis.text import console, table_of
 from lth_trainable.errors import FAILED, OK
-from lth_trainable.spec.rewind_point import RewindPoint
 from lth_trainable.spec.trial_spec import DataKey, TrialSpec
+from sweeps.cli.confirm import confirm, distinct, knee
 from sweeps.cli.job import Job, Setting, check_fit_together, exit_code_of, facts_of, finish, open_run
-from sweeps.cli.options import RunOptions
-from sweeps.cli.search_options import SearchOptions, parse
-from sweeps.experiments.recipes import digits
+from sweeps.cli.search_options import SearchOptions, check_study_of_job, parse
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.plan import Facts, make_plan
 from sweeps.running.launch import Outcome
@@ -46,7 +44,7 @@ from sweeps.running.resources import Spent
 from sweeps.running.submit import Where, submit
 from sweeps.runs.ledger import Ledger
 from sweeps.runs.lock import RunLock
-from sweeps.search.searches import SEARCHES, Search
+from sweeps.search.searches import GRID, SEARCHES, Search
 
 SHOWN = 12  # suggestions in the table
 
@@ -66,6 +64,7 @@ def run(options: SearchOptions, search: Search, arguments: Sequence[str]) -> int
     started = time.monotonic()
     setting = Setting.of(options)
     if setting.where is Where.SUBMIT:
+        check_study_of_job(options.study)
         return submit(options.target, "sweeps.lth_search", arguments)
     store, name = open_run(options, search.sweep.name)
     ledger = Ledger(store=store, run=name, plan=make_plan((), {}), facts={})
@@ -79,7 +78,7 @@ def run(options: SearchOptions, search: Search, arguments: Sequence[str]) -> int
         loggers = open_.enter_context(Loggers.open(options.log, store, name).running())
         if setting.where is Where.CONNECT:
             job = replace(job, cluster=open_.enter_context(job.connected()))
-        outcome, rows, frames = _search(job, search, spent, board, loggers)
+        outcome, rows, frames = _search(job, options, search, spent, board, loggers)
         job.conclude(loggers, frames)
     for note in loggers.notes:
         job.say(f"note: {note}", "yellow")
@@ -110,13 +109,13 @@ def show_searches(options: SearchOptions) -> int:
 
 
 def _search(
-    job: Job, search: Search, spent: Spent, board: Board, loggers: Loggers
+    job: Job, options: SearchOptions, search: Search, spent: Spent, board: Board, loggers: Loggers
 ) -> tuple[Outcome, list[dict[str, Any]], Frames]:
     from sweeps.search.study import Study  # Optuna and Ray take a second
     from sweeps.search.suggestions import Suggestions
 
-    options, ledger = job.options, job.ledger
-    study = Study(search, ledger.store, ledger.run)
+    ledger = job.ledger
+    study = Study(search, ledger.store, ledger.run, options.study)
 
     @functools.cache
     def facts(of: DataKey) -> Facts:
@@ -131,16 +130,23 @@ def _search(
     source = Suggestions(study, search, ledger, facts_of_spec, job.command, board, retry=options.retry_failed)
     dispatcher = Dispatcher(ledger.plan, (), (), job.slots, source.rank_of)
     axes = "; ".join(f"{field} {axis}" for field, axis in search.axes.items())
-    job.say(f"{search.sweep.claim}\n{search.suggestions} suggestions over {axes}  ->  {ledger.path}")
+    points = (
+        f"the {search.suggestions} points of the grid"
+        if search.sampler == GRID
+        else f"{search.suggestions} suggestions"
+    )
+    job.say(f"{search.sweep.claim}\n{points} over {axes}  ->  {ledger.path}")
+    for note in study.notes:
+        job.say(f"note: {note}", "yellow")
     outcome = job.launch(dispatcher, spent, board, loggers, source)
     for note in (*(f"damaged, trained again: {report}" for report in source.notes), *outcome.notes):
         job.say(f"note: {note}", "yellow")
-    rows, frames = _conclude(job, study, search)
+    rows, frames = _conclude(job, options, study, search)
     study.close()
     return outcome, rows, frames
 
 
-def _conclude(job: Job, study: Any, search: Search) -> tuple[list[dict[str, Any]], Frames]:
+def _conclude(job: Job, options: SearchOptions, study: Any, search: Search) -> tuple[list[dict[str, Any]], Frames]:
     """Gather the results, write the suggestions and their figure, and show the best."""
     from analysis.figures.pareto import pareto_figure
     from analysis.figures.style import WRITERS  # matplotlib takes a second to import
@@ -154,7 +160,7 @@ def _conclude(job: Job, study: Any, search: Search) -> tuple[list[dict[str, Any]
     write_report(store, run, report_bytes(store, run, frames, read_plan(store, run)))  # again, now with the front
     for kind in ("svg", "png"):
         store.write(f"{run}/analysis/pareto.{kind}", WRITERS[kind](pareto_figure(rows)))
-    _show(job, rows, search, study.uri)
+    _show(job, options, rows, search, study.uri)
     return rows, frames
 
 
@@ -179,12 +185,12 @@ def _row(trial: Any, front: set[int], trials: Mapping[str, Mapping[str, Any]]) -
     }  # fmt: skip
 
 
-def _show(job: Job, rows: Sequence[Mapping[str, Any]], search: Search, study: str) -> None:
+def _show(job: Job, options: SearchOptions, rows: Sequence[Mapping[str, Any]], search: Search, study: str) -> None:
     best = sorted((row for row in rows if row["on_front"]), key=lambda row: row["sparsity_pct"])
     axes = [name for name in search.axes if name != "target_sparsity_pct"]
     headings = [name.removesuffix("_pct").replace("_", " ") for name in axes]
     table = table_of("suggestion", "sparsity", *headings, "epochs", "validation", "test", "dense, test", left=headings)
-    for row in _distinct(best)[:SHOWN]:
+    for row in distinct(best)[:SHOWN]:
         cells = [_cell(row[name]) for name in axes]
         table.add_row(
             str(row["suggestion"]), f"{row['sparsity_pct']:.2f} %", *cells, str(row["epochs_alone"]),
@@ -197,10 +203,8 @@ def _show(job: Job, rows: Sequence[Mapping[str, Any]], search: Search, study: st
         seeds = len(search.sweep.seeds)
         job.say(f"\nof {_n_finished(rows)} suggestions{levels}, {kind} (mean of {seeds} seeds, chosen on validation):")
         job.console.print(table)
-        job.say(
-            "\nthe best of many on these seeds looks better than it is: confirm it on other seeds, for instance with\n"
-            f"  {confirm(best, search, job.options)}"
-        )
+        job.say("\nthe best of many on these seeds looks better than it is: confirm it on other seeds,")
+        _show_confirm(job, options, best, search)
     else:
         job.say("no suggestion is done yet", "yellow")
     run = job.ledger.path
@@ -208,44 +212,27 @@ def _show(job: Job, rows: Sequence[Mapping[str, Any]], search: Search, study: st
     job.say(f"study   optuna-dashboard {study}")
 
 
+def _show_confirm(job: Job, options: SearchOptions, best: Sequence[Mapping[str, Any]], search: Search) -> None:
+    """The command that trains what was found on other seeds: the knee of the front, or all of it."""
+    front = distinct(best)
+    if len(front) == 1:
+        job.say(f"  {confirm(front, search, options)[0]}")
+    elif options.confirm == "all":
+        job.say(f"all {len(front)} points of the front, in one run:")
+        job.say("  " + " &&\n  ".join(confirm(front, search, options)))
+    else:
+        row = knee(front, search)
+        job.say(
+            f"for instance its knee, suggestion {row['suggestion']}: {_percent(row['valid_accuracy'])} at "
+            f"{row['sparsity_pct']:.2f} % sparsity, beyond which one objective costs most of another:\n"
+            f"  {confirm([row], search, options)[0]}\n"
+            f"--confirm all shows the commands for all {len(front)} points of the front"
+        )
+
+
 def _n_finished(rows: Sequence[Mapping[str, Any]]) -> int:
     """Number of suggestions with a result, without those that are a level of another."""
     return sum(row["status"] in ("done", "stopped") and row["on_the_way_of"] is None for row in rows)
-
-
-def confirm(best: Sequence[Mapping[str, Any]], search: Search, options: RunOptions) -> str:
-    """The command that trains the sparsest of the best suggestions on eight seeds that the search has not used.
-
-    It uses the same data, storage and resources of a trial.
-    """
-    from sweeps.cli.options import flags
-
-    row, flag_of = best[-1], flags()
-    values = {"target_sparsity_pct": row["target_sparsity_pct"]}
-    # without a flag, all values of the recipe's axes would be trained
-    named = {**digits().axes, **search.sweep.base, **search.axes}
-    values |= {name: row[name] for name in named if row.get(name) is not None}
-    if row.get("rewind_step") is not None:
-        values["rewind_epoch"] = str(RewindPoint(iteration=row["rewind_step"]))
-    first = max(search.sweep.seeds) + 1
-    words = [word for name, value in values.items() for word in (f"--{flag_of[name].replace('_', '-')}", _cell(value))]
-    seeds = [str(seed) for seed in range(first, first + 8)]
-    command = ["python", "-m", "sweeps.lth_grid", "--name", "confirm", *words, "--seed", *seeds, *_where(options)]
-    return shlex.join(command)
-
-
-def _where(options: RunOptions) -> list[str]:
-    """Flags for where and how trials run, if they differ from their defaults."""
-    plain, words = RunOptions(), list[str]()
-    for name in ("data_root", "storage", "cpus_per_trial", "gpus_per_trial", "max_concurrent", "cluster"):
-        if getattr(options, name) != getattr(plain, name):
-            words += [f"--{name.replace('_', '-')}", _cell(getattr(options, name))]
-    return words + ["--deterministic"] * options.deterministic
-
-
-def _distinct(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The first of the suggestions that led to the same trials."""
-    return list({tuple(row["trials"]): row for row in reversed(rows)}.values())[::-1]
 
 
 def _plain(row: Mapping[str, Any], search: Search) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 from pyarrow import fs
 
 from analysis.tables.run_plan import PlanEntry, RunPlan, check_fields
+from analysis.tables.schema import RESTORED
 from lth_trainable.errors import UserError
 from lth_trainable.safe_text import one_line
 from lth_trainable.store.store import FAILURE, MANIFEST, PART, RECORD, Damaged, Store, map_in_threads
@@ -74,7 +75,15 @@ def read_trial(store: Store, run: str, name: str, planned: PlanEntry | None) -> 
         return Found(status="damaged", reason=one_line(damage.reason))
     except UserError as error:  # of a newer version: cannot be compared, but the other trials still count
         return Found(status="damaged", reason=one_line(error))
+    restored = record.get("restored")
+    if restored:
+        return Found(record=record, status=RESTORED, reason=_of_restored(restored))
     return Found(record=record, status=record["status"], reason=record["reason"])
+
+
+def _of_restored(about: Mapping[str, Any]) -> str:
+    """Why no verdict counts this trial: it is none that its own fields describe."""
+    return one_line(f"after level {about['level']} of {about['from']} it went on with other settings")
 
 
 def _unfinished(store: Store, path: str) -> Found:

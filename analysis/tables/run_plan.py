@@ -20,7 +20,7 @@ from analysis.tables.schema import ROLES, SPEC_FIELDS
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.store.json_files import NotJson, seal_json, unseal_json
 from lth_trainable.store.names import is_name
-from lth_trainable.store.store import PLAN, Store
+from lth_trainable.store.store import PLAN, Store, split_query
 from lth_trainable.store.trials import open_run
 
 FORMAT = 2
@@ -81,10 +81,16 @@ class RunPlan:
 
 
 def find_run(path: str | os.PathLike[str]) -> tuple[Store, str]:
-    """The store and the run's name at `path`, such as `runs/digits`. Raises `UserError` where there is no run."""
+    """The store and the run's name at `path`, such as `runs/digits`. Raises `UserError` where there is no run.
+
+    The folder of a store with a single run, and that of an experiment of Ray Tune with such a store, name that run.
+    """
     text = os.fspath(path)
     store, run = open_run(text if "://" in text else Path(os.path.realpath(os.path.expanduser(text))))
     if not run or not _is_run(store, run):
+        inside = _only_run_in(text)
+        if inside is not None:
+            return inside
         raise bad_value("RUN", text, f"the folder of a run, with a {PLAN}", _nearby(store))
     return store, run
 
@@ -216,6 +222,23 @@ def _is_run(store: Store, run: str) -> bool:
         return store.exists(f"{run}/{PLAN}")
     except OSError:  # a file where a folder should be
         return False
+
+
+def names_run(path: str, run: str) -> bool:
+    """Whether `path` is that of this run, and not of a folder around it."""
+    return split_query(path)[0].rstrip("/").rpartition("/")[2] == run and _only_run_in(path) is None
+
+
+def _only_run_in(path: str) -> tuple[Store, str] | None:
+    """The run in a store that has only one, or in the store of an experiment; None if it has no plan."""
+    if "://" not in path and not Path(path).expanduser().is_dir():
+        return None
+    for inside in (path, f"{path.rstrip('/')}/store"):
+        store = Store(inside)
+        planned = [name for name in store.folders("") if _is_run(store, name)]
+        if planned and not any(store.names(f"{name}/trials") for name in store.folders("") if name not in planned):
+            return (store, planned[0]) if len(planned) == 1 else None
+    return None
 
 
 def _nearby(store: Store) -> str:

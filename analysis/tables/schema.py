@@ -19,7 +19,8 @@ from analysis.tables.geometry_schema import BARRIERS, OVERLAPS, SIGNS
 from lth_trainable.spec.trial_spec import TrialSpec
 
 SPEC_FIELDS = tuple(field.name for field in dataclasses.fields(TrialSpec))
-STATUSES = ("done", "diverged", "failed", "missing", "damaged", "excluded")
+RESTORED = "restored"  # status of a trial that went on from the checkpoint of another one with other settings
+STATUSES = ("done", "diverged", "failed", "missing", "damaged", "excluded", RESTORED)
 ROLES = ("ticket", "dense", "control", "baseline")
 VERDICTS = ("yes", "no", "undecided")
 CLAIMS = (

@@ -16,7 +16,7 @@ from typing import Any
 
 from analysis.labels import control_label
 from analysis.tables.run_plan import Rule
-from analysis.tables.schema import Row
+from analysis.tables.schema import RESTORED, Row
 from analysis.verdicts.baselines import DENSE_KINDS, METHODS, SMALL_DENSE, Baseline, Candidate, find_candidates
 from analysis.verdicts.families import Answer, by_holm, by_ladder
 from analysis.verdicts.groups import BASELINE, values_of
@@ -186,9 +186,10 @@ def verdicts(trials: Iterable[Row], rule: Rule) -> list[dict[str, Any]]:
     primary comparisons first.
 
     If the plan has interim looks, only the seeds of the last complete look count. While no look is complete, the seeds
-    of the first look are described, but nothing is tested.
+    of the first look are described, but nothing is tested. Restored trials count nowhere: they would look like those of
+    their fields.
     """
-    rows = list(trials)
+    rows = [row for row in trials if row.get("status") != RESTORED]
     taken = looks_taken(rows, rule.looks)
     if rule.looks:
         rows = [

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from lth_trainable.errors import bad_value, refuse_secrets
+from lth_trainable.errors import DATABASES, PLACES, bad_value, refuse_secrets
 from lth_trainable.pruning.controls import CONTROLS
 from lth_trainable.spec.trial_spec import TrialSpec
 from sweeps.cli.commas import WITH_COMMAS, without_commas
@@ -229,7 +229,7 @@ def read(
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     for argument in argv:  # before any of them is written down or printed
-        refuse_secrets("command line", argument)
+        refuse_secrets("command line", argument, DATABASES if "sql" in argument.partition("://")[0] else PLACES)
     names = [flag for field, flag in flags().items() if field not in WITH_COMMAS]
     several = {"--" + name.replace("_", "-") for name in (*names, *LISTS, *lists)}
     argv = without_commas(helped(argv, text, (options, axes)), several)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, make_dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -15,9 +17,10 @@ from sweeps.cli.options import LISTS, STOP, WHERE, RunOptions, flags, read
 from sweeps.experiments.expand import seed_values
 from sweeps.experiments.recipes import RECIPES
 from sweeps.search.axes import parse_axis
-from sweeps.search.searches import SEARCHES, Search, find_search
+from sweeps.search.searches import GRID, SAMPLERS, SEARCHES, Search, find_search
 
 REDUCTION = 3
+GIVEN = ("suggestions", "score", "sampler", "sampler_seed")  # options that replace what the search says
 
 
 @dataclass(kw_only=True)
@@ -48,7 +51,27 @@ class SearchOptions(RunOptions):
         bool,
         tyro.conf.arg(help="with --floor: keep only the best third after one third and two thirds of the levels"),
     ] = False
+    sampler: Annotated[
+        str | None,
+        tyro.conf.arg(
+            help=f"how Optuna chooses points: {', '.join(SAMPLERS)} (all points), or module:function of your own; "
+            "None: the search's",
+            metavar="NAME",
+        ),
+    ] = None
     sampler_seed: Annotated[int | None, tyro.conf.arg(help="seed of Optuna's sampler", metavar="N")] = None
+    study: Annotated[
+        str | None,
+        tyro.conf.arg(
+            help="keep the study in this database or journal file: sqlite:///FILE, postgresql://USER@HOST/DATABASE, "
+            "FILE.log; None: in the run's folder",
+            metavar="URL",
+        ),
+    ] = None
+    confirm: Annotated[
+        Literal["knee", "all"],
+        tyro.conf.arg(help="the command at the end trains on other seeds: the knee of the front, or all of it"),
+    ] = "knee"
 
 
 HELP = Help(
@@ -57,8 +80,8 @@ HELP = Help(
     "Run the same command again to continue: what is trained stays.",
     groups={
         "what": ("search", "suggestions", "sparsity", "rewind_epoch", "lr", "epochs", "dataset", "model", "seeds"),
-        "compare": ("floor", "cost", "score", "asha", "sampler_seed"),
-        "where": WHERE, "stop": STOP, "watch": ("list", "json", "log"),
+        "compare": ("floor", "cost", "score", "asha", "sampler"),
+        "where": ("study", *WHERE), "stop": STOP, "watch": ("list", "json", "log"),
     },
     examples={
         "python -m sweeps.lth_search": "the search digits_search",
@@ -66,6 +89,8 @@ HELP = Help(
             "sparsity and learning rate of the recipe digits within these ranges",
         "python -m sweeps.lth_search digits --floor 90 --asha":
             "the most accurate ticket of at least 90 %; poor ones are ended early",
+        "python -m sweeps.lth_search digits --sparsity 64,80,90 --criteria large_final,movement --sampler grid":
+            "every combination of these values once",
     },
 )  # fmt: skip
 
@@ -96,9 +121,23 @@ def parse(argv: Sequence[str] | None = None) -> tuple[SearchOptions, Search]:
         "axes": axes, "floor": arguments.floor, "objectives": (*objectives, *(["epochs"] if arguments.cost else [])),
         "reduction": REDUCTION if arguments.asha else None,
         "sweep": replace(search.sweep, seeds=seed_values(arguments.seeds, arguments.seed, search.sweep.seeds)),
-        **{n: v for n in ("suggestions", "score", "sampler_seed") if (v := getattr(arguments, n)) is not None},
+        **{n: v for n in GIVEN if (v := getattr(arguments, n)) is not None},
     }  # fmt: skip
+    if changed.get("sampler", search.sampler) == GRID and arguments.suggestions is None:
+        changed["suggestions"] = sys.maxsize  # all points, however many there are
     return arguments, replace(search, **changed).check()
+
+
+def check_study_of_job(study: str | None) -> None:
+    """Raise `UserError` for a study in a file that a job would write into its own working directory."""
+    if study is None:
+        return
+    file = study.partition(":///")[2] if "://" in study else study
+    if file and not Path(file).is_absolute() and (study.startswith("sqlite") or "://" not in study):
+        raise bad_value(
+            "study", study, "an absolute path on the head, or a database on a server",
+            "a job has its own working directory, which is deleted with it",
+        )  # fmt: skip
 
 
 def _axes_class() -> type:

@@ -23,6 +23,7 @@ from lth_trainable.spec.draft import MOST_SEED
 from lth_trainable.spec.trial_spec import TrialSpec
 
 if TYPE_CHECKING:  # Optuna takes a second to import
+    from optuna.distributions import BaseDistribution
     from optuna.trial import BaseTrial
 
 # the fields that decide which others have an effect
@@ -42,7 +43,18 @@ class Choice:
         return trial.suggest_categorical(name, self.values)
 
     @property
+    def distribution(self) -> BaseDistribution:
+        """As which Optuna stores the axis."""
+        from optuna.distributions import CategoricalDistribution
+
+        return CategoricalDistribution(self.values)
+
+    @property
     def ends(self) -> tuple[Any, ...]:
+        return self.values
+
+    def values_of(self, name: str) -> tuple[Any, ...]:
+        """All values. name: of the field, for messages."""
         return self.values
 
     def __str__(self) -> str:
@@ -68,8 +80,26 @@ class Range:
         return min(self.high, max(self.low, float(f"{drawn:.{DIGITS}g}")))
 
     @property
+    def distribution(self) -> BaseDistribution:
+        """As which Optuna stores the axis."""
+        from optuna.distributions import FloatDistribution, IntDistribution
+
+        if self._is_whole:
+            return IntDistribution(int(self.low), int(self.high), log=self.log, step=int(self.step or 1))
+        return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
+
+    @property
     def ends(self) -> tuple[Any, ...]:
         return self.low, self.high
+
+    def values_of(self, name: str) -> tuple[Any, ...]:
+        """All values, if there is a step between them. Raises `UserError` if not. name: of the field, for messages."""
+        if self._is_whole:
+            return tuple(range(int(self.low), int(self.high) + 1, int(self.step or 1)))
+        if self.step is None:
+            raise bad_value(name, str(self), "values, or LOW..HIGH:STEP, with --sampler grid")
+        steps = int((self.high - self.low) / self.step + 1e-8)
+        return tuple(self.low + self.step * number for number in range(steps + 1))
 
     @property
     def _is_whole(self) -> bool:
@@ -102,6 +132,22 @@ def draw_point(trial: BaseTrial, base: Mapping[str, Any], axes: Mapping[str, Axi
         if acts(name, axes[name], {**base, **point}):
             point[name] = axes[name].draw(trial, name)
     return point
+
+
+def all_points(base: Mapping[str, Any], axes: Mapping[str, Axis]) -> list[dict[str, Any]]:
+    """All points of a search whose axes have finitely many values, without those that are not valid trials.
+
+    Values are as Optuna stores them. Raises `UserError` for an axis that has infinitely many.
+    """
+    points: list[dict[str, Any]] = [{}]
+    for name in draw_order(axes):
+        values = axes[name].values_of(name)
+        points = [
+            {**point, **chosen}
+            for point in points
+            for chosen in ([{name: v} for v in values] if acts(name, axes[name], {**base, **point}) else [{}])
+        ]
+    return [point for point in points if _refusal({**base, **point}) is None]
 
 
 def draw_order(axes: Mapping[str, Axis]) -> list[str]:

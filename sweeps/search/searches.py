@@ -7,14 +7,16 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from lth_trainable.errors import UserError, bad_value, check_sparsity
+from lth_trainable.errors import UserError, bad_value, check_sparsity, unknown_name
 from lth_trainable.registry import make
 from sweeps.experiments.expand import check_seeds
 from sweeps.experiments.recipe_files import any_recipe, is_recipe_file
 from sweeps.experiments.recipes import RECIPES, Sweep, digits, every_point
-from sweeps.search.axes import Axis, Choice, Range, check_axes
+from sweeps.search.axes import Axis, Choice, Range, all_points, check_axes
 
 MOST, LEAST = "max", "min"
+TPE, GRID, OWN = "tpe", "grid", "own"  # own: of a study that the user has made
+SAMPLERS = (TPE, "gp", "nsga2", "random", GRID)
 OBJECTIVES = {"accuracy": MOST, "sparsity": MOST, "epochs": LEAST}
 COMPARED_WITH = ("dense", "dense_to_first_prune")  # the baselines that a search can have
 
@@ -27,8 +29,9 @@ class Search:
     spec field. objectives: names in `OBJECTIVES`. score: how accuracy is measured, always on the validation split after
     the last epoch: its mean over the seeds ("mean"), or the mean difference from the dense trial of the same seed
     ("paired", in percentage points). floor: lowest sparsity (percent), if accuracy is the only objective. reduction:
-    factor of successive halving, None for none. rungs: its stages, each at the end of a level. sampler_seed: of
-    Optuna's sampler.
+    factor of successive halving, None for none. rungs: its stages, each at the end of a level. sampler: how Optuna
+    chooses points, "tpe", "gp", "nsga2", "random", "grid" (every point once), or "package.module:function", a function
+    of a seed that returns a sampler of Optuna. sampler_seed: of its random numbers.
     """
 
     sweep: Sweep
@@ -39,6 +42,7 @@ class Search:
     floor: float | None = None
     reduction: int | None = None
     rungs: int = 3
+    sampler: str = TPE
     sampler_seed: int = 0
 
     def terms(self) -> dict[str, Any]:
@@ -47,14 +51,20 @@ class Search:
             "base": {name: str(value) for name, value in sorted(self.sweep.base.items())},
             "axes": {name: str(axis) for name, axis in sorted(self.axes.items())},
             "seeds": list(self.sweep.seeds), "objectives": list(self.objectives), "score": self.score,
-            "reduction": self.reduction, "rungs": self.rungs, "sampler_seed": self.sampler_seed,
+            "reduction": self.reduction, "rungs": self.rungs, "sampler": self.sampler,
+            "sampler_seed": self.sampler_seed,
         }  # fmt: skip
 
     def check(self) -> Search:
-        """This search with single values fixed, and sparsities limited by the floor. Raises `UserError` if invalid."""
+        """This search with single values fixed, sparsities above the floor, and a grid's number of points.
+
+        Raises `UserError` if it is invalid.
+        """
         if self.suggestions < 1:
             raise bad_value("suggestions", self.suggestions, "at least 1")
         check_seeds(self.sweep.seeds)
+        if self.sampler not in SAMPLERS and ":" not in self.sampler:
+            raise unknown_name("sampler", self.sampler, SAMPLERS)
         more = [*self.sweep.controls, *(name for name in self.sweep.baselines if name not in COMPARED_WITH)]
         if more:
             raise bad_value(
@@ -80,7 +90,10 @@ class Search:
                 "search: found no axis; expected one or more, such as --sparsity 50..97 or --schedule imp omp"
             )
         check_axes(base, axes)
-        return replace(search, sweep=replace(search.sweep, base=base, axes={}), axes=axes)
+        suggestions = search.suggestions
+        if search.sampler == GRID:
+            suggestions = min(suggestions, len(all_points(base, axes)))
+        return replace(search, sweep=replace(search.sweep, base=base, axes={}), axes=axes, suggestions=suggestions)
 
     def _above(self, floor: float) -> Search:
         check_sparsity("floor", floor)

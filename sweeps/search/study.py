@@ -1,53 +1,42 @@
-"""The Optuna study of a search, in the file `RUN/study.db`: ask it for suggestions, tell it their results.
+"""The Optuna study of a search: ask it for suggestions, tell it their results.
 
-The file is SQLite: `optuna-dashboard sqlite:///RUN/study.db` opens it, also while the search runs. What is drawn for a
-suggestion depends only on the sampler's seed, the suggestion's number and the results told before; it does not depend
-on how often the search was interrupted.
+By default it is the SQLite file `RUN/study.db`; it may be in another database, in a journal file, or an object of the
+user's. `optuna-dashboard` opens it, also while the search runs. What is drawn for a suggestion depends only on the
+sampler's seed, the suggestion's number and the suggestions before it; it does not depend on how often the search was
+interrupted.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import re
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
 from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
-from optuna.samplers import BaseSampler, TPESampler
-from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from lth_trainable.errors import StorageError, UserError
 from lth_trainable.safe_text import one_line
-from lth_trainable.seeds import derive_seed
 from lth_trainable.store.contents import COUNT, NUMBER, PERCENT, TEXT
 from lth_trainable.store.layout import Entries, ListOf
-from lth_trainable.store.local_files import check_own
 from lth_trainable.store.store import Store
-from lth_trainable.store.trouble import EXPECTED, GO_ON
-from sweeps.search.axes import draw_order, draw_point
-from sweeps.search.optuna_adapter import reopen
-from sweeps.search.searches import OBJECTIVES, Search
+from sweeps.search.axes import draw_point
+from sweeps.search.optuna_adapter import claim_waiting, fixed_values, reopen
+from sweeps.search.places import Given, InRun, place_of
+from sweeps.search.samplers import copy_of, sampler_of
+from sweeps.search.searches import OBJECTIVES, OWN, Search
+from sweeps.search.ties import DIRECTION, ID, check_fits, check_owner, check_terms, id_of, is_mine, tie
 
-STUDY = "study.db"
-STARTUP = 8  # suggestions drawn at random, before the sampler learns
-TERMS, ON_WAY, AGAIN = "terms", "on_the_way_of", "again"  # attributes of the study and its trials
-_SICK = re.compile(  # SQLite's words for a disk that fails; what else goes wrong is the file's fault
-    "readonly database|disk I/O error|unable to open database|disk is full|attempt to write a readonly"
-)
+ON_WAY, AGAIN = "on_the_way_of", "again"  # attributes of trials
 NOTES = Entries(
     others={
-        "trials": ListOf(of=TEXT), ON_WAY: COUNT, AGAIN: COUNT, "reason": TEXT, "accuracy": NUMBER, "sparsity": PERCENT,
-        "epochs": NUMBER,
+        "trials": ListOf(of=TEXT), "keys": ListOf(of=TEXT), ON_WAY: COUNT, AGAIN: COUNT, "reason": TEXT,
+        "accuracy": NUMBER, "sparsity": PERCENT, "epochs": NUMBER,
     },
 )  # fmt: skip
-_DIRECTION = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,71 +49,102 @@ class Asked:
 
 
 class Study:
-    """The study of a run. Raises `UserError` if its file is not a study, or is one of a different search."""
+    """The study of a run. Raises `UserError` if it cannot be read, or is one of a different search.
 
-    def __init__(self, search: Search, store: Store, run: str) -> None:
+    at: where it is, if not in the run's folder: the URL of a database, the path of a journal file, or a study that the
+    user has made, whose sampler and pruner are used as they are.
+    """
+
+    def __init__(self, search: Search, store: Store, run: str, at: str | optuna.Study | None = None) -> None:
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.search, self.store, self.run = search, store, run
-        self._file = _File(store, f"{run}/{STUDY}")
-        self.uri = self._file.uri
-        with self._readable():
-            self._storage = optuna.storages.RDBStorage(self._file.uri)
-            self._study = optuna.create_study(
-                study_name=run, storage=self._storage, load_if_exists=True,
-                sampler=_Sampler(search.sampler_seed, draw_order(search.axes)), pruner=_pruner(search),
-                directions=[_DIRECTION[OBJECTIVES[name]] for name in search.objectives],
-            )  # fmt: skip
-            self._begin(search)
+        self.search = replace(search, sampler=OWN) if isinstance(at, optuna.Study) else search
+        self.store, self.run = store, run
+        self._place = place_of(at, store, run)
+        self._id = id_of(store, run, self._place)
+        self.uri = self._place.shown
         self._open: dict[int, Trial] = {}
+        with self._readable():
+            self._storage = self._place.open()
+            self._study = at if isinstance(at, optuna.Study) else self._made()
+            self._begin()
 
-    def _begin(self, search: Search) -> None:
-        self._check_terms()
-        self._study.set_metric_names(list(search.objectives))
+    def _made(self) -> optuna.Study:
+        """The study of this name, made if there is none. It keeps the directions that it was made with."""
+        search = self.search
+        acts: dict[str, Any] = {
+            "study_name": self.run, "storage": self._storage, "sampler": sampler_of(search), "pruner": _pruner(search),
+        }  # fmt: skip
+        try:  # not by `load_if_exists`: in a database whose maker was killed, Optuna may lack the index it relies on
+            return optuna.load_study(**acts)
+        except KeyError:
+            return optuna.create_study(directions=[DIRECTION[OBJECTIVES[n]] for n in search.objectives], **acts)
+
+    def _begin(self) -> None:
+        path = self.store.at(self.run)
+        check_owner(self._study, self._place, self.store, self.run, self._id)
+        check_terms(self._study, self.search, path)
+        check_fits(self._study, self.search, self._place)
+        tie(self._study, self.search, path, self._id)
         for trial in self.trials():
             NOTES.check(f"suggestion {trial.number}", dict(trial.user_attrs))
-        _ = self.front, self.n_told  # so that what cannot be read shows now, before anything is trained
-        reopen(self._study, self._storage)  # suggestions that an earlier command asked for and never told
+        # so that what cannot be read shows now, before anything is trained
+        copy_of(self._study, self._study.get_trials(deepcopy=False))
+        _ = self.front, self.n_told
+        # suggestions that an earlier command asked for and never told
+        reopen(self._study, self._storage, lambda trial: is_mine(trial, self._id))
 
     @contextlib.contextmanager
     def _readable(self) -> Iterator[None]:
-        """Raise `StorageError` because of the disk, or `UserError` if the file is not a study as we write it."""
+        """Raise `StorageError` where its storage fails, or `UserError` if it is not a study as we write it."""
         try:
             yield
         except (UserError, StorageError):
             raise
         except Exception as error:  # of SQLAlchemy, SQLite and Optuna, which trust what is in the file
-            _check_disk(error, self.uri)
+            if (trouble := self._place.trouble(error)) is not None:
+                raise trouble from error
             told = one_line(str(error).partition("\n")[0])
-            raise UserError(
-                f"{self.store.at(self.run)}/{STUDY}: cannot be read as a study ({type(error).__name__}: {told}); "
-                "move it away and start again: trained trials stay"
-            ) from error
+            is_in_run = isinstance(self._place, InRun)
+            where = f"{self.store.at(self._place.path)}" if isinstance(self._place, InRun) else f"study {self.uri}"
+            advice = "move it away and start again: trained trials stay" if is_in_run else "choose another study"
+            raise UserError(f"{where}: cannot be read as a study ({type(error).__name__}: {told}); {advice}") from error
 
     @contextlib.contextmanager
     def _disk_checked(self) -> Iterator[None]:
-        """Raise `StorageError` where SQLite cannot use its file because of the disk."""
+        """Raise `StorageError` where the study's storage fails."""
         try:
             yield
         except Exception as error:  # of SQLAlchemy, SQLite and Optuna
-            _check_disk(error, self.uri)
+            if (trouble := self._place.trouble(error)) is not None:
+                raise trouble from error
             raise
 
     # -- asking and telling ------------------------------------------------------------------------------------------
 
     def ask(self) -> Asked:
-        """The next suggestion. Those that an earlier command left open come first."""
-        with self._disk_checked():
-            trial = self._study.ask()
-            point = draw_point(trial, self.search.sweep.base, self.search.axes)
-        self._open[trial.number] = trial
-        self._file.save()
-        return Asked(number=trial.number, point=point, on_way=ON_WAY in trial.user_attrs)
+        """The next suggestion. Those that an earlier command left open come first, then those that somebody queued."""
+        while True:
+            with self._disk_checked():
+                if self._id is not None and not claim_waiting(self._study, ID, self._id):
+                    # one step, so that no trial of ours is ever without its mark
+                    self._study.add_trial(create_trial(state=TrialState.WAITING, user_attrs={ID: self._id}))
+                trial = self._study.ask()
+                self._open[trial.number] = trial
+                try:
+                    point = draw_point(trial, self.search.sweep.base, self.search.axes)
+                except ValueError as error:
+                    if isinstance(error, UserError) or not fixed_values(trial):
+                        raise
+                    self.fail(trial.number, f"it was queued with a value that is not on its axis: {error}")
+                    continue
+            self._place.save()
+            return Asked(number=trial.number, point=point, on_way=ON_WAY in trial.user_attrs)
 
     def ask_on_way(self, number: int, point: Mapping[str, Any]) -> None:
         """Queue a point that the suggestion of this number has trained as one of its levels."""
         with self._disk_checked():
-            self._study.enqueue_trial(dict(point), user_attrs={ON_WAY: number}, skip_if_exists=True)
+            self._study.enqueue_trial(dict(point), user_attrs={ON_WAY: number, **self._mark}, skip_if_exists=True)
 
     @property
     def trained(self) -> set[str]:
@@ -162,9 +182,9 @@ class Study:
             return not self._open[number].should_prune()
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
-        """The study's trials in these states (default: all), by number."""
+        """The trials of this search in these states (default: all), by number."""
         with self._disk_checked():
-            return self._study.get_trials(deepcopy=False, states=states or None)
+            return [t for t in self._study.get_trials(deepcopy=False, states=states or None) if is_mine(t, self._id)]
 
     @property
     def n_told(self) -> int:
@@ -173,19 +193,45 @@ class Study:
         return len(ended) + len(self._failed)
 
     @property
+    def notes(self) -> list[str]:
+        """What the user should know of a study that is not the run's own, one line each."""
+        found = []
+        if self.search.sampler == OWN:
+            sampler = type(self._study.sampler).__name__
+            found.append(
+                f"the study's own {sampler} chooses the points, with random numbers of its own: a search that was "
+                "interrupted goes on with other points than it would have had"
+            )
+        if isinstance(self._place, Given) and self._place.is_in_memory:
+            found.append("the study is in memory: once this process has ended a new one begins; trained trials stay")
+        if self.n_of_others:
+            found.append(
+                f"trials in the study that are not of this search: {self.n_of_others}; its sampler learns from them, "
+                "and they are neither counted nor shown"
+            )
+        return found
+
+    @property
+    def n_of_others(self) -> int:
+        """Number of trials in the study that are not of this search. Samplers learn from them."""
+        return len(self._study.get_trials(deepcopy=False)) - len(self.trials())
+
+    @property
     def has_waiting(self) -> bool:
-        return bool(self.trials(TrialState.WAITING))
+        with self._disk_checked():
+            return bool(self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 
     @property
     def front(self) -> set[int]:
         """Numbers of the suggestions on the Pareto front; with one objective, of the best suggestion."""
-        return {trial.number for trial in self._study.best_trials} if self.trials(TrialState.COMPLETE) else set()
+        done = self.trials(TrialState.COMPLETE)
+        return {done[best.number].number for best in copy_of(self._study, done).best_trials} if done else set()
 
     def ask_again(self) -> int:
         """Queue the suggestions whose trials failed once more. Returns how many."""
         failed = self._failed
         for trial in failed:
-            self._study.enqueue_trial(trial.params, user_attrs={AGAIN: trial.number})
+            self._study.enqueue_trial(trial.params, user_attrs={AGAIN: trial.number, **self._mark})
         return len(failed)
 
     @property
@@ -197,41 +243,19 @@ class Study:
 
     def close(self) -> None:
         self._storage.remove_session()
-        self._file.save()
+        self._place.save()
 
     # -- internals ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _mark(self) -> dict[str, str]:
+        """The attribute by which a trial in a study of several is known as one of this search."""
+        return {} if self._id is None else {ID: self._id}
 
     def _end(self, number: int, state: TrialState, values: Sequence[float] | None = None) -> None:
         with self._disk_checked():
             self._study.tell(self._open.pop(number), values, state)
-        self._file.save()
-
-    def _check_terms(self) -> None:
-        terms, known = self.search.terms(), json.loads(self._study.user_attrs.get(TERMS, "null"))
-        if known is not None:
-            Entries().check(TERMS, known)
-        if known is None:
-            self._study.set_user_attr(TERMS, json.dumps(terms))
-            return
-        for name, value in terms.items():
-            if known.get(name) != value:
-                raise UserError(
-                    f"{self.store.at(self.run)}: its search began with {name} {known.get(name)!r}; found {value!r}; "
-                    "choose another --name"
-                )
-
-
-def _check_disk(error: BaseException, uri: str) -> None:
-    """Raise `StorageError` if SQLite says that the disk of the study's file fails."""
-    told: BaseException | None = error
-    while told is not None:
-        if _SICK.search(str(told)):
-            why = one_line(str(told).splitlines()[0])
-            raise StorageError(
-                f"study {uri}: found a file that cannot be written ({why}); expected {EXPECTED}; see that there is "
-                f"space and that this user may write there, {GO_ON}"
-            ) from error
-        told = told.__cause__
+        self._place.save()
 
 
 def _pruner(search: Search) -> BasePruner:
@@ -239,67 +263,3 @@ def _pruner(search: Search) -> BasePruner:
     if search.reduction is None:
         return NopPruner()
     return SuccessiveHalvingPruner(min_resource=1, reduction_factor=search.reduction)
-
-
-class _Sampler(BaseSampler):
-    """Optuna's TPE sampler, a new one for each suggestion: its random numbers depend only on seed and number.
-
-    A process may be killed while it draws a suggestion, and the next one draws the rest. Then what was drawn already is
-    drawn once more, and thrown away, so that the rest gets the random numbers that it would have had. names: of the
-    axes, in the order in which they are drawn.
-    """
-
-    def __init__(self, seed: int, names: Sequence[str]) -> None:
-        self.seed, self._names, self._number = seed, tuple(names), -1
-        self._inner = TPESampler()
-        self._drawn: list[str] = []  # by an earlier process, one after the other
-
-    def _of(self, trial: FrozenTrial) -> TPESampler:
-        if trial.number != self._number:
-            self._number = trial.number
-            self._drawn = [name for name in self._names if name in trial.distributions]
-            self._inner = TPESampler(
-                seed=derive_seed(self.seed, "suggestion", trial.number) % 2**32, multivariate=True, group=True,
-                constant_liar=True, n_startup_trials=STARTUP,
-            )  # fmt: skip
-        return self._inner
-
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
-        return self._of(trial).infer_relative_search_space(study, trial)
-
-    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, Any]) -> dict[str, Any]:
-        together = self._of(trial).sample_relative(study, trial, search_space)
-        self._drawn = [name for name in self._drawn if name not in together]
-        return together
-
-    def sample_independent(self, study: optuna.Study, trial: FrozenTrial, param_name: str, dist: Any) -> Any:
-        inner, drawn = self._of(trial), self._drawn
-        self._drawn = []
-        for name in drawn:
-            inner.sample_independent(study, trial, name, trial.distributions[name])
-        return inner.sample_independent(study, trial, param_name, dist)
-
-    def after_trial(
-        self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
-    ) -> None:
-        self._of(trial).after_trial(study, trial, state, values)
-
-
-class _File:
-    """The study's file: in the run's folder; for an object store a local file, copied there after each change."""
-
-    def __init__(self, store: Store, path: str) -> None:
-        self.store, self.path = store, path
-        self._folder = tempfile.TemporaryDirectory() if "://" in store.uri else None
-        self.local = Path(self._folder.name, STUDY) if self._folder else Path(store.root, path)
-        if self._folder is None:
-            for ending in ("", "-journal", "-wal", "-shm"):  # SQLite follows links, and waits for pipes
-                check_own(store.root, f"{path}{ending}", "file")
-            self.local.parent.mkdir(parents=True, exist_ok=True)
-        elif store.exists(path):
-            self.local.write_bytes(store.read(path))
-        self.uri = f"sqlite:///{self.local}"
-
-    def save(self) -> None:
-        if self._folder is not None:
-            self.store.write(self.path, self.local.read_bytes())

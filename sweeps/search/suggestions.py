@@ -16,7 +16,7 @@ from sweeps.planning.plan import Facts, PlannedTrial, make_plan
 from sweeps.running.progress import Board
 from sweeps.runs.ledger import Ledger
 from sweeps.search.axes import Range
-from sweeps.search.searches import Search
+from sweeps.search.searches import GRID, Search
 from sweeps.search.study import Asked, Study
 
 POLICY = "levels"  # which states are kept: all levels', since any later suggestion may continue from one
@@ -126,7 +126,9 @@ class Suggestions:
         if self.board is not None:
             self.board.planned = len(plan.trials)
             self.board.skipped += len(stock.done)
-        self.study.note(suggestion.asked.number, trials=[spec.name for spec in suggestion.trials])
+        keys = {trial.name: trial.key for trial in plan.trials}
+        names = [spec.name for spec in suggestion.trials]
+        self.study.note(suggestion.asked.number, trials=names, keys=[keys[name] for name in names])
         self._show()
 
     def rank_of(self, trial: PlannedTrial) -> int:
@@ -170,6 +172,8 @@ class Suggestions:
         name, ticket = "target_sparsity_pct", next(spec for spec in suggestion.trials if not spec.is_dense)
         axis = self.search.axes.get(name)
         if ticket.schedule != "imp" or not isinstance(axis, Range) or suggestion.asked.on_way:
+            return
+        if self.search.sampler == GRID:  # they are none of its points
             return
         known = self.study.trained
         for level in range(len(ticket.level_sparsities) - 1, 0, -1):

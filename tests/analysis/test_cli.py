@@ -42,7 +42,8 @@ def test_json_is_one_object_and_nothing_else(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     content = json.loads(done.stdout)
     assert content["run"] == str(run)
-    assert content["trials"] == {"done": 34, "diverged": 0, "failed": 0, "missing": 1, "damaged": 0, "excluded": 0}
+    assert content["trials"] == {"done": 34, "diverged": 0, "failed": 0, "missing": 1, "damaged": 0, "excluded": 0,
+                                 "restored": 0}  # fmt: skip
     matching = [row for row in content["verdicts"] if row["claim"] == "matches"]
     assert content["verdicts"][:6] == matching, "the headline comes first"
     assert matching[-1]["why"] == "needs at least 5 seeds, has 4; 1 planned seed lacks a finished pair"

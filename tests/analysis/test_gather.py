@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -261,9 +262,13 @@ def test_what_is_no_run_is_refused_with_the_runs_nearby(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="runs there: run"):
         analysis.gather(tmp_path / "rum")
     (tmp_path / "file").write_text("")
-    for path in (tmp_path / "file", tmp_path / "file" / "run", tmp_path / "nowhere" / "run", tmp_path):
+    for path in (tmp_path / "file", tmp_path / "file" / "run", tmp_path / "nowhere" / "run"):
         with pytest.raises(UserError, match="the folder of a run"):
             analysis.gather(path)
+    assert analysis.gather(tmp_path).tables == analysis.gather(tmp_path / "run").tables, "the only run of a storage"
+    shutil.copytree(tmp_path / "run", tmp_path / "other")
+    with pytest.raises(UserError, match=r"several runs .*; expected one run; name it"):
+        analysis.gather(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -131,19 +131,21 @@ def _objects_below(prefix: str) -> Files:
 
 
 def _with_halves(seen: list[Left]) -> list[Left]:
-    """With what is left if the process is killed half-way through each write: of the new file half, or nothing."""
+    """With what is left if the process is killed half-way through each write: of what is written half, or nothing."""
     found = []
     for left, then in zip(seen, [*seen[1:], None], strict=True):
         found.append(left)
         known = {content for content, _ in left.files.values()}
         for path, (content, time_ns) in then.files.items() if then is not None else ():
             if not path.endswith("/") and content and content not in known:
+                before = left.files.get(path, (b"", 0))[0]
+                kept = len(before) if content.startswith(before) else 0  # of a file that is appended to
                 found += [
                     Left(
                         after=f"{path} has {n} of {len(content)} bytes",
                         files={**left.files, path: (content[:n], time_ns)},
                     )
-                    for n in (0, len(content) // 2)
+                    for n in (kept, (kept + len(content)) // 2)
                 ]
     return found
 

@@ -35,7 +35,7 @@ def test_a_trial_that_was_never_told_is_asked_again_under_its_number(tmp_path: P
     first, second = study.ask(), study.ask()
     drawn = second.suggest_float("x", 0, 1)
     study.tell(first, 0.5)
-    reopen(study, storage)
+    reopen(study, storage, lambda trial: True)
     again = study.ask()
     assert again.number == second.number and again.suggest_float("x", 0, 1) == drawn
     assert study.ask().number == second.number + 1

@@ -28,12 +28,13 @@ from lth_trainable.store.store import Store
 from lth_trainable.store.trials import finished_trials
 from lth_trainable.training.execution import Execution, fingerprint
 from lth_trainable.training.run import Keep, run_trial
+from sweeps.cli.confirm import confirm
 from sweeps.cli.options import RunOptions
 from sweeps.cli.options import parse as parse_sweep
 from sweeps.cli.search_options import parse
 from sweeps.experiments.expand import expand
 from sweeps.experiments.recipes import digits
-from sweeps.lth_search import confirm, main
+from sweeps.lth_search import main
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.plan import Facts, PlannedTrial, make_plan
 from sweeps.running.resources import Budget, Spent
@@ -145,7 +146,7 @@ def test_the_command_that_confirms_trains_what_was_found_where_the_search_did() 
     given = "--storage /a/b --data-root /data --gpus-per-trial 0.25 --deterministic --sparsity 50..90 --lr 1e-3..1e-2"
     options, search = parse(["pets_tutorial", *given.split(), "--seeds", "2"])
     found = asdict(TrialSpec(**{**search.sweep.base, "target_sparsity_pct": 90.0, "lr": 0.002}))
-    words = shlex.split(confirm([found], search, options))[3:]
+    words = shlex.split(confirm([found], search, options)[0])[3:]
     again, sweep = parse_sweep(words)
     assert (again.storage, again.data_root, again.gpus_per_trial) == ("/a/b", Path("/data"), 0.25)
     assert again.deterministic and sweep.seeds == (2, 3, 4, 5, 6, 7, 8, 9)
@@ -153,7 +154,7 @@ def test_the_command_that_confirms_trains_what_was_found_where_the_search_did() 
     assert tickets == [
         TrialSpec(**{**search.sweep.base, "target_sparsity_pct": 90.0, "lr": 0.002, "seed": s}) for s in sweep.seeds
     ]
-    assert "--storage" not in confirm([found], search, RunOptions())
+    assert "--storage" not in confirm([found], search, RunOptions())[0]
 
 
 def test_less_sparse_levels_of_a_chain_are_suggestions_that_train_nothing(done: Lab) -> None:

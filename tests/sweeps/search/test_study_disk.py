@@ -11,8 +11,9 @@ import pytest
 
 from lth_trainable.errors import StorageError, UserError
 from lth_trainable.store.store import Store
+from sweeps.search.places import STUDY
 from sweeps.search.searches import find_search
-from sweeps.search.study import STUDY, Study
+from sweeps.search.study import Study
 
 
 @pytest.fixture

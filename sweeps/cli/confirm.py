@@ -1,0 +1,86 @@
+"""The commands that train what a search has found on other seeds: the knee of the front, or all of it."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lth_trainable.spec.rewind_point import RewindPoint
+from sweeps.cli.options import RunOptions, flags
+from sweeps.experiments.recipes import digits
+from sweeps.search.searches import Search
+
+Row = Mapping[str, Any]
+SEEDS = 8
+NO_WEIGHTS = 1e-6  # density (percent) that counts as none, for its logarithm
+
+
+def distinct(rows: Sequence[Row]) -> list[Row]:
+    """The first of the suggestions that led to the same trials."""
+    return list({tuple(row["trials"]): row for row in reversed(rows)}.values())[::-1]
+
+
+def knee(front: Sequence[Row], search: Search) -> Row:
+    """The row of the front where little more can be had of one objective without losing much of another.
+
+    Each objective is scaled to 0..1 between the worst and the best of the front, sparsity by the logarithm of the
+    weights that remain, as in the figure. The knee has the greatest sum: with two objectives it is the point farthest
+    from the straight line between the ends of the front. Of equal ones it is the most accurate.
+    """
+    scores = [_scores(row, search) for row in front]
+    ends = [(min(of), max(of)) for of in zip(*scores, strict=True)]
+    sums = [
+        sum((value - low) / (high - low) for value, (low, high) in zip(values, ends, strict=True) if high > low)
+        for values in scores
+    ]
+    best = max(sums)
+    return max((row for row, total in zip(front, sums, strict=True) if total > best - 1e-9), key=_accuracy)
+
+
+def confirm(rows: Sequence[Row], search: Search, options: RunOptions) -> list[str]:
+    """The commands that train these suggestions on eight seeds that the search has not used, one for each.
+
+    They use the same data, storage and resources of a trial, and make one run.
+    """
+    return [_command(row, search, options) for row in rows]
+
+
+def _scores(row: Row, search: Search) -> list[float]:
+    """The objectives of a row, the greater the better."""
+    density = max(100 - row["sparsity_pct"], NO_WEIGHTS)
+    known = {"accuracy": _accuracy(row), "sparsity": -math.log(density), "epochs": -float(row["epochs_alone"] or 0)}
+    return [known[name] for name in search.objectives]
+
+
+def _accuracy(row: Row) -> float:
+    return float(row["objective_accuracy"] if row["objective_accuracy"] is not None else row["valid_accuracy"])
+
+
+def _command(row: Row, search: Search, options: RunOptions) -> str:
+    flag_of = flags()
+    values = {"target_sparsity_pct": row["target_sparsity_pct"]}
+    # without a flag, all values of the recipe's axes would be trained
+    named = {**digits().axes, **search.sweep.base, **search.axes}
+    values |= {name: row[name] for name in named if row.get(name) is not None}
+    if row.get("rewind_step") is not None:
+        values["rewind_epoch"] = str(RewindPoint(iteration=row["rewind_step"]))
+    words = [word for name, value in values.items() for word in (f"--{flag_of[name].replace('_', '-')}", _text(value))]
+    first = max(search.sweep.seeds) + 1
+    seeds = [str(seed) for seed in range(first, first + SEEDS)]
+    command = ["python", "-m", "sweeps.lth_grid", "--name", "confirm", *words, "--seed", *seeds, *_where(options)]
+    return shlex.join(command)
+
+
+def _where(options: RunOptions) -> list[str]:
+    """Flags for where and how trials run, if they differ from their defaults."""
+    plain, words = RunOptions(), list[str]()
+    for name in ("data_root", "storage", "cpus_per_trial", "gpus_per_trial", "max_concurrent", "cluster"):
+        if getattr(options, name) != getattr(plain, name):
+            words += [f"--{name.replace('_', '-')}", _text(getattr(options, name))]
+    return words + ["--deterministic"] * options.deterministic
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
