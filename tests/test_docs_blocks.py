@@ -156,7 +156,7 @@ def test_every_block_belongs_to_a_test() -> None:
         assert not found or page in mine or page in ELSEWHERE, f"{page}: which test runs its blocks?"
     for page, test in ELSEWHERE.items():
         if page == "docs/ray_tune.md":
-            continue
+            continue  # its test is being written
         files = Path(ROOT, test).rglob("*.py") if test.endswith("/") else [Path(ROOT, test)]
         assert any(Path(page).name in file.read_text() for file in files), f"{test} does not read {page}"
 
