@@ -197,6 +197,8 @@ def test_what_somebody_has_put_there_is_not_replaced(exported: Path, trained: Pa
     [
         (["run", TICKET.name, DENSE.name, "--hub", "hub"], "--hub: found '2 trials'; expected one"),
         (["run", TICKET.name, "--hub", "hub", "--out", "out"], "--out: found it with --hub"),
+        (["run", TICKET.name, "--hub", "."], "--hub: found '.'; expected the name of a folder"),
+        (["run", TICKET.name, "--hub", "run/.."], "--hub: found 'run/..'; expected the name of a folder"),
         (["run", TICKET.name, "--license", "mit"], "--license: found it alone; expected --hub FOLDER"),
         (["run", TICKET.name, "--hub", "hub", "--private"], "--private: found it alone"),
         (["run", TICKET.name, "--push", "me/ticket"], "--push: found it alone; expected --hub FOLDER"),
