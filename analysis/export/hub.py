@@ -99,7 +99,9 @@ def check_installed(flag: str) -> None:
 
 
 def _check_place(target: Path) -> None:
-    """Raise `UserError` if the folder holds anything that would be lost."""
+    """Raise `UserError` if the folder holds anything that would be lost, or cannot be replaced."""
+    if target.name in ("", ".."):
+        raise bad_value("--hub", str(target), "the name of a folder of its own, such as my-ticket")
     if not target.exists():
         return
     if not target.is_dir():

@@ -197,6 +197,8 @@ def test_what_somebody_has_put_there_is_not_replaced(exported: Path, trained: Pa
     [
         (["run", TICKET.name, DENSE.name, "--hub", "hub"], "--hub: found '2 trials'; expected one"),
         (["run", TICKET.name, "--hub", "hub", "--out", "out"], "--out: found it with --hub"),
+        (["run", TICKET.name, "--hub", "."], "--hub: found '.'; expected the name of a folder"),
+        (["run", TICKET.name, "--hub", "run/.."], "--hub: found 'run/..'; expected the name of a folder"),
         (["run", TICKET.name, "--license", "mit"], "--license: found it alone; expected --hub FOLDER"),
         (["run", TICKET.name, "--hub", "hub", "--private"], "--private: found it alone"),
         (["run", TICKET.name, "--push", "me/ticket"], "--push: found it alone; expected --hub FOLDER"),
@@ -290,6 +292,25 @@ def test_flags_for_places_are_not_published() -> None:
         "ray://x",
     ]
     assert without_places(typed) == ("python", "-m", "sweeps.lth_grid", "digits", "--seeds", "3")
+
+
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [
+        ("/home/me/my_sweep.yaml", "my_sweep.yaml"),
+        ("~/tickets/a.pt", "a.pt"),
+        ("s3://bucket/tickets/a.pt", "a.pt"),
+        ("--import-ticket=/home/me/a.pt", "--import-ticket=a.pt"),
+        ("/home/me/runs/alone/", "alone"),
+        ("my/sweep.yaml", "my/sweep.yaml"),
+        ("1e-4..1e-2:log", "1e-4..1e-2:log"),
+        ("torchvision:resnet50",) * 2,
+        ("Sweep('/home/me/s.yaml', files=['/home/me/a'])", "Sweep('s.yaml', files=['a'])"),
+        ("C:\\me\\a.pt", "a.pt"),
+    ],
+)
+def test_of_other_places_only_the_last_part_is_published(typed: str, shown: str) -> None:
+    assert without_places([typed]) == (shown,)
 
 
 # -- uploading ---------------------------------------------------------------------------------------------------------
