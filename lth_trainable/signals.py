@@ -32,6 +32,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from lth_trainable.errors import CLOSED_PIPE, HUNG_UP, INTERRUPTED, STOPPED, TERMINATED
+from lth_trainable.plain_letters import PLAIN_LETTERS
 from lth_trainable.processes import below, kill
 
 EXIT_CODES = {"SIGINT": INTERRUPTED, "SIGTERM": TERMINATED, "SIGHUP": HUNG_UP, "SIGUSR1": STOPPED}
@@ -298,7 +299,9 @@ class _Quiet(io.FileIO):
 
 
 def _without_complaint(stream: Any, number: int) -> Any:
-    """The stream, so that nothing is raised when its reader goes; unchanged if it is not this standard stream."""
+    """The stream, so that nothing is raised when its reader goes, or for a letter that its encoding lacks.
+
+    Unchanged if it is not this standard stream."""
     try:
         if stream is None or stream.fileno() != number:
             return stream
@@ -306,7 +309,7 @@ def _without_complaint(stream: Any, number: int) -> Any:
         raw = _Quiet(number, "w", closefd=False)
         return io.TextIOWrapper(
             raw if stream.write_through else io.BufferedWriter(raw),  # as Python does for -u
-            stream.encoding, stream.errors, line_buffering=stream.line_buffering, write_through=stream.write_through,
+            stream.encoding, PLAIN_LETTERS, line_buffering=stream.line_buffering, write_through=stream.write_through,
         )  # fmt: skip
     except (OSError, ValueError):  # closed
         return stream
