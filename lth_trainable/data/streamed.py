@@ -26,6 +26,7 @@ from lth_trainable.data.splits import no_augmentation
 from lth_trainable.data.streams import seed_all, streams_put_back
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.seeds import derive_seed
+from lth_trainable.short_paths import keep_sockets_short
 
 UNKNOWN = (0, 0, 0)  # the shape of images until the first batch is made
 EVALUATION = -1  # the "epoch" of passes without shuffling, in the names of random streams
@@ -164,6 +165,7 @@ class StreamedLoader(Passes):
         feed = self.dataset.feed
         if feed.num_workers == 0:
             return (batches[number] for number in numbers)
+        keep_sockets_short()
         unused = torch.Generator().manual_seed(0)  # so that torch does not draw the workers' seeds from its own stream
         return TorchLoader(
             batches, batch_size=None, sampler=list(numbers), num_workers=feed.num_workers, collate_fn=_as_it_is,

@@ -13,16 +13,17 @@ import os
 import secrets
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from lth_trainable.errors import UserError
+from lth_trainable.safe_text import one_line
+from lth_trainable.short_paths import chosen_folder, socket_folder
 from sweeps.running.ray_adapter import read_environment_again
 
-TEMPORARY = "/tmp"
 PREFIX, RAY, LOCK = "lth-", "r", "lock"  # short, because of the next line
-LONGEST_SOCKET = 103  # bytes in the path of a Unix socket: 107 on Linux, 103 on macOS
 BELOW = len(f"/{PREFIX}12345678/{RAY}/session_2026-11-28_21-39-03_892972_1234567/sockets/plasma_store")
 
 
@@ -83,10 +84,17 @@ def private_folder() -> Iterator[Path]:
 
 
 def _base() -> Path:
-    """The folder for temporary files that the user has chosen, if the paths of Ray's sockets are not too long there."""
-    chosen = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
-    fits = len(os.fsencode(os.path.abspath(chosen))) + BELOW <= LONGEST_SOCKET
-    return Path(os.path.abspath(chosen) if fits else TEMPORARY)
+    """The folder for temporary files that the user has chosen, if the paths of Ray's sockets are not too long there.
+
+    Says on standard error if it is another one, and why."""
+    chosen, variable = chosen_folder()
+    usable = chosen if variable == "RAY_TMPDIR" else os.path.abspath(tempfile.gettempdir())
+    base = socket_folder(BELOW, usable)
+    if base != chosen:
+        why = "is too long for the paths of sockets" if usable == chosen else "cannot be written to"
+        where = one_line(f"note: {variable} {chosen} {why}; Ray's sockets and logs are in {base} for this command")
+        print(where, file=sys.stderr, flush=True)
+    return Path(base)
 
 
 def remove(folder: Path) -> None:

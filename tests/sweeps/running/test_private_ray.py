@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from lth_trainable.errors import UserError
-from sweeps.running.private_ray import BELOW, LONGEST_SOCKET, private_folder, private_settings, set_for_ray
+from lth_trainable.short_paths import LONGEST_SOCKET
+from sweeps.running.private_ray import BELOW, private_folder, private_settings, set_for_ray
 from tests.support.command import ROOT
 
 
@@ -75,12 +76,27 @@ def test_folders_of_others_stay(base: Path) -> None:
     assert (target / "lock").exists() and (foreign / "file").exists() and locked.exists()
 
 
-def test_a_folder_that_is_too_long_for_sockets_is_not_used(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_is_too_long_for_sockets_is_not_used_and_that_is_said(
+    base: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     fits = str(base / ("x" * (LONGEST_SOCKET - BELOW - len(str(base)) - 1)))
     for chosen, used in ((fits, fits), (f"{fits}x", "/tmp")):
         monkeypatch.setenv("RAY_TMPDIR", chosen)
         with private_folder() as folder:
             assert str(folder.parent.parent) == used
+        said = capsys.readouterr().err
+        assert said == "" if used == fits else said.startswith(f"note: RAY_TMPDIR {chosen} is too long")
+
+
+def test_a_temporary_folder_that_is_not_there_is_said_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", "/nowhere/at/all")
+    monkeypatch.setattr("tempfile.tempdir", None)  # so that it is looked for again
+    with private_folder() as folder:
+        assert capsys.readouterr().err.startswith("note: TMPDIR /nowhere/at/all cannot be written to; ")
+        assert folder.parent.exists()
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
