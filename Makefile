@@ -27,18 +27,14 @@ bench: $(VENV)/.bench
 clean:
 	rm -rf $(VENV) build *.egg-info
 
-$(BIN)/python:
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-
-$(VENV)/.sweep: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable .
+$(VENV)/.sweep: pyproject.toml
+	$(PYTHON) tools/install.py $(VENV)
 	touch $@
 
-$(VENV)/.test: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+$(VENV)/.test: pyproject.toml
+	$(PYTHON) tools/install.py $(VENV) test
 	touch $@ $(VENV)/.sweep
 
-$(VENV)/.bench: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+$(VENV)/.bench: pyproject.toml
+	$(PYTHON) tools/install.py $(VENV) bench
 	touch $@

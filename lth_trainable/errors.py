@@ -72,6 +72,20 @@ def bad_value(where: str, found: Any, expected: str, advice: str = "") -> UserEr
     return UserError(f"{where}: found {found!r}; expected {expected}" + (f"; {advice}" if advice else ""))
 
 
+def too_large(where: str, found: int, most: int) -> UserError:
+    """The exception for a whole number above `most`. A very long one is shortened."""
+    shown = str(found) if found < 10**30 else "a number of more than 30 digits"
+    return UserError(f"{where}: found {shown}; expected a whole number of at most {most:,}")
+
+
+def is_finite_number(value: Any) -> bool:
+    """Whether a value is a number, and no truth value, that a float can hold."""
+    try:
+        return not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        return False
+
+
 def unknown_name(
     where: str, found: str, valid: Iterable[str], also_called: Mapping[str, str] = MappingProxyType({})
 ) -> UserError:
@@ -94,7 +108,7 @@ def unknown_name(
 def check_sparsity(where: str, value: Any) -> None:
     """Raise `UserError` unless the value is a percentage between 0 and 100, exclusive. Fractions are refused too."""
     expected = "percent of the weights, more than 0 and less than 100"
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if not is_finite_number(value):
         raise bad_value(where, value, expected)
     if 0 < value < 1:
         raise bad_value(where, value, expected, f"the unit is percent: did you mean {round(value * 100, 6):g}?")

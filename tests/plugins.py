@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from lth_trainable.pruning.criteria import Weights
+from sweeps.running.conclusion import Conclusion
 from sweeps.running.loggers import LogFolder, Logger
 
 HANG_AFTER = 60  # batches of training
@@ -82,6 +84,22 @@ def gone_logger(log_folder: LogFolder) -> Logger:
             raise ConnectionError("the server is gone")
 
     return Logger(callback=Gone(), watch="nowhere")
+
+
+def judged_logger(log_folder: LogFolder) -> Logger:
+    """A logger of one's own that keeps the verdicts: the answer, and the files of each chosen ticket."""
+    from ray import tune
+
+    class Judged(tune.Callback):
+        def log_verdicts(self, conclusion: Conclusion) -> Iterator[None]:
+            lines = [conclusion.answer]
+            for trial in conclusion.choice.trials:
+                with conclusion.exported(trial) as folder:
+                    lines.append(f"{trial}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+                yield
+            (log_folder.folder / "judged.txt").write_text("\n".join(lines))
+
+    return Logger(callback=Judged(), watch="judged.txt")
 
 
 def no_search() -> None:

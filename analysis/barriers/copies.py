@@ -25,7 +25,8 @@ from analysis.tables import schema
 from analysis.tables.index import write_noted
 from analysis.tables.run_plan import RunPlan
 from analysis.tables.schema import Row
-from lth_trainable.errors import UserError, bad_value
+from lth_trainable.errors import UserError, bad_value, too_large
+from lth_trainable.spec.draft import MOST_SEED
 from lth_trainable.spec.values import digest
 from lth_trainable.store.json_files import from_json
 from lth_trainable.store.layout import Odd, readable
@@ -38,6 +39,7 @@ if TYPE_CHECKING:  # torch takes seconds to import
 
 MEASURED = {"error_a_pct", "error_b_pct", "error_max_pct", "at_max", "barrier_pp", "stable", "errors_pct"}
 WEIGHTS, ROWS = "weights.safetensors", "rows.json"
+MOST_POINTS = 10_000  # networks on a line
 Pair = tuple[int, int]
 
 
@@ -57,8 +59,12 @@ class Settings:
     def __post_init__(self) -> None:
         if len(set(self.order_seeds)) < len(self.order_seeds) or len(self.order_seeds) < 2 or min(self.order_seeds) < 0:
             raise bad_value("order-seeds", list(self.order_seeds), "two or more different whole numbers of at least 0")
+        if max(self.order_seeds) > MOST_SEED:
+            raise too_large("order-seeds", max(self.order_seeds), MOST_SEED)
         if self.n_points < 3:
             raise bad_value("points", self.n_points, "at least 3: the two ends and one between them")
+        if self.n_points > MOST_POINTS:
+            raise too_large("points", self.n_points, MOST_POINTS)
 
     @property
     def pairs(self) -> tuple[Pair, ...]:

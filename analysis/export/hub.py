@@ -27,6 +27,7 @@ from analysis.export.hub_facts import CardFacts, standing_of
 from analysis.export.hub_network import NETWORK, define, model_py
 from analysis.export.tickets import ABOUT, FORMATS, find_trials, read_or_refuse, write_about, write_folder
 from lth_trainable.data.datasets import load_dataset
+from lth_trainable.data.image_folders import LAYOUTS, is_downloaded
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.safe_text import one_line
 from lth_trainable.spec.trial_spec import TrialSpec, spec_from_dict
@@ -98,7 +99,9 @@ def check_installed(flag: str) -> None:
 
 
 def _check_place(target: Path) -> None:
-    """Raise `UserError` if the folder holds anything that would be lost."""
+    """Raise `UserError` if the folder holds anything that would be lost, or cannot be replaced."""
+    if target.name in ("", ".."):
+        raise bad_value("--hub", str(target), "the name of a folder of its own, such as my-ticket")
     if not target.exists():
         return
     if not target.is_dir():
@@ -147,8 +150,10 @@ def _facts(
 def _images(spec: TrialSpec, digest: str, data_root: Path | None) -> tuple[dict[str, Any], str]:
     """Normalisation and names of the classes, and why they are not known, if they are not."""
     nothing: dict[str, Any] = {"pixels": None, "classes": None}
+    dataset, *settings = spec.data_key
+    if dataset in LAYOUTS and data_root is None and not is_downloaded(dataset):
+        return nothing, f"the card does not say how images are normalised: {dataset} is not here; --data-root DIR"
     try:
-        dataset, *settings = spec.data_key
         data = load_dataset(dataset, data_root, *settings)
     except (UserError, OSError) as error:
         why = one_line(error).partition(";")[0]

@@ -68,6 +68,7 @@ def _text(facts: CardFacts) -> str:
         comparisons=[_comparison(row) for row in standing.rows] if standing is not None else [],
         commands=[one_line(shlex.join(command)) for command in standing.commands] if standing is not None else [],
         fields={name: value for name, value in about["spec"].items() if value is not None},
+        exact=about["fingerprint"]["device"].startswith("cpu") and about["spec"]["precision"] == "fp32",
         named=dataset in DATASETS, in_files=dataset in IN_FILES,
         arguments=", ".join(map(repr, settings)), size=_size(about["data"]["shape"]),
         imported=facts.spec.ticket is not None and parse_ticket(facts.spec.ticket),

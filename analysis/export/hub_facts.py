@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from lth_trainable.store.store import PLAN, Store
 
 # Flags of a sweep that say where it runs: they name places of the author's machine, and do not change the result
 PLACES = ("--storage", "--data-root", "--cluster", "--address")
+_FOLDERS = re.compile(r"""(?:(?<![^\s='"(])|(?<=\[))(?:~|/|[A-Za-z]:\\|[A-Za-z][A-Za-z0-9+.-]*://)(?:[^\s'"]*[/\\])?""")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,10 +107,10 @@ def standing_of(store: Store, run: str, name: str) -> Standing | None:
 
 
 def without_places(command: Sequence[str]) -> tuple[str, ...]:
-    """A command without the flags of `PLACES` and their values."""
+    """A command without the flags of `PLACES` and their values; of other full paths and URIs only the last part."""
     kept, skip = [], False
     for word in command:
         if not skip and word.partition("=")[0] not in PLACES:
-            kept.append(word)
+            kept.append(_FOLDERS.sub("", word.rstrip("/")))
         skip = not skip and word in PLACES
     return tuple(kept)

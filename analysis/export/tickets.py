@@ -179,7 +179,8 @@ def _weights(store: Store, trial: Sealed, part: str) -> Tensors:
 def _provenance(record: Mapping[str, Any]) -> dict[str, Any]:
     """The parts of a record that say where a ticket comes from; the tables have its epochs and layers."""
     parts = ("trial", "key", "spec", "data", "result", "states", "fingerprint", "versions", "sha256")
-    return {part: record[part] for part in parts}
+    restored = {"restored": record["restored"]} if "restored" in record else {}
+    return {part: record[part] for part in parts} | restored
 
 
 # -- to files --------------------------------------------------------------------------------------------------------

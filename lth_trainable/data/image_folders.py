@@ -143,6 +143,13 @@ def download(name: str) -> Path:
         ) from error
 
 
+def is_downloaded(name: str) -> bool:
+    """Whether `download` finds the data set on this machine."""
+    from fastai.data.external import fastai_path
+
+    return (Path(fastai_path("data")) / LAYOUTS[name].names[0]).is_dir()
+
+
 class _Shown:
     """Standard output for a progress bar, which may end in the middle of a line."""
 

@@ -19,7 +19,7 @@ from lth_trainable.pruning.criteria import ALSO_CALLED, CRITERIA
 from lth_trainable.pruning.granularity import GRANULARITIES
 from lth_trainable.pruning.masks import CONTEXTS
 from lth_trainable.registry import lookup
-from lth_trainable.spec.draft import Draft
+from lth_trainable.spec.draft import MOST_SEED, Draft
 from lth_trainable.spec.learning_rate import LR_POLICIES, parse_drops
 from lth_trainable.spec.rewind_point import RewindPoint
 from lth_trainable.spec.sparsification import check_fit, check_levels
@@ -71,7 +71,7 @@ def normalise(values: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...
 def _is_plain(values: Mapping[str, Any]) -> bool:
     """Whether the seed has no effect on the other values, and no plug-in has one."""
     seed, named = values["seed"], (values["criterion"], values["schedule"])
-    is_seed = type(seed) is int and seed >= 0 and values["order_seed"] is None
+    is_seed = type(seed) is int and 0 <= seed <= MOST_SEED and values["order_seed"] is None
     return is_seed and _PLAIN.issuperset(map(type, values.values())) and ":" not in f"{named}"
 
 
@@ -131,14 +131,18 @@ def _check_common(draft: Draft) -> None:
         draft.number("eps", lambda v: v > 0, "a positive number")
     else:
         draft.drop("beta2", "eps")
-    for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0), ("split_seed", 0)):
-        draft.integer(name, least)
+    for name in ("epochs", "batch_size"):
+        draft.integer(name, 1)
+    for name in ("seed", "split_seed"):
+        draft.integer(name, 0, MOST_SEED)
     for name, valid_number, expected in _OPTIONAL:
         if getattr(draft, name) is not None:
             draft.number(name, valid_number, expected)
-    for name, least in (("prune_steps", 1), ("rewind_step", 1), ("order_seed", 0), ("validate_every", 1)):
+    for name in ("prune_steps", "rewind_step", "validate_every"):
         if getattr(draft, name) is not None:
-            draft.integer(name, least)
+            draft.integer(name, 1)
+    if draft.order_seed is not None:
+        draft.integer("order_seed", 0, MOST_SEED)
     _check_image_size(draft)
     if draft.order_seed == draft.seed:
         draft.drop("order_seed")

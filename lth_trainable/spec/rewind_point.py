@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from lth_trainable.errors import bad_value
 
+MOST_DIGITS = 10
 _ITERATION = "it"  # suffix of an iteration, as in 500it
 
 
@@ -28,6 +29,8 @@ class RewindPoint:
         number = text.removesuffix(_ITERATION)
         if not number.isdecimal():
             raise bad_value("rewind_epoch", text, 'an epoch number such as 1, or an iteration such as "500it"')
+        if len(number) > MOST_DIGITS:  # Python itself refuses to read more than some thousand
+            raise bad_value("rewind_epoch", f"{number[:9]}...", f"a number of at most {MOST_DIGITS} digits")
         is_iteration = text.endswith(_ITERATION) and int(number) > 0
         return cls(iteration=int(number)) if is_iteration else cls(epoch=int(number))
 

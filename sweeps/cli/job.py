@@ -131,8 +131,8 @@ class Job:
 
     def conclude(self, loggers: Loggers, frames: Frames) -> None:
         """Send the verdicts and the chosen tickets to the loggers that take them."""
-        ledger, wanted = self.ledger, self.options.log_tickets
-        problem = loggers.conclude(lambda: Conclusion.of(ledger.store, ledger.run, frames, wanted))
+        ledger, wanted, data_root = self.ledger, self.options.log_tickets, self.options.data_root
+        problem = loggers.conclude(lambda: Conclusion.of(ledger.store, ledger.run, frames, wanted, data_root))
         if problem is not None:
             self.say(f"note: {problem}", "yellow")
 

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 from analysis.tables.roles import TICKET, role_of
 from analysis.text import plural
-from lth_trainable.errors import UserError, bad_value
+from lth_trainable.errors import UserError, bad_value, too_large
 from lth_trainable.store.store import PLAN
 from sweeps.cli.job import Job
 from sweeps.cli.options import Options
 from sweeps.cli.training import Round
+from sweeps.experiments.expand import MOST_SEEDS
 from sweeps.experiments.experiment import Experiment
 from sweeps.experiments.recipes import Sweep
 from sweeps.running.ray_process import wait_for_shutdown
@@ -37,6 +38,8 @@ def with_looks(options: Options, sweep: Sweep) -> Sweep:
         raise UserError("--until-decided: found --seeds or --seed with it; expected --max-seeds N, seeds 0 to N-1")
     if options.max_seeds is None:
         raise UserError("--until-decided: found no --max-seeds; expected the number of seeds to end at, such as 20")
+    if options.max_seeds > MOST_SEEDS:
+        raise too_large("max-seeds", options.max_seeds, MOST_SEEDS)
     from analysis.stats.sequential import planned_looks  # takes a second to import
 
     looks = planned_looks(options.max_seeds)

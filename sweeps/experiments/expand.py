@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from analysis.tables.roles import role_of
-from lth_trainable.errors import UserError, bad_value, check_sparsity
+from lth_trainable.errors import UserError, bad_value, check_sparsity, too_large
+from lth_trainable.spec.draft import MOST_SEED
 from lth_trainable.spec.trial_spec import TrialSpec
 from sweeps.experiments.branches import baselines_of, controls_of
 from sweeps.experiments.recipes import Sweep
+
+MOST_SEEDS = 100_000  # of one command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +89,8 @@ def seed_values(count: int | None, values: tuple[int, ...], default: tuple[int, 
     if count is not None:
         if count < 1:
             raise bad_value("seeds", count, "a whole number of at least 1", "a verdict needs at least 5")
+        if count > MOST_SEEDS:
+            raise too_large("seeds", count, MOST_SEEDS)
         return tuple(range(count))
     return values or default
 
@@ -99,10 +105,12 @@ def _is_idle(name: str, tickets: list[TrialSpec]) -> bool:
 
 
 def check_seeds(seeds: tuple[int, ...]) -> None:
-    """Raise `UserError` if there is no seed, or if one occurs twice."""
+    """Raise `UserError` if there is no seed, or if one occurs twice or is too large."""
     if not seeds:
         raise bad_value("seed", [], "at least one seed")
-    repeated = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+    if max(seeds) > MOST_SEED:
+        raise too_large("seed", max(seeds), MOST_SEED)
+    repeated = sorted(seed for seed, count in Counter(seeds).items() if count > 1)
     if repeated:
         listed = ", ".join(map(str, repeated))
         raise bad_value(

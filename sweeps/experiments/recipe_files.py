@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from analysis.tables.run_plan import Rule
-from lth_trainable.errors import UserError, bad_value, unknown_name
+from lth_trainable.errors import UserError, bad_value, is_finite_number, unknown_name
 from lth_trainable.registry import lookup
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.names import is_name
+from sweeps.experiments.expand import MOST_SEEDS
 from sweeps.experiments.recipes import FLAG_OF, NO_AXIS, RECIPES, SELECTIONS, Sweep, find_recipe
 
 ENDINGS = (".yaml", ".yml", ".toml")
@@ -168,7 +169,7 @@ def value_of(where: str, key: str, value: Any) -> Any:
             raise bad_value(where, value, f"one of {', '.join(SELECTIONS)}, or package.module:function")
         return lookup(where, value, SELECTIONS)
     if key == "seeds" and isinstance(value, int) and not isinstance(value, bool):
-        if not 0 < value <= 100_000:
+        if not 0 < value <= MOST_SEEDS:
             raise bad_value(where, value, "the number of seeds, or a list of them")
         return tuple(range(value))
     kind = str if key in ("controls", "baselines") else int
@@ -214,7 +215,7 @@ def _number(where: str, value: Any) -> float:
             return float(value)
         except ValueError as error:
             raise bad_value(where, value, "a number") from error
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not is_finite_number(value):
         raise bad_value(where, value, "a number")
     return float(value)
 

@@ -33,6 +33,7 @@ class Conclusion:
 
     identity: of the run, the same whenever its command is repeated on the same storage. answer: one sentence. rows: the
     comparisons with dense networks, see `analysis.verdicts.answer.headlines`. choice: the tickets to log, and why.
+    data_root: of data sets in files.
     """
 
     store: Store
@@ -41,9 +42,12 @@ class Conclusion:
     answer: str
     rows: Sequence[Row]
     choice: Choice
+    data_root: Path | None = None
 
     @classmethod
-    def of(cls, store: Store, run: str, frames: Frames, wanted: Sequence[str] = (MATCHING,)) -> Conclusion:
+    def of(
+        cls, store: Store, run: str, frames: Frames, wanted: Sequence[str] = (MATCHING,), data_root: Path | None = None
+    ) -> Conclusion:
         """wanted: what `--log-tickets` says. Raises `UserError` for a ticket that is not there."""
         from analysis.export.choice import choose
         from analysis.verdicts.answer import answer_sentence, headlines
@@ -52,7 +56,7 @@ class Conclusion:
         return cls(
             store=store, run=run, identity=hashlib.sha256(f"{store.root}\n{run}".encode()).hexdigest()[:12],
             answer=answer_sentence(verdicts), rows=headlines(verdicts),
-            choice=choose(frames.rows("trials"), verdicts, wanted, "--log-tickets"),
+            choice=choose(frames.rows("trials"), verdicts, wanted, "--log-tickets"), data_root=data_root,
         )  # fmt: skip
 
     def table(self) -> tuple[Sequence[str], list[list[Any]]]:
@@ -88,7 +92,7 @@ class Conclusion:
         path = self.store.at(self.store.trial(self.run, trial))
         with tempfile.TemporaryDirectory(prefix="lth-ticket-") as folder:
             if importlib.util.find_spec(PACKAGE) is not None:
-                yield export_to_hub([path], Path(folder, trial)).path
+                yield export_to_hub([path], Path(folder, trial), data_root=self.data_root).path
             else:
                 yield export([path], folder)[0].path
 

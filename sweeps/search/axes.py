@@ -12,14 +12,14 @@ An axis is drawn only in trials where its field has an effect: the prune rate ha
 from __future__ import annotations
 
 import itertools
-import math
 import re
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lth_trainable.errors import UserError, bad_value
+from lth_trainable.errors import UserError, bad_value, is_finite_number, too_large
+from lth_trainable.spec.draft import MOST_SEED
 from lth_trainable.spec.trial_spec import TrialSpec
 
 if TYPE_CHECKING:  # Optuna takes a second to import
@@ -222,6 +222,8 @@ def _value(field: str, flag: str, kind: type, text: str) -> Any:
         value = kind(text)
     except ValueError:
         raise bad_value(flag, text, _EXPECTED) from None
-    if not math.isfinite(value):
+    if not is_finite_number(value):
         raise bad_value(flag, text, _EXPECTED)
+    if kind is int and value > MOST_SEED:
+        raise too_large(flag, value, MOST_SEED)
     return value

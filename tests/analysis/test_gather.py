@@ -19,6 +19,7 @@ import analysis
 from analysis.tables import schema
 from analysis.tables.parquet import OPTIONAL
 from lth_trainable.errors import UserError
+from lth_trainable.spec.draft import MOST_SEED
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.spec.values import digest
 from lth_trainable.store.json_files import seal_json
@@ -299,3 +300,14 @@ def test_a_broken_plan_is_refused(tmp_path: Path) -> None:
 def test_a_record_of_a_wrong_type_is_an_error_not_a_wrong_number() -> None:
     with pytest.raises(pa.ArrowInvalid):
         schema.table("layers", [{"trial": "a", "n_kept": "many"}])
+
+
+def test_the_largest_seeds_are_gathered_and_paired_as_they_are(tmp_path: Path) -> None:
+    """A float cannot tell these seeds apart."""
+    seeds = [MOST_SEED - i for i in range(3)]
+    specs = [dataclasses.replace(spec, seed=seed) for seed in seeds for spec in (*dense(1), *ladder(64, seeds=1))]
+    frames = analysis.gather(make_run(tmp_path, specs, ACCURACY))
+    assert sorted({row["seed"] for row in frames.rows("trials")}, reverse=True) == seeds
+    assert sorted(map(int, frames.trials["seed"].unique()), reverse=True) == seeds
+    (row,) = [row for row in frames.rows("verdicts") if row["claim"] == "matches"]
+    assert (row["n_pairs"], row["n_unpaired"]) == (3, 0)

@@ -9,7 +9,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,13 +21,16 @@ from markdown_it import MarkdownIt
 from safetensors.torch import load_file, save_file
 
 from analysis.__main__ import main
-from analysis.export.hub import OURS, export_to_hub
+from analysis.export.hub import OURS, _facts, _images, export_to_hub
+from analysis.export.hub_card import model_card
 from analysis.export.hub_facts import without_places
+from analysis.export.tickets import read_or_refuse
 from lth_trainable.data.datasets import load_dataset
-from lth_trainable.store.store import FAILURE, MANIFEST, RECORD
+from lth_trainable.store.store import FAILURE, MANIFEST, RECORD, Store
 from lth_trainable.store.trials import load_trial
 from lth_trainable.tickets.formats import read_foreign
 from tests.support.fake_hub import TOKEN, FakeHub, fake_hub
+from tests.support.tickets import DIGEST
 from tests.support.trained import DENSE, TICKET
 
 ALONE = """
@@ -38,6 +43,13 @@ class Refuse:
 
 sys.meta_path.insert(0, Refuse())
 """
+IMPORTED = {
+    "ticket": DIGEST,
+    "data_key": TICKET.data_key,
+    "dataset": "digits",
+    "model": TICKET.model,
+    "control": "none",
+}
 OTHERS = ("lth_trainable", "analysis", "sweeps", "fastai", "ray", "torchvision", "timm", "huggingface_hub")
 
 
@@ -185,6 +197,8 @@ def test_what_somebody_has_put_there_is_not_replaced(exported: Path, trained: Pa
     [
         (["run", TICKET.name, DENSE.name, "--hub", "hub"], "--hub: found '2 trials'; expected one"),
         (["run", TICKET.name, "--hub", "hub", "--out", "out"], "--out: found it with --hub"),
+        (["run", TICKET.name, "--hub", "."], "--hub: found '.'; expected the name of a folder"),
+        (["run", TICKET.name, "--hub", "run/.."], "--hub: found 'run/..'; expected the name of a folder"),
         (["run", TICKET.name, "--license", "mit"], "--license: found it alone; expected --hub FOLDER"),
         (["run", TICKET.name, "--hub", "hub", "--private"], "--private: found it alone"),
         (["run", TICKET.name, "--push", "me/ticket"], "--push: found it alone; expected --hub FOLDER"),
@@ -232,6 +246,37 @@ def test_trials_without_a_network_are_refused_with_the_reason(trained: Path, tmp
     assert not (tmp_path / "hub").exists()
 
 
+def test_trials_that_their_fields_alone_do_not_give_again_say_so(trained: Path) -> None:
+    store, run = Store(trained.parent), trained.name
+    facts, _ = _facts(store, run, TICKET.name, read_or_refuse(store, run, TICKET.name), None, None)
+    restored = {"from": "its-parent", "state": "a" * 64, "level": 1, "epochs": 2, "lineage": "b" * 64}
+    cards = {
+        "It went on from level 1 of the trial `its-parent`": replace(
+            facts, about={**facts.about, "restored": restored}
+        ),
+        f"It starts from an imported ticket, `{DIGEST}`": replace(facts, spec=SimpleNamespace(**IMPORTED)),
+        "It uses code of its author: criterion `my.module:best`": replace(
+            facts, about={**facts.about, "spec": {**facts.about["spec"], "criterion": "my.module:best"}}
+        ),
+    }
+    for said, changed in cards.items():
+        text = model_card(changed)
+        assert said in text and "run_trial(" not in text
+    assert "run_trial(" in model_card(facts)
+
+
+def test_nothing_is_downloaded_for_the_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastai.data.external.fastai_path", lambda *_: tmp_path)
+    monkeypatch.setattr("fastai.data.external.untar_data", lambda *_: pytest.fail("downloads"))
+    images, note = _images(replace(TICKET, dataset="mnist"), "a" * 64, None)
+    assert images == {"pixels": None, "classes": None} and note.endswith("mnist is not here; --data-root DIR")
+    (tmp_path / "digits").mkdir()
+    images, note = _images(replace(TICKET, dataset="folder"), "a" * 64, None)
+    assert images["classes"] is None and note.endswith("--data-root DIR")
+    images, note = _images(TICKET, "a" * 64, None)
+    assert images["classes"] is None and "the data here (digits) are others" in note
+
+
 def test_flags_for_places_are_not_published() -> None:
     typed = [
         "python",
@@ -247,6 +292,25 @@ def test_flags_for_places_are_not_published() -> None:
         "ray://x",
     ]
     assert without_places(typed) == ("python", "-m", "sweeps.lth_grid", "digits", "--seeds", "3")
+
+
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [
+        ("/home/me/my_sweep.yaml", "my_sweep.yaml"),
+        ("~/tickets/a.pt", "a.pt"),
+        ("s3://bucket/tickets/a.pt", "a.pt"),
+        ("--import-ticket=/home/me/a.pt", "--import-ticket=a.pt"),
+        ("/home/me/runs/alone/", "alone"),
+        ("my/sweep.yaml", "my/sweep.yaml"),
+        ("1e-4..1e-2:log", "1e-4..1e-2:log"),
+        ("torchvision:resnet50",) * 2,
+        ("Sweep('/home/me/s.yaml', files=['/home/me/a'])", "Sweep('s.yaml', files=['a'])"),
+        ("C:\\me\\a.pt", "a.pt"),
+    ],
+)
+def test_of_other_places_only_the_last_part_is_published(typed: str, shown: str) -> None:
+    assert without_places([typed]) == (shown,)
 
 
 # -- uploading ---------------------------------------------------------------------------------------------------------

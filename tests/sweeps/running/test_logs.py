@@ -315,12 +315,15 @@ SMALL = ["--epochs", "2", "--sparsity", "40", "64", "--rewind-epoch", "0", "--se
 
 @pytest.mark.slow
 def test_a_sweep_is_logged_whole_beside_a_logger_that_fails_and_its_bytes_are_the_same(tmp_path: Path) -> None:
-    code, summary, out, err = grid(tmp_path / "logged", *SMALL, "--log", "tests.plugins:gone_logger", "tensorboard")
+    loggers = ["--log", "tests.plugins:gone_logger", "tests.plugins:judged_logger", "tensorboard"]
+    code, summary, out, err = grid(tmp_path / "logged", *SMALL, *loggers, "--log-tickets", "best")
     assert code == 0 and summary["done"] == 3, out + err
     assert err.count("(ConnectionError: the server is gone); the sweep continues") == 1 and "Traceback" not in err
     assert "so are 2 more of 3 trials; the run itself has everything" in out
     run = tmp_path / "logged" / "digits"
     assert f"watch: tensorboard --logdir {run}/tensorboard" in out
+    answer, ticket = (run / "judged.txt").read_text().splitlines()
+    assert answer in out and ticket.startswith("digits-lenet_300_100-imp-s64-r0-e2-seed0: README.md, config.json, ")
     for file in (run / "trials").glob("*/record.json"):
         check_curves(curves(run / "tensorboard" / file.parent.name), json.loads(file.read_text()))
     assert grid(tmp_path / "plain", *SMALL)[0] == 0
