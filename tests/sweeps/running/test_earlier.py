@@ -8,60 +8,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ray.tune import ExperimentAnalysis, PlacementGroupFactory, ResultGrid
-from ray.tune.experiment import Trial
+from ray.tune import ExperimentAnalysis, ResultGrid
 
 from lth_trainable import Store, load_trial
 from lth_trainable.tune.config import TASK
 from sweeps import Sweep
 from sweeps.planning.dispatch import Dispatcher
-from sweeps.planning.plan import Plan, PlannedTrial
-from sweeps.running.launch import Config, _list_earlier
+from sweeps.planning.plan import PlannedTrial
 from sweeps.running.resources import Budget, Spent
 from sweeps.running.searcher import PlanSearcher
-from sweeps.runs.ledger import Ledger
+from tests.support.launches import LAUNCH, listed, results_with
 from tests.support.plans import dense, imp, planned
 from tests.support.runs import DENSE, LADDER, sweep
-
-LAUNCH = "20261129-060000-abcdef"
-
-
-def results_with(store: Store, names: list[str]) -> ResultGrid:
-    """The results of a launch in which Ray has run these trials, written as Ray writes them."""
-    from ray.train._internal.storage import StorageContext
-
-    folder = Path(store.root, "digits", "ray", LAUNCH)
-    trials = []
-    for name in names:
-        storage = StorageContext(storage_path=str(folder.parent), experiment_dir_name=LAUNCH, trial_dir_name=name)
-        trial = Trial("train", config={"seed": 0}, storage=storage, stub=True, _setup_default_resource=False)
-        trial.placement_group_factory = PlacementGroupFactory([{"CPU": 1}])
-        trial.set_status(Trial.TERMINATED)
-        trial.update_last_result({"test_accuracy": 0.5, "config": trial.config})
-        trials.append(trial)
-        (folder / name).mkdir(parents=True)
-        (folder / name / "result.json").write_text('{"test_accuracy": 0.5}\n')
-    state = {"trial_data": [trial.get_json_state() for trial in trials], "runner_data": {}, "stats": {}}
-    (folder / "experiment_state-2026-11-29_06-00-00.json").write_text(json.dumps(state))
-    return ResultGrid(ExperimentAnalysis(str(folder)))
 
 
 def read_again(store: Store) -> ResultGrid:
     return ResultGrid(ExperimentAnalysis(str(Path(store.root, "digits", "ray", LAUNCH))))
 
 
-def listed(store: Store, plan: Plan, limit: int) -> int:
-    searcher = PlanSearcher(
-        Dispatcher(plan, {trial.name for trial in plan.trials}, (), 1), Spent(), Budget(), dict, lambda *_: False,
-        covered_in_ray=limit,
-    )  # fmt: skip
-    config = Config(ledger=Ledger(store=store, run="digits", plan=plan, facts={}), execution={}, launch=LAUNCH)
-    return _list_earlier(results_with(store, [DENSE.name]), searcher, config)
-
-
 def test_trials_of_earlier_commands_are_listed_with_config_metrics_and_checkpoint(store: Store) -> None:
     plan = sweep(store, "digits", [DENSE, *LADDER])
-    assert listed(store, plan, 1000) == 0
+    results_with(store, [DENSE.name])
+    assert listed(store, plan) == 0
     found = {Path(result.path).name: result for result in read_again(store)}
     assert list(found) == [trial.name for trial in plan.trials] and not read_again(store).errors
     for spec in LADDER:
@@ -81,10 +49,12 @@ def test_trials_of_earlier_commands_are_listed_with_config_metrics_and_checkpoin
 
 def test_only_as_many_are_listed_as_the_limit_allows_and_a_damaged_one_is_left_out(store: Store) -> None:
     plan = sweep(store, "digits", [DENSE, *LADDER])
+    results_with(store, [DENSE.name])
     assert listed(store, plan, 1) == 1 and len(read_again(store)) == 2
     (Path(store.root) / "digits" / "ray" / LAUNCH).rename(Path(store.root) / "away")
     Path(store.root, "digits", "trials", LADDER[0].name, "record.json").write_text("{")
-    assert listed(store, plan, 1000) == 0
+    results_with(store, [DENSE.name])
+    assert listed(store, plan) == 0
     assert {Path(result.path).name for result in read_again(store)} == {DENSE.name, LADDER[1].name}
 
 
