@@ -28,8 +28,8 @@ import analysis
 from analysis.tables.index import write_noted
 from analysis.tables.parquet import Frames
 from analysis.tables.run_plan import read_plan
-from analysis.tables.suggestions import STATUSES, SUGGESTIONS, measured, suggestion_table
-from analysis.text import console, table_of
+from analysis.tables.suggestions import DIVERGED, STATUSES, SUGGESTIONS, suggestion_table
+from analysis.text import console, plural, table_of
 from lth_trainable.errors import FAILED, OK
 from lth_trainable.spec.trial_spec import DataKey, TrialSpec
 from sweeps.cli.confirm import confirm, distinct, knee
@@ -151,38 +151,18 @@ def _conclude(job: Job, options: SearchOptions, study: Any, search: Search) -> t
     from analysis.figures.pareto import pareto_figure
     from analysis.figures.style import WRITERS  # matplotlib takes a second to import
     from analysis.report.html import report_bytes, write_report
+    from sweeps.search.rows import rows_of
 
     store, run = job.ledger.store, job.ledger.run
     frames = analysis.gather(job.ledger.path)
     trials = {row["trial"]: row for row in frames.rows("trials")}
-    rows = [row for trial in study.trials() if (row := _row(trial, study.front, trials)) is not None]
+    rows = rows_of(study, search, trials)
     write_noted(store, run, SUGGESTIONS, suggestion_table(rows))
     write_report(store, run, report_bytes(store, run, frames, read_plan(store, run)))  # again, now with the front
     for kind in ("svg", "png"):
         store.write(f"{run}/analysis/pareto.{kind}", WRITERS[kind](pareto_figure(rows)))
     _show(job, options, rows, search, study.uri)
     return rows, frames
-
-
-def _row(trial: Any, front: set[int], trials: Mapping[str, Mapping[str, Any]]) -> dict[str, Any] | None:
-    """A row of suggestions.parquet; None for a suggestion that makes no trial."""
-    from sweeps.search.study import ON_WAY
-
-    names = trial.user_attrs.get("trials")
-    if names is None:
-        return None
-    mine = [trials[name] for name in names if name in trials]
-    ticket = next((row for row in mine if row["control"] == "none"), {})
-    status = {"COMPLETE": "done", "PRUNED": "stopped", "FAIL": "failed"}.get(trial.state.name, "open")
-    is_known = ticket.get("sparsity_pct") is not None  # else its record is damaged
-    spec = {name: ticket.get(name) for name in suggestion_table([]).schema.names if name in ticket}
-    return {
-        **spec, **measured(mine), "suggestion": trial.number, "status": status,
-        "reason": trial.user_attrs.get("reason"), "on_front": trial.number in front and is_known,
-        "objective_accuracy": trial.user_attrs.get("accuracy"),
-        "epochs_alone": None if "epochs" not in trial.user_attrs else round(trial.user_attrs["epochs"]),
-        "trials": list(names), "on_the_way_of": trial.user_attrs.get(ON_WAY),
-    }  # fmt: skip
 
 
 def _show(job: Job, options: SearchOptions, rows: Sequence[Mapping[str, Any]], search: Search, study: str) -> None:
@@ -207,6 +187,13 @@ def _show(job: Job, options: SearchOptions, rows: Sequence[Mapping[str, Any]], s
         _show_confirm(job, options, best, search)
     else:
         job.say("no suggestion is done yet", "yellow")
+    lost = [row for row in rows if row["status"] == DIVERGED]
+    if lost:
+        job.say(
+            f"{plural(len(lost), 'suggestion')} diverged: the loss of a ticket was not finite; they count, and are not "
+            "on the front; a smaller learning rate may help",
+            "yellow",
+        )
     run = job.ledger.path
     job.say(f"figure  {run}/analysis/pareto.svg\ntables  {run}/analysis/suggestions.parquet and the tables of the run")
     job.say(f"study   optuna-dashboard {study}")
@@ -232,7 +219,7 @@ def _show_confirm(job: Job, options: SearchOptions, best: Sequence[Mapping[str, 
 
 def _n_finished(rows: Sequence[Mapping[str, Any]]) -> int:
     """Number of suggestions with a result, without those that are a level of another."""
-    return sum(row["status"] in ("done", "stopped") and row["on_the_way_of"] is None for row in rows)
+    return sum(row["status"] in ("done", "stopped", DIVERGED) and row["on_the_way_of"] is None for row in rows)
 
 
 def _plain(row: Mapping[str, Any], search: Search) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from lth_trainable.check import command
+from tests.support.pages import blocks
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("lth_trainable", "sweeps", "analysis", "tests", "benchmarks")
@@ -95,21 +96,9 @@ def test_the_readme_links_to_every_page() -> None:
 def test_the_readmes_own_parts_keep_the_contracts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (parts,) = (block for block in _python_blocks("README.md") if "def odd_digits" in block)
+    (parts,) = (block.text for block in blocks("README.md", "python") if "def odd_digits" in block.text)
     (tmp_path / "my_parts.py").write_text(parts)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     for name in re.findall(r"^def (\w+)", parts, re.MULTILINE):
         assert command([f"my_parts:{name}"]) == 0, capsys.readouterr().out
-
-
-def test_the_readmes_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (cell,) = (block for block in _python_blocks("README.md") if "SparsifyCallback" in block)
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {}
-    exec(compile(cell, "README.md", "exec"), names)
-    assert names["callback"].pruner.sparsity_pct == 50.0 and (tmp_path / "ticket.safetensors").exists()  # type: ignore[attr-defined]
-
-
-def _python_blocks(page: str) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```$", text_of(page), re.MULTILINE | re.DOTALL)

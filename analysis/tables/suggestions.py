@@ -11,7 +11,8 @@ import pyarrow as pa
 from analysis.tables.schema import Row, spec_fields
 
 SUGGESTIONS = "suggestions"
-STATUSES = ("done", "stopped", "failed", "open")
+DIVERGED = "diverged"
+STATUSES = ("done", "stopped", DIVERGED, "failed", "open")
 MEASURED = ("valid_accuracy", "test_accuracy", "sparsity_pct")
 NOT_SHARED = ("seed", "control")  # spec fields in which the trials of a suggestion differ
 
@@ -25,8 +26,9 @@ def _field(name: str, kind: pa.DataType, unit: str, description: str) -> pa.Fiel
 SCHEMA = pa.schema(
     [
         _field("suggestion", pa.int64(), "number", "its number in the study"),
-        _field("status", pa.string(), "name", f"one of {', '.join(STATUSES)}; stopped: by successive halving"),
-        _field("reason", pa.string(), "text", "why it failed"),
+        _field("status", pa.string(), "name", f"one of {', '.join(STATUSES)}; stopped: by successive halving; "
+               "diverged: the loss of a ticket was not finite"),
+        _field("reason", pa.string(), "text", "why it failed or diverged"),
         _field("on_the_way_of", pa.int64(), "number", "the suggestion of which this is an earlier level; null: none"),
         _field("on_front", pa.bool_(), "true or false", "no other suggestion is better in every objective"),
         _field("n_seeds", pa.int64(), "seeds", "tickets that are done"),
@@ -60,3 +62,9 @@ def measured(trials: Sequence[Row]) -> dict[str, Any]:
         **{name: fmean(row[name] for row in tickets) if tickets else None for name in MEASURED},
         "dense_test_accuracy": fmean(dense) if dense else None,
     }
+
+
+def diverged(trials: Sequence[Row], with_dense: bool) -> list[str]:
+    """Names of the trials of one suggestion that diverged: of its tickets, and if wanted of its dense trials too."""
+    counted = ("none", "dense") if with_dense else ("none",)
+    return [row["trial"] for row in trials if row["status"] == DIVERGED and row["control"] in counted]

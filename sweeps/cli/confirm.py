@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lth_trainable.spec.draft import MOST_SEED
 from lth_trainable.spec.rewind_point import RewindPoint
 from sweeps.cli.options import RunOptions, flags
 from sweeps.experiments.recipes import digits
@@ -67,10 +68,16 @@ def _command(row: Row, search: Search, options: RunOptions) -> str:
     if row.get("rewind_step") is not None:
         values["rewind_epoch"] = str(RewindPoint(iteration=row["rewind_step"]))
     words = [word for name, value in values.items() for word in (f"--{flag_of[name].replace('_', '-')}", _text(value))]
-    first = max(search.sweep.seeds) + 1
-    seeds = [str(seed) for seed in range(first, first + SEEDS)]
+    seeds = [str(seed) for seed in _unused(search.sweep.seeds)]
     command = ["python", "-m", "sweeps.lth_grid", "--name", "confirm", *words, "--seed", *seeds, *_where(options)]
     return shlex.join(command)
+
+
+def _unused(seeds: Sequence[int]) -> list[int]:
+    """The next eight seeds after these; where those would be too large, the first that are not among them."""
+    first = max(seeds) + 1
+    candidates = range(first, first + SEEDS) if first + SEEDS <= MOST_SEED else range(len(seeds) + SEEDS)
+    return [seed for seed in candidates if seed not in seeds][:SEEDS]
 
 
 def _where(options: RunOptions) -> list[str]:

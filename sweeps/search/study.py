@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -224,7 +224,11 @@ class Study:
     @property
     def front(self) -> set[int]:
         """Numbers of the suggestions on the Pareto front; with one objective, of the best suggestion."""
-        done = self.trials(TrialState.COMPLETE)
+        return self.front_without(())
+
+    def front_without(self, others: Collection[int]) -> set[int]:
+        """The same, as if these suggestions were not there."""
+        done = [trial for trial in self.trials(TrialState.COMPLETE) if trial.number not in others]
         return {done[best.number].number for best in copy_of(self._study, done).best_trials} if done else set()
 
     def ask_again(self) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
+from analysis.tables.suggestions import DIVERGED
 from lth_trainable.errors import UserError
 from lth_trainable.spec.trial_spec import DataKey, TrialSpec
 from lth_trainable.store.store import Damaged
@@ -158,7 +159,8 @@ class Suggestions:
         values = objectives(self.search, {spec: record for spec, record in records.items() if record is not None})
         self.study.note(number, **values)
         last = suggestion.stage + 1 == len(suggestion.stages)
-        if not last and self.study.is_worth_going_on(number, suggestion.stage, values["accuracy"]):
+        is_good = last or self.study.is_worth_going_on(number, suggestion.stage, values["accuracy"])
+        if not last and is_good and not _has_diverged(records):
             return True
         if last:
             self._ask_on_way(suggestion)
@@ -211,6 +213,13 @@ def objectives(search: Search, records: dict[TrialSpec, dict[str, Any]]) -> dict
         "accuracy": score, "sparsity": fmean(records[spec]["result"]["sparsity_pct"] for spec in tickets),
         "epochs": fmean(spec.epochs_alone() for spec in tickets),
     }  # fmt: skip
+
+
+def _has_diverged(records: Mapping[TrialSpec, dict[str, Any] | None]) -> bool:
+    """Whether a ticket diverged, so that more levels of it cannot be trained."""
+    return any(
+        record is not None and record["status"] == DIVERGED for spec, record in records.items() if not spec.is_dense
+    )
 
 
 def _accuracy(record: dict[str, Any]) -> float:

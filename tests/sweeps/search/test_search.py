@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from optuna.trial import TrialState
 
+import analysis
 from lth_trainable.data.datasets import load_dataset
 from lth_trainable.errors import UserError
 from lth_trainable.spec.trial_spec import TrialSpec
@@ -28,7 +29,7 @@ from lth_trainable.store.store import Store
 from lth_trainable.store.trials import finished_trials
 from lth_trainable.training.execution import Execution, fingerprint
 from lth_trainable.training.run import Keep, run_trial
-from sweeps.cli.confirm import confirm
+from sweeps.cli.confirm import _unused, confirm
 from sweeps.cli.options import RunOptions
 from sweeps.cli.options import parse as parse_sweep
 from sweeps.cli.search_options import parse
@@ -41,6 +42,7 @@ from sweeps.running.resources import Budget, Spent
 from sweeps.running.searcher import PlanSearcher
 from sweeps.runs.ledger import Ledger
 from sweeps.search.axes import Choice, Range
+from sweeps.search.rows import rows_of
 from sweeps.search.searches import Search, find_search
 from sweeps.search.study import ON_WAY, Study
 from sweeps.search.suggestions import Suggestions, objectives
@@ -87,7 +89,8 @@ class Lab:
             if config == PlanSearcher.FINISHED:
                 self.study.close()
                 return True
-            self.train(f"t{number}", config["trial"])
+            if config is not None:  # else all that was planned was trained already; Tune asks again
+                self.train(f"t{number}", config["trial"])
         return False  # as after a kill: nothing is closed
 
     def train(self, trial_id: str, trial: PlannedTrial) -> None:
@@ -294,6 +297,54 @@ def test_successive_halving_stops_at_ends_of_levels(tmp_path: Path) -> None:
     assert lab.study.front == {max(whole, key=lambda trial: trial.value).number}
 
 
+def diverging(**changes: Any) -> Search:
+    """A search in which some suggestions have a learning rate at which every ticket diverges."""
+    axes = {"target_sparsity_pct": Choice(values=(64.0, 78.4)), "lr": Choice(values=(1e-3, 1e30))}
+    return replace(TINY, **{"suggestions": 4, "sampler": "grid", "axes": axes, **changes}).check()
+
+
+def rows_after(lab: Lab) -> list[dict[str, Any]]:
+    trials = {row["trial"]: row for row in analysis.gather(f"{lab.store.uri}/{RUN}").rows("trials")}
+    return rows_of(lab.study, lab.search, trials)
+
+
+def test_suggestions_that_diverge_are_told_as_diverged_and_hide_nobody_on_the_front(tmp_path: Path) -> None:
+    lab = Lab(tmp_path, diverging())
+    assert lab.work() and lab.study.n_told == 4
+    rows = rows_after(lab)
+    assert sorted((row["status"], row["lr"]) for row in rows) == [("diverged", 1e30)] * 2 + [("done", 1e-3)] * 2
+    for row in rows:
+        if row["status"] == "diverged":
+            assert not row["on_front"] and row["valid_accuracy"] is None and "2 trials of 4 diverged" in row["reason"]
+    sparsest = max((row for row in rows if row["status"] == "done"), key=lambda row: row["sparsity_pct"])
+    assert sparsest["on_front"], "a diverged one that is as sparse does not stand before it"
+
+
+@pytest.mark.parametrize("score", ["mean", "paired"])
+def test_a_search_in_which_everything_diverges_ends_with_an_empty_front(tmp_path: Path, score: str) -> None:
+    axes = {"target_sparsity_pct": Range(low=50.0, high=90.0), "lr": Choice(values=(1e30, 1e31))}
+    lab = Lab(tmp_path, diverging(axes=axes, sampler="tpe", score=score))
+    assert lab.work()
+    rows = rows_after(lab)
+    assert {row["status"] for row in rows} == {"diverged"} and not any(row["on_front"] for row in rows)
+
+
+def test_successive_halving_goes_on_with_no_suggestion_that_diverged(tmp_path: Path) -> None:
+    axes = {**TINY.axes, "schedule": Choice(values=("imp",)), "lr": Choice(values=(1e30, 1e31))}
+    search = diverging(
+        axes=axes, sampler="tpe", floor=80.0, objectives=("accuracy",), reduction=3,
+        sweep=replace(TINY.sweep, seeds=(0,)),
+    )  # fmt: skip
+    lab = Lab(tmp_path, search)
+    assert lab.work()
+    assert len(lab.study.trials(TrialState.PRUNED)) == 4 and {row["status"] for row in rows_after(lab)} == {"diverged"}
+
+
+def test_the_seeds_that_confirm_are_unused_ones_that_a_table_can_hold() -> None:
+    assert _unused((0, 1, 7)) == list(range(8, 16))
+    assert _unused((2**63 - 1, 1)) == [0, 2, 3, 4, 5, 6, 7, 8]
+
+
 def test_paired_objectives_are_differences_from_each_seeds_dense_trial() -> None:
     def record(accuracy: float | None) -> dict[str, Any]:
         return {"result": {"valid_accuracy": accuracy, "sparsity_pct": 80.0}, "data": {"n_classes": 10}}
@@ -366,7 +417,7 @@ def test_a_search_through_ray_survives_kill_9_and_ends_with_its_front(tmp_path: 
     before = {path: path.read_bytes() for path in records.glob("*/manifest.json")}
     second = subprocess.run(command, capture_output=True, text=True, check=True)
     summary = json.loads(second.stdout.splitlines()[-1])
-    assert summary["by_status"] == {"done": 6, "stopped": 0, "failed": 0, "open": 0}
+    assert summary["by_status"] == {"done": 6, "stopped": 0, "diverged": 0, "failed": 0, "open": 0}
     assert all(path.read_bytes() == content for path, content in before.items())
     table = pq.read_table(tmp_path / "digits_search" / "analysis" / "suggestions.parquet").to_pylist()
     assert [row["suggestion"] for row in table] == list(range(len(table)))
