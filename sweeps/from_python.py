@@ -146,7 +146,7 @@ def _run(options: Options, opened: Callable[[], tuple[Job, Experiment]]) -> Run:
         outcome = done.outcome
         summary = {**done.summary, "wall_s": round(time.monotonic() - started, 2)}
         is_ok = finish(job, summary, outcome) == OK
-        lacks = unpaired(done.frames)
+        lacks = unpaired(done.frames) if is_ok else ()  # else what is missing is said already
         for note in lacks:
             job.say(f"note: {note}", "yellow")
     stopped_by = outcome.stopped_by or (outcome.signal or "SIGINT" if outcome.interrupted else None)

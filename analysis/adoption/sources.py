@@ -17,8 +17,8 @@ from analysis.adoption.experiments import (
     of_results,
 )
 from lth_trainable.errors import UserError, bad_value
-from lth_trainable.store.store import PLAN, STATES, Store
-from lth_trainable.store.trials import open_run
+from lth_trainable.store.store import PLAN, STATES, Store, split_query
+from lth_trainable.store.trials import open_run, open_trial
 
 Source = str | os.PathLike[str] | Store | Results
 EXPECTED = "a folder that run_trial has written to, a store, or an experiment of ray.tune with ticket_trainable"
@@ -64,10 +64,10 @@ def place_at(path: str) -> Place | None:
     store, run = open_run(text)
     if run and is_run(store, run):
         return Place(store=store, run=run, is_itself=True)
-    parent = text.rstrip("/").rpartition("/")[0]
-    if parent.endswith("/trials") and is_run(*open_run(parent.removesuffix("/trials"))):
-        store, run = open_run(parent.removesuffix("/trials"))
-        return Place(store=store, run=run)
+    if "/trials/" in split_query(text)[0]:
+        store, run, _ = open_trial(text)
+        if is_run(store, run):
+            return Place(store=store, run=run)
     inside = Store(text)
     if is_experiment(inside):
         return _of_experiment(of_folder(inside))

@@ -19,6 +19,8 @@ from lth_trainable import Store, TrialSpec, UserError, run_trial
 from lth_trainable.tune.config import TASK
 from sweeps.status import main as status
 from sweeps.storage import main as storage
+from tests.support.s3 import s3_server
+from tests.support.s3 import storage as s3_uri
 from tests.support.tuner import FIELDS, Tuner, tuner_in
 
 TICKET = TrialSpec(epochs=1, target_sparsity_pct=40.0)
@@ -206,3 +208,16 @@ def test_the_plan_of_a_sweep_stays_as_it_is(tmp_path: Path) -> None:
     assert analysis.adopt(run).folder == str(run) and (run / "plan.json").read_bytes() == before
     with pytest.raises(UserError, match=r"adopt: margin_pp: found 7.0; expected .* as the sweep of"):
         analysis.adopt(run, margin_pp=7.0)
+
+
+def test_trials_on_an_object_store_are_adopted_by_their_uri(tmp_path: Path) -> None:
+    with s3_server() as server:
+        for spec in pair(0):
+            run_trial(spec, Store(s3_uri(server, "runs")), "alone")
+        run = analysis.adopt(s3_uri(server, "runs/alone"))
+        assert run.folder == s3_uri(server, "runs/alone") and len(run.trials()) == 2
+        assert analysis.adopt(s3_uri(server, "runs")).folder == run.folder
+        assert analysis.adopt(s3_uri(server, f"runs/alone/trials/{TICKET.name}")).folder == run.folder
+        assert main(["table", s3_uri(server, "runs/alone")]) == 0
+        with pytest.raises(UserError, match="expected a folder that run_trial has written to"):
+            analysis.adopt(s3_uri(server, "nothing"))
