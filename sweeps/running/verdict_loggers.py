@@ -91,7 +91,7 @@ def to_wandb(service: Any, project: str, folder: Path, conclusion: Conclusion) -
         run.finish()
 
 
-def wandb_mode() -> str | None:
+def wandb_mode() -> Any:
     """The mode that WANDB_MODE asks for now: the package reads it once in a process, as a notebook may not expect."""
     return os.environ.get("WANDB_MODE") or None
 
