@@ -111,7 +111,7 @@ def flags_of(module: str, arguments: tuple[str, ...] = ()) -> set[str]:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with runs of two seeds, really trained and gathered, and the files that the pages ask a reader for."""
+    """A folder with runs of two seeds, really trained and gathered, and a reader's own files."""
     folder = tmp_path_factory.mktemp("reader")
     store = Store(folder / "runs")
     for run, rewind in (("digits", 0), ("other", 1)):
@@ -119,12 +119,17 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         sweep(store, run, [*specs, *(TrialSpec(control="dense", seed=seed) for seed in (0, 1))])
         analysis.gather(folder / "runs" / run)
     os.symlink("other", folder / "runs" / "digits_tutorial")
+    write_files(folder)
+    return folder
+
+
+def write_files(folder: Path) -> None:
+    """The files that the pages ask a reader to write."""
     (folder / "my_parts.py").write_text(blocks("README.md", "python")[1].text)
     (folder / "my_module.py").write_text("def keep_sum(w):\n    return w.now.abs() + w.initial.abs()\n")
     [recipe] = blocks("docs/command-line.md", "yaml")
     (folder / "my_sweep.yaml").write_text(recipe.text)
     (folder / "my_sweep.py").write_text(blocks("docs/command-line.md", "python")[0].text)
-    return folder
 
 
 @pytest.fixture
@@ -310,13 +315,15 @@ TRAINING = [case for case in COMMANDS if runs_here(case.values[1]) and case.valu
 
 
 @pytest.mark.slow
-def test_the_sweeps_and_searches_of_the_pages_train(reader: Path) -> None:
-    """One after another in one folder, as a reader would; so they share what they can."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
+def test_the_sweeps_and_searches_of_the_pages_train(tmp_path: Path) -> None:
+    """One after another in one folder that is empty at first, as a reader would; so they share what they can."""
+    write_files(tmp_path)
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path, "WANDB_MODE": "offline"}
     for case in TRAINING:
         page, words = case.values
         done = subprocess.run(
-            [sys.executable, "-m", words[2], *typed(words[3:])], cwd=reader, env=environment, text=True,
+            [sys.executable, "-m", words[2], *typed(words[3:])], cwd=tmp_path, env=environment, text=True,
             capture_output=True, check=False, timeout=1800,
         )  # fmt: skip
         assert done.returncode == 0, f"{page}: {shlex.join(words)}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
