@@ -88,8 +88,8 @@ class RunOptions:
     max_covered_in_ray: Annotated[
         int,
         tyro.conf.arg(
-            help="so many of the trials that others have trained are Ray trials too, so that Ray's results list them; "
-            "the rest are recorded without one, which is faster",
+            help="so many of the trials that others, or earlier commands, have trained are in Ray's results too; the "
+            "rest are recorded without Ray, which is faster",
             metavar="N",
         ),
     ] = COVERED_IN_RAY
