@@ -26,7 +26,7 @@ bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/sweep_vs_stock.py $(ARGS)
 
 docs: $(DOCS)/.docs
-	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build
 	@echo "open build/site/index.html; to search it: $(PYTHON) -m http.server --directory build/site"
 
 clean:

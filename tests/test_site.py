@@ -39,6 +39,18 @@ def test_the_navigation_names_every_page_once() -> None:
     assert all(f"notebooks/{path.name}" in HOOK for path in NOTEBOOKS)
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=lambda path: path.stem)
+def test_every_anchor_that_a_page_links_to_is_a_heading(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)#([^)\s]+)\)", page.read_text()):
+        assert anchor in anchors((page.parent / target if target else page).read_text()), f"{target}#{anchor}"
+
+
+def anchors(text: str) -> set[str]:
+    """The addresses of a page's headings, as MkDocs and GitHub make them."""
+    headings = re.findall(r"^#+ (.+)$", text, re.M)
+    return {re.sub(r"\s+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower()) for heading in headings}
+
+
 def test_the_site_loads_nothing_from_elsewhere() -> None:
     assert SITE["theme"]["font"] is False
     assert not [name for key in ("extra_css", "extra_javascript") for name in SITE.get(key, []) if "//" in name]
