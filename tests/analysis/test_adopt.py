@@ -145,6 +145,35 @@ def test_an_experiment_names_its_trials_and_those_without_a_record_are_missing(
     assert analysis.adopt(tmp_path / "moved").folder == str(tmp_path / "moved" / "store" / "tune")
 
 
+def test_a_checkpoint_says_more_than_the_config_of_a_function_around_the_trainable(
+    tuner: Tuner, tmp_path: Path
+) -> None:
+    folder = tmp_path / "experiment"
+    done = list(tuner.fit(folder / "store", control="dense"))
+    tuner.stops_after = 3  # by a scheduler, after its first level
+    with pytest.raises(SystemExit):
+        tuner.fit(folder / "store", seed=3)
+    write_experiment(folder, {"0": ({"x": 1}, done), "1": ({"x": 2}, [{"valid_accuracy": 0.5}])})
+    run = analysis.adopt(folder)
+    statuses = run.trials().set_index("trial").status
+    names = TrialSpec(**FIELDS, control="dense").name, TrialSpec(**FIELDS, seed=3).name
+    assert dict(statuses) == {names[0]: "done", names[1]: "missing"}
+
+
+def test_a_ray_trial_that_failed_at_once_is_named_and_no_trial_is_invented_for_it(tuner: Tuner, tmp_path: Path) -> None:
+    folder = tmp_path / "experiment"
+    tuner.fit(folder / "store")
+    done = SimpleNamespace(path="a/0", config=FIELDS, metrics=tuner.reports[-1])
+    failed = [SimpleNamespace(path=f"a/f{number}", config=None, metrics=None) for number in range(2)]
+
+    class Grid(list[SimpleNamespace]):
+        experiment_path, filesystem = str(folder), Store(folder).fs
+
+    run = analysis.adopt(Grid([done, *failed]))
+    assert len(run.trials()) == 1
+    assert "2 Ray trials trained no ticket, such as f0: it failed before its first report" in run.notes
+
+
 def test_equal_ray_trials_count_once_and_that_is_said(tuner: Tuner, tmp_path: Path) -> None:
     folder = tmp_path / "experiment"
     reports = list(tuner.fit(folder / "store"))
