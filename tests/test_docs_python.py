@@ -13,8 +13,7 @@ import torch
 
 from sweeps.cli import options
 from sweeps.experiments.expand import expand
-from tests.support.command import ROOT
-from tests.support.pages import PAGES, blocks
+from tests.support.pages import PAGES, blocks, text_of
 from tests.support.parsers import main_of
 from tests.support.reader import TICKET, at_work, with_runs
 
@@ -23,7 +22,8 @@ ELSEWHERE = {
     "docs/callback.md": "tests/end_to_end/test_notebooks.py",
     "docs/clusters.md": "tests/end_to_end/test_cluster.py",
     "docs/from_fasterai.md": "tests/lth_trainable/pruning/test_from_fasterai.py",
-    "docs/ray_tune.md": "tests/lth_trainable/tune/",
+    "docs/from_python.md": "tests/test_from_python_page.py",
+    "docs/ray_tune.md": "tests/lth_trainable/tune/test_with_ray.py",
     "docs/your_own.md": "tests/test_your_own.py",
 }
 
@@ -53,10 +53,7 @@ def test_every_block_belongs_to_a_test() -> None:
         assert all(block.language in ("python", "yaml", "bash") for block in found), page
         assert not found or page in mine or page in ELSEWHERE, f"{page}: which test runs its blocks?"
     for page, test in ELSEWHERE.items():
-        if page == "docs/ray_tune.md":
-            continue  # its test is being written
-        files = Path(ROOT, test).rglob("*.py") if test.endswith("/") else [Path(ROOT, test)]
-        assert any(Path(page).name in file.read_text() for file in files), f"{test} does not read {page}"
+        assert Path(page).name in text_of(test), f"{test} does not read {page}"
 
 
 def test_the_python_of_the_readme(reader: Path) -> None:

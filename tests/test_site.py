@@ -6,6 +6,8 @@ import getpass
 import importlib
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -87,3 +89,30 @@ def test_a_notebook_is_small_and_says_nothing_of_the_machine_that_ran_it(path: P
     user = getpass.getuser()
     assert user in ("root", "runner") or not re.search(rf"\b{re.escape(user)}\b", pictures.sub("", text))
     assert path.stat().st_size < KILOBYTES * 1000
+
+
+@pytest.fixture
+def mkdocs() -> str:
+    """The program of `make docs`."""
+    program = ROOT / ".venv-docs" / "bin" / "mkdocs"
+    if not program.exists():
+        pytest.skip("needs the environment that `make docs` makes")
+    return str(program)
+
+
+@pytest.mark.slow
+def test_the_site_is_built_and_a_dead_link_or_anchor_is_not_let_through(mkdocs: str, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    ignored = shutil.ignore_patterns(".*", "build", "runs", "tests", "__pycache__")
+    shutil.copytree(ROOT, tree, ignore=ignored)
+    built = subprocess.run([mkdocs, "build"], cwd=tree, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    pages = [path.read_text() for path in (tree / "build" / "site").rglob("*.html")]
+    elsewhere = re.compile(r'<(?:script|img|iframe)[^>]+src="?https?:|<link[^>]+href="?https?:')
+    assert [page for page in pages if elsewhere.search(page)] == []
+    reference = (tree / "build" / "site" / "reference" / "lth_trainable.html").read_text()
+    assert "<li><code>prune_rate</code>" in reference and "<td><code>batch_size</code></td>" in reference
+    for link in ("nowhere.md", "verdicts.md#nowhere", "../cluster.yaml"):
+        (tree / "docs" / "faq.md").write_text(f"# Questions\n\n[a link]({link})\n")
+        broken = subprocess.run([mkdocs, "build"], cwd=tree, capture_output=True, text=True)
+        assert broken.returncode != 0 and link in broken.stderr, link
