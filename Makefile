@@ -1,10 +1,11 @@
 # make sweep: the main job on embedded data.   make test: everything that guards it.
 PYTHON ?= python3
 VENV := .venv
+DOCS := .venv-docs
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: sweep test test-all lint bench clean
+.PHONY: sweep test test-all lint bench docs clean
 
 sweep: $(VENV)/.sweep
 	$(BIN)/python -m sweeps.lth_grid $(ARGS)
@@ -24,8 +25,12 @@ lint: $(VENV)/.test
 bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/sweep_vs_stock.py $(ARGS)
 
+docs: $(DOCS)/.docs
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build
+	@echo "open build/site/index.html; to search it: $(PYTHON) -m http.server --directory build/site"
+
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(DOCS) build *.egg-info
 
 $(VENV)/.sweep: pyproject.toml
 	$(PYTHON) tools/install.py $(VENV)
@@ -37,4 +42,11 @@ $(VENV)/.test: pyproject.toml
 
 $(VENV)/.bench: pyproject.toml
 	$(PYTHON) tools/install.py $(VENV) bench
+	touch $@
+
+# An environment of its own, of 200 MB, made in half a minute: the site is made from the sources without importing them, so it needs no torch.
+$(DOCS)/.docs: pyproject.toml
+	$(PYTHON) -m venv --clear $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --upgrade pip
+	$(DOCS)/bin/python -m pip install --quiet --group docs
 	touch $@

@@ -9,6 +9,7 @@ from analysis.adoption.sources import Source, find_place
 from analysis.gather import gather_run
 from analysis.run import Run, unpaired
 from analysis.tables.index import Geometry
+from lth_trainable.errors import bad_value
 
 
 def adopt(
@@ -33,6 +34,8 @@ def adopt(
     `UserError` if there are no trials.
     """
     place = find_place(source)
+    if claim is not None and not isinstance(claim, str):
+        raise bad_value("adopt, claim", claim, "a question, as text")
     terms: dict[str, Any] = {"claim": claim, "endpoint": endpoint, "margin_pp": margin_pp, "alpha": alpha}
     folder = place.store.at(place.run)
     notes = adopt_place(place, terms)

@@ -27,7 +27,7 @@ from lth_trainable.store.store import FAILURE, Store
 from lth_trainable.store.trouble import TROUBLE, ray_error
 from lth_trainable.tune.config import task_of
 from lth_trainable.tune.ray_adapter import checkpoint, write_results
-from lth_trainable.tune.reports import epoch_metrics, level_ends, results_of
+from lth_trainable.tune.reports import epoch_metrics, last_report, level_ends, results_of
 
 if TYPE_CHECKING:
     from lth_trainable.data.feeding import AnyDataset
@@ -182,12 +182,10 @@ class _Attempt:
             yield
 
     def _result(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        measures = {name: record["result"][name] for name in ("sparsity_pct", "test_accuracy")}
         self.progress.rows = record["epochs"]
         news = self.progress.news(record["result"])
-        about = {"epochs_done": record["epochs_trained"], "status": record["status"], "covered": self.is_covered}
         # `done`: Tune ends the trial at this report, without asking the worker once more
-        return {**about, **epoch_metrics(record["epochs"][-1]), **measures, **news, "done": True}
+        return {**last_report(record, self.is_covered), **news, "done": True}
 
     def fail(self, error: BaseException) -> _End | TrialFailed:
         """Note why the trial failed. Returns what makes Ray try again, or a last report if that would not help."""

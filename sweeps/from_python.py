@@ -68,7 +68,7 @@ class Sweep:
 
     def __init__(self, recipe: AnyRecipe = "digits", **arguments: Any) -> None:
         refuse_unknown(WHERE, arguments, (*NAMES, *OF_RECIPE))
-        self.given = arguments
+        arguments = {name: value for name, value in arguments.items() if value is not None}
         self.options = Options(**{name: checked_option(name, arguments[name]) for name in NAMES if name in arguments})
         self.recipe = _with_arguments(_recipe(recipe), arguments, self.options)
         self.command = _command(recipe, arguments)
@@ -146,7 +146,7 @@ def _run(options: Options, opened: Callable[[], tuple[Job, Experiment]]) -> Run:
         outcome = done.outcome
         summary = {**done.summary, "wall_s": round(time.monotonic() - started, 2)}
         is_ok = finish(job, summary, outcome) == OK
-        lacks = unpaired(done.frames)
+        lacks = unpaired(done.frames) if is_ok else ()  # else what is missing is said already
         for note in lacks:
             job.say(f"note: {note}", "yellow")
     stopped_by = outcome.stopped_by or (outcome.signal or "SIGINT" if outcome.interrupted else None)
@@ -242,7 +242,11 @@ def _command(recipe: AnyRecipe, given: Mapping[str, Any]) -> tuple[str, ...]:
         if isinstance(by_flag.get("seeds"), list):
             by_flag["seed"] = by_flag.pop("seeds")
         return ("python", "-m", "sweeps.lth_grid", os.fspath(recipe), *words_of(by_flag))
-    shown = recipe if isinstance(recipe, str | os.PathLike | Mapping) else getattr(recipe, "name", recipe)
+    shown = (
+        recipe
+        if isinstance(recipe, str | os.PathLike | Mapping)
+        else getattr(recipe, "name", getattr(recipe, "__qualname__", ""))
+    )
     arguments = "".join(f", {name}={value!r}" for name, value in given.items())
     return ("python", "-c", f"from sweeps import Sweep; Sweep({shown!r}{arguments}).run()")
 

@@ -180,4 +180,5 @@ def _notes(asked: Asked, missing: Sequence[TrialSpec], found: Mapping[str, Found
             f"{plural(len(others - set(restored)), 'other trial')} in the same folder, such as "
             f"{sorted(others - set(restored))[0]}, {'are' if len(others) > 1 else 'is'} judged with them"
         )
-    yield from asked.problems
+    if asked.problems:
+        yield f"{plural(len(asked.problems), 'Ray trial')} trained no ticket, such as {asked.problems[0]}"

@@ -7,18 +7,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from analysis.adoption.experiments import (
-    STORE,
     Asked,
     Experiment,
     Results,
     asked_for,
     is_experiment,
+    is_run,
     of_folder,
     of_results,
+    runs_in,
+    store_beside,
 )
 from lth_trainable.errors import UserError, bad_value
-from lth_trainable.store.store import PLAN, STATES, Store
-from lth_trainable.store.trials import open_run
+from lth_trainable.store.store import PLAN, Store, split_query
+from lth_trainable.store.trials import open_run, open_trial
 
 Source = str | os.PathLike[str] | Store | Results
 EXPECTED = "a folder that run_trial has written to, a store, or an experiment of ray.tune with ticket_trainable"
@@ -64,27 +66,14 @@ def place_at(path: str) -> Place | None:
     store, run = open_run(text)
     if run and is_run(store, run):
         return Place(store=store, run=run, is_itself=True)
-    parent = text.rstrip("/").rpartition("/")[0]
-    if parent.endswith("/trials") and is_run(*open_run(parent.removesuffix("/trials"))):
-        store, run = open_run(parent.removesuffix("/trials"))
-        return Place(store=store, run=run)
+    if "/trials/" in split_query(text)[0]:
+        store, run, _ = open_trial(text)
+        if is_run(store, run):
+            return Place(store=store, run=run)
     inside = Store(text)
     if is_experiment(inside):
         return _of_experiment(of_folder(inside))
     return _only_run(inside, path) if runs_in(inside) else None
-
-
-def is_run(store: Store, run: str) -> bool:
-    """Whether this folder has a plan, or trials."""
-    try:
-        return run != STATES and (store.exists(f"{run}/{PLAN}") or bool(store.names(f"{run}/trials")))
-    except OSError:  # a file where a folder should be
-        return False
-
-
-def runs_in(store: Store) -> list[str]:
-    """Names of the runs of a store, with or without a plan."""
-    return [name for name in store.folders("") if not name.startswith(".") and is_run(store, name)]
 
 
 def _only_run(store: Store, path: str) -> Place:
@@ -100,7 +89,7 @@ def _only_run(store: Store, path: str) -> Place:
 
 def _of_experiment(experiment: Experiment) -> Place:
     asked, where = asked_for(experiment), experiment.store.uri
-    beside = _store_beside(experiment.store)
+    beside = store_beside(experiment.store)
     if not asked.places and runs_in(beside):
         return replace(_only_run(beside, where), asked=asked)
     if len(asked.places) == 1:
@@ -118,12 +107,3 @@ def _of_experiment(experiment: Experiment) -> Place:
         raise UserError(f"adopt: {where}: found trials in several stores ({listed}); expected one; adopt each of them")
     why = f" ({asked.problems[0]})" if asked.problems else ""
     raise UserError(f"adopt: {where}: found no trials that ticket_trainable has finished{why}; expected at least one")
-
-
-def _store_beside(experiment: Store) -> Store:
-    """The store beside an experiment, with a path or URI as a user would type it."""
-    if experiment.is_local:
-        return Store(f"{experiment.root}/{STORE}")
-    beside = Store.on(experiment.fs, f"{experiment.root}/{STORE}")
-    beside.as_typed = experiment.at(STORE)
-    return beside

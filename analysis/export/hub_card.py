@@ -82,10 +82,13 @@ def _is_plug_in(name: str, value: Any) -> bool:
 
 def _comparison(row: Row) -> Mapping[str, str]:
     interval = "–" if row["ci_low"] is None else f"{signed(row['ci_low'])} to {signed(row['ci_high'])}"
+    known = "no interval" if row["ci_low"] is None else f"95 % interval {interval}"
+    difference = "not measured" if row["effect"] is None else f"differs by {signed(row['effect'])} percentage points"
     return {
         "against": dense_label(row["baseline"]), "seeds": seeds((row,)), "endpoint": row["endpoint"].replace("_", " "),
         "difference": "–" if row["effect"] is None else signed(row["effect"]), "interval": interval,
-        "margin": f"{row['margin_pp']:g}", "verdict": row["verdict"], "why": row["why"],
+        "measured": f"{difference}, {known}", "margin": f"{row['margin_pp']:g}",
+        "verdict": row["verdict"], "why": row["why"],
     }  # fmt: skip
 
 

@@ -233,7 +233,8 @@ def _only_run_in(path: str) -> tuple[Store, str] | None:
     """The run in a store that has only one, or in the store of an experiment; None if it has no plan."""
     if "://" not in path and not Path(path).expanduser().is_dir():
         return None
-    for inside in (path, f"{path.rstrip('/')}/store"):
+    base, query = split_query(path)
+    for inside in (path, f"{base.rstrip('/')}/store{query}"):
         store = Store(inside)
         planned = [name for name in store.folders("") if _is_run(store, name)]
         if planned and not any(store.names(f"{name}/trials") for name in store.folders("") if name not in planned):

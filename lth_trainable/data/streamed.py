@@ -134,10 +134,15 @@ class StreamedLoader(Passes):
         with streams_put_back(self.device):
             batches = self._batches()
             made = iter(self._made(batches, numbers))
-        for number in numbers:
-            with streams_put_back(self.device):  # whoever asks may be within a step of training
-                batch = self._finished(batches, number, next(made))
-            yield batch
+        try:
+            for number in numbers:
+                with streams_put_back(self.device):  # whoever asks may be within a step of training
+                    batch = self._finished(batches, number, next(made))
+                yield batch
+        finally:
+            # ends its worker processes at once. An exception that a transform has caught may keep this frame alive; the
+            # next workers would inherit these, and each side would close what the other still uses
+            del made
         self.epoch += 1
         self.skip = 0
 

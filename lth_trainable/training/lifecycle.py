@@ -85,6 +85,7 @@ class TrialLifecycle:
             self.mid_epoch_points[spec.rewind_step] = self.rewind_key
         self.temporary: list[str] = []  # folders of this trial's temporary states
         self.unreported: list[str] = []  # keys of states that were stored before the first epoch
+        self.is_at_end = False  # whether the network is that of the final state
         self.sealed_at = time.monotonic()
 
     @property
@@ -116,6 +117,7 @@ class TrialLifecycle:
         else:
             self._work_off(index, epoch)
         self._end()
+        self.is_at_end = True
 
     def _check_restored(self, restored: Restored) -> None:
         """Raise `UserError` if a state that the trial goes on from is gone: only its own settings could be trained."""
@@ -289,6 +291,16 @@ class TrialLifecycle:
         self.sealed_at = time.monotonic()
         self._forget_temporary()
         self.temporary = paths
+
+    def end_again(self) -> None:
+        """Evaluate and store the final state once more: another trial has meanwhile stored it without an evaluation.
+
+        To that trial it is a state on its way.
+        """
+        if self.is_at_end:
+            self._end()
+        else:
+            self.run()
 
     def _end(self) -> None:
         """Store and evaluate the trial's final state, and delete its temporary states."""

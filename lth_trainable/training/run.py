@@ -22,6 +22,8 @@ from lth_trainable.training.lifecycle import NOTHING_MORE, Keep, OnState, Should
 from lth_trainable.training.restored import Restored
 from lth_trainable.training.trial import OnEpoch, Trial
 
+SEALINGS = 5  # attempts to record a trial whose final state others are storing at the same time
+
 
 def run_trial(
     spec: TrialSpec,
@@ -100,8 +102,10 @@ def _run(
     for note in (*(f"damaged, trained again: {report}" for report in lifecycle.states.set_aside), *trial.notes):
         if on_note is not None:
             on_note(note)
-    record = record_trial(
-        store, run, lifecycle.identity, seconds=time.perf_counter() - trial.started, epochs_trained=trial.log.trained
-    )
-    assert record is not None, "a state of the trial was deleted while it was sealed; run the trial again"
-    return record
+    seconds = time.perf_counter() - trial.started
+    for _ in range(SEALINGS):
+        record = record_trial(store, run, lifecycle.identity, seconds=seconds, epochs_trained=trial.log.trained)
+        if record is not None:
+            return record
+        lifecycle.end_again()
+    raise AssertionError("a state of the trial was deleted while it was sealed; run the trial again")

@@ -33,6 +33,13 @@ def final_metrics(record: Mapping[str, Any]) -> dict[str, Any]:
     return {**epoch_metrics(record["epochs"][-1]), **result, **about}
 
 
+def last_report(record: Mapping[str, Any], covered: bool) -> dict[str, Any]:
+    """The last report of a sweep's trial, from its record. covered: whether others had trained all of it."""
+    measures = {name: record["result"][name] for name in ("sparsity_pct", "test_accuracy")}
+    about = {"epochs_done": record["epochs_trained"], "status": record["status"], "covered": covered}
+    return {**about, **epoch_metrics(record["epochs"][-1]), **measures}
+
+
 def level_ends(chain: Sequence[Segment]) -> dict[tuple[int, int], str]:
     """Keys of the states at the levels' ends, by level and the number of its last epoch."""
     last = {segment.level: segment for segment in chain if segment.kind == "train"}

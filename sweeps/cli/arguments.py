@@ -60,8 +60,9 @@ def _one(name: str, value: Any, kind: Any) -> Any:
 
 def several(value: Any) -> list[Any]:
     """One value or several as a list: lists, tuples, ranges, arrays and columns of pandas are several."""
+    value = plain(value)
     if isinstance(value, str | os.PathLike | Mapping) or not isinstance(value, Iterable):
-        return [plain(value)]
+        return [value]
     return [plain(each) for each in value]
 
 
@@ -72,10 +73,11 @@ def plain(value: Any) -> Any:
 
 def as_content(value: Any) -> Any:
     """A value as a recipe file would have it: lists for several values, Python's own types."""
+    value = plain(value)
     if isinstance(value, Mapping):
         return {str(key): as_content(each) for key, each in value.items()}
     if isinstance(value, str | os.PathLike) or not isinstance(value, Iterable):
-        return plain(value)
+        return value
     return [as_content(each) for each in value]
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
 from lth_trainable.errors import OK
 from sweeps.cli.job import Job
 from sweeps.cli.options import Options
 from sweeps.planning.work import as_json, work_left
-from sweeps.running.estimate import estimate
+from sweeps.running.estimate import Pace, estimate
+from sweeps.running.hardware import Hardware, hardware_of, of_launcher_file
 
 
 def show_plan(job: Job, options: Options) -> int:
@@ -18,7 +20,10 @@ def show_plan(job: Job, options: Options) -> int:
     ledger = job.ledger
     stock = ledger.take_stock(repair=False)
     done = set(stock.done)
-    _, stored, damaged = job.stored(len(ledger.plan.trials) - len(done), repair=False)
+    pace = Pace(resources=job.setting.resources, hardware=planned_for(options), told=options.seconds_per_epoch)
+    slots = pace.slots
+    missing = len(ledger.plan.trials) - len(done) if pace.hardware is None else 0  # there, other states would count
+    _, stored, damaged = job.stored(missing, repair=False)
     work = work_left(ledger.plan, done, stored)
     for report in (*stock.reports, *damaged):
         job.say(f"note: {report}", "yellow")
@@ -27,12 +32,16 @@ def show_plan(job: Job, options: Options) -> int:
 
         draw_plan(ledger.plan, work, done, stored, str(options.plan_figure))
     job.console.print(plan_tree(ledger.plan, work, done, stored))
-    cost = estimate(ledger, work, stock.done, job.setting.resources, options.data_root) if work.epochs else None
+    dim = functools.partial(job.say, style="dim")
+    cost = estimate(ledger, work, stock.done, pace, options.data_root, dim) if work.epochs else None
     seconds, bytes_ = (cost.seconds, cost.bytes) if cost else (0.0, 0)
-    job.console.print(plan_summary(ledger.plan, work, done, seconds=seconds, slots=job.slots, bytes_=bytes_))
+    job.console.print(plan_summary(ledger.plan, work, done, seconds=seconds, slots=slots, bytes_=bytes_))
     if cost:
-        pace = "time: " if cost.per_epoch is None else f"{cost.per_epoch * 1e3:.0f} ms an epoch, "
-        job.say(f"{pace}{cost.source}", "dim")
+        dim(f"{'time' if cost.per_epoch is None else f'{cost.per_epoch * 1e3:.0f} ms an epoch'}: {cost.source}")
+    if cost and pace.hardware is not None:
+        dim(f"planned for {pace.hardware.words}; assumed: {'; '.join(pace.hardware.assumptions(pace.resources))}")
+        if slots is None:
+            dim("a dry run does not ask a cluster what it has: say it, as in --on '8 x H100'")
     others = ledger.other_trials()
     if others:
         job.say(
@@ -41,5 +50,15 @@ def show_plan(job: Job, options: Options) -> int:
         )
     if options.json:
         figures = {**as_json(ledger.plan, work), "run": ledger.path, "done": len(done), "other_trials": len(others)}
-        print(json.dumps({**figures, "estimated_s": seconds, "disk_bytes": bytes_}))
+        more = {"slots": slots, "planned_for": pace.hardware.words if pace.hardware else None}
+        print(json.dumps({**figures, "estimated_s": seconds, "disk_bytes": bytes_, **more}))
     return OK
+
+
+def planned_for(options: Options) -> Hardware | None:
+    """The hardware that the options plan for; None for this machine. Raises `UserError`."""
+    if options.on is not None:
+        return hardware_of(options.on)
+    if options.cluster is not None:
+        return of_launcher_file(options.cluster)
+    return None if options.address is None else Hardware(words=f"the cluster at {options.address}", nodes=None)

@@ -77,7 +77,7 @@ class Setting:
     def of(cls, options: RunOptions, trains: bool = True) -> Setting:
         """The setting that the options ask for; a command that does not train runs here. Raises `UserError`."""
         where = where_of(options.target) if trains else Where.LOCAL
-        options.resources.check(here=options.target.is_this_machine)
+        options.resources.check(here=options.is_here)
         budget = Budget(hours=options.max_hours, epochs=options.max_epochs)
         budget.check()
         check_limit("trial-silence", options.trial_silence)

@@ -88,8 +88,8 @@ class RunOptions:
     max_covered_in_ray: Annotated[
         int,
         tyro.conf.arg(
-            help="so many of the trials that others have trained are Ray trials too, so that Ray's results list them; "
-            "the rest are recorded without one, which is faster",
+            help="so many of the trials that others, or earlier commands, have trained are in Ray's results too; the "
+            "rest are recorded without Ray, which is faster",
             metavar="N",
         ),
     ] = COVERED_IN_RAY
@@ -116,6 +116,11 @@ class RunOptions:
             cpus=self.cpus_per_trial, gpus=self.gpus_per_trial, max_concurrent=self.max_concurrent,
             deterministic=self.deterministic, step=self.step,
         )  # fmt: skip
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the trials run on this machine."""
+        return self.target.is_this_machine
 
     @property
     def target(self) -> Target:
@@ -159,10 +164,27 @@ class Options(RunOptions):
         Path | None, tyro.conf.arg(help="draw the plan as .svg, .pdf or .png, without training", metavar="FILE")
     ] = None
 
+    on: Annotated[
+        str | None,
+        tyro.conf.arg(
+            help="show the plan for hardware that is not here: '8 x H100', '64 x CPU' or a launcher file",
+            metavar="HARDWARE",
+        ),
+    ] = None
+    seconds_per_epoch: Annotated[
+        float | None,
+        tyro.conf.arg(help="with --dry-run or --on: how long an epoch of a trial takes, if you know", metavar="S"),
+    ] = None
+
     @property
     def shows_plan(self) -> bool:
         """Whether the command shows its plan instead of training."""
-        return self.dry_run or self.plan_figure is not None
+        return self.dry_run or self.plan_figure is not None or self.on is not None
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the trials run, or are planned to run, on this machine."""
+        return super().is_here and self.on is None
 
 
 WHERE = (
@@ -177,7 +199,7 @@ HELP = Help(
     groups={
         "what": ("recipe", "sparsity", "schedule", "rewind_epoch", "epochs", "dataset", "model", "lr", "seeds"),
         "compare": (*BRANCHES, "until_decided", "max_seeds", "import_ticket"),
-        "where": WHERE, "stop": STOP, "watch": ("dry_run", "plan_figure", "list", "json", "log"),
+        "where": WHERE, "stop": STOP, "watch": ("dry_run", "on", "plan_figure", "list", "json", "log"),
     },
     examples={
         "python -m sweeps.lth_grid": "the recipe digits: half a minute on two cores",
@@ -205,6 +227,9 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Options, Sweep]:
         flag = "--" + FLAG_OF.get(name, name).replace("_", "-")
         if flag in argv and not values:
             raise bad_value(flag, "", "at least one value")
+    told = arguments.seconds_per_epoch
+    if told is not None and not (told > 0 and arguments.shows_plan):
+        raise bad_value("seconds-per-epoch", told, "a positive number of seconds, with --dry-run or --on")
     seeds = seed_values(arguments.seeds, arguments.seed, sweep.seeds)
     return arguments, with_values(sweep, typed, seeds, branches)
 

@@ -54,7 +54,7 @@ def plan_tree(plan: Plan, work: Work, done: Collection[str], stored: Collection[
 
 
 def plan_summary(
-    plan: Plan, work: Work, done: Collection[str], *, seconds: float | None, slots: int, bytes_: int | None
+    plan: Plan, work: Work, done: Collection[str], *, seconds: float | None, slots: int | None, bytes_: int | None
 ) -> RenderableType:
     """The numbers of a plan. seconds: wall time that is left. bytes_: what the run will store. None: unknown."""
     table = Table.grid(padding=(0, 2, 0, 0))
@@ -70,7 +70,7 @@ def plan_summary(
     table.add_row("saved", f"{asked - once:,}", f"{factor(plan)} times less, by sharing" if asked > once else "")
     table.add_row("critical path", f"{work.critical_path:,}", "epochs that must run one after another")
     table.add_row("disk", "unknown" if bytes_ is None else human_bytes(bytes_), "")
-    table.add_row("time", "unknown" if seconds is None else duration(seconds), f"{slots:,} at a time")
+    table.add_row("time", "unknown" if seconds is None else duration(seconds), f"{slots:,} at a time" if slots else "")
     return table
 
 

@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -26,6 +26,7 @@ from lth_trainable.spec.words import name_part
 from lth_trainable.store.store import STATES, TRAINING, WEIGHTS, Damaged, Sealed
 from lth_trainable.store.trials import read_record
 from sweeps.planning.work import Work
+from sweeps.running.hardware import Hardware
 from sweeps.running.resources import Resources
 from sweeps.runs.ledger import Ledger
 
@@ -61,31 +62,78 @@ class Cost:
     source: str
 
 
-def estimate(
-    ledger: Ledger, work: Work, done: Mapping[str, Sealed], resources: Resources, data_root: Path | None
-) -> Cost:
-    """Time and disk space of the work that is left. done: the run's finished trials. Raises `UserError`.
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """Where the trials will run, and what is known of their pace.
 
-    The error says why the trials cannot run on this machine, if that shows when one is trained for a moment.
+    hardware: None for this machine. slots: trials at a time; None if unknown. told: seconds of an epoch, from the user.
+    """
+
+    resources: Resources
+    hardware: Hardware | None = None
+    told: float | None = None
+
+    @property
+    def slots(self) -> int | None:
+        """Trials at a time; None if unknown. Raises `UserError` if none fits."""
+        return self.resources.slots() if self.hardware is None else self.hardware.slots(self.resources)
+
+    def has(self, fingerprint: Mapping[str, Any]) -> bool:
+        """Whether a trial with this fingerprint ran as these trials will."""
+        kind, _, name = str(fingerprint["device"]).partition(":")
+        if self.hardware is not None and self.resources.gpus:
+            return kind == "cuda" and self.hardware.device in name.lower()
+        execution = self.resources.execution()
+        return (kind, fingerprint["threads"]) == (execution["device"], execution["threads"])
+
+
+def estimate(
+    ledger: Ledger, work: Work, done: Mapping[str, Sealed], pace: Pace, data_root: Path | None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Cost:  # fmt: skip
+    """Time and disk space of the work that is left. done: the run's finished trials. say: hears what takes seconds.
+
+    Raises `UserError`: why the trials cannot run on this machine, if that shows when one is trained for a moment.
     """
     spec = next(trial.spec for trial in ledger.plan.trials if trial.name in work.of_trial)
-    measured = _recorded(ledger, spec, done, resources)
-    why = ""
-    if measured is None and len(ledger.plan.trials) <= MOST_PROBED:
+    slots = pace.slots
+    measured, why = _told(pace) or _recorded(ledger, spec, done, pace), NOT_MEASURED
+    if measured is None and pace.hardware is not None and (slots is None or pace.resources.gpus):
+        why = NOT_MEASURED_THERE
+    elif measured is None and len(ledger.plan.trials) <= MOST_PROBED:
+        say("measuring: one trial trains for a second, in a process that needs some seconds to start")
         measured, why = _probe(spec, data_root)
     per_epoch = None if measured is None else measured.per_epoch
-    epochs = max(work.critical_path, work.epochs / resources.slots())
     return Cost(
-        seconds=None if per_epoch is None else WARM_UP_SECONDS + epochs * per_epoch,
+        seconds=_wall(work, per_epoch, slots),
         bytes=_disk(ledger, work, spec, measured, data_root),
         per_epoch=per_epoch,
-        source=measured.source if measured is not None else why or NOT_MEASURED,
+        source=measured.source if measured is not None else why,
     )
+
+
+def _wall(work: Work, per_epoch: float | None, slots: int | None) -> float | None:
+    """Seconds from start to end; None if something is unknown."""
+    if per_epoch is None or slots is None:
+        return None
+    return WARM_UP_SECONDS + max(work.critical_path, work.epochs / slots) * per_epoch
+
+
+def _told(pace: Pace) -> Measured | None:
+    """The pace that the user gave."""
+    if pace.told is None:
+        return None
+    return Measured(per_epoch=pace.told, bytes_per_state=None, source="as --seconds-per-epoch says, not measured")
 
 
 NOT_MEASURED = (
     f"not measured for more than {MOST_PROBED:,} trials: no trial of this network is finished in the storage; the same "
     "command with --seeds 1 measures an epoch"
+)
+
+NOT_MEASURED_THERE = (
+    "not measured on these devices: no trial of this network is finished on one of them in the storage; the same "
+    "command with --seeds 1 there measures an epoch, or give it by --seconds-per-epoch"
 )
 
 
@@ -104,36 +152,37 @@ def _disk(ledger: Ledger, work: Work, spec: TrialSpec, measured: Measured | None
 # -- from finished trials ----------------------------------------------------------------------------------------------
 
 
-def _recorded(ledger: Ledger, spec: TrialSpec, done: Mapping[str, Sealed], resources: Resources) -> Measured | None:
+def _recorded(ledger: Ledger, spec: TrialSpec, done: Mapping[str, Sealed], pace: Pace) -> Measured | None:
     """The pace of finished trials of the same network: of this run, else of others in the storage."""
     step = max(1, len(done) // SAMPLE)
-    here = _paces(ledger, list(done.values())[::step], spec, resources)
+    here = _paces(ledger, list(done.values())[::step], spec, pace)
     found, source = list(islice(here, SAMPLE)), "measured in this run"
     if not found:
-        others = _paces(ledger, _others(ledger, spec), spec, resources)
+        others = _paces(ledger, _others(ledger, spec), spec, pace)
         found, source = list(islice(others, SAMPLE)), "measured in other runs of the storage"
     if not found:
         return None
-    sizes = [size for _, size in found if size is not None]
+    sizes = [size for _, size, _ in found if size is not None]
+    where = f", on {found[0][2]}" if pace.hardware is not None else ""
     return Measured(
-        per_epoch=median(seconds for seconds, _ in found), bytes_per_state=max(sizes, default=None), source=source
-    )
+        per_epoch=median(seconds for seconds, *_ in found), bytes_per_state=max(sizes, default=None),
+        source=source + where,
+    )  # fmt: skip
 
 
 def _paces(
-    ledger: Ledger, folders: Sequence[Sealed] | Iterator[Sealed], spec: TrialSpec, resources: Resources
-) -> Iterator[tuple[float, int | None]]:
-    """Seconds of an epoch and bytes of a state of those trials that have the network and the resources of this one."""
+    ledger: Ledger, folders: Sequence[Sealed] | Iterator[Sealed], spec: TrialSpec, pace: Pace
+) -> Iterator[tuple[float, int | None, str]]:
+    """Of trials with this network and these resources: seconds of an epoch, bytes of a state, and the device."""
     wanted = {name: getattr(spec, name) for name in SAME}
-    execution = resources.execution()
     for folder in folders:
         try:
             record = read_record(ledger.store, folder)
             own, where = record["spec"], record["fingerprint"]
             alike = {name: own.get(name, getattr(TrialSpec, name, None)) for name in SAME} == wanted
-            device = str(where["device"]).partition(":")[0]
-            if alike and (device, where["threads"]) == (execution["device"], execution["threads"]):
-                yield median(row["seconds"] for row in record["epochs"]), _state_bytes(ledger, folder)
+            if alike and pace.has(where):
+                seconds = median(row["seconds"] for row in record["epochs"])
+                yield seconds, _state_bytes(ledger, folder), str(where["device"])
         except (Damaged, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue  # whatever is wrong with it, an estimate does without it
 

@@ -120,10 +120,10 @@ def launch(
     failed = dict.fromkeys(spent.failed, "") | searcher.reasons | tuning.errors
     is_over = dispatcher.over and (source is None or source.is_over(dispatcher))
     stopped_by = searcher.stopped_by or (None if is_over or request.signal else request.reason)
-    if searcher.left_out and not stopped_by and not request.signal:
+    if searcher.unlisted and not stopped_by and not request.signal:
         notes.append(
-            f"{searcher.left_out} trials that others had trained were recorded without a Ray trial, so Ray's own "
-            f"results do not list them; --max-covered-in-ray (here {covered_in_ray}) says how many may have one"
+            f"{searcher.unlisted} trials that others had trained are not in Ray's own results of this launch "
+            f"({ledger.path}/ray/{name}); --max-covered-in-ray (here {covered_in_ray}) says how many may be"
         )
     if request.signal and signals.exit_code(request.signal) == STOPPED:
         stopped_by = request.signal
@@ -234,8 +234,26 @@ def _fit(
     )
     with lost_workers_as_dead():
         results = tuner.fit()
+    if not request.reason:
+        searcher.unlisted = _list_earlier(results, searcher, config)
     # a trial that has never reported has no config, but its folder has its name
     return {Path(result.path).name: reason_of_death(result.error) for result in results if result.error}
+
+
+def _list_earlier(results: Any, searcher: PlanSearcher, config: Config) -> int:
+    """Let Ray's results list the trials that are done without a Ray trial of this launch; returns how many are not.
+
+    As many as there may still be Ray trials of what others have trained.
+    """
+    from sweeps.running.earlier import list_earlier
+
+    dispatcher, listed = searcher.dispatcher, {Path(result.path).name for result in results}
+    others = [t for t in dispatcher.plan.trials if t.name in dispatcher.done and t.name not in listed]
+    chosen = others[: searcher.covered_in_ray]
+    if chosen:
+        configs = {trial.name: config.of(dispatcher.plan, trial) for trial in chosen}
+        list_earlier(results, config.ledger, config.launch, chosen, configs)
+    return len(others) - len(chosen)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ from lth_trainable.safe_text import one_line
 from lth_trainable.store.local_files import FOLDER, check_own
 from lth_trainable.store.store import Store
 from sweeps.running.conclusion import Conclusion
-from sweeps.running.verdict_loggers import VERDICTS, to_mlflow, to_wandb
+from sweeps.running.verdict_loggers import VERDICTS, to_mlflow, to_wandb, wandb_mode
 
 PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
 REMEDIES = {
@@ -236,7 +236,8 @@ def wandb(log_folder: LogFolder) -> Logger:
             self._runs[trial] = service.init(
                 project=self.project, group=self.group or trial.experiment_dir_name, id=trial.trial_id,
                 name=str(trial), config=dict(trial.config), dir=trial.local_path, reinit="create_new",
-                resume=False, allow_val_change=True, settings=service.Settings(console="off", silent=True),
+                resume=False, allow_val_change=True, mode=wandb_mode(),
+                settings=service.Settings(console="off", silent=True),
             )  # fmt: skip
 
         def log_trial_result(self, iteration: int, trial: Any, result: dict[str, Any]) -> None:

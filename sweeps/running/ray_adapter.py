@@ -7,10 +7,11 @@ changed one of the names: then the function here needs another way, and nothing 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 MODE = "RAY_AUTH_MODE"
@@ -194,6 +195,43 @@ def lost_workers_as_dead() -> Iterator[None]:
         yield
     finally:
         RayActorManager._actor_task_failed = plain
+
+
+def list_too(results: Any, others: Iterable[Mapping[str, Any]]) -> None:
+    """Add finished trials to the experiment of this `ResultGrid` on disk, as `ExperimentAnalysis` will read it.
+
+    others: name, config, last (the last report) and checkpoint (folder within the trial's, or None) of each; their
+    `result.json` is there. Only Ray's own text is parsed here, and no pickle in it is read.
+    """
+    from ray.train._internal.session import _TrainingResult
+    from ray.tune import Checkpoint
+    from ray.tune.experiment import Trial
+
+    analysis = results._experiment_analysis
+    if not analysis.trials:  # none that shows what a trial of this experiment looks like
+        return
+    entries = []
+    for other in others:
+        trial = Trial(
+            analysis.trials[0].trainable_name, config=dict(other["config"]), evaluated_params=dict(other["config"]),
+            storage=analysis.trials[0].storage, stub=True, _setup_default_resource=False,
+        )  # fmt: skip
+        trial.storage.trial_dir_name = trial.relative_logdir = trial.custom_dirname = other["name"]
+        trial.custom_trial_name = other["name"]
+        trial.placement_group_factory = analysis.trials[0].placement_group_factory
+        trial.set_status(Trial.TERMINATED)
+        last = {**other["last"], "config": trial.config, "trial_id": trial.trial_id, "done": True}
+        if other["checkpoint"] is not None:
+            path = f"{trial.storage.trial_fs_path}/{other['checkpoint']}"
+            found = _TrainingResult(Checkpoint(path, trial.storage.storage_filesystem), last)
+            trial.run_metadata.checkpoint_manager.register_checkpoint(found)
+        trial.update_last_result(last)
+        entries.append(list(trial.get_json_state()))
+    with analysis._fs.open_input_stream(analysis._experiment_json_fs_path) as file:
+        state = json.loads(file.readall())
+    state["trial_data"] += entries
+    with analysis._fs.open_output_stream(analysis._experiment_json_fs_path) as file:
+        file.write(json.dumps(state).encode())
 
 
 # -- flags that the driver sets and all workers see ------------------------------------------------------------------

@@ -40,7 +40,8 @@ class PlanSearcher(Searcher):
     only. asked: why trials are asked to stop, None if they are not; then no trial starts, and one that runs ends at its
     next stored state. health: of the storage; if it is in trouble, or a trial reports so, no other is started.
     covered_in_ray: how many trials whose epochs other trials have all trained are Ray trials too, which workers record.
-    The others, in `left_out`, are recorded here as soon as their last state is stored.
+    The others are recorded here as soon as their last state is stored. unlisted: how many finished trials Ray's results
+    of this launch do not list.
     stopped_by: the limit because of which a trial was ended early or not started.
     """
 
@@ -64,7 +65,7 @@ class PlanSearcher(Searcher):
         self.fingerprint: Mapping[str, Any] | None = None  # of the workers, once one has reported it
         self.trials: dict[str, PlannedTrial] = {}
         self.stopped_by: str | None = None
-        self.covered_in_ray, self.left_out = covered_in_ray, 0
+        self.covered_in_ray, self.unlisted = covered_in_ray, 0
         self.health = health or Health()
         self.reasons: dict[str, str] = {}  # of failed trials, as their workers report them
 
@@ -194,6 +195,5 @@ class PlanSearcher(Searcher):
         if self.fingerprint is None or not trial.is_end_of_node or not self.record(trial, self.fingerprint):
             return False
         self.spent.share(trial.name)
-        self.left_out += 1
         self.dispatcher.finished(trial.name)
         return True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,7 +68,7 @@ def to_wandb(service: Any, project: str, folder: Path, conclusion: Conclusion) -
     folder.mkdir(parents=True, exist_ok=True)
     run = service.init(
         project=project, group=conclusion.run, id=conclusion.identity, name=f"{conclusion.run} {VERDICTS}",
-        job_type=VERDICTS, dir=str(folder), reinit="create_new", resume="allow",
+        job_type=VERDICTS, dir=str(folder), reinit="create_new", resume="allow", mode=wandb_mode(),
         settings=service.Settings(console="off", silent=True),
     )  # fmt: skip
     try:
@@ -88,6 +89,11 @@ def to_wandb(service: Any, project: str, folder: Path, conclusion: Conclusion) -
             yield
     finally:
         run.finish()
+
+
+def wandb_mode() -> Any:
+    """The mode that WANDB_MODE asks for now: the package reads it once in a process, as a notebook may not expect."""
+    return os.environ.get("WANDB_MODE") or None
 
 
 def plain_name(name: str, longest: int = LONGEST) -> str:

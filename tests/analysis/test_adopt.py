@@ -19,6 +19,8 @@ from lth_trainable import Store, TrialSpec, UserError, run_trial
 from lth_trainable.tune.config import TASK
 from sweeps.status import main as status
 from sweeps.storage import main as storage
+from tests.support.s3 import s3_server
+from tests.support.s3 import storage as s3_uri
 from tests.support.tuner import FIELDS, Tuner, tuner_in
 
 TICKET = TrialSpec(epochs=1, target_sparsity_pct=40.0)
@@ -143,6 +145,35 @@ def test_an_experiment_names_its_trials_and_those_without_a_record_are_missing(
     assert analysis.adopt(tmp_path / "moved").folder == str(tmp_path / "moved" / "store" / "tune")
 
 
+def test_a_checkpoint_says_more_than_the_config_of_a_function_around_the_trainable(
+    tuner: Tuner, tmp_path: Path
+) -> None:
+    folder = tmp_path / "experiment"
+    done = list(tuner.fit(folder / "store", control="dense"))
+    tuner.stops_after = 3  # by a scheduler, after its first level
+    with pytest.raises(SystemExit):
+        tuner.fit(folder / "store", seed=3)
+    write_experiment(folder, {"0": ({"x": 1}, done), "1": ({"x": 2}, [{"valid_accuracy": 0.5}])})
+    run = analysis.adopt(folder)
+    statuses = run.trials().set_index("trial").status
+    names = TrialSpec(**FIELDS, control="dense").name, TrialSpec(**FIELDS, seed=3).name
+    assert dict(statuses) == {names[0]: "done", names[1]: "missing"}
+
+
+def test_a_ray_trial_that_failed_at_once_is_named_and_no_trial_is_invented_for_it(tuner: Tuner, tmp_path: Path) -> None:
+    folder = tmp_path / "experiment"
+    tuner.fit(folder / "store")
+    done = SimpleNamespace(path="a/0", config=FIELDS, metrics=tuner.reports[-1])
+    failed = [SimpleNamespace(path=f"a/f{number}", config=None, metrics=None) for number in range(2)]
+
+    class Grid(list[SimpleNamespace]):
+        experiment_path, filesystem = str(folder), Store(folder).fs
+
+    run = analysis.adopt(Grid([done, *failed]))
+    assert len(run.trials()) == 1
+    assert "2 Ray trials trained no ticket, such as f0: it failed before its first report" in run.notes
+
+
 def test_equal_ray_trials_count_once_and_that_is_said(tuner: Tuner, tmp_path: Path) -> None:
     folder = tmp_path / "experiment"
     reports = list(tuner.fit(folder / "store"))
@@ -206,3 +237,16 @@ def test_the_plan_of_a_sweep_stays_as_it_is(tmp_path: Path) -> None:
     assert analysis.adopt(run).folder == str(run) and (run / "plan.json").read_bytes() == before
     with pytest.raises(UserError, match=r"adopt: margin_pp: found 7.0; expected .* as the sweep of"):
         analysis.adopt(run, margin_pp=7.0)
+
+
+def test_trials_on_an_object_store_are_adopted_by_their_uri(tmp_path: Path) -> None:
+    with s3_server() as server:
+        for spec in pair(0):
+            run_trial(spec, Store(s3_uri(server, "runs")), "alone")
+        run = analysis.adopt(s3_uri(server, "runs/alone"))
+        assert run.folder == s3_uri(server, "runs/alone") and len(run.trials()) == 2
+        assert analysis.adopt(s3_uri(server, "runs")).folder == run.folder
+        assert analysis.adopt(s3_uri(server, f"runs/alone/trials/{TICKET.name}")).folder == run.folder
+        assert main(["table", s3_uri(server, "runs/alone")]) == 0
+        with pytest.raises(UserError, match="expected a folder that run_trial has written to"):
+            analysis.adopt(s3_uri(server, "nothing"))

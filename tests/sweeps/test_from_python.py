@@ -26,6 +26,7 @@ ALIKE: list[tuple[str, Mapping[str, Any], list[str]]] = [
     ("digits", {}, []),
     ("digits", {"sparsity": [50, 80.5], "rewind_epoch": 0}, ["--sparsity", "50", "80.5", "--rewind-epoch", "0"]),
     ("digits", {"target_sparsity_pct": np.array([50.0, 80.0])}, ["--sparsity", "50", "80"]),
+    ("digits", {"sparsity": np.array(50.0), "lr": None, "max_hours": None, "seeds": None}, ["--sparsity", "50"]),
     ("digits", {"sparsity": 64, "seeds": range(3, 5)}, ["--sparsity", "64", "--seed", "3", "4"]),
     ("digits", {"seeds": np.int64(3), "controls": "reinit"}, ["--seeds", "3", "--controls", "reinit"]),
     ("digits", {"baselines": ["omp", "small_dense"]}, ["--baselines", "omp", "small_dense"]),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,6 +87,30 @@ def test_an_epoch_of_loaders_follows_from_seed_and_epoch_with_any_number_of_work
     assert forked.digest == data.digest and forked.train.feed.num_workers == 2  # type: ignore[union-attr]
     assert equal(whole, epoch(forked, 1))
     assert equal(held, list(loaders_of(forked, batch_size=16, order_seed=3).valid))
+
+
+def test_the_worker_processes_of_a_pass_end_with_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where an exception that a transform has caught keeps the frames of the pass alive."""
+    monkeypatch.setenv("WORKERS", "2")
+    data, kept = load("fastai_loaders", root), []
+    assert isinstance(data, StreamedDataset)
+    plain = data.train.feed.finish
+
+    def finish(batch: Any, device: torch.device) -> Any:
+        try:
+            raise ValueError("caught")
+        except ValueError as error:
+            kept.append(error)
+        return plain(batch, device)
+
+    monkeypatch.setattr(data.train.feed, "finish", finish)
+    assert len(epoch(data)) == len(kept) > 1
+    assert not multiprocessing.active_children()
+    train = iter(loaders_of(data, batch_size=16, order_seed=3).train)
+    next(train)
+    assert len(multiprocessing.active_children()) == 2
+    train.close()
+    assert not multiprocessing.active_children()
 
 
 def test_the_same_image_is_augmented_otherwise_in_another_epoch(root: Path) -> None:

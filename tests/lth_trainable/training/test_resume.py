@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 
+import lth_trainable.training.run as run_module
 from lth_trainable.spec.segments import rewind_key
 from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.store.record import Identity
 from lth_trainable.store.states import TEMPORARY
-from lth_trainable.store.store import MANIFEST, RECORD, STATES, TRAINING, Sealed, Store
+from lth_trainable.store.store import HISTORY, MANIFEST, RECORD, STATES, TRAINING, Sealed, Store, to_json
 from lth_trainable.store.trials import finished_trials, load_trial
 from lth_trainable.training.execution import Execution
 from lth_trainable.training.run import Keep, run_trial
@@ -275,3 +277,30 @@ def test_a_record_that_another_process_seals_in_the_same_moment_is_whole(
     record = run_trial(spec, store, "r")
     [(folder, found)] = finished_trials(store, "r")
     assert others == [f"{folder.path}/{RECORD}"] and found["sha256"] == record["sha256"]
+
+
+@pytest.mark.parametrize("stored_before", [False, True])
+def test_a_final_state_that_another_trial_stores_on_its_way_in_the_same_moment_is_evaluated(
+    stored_before: bool, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ticket of the same seed ends its level 0 when the dense trial ends; it needs no evaluation there."""
+    spec = TrialSpec(**SPECS["dense"])
+    alone = run_trial(spec, Store(f"{store.root}/alone"), "r")
+    if stored_before:
+        run_trial(spec, store, "before")
+    plain, others = run_module.record_trial, []  # type: ignore[var-annotated]
+
+    def record_trial(store: Store, run: str, trial: Identity, **more: Any) -> Any:
+        if len(others) < 2:
+            state = store.find(store.state(trial.state_keys["final"], trial.fingerprint))
+            assert state is not None
+            files = {name: store.content(state, name) for name in state.manifest["files"]}
+            files[HISTORY] = to_json({**json.loads(files[HISTORY]), "evaluation": None})
+            about = {name: value for name, value in state.manifest.items() if name not in ("files", "sha256", "format")}
+            others.append(store.seal_shared(state.path, files, about))
+        return plain(store, run, trial, **more)
+
+    monkeypatch.setattr(run_module, "record_trial", record_trial)
+    record = run_trial(spec, store, "r")
+    assert len(others) == 2 and record["sha256"] == alone["sha256"] and record["result"] == alone["result"]
+    assert record["epochs_trained"] == (0 if stored_before else alone["epochs_trained"])

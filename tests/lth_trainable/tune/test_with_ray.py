@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,11 +18,16 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, PopulationBasedTraining
 from ray.tune.search.optuna import OptunaSearch
 
-from lth_trainable import Store, TrialSpec, load_trial, run_trial, ticket_trainable
+import analysis
+from lth_trainable import Store, TrialSpec, UserError, load_trial, run_trial, ticket_trainable
 from lth_trainable.store.trials import finished_trials
+from sweeps import Sweep
+from tests.support.launches import listed, results_with
+from tests.support.runs import DENSE, LADDER, sweep
 
 FIELDS: dict[str, Any] = {"epochs": 2, "rewind_epoch": 1, "prune_rate_pct": 40.0, "threads": 1}
 ROOT = Path(__file__).parents[3]
+PAGE = ROOT / "docs" / "ray_tune.md"
 
 
 @pytest.fixture(scope="module")
@@ -47,28 +53,56 @@ def records(folder: Path) -> dict[str, dict[str, Any]]:
     return {record["trial"]: record for _, record in finished_trials(store, "tune")}
 
 
-def test_a_grid(started: None, tmp_path: Path) -> None:
-    results = fit(
-        tmp_path, {"target_sparsity_pct": tune.grid_search([40.0, 64.0])}, metric="valid_accuracy", mode="max"
-    )
-    assert not results.errors and len(results) == 2
-    for result in results:
-        spec = TrialSpec(**{name: value for name, value in result.config.items() if name != "threads"})
-        alone = run_trial(spec, Store(tmp_path / "alone"))
-        assert records(tmp_path)[spec.name]["sha256"] == alone["sha256"]
+def check_grid(results: tune.ResultGrid, folder: Path) -> None:
+    """Each trial of the first seed has the bytes of the trial alone, all its epochs and a checkpoint at each level."""
+    assert not results.errors and len(results) == 10
+    trained = {record["trial"]: record for _, record in finished_trials(Store(folder / "tickets" / "store"), "tune")}
+    for result in (result for result in results if result.config["seed"] == 0):
+        spec = TrialSpec(**result.config)
+        alone = run_trial(spec, Store(folder / "alone"))
+        assert trained[spec.name]["sha256"] == alone["sha256"]
         frame = result.metrics_dataframe
         assert frame is not None
         assert list(frame["valid_accuracy"]) == [row["valid_accuracy"] for row in alone["epochs"]]
         assert list(frame["training_iteration"]) == list(range(1, len(alone["epochs"]) + 1))
         assert result.metrics["test_accuracy"] == alone["result"]["test_accuracy"]
         checkpoints = [checkpoint for checkpoint, _ in result.best_checkpoints]
-        assert len(checkpoints) == spec.n_levels + 1
+        assert len(checkpoints) == (1 if spec.is_dense else spec.n_levels + 1)
         weights = Path(checkpoints[-1].path, "weights.safetensors")
         assert weights.stat().st_nlink > 1, "a link to the store's file"
         zeros = [float((load_trial(c).get_parameter("1.weight") == 0).float().mean()) for c in checkpoints]
         assert zeros == pytest.approx([0.0, 0.4, 0.64][: len(zeros)], abs=1e-3)
     best = results.get_best_result()
     assert best.metrics["valid_accuracy"] == max(result.metrics["valid_accuracy"] for result in results)
+
+
+def test_the_blocks_of_the_page_run_and_their_trials_are_judged(
+    started: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of docs/ray_tune.md, in one session of Ray. `runs/digits` is of a sweep whose trials were done before."""
+    monkeypatch.chdir(tmp_path)
+    plan = sweep(Store("runs"), "digits", [DENSE, *LADDER])
+    results_with(Store("runs"), [trial.name for trial in plan.trials[:1]])
+    listed(Store("runs"), plan)
+    names: dict[str, Any] = {"__name__": "page"}
+    blocks = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    for number, block in enumerate(blocks):
+        exec(compile(block, str(PAGE), "exec"), names)
+        if number == 0:
+            check_grid(names["results"], tmp_path / "results")
+    assert len(blocks) == 4 and len(names["results"]) == 3
+    run = names["run"]
+    assert run.ok and not run.notes and run.folder == str(tmp_path / "results" / "tickets" / "store" / "tune")
+    assert len(run.trials()) == 10 and run.verdicts().iloc[0].n_pairs == 5 and Path(run.report).is_file()
+    assert len(names["frame"]) == 3 and names["frame"]["config/target_sparsity_pct"].notna().sum() == 2
+    restored = tune.Tuner.restore(str(tmp_path / "results" / "tickets"), ticket_trainable).get_results()
+    (tmp_path / "results" / "tickets").rename(tmp_path / "moved")
+    again = analysis.adopt(tmp_path / "moved")
+    assert again.verdicts().equals(run.verdicts()) and len(restored) == 10
+    (tmp_path / "moved").rename(tmp_path / "results" / "tickets")
+    assert analysis.adopt(restored).folder == run.folder
+    with pytest.raises(UserError, match=r"found this process connected to a Ray; .*ray.shutdown\(\)"):
+        Sweep("digits").run(tmp_path / "runs")
 
 
 @pytest.mark.slow
@@ -81,6 +115,9 @@ def test_asha_stops_trials_early(started: None, tmp_path: Path) -> None:
     whole = 2 + 4
     assert lengths[1.2e-3] == whole and min(lengths.values()) < whole
     assert set(records(tmp_path)) == {r.metrics["trial"] for r in results if "trial" in r.metrics}
+    run = analysis.adopt(tmp_path / "experiment")
+    n_stopped = sum("trial" not in r.metrics for r in results)
+    assert sorted(run.trials().status) == ["done"] * (4 - n_stopped) + ["missing"] * n_stopped and not run.ok
 
 
 @pytest.mark.slow
@@ -106,6 +143,11 @@ def test_population_based_training_makes_restored_trials_that_say_so(started: No
     restored = [record for record in found.values() if "restored" in record]
     assert restored and all("-restored-" in record["trial"] for record in restored)
     assert all(record["restored"]["from"] for record in restored)
+    run = analysis.adopt(results)
+    statuses = run.trials().set_index("trial").status
+    assert all(statuses[record["trial"]] == "restored" for record in restored)
+    assert any("no verdict counts it" in note for note in run.notes)
+    assert not run.verdicts().group.str.contains("restored").any()
 
 
 @pytest.mark.slow
