@@ -98,14 +98,16 @@ def test_a_recipe_may_be_keys_and_values_a_function_or_its_result() -> None:
     assert Sweep(digits).recipe == Sweep(digits()).recipe == Sweep("digits").recipe
 
 
-@pytest.mark.parametrize(("arguments", "message"), BAD, ids=[str(next(iter(a.items()))) for a, _ in BAD])
+@pytest.mark.parametrize(("arguments", "message"), BAD, ids=[f"{next(iter(a))}-{n}" for n, (a, _) in enumerate(BAD)])
 def test_a_mistake_is_one_user_error(arguments: Mapping[str, Any], message: str) -> None:
     with pytest.raises(UserError) as error:
         Sweep(**arguments)
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("arguments", "message"), BAD_RUNS, ids=[str(next(iter(a.items()))) for a, _ in BAD_RUNS])
+@pytest.mark.parametrize(
+    ("arguments", "message"), BAD_RUNS, ids=[f"{next(iter(a))}-{n}" for n, (a, _) in enumerate(BAD_RUNS)]
+)
 def test_a_mistake_where_it_runs_is_one_too_and_nothing_is_written(
     arguments: Mapping[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
