@@ -75,8 +75,13 @@ def sizes_in(folder: str) -> dict[str, int]:
     except FileNotFoundError:
         return {}
     with listed as entries:
-        found = {entry.name: entry.stat() for entry in entries if os.path.isfile(entry)}
+        found = {entry.name: entry.stat() for entry in entries if _is_file(entry)}
     return {name: one.st_size for name, one in found.items()}
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a file or leads to one. Only for a link does this ask the file system once more."""
+    return os.path.isfile(entry) if entry.is_symlink() else entry.is_file()  # the latter raises for a link to itself
 
 
 def check_own(root: str, path: str, expected: str) -> None:
