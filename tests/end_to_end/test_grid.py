@@ -127,6 +127,7 @@ def test_damaged_states_are_set_aside_and_trained_again_and_nothing_else_is(swep
     assert hashes(storage) == before
 
 
+@pytest.mark.slow
 def test_trials_whose_weights_are_gone_are_trained_again(swept: Any) -> None:
     storage, _ = swept
     before = hashes(storage)
@@ -190,6 +191,7 @@ def test_a_trial_that_hung_is_trained_by_its_second_attempt(tmp_path: Path, monk
     assert alone["sha256"] == record["sha256"]
 
 
+@pytest.mark.slow
 def test_failed_trials_are_left_alone_until_they_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A network that fails until the environment says otherwise, as a full disk or a flaky node does."""
     arguments = [
