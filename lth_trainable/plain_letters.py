@@ -11,7 +11,7 @@ import unicodedata
 PLAIN_LETTERS = "plain_letters"  # the name of this way of handling letters that cannot be encoded
 _PLAIN = str.maketrans(
     {
-        **dict.fromkeys("−–—‑─━╶╴╌", "-"), **dict.fromkeys("·•●○◦■□▪◆", "*"), **dict.fromkeys("│┃╎┆┊", "|"),
+        **dict.fromkeys("−–—‑─╶╴╌", "-"), **dict.fromkeys("·•●○◦■□▪◆", "*"), **dict.fromkeys("│┃╎┆┊", "|"),
         **dict.fromkeys("╭╮╰╯┌┐└┘├┤┬┴┼┏┓┗┛", "+"), **dict.fromkeys("‘’‚", "'"), **dict.fromkeys("“”„", '"'),
         **dict.fromkeys("█▉▊▋▌▓▒░━", "#"), "…": ".", "×": "x", "→": ">", "←": "<", "≤": "<", "≥": ">", "≈": "~",
         "\N{NO-BREAK SPACE}": " ", "½": "h", "¼": "q", "¾": "t",

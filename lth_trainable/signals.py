@@ -301,7 +301,8 @@ class _Quiet(io.FileIO):
 def _without_complaint(stream: Any, number: int) -> Any:
     """The stream, so that nothing is raised when its reader goes, or for a letter that its encoding lacks.
 
-    Unchanged if it is not this standard stream."""
+    Unchanged if it is not this standard stream.
+    """
     try:
         if stream is None or stream.fileno() != number:
             return stream

@@ -208,11 +208,15 @@ def _show_confirm(job: Job, options: SearchOptions, best: Sequence[Mapping[str, 
         job.say(f"all {len(front)} points of the front, in one run:")
         job.say("  " + " &&\n  ".join(confirm(front, search, options)))
     else:
-        row = knee(front, search)
+        row, bends = knee(front, search)
+        what = (
+            "its knee, where little more can be had of one objective without losing much of another"
+            if bends
+            else "its most accurate point, since it has no knee"
+        )
         job.say(
-            f"for instance its knee, suggestion {row['suggestion']}: {_percent(row['valid_accuracy'])} at "
-            f"{row['sparsity_pct']:.2f} % sparsity, beyond which one objective costs most of another:\n"
-            f"  {confirm([row], search, options)[0]}\n"
+            f"for instance {what}: suggestion {row['suggestion']}, {_percent(row['valid_accuracy'])} at "
+            f"{row['sparsity_pct']:.2f} % sparsity\n  {confirm([row], search, options)[0]}\n"
             f"--confirm all shows the commands for all {len(front)} points of the front"
         )
 

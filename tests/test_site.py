@@ -21,7 +21,7 @@ HOOK = (ROOT / "tools" / "site_pages.py").read_text()
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 # Objects, which the page names in a sentence.
 READY_MADE = {"one_shot", "iterative", "agp", "one_cycle", "cos", "lin", "dsd"}
-MACHINE = re.compile(r"/work\b|/tmp/|/home/|/root/|/Users/|site-packages|0x[0-9a-f]{8}")
+MACHINE = re.compile(rf"{re.escape(str(ROOT))}\b|/tmp/|/home/|/root/|/Users/|site-packages|0x[0-9a-f]{8}")
 KILOBYTES = 500
 
 

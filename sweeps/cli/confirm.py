@@ -15,6 +15,7 @@ from sweeps.search.searches import Search
 
 Row = Mapping[str, Any]
 SEEDS = 8
+EQUAL = 1e-9  # sums that differ less are equal
 NO_WEIGHTS = 1e-6  # density (percent) that counts as none, for its logarithm
 
 
@@ -23,12 +24,13 @@ def distinct(rows: Sequence[Row]) -> list[Row]:
     return list({tuple(row["trials"]): row for row in reversed(rows)}.values())[::-1]
 
 
-def knee(front: Sequence[Row], search: Search) -> Row:
+def knee(front: Sequence[Row], search: Search) -> tuple[Row, bool]:
     """The row of the front where little more can be had of one objective without losing much of another.
 
     Each objective is scaled to 0..1 between the worst and the best of the front, sparsity by the logarithm of the
     weights that remain, as in the figure. The knee has the greatest sum: with two objectives it is the point farthest
-    from the straight line between the ends of the front. Of equal ones it is the most accurate.
+    beyond the straight line between the ends of the front. A front without a knee (nothing lies beyond that line) gives
+    its most accurate row, and False.
     """
     scores = [_scores(row, search) for row in front]
     ends = [(min(of), max(of)) for of in zip(*scores, strict=True)]
@@ -36,8 +38,15 @@ def knee(front: Sequence[Row], search: Search) -> Row:
         sum((value - low) / (high - low) for value, (low, high) in zip(values, ends, strict=True) if high > low)
         for values in scores
     ]
-    best = max(sums)
-    return max((row for row, total in zip(front, sums, strict=True) if total > best - 1e-9), key=_accuracy)
+    of_ends = max(total for values, total in zip(scores, sums, strict=True) if _is_end(values, ends))
+    if max(sums) <= of_ends + EQUAL:
+        return max(front, key=_accuracy), False
+    return front[sums.index(max(sums))], True
+
+
+def _is_end(values: Sequence[float], ends: Sequence[tuple[float, float]]) -> bool:
+    """Whether a row is the best of the front in some objective."""
+    return any(value == high for value, (_, high) in zip(values, ends, strict=True))
 
 
 def confirm(rows: Sequence[Row], search: Search, options: RunOptions) -> list[str]:
