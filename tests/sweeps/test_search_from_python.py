@@ -15,21 +15,16 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 import analysis
-from lth_trainable import Store, UserError, run_trial
-from lth_trainable.store.record import Identity, record_trial
-from lth_trainable.training.execution import Execution, fingerprint
+from lth_trainable import Store, UserError
 from sweeps import Search
 from sweeps.cli.search_options import parse
 from sweeps.experiments.recipes import digits
-from sweeps.planning.dispatch import Dispatcher
-from sweeps.running.launch import Outcome
-from sweeps.running.resources import Budget, Spent
-from sweeps.running.searcher import PlanSearcher
-from sweeps.runs.ledger import Ledger
 from sweeps.search.axes import Choice
 from sweeps.search.places import place_of
 from sweeps.search.searches import Search as Definition
 from sweeps.search.searches import digits_search
+from tests.support.launches import launch_here
+from tests.support.pages import blocks
 
 ALIKE: list[tuple[str, Mapping[str, Any], list[str]]] = [
     ("digits_search", {}, []),
@@ -96,23 +91,7 @@ POINTS = {"target_sparsity_pct": [50.0, 80.0], "lr": [0.001, 0.002]}
 def launched(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trials are trained in this process, without Ray."""
 
-    def launch(ledger: Ledger, dispatcher: Dispatcher, *_: Any, source: Any, **__: Any) -> Outcome:
-        def record(trial: Any, mark: Any) -> bool:
-            of = Identity(spec=trial.spec, key=trial.key, chain=trial.chain, fingerprint=mark)
-            return record_trial(ledger.store, ledger.run, of) is not None
-
-        searcher = PlanSearcher(dispatcher, Spent(), Budget(), lambda trial: {"trial": trial}, record, source)
-        for number in range(100):
-            config: Any = searcher.suggest(f"t{number}")
-            if config == PlanSearcher.FINISHED:
-                break
-            if config is not None:
-                run_trial(config["trial"].spec, ledger.store, ledger.run)
-                told = {"status": "done", "epochs_done": 1, "stored": [], "fingerprint": fingerprint(Execution())}
-                searcher.on_trial_complete(f"t{number}", told)
-        return Outcome(epochs=0, failures={}, interrupted=False)
-
-    monkeypatch.setattr("sweeps.cli.job.launch", launch)
+    monkeypatch.setattr("sweeps.cli.job.launch", launch_here)
 
 
 def study_of(**given: Any) -> optuna.Study:
@@ -192,3 +171,12 @@ def test_the_study_of_a_search_may_be_a_journal(launched: None, tmp_path: Path) 
     assert Search(TINY, suggestions=1).run(tmp_path / "runs", study=mine, name="mine").study == run.study
     [command] = analysis.tables.run_plan.read_plan(Store(tmp_path / "runs"), "tiny").commands
     assert f"run(study={run.study!r}, storage=" in command[2]
+
+
+def test_the_python_of_the_page_on_searches(launched: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for block in blocks("docs/search.md", "python"):
+        exec(compile(block.text, block.name, "exec"), names)
+    assert names["run"].ok and names["study"].trials[0].params == {"target_sparsity_pct": 80.0, "rewind_epoch": 0}
+    assert sorted(names["run"].front()["suggestion"]) == sorted(t.number for t in names["study"].best_trials)
