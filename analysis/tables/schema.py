@@ -23,6 +23,9 @@ RESTORED = "restored"  # status of a trial that went on from the checkpoint of a
 STATUSES = ("done", "diverged", "failed", "missing", "damaged", "excluded", RESTORED)
 ROLES = ("ticket", "dense", "control", "baseline")
 VERDICTS = ("yes", "no", "undecided")
+HEADLINES = (BEATS, MATCHES, LOWER, FALLS_SHORT, UNDECIDED) = (
+    "beats", "matches", "within the margin, lower", "falls short", "undecided",
+)  # fmt: skip
 CLAIMS = (
     "matches", "beats", "faster", "winning", "jackpot", "secondary_prize", "supermask", "largest_matching_sparsity",
 )  # fmt: skip
@@ -243,6 +246,10 @@ VERDICT_ROWS = table_schema("verdicts", "one row for each group of tickets, clai
            "p of the claim by the sign-flip test"),
     column("verdict", TEXT, "name", _TESTS, f"one of {', '.join(VERDICTS)}: shown, its reverse shown, or neither",
            nullable=False),
+    column("headline", TEXT, "name", "analysis.verdicts.headlines", "what matches and beats say of dense together, in "
+           f"the rows of both: {'; '.join(HEADLINES)}"),
+    column("shown_lower", BOOL, "true or false", "analysis.verdicts.headlines", "whether the tickets are shown to be "
+           "below dense, by however little; in the same rows"),
     column("seeds_needed", INT, "seeds", "analysis.stats.power",
            "total number of seeds that would decide it at 80 % power; null: decided, not known, or more than 1,000"),
     column("why", TEXT, "text", _TESTS, "the reason for the verdict in words", nullable=False),

@@ -20,6 +20,7 @@ from analysis.tables.schema import RESTORED, Row
 from analysis.verdicts.baselines import DENSE_KINDS, METHODS, SMALL_DENSE, Baseline, Candidate, find_candidates
 from analysis.verdicts.families import Answer, by_holm, by_ladder
 from analysis.verdicts.groups import BASELINE, values_of
+from analysis.verdicts.headlines import with_headlines
 from analysis.verdicts.outlook import looks_taken
 from analysis.verdicts.questions import BoundTest, BoundTests, Evidence, Question
 from analysis.verdicts.rows import ladder_row, row_of
@@ -197,10 +198,8 @@ def verdicts(trials: Iterable[Row], rule: Rule) -> list[dict[str, Any]]:
         ]
     evidence = Evidence(candidates=find_candidates(rows), rule=rule, taken=taken)
     answers = [answer for claim in CLAIMS for answer in _by_kind(claim(evidence))]
-    return [
-        *(row_of(answer, evidence) for answer in answers),
-        *largest_matching_sparsity(answers, evidence),
-    ]
+    rows = [row_of(answer, evidence) for answer in answers]
+    return [*map(dict, with_headlines(rows)), *largest_matching_sparsity(answers, evidence)]
 
 
 def _single(claim: str, candidate: Candidate, baseline: Baseline, test: BoundTest) -> Question:

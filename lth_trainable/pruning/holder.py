@@ -16,11 +16,12 @@ import torch
 from fastai.callback.core import Callback
 
 from lth_trainable.errors import UserError
-from lth_trainable.pruning.criteria import Criterion
+from lth_trainable.pruning.calibration import calibration, check_inputs
+from lth_trainable.pruning.criteria import Criterion, needs_inputs
 from lth_trainable.pruning.keep_mask import KeepMask
 from lth_trainable.pruning.layer_targets import Sparsity, Target, layers_with_target
 from lth_trainable.pruning.layers import LayerType, Selection, prunable_layers, unwrapped
-from lth_trainable.pruning.pruner import MaskedLayers, Pruner, calibration
+from lth_trainable.pruning.pruner import MaskedLayers, Pruner
 from lth_trainable.pruning.snapshot import Snapshot
 from lth_trainable.pruning.ticket import Ticket
 from lth_trainable.versions import project_version
@@ -88,9 +89,12 @@ class TicketHolder(Callback):
         """
         learn = self.learner
         layers = prunable_layers(learn.model, self.layer_type, self.select)
+        layers = layers_with_target(layers, self.sparsity)
+        if needs_inputs(self.criterion):
+            check_inputs(learn.model, layers, calibration(learn.dls))
         inherited = _without_keepers(learn)
         self.pruner = Pruner(
-            layers_with_target(layers, self.sparsity), self.criterion, granularity=self.granularity,
+            layers, self.criterion, granularity=self.granularity,
             context=self.context, seed=self.seed, regrows=self.regrows,
         )  # fmt: skip
         self.remember_learner()

@@ -120,6 +120,8 @@ class Job:
             self.say(f"watch: {line}")
         if dispatcher.over if source is None else source.is_over(dispatcher):
             return Outcome(epochs=0, failures={}, interrupted=False)
+        if self.cluster is None and (unused := self.setting.resources.unused()) is not None:
+            self.say(f"note: {unused}", "yellow")
         data_root = self.options.data_root
         return launch(
             self.ledger, dispatcher, self.setting.resources,
