@@ -33,9 +33,10 @@ from analysis.text import console, plural, table_of
 from lth_trainable.errors import FAILED, OK
 from lth_trainable.spec.trial_spec import DataKey, TrialSpec
 from sweeps.cli.confirm import confirm, distinct, knee
-from sweeps.cli.job import Job, Setting, check_fit_together, exit_code_of, facts_of, finish, open_run
+from sweeps.cli.job import Job, Setting, exit_code_of, facts_of, finish, open_run
 from sweeps.cli.search_options import SearchOptions, check_study_of_job, parse
 from sweeps.planning.dispatch import Dispatcher
+from sweeps.planning.fit_together import check_fit_together, check_network, keys_do_not_cover
 from sweeps.planning.plan import Facts, make_plan
 from sweeps.running.launch import Outcome
 from sweeps.running.log_feed import Loggers
@@ -125,6 +126,11 @@ def _search(
         check_fit_together([spec], options.data_root)
         return facts(spec.data_key)
 
+    fixed = _fixed(search)
+    if fixed is not None:
+        check_network(fixed, options.data_root)
+    for note in keys_do_not_cover([fixed] if fixed is not None else []):
+        job.say(f"note: {note}", "yellow")
     if options.retry_failed and (again := study.ask_again()):
         job.say(f"{again} failed suggestions are tried again")
     source = Suggestions(study, search, ledger, facts_of_spec, job.command, board, retry=options.retry_failed)
@@ -144,6 +150,14 @@ def _search(
     rows, frames = _conclude(job, options, study, search)
     study.close()
     return outcome, rows, frames
+
+
+def _fixed(search: Search) -> TrialSpec | None:
+    """The dense trial of a search whose data set and network are no axes: what is wrong with it is wrong with all."""
+    names = ("dataset", "model", "split_seed", "image_size")
+    if any(name in search.axes for name in names):
+        return None
+    return TrialSpec(control="dense", **{name: search.sweep.base[name] for name in names if name in search.sweep.base})
 
 
 def _conclude(job: Job, options: SearchOptions, study: Any, search: Search) -> tuple[list[dict[str, Any]], Frames]:
