@@ -171,4 +171,6 @@ def test_balanced_accuracy_is_scikit_learns() -> None:
     predicted[::2] = y[::2]
     with pytest.warns(UserWarning, match="y_pred contains classes not in y_true"):
         expected = balanced_accuracy_score(y, predicted)
-    assert balanced_accuracy(torch.from_numpy(y), torch.from_numpy(predicted)) == pytest.approx(expected, abs=1e-15)
+    assert balanced_accuracy(torch.from_numpy(y), torch.from_numpy(predicted == y)) == pytest.approx(
+        expected, abs=1e-15
+    )
