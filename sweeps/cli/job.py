@@ -208,7 +208,7 @@ def check_fit_together(specs: Collection[TrialSpec], data_root: Path | None) -> 
         build(model, data.shape, len(data.classes))
 
 
-def finish(job: Job, summary: dict[str, Any], outcome: Outcome) -> int:
+def finish(job: Job, summary: Mapping[str, Any], outcome: Outcome) -> int:
     """Print how a command ended; returns its exit code."""
     for name, reason in sorted(outcome.failures.items()):
         job.say(f"failed: {name}: {reason}", "red")
