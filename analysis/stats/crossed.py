@@ -4,7 +4,8 @@ All networks of a run are tested on the same images. A paired t test over seeds 
 give this difference *on this test set*? To speak of other images of the same kind, images have to be random as well.
 
 The design is that of studies with several readers and several cases (Dorfman, Berbaum & Metz 1992, Investigative
-Radiology 27, p. 723). The difference of seed s on image i is -1, 0 or 1, and
+Radiology 27, p. 723). The difference of seed s on image i is -1, 0 or 1 (a diverged trial
+counts as right on 1 / number of classes of each image), and
 
     d_si = mean + seed_s + image_i + rest_si.
 
@@ -38,7 +39,7 @@ from scipy import special
 from analysis.stats.paired import Interval, PValue
 
 CROSSED = "seeds x images"
-Outcomes = npt.NDArray[np.int8]  # (n seeds, m images), ticket minus baseline; each is 1 where it has the image right
+Outcomes = npt.NDArray[np.float64]  # (n seeds, m images), ticket minus baseline; each is 1 where it has the image right
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +97,7 @@ class Crossed:
 
 
 def crossed(outcomes: Outcomes) -> Crossed:
-    """The estimate from differences of shape (n seeds, m images), each -1, 0 or 1.
+    """The estimate from differences of shape (n seeds, m images), each from -1 to 1.
 
     Raises `ValueError` for fewer than 2 seeds or 2 images.
     """
@@ -107,7 +108,7 @@ def crossed(outcomes: Outcomes) -> Crossed:
     mean = float(by_seed.mean())
     seeds = m * float(np.square(by_seed - mean).sum())
     images = n * float(np.square(by_image - mean).sum())
-    total = float(np.count_nonzero(outcomes)) - n * m * mean**2
+    total = float(np.square(outcomes).sum()) - n * m * mean**2
     rest = max(total - seeds - images, 0.0) / ((n - 1) * (m - 1))
     of_seeds, of_images = seeds / (n - 1), max(images / (m - 1) - rest, 0.0)
     df = (n - 1) * ((of_seeds + of_images) / of_seeds) ** 2 if of_seeds > 0 else math.inf

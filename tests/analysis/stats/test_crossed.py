@@ -17,7 +17,7 @@ ALPHA = 0.025
 
 
 def some(n: int = 6, m: int = 40, seed: int = 0) -> Outcomes:
-    return np.random.default_rng(seed).choice([-1, 0, 1], size=(n, m), p=[0.12, 0.82, 0.06]).astype(np.int8)
+    return np.random.default_rng(seed).choice([-1, 0, 1], size=(n, m), p=[0.12, 0.82, 0.06]).astype(np.float64)
 
 
 def test_mean_squares_are_those_of_a_two_way_table() -> None:
@@ -38,7 +38,7 @@ def test_mean_squares_are_those_of_a_two_way_table() -> None:
 
 def test_without_differences_between_images_it_is_the_paired_t_test() -> None:
     """Each seed has its own number of images, none twice: images differ less than chance would make them."""
-    d = np.zeros((4, 40), dtype=np.int8)
+    d = np.zeros((4, 40), dtype=np.float64)
     for seed, (start, end) in enumerate([(0, 2), (2, 6), (6, 7), (7, 12)]):
         d[seed, start:end] = -1
     found, seeds_alone = crossed(d), t_interval(100 * d.mean(axis=1))
@@ -50,7 +50,7 @@ def test_without_differences_between_images_it_is_the_paired_t_test() -> None:
 @pytest.mark.parametrize("confidence", [0.8, 0.95])
 def test_the_interval_holds_the_bounds_that_are_not_rejected(seed: int, confidence: float) -> None:
     d = some(seed=seed) * (1 if seed % 2 else -1)
-    found = crossed(d.astype(np.int8))
+    found = crossed(d.astype(np.float64))
     interval = found.interval(confidence)
     assert found.superiority(interval.low).p == pytest.approx((1 - confidence) / 2)
     assert found.inferiority(interval.high).p == pytest.approx((1 - confidence) / 2)
@@ -58,7 +58,7 @@ def test_the_interval_holds_the_bounds_that_are_not_rejected(seed: int, confiden
 
 def test_a_bound_far_from_a_mean_of_zero_is_not_refuted_by_the_lack_of_images_that_differ() -> None:
     """Networks that agree on all of 300 images: 1 pp is three images, and to see none of them is no surprise."""
-    d = np.zeros((20, 300), dtype=np.int8)
+    d = np.zeros((20, 300), dtype=np.float64)
     found = crossed(d)
     assert found.variance_at(0) == 0
     assert found.superiority(-1).p > ALPHA and found.superiority(-3).p < ALPHA
@@ -70,7 +70,7 @@ def test_a_bound_far_from_a_mean_of_zero_is_not_refuted_by_the_lack_of_images_th
 @pytest.mark.parametrize(("n", "m"), [(1, 40), (6, 1)])
 def test_too_little_to_estimate_a_variance_is_refused(n: int, m: int) -> None:
     with pytest.raises(ValueError, match=f"found {n} seeds and {m} images"):
-        crossed(np.zeros((n, m), dtype=np.int8))
+        crossed(np.zeros((n, m), dtype=np.float64))
 
 
 # -- simulations -----------------------------------------------------------------------------------------------------
@@ -102,9 +102,9 @@ def simulated(
     for _ in range(sweeps):
         images = rng.normal(0, 1, m)
 
-        def right(of_images: npt.NDArray[np.float64]) -> npt.NDArray[np.int8]:
+        def right(of_images: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
             noise = rng.normal(0, SEED_SD, (n, 1)) + rng.normal(0, REST_SD, (n, m))
-            return (level + of_images + noise > 0).astype(np.int8)
+            return (level + of_images + noise > 0).astype(np.float64)
 
         found.append(crossed(right(images + shift + rng.normal(0, image_sd, m)) - right(images)))
     return found
