@@ -25,6 +25,7 @@ from lth_trainable.pruning.layer_targets import (
     Sparsity,
     Target,
     layers_with_target,
+    plain_sparsity,
     sparsity_falls,
     target_by_epoch,
 )
@@ -34,6 +35,7 @@ from lth_trainable.pruning.pruner import MaskedLayers, Pruner, report
 from lth_trainable.pruning.schedules import Schedule
 from lth_trainable.pruning.snapshot import Snapshot
 from lth_trainable.pruning.ticket import Ticket
+from lth_trainable.scalars import plain
 
 
 class SparsifyCallback(TicketHolder):
@@ -81,6 +83,7 @@ class SparsifyCallback(TicketHolder):
     ) -> None:
         super().__init__()
         refuse_foreign(foreign)
+        sparsity, rewind_epoch, seed = plain_sparsity(sparsity), plain(rewind_epoch), plain(seed)
         check_arguments(sparsity, granularity, context, criteria, schedule, lth, rewind_epoch, reset_end, layer_type)
         self.sparsity, self.granularity, self.context = sparsity, granularity, context
         self.criterion: Criterion = CRITERIA[criteria] if isinstance(criteria, str) else criteria
