@@ -193,7 +193,7 @@ WHERE = (
 LISTS = ("seed", "log", "log_tickets")  # options with several values that are no axes
 STOP = ("max_hours", "max_epochs", "trial_silence", "retry_failed")
 HELP = Help(
-    program="python -m sweeps.lth_grid", argument="RECIPE",
+    module="sweeps.lth_grid", argument="RECIPE",
     about="Train the lottery tickets of a recipe with their dense baselines, and test which of them match.\n"
     "Run the same command again to continue: what is trained stays.",
     groups={

@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # Optuna takes a second to import
 # the fields that decide which others have an effect
 DECIDING = ("schedule", "retrain", "optimizer", "lr_policy", "context", "reset_end")
 DIGITS = 4  # significant digits of a drawn number: more would only make trial names unreadable
-_RANGE = re.compile(r"(?P<low>[^.:]+(?:\.\d+)?)\.\.(?P<high>[^:]+?)(?::(?P<how>.+))?")
+_RANGE = re.compile(r"(?P<low>[^:]+?)\.\.(?P<high>[^:]+?)(?::(?P<how>.+))?")
 _EXPECTED = "values, or LOW..HIGH, LOW..HIGH:log or LOW..HIGH:STEP"
 
 
