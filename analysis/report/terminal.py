@@ -41,6 +41,7 @@ from analysis.verdicts.answer import answer_sentence
 from analysis.verdicts.baselines import DENSE_KINDS
 from analysis.verdicts.groups import TICKET
 from analysis.verdicts.headlines import headlines
+from analysis.verdicts.reasons import diverged_note
 from analysis.verdicts.rows import LADDER_CLAIM
 
 WIDTH, LEAST_VERDICT, GAP = PLAIN_WIDTH, 18, 2  # characters: whole table, column "verdict", between columns
@@ -250,10 +251,14 @@ def _title(rows: Sequence[Row]) -> str:
 
 
 def _verdict(line: Line) -> Text:
-    """The verdict and, if undecided, the reason; the interval beside it explains the other verdicts."""
+    """The verdict and, if undecided, the reason; the interval beside it explains the other verdicts.
+
+    Where trials diverged, all verdicts say what that means for the numbers.
+    """
     text = Text(verdict(line), style=STYLES[line[0]["verdict"]])
     if line[0]["verdict"] != UNDECIDED:
-        return text
+        note = diverged_note(line[0])
+        return text.append(f": {note}", style="not bold") if note else text
     return text.append(f": {reason(line).replace(' at 80 % power', '')}", style="not bold")
 
 

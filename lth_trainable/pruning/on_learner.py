@@ -69,9 +69,9 @@ def sparsity(self: Learner) -> float:
 
 
 def mask_in_force(learn: Learner) -> Any:
-    """The masked layers of the learner's network; None if nothing is masked."""
-    keepers = [cb.pruner for cb in learn.cbs if isinstance(cb, KeepMask) and cb.pruner.in_force is not None]
-    return keepers[-1] if keepers else None
+    """The masked layers of the learner's network; None if nothing is masked, or if the weights have been replaced."""
+    keepers = [cb for cb in learn.cbs if isinstance(cb, KeepMask) and cb.pruner.in_force is not None]
+    return keepers[-1].pruner if keepers and keepers[-1].has_own_weights else None
 
 
 def _check_mask(learn: Learner, sparsity: Sparsity, layers: list[Layer]) -> None:
