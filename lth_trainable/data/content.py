@@ -24,10 +24,10 @@ from torch.utils.data import ConcatDataset, Subset, TensorDataset
 from lth_trainable.data.cache import cache_folder, keep_text
 from lth_trainable.data.image_folders import Entry, key_of
 from lth_trainable.data.pixels import refuse_clipped
-from lth_trainable.data.streams import seed_all
 from lth_trainable.errors import bad_value
 from lth_trainable.seeds import derive_seed
 from lth_trainable.silence import pulse
+from lth_trainable.streams import seed_all
 
 DEPTH = 6  # of attributes within attributes of transforms
 _PLAIN = (

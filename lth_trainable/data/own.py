@@ -26,11 +26,11 @@ from lth_trainable.data.class_folders import check_room
 from lth_trainable.data.given import SPLITS, advice_for_labels, check_training, given
 from lth_trainable.data.pixels import no_clipping
 from lth_trainable.data.splits import Dataset, content_digest, held_out, split
-from lth_trainable.data.streams import seed_all, streams_put_back
 from lth_trainable.errors import UserError, bad_value, words_of
 from lth_trainable.registry import check_call, printing_aside
 from lth_trainable.seeds import derive_seed
 from lth_trainable.silence import pulse
+from lth_trainable.streams import seed_all, streams_put_back
 
 if TYPE_CHECKING:
     from lth_trainable.data.streamed import StreamedDataset

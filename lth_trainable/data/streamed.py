@@ -23,10 +23,10 @@ from lth_trainable.data.feeds import Feed
 from lth_trainable.data.passes import Passes
 from lth_trainable.data.pixels import is_not_an_image, not_decoded
 from lth_trainable.data.splits import EVALUATION_BATCH, no_augmentation
-from lth_trainable.data.streams import seed_all, streams_put_back
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.seeds import derive_seed
 from lth_trainable.short_paths import keep_sockets_short
+from lth_trainable.streams import seed_all, streams_put_back
 
 UNKNOWN = (0, 0, 0)  # the shape of images until the first batch is made
 EVALUATION = -1  # the "epoch" of passes without shuffling, in the names of random streams

@@ -11,6 +11,7 @@ from lth_trainable.pruning.granularity import GRANULARITIES
 from lth_trainable.pruning.levels import Levels
 from lth_trainable.pruning.masks import CONTEXTS
 from lth_trainable.pruning.schedules import Schedule
+from lth_trainable.scalars import is_several
 
 # Arguments of fasterai's callback: the value that changes nothing, and what to use here in place of any other.
 FOREIGN: dict[str, tuple[Any, str]] = {
@@ -52,7 +53,7 @@ def check_arguments(
     """Raise `UserError` for a value that no network could make right."""
     by_hand = schedule is None
     for value in sparsity.values() if isinstance(sparsity, Mapping) else [sparsity]:
-        if not (by_hand and value == 0):
+        if not (by_hand and not is_several(value) and value == 0):
             check_sparsity("sparsity", value)
     if granularity not in GRANULARITIES:
         raise unknown_name("granularity", granularity, GRANULARITIES)

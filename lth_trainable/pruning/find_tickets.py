@@ -17,6 +17,7 @@ from lth_trainable.pruning.layers import LayerType, Selection
 from lth_trainable.pruning.levels import Levels, rungs
 from lth_trainable.pruning.on_learner import SparsifyCallback, mask_in_force
 from lth_trainable.pruning.ticket import Ticket
+from lth_trainable.scalars import plain
 
 Fit = Callable[..., Any]
 IDENTITY = ("granularity", "context", "criterion", "rewind_epoch", "layer_type", "select", "seed")
@@ -71,6 +72,7 @@ def find_tickets(
     from its start. After `learn.sparsify_callback.release()` it starts anew, from the weights as they are. Raises
     `UserError` before anything is trained.
     """
+    prune_rate, rewind_epoch, levels, epochs, seed = map(plain, (prune_rate, rewind_epoch, levels, epochs, seed))
     if isinstance(levels, bool) or not isinstance(levels, int) or levels < 1:
         raise bad_value("levels", levels, "a whole number, 1 or more")
     if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:

@@ -10,9 +10,15 @@ from itertools import pairwise
 from lth_trainable.errors import unknown_name
 from lth_trainable.pruning.layers import Layer
 from lth_trainable.pruning.schedules import Schedule, exact
+from lth_trainable.scalars import plain
 
 Target = Fraction | dict[str, Fraction]
 Sparsity = float | Mapping[str, float]
+
+
+def plain_sparsity(sparsity: Sparsity) -> Sparsity:
+    """A sparsity, or one for each layer, in Python's own numbers."""
+    return {n: plain(pct) for n, pct in sparsity.items()} if isinstance(sparsity, Mapping) else plain(sparsity)
 
 
 def layers_with_target(layers: Sequence[Layer], sparsity: Sparsity) -> list[Layer]:

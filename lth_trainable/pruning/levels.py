@@ -8,6 +8,7 @@ from fractions import Fraction
 
 from lth_trainable.errors import check_sparsity
 from lth_trainable.pruning.schedules import exact
+from lth_trainable.scalars import plain_fields
 
 RUNG_TOLERANCE = Fraction(1, 10_000)  # a rung reaches the target if its density is at most this much larger
 
@@ -51,6 +52,7 @@ class Levels:
     n_levels: int | None = None
 
     def __post_init__(self) -> None:
+        plain_fields(self, "prune_rate", "n_levels")
         check_sparsity("prune_rate", self.prune_rate)
 
     def sparsities(self, target_pct: float) -> tuple[Fraction, ...]:

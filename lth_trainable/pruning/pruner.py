@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -11,15 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lth_trainable.pruning.calibration import Batches, input_norms
 from lth_trainable.pruning.criteria import Criterion, Weights, needs_inputs, reads_previous
 from lth_trainable.pruning.granularity import group_axes
-from lth_trainable.pruning.layers import Layer, unwrapped
+from lth_trainable.pruning.layers import Layer
 from lth_trainable.pruning.masks import Mask, Scores, prune
 from lth_trainable.seeds import generator
 from lth_trainable.tensors import multiply
 
-Batches = Callable[[], Iterable[Tensor]]
-CALIBRATION_BATCHES = 8
 _NAMES_OF_0_4 = {"asked": "requested_sparsity", "remembered": "last_scores"}
 
 
@@ -155,7 +154,7 @@ class Pruner(MaskedLayers):
         inputs: Mapping[str, Tensor] = {}
         if needs_inputs(self.criterion):
             assert model is not None and batches is not None, "this criterion needs the model and training data"
-            inputs = input_norms(model, self.layers, batches())
+            inputs = input_norms(model, self.layers, batches)
         regrow = self.regrows and any(requested[name] < self.requested_sparsity[name] for name in requested)
         if self.context == "global" or self.regrows:
             scores = {layer.parameter_name: self._scores(index, inputs) for index, layer in enumerate(self.layers)}
@@ -219,63 +218,6 @@ class Pruner(MaskedLayers):
     def _noise(self, index: int, like: Tensor) -> Tensor:
         stream = generator(self.seed, "criterion", len(self.levels) + 1, index)
         return torch.from_numpy(stream.random(tuple(like.shape), dtype=np.float32)).to(like.device)
-
-
-@torch.no_grad()
-def input_norms(model: nn.Module, layers: Sequence[Layer], batches: Iterable[Tensor]) -> dict[str, Tensor]:
-    """Root mean square of each layer's input channels over `batches`, by parameter name.
-
-    Each tensor has a shape that can be multiplied with the weight. The model is in evaluation mode, so its buffers and
-    the random streams do not change.
-    """
-    modules, sums, seen = dict(unwrapped(model).named_modules()), {}, {}
-    for layer in layers:
-        sums[layer.parameter_name], seen[layer.parameter_name] = torch.zeros((), dtype=torch.float64), 0
-
-    def watch(layer: Layer) -> Any:
-        def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            x = args[0].detach()
-            channel = x.ndim - 1 if isinstance(module, nn.Linear) else 1
-            over = [d for d in range(x.ndim) if d != channel]
-            sums[layer.parameter_name] = sums[layer.parameter_name].to(x.device) + x.double().square().sum(over)
-            seen[layer.parameter_name] += x.numel() // x.shape[channel]
-
-        return modules[layer.name].register_forward_pre_hook(hook)
-
-    training, hooks = model.training, [watch(layer) for layer in layers]
-    try:
-        model.eval()
-        for x in batches:
-            model(x)
-    finally:
-        model.train(training)
-        for hook in hooks:
-            hook.remove()
-    return {layer.parameter_name: _beside(layer, sums, seen) for layer in layers}
-
-
-def _beside(layer: Layer, sums: Mapping[str, Tensor], seen: Mapping[str, int]) -> Tensor:
-    """A layer's norm of each input channel, with as many axes as its weight."""
-    name, n_dims = layer.parameter_name, layer.weight.ndim
-    norms = (sums[name] / max(seen[name], 1)).sqrt().to(layer.weight)
-    if layer.transposed:
-        return norms.reshape(-1, *[1] * (n_dims - 1))
-    groups = norms.numel() // layer.weight.shape[1]  # a grouped convolution's output sees only its group's channels
-    rows = norms.reshape(groups, layer.weight.shape[1]).repeat_interleave(layer.weight.shape[0] // groups, dim=0)
-    return rows.reshape(*rows.shape, *[1] * (n_dims - 2))
-
-
-def calibration(dls: Any) -> Batches:
-    """The first few training batches, unshuffled, so that no random stream advances."""
-
-    def batches() -> Iterable[Tensor]:
-        loader = dls.train.new(shuffle=False, drop_last=False)
-        for index, (x, *_) in enumerate(loader):
-            if index == CALIBRATION_BATCHES:
-                return
-            yield x
-
-    return batches
 
 
 def report(masked: MaskedLayers) -> str:

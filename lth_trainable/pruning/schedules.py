@@ -14,6 +14,7 @@ from fractions import Fraction
 from typing import Any
 
 from lth_trainable.errors import UserError, bad_value
+from lth_trainable.scalars import plain
 
 Number = Any  # Fraction where the function keeps it exact, float otherwise
 
@@ -115,8 +116,8 @@ class Schedule:
     ) -> None:
         self.function = sched_func
         self.rule = _RULE_OF.get(_plain(sched_func), ScheduleRule(function=sched_func))
-        self.start_pct = self.rule.start_pct if start_pct is None else start_pct
-        self.end_pct = self.rule.end_pct if end_pct is None else end_pct
+        self.start_pct = self.rule.start_pct if start_pct is None else plain(start_pct)
+        self.end_pct = self.rule.end_pct if end_pct is None else plain(end_pct)
         if not 0 <= self.start_pct < 1:
             raise bad_value("start_pct", start_pct, "a fraction of the fit in [0, 1), such as 0.25")
         if not self.start_pct <= self.end_pct <= 1:

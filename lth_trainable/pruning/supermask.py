@@ -26,6 +26,7 @@ from lth_trainable.pruning.layers import unwrapped
 from lth_trainable.pruning.masks import Mask
 from lth_trainable.pruning.pruner import MaskedLayers, Pruner
 from lth_trainable.seeds import derive_seed, generator
+from lth_trainable.streams import all_streams_put_back
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
 
@@ -274,18 +275,12 @@ def _batches(loader: Any, *, shuffle: bool) -> Iterator[tuple[Tensor, ...]]:
 @contextlib.contextmanager
 def _own_randomness(seed: int) -> Iterator[None]:
     """Inside the context, Python, numpy and torch draw from `seed`; afterwards their streams continue unchanged."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    with torch.random.fork_rng(devices=devices):
+    with all_streams_put_back():
         own = derive_seed(seed, "supermask")
         random.seed(own)
         np.random.seed(own % 2**32)  # noqa: NPY002
         torch.manual_seed(own)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)  # noqa: NPY002
+        yield
 
 
 def _on_device_of(model: nn.Module, x: Sequence[Tensor]) -> list[Tensor]:

@@ -1,7 +1,7 @@
 """The global random streams of Python, NumPy and torch, set from named seeds and put back.
 
-A user's transforms draw from these streams. They are set anew for each image and each batch, so nothing depends on the
-number of worker processes, on where an epoch starts, or on what was drawn before.
+A user's transforms draw from these streams. In a trial they are set anew for each image and each batch, so nothing
+depends on the number of worker processes, on where an epoch starts, or on what was drawn before.
 """
 
 from __future__ import annotations
@@ -46,3 +46,19 @@ def streams_put_back(device: Any = None) -> Iterator[None]:
             torch.set_rng_state(state)
         if of_gpu is not None and torch is not None:
             torch.cuda.set_rng_state(of_gpu, device)
+
+
+@contextlib.contextmanager
+def all_streams_put_back() -> Iterator[None]:
+    """`streams_put_back` with the streams of all devices that torch has."""
+    torch = sys.modules.get("torch")
+    on_gpus = torch.cuda.get_rng_state_all() if torch is not None and torch.cuda.is_initialized() else None
+    on_mps = torch.mps.get_rng_state() if torch is not None and torch.backends.mps.is_available() else None
+    try:
+        with streams_put_back():
+            yield
+    finally:
+        if torch is not None and on_gpus is not None:
+            torch.cuda.set_rng_state_all(on_gpus)
+        if torch is not None and on_mps is not None:
+            torch.mps.set_rng_state(on_mps)
