@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from lth_trainable.errors import UserError, bad_value
-from lth_trainable.pruning.criteria import Criterion
+from lth_trainable.pruning.criteria import Criterion, is_same
 from lth_trainable.pruning.layers import LayerType, Selection
 from lth_trainable.pruning.levels import Levels, rungs
 from lth_trainable.pruning.on_learner import SparsifyCallback, mask_in_force
+from lth_trainable.pruning.plain_numbers import whole_number
 from lth_trainable.pruning.ticket import Ticket
 
 Fit = Callable[..., Any]
@@ -71,15 +72,13 @@ def find_tickets(
     from its start. After `learn.sparsify_callback.release()` it starts anew, from the weights as they are. Raises
     `UserError` before anything is trained.
     """
-    if isinstance(levels, bool) or not isinstance(levels, int) or levels < 1:
-        raise bad_value("levels", levels, "a whole number, 1 or more")
-    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
-        raise bad_value("epochs", epochs, "a whole number, 1 or more")
+    levels, epochs = whole_number("levels", levels, 1), whole_number("epochs", epochs, 1)
+    rewind_epoch = whole_number("rewind_epoch", rewind_epoch, 0)
     if fit is not None and lr is not None:
         raise bad_value("lr", lr, "None beside fit", "give it to fit: partial(learn.fit_one_cycle, lr_max=1e-2)")
     schedule = Levels(prune_rate=prune_rate, n_levels=levels)
     callback = SparsifyCallback(
-        float(100 * rungs(prune_rate, levels)[-1]), granularity, context, criteria, schedule,
+        float(100 * rungs(schedule.prune_rate, levels)[-1]), granularity, context, criteria, schedule,
         rewind_epoch=rewind_epoch, layer_type=layer_type, layers=layers, verbose=verbose, seed=seed,
     )  # fmt: skip
     if not rewind_epoch < epochs:
@@ -139,7 +138,7 @@ def _check_equal(present: SparsifyCallback, wanted: SparsifyCallback) -> None:
     assert isinstance(present.schedule, Levels) and isinstance(wanted.schedule, Levels)
     settings.append(("prune_rate", present.schedule.prune_rate, wanted.schedule.prune_rate))
     for name, there, asked in settings:
-        if there != asked:
+        if not (is_same(there, asked) if name == "criterion" else there == asked):
             raise bad_value(
                 f"find_tickets: {name}", asked, f"{there!r}, as in the levels that this learner has trained",
                 "to start anew from the present weights, call learn.sparsify_callback.release() first",

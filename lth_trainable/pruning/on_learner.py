@@ -11,6 +11,7 @@ from fastai.learner import Learner
 from fastcore.basics import patch
 
 from lth_trainable.errors import UserError, bad_value, check_sparsity
+from lth_trainable.pruning.arguments import plain_sparsity
 from lth_trainable.pruning.callback import SparsifyCallback
 from lth_trainable.pruning.criteria import Criterion
 from lth_trainable.pruning.keep_mask import KeepMask
@@ -39,6 +40,7 @@ def sparsify(
     `learn.sparsify_callback`: its `release()` lets the zeros go, its `ticket()` is what was found. Raises `UserError`
     before any weight has changed.
     """
+    sparsity = plain_sparsity(sparsity)
     for value in sparsity.values() if isinstance(sparsity, dict) else [sparsity]:
         check_sparsity("sparsity", value)
     callback = SparsifyCallback(
