@@ -12,45 +12,36 @@ A mistake is one `UserError`, before anything starts. The same call again contin
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import os
 import time
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from analysis.run import Run, unpaired
 from lth_trainable.errors import OK, UserError, bad_value
+from lth_trainable.scalars import plain
 from lth_trainable.spec.trial_spec import TrialSpec
-from sweeps.cli.arguments import (
-    NAMES,
-    WHERE,
-    as_content,
-    checked_option,
-    plain,
-    refuse_unknown,
-    several,
-    words_of,
-)
+from sweeps.cli.arguments import SWEEP, Arguments, as_content, several
 from sweeps.cli.dry_run import show_plan
 from sweeps.cli.grid import carry_out, open_job
-from sweeps.cli.job import Job, Setting, finish, machine_troubles
+from sweeps.cli.in_python import changed, ended_by, ray_of_its_own, seeds_of, setting_of, told
+from sweeps.cli.job import Job, finish
 from sweeps.cli.options import BRANCHES, Options, flags, with_values
 from sweeps.cli.until_decided import with_looks
-from sweeps.experiments.expand import expand, of_specs, seed_values
+from sweeps.experiments.expand import expand, of_specs
 from sweeps.experiments.experiment import Experiment, prepare
 from sweeps.experiments.imported_tickets import Files, without_own_tickets
 from sweeps.experiments.recipe_files import any_recipe, check_rule, field_of, recipe_of, value_of
 from sweeps.experiments.recipes import Sweep as Recipe
-from sweeps.running.ray_process import as_before, refuse_other_ray, wait_for_shutdown
-from sweeps.running.submit import Where
 
 AnyRecipe = str | os.PathLike[str] | Mapping[str, Any] | Recipe | Callable[[], Recipe]
 RULE = ("claim", "endpoint", "margin_pp", "alpha")  # what a recipe also has, and the command line has no flag for
 AXES = {**{flag: field for field, flag in flags().items()}, **{field: field for field in flags()}}
 OF_RECIPE = (*AXES, *RULE, *BRANCHES, "seeds", "seed")
+WHERE = SWEEP.where
+RUN_TRIALS = Arguments("run_trials", "sweeps.lth_grid", Options)
 
 
 class Sweep:
@@ -67,9 +58,11 @@ class Sweep:
     """
 
     def __init__(self, recipe: AnyRecipe = "digits", **arguments: Any) -> None:
-        refuse_unknown(WHERE, arguments, (*NAMES, *OF_RECIPE))
+        SWEEP.refuse_unknown("", arguments, (*SWEEP.names, *OF_RECIPE))
         arguments = {name: value for name, value in arguments.items() if value is not None}
-        self.options = Options(**{name: checked_option(name, arguments[name]) for name in NAMES if name in arguments})
+        self.options = Options(
+            **{name: SWEEP.checked(name, arguments[name]) for name in SWEEP.names if name in arguments}
+        )
         self.recipe = _with_arguments(_recipe(recipe), arguments, self.options)
         self.command = _command(recipe, arguments)
         if not self.options.import_ticket:  # their data say what trials there are
@@ -86,20 +79,19 @@ class Sweep:
     def plan(self, storage: str | os.PathLike[str] | None = None, **options: Any) -> None:
         """Print the trials as a tree, with epochs, time and space, without training."""
         options_, opened = self._opening(storage, options, dry_run=True)
-        with _told():
+        with told():
             show_plan(opened()[0], options_)
 
     def _opening(
         self, storage: str | os.PathLike[str] | None, changes: Mapping[str, Any], **fixed: Any
     ) -> tuple[Options, Callable[[], tuple[Job, Experiment]]]:
-        options, words = _options(self.options, storage, changes)
+        options, command = changed(SWEEP, self.options, self.command, storage, changes, OF_RECIPE)
         options = replace(options, **fixed)
         sweep = with_looks(options, self.recipe)
         files = Files(tickets=options.import_ticket, masks=options.import_masks)
-        command = (*self.command, *words)
         return options, lambda: open_job(
-            options, _setting(options), sweep.name, lambda store: prepare(sweep, files, store, options.data_root),
-            command,
+            options, setting_of(SWEEP, options, trains=not options.shows_plan), sweep.name,
+            lambda store: prepare(sweep, files, store, options.data_root), command,
         )  # fmt: skip
 
 
@@ -114,20 +106,16 @@ def run_trials(
     Returns the results. Raises `UserError` or `StorageError`.
     """
     trials = of_specs(_specs(specs))
-    refuse_unknown("run_trials", options, (*NAMES, *RULE))
-    chosen, words = _options(Options(), storage, {n: v for n, v in options.items() if n not in RULE} | {"name": name})
+    RUN_TRIALS.refuse_unknown("", options, (*RUN_TRIALS.names, *RULE))
+    where = {n: v for n, v in options.items() if n not in RULE} | {"name": name}
+    call = ("python", "-c", "from sweeps import run_trials; run_trials([...])")
+    chosen, command = changed(RUN_TRIALS, Options(), call, storage, where)
     rule = {key: value_of(f"run_trials, {key}", key, plain(options[key])) for key in RULE if key in options}
     recipe = Recipe(name=name, claim="Do these tickets match their dense networks?", axes={})
     recipe = replace(recipe, **rule)
     check_rule("run_trials", recipe)
     experiment = Experiment(sweep=recipe, trials=trials, notes=trials.notes)
-    command = (
-        "python",
-        "-c",
-        "from sweeps import run_trials; run_trials([...])",
-        *words,
-    )
-    return _run(chosen, lambda: open_job(chosen, _setting(chosen), name, lambda _: experiment, command))
+    return _run(chosen, lambda: open_job(chosen, setting_of(RUN_TRIALS, chosen), name, lambda _: experiment, command))
 
 
 # -- what both do ------------------------------------------------------------------------------------------------------
@@ -135,54 +123,18 @@ def run_trials(
 
 def _run(options: Options, opened: Callable[[], tuple[Job, Experiment]]) -> Run:
     started = time.monotonic()
-    with _told(), as_before():
-        if options.address is None:
-            refuse_other_ray()
+    with ray_of_its_own(options):
         job, experiment = opened()
-        try:
-            done = carry_out(job, experiment)
-        finally:
-            wait_for_shutdown()  # so that the next cell can start a Ray of its own
-        outcome = done.outcome
+        done = carry_out(job, experiment)
         summary = {**done.summary, "wall_s": round(time.monotonic() - started, 2)}
-        is_ok = finish(job, summary, outcome) == OK
+        is_ok = finish(job, summary, done.outcome) == OK
         lacks = unpaired(done.frames) if is_ok else ()  # else what is missing is said already
         for note in lacks:
             job.say(f"note: {note}", "yellow")
-    stopped_by = outcome.stopped_by or (outcome.signal or "SIGINT" if outcome.interrupted else None)
     return Run(
-        folder=job.ledger.path, frames=done.frames, ok=is_ok, failures=outcome.failures, stopped_by=stopped_by,
-        notes=(*experiment.notes, *lacks),
+        folder=job.ledger.path, frames=done.frames, ok=is_ok, failures=done.outcome.failures,
+        stopped_by=ended_by(done.outcome), notes=(*experiment.notes, *lacks),
     )  # fmt: skip
-
-
-@contextlib.contextmanager
-def _told() -> Iterator[None]:
-    """A failing disk is one line, and warnings of libraries that nobody can act on are not shown."""
-    with warnings.catch_warnings(), machine_troubles():
-        warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
-        warnings.filterwarnings("ignore", message="IProgress not found")  # of tqdm in a notebook, which Ray imports
-        yield
-
-
-def _setting(options: Options) -> Setting:
-    setting = Setting.of(options, trains=not options.shows_plan)
-    if setting.where is Where.SUBMIT:
-        raise UserError(
-            f"{WHERE}, address: found {options.address!r}, a job server; expected no address (this machine), or 'auto' "
-            "on a machine of the cluster; the command submits jobs: python -m sweeps.lth_grid --address"
-        )
-    return setting
-
-
-def _options(
-    before: Options, storage: str | os.PathLike[str] | None, changes: Mapping[str, Any]
-) -> tuple[Options, list[str]]:
-    """The options with changes, and the changes as flags of the command line."""
-    refuse_unknown(f"{WHERE}.run", changes, NAMES, OF_RECIPE)
-    given = {**changes, **({} if storage is None else {"storage": storage})}
-    checked = {name: checked_option(name, value) for name, value in given.items()}
-    return replace(before, **checked), words_of(checked)
 
 
 # -- the recipe and its values -----------------------------------------------------------------------------------------
@@ -215,24 +167,11 @@ def _with_arguments(recipe: Recipe, given: Mapping[str, Any], options: Options) 
         recipe = without_own_tickets(recipe, typed, flags())
     named = {name: several(given[name]) for name in BRANCHES if given.get(name) is not None}
     branches = {name: value_of(f"{WHERE}, {name}", name, values) for name, values in named.items()}
-    recipe = with_values(recipe, axes, _seeds(given, recipe), branches)
+    recipe = with_values(recipe, axes, seeds_of(WHERE, given, recipe.seeds), branches)
     rule = {key: value_of(f"{WHERE}, {key}", key, plain(given[key])) for key in RULE if key in given}
     recipe = replace(recipe, **rule)
     check_rule(WHERE, recipe)
     return recipe
-
-
-def _seeds(given: Mapping[str, Any], recipe: Recipe) -> tuple[int, ...]:
-    """`seeds` is their number or a list, `seed` a seed or a list."""
-    count, listed = as_content(given.get("seeds")), given.get("seed")
-    values = tuple(value_of(f"{WHERE}, seed", "seeds", several(listed))) if listed is not None else ()
-    if isinstance(count, list):
-        if values:
-            raise UserError(f"{WHERE}: found seeds and seed; expected one of them")
-        return tuple(value_of(f"{WHERE}, seeds", "seeds", count))
-    if count is not None and type(count) is not int:
-        raise bad_value(f"{WHERE}, seeds", count, "the number of seeds, or a list of them")
-    return seed_values(count, values, recipe.seeds)
 
 
 def _command(recipe: AnyRecipe, given: Mapping[str, Any]) -> tuple[str, ...]:
@@ -241,7 +180,7 @@ def _command(recipe: AnyRecipe, given: Mapping[str, Any]) -> tuple[str, ...]:
         by_flag = {AXES.get(name, name): as_content(value) for name, value in given.items() if value is not None}
         if isinstance(by_flag.get("seeds"), list):
             by_flag["seed"] = by_flag.pop("seeds")
-        return ("python", "-m", "sweeps.lth_grid", os.fspath(recipe), *words_of(by_flag))
+        return ("python", "-m", "sweeps.lth_grid", os.fspath(recipe), *SWEEP.words_of(by_flag))
     shown = (
         recipe
         if isinstance(recipe, str | os.PathLike | Mapping)
@@ -266,7 +205,7 @@ def _specs(specs: Iterable[TrialSpec]) -> list[TrialSpec]:
 
 def _signature() -> inspect.Signature:
     """The arguments of `Sweep` by name, for `help` and the completion of an editor or a notebook."""
-    named = dict.fromkeys((*AXES, "seeds", "seed", *BRANCHES, *RULE, *NAMES))
+    named = dict.fromkeys((*AXES, "seeds", "seed", *BRANCHES, *RULE, *SWEEP.names))
     first = inspect.Parameter("recipe", inspect.Parameter.POSITIONAL_OR_KEYWORD, default="digits")
     return inspect.Signature([
         first, *(inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None) for n in named if n != "recipe")

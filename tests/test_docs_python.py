@@ -24,6 +24,7 @@ ELSEWHERE = {
     "docs/from_fasterai.md": "tests/lth_trainable/pruning/test_from_fasterai.py",
     "docs/from_python.md": "tests/test_from_python_page.py",
     "docs/ray_tune.md": "tests/lth_trainable/tune/test_with_ray.py",
+    "docs/search.md": "tests/sweeps/test_search_from_python.py",
     "docs/your_own.md": "tests/test_your_own.py",
 }
 

@@ -15,7 +15,7 @@ from analysis.report.lines import seeds
 from analysis.tables.parquet import as_rows, load
 from analysis.tables.schema import Row
 from analysis.text import signed
-from analysis.verdicts.answer import headlines
+from analysis.verdicts.headlines import headlines
 from lth_trainable.errors import OK, UserError
 from lth_trainable.safe_text import one_line
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from analysis.tables.exclusions import unknown_trial
 from analysis.tables.schema import Row
 from analysis.text import signed
-from analysis.verdicts.answer import KEEPING_UP, of_tickets
+from analysis.verdicts.headlines import KEEPING_UP, of_tickets
 from lth_trainable.errors import bad_value
 
 BEST, MATCHING, ALL, NONE = WORDS = ("best", "matching", "all", "none")

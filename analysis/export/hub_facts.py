@@ -12,7 +12,7 @@ from analysis.labels import claim_label, group_name
 from analysis.report.terminal import is_other_claim
 from analysis.tables.run_plan import read_plan, role_of
 from analysis.tables.schema import Row
-from analysis.verdicts.answer import headlines
+from analysis.verdicts.headlines import headlines
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.store import PLAN, Store
 

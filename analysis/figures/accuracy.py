@@ -42,8 +42,9 @@ from analysis.figures.style import (
     title_size,
 )
 from analysis.tables.parquet import Frames
+from analysis.tables.schema import BEATS, FALLS_SHORT, LOWER, MATCHES, UNDECIDED
 from analysis.text import percent
-from analysis.verdicts.answer import KEEPING_UP
+from analysis.verdicts.headlines import KEEPING_UP
 
 DODGE, MOST_DODGE = 0.012, 0.045  # sideways shift of curves, as a fraction of the axis: intervals must not overlap
 
@@ -77,8 +78,9 @@ def accuracy_figure(frames: Frames, theme: str = "light") -> Figure:
     """Endpoint (percent) against weights remaining (percent, log): one panel per dense baseline, one curve per ladder.
 
     Bars and band are two-sided 95 % t-intervals of the means over all finished seeds. The markers show the verdicts,
-    which are paired by seed: filled for matches or beats dense, open for undecided, a cross for falls short. Controls
-    are dotted; if there are too many, they get a figure of their own. Without finished tickets the figure says so.
+    which are paired by seed: filled for beats or matches, half filled for within the margin but lower, open for
+    undecided, a cross for falls short. Controls are dotted; if there are too many, they get a figure of their own.
+    Without finished tickets the figure says so.
     Raises `UserError` for an unknown theme.
     """
     colours, shown = theme_of(theme), [thinned(panel) for panel in panels(frames) if panel.curves]
@@ -164,10 +166,13 @@ def _draw_control(axis: Any, control: Control, style: CurveStyle) -> Label:
 
 
 def _marker(verdict: str, colour: str, theme: Theme) -> dict[str, Any]:
-    if verdict == "falls short":
+    if verdict == FALLS_SHORT:
         return {"marker": "x", "markersize": 6.5, "markeredgewidth": 1.8, "linestyle": "none"}
     face = colour if verdict in KEEPING_UP else theme.background
-    return {"marker": "o", "markersize": 6.5, "markerfacecolor": face, "markeredgewidth": 1.5, "linestyle": "none"}
+    half = {"fillstyle": "bottom", "markerfacecoloralt": theme.background} if verdict == LOWER else {}
+    return {
+        "marker": "o", "markersize": 6.5, "markerfacecolor": face, "markeredgewidth": 1.5, "linestyle": "none", **half,
+    }  # fmt: skip
 
 
 def _dress(axis: Any, panel: Panel, theme: Theme) -> None:
@@ -229,9 +234,9 @@ def _full_key(axis: Any, panel: Panel, labels: Sequence[Label], theme: Theme) ->
 
 
 def _marker_handles(panel: Panel, theme: Theme) -> list[Line2D]:
-    words = {"matches dense": "matches or beats dense", "undecided": "undecided", "falls short": "falls short"}
+    words = {MATCHES: "matches or beats dense", LOWER: LOWER, UNDECIDED: UNDECIDED, FALLS_SHORT: FALLS_SHORT}
     found = {point.verdict for curve in panel.curves for point in curve.points}
-    found = {"matches dense" if verdict in KEEPING_UP else verdict for verdict in found}
+    found = {MATCHES if verdict == BEATS else verdict for verdict in found}
     return [
         Line2D([], [], color=theme.muted, label=text, **_marker(verdict, theme.muted, theme))
         for verdict, text in words.items()

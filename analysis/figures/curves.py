@@ -9,7 +9,8 @@ from analysis.labels import common_label, control_label, dense_label, short_labe
 from analysis.stats.paired import t_interval
 from analysis.tables.parquet import Frames
 from analysis.tables.schema import Row
-from analysis.verdicts.answer import headlines, setting
+from analysis.verdicts.answer import setting
+from analysis.verdicts.headlines import headlines
 
 
 @dataclass(frozen=True, kw_only=True)

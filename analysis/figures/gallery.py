@@ -65,7 +65,8 @@ def _pareto(material: Material, theme: str) -> Figure | None:
 FIGURES: dict[str, Drawing] = {
     "accuracy": Drawing(
         title="Accuracy against weights remaining",
-        caption="Means over all finished seeds; bars and band are two-sided 95 % t-intervals of the mean. "
+        caption="Means over all finished seeds (diverged ones are in the verdicts, not here); bars and band are "
+        "two-sided 95 % t-intervals of the mean. "
         "Dotted lines, if any, are controls of the tickets in the same colour.",
         draw=lambda material, theme: accuracy_figure(material.frames, theme),
     ),

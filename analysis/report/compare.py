@@ -36,6 +36,8 @@ def show_comparison(console: Console, found: Compared, path_a: str, path_b: str)
             print_line(
                 console, f"  {plural(row.n_unpaired, 'seed')} of {row.group_a} unpaired: {row.unpaired}", style="yellow"
             )
+        if row.n_diverged:
+            print_line(console, f"  {diverged_text(row)}", style="yellow")
     for left in found.unmatched[:SHOWN_UNMATCHED]:
         trials = plural(left.n_trials, "trial")
         print_line(console, f"  not compared: {left.group} of {left.run}, {trials}: {left.why}", style="yellow")
@@ -69,6 +71,14 @@ def bytes_sentence(rows: Sequence[Comparison]) -> str:
 def difference_text(difference: Difference) -> str:
     """A difference in words: "criterion: A large_final, B movement"."""
     return f"{difference.column}: A {_values(difference.a)}, B {_values(difference.b)}"
+
+
+def diverged_text(row: Comparison) -> str:
+    """How many pairs of two groups count at chance, and the difference without them."""
+    known = row.effect_finished
+    without = "none is left without them" if known is None else f"without them {signed(known)} pp"
+    counted = f"{row.n_diverged} of {plural(row.n_pairs, 'pair')} of {row.group_a} with a diverged trial"
+    return f"{counted}, at chance accuracy; {without}"
 
 
 def _values(values: Sequence[object]) -> str:

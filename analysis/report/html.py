@@ -28,8 +28,9 @@ from analysis.tables.parquet import Frames
 from analysis.tables.run_plan import RunPlan
 from analysis.tables.schema import Row
 from analysis.text import plural
-from analysis.verdicts.answer import answer_sentence, headlines, of_tickets
+from analysis.verdicts.answer import answer_sentence
 from analysis.verdicts.groups import TICKET
+from analysis.verdicts.headlines import headlines, of_tickets
 from analysis.verdicts.questions import MIN_PAIRS
 from analysis.verdicts.rows import LADDER_CLAIM
 from lth_trainable.safe_text import printable

@@ -12,10 +12,9 @@ from itertools import groupby
 from typing import Any
 
 from analysis.labels import both, dense_label
-from analysis.tables.schema import Row
+from analysis.tables.schema import UNDECIDED, Row
 from analysis.text import number_range, signed
 
-UNDECIDED = "undecided"
 NOTHING = "–"  # in the place of a number that does not exist
 LEAST_FOLDED = 3  # rows; two rows side by side say more than one line about both
 Line = tuple[Row, ...]  # the rows that it stands for; a row alone is a line of its own

@@ -12,7 +12,6 @@ from rich.text import Text
 
 from analysis.labels import claim_label, common_label, short_labels
 from analysis.report.lines import (
-    UNDECIDED,
     Line,
     dense_of,
     differences,
@@ -27,18 +26,29 @@ from analysis.report.lines import (
 )
 from analysis.tables.geometry import left_out
 from analysis.tables.parquet import OPTIONAL, Frames, as_rows
-from analysis.tables.schema import STATUSES, TABLES, Row
+from analysis.tables.schema import (
+    BEATS,
+    FALLS_SHORT,
+    LOWER,
+    MATCHES,
+    STATUSES,
+    TABLES,
+    UNDECIDED,
+    Row,
+)
 from analysis.text import PLAIN_WIDTH, human_bytes, print_line
-from analysis.verdicts.answer import answer_sentence, headlines
+from analysis.verdicts.answer import answer_sentence
 from analysis.verdicts.baselines import DENSE_KINDS
 from analysis.verdicts.groups import TICKET
+from analysis.verdicts.headlines import headlines
+from analysis.verdicts.reasons import diverged_note
 from analysis.verdicts.rows import LADDER_CLAIM
 
 WIDTH, LEAST_VERDICT, GAP = PLAIN_WIDTH, 18, 2  # characters: whole table, column "verdict", between columns
 Lines = Callable[[Sequence[Row]], list[Line]]
 BASELINES = "baselines"  # their heading in the table
 STYLES = {
-    "beats dense": "bold green", "matches dense": "green", "falls short": "red", "undecided": "yellow",
+    BEATS: "bold green", MATCHES: "green", LOWER: "cyan", FALLS_SHORT: "red", UNDECIDED: "yellow",
     "yes": "green", "no": "red",
 }  # fmt: skip
 _AGAINST = {
@@ -241,10 +251,14 @@ def _title(rows: Sequence[Row]) -> str:
 
 
 def _verdict(line: Line) -> Text:
-    """The verdict and, if undecided, the reason; the interval beside it explains the other verdicts."""
+    """The verdict and, if undecided, the reason; the interval beside it explains the other verdicts.
+
+    Where trials diverged, all verdicts say what that means for the numbers.
+    """
     text = Text(verdict(line), style=STYLES[line[0]["verdict"]])
     if line[0]["verdict"] != UNDECIDED:
-        return text
+        note = diverged_note(line[0])
+        return text.append(f": {note}", style="not bold") if note else text
     return text.append(f": {reason(line).replace(' at 80 % power', '')}", style="not bold")
 
 

@@ -19,10 +19,14 @@ from analysis.tables.geometry_schema import BARRIERS, OVERLAPS, SIGNS
 from lth_trainable.spec.trial_spec import TrialSpec
 
 SPEC_FIELDS = tuple(field.name for field in dataclasses.fields(TrialSpec))
+DIVERGED = "diverged"
 RESTORED = "restored"  # status of a trial that went on from the checkpoint of another one with other settings
-STATUSES = ("done", "diverged", "failed", "missing", "damaged", "excluded", RESTORED)
+STATUSES = ("done", DIVERGED, "failed", "missing", "damaged", "excluded", RESTORED)
 ROLES = ("ticket", "dense", "control", "baseline")
 VERDICTS = ("yes", "no", "undecided")
+HEADLINES = (BEATS, MATCHES, LOWER, FALLS_SHORT, UNDECIDED) = (
+    "beats", "matches", "within the margin, lower", "falls short", "undecided",
+)  # fmt: skip
 CLAIMS = (
     "matches", "beats", "faster", "winning", "jackpot", "secondary_prize", "supermask", "largest_matching_sparsity",
 )  # fmt: skip
@@ -189,6 +193,8 @@ _TESTS = "analysis.verdicts.claims"
 _UNIT = "that of the column unit"
 VERDICT_ROWS = table_schema("verdicts", "one row for each group of tickets, claim and baseline or control", [
     _RUN,
+    column("rule_version", INT, "number", "analysis.verdicts.rows", "version of the rules in docs/verdicts.md; 0.4.0, "
+           "which had no such column, judged by version 1"),
     column("group", TEXT, "name", "computed from trial", "tickets that differ only in their seeds", nullable=False),
     column("ladder", TEXT, "name", "computed from trial", "groups that differ only in their target sparsity"),
     column("role", TEXT, "name", "plan.json: role", "ticket, or baseline: tickets of another method, which are in "
@@ -210,10 +216,15 @@ VERDICT_ROWS = table_schema("verdicts", "one row for each group of tickets, clai
            "or several"),
     column("primary", BOOL, "true or false", "computed", "compared with dense networks of as many epochs"),
     column("endpoint", TEXT, "name", "plan.json: endpoint, or the claim's own", "column of trials that is compared"),
-    column("n_pairs", INT, "pairs", "computed", "seeds with finished trials on both sides"),
+    column("n_pairs", INT, "pairs", "computed", "seeds with an outcome on both sides; a diverged trial counts "
+           "at chance"),
     column("n_unpaired", INT, "seeds", "computed", "seeds of the group that form no pair"),
-    column("unpaired", TEXT, "text", "computed", "why, with their seeds: trials missing, failed, diverged, damaged or "
+    column("unpaired", TEXT, "text", "computed", "why, with their seeds: trials missing, failed, damaged or "
            "excluded, other data, no such value"),
+    column("n_unfinished", INT, "seeds", "computed", "those of them with a failed, missing or damaged trial: while "
+           "there is one, the verdict is never yes"),
+    column("n_diverged", INT, "pairs", "computed", "pairs with a diverged trial, which counts at chance accuracy "
+           "(1 / number of classes)"),
     column("n_censored", INT, "pairs", "computed", "pairs with a value that is only a lower bound"),
     column("mean_ticket", FLOAT, "that of the endpoint", "computed", "mean of the paired tickets"),
     column("mean_baseline", FLOAT, "that of the endpoint", "computed", "mean of the trials that they are paired with"),
@@ -222,6 +233,12 @@ VERDICT_ROWS = table_schema("verdicts", "one row for each group of tickets, clai
     column("unit", TEXT, "name", "computed", "percentage points, iterations or per cent"),
     column("ci_low", FLOAT, _UNIT, "analysis.stats.paired.t_interval", "lower end of its two-sided 95 % t-interval"),
     column("ci_high", FLOAT, _UNIT, "analysis.stats.paired.t_interval", "upper end of its two-sided 95 % t-interval"),
+    column("effect_finished", FLOAT, _UNIT, "computed", "mean difference without the pairs with a diverged trial; null "
+           "if there are none"),
+    column("ci_low_finished", FLOAT, _UNIT, "analysis.stats.paired.t_interval", "lower end of its two-sided 95 % "
+           "t-interval"),
+    column("ci_high_finished", FLOAT, _UNIT, "analysis.stats.paired.t_interval", "upper end of its two-sided 95 % "
+           "t-interval"),
     column("sd", FLOAT, _UNIT, "computed", "standard deviation (n - 1) of the differences"),
     column("hedges_g", FLOAT, "number", "analysis.stats.paired.hedges_g", "effect size g_z of the paired differences"),
     column("bound", FLOAT, _UNIT, _TESTS, "what the mean difference is compared with"),
@@ -243,6 +260,10 @@ VERDICT_ROWS = table_schema("verdicts", "one row for each group of tickets, clai
            "p of the claim by the sign-flip test"),
     column("verdict", TEXT, "name", _TESTS, f"one of {', '.join(VERDICTS)}: shown, its reverse shown, or neither",
            nullable=False),
+    column("headline", TEXT, "name", "analysis.verdicts.headlines", "what matches and beats say of dense together, in "
+           f"the rows of both: {'; '.join(HEADLINES)}"),
+    column("shown_lower", BOOL, "true or false", "analysis.verdicts.headlines", "whether the tickets are shown to be "
+           "below dense, by however little; in the same rows"),
     column("seeds_needed", INT, "seeds", "analysis.stats.power",
            "total number of seeds that would decide it at 80 % power; null: decided, not known, or more than 1,000"),
     column("why", TEXT, "text", _TESTS, "the reason for the verdict in words", nullable=False),

@@ -3,40 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from analysis.labels import in_words, name_parts, short_labels
-from analysis.tables.schema import Row
+from analysis.tables.schema import BEATS, FALLS_SHORT, LOWER, UNDECIDED, Row
 from analysis.text import percent, signed
-from analysis.verdicts.groups import TICKET
-
-KEEPING_UP = ("beats dense", "matches dense")
-
-
-def headlines(verdicts: Sequence[Row]) -> list[Row]:
-    """One row for each group and dense baseline, which joins the answers to "matches" and "beats".
-
-    It is the row of "matches" with another verdict: "beats dense", "matches dense", "falls short" (shown not to match)
-    or "undecided". Rows keep the order of the "matches" rows.
-    """
-    beating = {(row["group"], row["baseline"]): row for row in verdicts if row["claim"] == "beats"}
-    return [_headline(row, beating[row["group"], row["baseline"]]) for row in verdicts if row["claim"] == "matches"]
-
-
-def of_tickets(verdicts: Sequence[Row]) -> list[Row]:
-    """The headlines that answer the question of the run: primary comparisons of tickets, not of baselines."""
-    return [row for row in headlines(verdicts) if row["primary"] and row["role"] == TICKET]
-
-
-def _headline(matching: Row, beating: Row) -> Row:
-    if beating["verdict"] == "yes":
-        return {**matching, "verdict": "beats dense", "why": beating["why"]}
-    words = {"yes": "matches dense", "no": "falls short", "undecided": "undecided"}
-    return {**matching, "verdict": words[matching["verdict"]]}
+from analysis.verdicts.headlines import KEEPING_UP, of_tickets
 
 
 def answer_sentence(verdicts: Sequence[Row]) -> str:
-    """One sentence about the primary comparisons of all tickets, with a clause for each setting (see `setting`)."""
+    """The answer from the primary comparisons of all tickets, with a clause for each setting (see `setting`).
+
+    It names the best and the worst ladder (rewind point), and how many comparisons are shown lower, fall short, or are
+    undecided.
+    """
     primary = of_tickets(verdicts)
     if not primary:
         return "No answer yet: the run has no tickets to compare with a dense network."
@@ -57,46 +37,91 @@ def setting(row: Row) -> str:
 
 
 def _clause(rows: Sequence[Row]) -> str:
-    good = [row for row in rows if row["verdict"] in KEEPING_UP]
-    short = [row for row in rows if row["verdict"] == "falls short"]
-    undecided = len(rows) - len(good) - len(short)
-    if not good and not short:
+    if all(row["verdict"] == UNDECIDED and not row["shown_lower"] for row in rows):
         return _nothing_decided(rows)
-    first = _kept_up(good, rows) if good else _nearest(rows)
-    others = [
-        *([_share(len(short), rows, "falls short", "fall short")] if short else []),
-        *([_share(undecided, rows, "is undecided", "are undecided")] if undecided else []),
-    ]
-    return "; ".join([first, *others])
+    best, *worst = _best_and_worst(rows)
+    labels = short_labels([row["ladder"] for row in rows])
+    if best["verdict"] not in KEEPING_UP:
+        return "; ".join([_none_matches(best, labels), *_counts(rows)])
+    name = "the tickets" if not worst else f"the best tickets ({labels[best['ladder']]})"
+    others = [f"the worst ({labels[row['ladder']]}) {_result(row)}" for row in worst]
+    return "; ".join([f"{name} {_result(best)}", *others, *_counts(rows)])
 
 
-def _share(count: int, rows: Sequence[Row], one: str, several: str) -> str:
-    if count == len(rows) > 1:
-        return f"all {count} comparisons {several}"
-    return f"{count} of {len(rows)} comparisons {one if count == 1 else several}"
+def _best_and_worst(rows: Sequence[Row]) -> list[Row]:
+    """The row that stands for the best ladder, and that for the worst if there are several.
+
+    The row of a ladder is its sparsest one that keeps up with dense, or else the one with the best mean. Ladders are
+    ranked by the sparsity of that row, then by its mean.
+    """
+    ladders: dict[str, list[Row]] = {}
+    for row in rows:
+        ladders.setdefault(row["ladder"], []).append(row)
+    ranked = sorted((_standing(found) for found in ladders.values()), key=_rank)
+    return ranked[-1:] if len(ranked) == 1 else [ranked[-1], ranked[0]]
 
 
-def _kept_up(good: Sequence[Row], rows: Sequence[Row]) -> str:
-    """The sparsest tickets that match or beat dense; of equally sparse ones those with the best mean."""
-    best = max(good, key=lambda row: (row["target_sparsity_pct"], row["effect"]))
-    label = short_labels([row["ladder"] for row in rows])[best["ladder"]]
-    interval = f"95 % interval {signed(best['ci_low'])} to {signed(best['ci_high'])}"
-    verb = "beat" if best["verdict"] == "beats dense" else "match"
-    kept = percent(100 - best["sparsity_pct"])
-    return (
-        f"the sparsest tickets shown to {verb} the dense network keep {kept} % of the weights "
-        f"({label}: {signed(best['effect'])} pp, {interval}, {best['n_pairs']} seeds)"
-    )
+def _standing(ladder: Sequence[Row]) -> Row:
+    good = [row for row in ladder if row["verdict"] in KEEPING_UP]
+    return max(good, key=lambda row: row["target_sparsity_pct"]) if good else max(ladder, key=_mean)
 
 
-def _nearest(rows: Sequence[Row]) -> str:
-    best = max((row for row in rows if row["effect"] is not None), key=lambda row: row["effect"])
-    label = short_labels([row["ladder"] for row in rows])[best["ladder"]]
-    kept, difference = percent(100 - best["sparsity_pct"]), signed(best["effect"])
-    return (
-        "no ticket is shown to match the dense network; the nearest ones "
-        f"({label}, {kept} % of the weights) differ by {difference} pp"
-    )
+def _rank(row: Row) -> tuple[float, float]:
+    return row["target_sparsity_pct"] if row["verdict"] in KEEPING_UP else -1.0, _mean(row)
+
+
+def _mean(row: Row) -> float:
+    return -float("inf") if row["effect"] is None else float(row["effect"])
+
+
+def _none_matches(best: Row, labels: Mapping[str, str]) -> str:
+    said = "no ticket is shown to match the dense network"
+    if best["effect"] is None or best["sparsity_pct"] is None:
+        return said
+    return f"{said}; the nearest ones ({labels[best['ladder']]}, {_kept(best)}) differ by {_numbers(best)}"
+
+
+def _numbers(row: Row) -> str:
+    """The mean difference with its interval and the number of seeds."""
+    if row["effect"] is None:
+        return "no pair is finished"
+    if row["ci_low"] is None:
+        return f"{signed(row['effect'])} pp"
+    interval = f"95 % interval {signed(row['ci_low'])} to {signed(row['ci_high'])}"
+    return f"{signed(row['effect'])} pp, {interval}, {row['n_pairs']} seeds"
+
+
+def _result(row: Row) -> str:
+    """What is shown of the row of a ladder, with its numbers."""
+    numbers = _numbers(row)
+    if row["verdict"] not in KEEPING_UP:
+        kept = "" if row["sparsity_pct"] is None else f"{_kept(row)}: "
+        return f"are not shown to match it at any sparsity ({kept}{numbers})"
+    if row["verdict"] == BEATS:
+        return f"beat the dense network at {_kept(row)} ({numbers})"
+    if row["verdict"] == LOWER:
+        within = f"stay within the margin of {row['margin_pp']:g} pp down to {_kept(row)}"
+        return f"{within}, but are shown to be lower there ({numbers})"
+    return f"match the dense network down to {_kept(row)} ({numbers})"
+
+
+def _kept(row: Row) -> str:
+    return f"{percent(100 - row['sparsity_pct'])} % of the weights"
+
+
+def _counts(rows: Sequence[Row]) -> list[str]:
+    """How many comparisons are shown lower than dense, fall short, and are undecided."""
+    counts = {
+        "shown lower than dense": sum(row["shown_lower"] for row in rows),
+        "more than the margin lower": sum(row["verdict"] == FALLS_SHORT for row in rows),
+        "undecided": sum(row["verdict"] == UNDECIDED for row in rows),
+    }
+    found = [(words, count) for words, count in counts.items() if count]
+    if not found:
+        return []
+    (words, count), *others = found
+    first = f"{count} of {len(rows)} comparisons {'is' if count == 1 else 'are'} {words}"
+    return [", ".join([first, *(f"{count} {words}" for words, count in others)])]
 
 
 def _nothing_decided(rows: Sequence[Row]) -> str:

@@ -16,10 +16,11 @@ from typing import Any
 
 from analysis.labels import control_label
 from analysis.tables.run_plan import Rule
-from analysis.tables.schema import RESTORED, Row
+from analysis.tables.schema import DIVERGED, RESTORED, Row
 from analysis.verdicts.baselines import DENSE_KINDS, METHODS, SMALL_DENSE, Baseline, Candidate, find_candidates
 from analysis.verdicts.families import Answer, by_holm, by_ladder
 from analysis.verdicts.groups import BASELINE, values_of
+from analysis.verdicts.headlines import with_headlines
 from analysis.verdicts.outlook import looks_taken
 from analysis.verdicts.questions import BoundTest, BoundTests, Evidence, Question
 from analysis.verdicts.rows import ladder_row, row_of
@@ -197,10 +198,8 @@ def verdicts(trials: Iterable[Row], rule: Rule) -> list[dict[str, Any]]:
         ]
     evidence = Evidence(candidates=find_candidates(rows), rule=rule, taken=taken)
     answers = [answer for claim in CLAIMS for answer in _by_kind(claim(evidence))]
-    return [
-        *(row_of(answer, evidence) for answer in answers),
-        *largest_matching_sparsity(answers, evidence),
-    ]
+    rows = [row_of(answer, evidence) for answer in answers]
+    return [*map(dict, with_headlines(rows)), *largest_matching_sparsity(answers, evidence)]
 
 
 def _single(claim: str, candidate: Candidate, baseline: Baseline, test: BoundTest) -> Question:
@@ -271,7 +270,11 @@ def _by_rate(candidates: Iterable[Candidate]) -> list[list[Candidate]]:
 
 
 def _validated(candidate: Candidate) -> float:
-    """Mean validation accuracy of the dense network: the best learning rate is never chosen on the test split."""
-    done = [row for row in candidate.dense.rows if row["status"] == "done"]
-    known = [row["valid_accuracy"] for row in done if row["valid_accuracy"] is not None]
+    """Mean validation accuracy of the dense network: the best learning rate is never chosen on the test split.
+
+    A diverged trial counts at chance, as in the verdicts.
+    """
+    column = {"done": "valid_accuracy", DIVERGED: "chance_accuracy"}
+    found = [row.get(column[row["status"]]) for row in candidate.dense.rows if row["status"] in column]
+    known = [value for value in found if value is not None]
     return sum(known) / len(known) if known else -1.0

@@ -47,7 +47,9 @@ class Comparison:
     kind: one of `KINDS`. ladder: that of A's group. n_both: trials that both runs have finished; n_same_metrics: those
     of them whose metrics have the same SHA-256. p, p_sign_flip: two-sided, before Holm; None below 2 pairs. p_holm:
     over the groups of the kind; a group with fewer than 5 pairs counts as p = 1 there and has None itself.
-    unpaired: why seeds form no pair.
+    unpaired: why seeds form no pair; n_unfinished: those of them with a failed, missing or damaged trial, with which
+    nothing is shown. n_diverged: pairs with a diverged trial, which counts at chance; effect_finished:
+    the mean difference without them, None if there are none.
     """
 
     kind: str
@@ -60,6 +62,9 @@ class Comparison:
     unpaired: str | None
     n_both: int
     n_same_metrics: int
+    n_unfinished: int = 0
+    n_diverged: int = 0
+    effect_finished: float | None = None
     mean_a: float | None = None
     mean_b: float | None = None
     effect: float | None = None
@@ -197,9 +202,15 @@ def _compared(kind: str, a: Sequence[Row], b: Sequence[Row], endpoint: str) -> C
         kind=kind, group_a=a[0]["group"], group_b=b[0]["group"], ladder=a[0]["ladder"],
         target_sparsity_pct=a[0]["target_sparsity_pct"], n_pairs=pairs.n, n_unpaired=len(broken),
         unpaired=Pairs(broken=broken).why_broken, n_both=len(both),
-        n_same_metrics=sum(sums_a[seeds] == sums_b[seeds] for seeds in both),
+        n_same_metrics=sum(sums_a[seeds] == sums_b[seeds] for seeds in both), n_unfinished=len(pairs.unfinished),
+        n_diverged=len(pairs.diverged),        effect_finished=_effect_finished(pairs),
     )  # fmt: skip
     return replace(found, **_statistics(pairs))
+
+
+def _effect_finished(pairs: Pairs) -> float | None:
+    finished = pairs.finished()
+    return float(100 * finished.differences.mean()) if pairs.diverged and finished.n else None
 
 
 def _in_order(found: Sequence[Comparison]) -> list[Comparison]:
@@ -243,6 +254,6 @@ def _result(found: Comparison, p_holm: float | None) -> str:
         return SAME
     if p_holm is None:
         return UNTESTED
-    if p_holm > ALPHA:
+    if p_holm > ALPHA or found.n_unfinished:
         return OPEN
     return HIGHER if found.effect is not None and found.effect > 0 else LOWER

@@ -24,7 +24,7 @@ def seeds_to_decide(answer: Answer) -> int | None:
     taken for the true ones.
     """
     tests = answer.question.tests
-    if any(test.pairs.n < 2 for test in tests) or answer.question.missing:
+    if any(test.pairs.n < 2 for test in tests) or answer.question.missing or answer.question.unfinished:
         return None
     if all(_points(test) > 0 for test in tests):
         behind = answer.stopped.tests if answer.stopped else ()

@@ -17,9 +17,10 @@ from analysis.stats.paired import PValue, Values
 from analysis.tables.run_plan import Rule
 from analysis.verdicts.baselines import DENSE_KINDS, Baseline, Candidate
 from analysis.verdicts.groups import Pairs, pair_up
+from analysis.verdicts.reasons import PP
 
 MIN_PAIRS = 5  # with 4 the smallest p of the exact sign-flip test is 1/16
-PP, ITERATIONS = "percentage points", "iterations"
+ITERATIONS = "iterations"
 SCALE = {PP: 100.0, ITERATIONS: 1.0}  # from the values of a column to the unit
 _SPLIT_SIZES = {"test": "n_test", "valid": "n_valid"}
 AT_EARLY_STOP, ITERATION = "early_stop_test_accuracy", "early_stop_iteration"
@@ -105,6 +106,12 @@ class Question:
         reasons = [self.lacks, *(test.lacks for test in self.tests)]
         return "; ".join(dict.fromkeys(reason for reason in reasons if reason)) or None
 
+    @property
+    def unfinished(self) -> str | None:
+        """Which planned trials have no outcome yet, in words: while there is one, the claim is not shown."""
+        reasons = [test.pairs.why_unfinished for test in self.tests]
+        return "; ".join(dict.fromkeys(reason for reason in reasons if reason)) or None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
@@ -119,10 +126,15 @@ class Evidence:
     taken: tuple[int, ...] = field(default=())
 
     def p_for(self, question: Question) -> float | None:
-        """The p of the claim; of a conjunction the largest p (intersection-union). None if a test has too few pairs."""
+        """The p of the claim; of a conjunction the largest p (intersection-union).
+
+        None if a test has too few pairs, or if a planned trial of its pairs is failed, missing or damaged.
+        """
         found = [self._tested(test, test.for_it) for test in question.tests]
         known = [p for p in found if p is not None]
-        return max(known) if len(known) == len(found) and question.missing is None else None
+        if len(known) < len(found) or question.missing or question.unfinished:
+            return None
+        return max(known)
 
     def p_against(self, question: Question) -> float | None:
         """The p of the reverse. One refuted test refutes a conjunction: the least p times their number (Bonferroni)."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from analysis.text import number_of
+from analysis.tables.schema import Row
+from analysis.text import number_of, signed
+
+PP = "percentage points"  # unit of differences of accuracies
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,6 +16,7 @@ class Reason:
 
     p: the adjusted p of the claim, or of its reverse if that is shown. correction: how it was adjusted; "" if it was
     not. tests: those that the sentence names, in words. reached: p is small enough before the adjustment.
+    unfinished: planned trials without an outcome, which forbid a yes. diverged: what `diverged_note` says, if anything.
     needed: number of seeds that would decide; None if there is none. first_look: seeds of the first look, if no look is
     complete.
     """
@@ -29,6 +33,8 @@ class Reason:
     test: str | None
     reached: bool
     missing: str | None = None
+    unfinished: str | None = None
+    diverged: str | None = None
     stopped_at: float | None = None
     first_look: int | None = None
     needed: int | None = None
@@ -36,9 +42,26 @@ class Reason:
 
 def why(reason: Reason) -> str:
     """Why the answer is what it is: one clause, without a full stop."""
+    note = f"; {reason.diverged}" if reason.diverged else ""
     if reason.verdict == "undecided":
-        return _undecided(reason)
-    return f"{', '.join(reason.tests)} ({_p(reason)}){_test_note(reason)}"
+        return _undecided(reason) + note
+    return f"{', '.join(reason.tests)} ({_p(reason)}){_test_note(reason)}{note}"
+
+
+def diverged_note(row: Row) -> str | None:
+    """How many pairs count at chance, and the difference without them; None if no trial of the row diverged."""
+    if not row["n_diverged"]:
+        return None
+    n = row["n_diverged"]
+    counted = f"{n} of {row['n_pairs']} pairs {number_of(n, 'has', 'have')} a diverged trial"
+    if row["unit"] != PP:
+        return f"{counted}, whose early stop never comes"
+    without = "none is left without them"
+    if row.get("effect_finished") is not None:
+        without = f"without them {signed(row['effect_finished'])}"
+        if row.get("ci_low_finished") is not None:
+            without += f" [{signed(row['ci_low_finished'])}, {signed(row['ci_high_finished'])}]"
+    return f"{counted}, at chance accuracy; {without}"
 
 
 def ladder_reason(last: float | None, beyond: tuple[float, str] | None) -> str:
@@ -63,6 +86,8 @@ def _undecided(reason: Reason) -> str:
         lack = f"{n} {number_of(n, 'planned seed lacks', 'planned seeds lack')} a finished pair"
         broken = f"; {lack}" if reason.n_unpaired else ""
         return f"needs at least {reason.min_pairs} seeds, has {reason.n_pairs}{broken}"
+    if reason.unfinished is not None:
+        return f'no "yes" before every planned trial has an outcome: {reason.unfinished}'
     if reason.stopped_at is not None:
         return f"the ladder stopped at {reason.stopped_at:g} %"
     return _open(reason) + _seeds(reason) + _test_note(reason)

@@ -12,9 +12,10 @@ from analysis.verdicts.families import NO, UNDECIDED, YES, Answer
 from analysis.verdicts.groups import Group, Pairs
 from analysis.verdicts.outlook import seeds_to_decide
 from analysis.verdicts.questions import MIN_PAIRS, BoundTest, Evidence, Question
-from analysis.verdicts.reasons import Reason, ladder_reason, why
+from analysis.verdicts.reasons import Reason, diverged_note, ladder_reason, why
 
 LADDER_CLAIM = "largest_matching_sparsity"
+RULE_VERSION = 2  # of docs/verdicts.md; 1 is that of version 0.4.0
 _NAMED = ("dataset", "model", "schedule", "rewind_epoch", "epochs", "target_sparsity_pct")
 
 
@@ -23,17 +24,19 @@ def row_of(answer: Answer, evidence: Evidence) -> dict[str, Any]:
     question, rule = answer.question, evidence.rule
     test = _deciding(answer)
     needed = seeds_to_decide(answer) if answer.verdict == UNDECIDED else None
+    numbers = _numbers(test)
+    note = diverged_note(numbers)
     return {
         **_identity(question.candidate.group),
         "claim": question.claim, "kind": question.kind, "baseline": question.baseline,
         "baseline_group": question.baseline_group, "primary": question.primary, "endpoint": test.endpoint,
-        **_numbers(test),
+        **numbers,
         "margin_pp": rule.margin_pp, "alpha": rule.alpha, "correction": _correction(answer, evidence),
         "look": _look(evidence),
         "p": _nominal(question, max, lambda p: p.for_it), "p_decisive": answer.decisive,
         "p_against": _nominal(question, _bonferroni, lambda p: p.against_it),
         "p_against_decisive": answer.decisive_against,
-        "verdict": answer.verdict, "seeds_needed": needed, "why": why(_reason(answer, evidence, test, needed)),
+        "verdict": answer.verdict, "seeds_needed": needed, "why": why(_reason(answer, evidence, test, needed, note)),
     }  # fmt: skip
 
 
@@ -51,7 +54,7 @@ def ladder_row(rungs: Sequence[Answer], evidence: Evidence) -> dict[str, Any]:
         **_identity(question.candidate.group),
         "claim": LADDER_CLAIM, "kind": question.kind, "baseline": question.baseline,
         "baseline_group": question.baseline_group, "primary": True, "endpoint": question.tests[0].endpoint,
-        "n_pairs": pairs.n, "n_unpaired": len(pairs.broken), "unpaired": pairs.why_broken,
+        **_counts(pairs),
         "effect": question.candidate.group.target if end else None, "unit": "per cent",
         "margin_pp": evidence.rule.margin_pp, "alpha": evidence.rule.alpha, "look": _look(evidence),
         "p_decisive": last.decisive, "p_against_decisive": last.decisive_against,
@@ -111,12 +114,13 @@ def _correction(answer: Answer, evidence: Evidence) -> str:
     return ("; ".join(steps) or "none") + against
 
 
-def _reason(answer: Answer, evidence: Evidence, test: BoundTest, needed: int | None) -> Reason:
+def _reason(answer: Answer, evidence: Evidence, test: BoundTest, needed: int | None, diverged: str | None) -> Reason:
     question, alpha = answer.question, evidence.rule.alpha
     first_look = evidence.rule.looks[0] if evidence.rule.looks and not evidence.taken else None
     stopped = answer.stopped.candidate.group.target if answer.stopped else None
     return Reason(
-        verdict=answer.verdict, missing=question.missing, n_pairs=test.pairs.n, min_pairs=MIN_PAIRS,
+        verdict=answer.verdict, missing=question.missing, unfinished=question.unfinished, diverged=diverged,
+        n_pairs=test.pairs.n, min_pairs=MIN_PAIRS,
         n_unpaired=len(test.pairs.broken), n_censored=test.pairs.n_censored, stopped_at=stopped, first_look=first_look,
         p=answer.decisive_against if answer.verdict == NO else answer.decisive,
         correction=answer.correction_against if answer.verdict == NO else answer.correction,
@@ -138,6 +142,7 @@ def _named_tests(answer: Answer, evidence: Evidence, deciding: BoundTest) -> tup
 
 def _identity(group: Group) -> dict[str, Any]:
     return {
+        "rule_version": RULE_VERSION,
         "group": group.name, "ladder": group.ladder, "role": group.role, **{name: group.spec[name] for name in _NAMED},
         "sparsity_pct": _mean(row["sparsity_pct"] for row in group.done),
     }  # fmt: skip
@@ -149,14 +154,33 @@ def _numbers(test: BoundTest) -> dict[str, Any]:
     known = pairs.n > 0 and not pairs.n_censored
     interval = stats.t_interval(d) if known else None
     return {
-        "n_pairs": pairs.n, "n_unpaired": len(pairs.broken), "unpaired": pairs.why_broken,
-        "n_censored": pairs.n_censored,
+        **_counts(pairs), "n_censored": pairs.n_censored, **_finished(test),
         "mean_ticket": _mean(pairs.tickets) if known else None, "mean_baseline": _mean(pairs.others) if known else None,
         "effect": float(d.mean()) if known else None, "unit": test.unit,
         "ci_low": interval.low if interval else None, "ci_high": interval.high if interval else None,
         "sd": stats.standard_deviation(d) if interval else None, "hedges_g": stats.hedges_g(d) if known else None,
         "bound": test.bound, "resolution": test.resolution, "test": _test_name(test),
         "p_sign_flip": stats.sign_flip_p(test.sign * d, test.sign * test.bound) if interval else None,
+    }  # fmt: skip
+
+
+def _counts(pairs: Pairs) -> dict[str, Any]:
+    return {
+        "n_pairs": pairs.n, "n_unpaired": len(pairs.broken), "unpaired": pairs.why_broken,
+        "n_unfinished": len(pairs.unfinished), "n_diverged": len(pairs.diverged),
+    }  # fmt: skip
+
+
+def _finished(test: BoundTest) -> dict[str, Any]:
+    """The mean difference without the pairs with a diverged trial, if there are such pairs."""
+    pairs = test.pairs.finished()
+    if not test.pairs.diverged or not pairs.n or pairs.n_censored:
+        return {}
+    d = replace(test, pairs=pairs).differences
+    interval = stats.t_interval(d)
+    return {
+        "effect_finished": float(d.mean()), "ci_low_finished": interval.low if interval else None,
+        "ci_high_finished": interval.high if interval else None,
     }  # fmt: skip
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lth_trainable.errors import UserError, bad_value, check_sparsity, unknown_name
+from lth_trainable.errors import UserError, bad_value, check_sparsity, check_whole, unknown_name
 from lth_trainable.pruning.criteria import ALSO_CALLED, CRITERIA
 from lth_trainable.pruning.granularity import GRANULARITIES
 from lth_trainable.pruning.layers import layer_types
 from lth_trainable.pruning.levels import Levels
 from lth_trainable.pruning.masks import CONTEXTS
-from lth_trainable.pruning.plain_numbers import plain_number, whole_number
 from lth_trainable.pruning.schedules import Schedule
+from lth_trainable.scalars import is_several
 
 # Arguments of fasterai's callback: the value that changes nothing, and what to use here in place of any other.
 FOREIGN: dict[str, tuple[Any, str]] = {
@@ -40,16 +40,6 @@ def refuse_foreign(given: Mapping[str, Any]) -> None:
         )
 
 
-def plain_sparsity(sparsity: Any) -> Any:
-    """A sparsity, or one for each layer, in Python's numbers."""
-    if not isinstance(sparsity, Mapping):
-        return plain_number(sparsity)
-    for name in sparsity:
-        if not isinstance(name, str):
-            raise bad_value("sparsity of a layer", name, "the name of a layer, or a pattern of names")
-    return {name: plain_number(value) for name, value in sparsity.items()}
-
-
 def check_arguments(
     sparsity: Any,
     granularity: str,
@@ -65,7 +55,7 @@ def check_arguments(
     """Raise `UserError` for a value that no network could make right."""
     by_hand = schedule is None
     for value in sparsity.values() if isinstance(sparsity, Mapping) else [sparsity]:
-        if not (by_hand and value == 0):
+        if not (by_hand and not is_several(value) and value == 0):
             check_sparsity("sparsity", value)
     if not isinstance(granularity, str) or granularity not in GRANULARITIES:
         raise unknown_name("granularity", granularity, GRANULARITIES)
@@ -79,9 +69,9 @@ def check_arguments(
         raise bad_value("criteria", criteria, "a function such as large_final, or its name")
     _check_schedule(sparsity, schedule, lth, reset_end)
     if rewind_epoch is not None:
-        whole_number("rewind_epoch", rewind_epoch, 0, ": an epoch (0: initialisation)")
+        check_whole("rewind_epoch", rewind_epoch, 0, " (0: initialisation)")
     layer_types(layer_type)
-    whole_number("seed", seed, 0)
+    check_whole("seed", seed, 0)
 
 
 def _check_schedule(sparsity: Any, schedule: Any, lth: bool, reset_end: bool) -> None:

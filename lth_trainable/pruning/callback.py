@@ -17,24 +17,26 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lth_trainable.errors import UserError, bad_value
-from lth_trainable.pruning.arguments import check_arguments, plain_sparsity, refuse_foreign
+from lth_trainable.pruning.arguments import check_arguments, refuse_foreign
 from lth_trainable.pruning.criteria import CRITERIA, Criterion
+from lth_trainable.pruning.fits import is_dry_run, is_looking
 from lth_trainable.pruning.holder import Optimizer, TicketHolder, nothing_removed
 from lth_trainable.pruning.keep_mask import KeepMask, SparsityMetric
 from lth_trainable.pruning.layer_targets import (
     Sparsity,
     Target,
     layers_with_target,
+    plain_sparsity,
     sparsity_falls,
     target_by_epoch,
 )
 from lth_trainable.pruning.layers import LayerType, Selection, layer_types, left_out, prunable_layers, unwrapped
 from lth_trainable.pruning.levels import Levels
-from lth_trainable.pruning.plain_numbers import plain_number
 from lth_trainable.pruning.pruner import MaskedLayers, Pruner, report
 from lth_trainable.pruning.schedules import Schedule, as_schedule
 from lth_trainable.pruning.snapshot import Snapshot
 from lth_trainable.pruning.ticket import Ticket
+from lth_trainable.scalars import plain
 
 
 class SparsifyCallback(TicketHolder):
@@ -63,6 +65,7 @@ class SparsifyCallback(TicketHolder):
     """
 
     order = 5
+    _is_announced = False  # pickles of version 0.4 lack it
     name = "sparsify_callback"  # its place in the learner; fastai would say `sparsify`, which is a method
 
     def __init__(
@@ -85,7 +88,7 @@ class SparsifyCallback(TicketHolder):
         super().__init__()
         refuse_foreign(foreign)
         sparsity, schedule = plain_sparsity(sparsity), as_schedule(schedule)
-        rewind_epoch, seed = plain_number(rewind_epoch), plain_number(seed)
+        rewind_epoch, seed = plain(rewind_epoch), plain(seed)
         check_arguments(
             sparsity, granularity, context, criteria, schedule, lth, rewind_epoch, reset_end, layer_type, seed
         )
@@ -96,23 +99,25 @@ class SparsifyCallback(TicketHolder):
         self.levels_trained = 0  # of `Levels`: how many fits have ended, that of the dense network included
         self._plan: dict[int, Target] = {}
         self._fitting = self._trained = False
+        self._is_announced = False  # a fit has begun and has trained nothing yet
         self._epoch = 0
         self._must_start_at_0 = False
 
     # -- events of fastai --------------------------------------------------------------------------------------------
 
     def before_fit(self) -> None:
-        if not self._is_training_fit():
-            return
-        if isinstance(self.schedule, Schedule):
-            self._begin_fit(self.schedule)
-        elif self.resumes or not self.goes_on:
-            self.begin()
-        self._fitting, self._epoch, self.n_epochs = True, 0, int(self.n_epoch)
-        self.remember_learner()
-        self._show_sparsity(True)
+        if is_dry_run(self.learn):
+            self._print("ShortEpochCallback: a dry run, in which nothing is pruned")
+        if not is_looking(self.learn):
+            self._is_announced = True
+            self._show_sparsity(True)  # fastai reads the names of its table's columns now
 
     def before_train(self) -> None:
+        if is_looking(self.learn):
+            return
+        starts, self._is_announced = self._is_announced, False
+        if starts:
+            self._start_fit()
         if not self._in_fit():
             return
         self._epoch, self._trained = self.now, True
@@ -128,6 +133,8 @@ class SparsifyCallback(TicketHolder):
             _set_order(self.learn.dls.train, self._epoch)
         if self._epoch in self._plan:
             self._prune(self._plan[self._epoch])
+        if starts and self.keeper is not None:
+            self.keeper.start()  # it may have come with this very event, which does not reach it then
 
     def after_epoch(self) -> None:
         if self._in_fit() and self._trained:
@@ -135,7 +142,10 @@ class SparsifyCallback(TicketHolder):
             self._print(f"Sparsity at the end of epoch {self._epoch}: {self._pruner.sparsity_pct:.2f}%")
 
     def after_fit(self) -> None:
-        if self._in_fit() and not isinstance(self.schedule, Schedule):
+        if self._is_announced and not is_looking(self.learn):  # `learn.summary()`: nothing has been trained
+            self._is_announced = False
+            self._show_sparsity(self.fitting)
+        elif self._in_fit() and not isinstance(self.schedule, Schedule):
             self._fitting, self.levels_trained = False, self.level + 1
             self._show_sparsity(False)
 
@@ -148,9 +158,11 @@ class SparsifyCallback(TicketHolder):
             self.rewind(self.rewind_point, Optimizer.GOES_ON)
             if self._pruner.in_force is not None:
                 self.on_ticket()
-        assert self.keeper is not None
-        self.keeper.become_independent(MaskedLayers(self._pruner.layers, self._pruner.in_force))
         self._show_sparsity(False)
+        assert self.keeper is not None
+        if not self.keeper.settle():  # it has said why
+            return
+        self.keeper.become_independent(MaskedLayers(self._pruner.layers, self._pruner.in_force))
         self._print(f"Final Sparsity: {self._pruner.sparsity_pct:.2f}%\n\n{report(self._pruner)}")
         if self.reset_end and self.verbose and self._pruner.in_force is not None:
             self._print(f"\n{self._judgement()}")
@@ -188,6 +200,7 @@ class SparsifyCallback(TicketHolder):
         """Go to the start of the present level, and return its epoch: the initial weights, or a rewind."""
         to, epoch = (self.rewind_point, self.rewind_epoch or 0) if self.level else (self.initial, 0)
         assert to is not None
+        self.check_own_weights("start_level")
         self._print(f"Resetting Weights to their epoch {epoch} values")
         self.rewind(to, Optimizer.EMPTY if to.optimizer is None else Optimizer.RETURNS)
         return epoch
@@ -224,10 +237,11 @@ class SparsifyCallback(TicketHolder):
 
     @property
     def goes_on(self) -> bool:
-        """Whether the next fit continues from earlier ones, because their mask is still with the learner."""
+        """Whether the next fit continues from earlier ones: mask and network are still with the learner, and fit."""
         keeper, learn = self.keeper, self.learn
-        is_kept = keeper is not None and learn is not None and keeper.learn is learn
-        return is_kept and unwrapped(learn.model) is unwrapped(self.model_of_fit)
+        if keeper is None or learn is None or keeper.learn is not learn:
+            return False
+        return unwrapped(learn.model) is unwrapped(self.model_of_fit) and keeper.has_own_weights
 
     # -- internal ----------------------------------------------------------------------------------------------------
 
@@ -235,6 +249,19 @@ class SparsifyCallback(TicketHolder):
     def fitting(self) -> bool:
         """Whether a fit with this callback is running: started, and neither ended nor interrupted."""
         return self._fitting and self._is_attached()
+
+    def _start_fit(self) -> None:
+        """Start when the first epoch does, since `learn.summary()` has the same events before it."""
+        try:
+            if isinstance(self.schedule, Schedule):
+                self._begin_fit(self.schedule)
+            elif self.resumes or not self.goes_on:
+                self.begin()
+        except UserError:
+            self._show_sparsity(False)
+            raise
+        self._fitting, self._epoch, self.n_epochs = True, 0, int(self.n_epoch)
+        self.remember_learner()
 
     def _begin_fit(self, schedule: Schedule) -> None:
         layers = layers_with_target(prunable_layers(self.learn.model, self.layer_type, self.select), self.sparsity)
@@ -270,12 +297,8 @@ class SparsifyCallback(TicketHolder):
     def _rewinds(self) -> bool:
         return self.rewind_epoch is not None and (self.lth or self.reset_end or isinstance(self.schedule, Levels))
 
-    def _is_training_fit(self) -> bool:
-        """False within lr_find, and within validate and get_preds, which hold the learner's lock even in mid-fit."""
-        return not self.learn.lock.locked() and not hasattr(self.learn, "lr_finder")
-
     def _in_fit(self) -> bool:
-        return self._fitting and self._is_training_fit()
+        return self._fitting and not is_looking(self.learn)
 
     def _new_keeper(self, pruner: Pruner) -> KeepMask:
         if not isinstance(self.schedule, Schedule):

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lth_trainable.errors import UserError, bad_value
+from lth_trainable.errors import UserError, bad_value, check_whole
 from lth_trainable.pruning.criteria import Criterion, is_same
 from lth_trainable.pruning.layers import LayerType, Selection
 from lth_trainable.pruning.levels import Levels, rungs
 from lth_trainable.pruning.on_learner import SparsifyCallback, mask_in_force
-from lth_trainable.pruning.plain_numbers import whole_number
 from lth_trainable.pruning.ticket import Ticket
+from lth_trainable.scalars import plain
 
 Fit = Callable[..., Any]
 IDENTITY = ("granularity", "context", "criterion", "rewind_epoch", "layer_type", "select", "seed")
@@ -72,13 +72,15 @@ def find_tickets(
     from its start. After `learn.sparsify_callback.release()` it starts anew, from the weights as they are. Raises
     `UserError` before anything is trained.
     """
-    levels, epochs = whole_number("levels", levels, 1), whole_number("epochs", epochs, 1)
-    rewind_epoch = whole_number("rewind_epoch", rewind_epoch, 0)
+    prune_rate, rewind_epoch, levels, epochs, seed = map(plain, (prune_rate, rewind_epoch, levels, epochs, seed))
+    check_whole("levels", levels, 1)
+    check_whole("epochs", epochs, 1)
+    check_whole("rewind_epoch", rewind_epoch, 0)
     if fit is not None and lr is not None:
         raise bad_value("lr", lr, "None beside fit", "give it to fit: partial(learn.fit_one_cycle, lr_max=1e-2)")
     schedule = Levels(prune_rate=prune_rate, n_levels=levels)
     callback = SparsifyCallback(
-        float(100 * rungs(schedule.prune_rate, levels)[-1]), granularity, context, criteria, schedule,
+        float(100 * rungs(prune_rate, levels)[-1]), granularity, context, criteria, schedule,
         rewind_epoch=rewind_epoch, layer_type=layer_type, layers=layers, verbose=verbose, seed=seed,
     )  # fmt: skip
     if not rewind_epoch < epochs:

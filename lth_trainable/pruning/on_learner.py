@@ -11,11 +11,10 @@ from fastai.learner import Learner
 from fastcore.basics import patch
 
 from lth_trainable.errors import UserError, bad_value, check_sparsity
-from lth_trainable.pruning.arguments import plain_sparsity
 from lth_trainable.pruning.callback import SparsifyCallback
 from lth_trainable.pruning.criteria import Criterion
 from lth_trainable.pruning.keep_mask import KeepMask
-from lth_trainable.pruning.layer_targets import Sparsity, layers_with_target, target_now
+from lth_trainable.pruning.layer_targets import Sparsity, layers_with_target, plain_sparsity, target_now
 from lth_trainable.pruning.layers import Layer, LayerType, Selection, prunable_layers
 
 __all__ = ["SparsifyCallback", "mask_in_force", "sparsify", "sparsity"]
@@ -70,9 +69,9 @@ def sparsity(self: Learner) -> float:
 
 
 def mask_in_force(learn: Learner) -> Any:
-    """The masked layers of the learner's network; None if nothing is masked."""
-    keepers = [cb.pruner for cb in learn.cbs if isinstance(cb, KeepMask) and cb.pruner.in_force is not None]
-    return keepers[-1] if keepers else None
+    """The masked layers of the learner's network; None if nothing is masked, or if the weights have been replaced."""
+    keepers = [cb for cb in learn.cbs if isinstance(cb, KeepMask) and cb.pruner.in_force is not None]
+    return keepers[-1].pruner if keepers and keepers[-1].has_own_weights else None
 
 
 def _check_mask(learn: Learner, sparsity: Sparsity, layers: list[Layer]) -> None:

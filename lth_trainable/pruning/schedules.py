@@ -14,7 +14,7 @@ from fractions import Fraction
 from typing import Any
 
 from lth_trainable.errors import UserError, bad_value, is_finite_number, unknown_name, words_of
-from lth_trainable.pruning.plain_numbers import plain_number
+from lth_trainable.scalars import plain
 
 Number = Any  # Fraction where the function keeps it exact, float otherwise
 
@@ -118,8 +118,8 @@ class Schedule:
         self.function = sched_func
         known = (rule for rule in SCHEDULES.values() if rule.function is _plain(sched_func))
         self.rule = next(known, ScheduleRule(function=sched_func))
-        self.start_pct: float = self.rule.start_pct if start_pct is None else plain_number(start_pct)
-        self.end_pct: float = self.rule.end_pct if end_pct is None else plain_number(end_pct)
+        self.start_pct: float = self.rule.start_pct if start_pct is None else plain(start_pct)
+        self.end_pct: float = self.rule.end_pct if end_pct is None else plain(end_pct)
         if not _is_number(self.start_pct) or not 0 <= self.start_pct < 1:
             raise bad_value("start_pct", start_pct, "a fraction of the fit in [0, 1), such as 0.25")
         if not _is_number(self.end_pct) or not self.start_pct <= self.end_pct <= 1:
@@ -144,7 +144,7 @@ class Schedule:
         """The function's value on its way from 0 to `end`, at `pos` in [0, 1]. Raises `UserError` if it has none."""
         shown = f"schedule: {self.name}(0, {float(end):g}, {float(pos):g})"
         try:
-            found = plain_number(self._call(end, pos))
+            found = plain(self._call(end, pos))
         except Exception as error:  # whatever the user's function raises, it is no schedule
             raise UserError(
                 f"{shown} raises {type(error).__name__}: {words_of(error)}; expected a function f(start, end, pos) that"
@@ -174,7 +174,7 @@ class Schedule:
         target: the final (dsd: peak) sparsity as a fraction. Raises `UserError` if there are too few epochs to reach
         it.
         """
-        n_epochs = plain_number(n_epochs)
+        n_epochs = plain(n_epochs)
         values = [self.sparsity_at(Fraction(epoch, n_epochs), target) for epoch in range(n_epochs)]
         if self.rule.stepwise:
             self._check_steps(values, n_epochs, target)

@@ -7,42 +7,96 @@ import os
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from lth_trainable.errors import UserError, bad_value, refuse_secrets, unknown_name
-from sweeps.cli.options import BRANCHES, Options, flags
+from lth_trainable.scalars import plain
+from sweeps.cli.options import BRANCHES, Options, RunOptions, flags
+from sweeps.cli.search_options import SearchOptions
 
-WHERE = "Sweep"  # what messages about an argument begin with
 NOT_HERE = {
-    "cluster": "from Python a sweep runs on this machine, or with address='auto' on the cluster that it belongs to",
+    "cluster": "from Python the trials run on this machine, or with address='auto' on the cluster that it belongs to",
     "dry_run": "call .plan() instead", "plan_figure": "call .plan() instead",
     "list": "`from sweeps.experiments.recipes import RECIPES` has all recipes",
-    "json": "the run has everything as data frames",
+    "json": "the run has everything as data frames", "study": "give it to .run(study=...)",
 }  # fmt: skip
-_HINTS = typing.get_type_hints(Options)
-NAMES = tuple(f.name for f in fields(Options) if f.name not in (*NOT_HERE, *BRANCHES, "recipe", "seeds", "seed"))
-_NUMBERS = {int: "a whole number", float: "a number", bool: "True or False", str: "text", Path: "a path"}
+NO_OPTIONS = (*NOT_HERE, *BRANCHES, "recipe", "search", "seeds", "seed")
+_KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text", Path: "a path"}
 
 
-def checked_option(name: str, value: Any) -> Any:
-    """The value of an option, with the type that the command line gives it. Raises `UserError`."""
-    kinds = _kinds_of(_HINTS[name])
-    if value is None and type(None) in kinds:
-        return None
-    (kind,) = (kind for kind in kinds if kind is not type(None))
-    if typing.get_origin(kind) is tuple:
-        return tuple(_one(name, each, typing.get_args(kind)[0]) for each in several(value))
-    return _one(name, value, kind)
+@dataclass(frozen=True)
+class Arguments:
+    """The arguments of a class or function that does in Python what a command does.
+
+    where: its name, with which messages begin. command: its module. options: the dataclass of the command's options.
+    """
+
+    where: str
+    command: str
+    options: type[RunOptions]
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The options that are arguments, too."""
+        return tuple(f.name for f in fields(self.options) if f.name not in NO_OPTIONS)
+
+    @cached_property
+    def _hints(self) -> dict[str, Any]:
+        return typing.get_type_hints(self.options)
+
+    def checked(self, name: str, value: Any) -> Any:
+        """The value of an option, with the type that the command line gives it. Raises `UserError`."""
+        kinds = _kinds_of(self._hints[name])
+        if value is None and type(None) in kinds:
+            return None
+        (kind,) = (kind for kind in kinds if kind is not type(None))
+        where = f"{self.where}, {name}"
+        if typing.get_origin(kind) is tuple:
+            return tuple(_one(where, each, typing.get_args(kind)[0]) for each in several(value))
+        return _one(where, value, kind)
+
+    def refuse_unknown(
+        self, method: str, names: Iterable[str], valid: Iterable[str], others: Iterable[str] = ()
+    ) -> None:
+        """Raise `UserError` for a name that is no argument. method: such as ".run". others: arguments of the class."""
+        known, where = set(valid), f"{self.where}{method}"
+        for name in names:
+            if name in NOT_HERE and name in self._hints and name not in known:
+                raise UserError(f"{where}: found {name}; expected no such argument; {NOT_HERE[name]}")
+            if name in set(others) - known:
+                raise UserError(
+                    f"{where}: found {name}; expected what says where it runs; {name} belongs to {self.where}(...)"
+                )
+            if name not in known:
+                near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
+                advice = f"did you mean {near[0]}?" if near else f"help(sweeps.{self.where}) lists them"
+                raise UserError(f"{where}: found {name}; expected an option of {self.command}; {advice}")
+
+    def words_of(self, given: Mapping[str, Any]) -> list[str]:
+        """The flags of the command line that mean the same as these arguments. Defaults stay out."""
+        by_field = flags()
+        words: list[str] = []
+        for name, value in given.items():
+            flag = "--" + by_field.get(name, name).replace("_", "-")
+            if value is True and self._hints.get(name) is bool:
+                words.append(flag)
+            elif value is not None and value is not False:
+                words += [flag, *map(_word, several(value))]
+        return words
+
+
+SWEEP = Arguments("Sweep", "sweeps.lth_grid", Options)
+SEARCH = Arguments("Search", "sweeps.lth_search", SearchOptions)
 
 
 def _kinds_of(hint: Any) -> tuple[Any, ...]:
-    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    return typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
 
 
-def _one(name: str, value: Any, kind: Any) -> Any:
-    where = f"{WHERE}, {name}"
+def _one(where: str, value: Any, kind: Any) -> Any:
     value = plain(value)
     if typing.get_origin(kind) is Literal:
         if value not in typing.get_args(kind):
@@ -54,7 +108,7 @@ def _one(name: str, value: Any, kind: Any) -> Any:
     if kind is float and type(value) in (int, float):
         return value
     if type(value) is not kind:
-        raise bad_value(where, value, _NUMBERS[kind])
+        raise bad_value(where, value, _KINDS[kind])
     return value
 
 
@@ -66,11 +120,6 @@ def several(value: Any) -> list[Any]:
     return [plain(each) for each in value]
 
 
-def plain(value: Any) -> Any:
-    """A value as Python's own type, also if it is a scalar of NumPy."""
-    return value.item() if type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0 else value
-
-
 def as_content(value: Any) -> Any:
     """A value as a recipe file would have it: lists for several values, Python's own types."""
     value = plain(value)
@@ -79,33 +128,6 @@ def as_content(value: Any) -> Any:
     if isinstance(value, str | os.PathLike) or not isinstance(value, Iterable):
         return value
     return [as_content(each) for each in value]
-
-
-def refuse_unknown(where: str, names: Iterable[str], valid: Iterable[str], elsewhere: Iterable[str] = ()) -> None:
-    """Raise `UserError` for a name that is no argument. elsewhere: those that are arguments of `Sweep`."""
-    known, others = set(valid), set(elsewhere)
-    for name in names:
-        if name in NOT_HERE:
-            raise UserError(f"{where}: found {name}; expected no such argument; {NOT_HERE[name]}")
-        if name in others - known:
-            raise UserError(f"{where}: found {name}; expected what says where it runs; {name} belongs to Sweep(...)")
-        if name not in known:
-            near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
-            advice = f"did you mean {near[0]}?" if near else "help(sweeps.Sweep) lists them"
-            raise UserError(f"{where}: found {name}; expected an option of sweeps.lth_grid; {advice}")
-
-
-def words_of(given: Mapping[str, Any]) -> list[str]:
-    """The flags of the command line that mean the same as these arguments. Defaults stay out."""
-    by_field = flags()
-    words: list[str] = []
-    for name, value in given.items():
-        flag = "--" + by_field.get(name, name).replace("_", "-")
-        if value is True and isinstance(_HINTS.get(name), type) and _HINTS[name] is bool:
-            words.append(flag)
-        elif value is not None and value is not False:
-            words += [flag, *map(_word, several(value))]
-    return words
 
 
 def _word(value: Any) -> str:

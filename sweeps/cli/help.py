@@ -6,6 +6,7 @@ import sys
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.table import Table
 
@@ -18,11 +19,17 @@ SHORT, ALL = ("-h", "--help"), "--help-all"
 class Help:
     """What the short help shows. argument: its positional one. groups: names of options by the title of their group."""
 
-    program: str
+    module: str
     argument: str
     about: str
     groups: Mapping[str, Sequence[str]]
     examples: Mapping[str, str]
+
+    @property
+    def program(self) -> str:
+        """How the command was called: by the name of its script, such as `lth-grid`, or as `python -m MODULE`."""
+        called = Path(sys.argv[0]).name
+        return called if called.startswith("lth-") else f"python -m {self.module}"
 
 
 def helped(argv: list[str], text: Help, options: Sequence[type]) -> list[str]:

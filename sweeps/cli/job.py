@@ -120,6 +120,8 @@ class Job:
             self.say(f"watch: {line}")
         if dispatcher.over if source is None else source.is_over(dispatcher):
             return Outcome(epochs=0, failures={}, interrupted=False)
+        if self.cluster is None and (unused := self.setting.resources.unused()) is not None:
+            self.say(f"note: {unused}", "yellow")
         data_root = self.options.data_root
         return launch(
             self.ledger, dispatcher, self.setting.resources,
@@ -206,7 +208,7 @@ def check_fit_together(specs: Collection[TrialSpec], data_root: Path | None) -> 
         build(model, data.shape, len(data.classes))
 
 
-def finish(job: Job, summary: dict[str, Any], outcome: Outcome) -> int:
+def finish(job: Job, summary: Mapping[str, Any], outcome: Outcome) -> int:
     """Print how a command ended; returns its exit code."""
     for name, reason in sorted(outcome.failures.items()):
         job.say(f"failed: {name}: {reason}", "red")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, make_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,7 +16,7 @@ from sweeps.cli.help import Help
 from sweeps.cli.options import LISTS, STOP, WHERE, RunOptions, flags, read
 from sweeps.experiments.expand import seed_values
 from sweeps.experiments.recipes import RECIPES
-from sweeps.search.axes import parse_axis
+from sweeps.search.axes import Axis, parse_axis
 from sweeps.search.searches import GRID, SAMPLERS, SEARCHES, Search, find_search
 
 REDUCTION = 3
@@ -75,7 +75,7 @@ class SearchOptions(RunOptions):
 
 
 HELP = Help(
-    program="python -m sweeps.lth_search", argument="SEARCH",
+    module="sweeps.lth_search", argument="SEARCH",
     about="Search for the best tickets with Optuna: any axes, several seeds each, reusing stored training.\n"
     "Run the same command again to continue: what is trained stays.",
     groups={
@@ -116,16 +116,21 @@ def parse(argv: Sequence[str] | None = None) -> tuple[SearchOptions, Search]:
         flag = "--" + name.replace("_", "-")
         if flag in argv and not getattr(arguments, name):
             raise bad_value(flag, "", "at least one value")
-    objectives = ("accuracy",) if arguments.floor is not None else ("accuracy", "sparsity")
+    seeds = seed_values(arguments.seeds, arguments.seed, search.sweep.seeds)
+    return arguments, with_options(search, axes, seeds, arguments)
+
+
+def with_options(search: Search, axes: Mapping[str, Axis], seeds: tuple[int, ...], options: SearchOptions) -> Search:
+    """The search with these axes and seeds, and what the options say of it, checked. Raises `UserError`."""
+    objectives = ("accuracy",) if options.floor is not None else ("accuracy", "sparsity")
     changed: dict[str, Any] = {
-        "axes": axes, "floor": arguments.floor, "objectives": (*objectives, *(["epochs"] if arguments.cost else [])),
-        "reduction": REDUCTION if arguments.asha else None,
-        "sweep": replace(search.sweep, seeds=seed_values(arguments.seeds, arguments.seed, search.sweep.seeds)),
-        **{n: v for n in GIVEN if (v := getattr(arguments, n)) is not None},
+        "axes": axes, "floor": options.floor, "objectives": (*objectives, *(["epochs"] if options.cost else [])),
+        "reduction": REDUCTION if options.asha else None, "sweep": replace(search.sweep, seeds=seeds),
+        **{n: v for n in GIVEN if (v := getattr(options, n)) is not None},
     }  # fmt: skip
-    if changed.get("sampler", search.sampler) == GRID and arguments.suggestions is None:
+    if changed.get("sampler", search.sampler) == GRID and options.suggestions is None:
         changed["suggestions"] = sys.maxsize  # all points, however many there are
-    return arguments, replace(search, **changed).check()
+    return replace(search, **changed).check()
 
 
 def check_study_of_job(study: str | None) -> None:

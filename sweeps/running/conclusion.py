@@ -21,10 +21,13 @@ if TYPE_CHECKING:
 MATCHING = "matching"  # of `analysis.export.choice`, which takes a second to import
 COLUMNS = (
     "ladder", "target_sparsity_pct", "sparsity_pct", "baseline", "endpoint", "n_pairs", "mean_ticket", "mean_baseline",
-    "effect", "ci_low", "ci_high", "margin_pp", "verdict", "why",
+    "effect", "ci_low", "ci_high", "margin_pp", "verdict", "shown_lower", "why",
 )  # fmt: skip
 NUMBERS = ("sparsity_pct", "effect", "ci_low", "ci_high", "n_pairs")
-COUNTS = ("beats dense", "matches dense", "falls short", "undecided")
+COUNTS = {
+    "n_beats": "beats", "n_matches": "matches", "n_within_margin_lower": "within the margin, lower",
+    "n_falls_short": "falls short", "n_undecided": "undecided",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +35,7 @@ class Conclusion:
     """The verdicts of a run as loggers show them.
 
     identity: of the run, the same whenever its command is repeated on the same storage. answer: one sentence. rows: the
-    comparisons with dense networks, see `analysis.verdicts.answer.headlines`. choice: the tickets to log, and why.
+    comparisons with dense networks, see `analysis.verdicts.headlines`. choice: the tickets to log, and why.
     data_root: of data sets in files.
     """
 
@@ -50,7 +53,8 @@ class Conclusion:
     ) -> Conclusion:
         """wanted: what `--log-tickets` says. Raises `UserError` for a ticket that is not there."""
         from analysis.export.choice import choose
-        from analysis.verdicts.answer import answer_sentence, headlines
+        from analysis.verdicts.answer import answer_sentence
+        from analysis.verdicts.headlines import headlines
 
         verdicts = frames.rows("verdicts")
         return cls(
@@ -69,7 +73,10 @@ class Conclusion:
 
     def numbers(self) -> dict[str, float]:
         """Counts of verdicts, and for each comparison effect, interval and so on: "NAME/effect"."""
-        found = {f"n {word}".replace(" ", "_"): sum(row["verdict"] == word for row in self.rows) for word in COUNTS}
+        found: dict[str, float] = {
+            name: sum(row["verdict"] == word for row in self.rows) for name, word in COUNTS.items()
+        }
+        found["shown_lower"] = sum(row["shown_lower"] for row in self.rows)
         measured = {f"{_name(row)}/{of}": row[of] for row in self.rows for of in NUMBERS}
         return {**found, **{name: value for name, value in measured.items() if value is not None}}
 

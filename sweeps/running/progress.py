@@ -165,9 +165,17 @@ def _pace(board: Board, of: str, between: str) -> str:
     elif task.speed is None or task.elapsed < SETTLING_SECONDS:
         parts.append("measuring the pace")
     else:
-        parts.append(f"{task.speed:.0f} epochs/s")
+        parts.append(speed(task.speed))
         parts += [f"{duration(task.time_remaining)} left"] if task.time_remaining is not None else []
     return between.join(parts)
+
+
+def speed(epochs_per_second: float) -> str:
+    """The pace in the unit in which it is at least 1: `10 epochs/s`, `20 epochs/min`, `3 epochs/h`."""
+    for unit, seconds in (("s", 1), ("min", 60)):
+        if epochs_per_second * seconds >= 1:
+            return f"{epochs_per_second * seconds:.0f} epochs/{unit}"
+    return f"{epochs_per_second * 3600:.0f} epochs/h"
 
 
 def view(board: Board) -> RenderableType:

@@ -41,6 +41,13 @@ class Resources:
         if here and self.gpus > 0 and not _gpu_count():
             raise bad_value("gpus-per-trial", self.gpus, "0", "this machine has no GPU that PyTorch can use")
 
+    def unused(self) -> str | None:
+        """What to say if this machine has GPUs and the trials do not use them."""
+        if self.gpus or not (found := _gpu_count()):
+            return None
+        what = "a GPU" if found == 1 else f"{found} GPUs"
+        return f"trials train on the CPU, but this machine has {what}; --gpus-per-trial 0.25 trains four on each"
+
     def execution(self) -> dict[str, Any]:
         """Arguments of `Execution` that follow from these resources."""
         device = "cuda" if self.gpus else "cpu"

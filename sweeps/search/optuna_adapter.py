@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from optuna import Study
+from optuna.samplers import GridSampler
 from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages._cached_storage import _CachedStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.storages.journal._file import get_lock_file
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -54,9 +56,34 @@ def claim_waiting(study: Study, key: str, value: str) -> bool:
     return bool(waiting)
 
 
+def tell(study: Study, trial: Trial, values: Sequence[float] | None, state: TrialState) -> bool:
+    """Close a trial. Returns whether the study's sampler has nothing left to suggest.
+
+    A sampler says so by `Study.stop`, which outside `Study.optimize` raises once the trial is closed.
+    """
+    try:
+        study.tell(trial, values, state)
+    except RuntimeError as error:
+        if "Study.stop" not in str(error):
+            raise
+        return True
+    return False
+
+
+def has_no_more(study: Study) -> bool:
+    """Whether a study begins with a grid all of whose points have been suggested."""
+    return isinstance(study.sampler, GridSampler) and study.sampler.is_exhausted(study)
+
+
 def backend_of(study: Study) -> BaseStorage:
     """The storage of a study, without the cache that Optuna puts before a database."""
-    return getattr(study._storage, "_backend", study._storage)
+    storage = study._storage
+    return storage._backend if isinstance(storage, _CachedStorage) else storage
+
+
+def file_of(storage: BaseStorage) -> str | None:
+    """The path of a journal file; None for another storage."""
+    return getattr(getattr(storage, "_backend", None), "_file_path", None)
 
 
 def journal(path: str) -> BaseStorage:

@@ -18,7 +18,7 @@ from lth_trainable.safe_text import one_line, without_secrets
 from lth_trainable.store.local_files import check_own
 from lth_trainable.store.store import Store
 from lth_trainable.store.trouble import EXPECTED, GO_ON
-from sweeps.search.optuna_adapter import backend_of, journal
+from sweeps.search.optuna_adapter import backend_of, file_of, journal
 
 STUDY = "study.db"
 URL = "sqlite:///FILE, postgresql://USER@HOST/DATABASE, another database of SQLAlchemy, or the path of a journal file"
@@ -32,10 +32,12 @@ _SICK = re.compile(  # SQLite's words for a disk that fails; what else goes wron
 class Place(Protocol):
     """Where a study is kept.
 
-    shown: what `optuna-dashboard` takes to open it, without credentials. is_shared: others may have trials in it.
+    shown: what `optuna-dashboard` takes to open it, without credentials, if it can be opened; else its kind, in words.
+    is_shared: others may have trials in it.
     """
 
     shown: str
+    can_be_opened: bool
     is_shared: bool
 
     def open(self) -> BaseStorage:
@@ -51,7 +53,7 @@ class Place(Protocol):
 class InRun:
     """The file `RUN/study.db`, of SQLite; for an object store a local file that is copied there after each change."""
 
-    is_shared = False
+    is_shared, can_be_opened = False, True
 
     def __init__(self, store: Store, run: str) -> None:
         self.store, self.path = store, f"{run}/{STUDY}"
@@ -79,7 +81,7 @@ class InRun:
 class Database:
     """A database that the user names, such as SQLite or PostgreSQL."""
 
-    is_shared = True
+    is_shared = can_be_opened = True
 
     def __init__(self, url: str) -> None:
         self.shown = url
@@ -127,7 +129,7 @@ class Database:
 class Journal:
     """A file to which Optuna appends each change: for file systems on which SQLite does not work, such as NFS."""
 
-    is_shared = True
+    is_shared = can_be_opened = True
 
     def __init__(self, path: str) -> None:
         self.shown = path
@@ -151,7 +153,9 @@ class Given:
         self._storage = backend_of(study)
         self.is_in_memory = isinstance(self._storage, optuna.storages.InMemoryStorage)
         url = getattr(self._storage, "url", "")
-        self.shown = _masked(url) if url else f"the study {study.study_name!r}"
+        found = _masked(url) if url else file_of(self._storage)
+        self.shown = found or ("memory" if self.is_in_memory else type(self._storage).__name__)
+        self.can_be_opened = found is not None
 
     def open(self) -> BaseStorage:
         return self._storage

@@ -18,17 +18,17 @@ import optuna
 from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from lth_trainable.errors import StorageError, UserError
+from lth_trainable.errors import StorageError, UserError, words_of
 from lth_trainable.safe_text import one_line
 from lth_trainable.store.contents import COUNT, NUMBER, PERCENT, TEXT
 from lth_trainable.store.layout import Entries, ListOf
 from lth_trainable.store.store import Store
 from sweeps.search.axes import draw_point
-from sweeps.search.optuna_adapter import claim_waiting, fixed_values, reopen
+from sweeps.search.optuna_adapter import claim_waiting, fixed_values, has_no_more, reopen, tell
 from sweeps.search.places import Given, InRun, place_of
 from sweeps.search.samplers import copy_of, sampler_of
-from sweeps.search.searches import OBJECTIVES, OWN, Search
-from sweeps.search.ties import DIRECTION, ID, check_fits, check_owner, check_terms, id_of, is_mine, tie
+from sweeps.search.searches import OWN, SAMPLERS, Search
+from sweeps.search.ties import ID, check_fits, check_owner, check_terms, directions_of, id_of, is_mine, tie
 
 ON_WAY, AGAIN = "on_the_way_of", "again"  # attributes of trials
 NOTES = Entries(
@@ -52,7 +52,7 @@ class Study:
     """The study of a run. Raises `UserError` if it cannot be read, or is one of a different search.
 
     at: where it is, if not in the run's folder: the URL of a database, the path of a journal file, or a study that the
-    user has made, whose sampler and pruner are used as they are.
+    user has made, whose sampler and pruner are used as they are. is_exhausted: its sampler has nothing left to suggest.
     """
 
     def __init__(self, search: Search, store: Store, run: str, at: str | optuna.Study | None = None) -> None:
@@ -62,12 +62,13 @@ class Study:
         self.store, self.run = store, run
         self._place = place_of(at, store, run)
         self._id = id_of(store, run, self._place)
-        self.uri = self._place.shown
+        self.uri, self.can_be_opened = self._place.shown, self._place.can_be_opened
         self._open: dict[int, Trial] = {}
         with self._readable():
             self._storage = self._place.open()
             self._study = at if isinstance(at, optuna.Study) else self._made()
             self._begin()
+            self.is_exhausted = has_no_more(self._study)
 
     def _made(self) -> optuna.Study:
         """The study of this name, made if there is none. It keeps the directions that it was made with."""
@@ -78,7 +79,7 @@ class Study:
         try:  # not by `load_if_exists`: in a database whose maker was killed, Optuna may lack the index it relies on
             return optuna.load_study(**acts)
         except KeyError:
-            return optuna.create_study(directions=[DIRECTION[OBJECTIVES[n]] for n in search.objectives], **acts)
+            return optuna.create_study(directions=directions_of(search), **acts)
 
     def _begin(self) -> None:
         path = self.store.at(self.run)
@@ -120,12 +121,27 @@ class Study:
                 raise trouble from error
             raise
 
+    @contextlib.contextmanager
+    def _own_checked(self) -> Iterator[None]:
+        """Raise `UserError` where a sampler or pruner that the user has made fails."""
+        try:
+            yield
+        except Exception as error:  # somebody else's code may raise anything
+            is_ours = self.search.sampler in SAMPLERS
+            if is_ours or isinstance(error, UserError | StorageError) or self._place.trouble(error) is not None:
+                raise
+            if self.search.sampler == OWN:
+                who = f"{type(self._study.sampler).__name__} or {type(self._study.pruner).__name__} of your own study"
+            else:
+                who = self.search.sampler
+            raise UserError(f"search: {who} failed: {type(error).__name__}: {words_of(error)}") from error
+
     # -- asking and telling ------------------------------------------------------------------------------------------
 
     def ask(self) -> Asked:
         """The next suggestion. Those that an earlier command left open come first, then those that somebody queued."""
         while True:
-            with self._disk_checked():
+            with self._disk_checked(), self._own_checked():
                 if self._id is not None and not claim_waiting(self._study, ID, self._id):
                     # one step, so that no trial of ours is ever without its mark
                     self._study.add_trial(create_trial(state=TrialState.WAITING, user_attrs={ID: self._id}))
@@ -177,7 +193,7 @@ class Study:
         """
         reduction = self.search.reduction
         assert reduction is not None
-        with self._disk_checked():
+        with self._disk_checked(), self._own_checked():
             self._open[number].report(value, step=reduction**stage)
             return not self._open[number].should_prune()
 
@@ -204,6 +220,8 @@ class Study:
             )
         if isinstance(self._place, Given) and self._place.is_in_memory:
             found.append("the study is in memory: once this process has ended a new one begins; trained trials stay")
+        if self.n_queued:
+            found.append(f"trials that somebody has queued in the study: {self.n_queued}; they come first, and count")
         if self.n_of_others:
             found.append(
                 f"trials in the study that are not of this search: {self.n_of_others}; its sampler learns from them, "
@@ -214,7 +232,13 @@ class Study:
     @property
     def n_of_others(self) -> int:
         """Number of trials in the study that are not of this search. Samplers learn from them."""
-        return len(self._study.get_trials(deepcopy=False)) - len(self.trials())
+        return len(self._study.get_trials(deepcopy=False)) - len(self.trials()) - self.n_queued
+
+    @property
+    def n_queued(self) -> int:
+        """Number of trials that somebody else has queued: this search will ask for them."""
+        queued = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        return sum(not is_mine(trial, self._id) for trial in queued)
 
     @property
     def has_waiting(self) -> bool:
@@ -257,8 +281,8 @@ class Study:
         return {} if self._id is None else {ID: self._id}
 
     def _end(self, number: int, state: TrialState, values: Sequence[float] | None = None) -> None:
-        with self._disk_checked():
-            self._study.tell(self._open.pop(number), values, state)
+        with self._disk_checked(), self._own_checked():
+            self.is_exhausted |= tell(self._study, self._open.pop(number), values, state)
         self._place.save()
 
 

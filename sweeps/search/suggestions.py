@@ -78,6 +78,8 @@ class Suggestions:
 
     @property
     def _wants_more(self) -> bool:
+        if self.study.is_exhausted:
+            return False
         new = sum(not suggestion.asked.on_way for suggestion in self.open)
         return self.study.n_told + new < self.search.suggestions
 

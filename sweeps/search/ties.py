@@ -23,7 +23,7 @@ from lth_trainable.store.json_files import NotJson, object_from_json, to_json
 from lth_trainable.store.layout import Entries
 from lth_trainable.store.store import Store
 from sweeps.search.places import STUDY, Given, InRun, Place
-from sweeps.search.searches import OBJECTIVES, TPE, Search
+from sweeps.search.searches import OBJECTIVES, OWN, TPE, Search
 
 NOTE = "study.json"
 TERMS, ID, RUN = "terms", "search_id", "run"  # attributes of the study; its trials have the id, too
@@ -71,14 +71,21 @@ def check_owner(study: optuna.Study, place: Place, store: Store, run: str, searc
         )
 
 
+def directions_of(search: Search) -> list[StudyDirection]:
+    """In which direction a study of this search optimises each objective."""
+    return [DIRECTION[OBJECTIVES[name]] for name in search.objectives]
+
+
 def check_fits(study: optuna.Study, search: Search, place: Place) -> None:
     """Raise `UserError` if a study that exists has other objectives, or trials over other axes."""
     where = f"study {study.study_name!r} in {place.shown}"
-    names, directions = list(search.objectives), [DIRECTION[OBJECTIVES[name]] for name in search.objectives]
+    names, directions = list(search.objectives), directions_of(search)
     if study.directions != directions or (study.metric_names or names) != names:
+        words = [direction.name.lower() for direction in directions]
+        make = f"make one with optuna.create_study(directions={words})"
         raise bad_value(
             where, _objectives(study.metric_names, study.directions), _objectives(names, directions),
-            "choose another study, or another --name",
+            make if isinstance(place, Given) else "choose another study, or another --name",
         )  # fmt: skip
     axes = {name: axis.distribution for name, axis in search.axes.items()}
     for trial in study.get_trials(deepcopy=False):
@@ -106,7 +113,8 @@ def check_terms(study: optuna.Study, search: Search, where: str) -> None:
     for name, value in search.terms().items():
         began = known.get(name, EARLIER.get(name))
         if began != value:
-            raise UserError(f"{where}: its search began with {name} {began!r}; found {value!r}; choose another --name")
+            was, now = ("the sampler of a study of your own" if v == OWN else repr(v) for v in (began, value))
+            raise UserError(f"{where}: its search began with {name} {was}; found {now}; choose another --name")
 
 
 def tie(study: optuna.Study, search: Search, path: str, search_id: str | None) -> None:

@@ -166,7 +166,7 @@ def test_a_failure_that_was_retried_is_done(tmp_path: Path) -> None:
     assert (row["status"], row["reason"]) == ("done", None)
 
 
-def test_diverged_trials_are_shown_and_break_their_pair(tmp_path: Path) -> None:
+def test_diverged_trials_are_shown_and_count_at_chance(tmp_path: Path) -> None:
     run = make_run(tmp_path, [*DENSE, *TICKETS], lambda spec: None if spec == TICKETS[2] else ACCURACY(spec))
     frames = analysis.gather(run)
     row = by_name(frames.trials)[TICKETS[2].name]
@@ -176,7 +176,9 @@ def test_diverged_trials_are_shown_and_break_their_pair(tmp_path: Path) -> None:
     assert len(losses) == 3
     assert losses.train_loss.isna().all()
     verdict = analysis.as_rows(frames.verdicts)[0]
-    assert (verdict["n_pairs"], verdict["n_unpaired"], verdict["verdict"]) == (4, 1, "undecided")
+    assert (verdict["n_pairs"], verdict["n_unpaired"], verdict["verdict"]) == (5, 0, "undecided")
+    assert verdict["n_diverged"] == 1 and verdict["effect"] < -10 < -2 < verdict["effect_finished"]
+    assert "1 of 5 pairs has a diverged trial, at chance accuracy; without them" in (run / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from analysis.commands.table import COLUMNS, HEADINGS, as_csv, as_latex, as_markdown
 from analysis.tables.schema import Row
-from analysis.verdicts.answer import headlines
+from analysis.verdicts.headlines import headlines
 from tests.support.verdicts import judge
 
 DIFFERENCES = {64.0: [0.1, 0.2, 0.0, 0.1, 0.2], 90.0: [-5.0, -4.0, -6.0, -5.0, -5.5]}

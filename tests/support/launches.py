@@ -1,17 +1,21 @@
-"""Experiments of Ray Tune as a launch of a sweep leaves them, written without running Ray."""
+"""Launches without Ray: what a sweep leaves of its results, and one whose trials are trained in this process."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 from ray.tune import ExperimentAnalysis, PlacementGroupFactory, ResultGrid
 from ray.tune.experiment import Trial
 
-from lth_trainable import Store
+from lth_trainable import Store, run_trial
+from lth_trainable.store.record import Identity, record_trial
+from lth_trainable.training.execution import Execution, fingerprint
 from sweeps.planning.dispatch import Dispatcher
-from sweeps.planning.plan import Plan
-from sweeps.running.launch import Config, _list_earlier
+from sweeps.planning.plan import Plan, PlannedTrial
+from sweeps.running.launch import Config, Outcome, _list_earlier
 from sweeps.running.resources import Budget, Spent
 from sweeps.running.searcher import PlanSearcher
 from sweeps.runs.ledger import Ledger
@@ -48,3 +52,27 @@ def listed(store: Store, plan: Plan, limit: int = 1000) -> int:
     config = Config(ledger=Ledger(store=store, run="digits", plan=plan, facts={}), execution={}, launch=LAUNCH)
     folder = Path(store.root, "digits", "ray", LAUNCH)
     return _list_earlier(ResultGrid(ExperimentAnalysis(str(folder))), searcher, config)
+
+
+def launch_here(ledger: Ledger, dispatcher: Dispatcher, *_: Any, source: Any = None, **__: Any) -> Outcome:
+    """What `sweeps.running.launch.launch` does, with the trials in this process, one after the other."""
+
+    def record(trial: PlannedTrial, mark: Any) -> bool:
+        identity = Identity(spec=trial.spec, key=trial.key, chain=trial.chain, fingerprint=mark)
+        return record_trial(ledger.store, ledger.run, identity) is not None
+
+    searcher = PlanSearcher(dispatcher, Spent(), Budget(), lambda trial: {"trial": trial}, record, source)
+    for number in itertools.count():
+        config: Any = searcher.suggest(f"t{number}")
+        if config == PlanSearcher.FINISHED:
+            break
+        if config is not None:  # else all that was planned was trained already; Tune asks again
+            run_trial(config["trial"].spec, ledger.store, ledger.run)
+            told = {
+                "status": "done",
+                "epochs_done": 1,
+                "stored": [],
+                "fingerprint": json.dumps(fingerprint(Execution())),
+            }
+            searcher.on_trial_complete(f"t{number}", told)
+    return Outcome(epochs=0, failures={}, interrupted=False)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from analysis.tables.run_plan import Rule
-from analysis.verdicts.answer import headlines
 from analysis.verdicts.claims import verdicts
+from analysis.verdicts.headlines import headlines
 from tests.support.records import dense, ladder, paired, trial_rows, without_early_stop
 
 RULE = Rule(margin_pp=1.0)
@@ -15,6 +15,7 @@ UP = [1.5, 1.8, 1.6, 1.9, 1.7]
 SAME = [0.1, -0.2, 0.3, -0.1, 0.0]
 BELOW = [-2.9, -3.1, -3.0, -3.2, -2.8]
 VAGUE = [-3.0, 2.0, -1.0, 1.5, -2.0]
+SLIGHTLY_LOWER = [-0.5, -0.3, -0.6, -0.4, -0.5]
 SLIGHTLY_BELOW = [-1.9, -0.4, -1.6, -0.7, -1.3]
 NEARLY_UP = [0.9, -0.4, 0.5, -0.2, 0.6]
 Rows = list[dict[str, Any]]

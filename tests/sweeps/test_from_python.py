@@ -58,7 +58,7 @@ BAD: list[tuple[Mapping[str, Any], str]] = [
     ({"deterministic": 1}, "True or False"),
     ({"step": "captive"}, "did you mean captured?"),
     ({"dry_run": True}, "call .plan() instead"),
-    ({"cluster": "cluster.yaml"}, "from Python a sweep runs on this machine"),
+    ({"cluster": "cluster.yaml"}, "from Python the trials run on this machine"),
     ({"storage": "s3://key:secret@bucket/runs"}, "found credentials"),
     ({"max_seeds": 3}, "--until-decided"),
 ]  # fmt: skip

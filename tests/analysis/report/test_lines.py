@@ -26,7 +26,7 @@ def test_ladders_that_are_undecided_throughout_are_one_line() -> None:
 
 def test_a_decided_row_keeps_its_place_and_its_ladder_to_itself() -> None:
     rows = [
-        row("a", 50, "matches dense"), *(row("a", target) for target in (64, 80, 90)),
+        row("a", 50, "matches"), *(row("a", target) for target in (64, 80, 90)),
         *(row("b", target) for target in (50, 64)), row("c", 50),
     ]  # fmt: skip
     assert [(tickets(line, LABELS), sparsities(line), len(line)) for line in folded(rows)] == [

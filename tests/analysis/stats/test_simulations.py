@@ -179,6 +179,29 @@ def test_the_sign_test_of_censored_early_stops_holds_alpha(ends_at: int) -> None
         assert shown > 0 and abs(shown / SWEEPS - ALPHA) < noise(ALPHA), "of which none is censored: the t test"
 
 
+@pytest.mark.parametrize("rate", [0.02, 0.1, 0.4])
+def test_diverged_tickets_at_chance_hold_alpha(rate: float) -> None:
+    """Tickets that are on the margin if they do not diverge: counting the others as 86 pp below makes no "yes"."""
+    rng = np.random.default_rng(31)
+    d = np.where(rng.random((SWEEPS, 8)) < rate, -86.0, rng.normal(-1, 0.5, (SWEEPS, 8)))
+    assert (t_p(d, -1.0) <= ALPHA).mean() < ALPHA + noise(ALPHA)
+    equal = np.where(rng.random((SWEEPS, 8)) < rate, -86.0, rng.normal(0, 0.5, (SWEEPS, 8)))
+    some = (equal < -50).any(1)
+    assert not (t_p(equal, -1.0)[some] <= ALPHA).any(), "tickets equal to dense of which one diverged: never a yes"
+    assert (t_p(equal, -1.0)[~some] <= ALPHA).mean() > 0.95, "where none has, the power is as before"
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.2, 0.5])
+def test_both_sides_diverging_alike_holds_alpha(rate: float) -> None:
+    """Ticket and dense are equal and diverge equally often: "beats" and its reverse hold alpha over 8 and 20 seeds."""
+    rng = np.random.default_rng(37)
+    for n in (8, 20):
+        outcomes = np.where(rng.random((SWEEPS, 2, n)) < rate, 10.0, 96 + rng.normal(0, 0.5, (SWEEPS, 2, n)))
+        p = t_p(outcomes[:, 0] - outcomes[:, 1])
+        for one_side in (p, 1 - p):
+            assert (one_side <= ALPHA).mean() < ALPHA + noise(ALPHA)
+
+
 @pytest.mark.parametrize(("n", "true", "margin"), [(8, 0.0, 1.0), (5, 0.4, 1.0), (12, 0.8, 0.0)])
 def test_effects_are_found_at_the_computed_power(n: int, true: float, margin: float) -> None:
     questions = asked(matching, sweep(64))

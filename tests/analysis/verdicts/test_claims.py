@@ -17,6 +17,7 @@ from tests.support.verdicts import (
     NEARLY_UP,
     RULE,
     SAME,
+    SLIGHTLY_LOWER,
     UP,
     VAGUE,
     Rows,
@@ -31,8 +32,9 @@ from tests.support.verdicts import (
 
 
 def test_each_word_is_reachable() -> None:
-    assert words(judge({50: UP})) == ["beats dense"]
-    assert words(judge({50: SAME})) == ["matches dense"]
+    assert words(judge({50: UP})) == ["beats"]
+    assert words(judge({50: SAME})) == ["matches"]
+    assert words(judge({50: SLIGHTLY_LOWER})) == ["within the margin, lower"]
     assert words(judge({50: BELOW})) == ["falls short"]
     assert words(judge({50: VAGUE})) == ["undecided"]
 

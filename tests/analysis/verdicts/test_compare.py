@@ -16,7 +16,7 @@ from scipy import stats as reference
 
 from analysis import gather
 from analysis.__main__ import main
-from analysis.report.compare import SHOWN_UNMATCHED, show_comparison
+from analysis.report.compare import SHOWN_UNMATCHED, diverged_text, show_comparison
 from analysis.stats.paired import hedges_g, holm, two_sided, two_sided_flip_p
 from analysis.verdicts.compare import ALPHA, HIGHER, LOWER, OPEN, SAME, UNTESTED, Compared, compare, free_fields
 from lth_trainable.spec.trial_spec import TrialSpec
@@ -153,12 +153,21 @@ def test_what_forms_no_pair_is_counted_with_its_reason() -> None:
     b = [row for row in changed(b, 5, status="failed", test_accuracy=None) if row["seed"] != 4]
     a = [row for row in a if (row["seed"], row["target_sparsity_pct"]) != (0, 64)]
     row = one(compare(a, b, ENDPOINT))
-    assert (row.n_pairs, row.n_unpaired) == (1, 5)
-    assert row.unpaired == (
-        "no A trial (seed 0); A diverged (seed 1); A excluded (seed 2); no B trial (seed 4); B failed (seed 5)"
-    )
-    assert (row.effect is not None, row.p, row.p_holm, row.result) == (True, None, None, UNTESTED)
+    assert (row.n_pairs, row.n_unpaired, row.n_unfinished, row.n_diverged) == (2, 4, 1, 1)
+    assert row.unpaired == "no A trial (seed 0); A excluded (seed 2); no B trial (seed 4); B failed (seed 5)"
+    assert (row.p is not None, row.p_holm, row.result) == (True, None, UNTESTED)
     assert one(compare(a, b, ENDPOINT), 87.04).n_pairs == 5
+
+
+def test_a_diverged_trial_counts_at_chance_and_a_failed_one_leaves_the_groups_undecided() -> None:
+    a, b = trials(), trials(0.90, criterion="movement")
+    assert one(compare(a, b, ENDPOINT)).result == LOWER
+    row = one(compare(a, changed(b, 1, status="diverged", test_accuracy=None), ENDPOINT))
+    whole = one(compare(a, b, ENDPOINT))
+    assert row.effect is not None and whole.effect is not None and row.effect < whole.effect - 10
+    assert row.effect_finished == pytest.approx(whole.effect, abs=1)
+    assert "1 of 6 pairs of" in diverged_text(row) and "at chance accuracy; without them −" in diverged_text(row)
+    assert one(compare(a, changed(b, 1, status="failed", test_accuracy=None), ENDPOINT)).result == OPEN
 
 
 def test_fewer_than_five_pairs_are_not_tested_and_count_in_the_family() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -126,7 +127,7 @@ def test_pairs_are_of_one_seed_whatever_the_order_of_rows() -> None:
 def test_broken_pairs_are_left_out_and_say_why() -> None:
     rows = trial_rows([*dense(7), *ladder(64, seeds=8)], lambda spec: 0.9)
     by_name = {row["trial"]: row for row in rows}
-    for seed, status in ((0, "diverged"), (4, "excluded"), (5, "excluded")):
+    for seed, status in ((0, "missing"), (4, "excluded"), (5, "excluded")):
         by_name[f"digits-lenet_300_100-imp-s64-r0-seed{seed}"].update(status=status)
     by_name["digits-lenet_300_100-dense-seed1"].update(status="failed", test_accuracy=None)
     by_name["digits-lenet_300_100-imp-s64-r0-seed2"].update(data_digest="e" * 64)
@@ -134,9 +135,36 @@ def test_broken_pairs_are_left_out_and_say_why() -> None:
     found = primary(rows)
     assert found.seeds == (3,)
     assert found.why_broken == (
-        "ticket diverged (seed 0); dense failed (seed 1); other data (seed 2); ticket excluded (seeds 4, 5); "
+        "ticket missing (seed 0); dense failed (seed 1); other data (seed 2); ticket excluded (seeds 4, 5); "
         "no test_accuracy (seed 6); no dense trial (seed 7)"
     )
+
+    assert found.why_unfinished == "ticket missing (seed 0); dense failed (seed 1)"
+
+
+def diverge(row: dict[str, Any]) -> None:
+    row.update(status="diverged", test_accuracy=None, early_stop_iteration=None, early_stop_censored=None)
+
+
+def test_a_diverged_trial_enters_its_pair_at_chance_on_either_side() -> None:
+    rows = trial_rows([*dense(), *ladder(64)], lambda spec: 0.9)
+    by_name = {row["trial"]: row for row in rows}
+    for name in ("imp-s64-r0-seed1", "dense-seed2", "imp-s64-r0-seed3", "dense-seed3"):
+        diverge(by_name[f"digits-lenet_300_100-{name}"])
+    found = primary(rows)
+    assert found.differences == pytest.approx([0, -0.8, 0.8, 0, 0])
+    assert (found.diverged, found.finished().seeds) == ({1, 2, 3}, (0, 4))
+    assert (found.before(3).diverged, found.broken) == ({1, 2}, {})
+
+
+def test_the_early_stop_of_a_diverged_trial_never_comes() -> None:
+    rows = with_early_stop(trial_rows([*dense(), *ladder(64)], lambda spec: 0.9), [100] * 5, [200] * 5)
+    by_name = {row["trial"]: row for row in rows}
+    for name in ("imp-s64-r0-seed1", "dense-seed2", "imp-s64-r0-seed3", "dense-seed3"):
+        diverge(by_name[f"digits-lenet_300_100-{name}"])
+    found = primary(rows, "early_stop_iteration")
+    assert (found.n_censored, found.n_both_censored) == (3, 0), "not: the loss was still falling"
+    assert (found.tickets[1], found.others[2]) == (math.inf, math.inf)
 
 
 def test_order_seeds_of_one_seed_are_one_replicate() -> None:

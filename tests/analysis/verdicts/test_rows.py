@@ -76,10 +76,10 @@ def test_below_five_pairs_no_claim_is_answered(differences: Sequence[float]) -> 
 
 def test_too_few_pairs_say_how_many_are_broken_and_why() -> None:
     rows = trials({50: SAME})
-    rows[0].update(status="diverged", test_accuracy=None)
+    rows[0].update(status="failed", test_accuracy=None)
     (row,) = of(verdicts(rows, RULE), "matches")
     assert row["why"] == "needs at least 5 seeds, has 4; 1 planned seed lacks a finished pair"
-    assert (row["n_pairs"], row["n_unpaired"], row["unpaired"]) == (4, 1, "dense diverged (seed 0)")
+    assert (row["n_pairs"], row["n_unpaired"], row["unpaired"]) == (4, 1, "dense failed (seed 0)")
 
 
 def test_no_dense_baseline() -> None:
@@ -121,7 +121,7 @@ def test_below_the_margin_the_seeds_are_for_falling_short_after_holm() -> None:
 
 def test_margin_alpha_and_endpoint_are_the_plans() -> None:
     differences = {50: [-0.7, -0.9, -0.8, -0.6, -0.8]}
-    assert words(judge(differences)) == ["matches dense"]
+    assert words(judge(differences)) == ["within the margin, lower"]
     assert words(judge(differences, Rule(margin_pp=0.5))) == ["falls short"]
     assert words(judge({50: NEARLY_UP}, Rule(margin_pp=0.5, alpha=0.001))) == ["undecided"]
     rows = trials({50: BELOW})

@@ -138,3 +138,14 @@ def test_a_pace_without_a_plan_or_of_zero_is_refused(
 ) -> None:
     assert main([*SMALL, "--storage", str(tmp_path), *arguments]) == 2
     assert "seconds-per-epoch: found" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("gpus", "asked", "said"), [(1, 0, "has a GPU;"), (8, 0, "has 8 GPUs;"), (8, 0.25, None), (0, 0, None)]
+)
+def test_gpus_that_trials_leave_unused_are_said(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, asked: float, said: str | None
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    note = Resources(gpus=asked).unused()
+    assert note is None if said is None else note is not None and said in note

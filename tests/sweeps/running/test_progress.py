@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from analysis.text import duration
-from sweeps.running.progress import Board, line, view
+from sweeps.running.progress import Board, line, speed, view
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
@@ -56,3 +56,10 @@ def test_how_long_a_search_will_take_is_not_known_beforehand() -> None:
 
 def test_durations_are_told_as_clocks_do() -> None:
     assert [duration(s) for s in (7, 750, 11100)] == ["0:07", "12:30", "3:05:00"]
+
+
+@pytest.mark.parametrize(
+    ("pace", "shown"), [(10.2, "10 epochs/s"), (0.6, "36 epochs/min"), (0.34, "20 epochs/min"), (0.0009, "3 epochs/h")]
+)
+def test_a_slow_pace_is_not_zero(pace: float, shown: str) -> None:
+    assert speed(pace) == shown

@@ -68,7 +68,7 @@ def test_mlflow_has_verdicts_table_and_tickets_once_however_often_the_command_is
     assert (run.info.run_name, run.info.status) == ("run verdicts", "FINISHED")
     assert run.data.tags["answer"].startswith(ANSWER) and run.data.tags[f"verdict/{NAME}"] == "undecided"
     assert run.data.tags["tickets"] == f"{TICKET.name}, {DENSE.name}"
-    assert run.data.metrics["n_undecided"] == 1 and run.data.metrics["n_matches_dense"] == 0
+    assert run.data.metrics["n_undecided"] == 1 and run.data.metrics["n_matches"] == 0
     assert run.data.metrics[f"{NAME}/sparsity_pct"] == pytest.approx(64, abs=0.01)
     for name in run.data.metrics:
         assert len(client.get_metric_history(run.info.run_id, name)) == 1

@@ -127,7 +127,8 @@ def test_trials_of_others_are_told_of_and_left_alone(at: str, tmp_path: Path) ->
     running = theirs.ask()
     theirs.enqueue_trial({"target_sparsity_pct": 77.0})
     study = Study(SEARCH, store, RUN, at)
-    assert study.n_of_others == 3 and "not of this search: 3" in study.notes[0]
+    assert (study.n_of_others, study.n_queued) == (2, 1)
+    assert "queued in the study: 1" in study.notes[0] and "not of this search: 2" in study.notes[1]
     assert work(study, 2) == [2, 3]  # the one that was queued for whoever asks, then a new one
     assert study.trials()[0].params["target_sparsity_pct"] == 77.0
     assert study.front <= {2, 3} and study.n_told == 2
