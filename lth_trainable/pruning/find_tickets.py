@@ -15,7 +15,7 @@ from lth_trainable.errors import UserError, bad_value, check_whole
 from lth_trainable.pruning.criteria import Criterion, is_same
 from lth_trainable.pruning.layers import LayerType, Selection
 from lth_trainable.pruning.levels import Levels, rungs
-from lth_trainable.pruning.on_learner import SparsifyCallback, mask_in_force
+from lth_trainable.pruning.on_learner import SparsifyCallback, how_to_release, mask_in_force
 from lth_trainable.pruning.ticket import Ticket
 from lth_trainable.scalars import plain
 
@@ -113,7 +113,7 @@ def _on_learner(learn: Any, wanted: SparsifyCallback) -> SparsifyCallback:
     """The callback that the learner has from an earlier loop, with the new number of levels; else the wanted one."""
     if not learn.opt:
         learn.create_opt()
-    for present in [cb for cb in learn.cbs if isinstance(cb, SparsifyCallback)]:
+    for present in (cb for cb in learn.cbs if isinstance(cb, SparsifyCallback)):
         if isinstance(present.schedule, Levels) and (present.resumes or present.goes_on):
             _check_equal(present, wanted)
             present.schedule, present.verbose = wanted.schedule, wanted.verbose
@@ -122,13 +122,13 @@ def _on_learner(learn: Any, wanted: SparsifyCallback) -> SparsifyCallback:
             if present.resumes:
                 present.begin()
             return present
-        learn.remove_cb(present)
     masked = mask_in_force(learn)
     if masked is not None:
         raise bad_value(
             "find_tickets: network", f"{masked.sparsity_pct:.2f} % masked", "a dense one",
-            "learn.remove_cb(learn.keep_mask) releases the mask",
+            f"release the mask first: {how_to_release(learn)}",
         )  # fmt: skip
+    learn.remove_cbs([cb for cb in learn.cbs if isinstance(cb, SparsifyCallback)])
     learn.add_cb(wanted)
     wanted.begin()
     return wanted
