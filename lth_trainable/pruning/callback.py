@@ -13,27 +13,30 @@ removes it. While the callback is with a learner, it is `learn.sparsify_callback
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.pruning.arguments import check_arguments, refuse_foreign
 from lth_trainable.pruning.criteria import CRITERIA, Criterion
+from lth_trainable.pruning.fits import is_dry_run, is_looking
 from lth_trainable.pruning.holder import Optimizer, TicketHolder, nothing_removed
 from lth_trainable.pruning.keep_mask import KeepMask, SparsityMetric
 from lth_trainable.pruning.layer_targets import (
     Sparsity,
     Target,
     layers_with_target,
+    plain_sparsity,
     sparsity_falls,
     target_by_epoch,
 )
-from lth_trainable.pruning.layers import LayerType, Selection, left_out, prunable_layers, unwrapped
+from lth_trainable.pruning.layers import LayerType, Selection, layer_types, left_out, prunable_layers, unwrapped
 from lth_trainable.pruning.levels import Levels
 from lth_trainable.pruning.pruner import MaskedLayers, Pruner, report
-from lth_trainable.pruning.schedules import Schedule
+from lth_trainable.pruning.schedules import Schedule, as_schedule
 from lth_trainable.pruning.snapshot import Snapshot
 from lth_trainable.pruning.ticket import Ticket
+from lth_trainable.scalars import plain
 
 
 class SparsifyCallback(TicketHolder):
@@ -43,15 +46,17 @@ class SparsifyCallback(TicketHolder):
     pattern (local context, within one fit); layers that it does not name are not pruned.
     granularity: which weights are removed together, a name of `GRANULARITIES`.
     context: "local" ranks each layer separately, "global" all layers together.
-    criteria: the scores to keep weights by, a function of `criteria.py` or its name.
-    schedule: a `Schedule`: at the start of which epochs of one fit to prune, and to which sparsity. `Levels`: each fit
-    is a level. None: nothing is pruned but by `prune()`; sparsity may then be 0, a dense network.
+    criteria: the scores to keep weights by, a function of `criteria.py`, its name, or any `f(weights)`.
+    schedule: a `Schedule`, its function or its name: at the start of which epochs of one fit to prune, and to which
+    sparsity. `Levels`: each fit is a level. None: nothing is pruned but by `prune()`; sparsity may then be 0, a dense
+    network.
     lth: after each prune within a fit, every tensor of the model (buffers too) returns to its value at `rewind_epoch`,
     masked. The optimiser, learning rate and data order continue, as in the fastai tutorial. Works with one_shot and
     iterative. With `Levels` everything returns at each level: the optimiser, and the order of resident data, too.
     rewind_epoch: the epoch at whose start the weights to return to are saved; None: weights do not return.
     reset_end: end the fit with the weights of `rewind_epoch` under the final mask: an untrained supermask.
-    layer_type: type(s) of layer to prune; by default all convolutions, or all linear layers if there are none.
+    layer_type: type(s) of layer to prune, or their names; by default all convolutions, or all linear layers if there
+    are none.
     layers: pattern(s) of module names, or a predicate f(name, module), to prune fewer layers.
     verbose: print progress and the sparsity report. seed: for the `random` criterion.
 
@@ -60,6 +65,7 @@ class SparsifyCallback(TicketHolder):
     """
 
     order = 5
+    _is_announced = False  # pickles of version 0.4 lack it
     name = "sparsify_callback"  # its place in the learner; fastai would say `sparsify`, which is a method
 
     def __init__(
@@ -68,7 +74,7 @@ class SparsifyCallback(TicketHolder):
         granularity: str,
         context: str,
         criteria: Criterion | str,
-        schedule: Schedule | Levels | None,
+        schedule: Schedule | Levels | Callable[..., Any] | str | None,
         lth: bool = False,
         rewind_epoch: int | None = 0,
         reset_end: bool = False,
@@ -81,31 +87,37 @@ class SparsifyCallback(TicketHolder):
     ) -> None:
         super().__init__()
         refuse_foreign(foreign)
-        check_arguments(sparsity, granularity, context, criteria, schedule, lth, rewind_epoch, reset_end, layer_type)
+        sparsity, schedule = plain_sparsity(sparsity), as_schedule(schedule)
+        rewind_epoch, seed = plain(rewind_epoch), plain(seed)
+        check_arguments(
+            sparsity, granularity, context, criteria, schedule, lth, rewind_epoch, reset_end, layer_type, seed
+        )
         self.sparsity, self.granularity, self.context = sparsity, granularity, context
         self.criterion: Criterion = CRITERIA[criteria] if isinstance(criteria, str) else criteria
         self.schedule, self.lth, self.rewind_epoch, self.reset_end = schedule, lth, rewind_epoch, reset_end
-        self.layer_type, self.select, self.verbose, self.seed = layer_type, layers, verbose, seed
+        self.layer_type, self.select, self.verbose, self.seed = layer_types(layer_type), layers, verbose, seed
         self.levels_trained = 0  # of `Levels`: how many fits have ended, that of the dense network included
         self._plan: dict[int, Target] = {}
         self._fitting = self._trained = False
+        self._is_announced = False  # a fit has begun and has trained nothing yet
         self._epoch = 0
         self._must_start_at_0 = False
 
     # -- events of fastai --------------------------------------------------------------------------------------------
 
     def before_fit(self) -> None:
-        if not self._is_training_fit():
-            return
-        if isinstance(self.schedule, Schedule):
-            self._begin_fit(self.schedule)
-        elif self.resumes or not self.goes_on:
-            self.begin()
-        self._fitting, self._epoch, self.n_epochs = True, 0, self.n_epoch
-        self.remember_learner()
-        self._show_sparsity(True)
+        if is_dry_run(self.learn):
+            self._print("ShortEpochCallback: a dry run, in which nothing is pruned")
+        if not is_looking(self.learn):
+            self._is_announced = True
+            self._show_sparsity(True)  # fastai reads the names of its table's columns now
 
     def before_train(self) -> None:
+        if is_looking(self.learn):
+            return
+        starts, self._is_announced = self._is_announced, False
+        if starts:
+            self._start_fit()
         if not self._in_fit():
             return
         self._epoch, self._trained = self.now, True
@@ -121,6 +133,8 @@ class SparsifyCallback(TicketHolder):
             _set_order(self.learn.dls.train, self._epoch)
         if self._epoch in self._plan:
             self._prune(self._plan[self._epoch])
+        if starts and self.keeper is not None:
+            self.keeper.start()  # it may have come with this very event, which does not reach it then
 
     def after_epoch(self) -> None:
         if self._in_fit() and self._trained:
@@ -128,7 +142,10 @@ class SparsifyCallback(TicketHolder):
             self._print(f"Sparsity at the end of epoch {self._epoch}: {self._pruner.sparsity_pct:.2f}%")
 
     def after_fit(self) -> None:
-        if self._in_fit() and not isinstance(self.schedule, Schedule):
+        if self._is_announced and not is_looking(self.learn):  # `learn.summary()`: nothing has been trained
+            self._is_announced = False
+            self._show_sparsity(self.fitting)
+        elif self._in_fit() and not isinstance(self.schedule, Schedule):
             self._fitting, self.levels_trained = False, self.level + 1
             self._show_sparsity(False)
 
@@ -141,9 +158,11 @@ class SparsifyCallback(TicketHolder):
             self.rewind(self.rewind_point, Optimizer.GOES_ON)
             if self._pruner.in_force is not None:
                 self.on_ticket()
-        assert self.keeper is not None
-        self.keeper.become_independent(MaskedLayers(self._pruner.layers, self._pruner.in_force))
         self._show_sparsity(False)
+        assert self.keeper is not None
+        if not self.keeper.settle():  # it has said why
+            return
+        self.keeper.become_independent(MaskedLayers(self._pruner.layers, self._pruner.in_force))
         self._print(f"Final Sparsity: {self._pruner.sparsity_pct:.2f}%\n\n{report(self._pruner)}")
         if self.reset_end and self.verbose and self._pruner.in_force is not None:
             self._print(f"\n{self._judgement()}")
@@ -181,6 +200,7 @@ class SparsifyCallback(TicketHolder):
         """Go to the start of the present level, and return its epoch: the initial weights, or a rewind."""
         to, epoch = (self.rewind_point, self.rewind_epoch or 0) if self.level else (self.initial, 0)
         assert to is not None
+        self.check_own_weights("start_level")
         self._print(f"Resetting Weights to their epoch {epoch} values")
         self.rewind(to, Optimizer.EMPTY if to.optimizer is None else Optimizer.RETURNS)
         return epoch
@@ -217,10 +237,11 @@ class SparsifyCallback(TicketHolder):
 
     @property
     def goes_on(self) -> bool:
-        """Whether the next fit continues from earlier ones, because their mask is still with the learner."""
+        """Whether the next fit continues from earlier ones: mask and network are still with the learner, and fit."""
         keeper, learn = self.keeper, self.learn
-        is_kept = keeper is not None and learn is not None and keeper.learn is learn
-        return is_kept and unwrapped(learn.model) is unwrapped(self.model_of_fit)
+        if keeper is None or learn is None or keeper.learn is not learn:
+            return False
+        return unwrapped(learn.model) is unwrapped(self.model_of_fit) and keeper.has_own_weights
 
     # -- internal ----------------------------------------------------------------------------------------------------
 
@@ -228,6 +249,19 @@ class SparsifyCallback(TicketHolder):
     def fitting(self) -> bool:
         """Whether a fit with this callback is running: started, and neither ended nor interrupted."""
         return self._fitting and self._is_attached()
+
+    def _start_fit(self) -> None:
+        """Start when the first epoch does, since `learn.summary()` has the same events before it."""
+        try:
+            if isinstance(self.schedule, Schedule):
+                self._begin_fit(self.schedule)
+            elif self.resumes or not self.goes_on:
+                self.begin()
+        except UserError:
+            self._show_sparsity(False)
+            raise
+        self._fitting, self._epoch, self.n_epochs = True, 0, int(self.n_epoch)
+        self.remember_learner()
 
     def _begin_fit(self, schedule: Schedule) -> None:
         layers = layers_with_target(prunable_layers(self.learn.model, self.layer_type, self.select), self.sparsity)
@@ -263,12 +297,8 @@ class SparsifyCallback(TicketHolder):
     def _rewinds(self) -> bool:
         return self.rewind_epoch is not None and (self.lth or self.reset_end or isinstance(self.schedule, Levels))
 
-    def _is_training_fit(self) -> bool:
-        """False within lr_find, and within validate and get_preds, which hold the learner's lock even in mid-fit."""
-        return not self.learn.lock.locked() and not hasattr(self.learn, "lr_finder")
-
     def _in_fit(self) -> bool:
-        return self._fitting and self._is_training_fit()
+        return self._fitting and not is_looking(self.learn)
 
     def _new_keeper(self, pruner: Pruner) -> KeepMask:
         if not isinstance(self.schedule, Schedule):

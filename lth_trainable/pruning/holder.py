@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 import weakref
 from collections.abc import Mapping
 from enum import Enum
@@ -17,11 +18,12 @@ from fastai.callback.core import Callback
 
 from lth_trainable.errors import UserError
 from lth_trainable.pruning.calibration import calibration, check_inputs
-from lth_trainable.pruning.criteria import Criterion, needs_inputs
-from lth_trainable.pruning.keep_mask import KeepMask
+from lth_trainable.pruning.criteria import Criterion, name_of, needs_inputs
+from lth_trainable.pruning.keep_mask import KeepMask, warn_ended
 from lth_trainable.pruning.layer_targets import Sparsity, Target, layers_with_target
 from lth_trainable.pruning.layers import LayerType, Selection, prunable_layers, unwrapped
-from lth_trainable.pruning.pruner import MaskedLayers, Pruner
+from lth_trainable.pruning.own_weights import foreign_layers, replaced_layers, unmasked_layers
+from lth_trainable.pruning.pruner import MaskedLayers, Pruner, check_criterion
 from lth_trainable.pruning.snapshot import Snapshot
 from lth_trainable.pruning.ticket import Ticket
 from lth_trainable.versions import project_version
@@ -90,6 +92,7 @@ class TicketHolder(Callback):
         learn = self.learner
         layers = prunable_layers(learn.model, self.layer_type, self.select)
         layers = layers_with_target(layers, self.sparsity)
+        check_criterion(self.criterion, layers)
         if needs_inputs(self.criterion):
             check_inputs(learn.model, layers, calibration(learn.dls))
         inherited = _without_keepers(learn)
@@ -101,6 +104,7 @@ class TicketHolder(Callback):
         self.initial, self.rewind_point = initial or Snapshot(unwrapped(learn.model), learn.opt), None
         if self._resume is not None:
             self._resume_from(self._resume)
+            self._check_resumed()
             self._resume = None
         elif inherited is not None:
             _inherit(self.pruner, inherited)
@@ -115,6 +119,7 @@ class TicketHolder(Callback):
 
     def prune(self, target: Target) -> None:
         """Find new masks now and set to zero what they remove. target: a fraction, or one by parameter name."""
+        self.check_own_weights("prune")
         learn = self.learner
         self._pruner.prune(target, learn.model, calibration(learn.dls))
 
@@ -130,6 +135,14 @@ class TicketHolder(Callback):
             to.restore(unwrapped(learn.model), learn.opt if optimizer is Optimizer.RETURNS else None)
         if optimizer is Optimizer.EMPTY:
             learn.opt.clear_state()
+
+    def check_own_weights(self, where: str) -> None:
+        """Raise `UserError` if the network has other weights than those that the mask was found for."""
+        keeper = self.keeper
+        if keeper is None or keeper.learn is None:
+            return
+        if foreign_layers(self._pruner, keeper.learn.model) or not keeper.has_own_weights:
+            raise keeper.replaced(where, "a new fit with the callback, or find_tickets, starts anew from these weights")
 
     def release(self) -> None:
         """Stop keeping the zeros: later fits may change every weight again."""
@@ -209,15 +222,30 @@ class TicketHolder(Callback):
         self.initial = Snapshot.of(model, state["first"])
         self.rewind_point = Snapshot.of(model, state["rewind_point"]) if state["rewind_point"] else None
 
+    def _check_resumed(self) -> None:
+        """Raise `UserError` if the network does not have the weights of the callback's state."""
+        layers = replaced_layers(self._pruner, self.learner.model)
+        if layers:
+            raise UserError(
+                f"load_state_dict: found other weights in {', '.join(layers)} than those that the callback's state"
+                " belongs to; expected the network of the same checkpoint; load its state_dict too, before the fit"
+            )
+
     def _ticket(self, pruner: Pruner, initial: Snapshot, masks: dict[str, Any]) -> Ticket:
         model = unwrapped(self.model_of_fit)
+        is_trained = pruner.in_force is None or not unmasked_layers(pruner) or self._is_within_step
         return Ticket(
             masks=masks,
             initial=initial.weights,
             rewind=self.rewind_point.weights if self.rewind_point else {},
-            final={name: tensor.detach().clone() for name, tensor in model.state_dict().items()},
+            final={name: tensor.detach().clone() for name, tensor in model.state_dict().items()} if is_trained else {},
             provenance=self._provenance(model),
         )
+
+    @property
+    def _is_within_step(self) -> bool:
+        """Whether a step was interrupted after the optimiser and before its zeros were set again."""
+        return self.keeper is not None and self.keeper.is_within_step
 
     def _provenance(self, model: Any) -> dict[str, Any]:
         return {
@@ -226,7 +254,7 @@ class TicketHolder(Callback):
             "sparsity_pct": self._pruner.sparsity_pct,
             "granularity": self.granularity,
             "context": self.context,
-            "criterion": self.criterion.__name__,
+            "criterion": name_of(self.criterion),
             "kept": self._pruner.counts,
             "torch": torch.__version__,
             "code": project_version(),
@@ -234,19 +262,31 @@ class TicketHolder(Callback):
 
 
 def _without_keepers(learn: Any) -> MaskedLayers | None:
-    """Remove masks that earlier fits left with the learner; return the last one whose fit ended, if any."""
+    """Remove masks that earlier fits left with the learner; return the last one, if the network has its weights."""
     keepers = [cb for cb in learn.cbs if isinstance(cb, KeepMask)]
+    finished = [keeper for keeper in keepers if keeper.is_independent][-1:]
+    inherited = [keeper.pruner for keeper in finished if keeper.has_own_weights]
+    for keeper in finished if not inherited else []:
+        warn_ended(keeper.pruner, replaced_layers(keeper.pruner, learn.model))
     for keeper in keepers:
         learn.remove_cb(keeper)
-    finished = [keeper.pruner for keeper in keepers if keeper.is_independent]
-    return finished[-1] if finished else None
+    return inherited[0] if inherited else None
 
 
 def _inherit(pruner: Pruner, masked: MaskedLayers) -> None:
     """Start from the mask of an earlier fit, so that what it removed stays removed."""
-    if masked.in_force is not None and set(masked.in_force) == set(pruner.counts):
+    if masked.in_force is None:
+        return
+    if set(masked.in_force) == set(pruner.counts):
         MaskedLayers.apply_mask(pruner, masked.in_force)
         pruner.counts_by_level = [pruner.counts]
+        return
+    theirs, ours = (", ".join(layer.name for layer in layers) for layers in (masked.layers, pruner.layers))
+    warnings.warn(
+        f"the mask of layers {theirs} ({masked.sparsity_pct:.2f} % sparse) has ended: the callback prunes other layers"
+        f" ({ours}); to keep the zeros, prune the same layers",
+        stacklevel=3,
+    )
 
 
 def nothing_removed(masked: MaskedLayers) -> dict[str, Any]:

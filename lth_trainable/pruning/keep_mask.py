@@ -5,13 +5,19 @@ A SparsifyCallback gives one to its learner. It acts late in the order of callba
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastai.callback.core import Callback
 from fastai.metrics import Metric
 
+from lth_trainable.errors import UserError
+from lth_trainable.pruning.fits import is_looking
+from lth_trainable.pruning.own_weights import Fingerprint, fingerprint, foreign_layers, replaced_layers
 from lth_trainable.pruning.pruner import MaskedLayers
+
+LAYERS_NAMED = 3  # in a warning
 
 
 def always() -> bool:
@@ -20,16 +26,25 @@ def always() -> bool:
 
 
 class KeepMask(Callback):
-    """Keep the masked weights at exactly zero: before training and validation, after every step and after the fit.
+    """Keep the masked weights at exactly zero, in every fit and after it, as long as they are the weights of the mask.
 
-    If another callback reads gradients, those of masked weights are set to zero, so that gradient clipping does not
-    count them. This callback runs after those that load weights at the end of a fit (SaveModelCallback).
+    Zeros are set at the start of an epoch, after every step, before the validation and at the end of the fit. If
+    another callback reads gradients, those of masked weights are set to zero, so that gradient clipping does not count
+    them. This callback runs after those that load weights at the end of a fit (SaveModelCallback).
 
-    on_end: called at the end of a fit, after everything else. is_active: whether to apply the mask now. A
-    SparsifyCallback answers no after an exception in mid-fit has removed it from its learner.
+    If the weights have been replaced (another model, loaded or initialised again, the checkpoint of another fit), the
+    mask ends with a warning when a fit starts or ends, and no weight changes. Weights of an earlier epoch of the same
+    fit are masked. Looking at the network (see `is_looking`) changes nothing.
+
+    on_end: called at the end of a fit, after everything else, in place of `settle`. is_active: whether to apply the
+    mask now. A SparsifyCallback answers no after an exception in mid-fit has removed it from its learner.
     """
 
     order = 65
+    # pickles of version 0.4 lack these
+    is_within_step = _is_announced = _gradients_are_read = False
+    _acts: bool | None = None
+    _seen: frozenset[Fingerprint] = frozenset()
 
     def __init__(
         self,
@@ -38,7 +53,10 @@ class KeepMask(Callback):
         is_active: Callable[[], bool] = always,
     ) -> None:
         self.pruner, self.on_end, self.is_active = pruner, on_end, is_active
-        self._gradients_are_read = False
+        self._is_announced = False  # a fit has begun and trained nothing yet; `summary` goes no further
+        self._acts = None  # whether to apply the mask in this fit; None: to be found out
+        self.is_within_step = False  # the optimiser may have changed masked weights; stays true after an interrupt
+        self._seen = frozenset()  # weights at the ends of this fit's epochs
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore from a pickle. Pickles of version 0.4 have an `owner` instead of the two functions."""
@@ -56,19 +74,72 @@ class KeepMask(Callback):
         """Whether a SparsifyCallback prunes within the fit that is running."""
         return self.on_end is not None and self.is_active()
 
+    @property
+    def has_own_weights(self) -> bool:
+        """Whether the learner's network has the weights of the mask, or those of an earlier epoch of this fit."""
+        if not replaced_layers(self.pruner, self.learn.model):
+            return True
+        if foreign_layers(self.pruner, self.learn.model):
+            return False
+        return self.is_within_step or fingerprint(self.pruner) in self._seen
+
     def become_independent(self, masked: MaskedLayers) -> None:
         """After the fit, stay with the learner and keep this mask."""
         self.pruner, self.on_end, self.is_active = masked, None, always
 
-    def _apply(self) -> None:
-        if self.is_active():
+    def start(self) -> None:
+        """Before an epoch is trained, find out whether the mask acts, and set its zeros."""
+        self._is_announced = False
+        self._gradients_are_read = any(hasattr(type(cb), "before_step") for cb in self.learn.cbs)
+        if not self.is_active():
+            return
+        self._acts = self.has_own_weights
+        if self._acts:
+            self._apply()
+        elif is_looking(self.learn):
+            return
+        elif self.is_pruning:
+            raise self.replaced("a fit with a SparsifyCallback", "start a new fit to prune these weights")
+        else:
+            self.end()
+
+    def settle(self) -> bool:
+        """At the end of a fit, set the zeros in what other callbacks have loaded. False: that was of another fit."""
+        if self.has_own_weights:
             self.pruner.apply()
+            return True
+        self.end()
+        return False
+
+    def end(self) -> None:
+        """Leave the learner and say so, because its network has other weights now."""
+        warn_ended(self.pruner, replaced_layers(self.pruner, self.learn.model))
+        self._acts = False
+        self.learn.remove_cb(self)
+
+    def replaced(self, where: str, advice: str) -> UserError:
+        """The exception, to be raised, where something needs the weights of the mask and the network has others."""
+        model = self.learn.model
+        layers = foreign_layers(self.pruner, model) or replaced_layers(self.pruner, model)
+        found = f"other weights in {_shown(layers)} than those of its mask ({self.pruner.sparsity_pct:.2f} % sparse)"
+        return UserError(f"{where}: found {found}; expected those that were trained under it; {advice}")
+
+    # -- events of fastai --------------------------------------------------------------------------------------------
+
+    def before_fit(self) -> None:
+        if not self.learn.lock.locked():
+            self._is_announced, self._acts = True, None
 
     def before_train(self) -> None:
-        self._gradients_are_read = any(hasattr(type(cb), "before_step") for cb in self.learn.cbs)
-        self._apply()
+        if self.learn is not None:  # a callback before this one may have taken it off
+            self.start()
 
     def after_backward(self) -> None:
+        if self._acts is None:  # a step outside of a fit
+            self._acts = self.is_active() and self.has_own_weights
+        if not self._acts:
+            return
+        self.is_within_step = True
         if self._gradients_are_read:
             self.pruner.apply_to_gradients()
 
@@ -76,12 +147,41 @@ class KeepMask(Callback):
         self._apply()
 
     def before_validate(self) -> None:
-        self._apply()
+        if not self.learn.lock.locked():
+            self._apply()
+
+    def after_epoch(self) -> None:
+        if self._acts and self.is_pruning and not is_looking(self.learn):
+            self._seen |= {fingerprint(self.pruner)}
 
     def after_fit(self) -> None:
-        self._apply()
-        if self.on_end is not None and self.is_active():
-            self.on_end()
+        if self.learn is None or self.learn.lock.locked():
+            return
+        announced, self._is_announced = self._is_announced, False
+        if not announced and self.is_active() and not is_looking(self.learn):
+            end = self.on_end or self.settle
+            end()
+        self._acts, self.is_within_step, self._seen = None, False, frozenset()
+
+    def _apply(self) -> None:
+        if self._acts and self.is_active():
+            self.pruner.apply()
+            self.is_within_step = False
+
+
+def warn_ended(masked: MaskedLayers, layers: Sequence[str]) -> None:
+    """Say that a mask has ended because these layers have other weights, and what to do."""
+    warnings.warn(
+        f"the mask ({masked.sparsity_pct:.2f} % sparse) has ended: the weights of {len(layers)} of its"
+        f" {len(masked.layers)} layers ({_shown(layers)}) are not those that it was made for (loaded, initialised"
+        " again, or of another model). No weight was changed. To train the ticket, fit with cbs=KeepTicket(ticket); to"
+        " prune these weights, fit with a new SparsifyCallback",
+        stacklevel=3,
+    )
+
+
+def _shown(layers: Sequence[str]) -> str:
+    return ", ".join(layers[:LAYERS_NAMED]) + (", ..." if len(layers) > LAYERS_NAMED else "")
 
 
 class SparsityMetric(Metric):

@@ -1,0 +1,21 @@
+"""Which fits are trainings of the user's. Everything else of fastai only looks at a network and leaves no trace."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastai.callback.training import ShortEpochCallback
+
+
+def is_looking(learn: Any) -> bool:
+    """Whether fastai only looks at the network now: validate and get_preds, lr_find, or a dry run.
+
+    validate and get_preds hold the learner's lock, also in mid-fit; within lr_find the learner has an `lr_finder`.
+    `learn.summary()` cannot be told from a fit before it trains, so callbacks start when the first epoch does.
+    """
+    return bool(learn.lock.locked()) or hasattr(learn, "lr_finder") or is_dry_run(learn)
+
+
+def is_dry_run(learn: Any) -> bool:
+    """Whether the fit trains a few batches only, to see that everything works: it has a ShortEpochCallback."""
+    return any(isinstance(callback, ShortEpochCallback) for callback in learn.cbs)
