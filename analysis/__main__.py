@@ -54,6 +54,9 @@ COMMANDS: dict[str, Command] = {
     "barrier": Command(module="analysis.commands.barrier", text="measure whether tickets are stable to SGD noise"),
     "figures": Command(module="analysis.commands.figures", text="write figures for a paper (pdf, svg or png)"),
     "table": Command(module="analysis.commands.table", text="print the verdicts for a paper (latex, csv, markdown)"),
+    "predictions": Command(
+        module="analysis.commands.predictions", text="write which images each network has right (Parquet)"
+    ),
     "compare": Command(module="analysis.commands.compare", text="compare two runs (recipes, criteria, code versions)"),
     "adopt": Command(module="analysis.commands.adopt", text="judge trials of run_trial or of your own ray.tune.Tuner"),
     "export": Command(module="analysis.commands.export", text="write tickets for torch alone, or for the Hub"),

@@ -41,6 +41,7 @@ from analysis.tables.run_plan import PlanEntry, RunPlan, read_plan, role_of
 from analysis.tables.spans import arranged
 from analysis.verdicts.claims import verdicts
 from lth_trainable.collector import no_garbage_collection
+from lth_trainable.store.image_bits import to_bytes
 from lth_trainable.store.store import Store
 
 _RESULTS = (
@@ -49,6 +50,7 @@ _RESULTS = (
     "early_stop_censored", "early_stop_valid_loss", "early_stop_valid_accuracy", "early_stop_test_accuracy",
     "epochs_total", "flops_dense", "flops_sparse", "inference_flops_dense", "inference_flops_sparse",
 )  # fmt: skip
+_RIGHT = ("valid", "test", "early_stop_test")
 _DATA = ("n_train", "n_valid", "n_test", "majority_class_accuracy")
 _VERSIONS = ("python", "torch", "fastai", "ray", "cuda", "cudnn", "driver")
 
@@ -217,7 +219,7 @@ def _trial_row(run: str, name: str, found: Found, planned: PlanEntry | None) -> 
 
 
 def _measured(record: Mapping[str, Any]) -> dict[str, Any]:
-    result, data = record.get("result") or {}, record.get("data") or {}
+    result, data, right = (record.get(name) or {} for name in ("result", "data", "right"))
     collapsed, rows = result.get("collapsed_layers"), record.get("epochs")
     return {
         **{name: result.get(name) for name in _RESULTS},
@@ -225,6 +227,7 @@ def _measured(record: Mapping[str, Any]) -> dict[str, Any]:
         **{name: record.get(name) for name in ("epochs_trained", "train_seconds")},
         "seconds_total": None if rows is None else sum(row["seconds"] for row in rows),
         **{name: data.get(name) for name in _DATA},
+        **{f"{name}_right": to_bytes(text) for name in _RIGHT if (text := right.get(name)) is not None},
         "data_digest": data.get("digest"),
     }
 

@@ -16,6 +16,7 @@ from typing import Any
 # Exit codes of all commands. STOPPED: by a limit of the command, or by SIGUSR1, with which a batch system warns that a
 # job's time is nearly over; the same command continues. The codes above 128: 128 and the number of the signal.
 from lth_trainable.safe_text import one_line, without_secrets
+from lth_trainable.scalars import is_several, plain
 
 OK, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 3
 HUNG_UP, INTERRUPTED, CLOSED_PIPE, TERMINATED = 129, 130, 141, 143
@@ -25,6 +26,12 @@ PLACES = (
     "environment variables (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY), ~/.aws/credentials or the role of the machine"
 )
 DATABASES = "PGPASSWORD or ~/.pgpass (PostgreSQL), or ~/.my.cnf (MySQL)"
+
+
+SEVERAL = (  # what to do about a list where one value is meant
+    "for several values give each trial one: a list in Sweep(sparsity=[50, 80]) or under axes: of a recipe, "
+    "tune.grid_search([50, 80]) in a Tuner"
+)
 
 
 class UserError(ValueError):
@@ -79,7 +86,8 @@ def too_large(where: str, found: int, most: int) -> UserError:
 
 
 def is_finite_number(value: Any) -> bool:
-    """Whether a value is a number, and no truth value, that a float can hold."""
+    """Whether a value is a number, also one of NumPy, and no truth value, that a float can hold."""
+    value = plain(value)
     try:
         return not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
     except OverflowError:  # a whole number of more than 308 digits
@@ -107,7 +115,9 @@ def unknown_name(
 
 def check_sparsity(where: str, value: Any) -> None:
     """Raise `UserError` unless the value is a percentage between 0 and 100, exclusive. Fractions are refused too."""
-    expected = "percent of the weights, more than 0 and less than 100"
+    expected, value = "percent of the weights, more than 0 and less than 100", plain(value)
+    if is_several(value):
+        raise bad_value(where, value, expected, SEVERAL)
     if not is_finite_number(value):
         raise bad_value(where, value, expected)
     if 0 < value < 1:
@@ -118,6 +128,13 @@ def check_sparsity(where: str, value: Any) -> None:
         raise bad_value(where, value, expected, "0 is the dense network; every sweep has dense baselines already")
     if not 0 < value < 100:
         raise bad_value(where, value, expected)
+
+
+def check_whole(where: str, value: Any, least: int, note: str = "") -> None:
+    """Raise `UserError` unless the value is a whole number of at least `least`. note: what it means."""
+    own = plain(value)
+    if isinstance(own, bool) or not isinstance(own, int) or own < least:
+        raise bad_value(where, value, f"a whole number, {least} or more{note}")
 
 
 def command_line(command: Callable[[], int]) -> int:

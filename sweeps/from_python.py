@@ -21,8 +21,9 @@ from typing import Any
 
 from analysis.run import Run, unpaired
 from lth_trainable.errors import OK, UserError, bad_value
+from lth_trainable.scalars import plain
 from lth_trainable.spec.trial_spec import TrialSpec
-from sweeps.cli.arguments import SWEEP, Arguments, as_content, plain, several
+from sweeps.cli.arguments import SWEEP, Arguments, as_content, several
 from sweeps.cli.dry_run import show_plan
 from sweeps.cli.grid import carry_out, open_job
 from sweeps.cli.in_python import changed, ended_by, ray_of_its_own, seeds_of, setting_of, told

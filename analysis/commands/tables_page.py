@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from analysis.tables.predictions import PREDICTIONS, SCHEMA
 from analysis.tables.schema import TABLES
 
 MARKER = "<!-- from here on made by: python -m analysis.commands.tables_page docs/tables.md -->\n"
@@ -19,7 +20,9 @@ _HEADING = "| column | type | unit | source | |\n|---|---|---|---|---|"
 
 def columns() -> str:
     """One section per table and one row per column, with type, unit, source and description."""
-    return "".join(f"\n{line}" for name, schema in TABLES.items() for line in _section(name, schema))
+    return "".join(
+        f"\n{line}" for name, schema in {**TABLES, PREDICTIONS: SCHEMA}.items() for line in _section(name, schema)
+    )
 
 
 def _section(name: str, schema: pa.Schema) -> Iterator[str]:

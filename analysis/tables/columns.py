@@ -15,7 +15,7 @@ import pyarrow as pa
 from lth_trainable.spec.trial_spec import TrialSpec
 
 FORMAT = "1"
-TEXT, INT, FLOAT, BOOL = pa.string(), pa.int64(), pa.float64(), pa.bool_()
+TEXT, INT, FLOAT, BOOL, BYTES = pa.string(), pa.int64(), pa.float64(), pa.bool_(), pa.binary()
 
 _ARROW = {str: TEXT, int: INT, float: FLOAT, bool: BOOL}
 _SPEC_UNITS = {

@@ -20,6 +20,7 @@ from typing import Literal
 import pyarrow as pa
 
 from analysis.tables.parquet import INDEX, OPTIONAL, read_bytes, read_sums, sha256_of, to_table, write_table
+from analysis.tables.predictions import PREDICTIONS
 from analysis.tables.records import Files
 from analysis.tables.schema import TABLES
 from analysis.tables.suggestions import SUGGESTIONS
@@ -30,7 +31,7 @@ from lth_trainable.versions import source_sha256
 Geometry = Literal["auto", "all", "none"]
 REPORT = "report.html"
 FORMAT = 2  # 1, of version 0.4.0, had no checksum
-OTHERS = (*OPTIONAL, SUGGESTIONS)  # tables that other commands write
+OTHERS = (*OPTIONAL, SUGGESTIONS, PREDICTIONS)  # tables that other commands write
 SETTLED_NS = 2_000_000_000  # a younger file may still change without a change of its size or time
 
 

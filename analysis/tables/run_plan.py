@@ -18,6 +18,7 @@ from typing import Any
 
 from analysis.tables.schema import ROLES, SPEC_FIELDS
 from lth_trainable.errors import UserError, bad_value
+from lth_trainable.scalars import plain_fields
 from lth_trainable.store.json_files import NotJson, seal_json, unseal_json
 from lth_trainable.store.names import is_name
 from lth_trainable.store.store import PLAN, Store, split_query
@@ -44,6 +45,7 @@ class Rule:
     looks: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        plain_fields(self, "margin_pp", "alpha", "looks")
         if self.endpoint not in ENDPOINTS:
             raise bad_value("endpoint", self.endpoint, f"one of {', '.join(ENDPOINTS)}")
         if not _is_number(self.margin_pp) or not 0 < self.margin_pp < 100:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from analysis.tables.columns import BOOL, FLOAT, INT, TEXT, column, spec_fields, table_schema
+from analysis.tables.columns import BOOL, BYTES, FLOAT, INT, TEXT, column, spec_fields, table_schema
 from analysis.tables.geometry_schema import BARRIERS, OVERLAPS, SIGNS
 from lth_trainable.spec.trial_spec import TrialSpec
 
@@ -118,6 +118,12 @@ TRIALS = table_schema("trials", "one row for each trial, planned or stored", [
     column("majority_class_accuracy", FLOAT, "fraction (0..1)", "record.json: data.majority_class_accuracy",
            "test accuracy of always predicting the most frequent class"),
     column("chance_accuracy", FLOAT, "fraction (0..1)", f"{_RESULT}.chance_accuracy", "1 / number of classes"),
+    column("valid_right", BYTES, "bits, one an image", "record.json: right.valid",
+           "validation images that the network has right after the last epoch, in the order of the split, the first in "
+           "the highest bit; `python -m analysis predictions RUN` makes a table of them"),
+    column("test_right", BYTES, "bits, one an image", "record.json: right.test", "the same on the test split"),
+    column("early_stop_test_right", BYTES, "bits, one an image", "record.json: right.early_stop_test",
+           "the same on the test split at the early stop"),
     column("data_digest", TEXT, "SHA-256 (hex)", "record.json: data.digest", "digest of the data before it is split"),
     column("state_initial", TEXT, "SHA-256 (hex)", "record.json: states.initial", "state key of the initial weights"),
     column("state_rewind", TEXT, "SHA-256 (hex)", "record.json: states.rewind", "state key of the rewind weights"),

@@ -17,7 +17,7 @@ from lth_trainable.pruning.callback import SparsifyCallback
 from lth_trainable.pruning.criteria import Criterion
 from lth_trainable.pruning.keep_mask import KeepMask
 from lth_trainable.pruning.keep_ticket import KeepTicket
-from lth_trainable.pruning.layer_targets import Sparsity, layers_with_target, target_now
+from lth_trainable.pruning.layer_targets import Sparsity, layers_with_target, plain_sparsity, target_now
 from lth_trainable.pruning.layers import PRUNABLE, Layer, LayerType, Selection, prunable_layers
 
 __all__ = ["KeepTicket", "SparsifyCallback", "load", "mask_in_force", "sparsify", "sparsity"]
@@ -44,6 +44,7 @@ def sparsify(
     `learn.sparsify_callback`: its `release()` lets the zeros go, its `ticket()` is what was found. Raises `UserError`
     before any weight has changed.
     """
+    sparsity = plain_sparsity(sparsity)
     for value in sparsity.values() if isinstance(sparsity, dict) else [sparsity]:
         check_sparsity("sparsity", value)
     callback = SparsifyCallback(
@@ -106,6 +107,13 @@ def mask_in_force(learn: Learner) -> Any:
     return keepers[-1].pruner if keepers and keepers[-1].has_own_weights else None
 
 
+def how_to_release(learn: Learner) -> str:
+    """The call that releases the mask in force."""
+    if any(isinstance(cb, SparsifyCallback) and cb.goes_on for cb in learn.cbs):
+        return "learn.sparsify_callback.release()"
+    return "callback.release() (of the callback that made it; learn.remove_cb(learn.keep_mask) without one)"
+
+
 def _check_mask(learn: Learner, sparsity: Sparsity, layers: list[Layer]) -> None:
     if any(cb.is_pruning for cb in learn.cbs if isinstance(cb, KeepMask)):
         raise UserError("sparsify: a fit with a SparsifyCallback is running; prune after it")
@@ -116,10 +124,10 @@ def _check_mask(learn: Learner, sparsity: Sparsity, layers: list[Layer]) -> None
     if there != asked:
         raise bad_value(
             "sparsify: layers", ", ".join(sorted(asked)), f"those of the mask in force ({', '.join(sorted(there))})",
-            "prune these layers, or release the mask first: learn.remove_cb(learn.keep_mask)",
+            f"prune these layers, or release the mask first: {how_to_release(learn)}",
         )  # fmt: skip
     if not isinstance(sparsity, dict) and sparsity < masked.sparsity_pct:
         raise bad_value(
             "sparsify: sparsity", sparsity, f"more than the {masked.sparsity_pct:.2f} % of the mask in force",
-            "what is removed stays removed, unless learn.remove_cb(learn.keep_mask) releases it",
+            f"what is removed stays removed, unless {how_to_release(learn)} lets the zeros go",
         )  # fmt: skip

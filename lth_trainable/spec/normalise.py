@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lth_trainable.data.datasets import DATASETS, IMAGE_SIZES
-from lth_trainable.errors import bad_value, check_sparsity
+from lth_trainable.errors import SEVERAL, bad_value, check_sparsity
 from lth_trainable.models.networks import find_builder
 from lth_trainable.pruning.controls import CONTROLS
 from lth_trainable.pruning.criteria import ALSO_CALLED, CRITERIA
 from lth_trainable.pruning.granularity import GRANULARITIES
 from lth_trainable.pruning.masks import CONTEXTS
 from lth_trainable.registry import lookup
+from lth_trainable.scalars import is_several, plain
 from lth_trainable.spec.draft import MOST_SEED, Draft
 from lth_trainable.spec.learning_rate import LR_POLICIES, parse_drops
 from lth_trainable.spec.rewind_point import RewindPoint
@@ -61,7 +62,9 @@ def normalise(values: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...
     Raises `UserError` for values that could not run.
     """
     if not _is_plain(values):
-        return _normalised(values)
+        values = _single(values)
+        if not _is_plain(values):
+            return _normalised(values)
     lookup("dataset", values["dataset"], DATASETS)  # a plug-in is looked at again for each trial
     find_builder(values["model"])
     found, notes = _of_any_seed(tuple(values), *({**values, "seed": 0}.values()))
@@ -75,6 +78,15 @@ def _is_plain(values: Mapping[str, Any]) -> bool:
     return is_seed and _PLAIN.issuperset(map(type, values.values())) and ":" not in f"{named}"
 
 
+def _single(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, of NumPy as Python's own. Raises `UserError` for several values in the place of one."""
+    for name, value in values.items():
+        if is_several(value):
+            raise bad_value(_CALLED.get(name, name), value, "one value", SEVERAL)
+    return {name: plain(value) for name, value in values.items()}
+
+
+_CALLED = {"target_sparsity_pct": "sparsity", "prune_rate_pct": "prune_rate"}  # in messages
 _PLAIN = frozenset((str, int, float, bool, type(None)))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from lth_trainable.errors import UserError
 from lth_trainable.safe_text import one_line
 from lth_trainable.spec.trial_spec import check_types
+from lth_trainable.store import image_bits
 from lth_trainable.store.layout import Each, Entries, ListOf, Odd, Rows, Value, readable
 from lth_trainable.store.store import FORMAT, HISTORY, RECORD, Damaged, Sealed, Store, object_of
 
@@ -65,7 +66,7 @@ RECORD_LAYOUT = Entries(
         ),
         "versions": Each(of=TEXT_OR_NULL), "sha256": Each(of=TEXT),
     },
-    others={"train_seconds": SECONDS, "epochs_trained": COUNT},
+    others={"train_seconds": SECONDS, "epochs_trained": COUNT, "right": Each(of=TEXT_OR_NULL)},
 )  # fmt: skip
 HISTORY_LAYOUT = Entries(
     needed={
@@ -76,7 +77,7 @@ HISTORY_LAYOUT = Entries(
         ),
         "early_stop": Entries(
             needed={"level": COUNT, "iteration": COUNT, "epoch": COUNT, "valid_loss": NUMBER, "valid_accuracy": SHARE},
-            others={"test_accuracy": SHARE_OR_NULL},
+            others={"test_accuracy": SHARE_OR_NULL, "test_right": TEXT},
             null=True,
         ),
         "evaluation": Entries(
@@ -84,6 +85,7 @@ HISTORY_LAYOUT = Entries(
                 "valid": ListOf(of=NUMBER_OR_NULL, size=2), "test": ListOf(of=NUMBER_OR_NULL, size=2),
                 "balanced_accuracy": SHARE_OR_NULL,
             },
+            others={"right": Entries(needed={"valid": TEXT, "test": TEXT})},
             null=True,
         ),
     },
@@ -120,6 +122,17 @@ def _check_references(history: Mapping[str, Any]) -> None:
             raise Odd(f"asked is {text[:60]!r}, not a fraction from 0 to 1")
 
 
+def _check_right(record: Mapping[str, Any]) -> None:
+    """Raise `Odd` if a record's bits by image are not those of as many images as its splits have."""
+    for name, text in record.get("right", {}).items():
+        n = record["data"].get(f"n_{name.rpartition('_')[2]}")
+        if text is not None and n is not None:
+            try:
+                image_bits.unpack(image_bits.to_bytes(text), n)
+            except ValueError as error:
+                raise Odd(f"right.{name[:80]}: {error}") from error
+
+
 def read_record(store: Store, folder: Sealed) -> dict[str, Any]:
     """The record of a finished trial, with its layout checked.
 
@@ -137,6 +150,7 @@ def _record(folder: Sealed, record: dict[str, Any]) -> dict[str, Any]:
     try:
         RECORD_LAYOUT.check("", record)
         check_types(record["spec"])
+        _check_right(record)
     except (Odd, UserError) as error:
         raise Damaged(folder.path, _about(RECORD, error)) from error
     return record

@@ -90,6 +90,7 @@ def record_trial(
             "weights": final.manifest["files"][WEIGHTS]["sha256"], "masks": hashlib.sha256(masks).hexdigest(),
             "metrics": _metrics_digest(history["rows"], result),
         },
+        "right": _right(trial.spec, history),
     }  # fmt: skip
     if trial.restored is not None:
         record["restored"] = dict(trial.restored)
@@ -175,6 +176,20 @@ def _at_the_end(history: Mapping[str, Any]) -> dict[str, Any]:
         return dict.fromkeys(names)
     found = history["evaluation"]
     return dict(zip(names, (*found["valid"], *found["test"], found["balanced_accuracy"]), strict=True))
+
+
+def _right(spec: TrialSpec, history: Mapping[str, Any]) -> dict[str, str | None]:
+    """The images that the network gets right, see `image_bits`. None: it has no such accuracy, or an older version has
+    measured it.
+    """
+    end, best = history["evaluation"] or {}, history["early_stop"] or {}
+    if history["diverged"] is not None:
+        end = best = {}
+    of_end = end.get("right", {})
+    return {
+        "valid": of_end.get("valid"), "test": of_end.get("test"),
+        "early_stop_test": None if spec.reset_end else best.get("test_right"),
+    }  # fmt: skip
 
 
 def _at_early_stop(spec: TrialSpec, history: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from fastai.callback.core import Callback
 
 from lth_trainable.pruning.snapshot import Snapshot
 from lth_trainable.spec.trial_spec import TrialSpec
-from lth_trainable.training.learner import measure
+from lth_trainable.store import image_bits
+from lth_trainable.training.learner import Measured, measure
 
 
 class EarlyStop(Callback):
@@ -34,9 +35,16 @@ class EarlyStop(Callback):
         self.weights: Snapshot | None = None  # of the best point, until they are evaluated on the test split
 
     def state(self) -> dict[str, Any] | None:
-        """The best point so far: level, iteration, epoch, loss and accuracies; None before the first validation."""
+        """The best point so far: level, iteration, epoch, loss, accuracies, and the test images that it gets right.
+
+        None before the first validation.
+        """
         if self.best is not None and self.weights is not None:
-            self.best["test_accuracy"] = self._test_accuracy(self.weights)
+            found = self._on_test_split(self.weights)
+            self.best["test_accuracy"], self.best["test_right"] = (
+                found.accuracy,
+                image_bits.pack(found.right.cpu().numpy()),
+            )
             self.weights = None
         return self.best and dict(self.best)
 
@@ -64,11 +72,11 @@ class EarlyStop(Callback):
             }  # fmt: skip
             self.weights = Snapshot(self.learn.model)
 
-    def _test_accuracy(self, weights: Snapshot) -> float:
+    def _on_test_split(self, weights: Snapshot) -> Measured:
         model, now = self.learn.model, Snapshot(self.learn.model)
         weights.restore(model)
         try:
-            return measure(model, self.dls[2], self.learn.loss_func).accuracy
+            return measure(model, self.dls[2], self.learn.loss_func)
         finally:
             now.restore(model)
 

@@ -246,32 +246,32 @@ def make_learner(spec: TrialSpec, model: nn.Module, dls: DataLoaders, log: Epoch
 
 
 class Measured(NamedTuple):
-    """Results on all images of a loader: mean loss, accuracy (fraction), and predicted class of each image, (n,)."""
+    """Results on all images of a loader: mean loss, accuracy (fraction), and whether each image is right, (n,) bool."""
 
     loss: float
     accuracy: float
-    predicted: Tensor
+    right: Tensor
 
 
 @torch.no_grad()
 def measure(model: nn.Module, loader: Any, loss_func: Any) -> Measured:
     """Evaluate a model on all images of a loader, as in an epoch's validation. Changes nothing."""
-    training, loss, correct, seen, predicted = model.training, 0.0, 0.0, 0, []
+    training, loss, correct, seen, right = model.training, 0.0, 0.0, 0, []
     model.eval()
     for x, y in loader:
         output = model(x)
         loss, seen = loss + loss_func(output, y) * len(y), seen + len(y)
-        predicted.append(output.argmax(1))
-        correct = correct + (predicted[-1] == y).sum()
+        right.append(output.argmax(1) == y)
+        correct = correct + right[-1].sum()
         pulse.beat()
     model.train(training)
-    return Measured(float(loss) / seen, float(correct) / seen, torch.cat(predicted))
+    return Measured(float(loss) / seen, float(correct) / seen, torch.cat(right))
 
 
-def balanced_accuracy(y: Tensor, predicted: Tensor) -> float:
-    """Mean accuracy over the classes in `y`, each class counting the same. y, predicted: class numbers (n,)."""
-    labels, right = y.cpu().numpy(), (predicted == y).cpu().numpy()
-    n, hits = np.bincount(labels), np.bincount(labels, weights=right)
+def balanced_accuracy(y: Tensor, right: Tensor) -> float:
+    """Mean accuracy over the classes in `y`, each class counting the same. y: class numbers (n,). right: bool (n,)."""
+    labels = y.cpu().numpy()
+    n, hits = np.bincount(labels), np.bincount(labels, weights=right.cpu().numpy())
     return float(np.mean(hits[n > 0] / n[n > 0]))
 
 

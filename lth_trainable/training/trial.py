@@ -30,6 +30,7 @@ from lth_trainable.seeds import derive_seed
 from lth_trainable.spec.segments import Segment
 from lth_trainable.spec.ticket_id import SHORT
 from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.store import image_bits
 from lth_trainable.store.states import Memory, State
 from lth_trainable.tickets.imported import ImportedTicket
 from lth_trainable.training.cuda_graphs import CapturedSteps
@@ -256,14 +257,18 @@ class Trial:
             return []
 
     def evaluation(self) -> dict[str, Any]:
-        """Loss and accuracy of the current network on validation and test split, with balanced test accuracy.
+        """Loss and accuracy of the current network on validation and test split, with balanced test accuracy, and the
+        images of both that it gets right.
 
         A loss that is not finite is None: the network is stored as it is, and was finite when it was last trained.
         """
         valid, test = (measure(self.model, self.dls[index], self.learn.loss_func) for index in (1, 2))
         return {
             "valid": [finite(valid.loss), valid.accuracy], "test": [finite(test.loss), test.accuracy],
-            "balanced_accuracy": balanced_accuracy(self.dls[2].y, test.predicted),
+            "balanced_accuracy": balanced_accuracy(self.dls[2].y, test.right),
+            "right": {
+                name: image_bits.pack(found.right.cpu().numpy()) for name, found in (("valid", valid), ("test", test))
+            },
         }  # fmt: skip
 
     @functools.cached_property

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from lth_trainable.errors import UserError, bad_value
+from lth_trainable.scalars import plain
 from lth_trainable.spec.trial_spec import DEFAULTS, TrialSpec
 from lth_trainable.store.names import is_name
 from lth_trainable.store.store import STATES
@@ -76,8 +77,7 @@ def _unknown(name: str) -> UserError:
 
 def _plain(name: str, value: Any) -> Any:
     """A value as Python's own type."""
-    if type(value).__module__ == "numpy" and hasattr(value, "item") and getattr(value, "size", 1) == 1:
-        value = value.item()
+    value = plain(value.reshape(()) if getattr(value, "shape", None) == (1,) else value)
     if name in _WHOLE and isinstance(value, float) and value.is_integer():
         return int(value)
     return value

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lth_trainable.errors import UserError, bad_value, refuse_secrets, unknown_name
+from lth_trainable.scalars import plain
 from sweeps.cli.options import BRANCHES, Options, RunOptions, flags
 from sweeps.cli.search_options import SearchOptions
 
@@ -117,11 +118,6 @@ def several(value: Any) -> list[Any]:
     if isinstance(value, str | os.PathLike | Mapping) or not isinstance(value, Iterable):
         return [value]
     return [plain(each) for each in value]
-
-
-def plain(value: Any) -> Any:
-    """A value as Python's own type, also if it is a scalar of NumPy."""
-    return value.item() if type(value).__module__ == "numpy" and getattr(value, "ndim", 1) == 0 else value
 
 
 def as_content(value: Any) -> Any:

@@ -6,8 +6,6 @@ from collections.abc import Collection, Sequence
 
 from lth_trainable.errors import bad_value
 
-WITH_COMMAS = ("layers", "lr_drops")  # fields whose values may contain commas themselves
-
 
 def without_commas(argv: Sequence[str], flags: Collection[str]) -> list[str]:
     """The command line with the values of these flags as arguments of their own. Raises `UserError`.

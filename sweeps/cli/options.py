@@ -14,12 +14,12 @@ import tyro
 from lth_trainable.errors import DATABASES, PLACES, bad_value, refuse_secrets
 from lth_trainable.pruning.controls import CONTROLS
 from lth_trainable.spec.trial_spec import TrialSpec
-from sweeps.cli.commas import WITH_COMMAS, without_commas
+from sweeps.cli.commas import without_commas
 from sweeps.cli.help import Help, helped
 from sweeps.experiments.baselines import BASELINES
 from sweeps.experiments.expand import seed_values
 from sweeps.experiments.imported_tickets import without_own_tickets
-from sweeps.experiments.recipe_files import any_recipe
+from sweeps.experiments.recipe_files import WITH_COMMAS, any_recipe
 from sweeps.experiments.recipes import FLAG_OF, NO_AXIS, RECIPES, Sweep
 from sweeps.running.conclusion import MATCHING
 from sweeps.running.launch import COVERED_IN_RAY

@@ -14,6 +14,7 @@ and `axes` the flags of `sweeps.lth_grid` or the fields of `TrialSpec`.
 
 from __future__ import annotations
 
+import re
 import tomllib
 import typing
 from collections.abc import Iterable, Mapping
@@ -33,6 +34,8 @@ ENDINGS = (".yaml", ".yml", ".toml")
 FROM = "from"
 _TEXTS = ("name", "claim", "endpoint")
 _NUMBERS = ("margin_pp", "alpha")
+WITH_COMMAS = ("layers", "lr_drops")  # fields whose values may contain commas themselves
+_SEVERAL = re.compile(r"[^,]+(,[^,]+)+|[\d.]+(\s+[\d.]+)+")  # 50,80 or 50 80
 _FIELDS = {field: f"{FLAG_OF[field]} or {field}" if field in FLAG_OF else field for field in TrialSpec.__annotations__}
 
 
@@ -173,6 +176,9 @@ def value_of(where: str, key: str, value: Any) -> Any:
             raise bad_value(where, value, "the number of seeds, or a list of them")
         return tuple(range(value))
     kind = str if key in ("controls", "baselines") else int
+    if isinstance(value, str) and (parts := value.replace(",", " ").split()):
+        of = "names" if kind is str else "whole numbers"
+        raise bad_value(where, value, f"a list of {of}", f"did you mean [{', '.join(parts)}]?")
     if not isinstance(value, list) or not all(type(entry) is kind for entry in value):
         raise bad_value(where, value, "a list of names" if kind is str else "a list of whole numbers")
     return tuple(value)
@@ -180,11 +186,20 @@ def value_of(where: str, key: str, value: Any) -> Any:
 
 def field_of(where: str, name: Any, entry: Any, is_axis: bool) -> tuple[str, Any]:
     """A field of a trial by its flag or its own name, and its value, or its values on an axis."""
+    if isinstance(name, int | float):  # YAML reads {sparsity: 50,80} as {sparsity: 50, 80: null}
+        raise bad_value(where, name, "a field of a trial", "several values are in brackets: sparsity: [50, 80]")
     plain = str(name).replace("-", "_")
     by_flag = {flag: field for field, flag in FLAG_OF.items()}
     field = by_flag.get(plain, plain)
     if field not in _FIELDS or field in NO_AXIS:
         raise unknown_name(where, str(name), sorted({FLAG_OF.get(f, f) for f in _FIELDS if f not in NO_AXIS}))
+    if not is_axis and isinstance(entry, list):
+        advice = f"several values belong under axes: {{{name}: {entry}}}"
+        raise bad_value(f"{where}, {name}", entry, "one value", advice)
+    if isinstance(entry, str) and field not in WITH_COMMAS and _SEVERAL.fullmatch(entry):
+        parts = ", ".join(entry.replace(",", " ").split())
+        advice = f"several values are a list: [{parts}]" + ("" if is_axis else ", under axes")
+        raise bad_value(f"{where}, {name}", entry, "one value", advice)
     if not is_axis:
         return field, _typed(f"{where}, {name}", field, entry)
     entries = entry if isinstance(entry, list) else [entry]

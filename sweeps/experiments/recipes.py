@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from lth_trainable.registry import make
+from lth_trainable.scalars import plain_fields
 
 Axes = Mapping[str, tuple[Any, ...]]
 
@@ -56,6 +57,9 @@ class Sweep:
     margin_pp: float = 0.5
     alpha: float = 0.05
     looks: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        plain_fields(self, "base", "axes", "seeds", "margin_pp", "alpha", "looks")
 
 
 def digits() -> Sweep:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lth_trainable.errors import UserError, bad_value, is_finite_number, too_large
+from lth_trainable.scalars import plain_fields
 from lth_trainable.spec.draft import MOST_SEED
 from lth_trainable.spec.trial_spec import TrialSpec
 
@@ -38,6 +39,9 @@ class Choice:
     """One of several values, without an order."""
 
     values: tuple[Any, ...]
+
+    def __post_init__(self) -> None:
+        plain_fields(self, "values")
 
     def draw(self, trial: BaseTrial, name: str) -> Any:
         return trial.suggest_categorical(name, self.values)
@@ -72,6 +76,9 @@ class Range:
     high: float
     log: bool = False
     step: float | None = None
+
+    def __post_init__(self) -> None:
+        plain_fields(self, "low", "high", "step")
 
     def draw(self, trial: BaseTrial, name: str) -> Any:
         if self._is_whole:

@@ -9,6 +9,7 @@ from typing import Any
 
 from lth_trainable.errors import UserError, bad_value, check_sparsity, unknown_name
 from lth_trainable.registry import make
+from lth_trainable.scalars import plain_fields
 from sweeps.experiments.expand import check_seeds
 from sweeps.experiments.recipe_files import any_recipe, is_recipe_file
 from sweeps.experiments.recipes import RECIPES, Sweep, digits, every_point
@@ -44,6 +45,9 @@ class Search:
     rungs: int = 3
     sampler: str = TPE
     sampler_seed: int = 0
+
+    def __post_init__(self) -> None:
+        plain_fields(self, "suggestions", "floor", "reduction", "rungs", "sampler_seed")
 
     def terms(self) -> dict[str, Any]:
         """What may not change when a study is continued."""

@@ -49,6 +49,9 @@ def test_a_record_as_it_is_written_is_read(store: Store) -> None:
         ({"spec": {"epochs": []}}, "epochs: found"),
         ({"reason": {"a": 1}}, "reason is"),
         ({"status": None}, "status is None"),
+        ({"right": {"test": 3}}, "right.test is 3"),
+        ({"right": {"test": "AAA"}}, "right.test: it is not base64"),
+        ({"right": {"test": "AAAA"}}, "right.test: found 3 bytes for 360 images, expected 45"),
     ],
 )  # fmt: skip
 def test_a_record_with_other_content_is_damaged_in_one_line(store: Store, changes: dict[str, Any], told: str) -> None:

@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 from lth_trainable.data.datasets import load_dataset
 from lth_trainable.spec.segments import segments
 from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.store.image_bits import pack, to_bytes, unpack
 from lth_trainable.store.store import Store
 from lth_trainable.training.execution import Execution
 from lth_trainable.training.learner import LevelClock, balanced_accuracy
@@ -45,18 +46,21 @@ class Onlooker(Callback):
             (torch.from_numpy(part.x), torch.from_numpy(part.y)) for part in (data.valid, data.test)
         )
         self.level, self.seen = -1, []  # type: tuple[int, list[tuple[float, float, float]]]
+        self.right: list[dict[str, str]] = []  # as records have it, beside `seen`
 
     def after_batch(self) -> None:
         if not self.learn.training:
             return
         level = self.learn.epoch_log.describe()["level"]
         if level != self.level:
-            self.level, self.seen = level, []
+            self.level, self.seen, self.right = level, [], []
         model = copy.deepcopy(self.learn.model).eval()
         with torch.no_grad():
             valid, test = model(self.valid[0]), model(self.test[0])
         loss = cross_entropy(valid, self.valid[1]).item()
         self.seen.append((loss, accuracy(valid, self.valid[1]), accuracy(test, self.test[1])))
+        outputs = {"valid": (valid, self.valid[1]), "test": (test, self.test[1])}
+        self.right.append({split: pack((output.argmax(1) == y).numpy()) for split, (output, y) in outputs.items()})
 
 
 def accuracy(output: torch.Tensor, y: torch.Tensor) -> float:
@@ -94,6 +98,10 @@ def test_it_is_the_least_of_the_validations_and_the_weights_of_it(
     assert (result["early_stop_valid_accuracy"], result["early_stop_test_accuracy"]) == seen[found][1:]
     assert result["early_stop_epoch"] == spec.epochs - 1 - (total - found) // STEPS
     assert result["test_accuracy"] == seen[total][2]
+    assert record["right"] == {**onlooker.right[total - 1], "early_stop_test": onlooker.right[found - 1]["test"]}
+    for split, part in (("valid", onlooker.valid), ("test", onlooker.test)):
+        right = unpack(to_bytes(record["right"][split]), len(part[1]))
+        assert right.mean() == pytest.approx(result[f"{split}_accuracy"], abs=1e-12)
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -163,6 +171,8 @@ def test_a_diverged_trial_and_a_supermask_have_none(store: Store) -> None:
         assert len(found) == 6 and set(found.values()) == {None}
     assert diverged["status"] == "diverged" and diverged["result"]["balanced_accuracy"] is None
     assert mask["result"]["balanced_accuracy"] is not None and mask["result"]["chance_accuracy"] == 0.1
+    assert set(diverged["right"].values()) == {None}
+    assert mask["right"]["early_stop_test"] is None and mask["right"]["test"] is not None
 
 
 def test_balanced_accuracy_is_scikit_learns() -> None:
@@ -171,4 +181,6 @@ def test_balanced_accuracy_is_scikit_learns() -> None:
     predicted[::2] = y[::2]
     with pytest.warns(UserWarning, match="y_pred contains classes not in y_true"):
         expected = balanced_accuracy_score(y, predicted)
-    assert balanced_accuracy(torch.from_numpy(y), torch.from_numpy(predicted)) == pytest.approx(expected, abs=1e-15)
+    assert balanced_accuracy(torch.from_numpy(y), torch.from_numpy(predicted == y)) == pytest.approx(
+        expected, abs=1e-15
+    )
