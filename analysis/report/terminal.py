@@ -13,10 +13,12 @@ from rich.text import Text
 from analysis.labels import claim_label, common_label, short_labels
 from analysis.report.lines import (
     Line,
+    corrected,
     dense_of,
     differ_in_numbers,
     differences,
     folded,
+    is_corrected,
     is_folded,
     joined,
     reason,
@@ -25,6 +27,7 @@ from analysis.report.lines import (
     tickets,
     verdict,
 )
+from analysis.report.proportion import again, margin
 from analysis.tables.geometry import left_out
 from analysis.tables.parquet import OPTIONAL, Frames, as_rows
 from analysis.tables.schema import (
@@ -179,6 +182,8 @@ def show(console: Console, frames: Frames, run: str, lines: Lines = folded) -> N
     if verdicts:
         console.print()
         console.print(verdict_view(verdicts, console.width, lines))
+        for sentence in again(headlines(verdicts)):
+            print_line(console, sentence, style="dim")
         others = claims_table(verdicts, lines)
         if others.row_count:
             console.print()
@@ -236,6 +241,7 @@ def _columns(rows: Sequence[Row], lines: Sequence[Line]) -> dict[str, list[str]]
         "dense of": [_budget(line) for line in lines],
         "seeds": [seeds(line) for line in lines],
         "difference, pp (95 %)": [differences(line) for line in lines],
+        **({"bound": [corrected(line) for line in lines]} if is_corrected(rows) else {}),
     }
     return columns if several else {heading: cells for heading, cells in columns.items() if heading != "dense of"}
 
@@ -244,9 +250,7 @@ def _title(rows: Sequence[Row]) -> str:
     if not rows:
         return "no comparisons"
     shared, first = common_label([row["ladder"] for row in rows]), rows[0]
-    finest = [row["resolution"] for row in rows if row["resolution"] is not None]
-    margin = f"margin {first['margin_pp']:g} pp" + (f", one image {max(finest):.2g}" if finest else "")
-    return f"{shared}: {first['endpoint'].replace('_', ' ')}, tickets minus dense ({margin})"
+    return f"{shared}: {first['endpoint'].replace('_', ' ')}, tickets minus dense ({margin(rows)})"
 
 
 def _verdict(line: Line) -> Text:
