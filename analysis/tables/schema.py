@@ -86,6 +86,8 @@ TRIALS = table_schema("trials", "one row for each trial, planned or stored", [
            "epoch of the last level with the least validation loss"),
     column("early_stop_iteration", INT, "iterations", f"{_RESULT}.early_stop_iteration",
            "iterations from the last prune (dense: from the start) to the least validation loss"),
+    column("early_stop_from_init", INT, "iterations", "analysis.tables.clocks", "the same counted from the "
+           "initialisation: the iterations before the rewind point are added; null: the weights are not rewound"),
     column("early_stop_censored", BOOL, "true or false", f"{_RESULT}.early_stop_censored",
            "true: the last validation of the level had the least loss, so the true early stop is there or later"),
     column("early_stop_valid_loss", FLOAT, "nats", f"{_RESULT}.early_stop_valid_loss",
@@ -95,7 +97,8 @@ TRIALS = table_schema("trials", "one row for each trial, planned or stored", [
     column("early_stop_test_accuracy", FLOAT, "fraction (0..1)", f"{_RESULT}.early_stop_test_accuracy",
            "accuracy on the test split at the early stop, which was chosen on the validation split alone"),
     column("epochs_to_dense_accuracy", INT, "epochs", "analysis.tables.record_rows",
-           "epochs since the last prune until the validation accuracy is that of the seed's dense trial at its end"),
+           "epochs from the initialisation, those before the rewind point included, until the validation accuracy "
+           "after the last prune is that of the seed's dense trial at its end; null if the weights are not rewound"),
     column("epochs_to_dense_accuracy_censored", BOOL, "true or false", "analysis.tables.record_rows",
            "true: not reached in these epochs; null: unknown, no such dense trial is done"),
     column("epochs_trained", INT, "epochs", "record.json: epochs_trained", "epochs that this trial trained itself"),
@@ -271,7 +274,13 @@ VERDICT_ROWS = table_schema("verdicts", "one row for each group of tickets, clai
     column("shown_lower", BOOL, "true or false", "analysis.verdicts.headlines", "whether the tickets are shown to be "
            "below dense, by however little; in the same rows"),
     column("seeds_needed", INT, "seeds", "analysis.stats.power",
-           "total number of seeds that would decide it at 80 % power; null: decided, not known, or more than 1,000"),
+           "total number of seeds that would decide it at 80 % power, if the mean and sd of these pairs were the true "
+           "ones; null: decided, not known, or more than 1,000"),
+    column("seeds_needed_low", INT, "seeds", "analysis.stats.power.seeds_range", "the least number that the "
+           "uncertainty of mean and sd leaves: lower end of an 80 % interval; null as above"),
+    column("seeds_needed_high", INT, "seeds", "analysis.stats.power.seeds_range", "its upper end; null as above"),
+    column("would_decide", TEXT, "text", "analysis.verdicts.reasons", "what would decide it: a range of seeds, or "
+           "longer training; null: decided, not tested, or not known"),
     column("why", TEXT, "text", _TESTS, "the reason for the verdict in words", nullable=False),
 ])  # fmt: skip
 

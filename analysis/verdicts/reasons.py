@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from analysis.stats.power import SeedsRange
 from analysis.tables.schema import Row
-from analysis.text import number_of, signed
+from analysis.text import number_of, number_range, signed
+from analysis.verdicts.groups import Pairs
 
+LONGER = "train longer"
+NAMED_SEEDS = 100  # larger numbers are not worth naming: few pairs cannot tell them from one another
 PP = "percentage points"  # unit of differences of accuracies
 
 
@@ -15,10 +20,10 @@ class Reason:
     """What `why` needs to know about an answer.
 
     p: the adjusted p of the claim, or of its reverse if that is shown. correction: how it was adjusted; "" if it was
-    not. tests: those that the sentence names, in words. reached: p is small enough before the adjustment.
-    unfinished: planned trials without an outcome, which forbid a yes. diverged: what `diverged_note` says, if anything.
-    needed: number of seeds that would decide; None if there is none. first_look: seeds of the first look, if no look is
-    complete.
+    not. n_late: pairs with a loss that was still falling at the end. tests: those that the sentence names, in words.
+    reached: p is small enough before the adjustment. unfinished: planned trials without an outcome, which forbid a yes.
+    diverged: what `diverged_note` says, if anything. needed: what would decide, see `would_decide`; None if not known.
+    first_look: seeds of the first look, if no look is complete.
     """
 
     verdict: str
@@ -28,6 +33,7 @@ class Reason:
     min_pairs: int
     n_unpaired: int
     n_censored: int
+    n_late: int
     p: float | None
     correction: str
     test: str | None
@@ -37,7 +43,7 @@ class Reason:
     diverged: str | None = None
     stopped_at: float | None = None
     first_look: int | None = None
-    needed: int | None = None
+    needed: str | None = None
 
 
 def why(reason: Reason) -> str:
@@ -90,7 +96,7 @@ def _undecided(reason: Reason) -> str:
         return f'no "yes" before every planned trial has an outcome: {reason.unfinished}'
     if reason.stopped_at is not None:
         return f"the ladder stopped at {reason.stopped_at:g} %"
-    return _open(reason) + _seeds(reason) + _test_note(reason)
+    return f"{_open(reason)}{_needed(reason)}{_test_note(reason)}"
 
 
 def _open(reason: Reason) -> str:
@@ -100,20 +106,33 @@ def _open(reason: Reason) -> str:
     return f"not after {reason.correction}; " if reason.reached and reason.correction else ""
 
 
-def _seeds(reason: Reason) -> str:
-    if reason.needed is None and reason.n_censored:
-        return "more seeds alone would hardly decide"
+def _needed(reason: Reason) -> str:
     if reason.needed is None:
-        return "too close to the bound, more than 1,000 seeds needed"
-    return f"about {reason.needed} seeds would decide at 80 % power"
+        return "how many seeds would decide is not known"
+    return f"{reason.needed} would decide at 80 % power" if reason.needed.endswith("seeds") else reason.needed
+
+
+def would_decide(parts: Sequence[Pairs], seeds: SeedsRange | None) -> str | None:
+    """What would decide an undecided claim: "20 to 90 seeds", "more than 100 seeds", "train longer"; None: not known.
+
+    parts: the pairs of each test of the claim.
+    """
+    if any(pairs.n_late for pairs in parts):
+        return LONGER
+    return None if seeds is None else f"{number_range(_count(seeds.low), _count(seeds.high))} seeds"
+
+
+def _count(seeds: int | None) -> str:
+    return f"more than {NAMED_SEEDS}" if seeds is None or seeds > NAMED_SEEDS else str(seeds)
 
 
 def _test_note(reason: Reason) -> str:
     if reason.test == "sign flip":
         return "; all differences are equal, so the sign-flip test decides"
     if reason.test == "sign test":
-        are = "is" if reason.n_censored == 1 else "are"
-        still = f"{reason.n_censored} of {reason.n_pairs} pairs {are} censored, the loss still falling at the end"
+        if not reason.n_late:
+            return "; so the sign test decides"
+        still = f"in {reason.n_late} of {reason.n_pairs} pairs a loss was still falling at the end"
         return f"; {still}, so the sign test decides"
     return ""
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lth_trainable.errors import UserError, bad_value
-from lth_trainable.pruning.criteria import Criterion
+from lth_trainable.errors import UserError, bad_value, check_whole
+from lth_trainable.pruning.criteria import Criterion, is_same
 from lth_trainable.pruning.layers import LayerType, Selection
 from lth_trainable.pruning.levels import Levels, rungs
 from lth_trainable.pruning.on_learner import SparsifyCallback, how_to_release, mask_in_force
@@ -73,10 +73,9 @@ def find_tickets(
     `UserError` before anything is trained.
     """
     prune_rate, rewind_epoch, levels, epochs, seed = map(plain, (prune_rate, rewind_epoch, levels, epochs, seed))
-    if isinstance(levels, bool) or not isinstance(levels, int) or levels < 1:
-        raise bad_value("levels", levels, "a whole number, 1 or more")
-    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
-        raise bad_value("epochs", epochs, "a whole number, 1 or more")
+    check_whole("levels", levels, 1)
+    check_whole("epochs", epochs, 1)
+    check_whole("rewind_epoch", rewind_epoch, 0)
     if fit is not None and lr is not None:
         raise bad_value("lr", lr, "None beside fit", "give it to fit: partial(learn.fit_one_cycle, lr_max=1e-2)")
     schedule = Levels(prune_rate=prune_rate, n_levels=levels)
@@ -141,7 +140,7 @@ def _check_equal(present: SparsifyCallback, wanted: SparsifyCallback) -> None:
     assert isinstance(present.schedule, Levels) and isinstance(wanted.schedule, Levels)
     settings.append(("prune_rate", present.schedule.prune_rate, wanted.schedule.prune_rate))
     for name, there, asked in settings:
-        if there != asked:
+        if not (is_same(there, asked) if name == "criterion" else there == asked):
             raise bad_value(
                 f"find_tickets: {name}", asked, f"{there!r}, as in the levels that this learner has trained",
                 "to start anew from the present weights, call learn.sparsify_callback.release() first",

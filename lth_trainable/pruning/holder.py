@@ -18,14 +18,14 @@ from fastai.callback.core import Callback
 
 from lth_trainable.errors import UserError
 from lth_trainable.pruning.calibration import calibration, check_inputs
-from lth_trainable.pruning.criteria import Criterion, needs_inputs
+from lth_trainable.pruning.criteria import Criterion, name_of, needs_inputs
 from lth_trainable.pruning.keep_mask import KeepMask, warn_ended
 from lth_trainable.pruning.layer_targets import Sparsity, Target, layers_with_target
 from lth_trainable.pruning.layers import LayerType, Selection, prunable_layers, unwrapped
 from lth_trainable.pruning.own_weights import foreign_layers, replaced_layers, unmasked_layers
-from lth_trainable.pruning.pruner import MaskedLayers, Pruner
+from lth_trainable.pruning.pruner import MaskedLayers, Pruner, check_criterion
 from lth_trainable.pruning.snapshot import Snapshot
-from lth_trainable.pruning.ticket import Ticket
+from lth_trainable.pruning.ticket import Ticket, state_of
 from lth_trainable.versions import project_version
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ class TicketHolder(Callback):
         learn = self.learner
         layers = prunable_layers(learn.model, self.layer_type, self.select)
         layers = layers_with_target(layers, self.sparsity)
+        check_criterion(self.criterion, layers)
         if needs_inputs(self.criterion):
             check_inputs(learn.model, layers, calibration(learn.dls))
         inherited = _without_keepers(learn)
@@ -237,7 +238,7 @@ class TicketHolder(Callback):
             masks=masks,
             initial=initial.weights,
             rewind=self.rewind_point.weights if self.rewind_point else {},
-            final={name: tensor.detach().clone() for name, tensor in model.state_dict().items()} if is_trained else {},
+            final=state_of(model) if is_trained else {},
             provenance=self._provenance(model),
         )
 
@@ -253,7 +254,7 @@ class TicketHolder(Callback):
             "sparsity_pct": self._pruner.sparsity_pct,
             "granularity": self.granularity,
             "context": self.context,
-            "criterion": self.criterion.__name__,
+            "criterion": name_of(self.criterion),
             "kept": self._pruner.counts,
             "torch": torch.__version__,
             "code": project_version(),
@@ -276,8 +277,8 @@ def _inherit(pruner: Pruner, masked: MaskedLayers) -> None:
     """Start from the mask of an earlier fit, so that what it removed stays removed."""
     if masked.in_force is None:
         return
-    if set(masked.in_force) == set(pruner.counts):
-        MaskedLayers.apply_mask(pruner, masked.in_force)
+    if set(masked.in_force) <= set(pruner.counts):
+        MaskedLayers.apply_mask(pruner, {**nothing_removed(pruner), **masked.in_force})
         pruner.counts_by_level = [pruner.counts]
         return
     theirs, ours = (", ".join(layer.name for layer in layers) for layers in (masked.layers, pruner.layers))

@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from lth_trainable.data.feeding import AnyDataset
-from lth_trainable.data.loaders import EVALUATION_BATCH
+from lth_trainable.data.splits import EVALUATION_BATCH
 from lth_trainable.errors import UserError
 from lth_trainable.pruning.masks import Mask
 from lth_trainable.pruning.snapshot import Snapshot
@@ -106,7 +106,8 @@ def train_copy(start: Start, order_seed: int) -> Copy:
         assert trial.pruner is not None
         trial.pruner.apply_mask(dict(start.masks))
     epoch, skip = divmod(start.step, trial.steps_per_epoch)
-    trial.fit(epoch, start.spec.epochs, LevelClock(skip=skip))
+    level = len(start.masks and start.spec.level_sparsities) if start.spec.order_is_new else 0
+    trial.fit(epoch, start.spec.epochs, LevelClock(level=level, skip=skip))
     if trial.log.diverged:
         return Copy(tensors={}, evaluation={})
     return Copy(tensors=Snapshot(trial.model).tensors, evaluation=trial.evaluation())

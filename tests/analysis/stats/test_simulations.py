@@ -18,8 +18,9 @@ from scipy import special
 
 from analysis.stats import paired as stats
 from analysis.stats.multiplicity import adjusted_p
-from analysis.stats.power import power, seeds_needed
+from analysis.stats.power import effect_interval, power, seeds_needed
 from analysis.stats.sequential import plan, planned_looks, sequential_p
+from analysis.tables.clocks import iterations_before
 from analysis.tables.run_plan import Rule
 from analysis.verdicts.baselines import find_candidates
 from analysis.verdicts.claims import beats_dense, faster, matching, verdicts, winning
@@ -202,6 +203,21 @@ def test_both_sides_diverging_alike_holds_alpha(rate: float) -> None:
             assert (one_side <= ALPHA).mean() < ALPHA + noise(ALPHA)
 
 
+def test_faster_holds_alpha_where_the_epochs_before_the_rewind_point_count() -> None:
+    """Tickets rewound to epoch 5 of 20 iterations that need as many from the initialisation as dense: alpha, not more.
+
+    Without the 100 iterations before the rewind point nearly all of them would be "faster".
+    """
+    rng = np.random.default_rng(41)
+    dense_stop = np.round(300 + 40 * rng.normal(size=(SWEEPS, 8)))
+    since_prune = np.round(300 + 40 * rng.normal(size=(SWEEPS, 8))) - 100
+    (row,) = trial_rows(ladder(64, seeds=1, rewind_epoch=5), lambda spec: 0.9)
+    before = iterations_before(row)
+    assert before == 100
+    assert abs((t_p(dense_stop - (before + since_prune)) <= ALPHA).mean() - ALPHA) < noise(ALPHA)
+    assert (t_p(dense_stop - since_prune) <= ALPHA).mean() > 0.95
+
+
 @pytest.mark.parametrize(("n", "true", "margin"), [(8, 0.0, 1.0), (5, 0.4, 1.0), (12, 0.8, 0.0)])
 def test_effects_are_found_at_the_computed_power(n: int, true: float, margin: float) -> None:
     questions = asked(matching, sweep(64))
@@ -235,6 +251,15 @@ def test_looking_again_holds_alpha_over_ladders(most: int) -> None:
     assert abs((found[:, 0] <= ALPHA).mean() - ALPHA - excess / 2) < excess / 2 + noise(ALPHA)
     wrong = [any(ladder[0] <= ALPHA for ladder in adjusted_p([[float(x)] for x in row])) for row in found]
     assert np.mean(wrong) < ALPHA + excess + noise(ALPHA)
+
+
+@pytest.mark.parametrize(("n", "true"), [(5, 0.45), (8, 0.45), (20, 0.8)])
+def test_the_range_of_seeds_covers_the_true_number_in_four_of_five_runs(n: int, true: float) -> None:
+    """The number follows from the effect, so the range covers it where the interval of the effect does."""
+    d = np.random.default_rng(43).normal(true, 1.0, (SWEEPS, n))
+    effects = d.mean(1) / d.std(1, ddof=1)
+    covered = [low <= true <= high for low, high in (effect_interval(effect, n) for effect in effects.tolist())]
+    assert abs(np.mean(covered) - 0.8) < noise(0.8)
 
 
 def test_looks_save_seeds_and_keep_the_power() -> None:
