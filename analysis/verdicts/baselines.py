@@ -10,9 +10,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from analysis.labels import control_name
 from analysis.tables.schema import SPEC_FIELDS, Row
 from analysis.verdicts.groups import BASELINE, SEEDS, TICKET, Group, find_groups, values_of
-from lth_trainable.spec.values import usual_order
+from lth_trainable.spec.values import OF_CONTROLS, usual_order
 
 # Fields that both specs have but that may differ between a ticket and its dense baseline: the replicate, what makes a
 # trial a ticket, and the budget and width, which are compared on purpose.
@@ -116,7 +117,7 @@ def nearest_dense(candidate: Candidate, trials: Iterable[Row]) -> tuple[Row, Row
 
 
 _ROLES = (TICKET, BASELINE)
-_SHARED = [name for name in SPEC_FIELDS if name not in (*SEEDS, "control")]
+_SHARED = [name for name in SPEC_FIELDS if name not in (*SEEDS, *OF_CONTROLS, "control")]
 
 
 def _gather(rows: Iterable[Row], fields: Sequence[str]) -> Mapping[tuple[Any, ...], list[Row]]:
@@ -173,8 +174,8 @@ def _small(group: Group, rows: Iterable[Row]) -> list[Row]:
 def _branches(rows: Iterable[Row]) -> list[Baseline]:
     by_control: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        by_control[row["control"]].append(row)
-    return [_baseline(control, control, trials) for control, trials in by_control.items()]
+        by_control[control_name(row)].append(row)
+    return [_baseline(name, trials[0]["control"], trials) for name, trials in by_control.items()]
 
 
 def _baseline(name: str, kind: str, rows: Sequence[Row]) -> Baseline:
