@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from analysis.report.terminal import answer, paths, status_line, verdict_view
 from analysis.tables.parquet import Frames
 from analysis.tables.schema import Row
 from analysis.text import PLAIN_WIDTH, console
+from analysis.verdicts.baselines import Candidate, find_candidates, nearest_dense
 from analysis.verdicts.groups import TICKET
 
 LEADING = (
@@ -26,6 +27,7 @@ LEADING = (
     "ci_high",
     "why",
 )
+SHOWN = 3  # fields in which a dense trial differs
 REMEDY = "train the dense network of the same fields and seeds too, dataclasses.replace(spec, control='dense')"
 
 
@@ -78,7 +80,23 @@ class Run:
 def unpaired(frames: Frames) -> tuple[str, ...]:
     """What keeps tickets from being compared with their dense network, one line for each kind of ticket."""
     rows = [r for r in frames.rows("verdicts") if r["claim"] == "matches" and r["primary"] and r["role"] == TICKET]
-    return tuple(f"{row['group']}: {_lack(row)}" for row in rows if row["n_unpaired"] or not row["n_pairs"])
+    lacking = [row for row in rows if row["n_unpaired"] or not row["n_pairs"]]
+    if not lacking:
+        return ()
+    trials = frames.rows("trials")
+    candidates = {candidate.group.name: candidate for candidate in find_candidates(trials)}
+    return tuple(f"{row['group']}: {_lack(row)}{_nearest(candidates[row['group']], trials)}" for row in lacking)
+
+
+def _nearest(candidate: Candidate, trials: Sequence[Row]) -> str:
+    """The dense trial that was perhaps meant, and the fields in which it is another."""
+    found = nearest_dense(candidate, trials)
+    if found is None or not found[2]:
+        return ""
+    ticket, dense, names = found
+    theirs, ours = (", ".join(f"{name}={row[name]!r}" for name in names[:SHOWN]) for row in (dense, ticket))
+    more = f" ({len(names) - SHOWN} other fields differ too)" if len(names) > SHOWN else ""
+    return f"; the nearest, {dense['trial']}, has {theirs} where the ticket has {ours}{more}"
 
 
 def _lack(row: Row) -> str:

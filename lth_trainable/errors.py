@@ -130,6 +130,13 @@ def check_sparsity(where: str, value: Any) -> None:
         raise bad_value(where, value, expected)
 
 
+def check_whole(where: str, value: Any, least: int, note: str = "") -> None:
+    """Raise `UserError` unless the value is a whole number of at least `least`. note: what it means."""
+    own = plain(value)
+    if isinstance(own, bool) or not isinstance(own, int) or own < least:
+        raise bad_value(where, value, f"a whole number, {least} or more{note}")
+
+
 def command_line(command: Callable[[], int]) -> int:
     """Run a command and return its exit code.
 

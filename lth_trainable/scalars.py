@@ -1,4 +1,4 @@
-"""Numbers of NumPy as Python's own: `np.int64(80)` is taken as 80, wherever a number is."""
+"""Numbers of NumPy and torch as Python's own: `np.int64(80)` is taken as 80, wherever a number is."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ _KINDS = "biuU"  # of NumPy's types: truth values, whole numbers, text; "f" are 
 
 
 def plain(value: Any) -> Any:
-    """A scalar of NumPy, or an array of one number and no dimension, as Python's own value; all else as it is.
+    """A scalar of NumPy, an array or a tensor without a dimension, as Python's own value; all else as it is.
 
     A float of other than 64 bits becomes the number that its shortest text names: np.float32(0.1) becomes 0.1, not
     0.10000000149011612. So a trial has the same key in whatever precision its values were kept.
     """
+    if type(value).__module__ == "torch" and getattr(value, "ndim", 1) == 0 and not value.is_complex():
+        on_cpu = value.detach().cpu()
+        value = (on_cpu.float() if str(on_cpu.dtype) == "torch.bfloat16" else on_cpu).numpy()  # NumPy has no bfloat16
     if type(value).__module__ != "numpy" or getattr(value, "ndim", 1) != 0:
         return value
     if value.dtype.kind == "f" and value.dtype.itemsize != 8:

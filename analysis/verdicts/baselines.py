@@ -95,6 +95,24 @@ def find_candidates(trials: Iterable[Row]) -> list[Candidate]:
     ]
 
 
+def nearest_dense(candidate: Candidate, trials: Iterable[Row]) -> tuple[Row, Row, tuple[str, ...]] | None:
+    """A ticket without its dense network, the dense trial of its seed that is nearest, and the fields that differ.
+
+    None if every ticket has its dense network, or no dense trial has the seed of one that lacks it.
+    """
+    dense = [row for row in trials if row["control"] == "dense" and row.get("width_pct") is None]
+    fields = [*_acting_fields(dense), "epochs"]
+    paired = {row["seed"] for row in candidate.dense.rows}
+    found = [
+        (ticket, row, tuple(name for name in fields if ticket.get(name) != row.get(name)))
+        for ticket in candidate.group.members
+        if ticket["seed"] not in paired
+        for row in dense
+        if row["seed"] == ticket["seed"]
+    ]
+    return min(found, key=lambda each: len(each[2]), default=None)
+
+
 _ROLES = (TICKET, BASELINE)
 _SHARED = [name for name in SPEC_FIELDS if name not in (*SEEDS, "control")]
 

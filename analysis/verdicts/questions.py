@@ -15,6 +15,7 @@ from analysis.labels import control_label
 from analysis.stats import paired as stats
 from analysis.stats.paired import PValue, Values
 from analysis.tables.run_plan import Rule
+from analysis.text import plural
 from analysis.verdicts.baselines import DENSE_KINDS, Baseline, Candidate
 from analysis.verdicts.groups import Pairs, pair_up
 from analysis.verdicts.reasons import PP
@@ -282,7 +283,7 @@ def _lacks(candidate: Candidate, baseline: Baseline, endpoint: str) -> str | Non
     """Why there can be no pairs: there are no such trials, or the finished ones lack the column. None if there can."""
     if not baseline.rows:
         if baseline.kind == "dense":
-            return f"the run has no dense baseline of {candidate.group.spec['epochs']} epochs"
+            return f"the run has no dense baseline of {plural(candidate.group.spec['epochs'], 'epoch')}"
         noun = _called(baseline)
         return f"the run has no {noun}{'' if baseline.kind in DENSE_KINDS else ' trials'} of these tickets"
     done = [row for row in (*candidate.group.done, *baseline.rows) if row["status"] == "done"]

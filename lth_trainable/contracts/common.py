@@ -39,16 +39,16 @@ def as_contracts(*checks: Callable[[Any], None]) -> tuple[Contract, ...]:
 
 
 def serialisable(plug_in: Any) -> None:
-    """The function pickles by reference, so that workers find it, and its name can stand in JSON."""
+    """It pickles, a function by reference, so that workers find it, and its name can stand in JSON."""
     name = getattr(plug_in, "__qualname__", None)
-    if name is None:
-        raise ContractError("it has no name; make it a function at the top of a module")
-    if "<" in name:
+    if name is not None and "<" in name:
         raise ContractError(f"{name} is defined within a function or as a lambda; define it at the top of a module")
     try:
         loaded = pickle.loads(pickle.dumps(plug_in))
     except Exception as error:
         raise ContractError(f"it cannot be pickled, so it cannot be sent to a worker: {error}") from error
+    if name is None:  # a partial, or an object, of a module: workers find it by the name that was asked for
+        return
     if loaded is not plug_in:
         raise ContractError("unpickling it gives another object; define it once, at the top of a module")
     reference = f"{plug_in.__module__}:{name}"

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable
 from fractions import Fraction
-from numbers import Real
 from typing import Any
 
 from lth_trainable.contracts.common import ContractError, as_contracts, serialisable
@@ -19,9 +17,7 @@ TARGETS = (Fraction(1, 2), Fraction(9, 10))
 def values_in_range(function: Callable[..., Any]) -> None:
     """f(start, end, pos) is a finite number between 0 and `end` for every pos in [0, 1]."""
     for end, position in itertools.product(TARGETS, _positions()):
-        value = function(Fraction(0), end, position)
-        if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-            raise ContractError(f"f(0, {float(end)}, {float(position):g}) is {value!r}; expected a finite number")
+        value = Schedule(function).value(end, position)
         if not -1e-6 <= float(value) <= float(end) + 1e-6:
             raise ContractError(
                 f"f(0, {float(end)}, {float(position):g}) is {float(value):g}, outside [0, {float(end)}]"
@@ -52,9 +48,9 @@ def rises(function: Callable[..., Any]) -> None:
 
 def same_twice(function: Callable[..., Any]) -> None:
     """Called again, in any order, it gives the same values."""
-    positions = _positions()
-    first = [function(Fraction(0), TARGETS[1], position) for position in positions]
-    second = [function(Fraction(0), TARGETS[1], position) for position in reversed(positions)][::-1]
+    positions, schedule = _positions(), Schedule(function)
+    first = [schedule.value(TARGETS[1], position) for position in positions]
+    second = [schedule.value(TARGETS[1], position) for position in reversed(positions)][::-1]
     if first != second:
         raise ContractError("called again, it gives other values; a schedule may depend on its arguments only")
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lth_trainable.errors import UserError, bad_value, check_sparsity, unknown_name
+from lth_trainable.errors import UserError, bad_value, check_sparsity, check_whole, unknown_name
 from lth_trainable.pruning.criteria import ALSO_CALLED, CRITERIA
 from lth_trainable.pruning.granularity import GRANULARITIES
+from lth_trainable.pruning.layers import layer_types
 from lth_trainable.pruning.levels import Levels
 from lth_trainable.pruning.masks import CONTEXTS
 from lth_trainable.pruning.schedules import Schedule
@@ -49,13 +50,14 @@ def check_arguments(
     rewind_epoch: Any,
     reset_end: bool,
     layer_type: Any,
+    seed: Any,
 ) -> None:
     """Raise `UserError` for a value that no network could make right."""
     by_hand = schedule is None
     for value in sparsity.values() if isinstance(sparsity, Mapping) else [sparsity]:
         if not (by_hand and not is_several(value) and value == 0):
             check_sparsity("sparsity", value)
-    if granularity not in GRANULARITIES:
+    if not isinstance(granularity, str) or granularity not in GRANULARITIES:
         raise unknown_name("granularity", granularity, GRANULARITIES)
     if context not in CONTEXTS:
         raise unknown_name("context", context, CONTEXTS)
@@ -66,16 +68,10 @@ def check_arguments(
     if not callable(criteria) and not isinstance(criteria, str):
         raise bad_value("criteria", criteria, "a function such as large_final, or its name")
     _check_schedule(sparsity, schedule, lth, reset_end)
-    if rewind_epoch is not None and (
-        isinstance(rewind_epoch, bool) or not isinstance(rewind_epoch, int) or rewind_epoch < 0
-    ):
-        raise bad_value("rewind_epoch", rewind_epoch, "a whole epoch number, 0 or more (0: initialisation)")
-    types = layer_type if isinstance(layer_type, tuple) else (layer_type,)
-    if layer_type is not None and not all(isinstance(kind, type) for kind in types):
-        raise bad_value(
-            "layer_type", layer_type, "a type of layer, such as nn.Conv2d, or a tuple of types",
-            "fasterai has save_tickets in its place: give what follows reset_end by name",
-        )  # fmt: skip
+    if rewind_epoch is not None:
+        check_whole("rewind_epoch", rewind_epoch, 0, " (0: initialisation)")
+    layer_types(layer_type)
+    check_whole("seed", seed, 0)
 
 
 def _check_schedule(sparsity: Any, schedule: Any, lth: bool, reset_end: bool) -> None:

@@ -13,7 +13,7 @@ removes it. While the callback is with a learner, it is `learn.sparsify_callback
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from lth_trainable.errors import UserError, bad_value
@@ -30,10 +30,10 @@ from lth_trainable.pruning.layer_targets import (
     sparsity_falls,
     target_by_epoch,
 )
-from lth_trainable.pruning.layers import LayerType, Selection, left_out, prunable_layers, unwrapped
+from lth_trainable.pruning.layers import LayerType, Selection, layer_types, left_out, prunable_layers, unwrapped
 from lth_trainable.pruning.levels import Levels
 from lth_trainable.pruning.pruner import MaskedLayers, Pruner, report
-from lth_trainable.pruning.schedules import Schedule
+from lth_trainable.pruning.schedules import Schedule, as_schedule
 from lth_trainable.pruning.snapshot import Snapshot
 from lth_trainable.pruning.ticket import Ticket
 from lth_trainable.scalars import plain
@@ -46,15 +46,17 @@ class SparsifyCallback(TicketHolder):
     pattern (local context, within one fit); layers that it does not name are not pruned.
     granularity: which weights are removed together, a name of `GRANULARITIES`.
     context: "local" ranks each layer separately, "global" all layers together.
-    criteria: the scores to keep weights by, a function of `criteria.py` or its name.
-    schedule: a `Schedule`: at the start of which epochs of one fit to prune, and to which sparsity. `Levels`: each fit
-    is a level. None: nothing is pruned but by `prune()`; sparsity may then be 0, a dense network.
+    criteria: the scores to keep weights by, a function of `criteria.py`, its name, or any `f(weights)`.
+    schedule: a `Schedule`, its function or its name: at the start of which epochs of one fit to prune, and to which
+    sparsity. `Levels`: each fit is a level. None: nothing is pruned but by `prune()`; sparsity may then be 0, a dense
+    network.
     lth: after each prune within a fit, every tensor of the model (buffers too) returns to its value at `rewind_epoch`,
     masked. The optimiser, learning rate and data order continue, as in the fastai tutorial. Works with one_shot and
     iterative. With `Levels` everything returns at each level: the optimiser, and the order of resident data, too.
     rewind_epoch: the epoch at whose start the weights to return to are saved; None: weights do not return.
     reset_end: end the fit with the weights of `rewind_epoch` under the final mask: an untrained supermask.
-    layer_type: type(s) of layer to prune; by default all convolutions, or all linear layers if there are none.
+    layer_type: type(s) of layer to prune, or their names; by default all convolutions, or all linear layers if there
+    are none.
     layers: pattern(s) of module names, or a predicate f(name, module), to prune fewer layers.
     verbose: print progress and the sparsity report. seed: for the `random` criterion.
 
@@ -72,7 +74,7 @@ class SparsifyCallback(TicketHolder):
         granularity: str,
         context: str,
         criteria: Criterion | str,
-        schedule: Schedule | Levels | None,
+        schedule: Schedule | Levels | Callable[..., Any] | str | None,
         lth: bool = False,
         rewind_epoch: int | None = 0,
         reset_end: bool = False,
@@ -85,12 +87,15 @@ class SparsifyCallback(TicketHolder):
     ) -> None:
         super().__init__()
         refuse_foreign(foreign)
-        sparsity, rewind_epoch, seed = plain_sparsity(sparsity), plain(rewind_epoch), plain(seed)
-        check_arguments(sparsity, granularity, context, criteria, schedule, lth, rewind_epoch, reset_end, layer_type)
+        sparsity, schedule = plain_sparsity(sparsity), as_schedule(schedule)
+        rewind_epoch, seed = plain(rewind_epoch), plain(seed)
+        check_arguments(
+            sparsity, granularity, context, criteria, schedule, lth, rewind_epoch, reset_end, layer_type, seed
+        )
         self.sparsity, self.granularity, self.context = sparsity, granularity, context
         self.criterion: Criterion = CRITERIA[criteria] if isinstance(criteria, str) else criteria
         self.schedule, self.lth, self.rewind_epoch, self.reset_end = schedule, lth, rewind_epoch, reset_end
-        self.layer_type, self.select, self.verbose, self.seed = layer_type, layers, verbose, seed
+        self.layer_type, self.select, self.verbose, self.seed = layer_types(layer_type), layers, verbose, seed
         self.levels_trained = 0  # of `Levels`: how many fits have ended, that of the dense network included
         self._plan: dict[int, Target] = {}
         self._fitting = self._trained = False
@@ -255,7 +260,7 @@ class SparsifyCallback(TicketHolder):
         except UserError:
             self._show_sparsity(False)
             raise
-        self._fitting, self._epoch, self.n_epochs = True, 0, self.n_epoch
+        self._fitting, self._epoch, self.n_epochs = True, 0, int(self.n_epoch)
         self.remember_learner()
 
     def _begin_fit(self, schedule: Schedule) -> None:

@@ -6,9 +6,10 @@ in `CRITERIA`, or pass it to a command as `package.module:function`. Importing t
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,8 +47,10 @@ def uses_inputs(criterion: Criterion) -> Criterion:
 
 
 def needs_inputs(criterion: Criterion) -> bool:
-    """Whether the criterion is marked with `uses_inputs`."""
-    return getattr(criterion, _MARK, False)
+    """Whether the criterion, or the function of a partial, is marked with `uses_inputs`."""
+    if isinstance(criterion, functools.partial) and not hasattr(criterion, _MARK):
+        return needs_inputs(criterion.func)
+    return bool(getattr(criterion, _MARK, False))
 
 
 def reads_previous(criterion: Criterion) -> bool:
@@ -56,6 +59,28 @@ def reads_previous(criterion: Criterion) -> bool:
     Known for the functions of this module, and assumed for all others.
     """
     return criterion.__module__ != __name__ or "previous" in criterion.__code__.co_names
+
+
+def name_of(criterion: Criterion) -> str:
+    """What a criterion is called: its own name, that of a partial with its arguments, or of the type of an object."""
+    if isinstance(criterion, functools.partial):
+        named = [f"{name}={value!r}" for name, value in criterion.keywords.items()]
+        return f"{name_of(criterion.func)}({', '.join([*map(repr, criterion.args), *named])})"
+    return str(getattr(criterion, "__name__", type(criterion).__name__))
+
+
+def is_same(one: Criterion, other: Criterion) -> bool:
+    """Whether two criteria are one: equal, or partials or objects that were made alike."""
+    if one == other:
+        return True
+    return type(one) is type(other) and not hasattr(one, "__name__") and bool(_makeup(one) == _makeup(other))
+
+
+def _makeup(criterion: Criterion) -> Any:
+    """What tells two partials, or two objects of one type, apart."""
+    if isinstance(criterion, functools.partial):
+        return criterion.func, criterion.args, criterion.keywords
+    return vars(criterion) if hasattr(criterion, "__dict__") else id(criterion)
 
 
 def large_final(w: Weights) -> Tensor:

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lth_trainable.errors import UserError, bad_value
-from lth_trainable.pruning.criteria import Criterion
+from lth_trainable.errors import UserError, bad_value, check_whole
+from lth_trainable.pruning.criteria import Criterion, is_same
 from lth_trainable.pruning.layers import LayerType, Selection
 from lth_trainable.pruning.levels import Levels, rungs
-from lth_trainable.pruning.on_learner import SparsifyCallback, mask_in_force
+from lth_trainable.pruning.on_learner import SparsifyCallback, how_to_release, mask_in_force
 from lth_trainable.pruning.ticket import Ticket
 from lth_trainable.scalars import plain
 
@@ -73,10 +73,9 @@ def find_tickets(
     `UserError` before anything is trained.
     """
     prune_rate, rewind_epoch, levels, epochs, seed = map(plain, (prune_rate, rewind_epoch, levels, epochs, seed))
-    if isinstance(levels, bool) or not isinstance(levels, int) or levels < 1:
-        raise bad_value("levels", levels, "a whole number, 1 or more")
-    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
-        raise bad_value("epochs", epochs, "a whole number, 1 or more")
+    check_whole("levels", levels, 1)
+    check_whole("epochs", epochs, 1)
+    check_whole("rewind_epoch", rewind_epoch, 0)
     if fit is not None and lr is not None:
         raise bad_value("lr", lr, "None beside fit", "give it to fit: partial(learn.fit_one_cycle, lr_max=1e-2)")
     schedule = Levels(prune_rate=prune_rate, n_levels=levels)
@@ -114,7 +113,7 @@ def _on_learner(learn: Any, wanted: SparsifyCallback) -> SparsifyCallback:
     """The callback that the learner has from an earlier loop, with the new number of levels; else the wanted one."""
     if not learn.opt:
         learn.create_opt()
-    for present in [cb for cb in learn.cbs if isinstance(cb, SparsifyCallback)]:
+    for present in (cb for cb in learn.cbs if isinstance(cb, SparsifyCallback)):
         if isinstance(present.schedule, Levels) and (present.resumes or present.goes_on):
             _check_equal(present, wanted)
             present.schedule, present.verbose = wanted.schedule, wanted.verbose
@@ -123,13 +122,13 @@ def _on_learner(learn: Any, wanted: SparsifyCallback) -> SparsifyCallback:
             if present.resumes:
                 present.begin()
             return present
-        learn.remove_cb(present)
     masked = mask_in_force(learn)
     if masked is not None:
         raise bad_value(
             "find_tickets: network", f"{masked.sparsity_pct:.2f} % masked", "a dense one",
-            "learn.remove_cb(learn.keep_mask) releases the mask",
+            f"release the mask first: {how_to_release(learn)}",
         )  # fmt: skip
+    learn.remove_cbs([cb for cb in learn.cbs if isinstance(cb, SparsifyCallback)])
     learn.add_cb(wanted)
     wanted.begin()
     return wanted
@@ -141,7 +140,7 @@ def _check_equal(present: SparsifyCallback, wanted: SparsifyCallback) -> None:
     assert isinstance(present.schedule, Levels) and isinstance(wanted.schedule, Levels)
     settings.append(("prune_rate", present.schedule.prune_rate, wanted.schedule.prune_rate))
     for name, there, asked in settings:
-        if there != asked:
+        if not (is_same(there, asked) if name == "criterion" else there == asked):
             raise bad_value(
                 f"find_tickets: {name}", asked, f"{there!r}, as in the levels that this learner has trained",
                 "to start anew from the present weights, call learn.sparsify_callback.release() first",

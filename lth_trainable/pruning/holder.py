@@ -18,12 +18,12 @@ from fastai.callback.core import Callback
 
 from lth_trainable.errors import UserError
 from lth_trainable.pruning.calibration import calibration, check_inputs
-from lth_trainable.pruning.criteria import Criterion, needs_inputs
+from lth_trainable.pruning.criteria import Criterion, name_of, needs_inputs
 from lth_trainable.pruning.keep_mask import KeepMask, warn_ended
 from lth_trainable.pruning.layer_targets import Sparsity, Target, layers_with_target
 from lth_trainable.pruning.layers import LayerType, Selection, prunable_layers, unwrapped
 from lth_trainable.pruning.own_weights import foreign_layers, replaced_layers, unmasked_layers
-from lth_trainable.pruning.pruner import MaskedLayers, Pruner
+from lth_trainable.pruning.pruner import MaskedLayers, Pruner, check_criterion
 from lth_trainable.pruning.snapshot import Snapshot
 from lth_trainable.pruning.ticket import Ticket
 from lth_trainable.versions import project_version
@@ -92,6 +92,7 @@ class TicketHolder(Callback):
         learn = self.learner
         layers = prunable_layers(learn.model, self.layer_type, self.select)
         layers = layers_with_target(layers, self.sparsity)
+        check_criterion(self.criterion, layers)
         if needs_inputs(self.criterion):
             check_inputs(learn.model, layers, calibration(learn.dls))
         inherited = _without_keepers(learn)
@@ -253,7 +254,7 @@ class TicketHolder(Callback):
             "sparsity_pct": self._pruner.sparsity_pct,
             "granularity": self.granularity,
             "context": self.context,
-            "criterion": self.criterion.__name__,
+            "criterion": name_of(self.criterion),
             "kept": self._pruner.counts,
             "torch": torch.__version__,
             "code": project_version(),

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from itertools import pairwise
 
-from lth_trainable.errors import unknown_name
+from lth_trainable.errors import bad_value, unknown_name
 from lth_trainable.pruning.layers import Layer
 from lth_trainable.pruning.schedules import Schedule, exact
 from lth_trainable.scalars import plain
@@ -17,7 +17,10 @@ Sparsity = float | Mapping[str, float]
 
 
 def plain_sparsity(sparsity: Sparsity) -> Sparsity:
-    """A sparsity, or one for each layer, in Python's own numbers."""
+    """A sparsity, or one for each layer, in Python's own numbers. Raises `UserError` for what names no layer."""
+    for name in sparsity if isinstance(sparsity, Mapping) else ():
+        if not isinstance(name, str):
+            raise bad_value("sparsity of a layer", name, "the name of a layer, or a pattern of names")
     return {n: plain(pct) for n, pct in sparsity.items()} if isinstance(sparsity, Mapping) else plain(sparsity)
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from types import UnionType
 from typing import Any
 
 from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from lth_trainable.errors import UserError
+from lth_trainable.errors import UserError, bad_value
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 CONVOLUTIONS: tuple[type[nn.Module], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
@@ -19,7 +20,7 @@ LAYER_TYPES: dict[str, tuple[type[nn.Module], ...] | None] = {
     "auto": None, "conv": CONVOLUTIONS, "linear": (nn.Linear,), "all": PRUNABLE,
 }  # fmt: skip
 
-LayerType = type | tuple[type, ...] | None
+LayerType = str | type | Iterable[str | type] | None
 Selection = str | Sequence[str] | Callable[[str, nn.Module], bool] | None
 
 
@@ -34,6 +35,30 @@ class Layer:
     transposed: bool = False
 
 
+def layer_types(given: LayerType | UnionType) -> tuple[type[nn.Module], ...] | None:
+    """Types of layer, of one type or name or of several. None: as `prunable_layers` chooses.
+
+    A name is one of `LAYER_TYPES`, or that of a class of torch.nn. Raises `UserError` for anything else.
+    """
+    if given is None or given == "auto":
+        return None
+    several = given.__args__ if isinstance(given, UnionType) else given
+    found: list[type[nn.Module]] = []
+    for kind in several if isinstance(several, list | tuple | set | frozenset) else (several,):
+        named: Any = (LAYER_TYPES.get(kind) or getattr(nn, kind, None)) if isinstance(kind, str) else kind
+        for each in named if isinstance(named, tuple) else (named,):
+            if not isinstance(each, type) or not issubclass(each, nn.Module):
+                raise bad_value(
+                    "layer_type", given,
+                    "a type of layer, such as nn.Conv2d, its name, or conv, linear or all; or several of them",
+                    "fasterai has save_tickets in its place: give what follows reset_end by name",
+                )  # fmt: skip
+            found.append(each)
+    if not found:
+        raise bad_value("layer_type", given, "at least one type of layer, or None")
+    return tuple(dict.fromkeys(found))
+
+
 def unwrapped(model: nn.Module) -> nn.Module:
     """The model inside DataParallel or DistributedDataParallel; its parameter names have no `module.` prefix."""
     return model.module if isinstance(model, DataParallel | DistributedDataParallel) else model
@@ -42,9 +67,9 @@ def unwrapped(model: nn.Module) -> nn.Module:
 def prunable_layers(model: nn.Module, layer_type: LayerType = None, select: Selection = None) -> list[Layer]:
     """Layers whose `weight` is pruned, in the order of the model.
 
-    layer_type: type(s) of layer; by default all convolutions, or all linear layers if there are no convolutions.
-    select: one or several patterns of module names (`"layer[12].*"`), or a predicate f(name, module). A weight that two
-    layers share counts once. Raises `UserError` if no layer is left.
+    layer_type: type(s) of layer or their names; by default all convolutions, or all linear layers if there are no
+    convolutions. select: one or several patterns of module names (`"layer[12].*"`), or a predicate f(name, module). A
+    weight that two layers share counts once. Raises `UserError` if no layer is left.
     """
     found = [layer for layer, reason in _judged(model, layer_type, select) if not reason]
     if not found:
@@ -63,12 +88,12 @@ def left_out(model: nn.Module, layer_type: LayerType = None, select: Selection =
 def _judged(model: nn.Module, layer_type: LayerType, select: Selection) -> list[tuple[Layer, str]]:
     modules = dict(unwrapped(model).named_modules())
     has_convolutions = any(isinstance(module, CONVOLUTIONS) for module in modules.values())
-    types: Any = layer_type or (CONVOLUTIONS if has_convolutions else (nn.Linear,))
+    types = layer_types(layer_type) or (CONVOLUTIONS if has_convolutions else (nn.Linear,))
     judged: list[tuple[Layer, str]] = []
     first: dict[int, str] = {}
     for name, module in modules.items():
         weight = getattr(module, "weight", None)
-        if not isinstance(module, PRUNABLE + (types if isinstance(types, tuple) else (types,))):
+        if not isinstance(module, PRUNABLE + types):
             continue
         if not isinstance(weight, nn.Parameter):
             continue

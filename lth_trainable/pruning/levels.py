@@ -6,7 +6,7 @@ import functools
 from dataclasses import dataclass
 from fractions import Fraction
 
-from lth_trainable.errors import check_sparsity
+from lth_trainable.errors import check_sparsity, check_whole
 from lth_trainable.pruning.schedules import exact
 from lth_trainable.scalars import plain_fields
 
@@ -54,6 +54,8 @@ class Levels:
     def __post_init__(self) -> None:
         plain_fields(self, "prune_rate", "n_levels")
         check_sparsity("prune_rate", self.prune_rate)
+        if self.n_levels is not None:
+            check_whole("n_levels", self.n_levels, 1)
 
     def sparsities(self, target_pct: float) -> tuple[Fraction, ...]:
         """Exact sparsity, as a fraction, at each of the levels 1, 2, ... up to a target in percent."""

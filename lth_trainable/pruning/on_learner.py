@@ -74,6 +74,13 @@ def mask_in_force(learn: Learner) -> Any:
     return keepers[-1].pruner if keepers and keepers[-1].has_own_weights else None
 
 
+def how_to_release(learn: Learner) -> str:
+    """The call that releases the mask in force."""
+    if any(isinstance(cb, SparsifyCallback) and cb.goes_on for cb in learn.cbs):
+        return "learn.sparsify_callback.release()"
+    return "callback.release() (of the callback that made it; learn.remove_cb(learn.keep_mask) without one)"
+
+
 def _check_mask(learn: Learner, sparsity: Sparsity, layers: list[Layer]) -> None:
     if any(cb.is_pruning for cb in learn.cbs if isinstance(cb, KeepMask)):
         raise UserError("sparsify: a fit with a SparsifyCallback is running; prune after it")
@@ -84,10 +91,10 @@ def _check_mask(learn: Learner, sparsity: Sparsity, layers: list[Layer]) -> None
     if there != asked:
         raise bad_value(
             "sparsify: layers", ", ".join(sorted(asked)), f"those of the mask in force ({', '.join(sorted(there))})",
-            "prune these layers, or release the mask first: learn.remove_cb(learn.keep_mask)",
+            f"prune these layers, or release the mask first: {how_to_release(learn)}",
         )  # fmt: skip
     if not isinstance(sparsity, dict) and sparsity < masked.sparsity_pct:
         raise bad_value(
             "sparsify: sparsity", sparsity, f"more than the {masked.sparsity_pct:.2f} % of the mask in force",
-            "what is removed stays removed, unless learn.remove_cb(learn.keep_mask) releases it",
+            f"what is removed stays removed, unless {how_to_release(learn)} lets the zeros go",
         )  # fmt: skip

@@ -11,12 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lth_trainable.errors import UserError, words_of
 from lth_trainable.pruning.calibration import Batches, input_norms
-from lth_trainable.pruning.criteria import Criterion, Weights, needs_inputs, reads_previous
+from lth_trainable.pruning.criteria import CRITERIA, Criterion, Weights, name_of, needs_inputs, reads_previous
 from lth_trainable.pruning.granularity import group_axes
 from lth_trainable.pruning.layers import Layer
 from lth_trainable.pruning.masks import Mask, Scores, prune
 from lth_trainable.seeds import generator
+from lth_trainable.streams import all_streams_put_back
 from lth_trainable.tensors import multiply
 
 _NAMES_OF_0_4 = {"asked": "requested_sparsity", "remembered": "last_scores"}
@@ -218,6 +220,28 @@ class Pruner(MaskedLayers):
     def _noise(self, index: int, like: Tensor) -> Tensor:
         stream = generator(self.seed, "criterion", len(self.levels) + 1, index)
         return torch.from_numpy(stream.random(tuple(like.shape), dtype=np.float32)).to(like.device)
+
+
+@torch.no_grad()
+def check_criterion(criterion: Criterion, layers: Sequence[Layer]) -> None:
+    """Raise `UserError` if a user's criterion gives no scores. It is tried on the smallest layer, without a trace."""
+    sizable = [layer.weight.detach() for layer in layers if layer.weight.numel()]
+    if any(criterion is own for own in CRITERIA.values()) or not sizable:
+        return
+    weight = min(sizable, key=Tensor.numel)
+    copies = [weight.clone() for _ in range(3)]
+    where, inputs = f"criteria: {name_of(criterion)}", torch.ones_like(weight) if needs_inputs(criterion) else None
+    expected = "expected a function of Weights that returns a score for each weight, such as lambda w: w.now.abs()"
+    try:
+        with all_streams_put_back():
+            scores = criterion(
+                Weights(now=copies[0], initial=copies[1], previous=copies[2], draw=lambda: weight * 0, inputs=inputs)
+            )
+    except Exception as error:  # whatever the user's function raises, it is no criterion
+        raise UserError(f"{where} raises {type(error).__name__}: {words_of(error)}; {expected}") from error
+    if not isinstance(scores, Tensor) or scores.shape != weight.shape:
+        found = f"a tensor {tuple(scores.shape)}" if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
+        raise UserError(f"{where} returns {found} for weights {tuple(weight.shape)}; {expected}")
 
 
 def report(masked: MaskedLayers) -> str:

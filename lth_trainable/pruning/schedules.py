@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from lth_trainable.errors import UserError, bad_value
+from lth_trainable.errors import UserError, bad_value, is_finite_number, unknown_name, words_of
 from lth_trainable.scalars import plain
 
 Number = Any  # Fraction where the function keeps it exact, float otherwise
@@ -86,7 +86,6 @@ SCHEDULES: dict[str, ScheduleRule] = {
     "one_cycle": ScheduleRule(function=sched_one_cycle),
     "dsd": ScheduleRule(function=sched_dsd, peaks=True),
 }
-_RULE_OF = {rule.function: rule for rule in SCHEDULES.values() if rule.function}
 
 
 @dataclass(frozen=True)
@@ -114,14 +113,20 @@ class Schedule:
     def __init__(
         self, sched_func: Callable[..., Number], start_pct: float | None = None, end_pct: float | None = None
     ) -> None:
+        if not callable(sched_func) or isinstance(sched_func, type):
+            raise bad_value("schedule", sched_func, "a function f(start, end, pos), such as sched_agp")
         self.function = sched_func
-        self.rule = _RULE_OF.get(_plain(sched_func), ScheduleRule(function=sched_func))
-        self.start_pct = self.rule.start_pct if start_pct is None else plain(start_pct)
-        self.end_pct = self.rule.end_pct if end_pct is None else plain(end_pct)
-        if not 0 <= self.start_pct < 1:
+        known = (rule for rule in SCHEDULES.values() if rule.function is _plain(sched_func))
+        self.rule = next(known, ScheduleRule(function=sched_func))
+        self.start_pct: float = self.rule.start_pct if start_pct is None else plain(start_pct)
+        self.end_pct: float = self.rule.end_pct if end_pct is None else plain(end_pct)
+        if not _is_number(self.start_pct) or not 0 <= self.start_pct < 1:
             raise bad_value("start_pct", start_pct, "a fraction of the fit in [0, 1), such as 0.25")
-        if not self.start_pct <= self.end_pct <= 1:
-            raise bad_value("end_pct", self.end_pct, f"a fraction of the fit from start_pct ({self.start_pct:g}) to 1")
+        if not _is_number(self.end_pct) or not self.start_pct <= self.end_pct <= 1:
+            raise bad_value(
+                "end_pct", self.end_pct, f"a fraction of the fit from start_pct ({float(self.start_pct):g}) to 1"
+            )
+        self.value(Fraction(1, 2), Fraction(1, 2))
 
     @property
     def name(self) -> str:
@@ -129,10 +134,31 @@ class Schedule:
         for name, rule in SCHEDULES.items():
             if rule is self.rule:
                 return name
-        return getattr(_plain(self.function), "__name__", repr(self.function))
+        plain = _plain(self.function)
+        return str(getattr(plain, "__name__", type(plain).__name__))
 
     def __repr__(self) -> str:
-        return f"Schedule({self.name}, start_pct={self.start_pct:g}, end_pct={self.end_pct:g})"
+        return f"Schedule({self.name}, start_pct={float(self.start_pct):g}, end_pct={float(self.end_pct):g})"
+
+    def value(self, end: Fraction, pos: Fraction) -> Fraction:
+        """The function's value on its way from 0 to `end`, at `pos` in [0, 1]. Raises `UserError` if it has none."""
+        shown = f"schedule: {self.name}(0, {float(end):g}, {float(pos):g})"
+        try:
+            found = plain(self._call(end, pos))
+        except Exception as error:  # whatever the user's function raises, it is no schedule
+            raise UserError(
+                f"{shown} raises {type(error).__name__}: {words_of(error)}; expected a function f(start, end, pos) that"
+                " returns a number"
+            ) from error
+        if not _is_number(found):
+            raise bad_value(shown, found, "a finite number")
+        return Fraction(found)
+
+    def _call(self, end: Fraction, pos: Fraction) -> Number:
+        try:
+            return self.function(Fraction(0), end, pos)
+        except Exception:  # functions of NumPy and torch take no fractions, and each says so with an error of its own
+            return self.function(0.0, float(end), float(pos))
 
     def sparsity_at(self, fraction: Fraction, target: Fraction) -> Fraction:
         """Sparsity (a fraction) after `fraction` of the fit, for a final (dsd: peak) sparsity `target`."""
@@ -140,7 +166,7 @@ class Schedule:
         if fraction < start:
             return Fraction(0)
         pos = min(Fraction(1), (fraction - start) / (end - start)) if end > start else Fraction(1)
-        return min(Fraction(1), max(Fraction(0), Fraction(self.function(Fraction(0), target, pos))))
+        return min(Fraction(1), max(Fraction(0), self.value(target, pos)))
 
     def prunes(self, n_epochs: int, target: Fraction) -> tuple[Prune, ...]:
         """The prunes of a fit of `n_epochs` epochs: at most one in each epoch, at its start.
@@ -148,6 +174,7 @@ class Schedule:
         target: the final (dsd: peak) sparsity as a fraction. Raises `UserError` if there are too few epochs to reach
         it.
         """
+        n_epochs = plain(n_epochs)
         values = [self.sparsity_at(Fraction(epoch, n_epochs), target) for epoch in range(n_epochs)]
         if self.rule.stepwise:
             self._check_steps(values, n_epochs, target)
@@ -185,6 +212,21 @@ class Schedule:
             return 1
         keywords = self.function.keywords if isinstance(self.function, functools.partial) else {}
         return int(keywords.get("n_steps", 3))
+
+
+def as_schedule(given: Any) -> Any:
+    """A function, or a name of `SCHEDULES`, as a `Schedule`; anything else as it is. Raises `UserError` for a name."""
+    if isinstance(given, str):
+        within_fit = {name: rule.function for name, rule in SCHEDULES.items() if rule.function is not None}
+        if given not in within_fit:
+            also = " (by levels: Levels(prune_rate=20))" if given in SCHEDULES else ""
+            raise unknown_name(f"schedule{also}", given, within_fit)
+        return Schedule(within_fit[given])
+    return Schedule(given) if callable(given) and not isinstance(given, type) else given
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Fraction) or is_finite_number(value)
 
 
 def _plain(function: Callable[..., Number]) -> Callable[..., Number]:

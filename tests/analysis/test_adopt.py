@@ -71,6 +71,21 @@ def test_what_run_trial_has_trained_is_judged_and_every_command_takes_it(
     assert analysis.load(tmp_path).verdicts.equals(run.frames.verdicts)
 
 
+def test_the_note_on_a_missing_dense_network_names_the_field_in_which_the_nearest_is_another(tmp_path: Path) -> None:
+    other = replace(TICKET, control="dense", lr=0.003)
+    train(tmp_path, TICKET, other, replace(TICKET, control="dense", lr=0.003, batch_size=64))
+    (note,) = analysis.adopt(tmp_path).notes
+    assert note.endswith(f"; the nearest, {other.name}, has lr=0.003 where the ticket has lr={TICKET.lr}")
+    train(tmp_path / "b", TICKET, replace(TICKET, control="dense", epochs=2))
+    (note,) = analysis.adopt(tmp_path / "b").notes
+    assert "no dense baseline of 1 epoch;" in note and "has epochs=2 where the ticket has epochs=1" in note
+    train(tmp_path, replace(TICKET, control="dense", seed=1))
+    (note,) = analysis.adopt(tmp_path).notes
+    assert "no dense trial (seed 0)" in note and "has lr=0.003" in note
+    train(tmp_path, replace(TICKET, control="dense"))
+    assert analysis.adopt(tmp_path).notes == ()
+
+
 @pytest.mark.parametrize("source", [".", "alone", f"alone/trials/{TICKET.name}", Store])
 def test_the_store_the_folder_and_a_trials_folder_name_the_same_run(source: Any, tmp_path: Path) -> None:
     train(tmp_path, *pair(0))

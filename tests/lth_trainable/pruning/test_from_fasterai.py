@@ -68,7 +68,7 @@ def test_a_fraction_is_refused_with_the_percentage_that_is_meant(sparsity: Any, 
         learner().sparsify(sparsity)
 
 
-@pytest.mark.parametrize("schedule", [theirs.agp, lth_trainable.sched_agp, "agp", 3])
+@pytest.mark.parametrize("schedule", [theirs.agp, lth_trainable.Schedule, 3])
 def test_what_is_no_schedule_is_refused(schedule: Any) -> None:
     with pytest.raises(UserError, match=r"schedule: found .*; expected a Schedule, such as .* or agp"):
         SparsifyCallback(50, "weight", "local", large_final, schedule)

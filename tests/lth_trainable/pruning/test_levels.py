@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 from fractions import Fraction
 from functools import partial
 from itertools import pairwise
@@ -150,10 +151,24 @@ def test_a_loop_that_is_left_leaves_a_sparse_network_and_goes_on_later() -> None
 def test_a_network_that_is_masked_already_is_refused() -> None:
     learn = learner()
     learn.sparsify(50)
-    with pytest.raises(UserError, match=r"network: found '50\.\d+ % masked'; expected a dense one"):
+    release = r"learn\.sparsify_callback\.release\(\)"
+    with pytest.raises(UserError, match=rf"'50\.\d+ % masked'; expected a dense one; .*: {release}"):
         find_tickets(learn)
-    learn.remove_cb(learn.keep_mask)
+    with pytest.raises(UserError, match=r"unless learn\.sparsify_callback\.release\(\) lets the zeros go"):
+        learn.sparsify(40)
+    learn.sparsify_callback.release()
     assert next(find_tickets(learn, epochs=1, levels=1)).level == 0
+
+
+def test_a_mask_whose_callback_has_left_the_learner_is_released_by_the_callback_or_the_learner() -> None:
+    for release in ("callback.release()", "learn.remove_cb(learn.keep_mask)"):
+        learn = learner()
+        callback = learn.sparsify(50)
+        learn.remove_cb(callback)
+        with pytest.raises(UserError, match=re.escape(release)):
+            find_tickets(learn)
+        exec(release)
+        assert learn.sparsify(40).sparsity == 40
 
 
 class Breaks(Callback):
