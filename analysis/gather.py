@@ -19,6 +19,7 @@ import pyarrow as pa
 from analysis.adoption.plan import find_or_adopt
 from analysis.labels import group_name, ladder_name
 from analysis.tables import schema
+from analysis.tables.clocks import clock_columns
 from analysis.tables.columns import spec_columns
 from analysis.tables.exclusions import EXCLUSIONS, Exclusions, check_trials, read_exclusions
 from analysis.tables.geometry import geometry_tables
@@ -178,7 +179,9 @@ def _tabulate(
     fresh = entries.tables()
     tables = {name: arranged(order, ["trial"], fresh[name], previous.tables.get(name, fresh[name])) for name in ENTRIES}
     sooner = epochs_to_dense_accuracy(rows, tables["epochs"])
-    tables["trials"] = schema.table("trials", (row | more for row, more in zip(rows, sooner, strict=True)))
+    tables["trials"] = schema.table(
+        "trials", (row | clock_columns(row) | more for row, more in zip(rows, sooner, strict=True))
+    )
     del rows, before, sooner  # of very many trials they take as much memory as all else
     judged = ({"run": run, **row} for row in verdicts(tables["trials"].to_pylist(), plan.rule))
     tables["verdicts"] = schema.table("verdicts", judged)

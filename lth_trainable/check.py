@@ -1,6 +1,6 @@
 """Check data sets, networks and plug-ins against the contracts of this project, before a sweep uses them.
 
-    python -m lth_trainable.check dataset|model NAME ... [--data-root DIR] [--dataset NAME]
+    python -m lth_trainable.check dataset|model NAME ... [--data-root DIR] [--dataset NAME] [--limit SECONDS]
     python -m lth_trainable.check my_module:my_criterion [--kind criterion|schedule|model|dataset]
 
 The first form prints one line for each name, the second one for each contract. Exit code 0: all are kept; 1: at least
@@ -14,7 +14,6 @@ if __name__ == "__main__":  # before the other imports, which take seconds: a si
 
     signals.install()
 
-import functools
 import inspect
 import os
 import sys
@@ -25,9 +24,12 @@ from typing import Annotated, Any, Literal, cast, get_args
 import tyro
 
 from lth_trainable.errors import FAILED, OK, UserError, bad_value, command_line
-from lth_trainable.registry import lookup
+from lth_trainable.registry import lookup, not_covered, printing_aside
 from lth_trainable.safe_text import one_line, printable
+from lth_trainable.silence.limit import limited
+from lth_trainable.silence.watchdog import check_limit
 
+LIMIT = 600.0  # seconds
 Kind = Literal["criterion", "schedule", "model", "dataset"]
 _EXAMPLE = "a function such as my_module:my_criterion"
 # Words in argument names that tell which of the two kinds with two arguments a function is
@@ -39,6 +41,9 @@ def main(
     kind: Annotated[Kind | None, tyro.conf.arg(help="kind of plug-in; by default guessed from its arguments")] = None,
     data_root: Annotated[Path | None, tyro.conf.arg(help="folder of the files that a data set reads")] = None,
     dataset: Annotated[str | None, tyro.conf.arg(help="data set whose images a network must take")] = None,
+    limit: Annotated[
+        float, tyro.conf.arg(help="seconds that one name may take without a sign of life; 0: no limit")
+    ] = LIMIT,
 ) -> int:
     """Run the contracts for criteria, schedules, networks or data sets. Returns the exit code.
 
@@ -47,16 +52,19 @@ def main(
     """
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
+    check_limit("limit", limit)
     if names and names[0] in get_args(Kind):
         listed = cast(Kind, names[0])
         if len(names) == 1:
             raise bad_value("names", listed, f"a kind and at least one name, such as {listed} my_module:my_{listed}")
-        case = _case_of(dataset, data_root)
-        faults = [_line(listed, name, data_root, case) for name in names[1:]]
+        with limited(limit, f"dataset {dataset}"):
+            case = _case_of(dataset, data_root)
+        faults = [_line(listed, name, data_root, case, limit) for name in names[1:]]
         return FAILED if any(faults) else OK
     if len(names) != 1 or ":" not in names[0]:
         raise bad_value("plug-in", " ".join(names), f"{_EXAMPLE}, or a kind ({', '.join(get_args(Kind))}) and names")
-    return _detailed(names[0], kind, data_root)
+    with limited(limit, names[0]):
+        return _detailed(names[0], kind, data_root)
 
 
 def _detailed(plug_in: str, kind: Kind | None, data_root: Path | None) -> int:
@@ -65,34 +73,42 @@ def _detailed(plug_in: str, kind: Kind | None, data_root: Path | None) -> int:
     kind = kind or guess_kind(plug_in, function)
     from lth_trainable.contracts import CONTRACTS, serialisable, what_breaks  # torch, once the input has been checked
 
-    rooted = functools.wraps(function)(lambda _, split_seed: function(data_root, split_seed))
     print(f"{plug_in}, as a {kind}:", flush=True)
-    broken = 0
+    broken, subject = 0, _subject(kind, plug_in, function, data_root, None)
     for contract in CONTRACTS[kind]:
-        subject = rooted if kind == "dataset" and contract.check is not serialisable else function
-        fault = what_breaks(contract, subject)
+        fault = what_breaks(contract, function if contract.check is serialisable else subject)
         broken += fault is not None
         print(f"  {contract.name:<30} {'ok' if fault is None else f'BROKEN: {printable(fault)}'}", flush=True)
+    if gaps := not_covered(kind, plug_in):
+        print(f"note: {printable(gaps)}", flush=True)
     print(f"{broken} of {len(CONTRACTS[kind])} contracts broken" if broken else "all contracts kept")
     return FAILED if broken else OK
 
 
-def _line(kind: Kind, name: str, data_root: Path | None, case: Case | None) -> bool:
+def _line(kind: Kind, name: str, data_root: Path | None, case: Case | None, limit: float) -> bool:
     """Check one name and print one line about it; returns whether a contract is broken."""
+    with limited(limit, f"{kind} {name}"):
+        try:
+            fault = _fault(kind, name, data_root, case)
+            about = _about(kind, name, data_root, case) if fault is None else ""
+        except UserError as error:
+            fault, about = str(error), ""
+    told = f"ok{about}" if fault is None else f"BROKEN: {fault.removeprefix(f'{kind} {name}').lstrip(':, ')}"
+    print(one_line(f"{kind} {name}: {told}"), flush=True)
+    return fault is not None
+
+
+def _fault(kind: Kind, name: str, data_root: Path | None, case: Case | None) -> str | None:
+    """What is wrong with a name of this kind; None if all contracts are kept. Raises `UserError` for an unknown one."""
     from lth_trainable.contracts import CONTRACTS, serialisable, what_breaks
 
-    try:
-        function = _function(kind, name)
-        subject = _subject(kind, function, data_root, case)
-        checks = [contract for contract in CONTRACTS[kind] if contract.check is not serialisable]
-        fault = next(filter(None, (what_breaks(contract, subject) for contract in checks)), None)
-        if fault is None and ":" in name and inspect.isroutine(function):
-            fault = next((what_breaks(c, function) for c in CONTRACTS[kind] if c.check is serialisable), None)
-        about = _about(kind, name, subject, data_root, case) if fault is None else ""
-    except UserError as error:
-        fault, about = str(error), ""
-    print(f"{kind} {name}: {f'ok{about}' if fault is None else f'BROKEN: {one_line(fault)}'}", flush=True)
-    return fault is not None
+    function = _function(kind, name)
+    subject = _subject(kind, name, function, data_root, case)
+    checks = [contract for contract in CONTRACTS[kind] if contract.check is not serialisable]
+    fault = next(filter(None, (what_breaks(contract, subject) for contract in checks)), None)
+    if fault is None and ":" in name and inspect.isroutine(function):
+        fault = next((what_breaks(c, function) for c in CONTRACTS[kind] if c.check is serialisable), None)
+    return fault
 
 
 Case = tuple[tuple[int, int, int], int]  # shape of images, number of classes
@@ -118,10 +134,12 @@ def _function(kind: Kind, name: str) -> Any:
     return lookup(kind, name, registry_of(kind))
 
 
-def _subject(kind: Kind, function: Any, data_root: Path | None, case: Case | None) -> Any:
+def _subject(kind: Kind, name: str, function: Any, data_root: Path | None, case: Case | None) -> Any:
     """What the contracts check: a data set with its folder, a network with its images."""
     if kind == "dataset":
-        return functools.wraps(function)(lambda _, split_seed: function(data_root, split_seed))
+        from lth_trainable.contracts.datasets import Rooted
+
+        return Rooted(name=name, loader=function, root=data_root)
     if kind == "model" and case is not None:
         from lth_trainable.contracts.models import For
 
@@ -129,8 +147,13 @@ def _subject(kind: Kind, function: Any, data_root: Path | None, case: Case | Non
     return function
 
 
-def _about(kind: Kind, name: str, subject: Any, data_root: Path | None, case: Case | None) -> str:
-    """What a user wants to know of a data set or network that is fine."""
+def _about(kind: Kind, name: str, data_root: Path | None, case: Case | None) -> str:
+    """What a user wants to know of something that is fine: its size, and what its key does not cover."""
+    gaps = not_covered(kind, name)
+    return _size(kind, name, data_root, case) + (f"; {gaps}" if gaps else "")
+
+
+def _size(kind: Kind, name: str, data_root: Path | None, case: Case | None) -> str:
     if kind == "dataset":
         from lth_trainable.data.datasets import load_dataset
 
@@ -139,7 +162,8 @@ def _about(kind: Kind, name: str, subject: Any, data_root: Path | None, case: Ca
         return f", {sizes} images of {' x '.join(map(str, data.shape))}, {len(data.classes)} classes"
     if kind == "model":
         shape, n_classes = case or ((3, 64, 64), 2)
-        n = sum(parameter.numel() for parameter in subject(shape, n_classes).parameters())
+        with printing_aside():
+            n = sum(parameter.numel() for parameter in _function(kind, name)(shape, n_classes).parameters())
         return f", {n:,} parameters for images of {' x '.join(map(str, shape))} and {n_classes} classes"
     return ""
 

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import inspect
 import pkgutil
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from importlib.machinery import ModuleSpec
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
 from lth_trainable.errors import UserError, bad_value, unknown_name, words_of
+from lth_trainable.own_code.code import code_of
 
 Made = TypeVar("Made")
 
 LIBRARIES = ("torchvision", "timm")  # `LIBRARY:NAME` is a network of that library, identified by its version
-
-_sources: dict[str, tuple[ModuleSpec | None, str | None]] = {}  # by module: its import, SHA-256 of its source then
 
 
 def lookup(where: str, name: str, registry: Mapping[str, Any], also_called: Mapping[str, str] | None = None) -> Any:
@@ -39,7 +37,8 @@ def make(where: str, name: str, registry: Mapping[str, Any], kind: type[Made]) -
     """Call the function that `lookup` finds and return its result. Raises `UserError` if that is not a `kind`."""
     function = lookup(where, name, registry)
     try:
-        made = function()
+        with printing_aside():
+            made = function()
     except UserError:
         raise
     except (Exception, SystemExit) as error:  # any exception here is a mistake in the user's function
@@ -47,6 +46,35 @@ def make(where: str, name: str, registry: Mapping[str, Any], kind: type[Made]) -
     if not isinstance(made, kind):
         raise bad_value(where, name, f"a function that returns a {kind.__name__}", f"it returns {type(made).__name__}")
     return made
+
+
+def check_call(where: str, function: Callable[..., Any], expected: str, *arguments: Any) -> None:
+    """Raise `UserError` if a user's function cannot be called with these arguments, or only returns a promise.
+
+    expected: how it is called, such as "f(root, split_seed)".
+    """
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise bad_value(where, "an async function", f"a plain function {expected}")
+    if inspect.isgeneratorfunction(function):
+        raise bad_value(where, "a function that yields", f"one that returns: {expected}")
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # a function in C may not tell; then calling it does
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError as error:
+        bare = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
+        plain = signature.replace(parameters=bare, return_annotation=signature.empty)
+        name = getattr(function, "__name__", type(function).__name__)
+        raise UserError(f"{where}: found {name}{plain}, {error}; expected {expected}") from error
+
+
+@contextlib.contextmanager
+def printing_aside() -> Iterator[None]:
+    """What a plug-in prints goes to standard error, because standard output belongs to the command."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
 
 
 def lazy(package: str, homes: Mapping[str, Iterable[str]]) -> tuple[list[str], Callable[[str], Any]]:
@@ -65,9 +93,10 @@ def lazy(package: str, homes: Mapping[str, Iterable[str]]) -> tuple[list[str], C
 
 
 def code_digest(name: str) -> str | None:
-    """SHA-256 (hex) of the source of a plug-in's module; None for a name without a colon, which is no plug-in.
+    """SHA-256 (hex) of a plug-in's code; None for a name without a colon, which is no plug-in.
 
-    For a network of `LIBRARIES`, of the library's version.
+    The code is the source of its module and of the user's own modules that it imports, see `own_code`. For a network of
+    `LIBRARIES`, it is the library's version.
 
     It is part of the keys of trials that use the plug-in, so an edited plug-in makes new trials. The edit counts from
     the next process on, since this one keeps running the module that it imported. Raises `UserError` if there is no
@@ -77,11 +106,26 @@ def code_digest(name: str) -> str | None:
         return None
     if (library := name.partition(":")[0]) in LIBRARIES:
         return hashlib.sha256(f"{library} {library_version(library)}".encode()).hexdigest()
-    module = _imported(library)
-    sha = _sources[module.__name__][1]
-    if sha is None:
+    digest = code_of(_imported(library)).digest
+    if digest is None:
         raise UserError(f"{name}: found no Python source for this plug-in, so later changes could not be detected")
-    return sha
+    return digest
+
+
+def not_covered(where: str, name: str) -> str:
+    """In one line, what the digest of a plug-in's code does not cover; "" if there is nothing.
+
+    where: its kind. What a data set reads is covered by the digest of the data.
+    """
+    if ":" not in name or name.partition(":")[0] in LIBRARIES:
+        return ""
+    module, _, function = name.partition(":")
+    code = code_of(_imported(module))
+    gaps = [*code.not_followed, *(code.reads_of(function) if where != "dataset" else ())]
+    if not gaps:
+        return ""
+    more = f" and {len(gaps) - 3} more" if len(gaps) > 3 else ""
+    return f"its keys do not cover {', '.join(gaps[:3])}{more}; when that changes, change the source too"
 
 
 def library_version(library: str) -> str:
@@ -95,13 +139,12 @@ def library_version(library: str) -> str:
 
 
 def _imported(name: str) -> ModuleType:
-    """Import the module `name` and record the SHA-256 of its source now, since the file may be edited later."""
-    module = sys.modules.get(name) or importlib.import_module(name)
-    noted = _sources.get(module.__name__)
-    if noted is None or noted[0] is not module.__spec__:  # a reload makes a new __spec__
-        source = inspect.getsourcefile(module)
-        sha = None if source is None else hashlib.sha256(Path(source).read_bytes()).hexdigest()
-        _sources[module.__name__] = (module.__spec__, sha)
+    """Import the module `name` and note its code now, since the files may be edited later."""
+    module = sys.modules.get(name)
+    if module is None:
+        with printing_aside():
+            module = importlib.import_module(name)
+    code_of(module)
     return module
 
 

@@ -50,14 +50,33 @@ def hanging_cnn(shape: tuple[int, int, int], n_classes: int) -> nn.Module:
     return nn.Sequential(tiny_cnn(shape, n_classes), _Hang())
 
 
-def broken_model(shape: tuple[int, int, int], n_classes: int) -> nn.Module:
+def unbuildable_model(shape: tuple[int, int, int], n_classes: int) -> nn.Module:
     raise RuntimeError("this network cannot be built")
 
 
+class _Fails(nn.Module):
+    """Passes its input on, but fails at more images than it is tried with before a sweep."""
+
+    def __init__(self, fails: bool, error: Exception) -> None:
+        super().__init__()
+        self.fails, self.error = fails, error
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.fails and len(x) > 10:
+            raise self.error
+        return x
+
+
+def broken_model(shape: tuple[int, int, int], n_classes: int) -> nn.Module:
+    """What is wrong with it shows when it is trained."""
+    return nn.Sequential(tiny_cnn(shape, n_classes), _Fails(True, RuntimeError("this network cannot be trained")))
+
+
 def flaky_model(shape: tuple[int, int, int], n_classes: int) -> nn.Module:
-    if os.environ.get("FLAKY") != "works":
-        raise OSError("the disk is full")
-    return tiny_cnn(shape, n_classes)
+    """Its training fails until the environment says otherwise."""
+    return nn.Sequential(
+        tiny_cnn(shape, n_classes), _Fails(os.environ.get("FLAKY") != "works", OSError("the disk is full"))
+    )
 
 
 def square_root(start: float, end: float, pos: float) -> float:

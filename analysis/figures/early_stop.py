@@ -27,11 +27,12 @@ from analysis.figures.style import (
     remaining_axis,
     theme_of,
 )
+from analysis.tables.clocks import FROM_INIT
 from analysis.tables.parquet import Frames
 from analysis.tables.schema import Row
 
 HEIGHT = 2.5
-_NAMES = ("early_stop_iteration", "early_stop_test_accuracy")
+_NAMES = (FROM_INIT, "early_stop_test_accuracy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ class Stop:
 
 
 def stops(trials: Sequence[Row]) -> dict[str, Stop]:
-    """The early stop of each group (iterations since the last prune, test accuracy in percent)."""
+    """The early stop of each group (iterations from the initialisation, test accuracy in percent)."""
     members: dict[str, list[Row]] = {}
     for row in trials:
         if row["status"] == "done" and all(row[name] is not None for name in _NAMES):
@@ -53,7 +54,7 @@ def stops(trials: Sequence[Row]) -> dict[str, Stop]:
 
 
 def _stop(rows: Sequence[Row]) -> Stop:
-    iterations = [float(row["early_stop_iteration"]) for row in rows]
+    iterations = [float(row[FROM_INIT]) for row in rows]
     censored = sum(bool(row["early_stop_censored"]) for row in rows)
     bound = Level(mean=fmean(iterations), low=None, high=None, n=len(rows))
     return Stop(
@@ -83,7 +84,7 @@ def early_stop_figure(frames: Frames, theme: str = "light") -> Figure | None:
             marker = {"linestyle": "none", "marker": "^", "markersize": 5.5, "markerfacecolor": "none"}
             key.append(line(colours.muted, "lower bound: censored seeds", **marker))
         figure, axes = canvas(2, HEIGHT, key, colours)
-        dress(axes[0], "how soon", REMAINING, "early stop (iterations)", colours)
+        dress(axes[0], "how soon", REMAINING, "early stop (iterations from init)", colours)
         dress(axes[1], "how well", REMAINING, "test accuracy at early stop (%)", colours)
         for style, ladder in zip(styles, shown, strict=True):
             _draw_ladder(axes, ladder, found, style, colours)

@@ -89,8 +89,9 @@ FIGURES: dict[str, Drawing] = {
     ),
     "early_stop": Drawing(
         title="Early stop",
-        caption="Where the validation loss is lowest: iterations since the last prune, and test accuracy there. "
-        "Bars are 95 % t-intervals. A hollow triangle is a lower bound: for at least one seed the loss was still "
+        caption="Where the validation loss is lowest: iterations from the initialisation (those before the rewind "
+        "point included), and test accuracy there. Bars are 95 % t-intervals. A hollow triangle is a lower bound: for "
+        "at least one seed the loss was still "
         "falling at the end.",
         draw=lambda material, theme: early_stop_figure(material.frames, theme),
     ),

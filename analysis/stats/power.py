@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 from scipy import special
 
 from lth_trainable.errors import bad_value
@@ -54,29 +53,6 @@ def seeds_needed(
         else:
             enough = middle
     return enough
-
-
-def seeds_needed_by_sign(
-    share: float, alpha: float, power: float = 0.8, at_most: int = 10_000, at_least: int = 2
-) -> int | None:
-    """The fewest seeds that give an exact one-sided sign test the `power`, if each is in favour with probability
-    `share`.
-
-    P(Bin(n, share) >= c), c the least count with P(Bin(n, 1/2) >= c) <= alpha. The power of a discrete test goes up and
-    down with n, so this is the first n that has it; None where none up to `at_most` has. Raises `UserError` for a share
-    that is no probability.
-    """
-    if not 0 <= share <= 1:
-        raise bad_value("share", share, "a part of the pairs, 0 to 1")
-    _check(0.0, 0.0, alpha)
-    if share <= 0.5:
-        return None
-    for n in range(at_least, at_most + 1):
-        counts = np.arange(n // 2, n + 1)
-        enough = counts[special.bdtrc(counts - 1, n, 0.5) <= alpha]
-        if len(enough) and special.bdtrc(enough[0] - 1, n, share) >= power:
-            return n
-    return None
 
 
 def _power(n: int, delta: float, sd: float, alpha: float) -> float:

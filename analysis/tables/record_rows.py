@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from analysis.tables.clocks import epochs_before
 from analysis.tables.schema import SPEC_FIELDS, TABLES, Row
 
 ENTRIES = ("epochs", "levels", "layers")
@@ -121,15 +122,17 @@ def epochs_to_dense_accuracy(trials: Sequence[Row], epochs: pa.Table) -> list[di
     """The columns of `COLUMNS` for each row of trials.parquet, in the order of the rows. Pure.
 
     The accuracy to reach is that of the dense trial of the same seed, budget, data, model and optimisation after its
-    last epoch. The first column is the number of the first epoch since the last prune, counted from 1, after which the
-    validation accuracy is at least that. A trial that never reaches it is censored, so None and True: it takes longer
-    than the level had epochs. None and None means unknown: either trial is not done, the dense one is not planned,
-    their data differ, or the trial ends with weights that its epochs did not train (a supermask). A dense trial is
-    measured by its own last epoch. Several dense trials of a seed (with several order seeds) count with their mean.
+    last epoch. The first column is the number of the first epoch since the last prune after which the validation
+    accuracy is at least that, counted from the initialisation (`clocks`): of a ticket rewound to epoch 3 the first is
+    epoch 4. A trial that never reaches it is censored, so None and True: it takes longer than the level had epochs.
+    None and None means unknown: either trial is not done, the dense one is not planned, their data differ, the weights
+    are not rewound after a prune, or the trial ends with weights that its epochs did not train (a supermask). A dense
+    trial is measured by its own last epoch. Several dense trials of a seed (with several order seeds) count with their
+    mean.
     """
     thresholds, curves = _DenseAccuracies(trials), _last_levels(epochs)
-    found = ((thresholds.of(row), curves.get(row["trial"], ())) for row in trials)
-    return [dict(zip(COLUMNS, _first(threshold, curve), strict=True)) for threshold, curve in found]
+    found = ((thresholds.of(row), curves.get(row["trial"], ()), epochs_before(row)) for row in trials)
+    return [dict(zip(COLUMNS, _first(*of_trial), strict=True)) for of_trial in found]
 
 
 class _DenseAccuracies:
@@ -167,9 +170,14 @@ def _last_levels(epochs: pa.Table) -> dict[str, list[float | None]]:
     return curves
 
 
-def _first(threshold: float | None, curve: Iterable[float | None]) -> tuple[int | None, bool | None]:
-    if threshold is None:
+def _first(
+    threshold: float | None, curve: Iterable[float | None], before: int | None
+) -> tuple[int | None, bool | None]:
+    """before: epochs in the weights at the start of the curve; None if they have no clock."""
+    if threshold is None or before is None:
         return None, None
-    reached = (number for number, accuracy in enumerate(curve, 1) if accuracy is not None and accuracy >= threshold)
+    reached = (
+        number for number, accuracy in enumerate(curve, before + 1) if accuracy is not None and accuracy >= threshold
+    )
     first = next(reached, None)
     return first, first is None

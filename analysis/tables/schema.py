@@ -86,6 +86,8 @@ TRIALS = table_schema("trials", "one row for each trial, planned or stored", [
            "epoch of the last level with the least validation loss"),
     column("early_stop_iteration", INT, "iterations", f"{_RESULT}.early_stop_iteration",
            "iterations from the last prune (dense: from the start) to the least validation loss"),
+    column("early_stop_from_init", INT, "iterations", "analysis.tables.clocks", "the same counted from the "
+           "initialisation: the iterations before the rewind point are added; null: the weights are not rewound"),
     column("early_stop_censored", BOOL, "true or false", f"{_RESULT}.early_stop_censored",
            "true: the last validation of the level had the least loss, so the true early stop is there or later"),
     column("early_stop_valid_loss", FLOAT, "nats", f"{_RESULT}.early_stop_valid_loss",
@@ -95,7 +97,8 @@ TRIALS = table_schema("trials", "one row for each trial, planned or stored", [
     column("early_stop_test_accuracy", FLOAT, "fraction (0..1)", f"{_RESULT}.early_stop_test_accuracy",
            "accuracy on the test split at the early stop, which was chosen on the validation split alone"),
     column("epochs_to_dense_accuracy", INT, "epochs", "analysis.tables.record_rows",
-           "epochs since the last prune until the validation accuracy is that of the seed's dense trial at its end"),
+           "epochs from the initialisation, those before the rewind point included, until the validation accuracy "
+           "after the last prune is that of the seed's dense trial at its end; null if the weights are not rewound"),
     column("epochs_to_dense_accuracy_censored", BOOL, "true or false", "analysis.tables.record_rows",
            "true: not reached in these epochs; null: unknown, no such dense trial is done"),
     column("epochs_trained", INT, "epochs", "record.json: epochs_trained", "epochs that this trial trained itself"),

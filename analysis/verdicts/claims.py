@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from analysis.labels import control_label
+from analysis.tables.clocks import has_clock
 from analysis.tables.run_plan import Rule
 from analysis.tables.schema import DIVERGED, RESTORED, Row
 from analysis.verdicts.baselines import DENSE_KINDS, METHODS, SMALL_DENSE, Baseline, Candidate, find_candidates
@@ -78,22 +79,25 @@ def beats_controls(evidence: Evidence) -> list[Answer]:
 
 
 def faster(evidence: Evidence) -> list[Answer]:
-    """ "Faster": after its last prune the ticket reaches its least validation loss in fewer iterations than dense.
+    """ "Faster": the rewound ticket reaches its least validation loss in fewer iterations than dense.
 
-    Unit: iterations. Pairing: as for `matching`. Test: one-sided paired t, H0: mean difference >= 0; for the reverse:
-    above 0. If a validation loss was still falling when training ended, the early stop is censored, and the exact sign
-    test decides. It counts the pairs that are certainly earlier, out of all pairs. Alpha: one-sided. Correction: Holm
-    over all tickets. Source: Frankle & Carbin, arXiv 1803.03635, section 2 (early stop at the minimum of the validation
-    loss).
+    Asked of tickets whose weights are rewound after a prune (weight rewinding, or within one fit). Others (fine-tuning,
+    learning-rate rewinding, gradual schedules) have been trained before their last prune, so their clock is another.
+    Unit: iterations from the initialisation: the k epochs before the rewind point are added. Pairing: as for
+    `matching`. Test: one-sided paired t, H0: mean difference >= 0; for the reverse: above 0. If a validation loss was
+    still falling when training ended, the early stop is censored, and the exact sign test decides. It counts the pairs
+    that are certainly earlier, out of all pairs. Alpha: one-sided. Correction: Holm over all tickets. Source: Frankle &
+    Carbin, arXiv 1803.03635, section 2 (early stop at the minimum of the validation loss).
     """
     tests = BoundTests(evidence.rule)
-    return by_holm([_single("faster", c, c.dense, tests.faster(c)) for c in _trained(evidence)], evidence)
+    return by_holm([_single("faster", c, c.dense, tests.faster(c)) for c in _rewound(evidence)], evidence)
 
 
 def winning(evidence: Evidence) -> list[Answer]:
-    """ "Winning": at early stop the ticket matches dense, stops no later, and beats its reinitialisation.
+    """ "Winning": at early stop the rewound ticket matches dense, stops no later, and beats its reinitialisation.
 
-    Unit: percentage points of test accuracy at early stop; iterations. Pairing: as for `matching`. Test: three
+    Asked of the same tickets as `faster`, and iterations count as there. Unit: percentage points of test accuracy at
+    early stop; iterations. Pairing: as for `matching`. Test: three
     one-sided paired t tests: non-inferior by the margin; earlier than one validation interval after the dense network
     (the finest difference that early stops can show); above 0. Alpha: each test at alpha, without a correction
     (intersection-union: the largest p is that of the conjunction); for the reverse the least p times three. Correction:
@@ -108,7 +112,7 @@ def winning(evidence: Evidence) -> list[Answer]:
                 tests.matches_at_early_stop(c), tests.not_later(c), tests.beats_at_early_stop(c, _one(c, REINIT)),
             ),
         )
-        for c in _trained(evidence)
+        for c in _rewound(evidence)
     ]  # fmt: skip
     return by_holm(questions, evidence)
 
@@ -226,6 +230,11 @@ def _against(evidence: Evidence, kinds: Iterable[str]) -> list[tuple[Candidate, 
 def _trained(evidence: Evidence) -> list[Candidate]:
     """All candidates but supermasks, which end untrained and so have no early stop."""
     return [c for c in evidence.candidates if not c.group.spec["reset_end"]]
+
+
+def _rewound(evidence: Evidence) -> list[Candidate]:
+    """All candidates whose weights are rewound after a prune, so that their training counts from the initialisation."""
+    return [c for c in evidence.candidates if has_clock(c.group.spec)]
 
 
 def _one(candidate: Candidate, *kinds: str) -> Baseline:

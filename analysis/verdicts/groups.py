@@ -22,12 +22,13 @@ import numpy as np
 from analysis.labels import SEEDS
 from analysis.stats.crossed import Crossed, Outcomes, crossed
 from analysis.stats.paired import Values
+from analysis.tables.clocks import FROM_INIT
 from analysis.tables.schema import DIVERGED, SPEC_FIELDS, Row
 from analysis.text import number_of
 from analysis.verdicts.images import outcomes
 
 TICKET, BASELINE = "ticket", "baseline"  # roles of a group
-CENSORED = {"early_stop_iteration": "early_stop_censored"}  # column -> column that is true if it is a lower bound
+CENSORED = {FROM_INIT: "early_stop_censored"}  # column -> column that is true if it is a lower bound
 CONSTANTS = ("chance_accuracy", "majority_class_accuracy")  # of the data, which a diverged trial has too
 NOT_FINISHED = ("failed", "missing", "damaged")  # statuses of trials that were planned and have no outcome yet
 
@@ -93,10 +94,10 @@ class Pairs:
         return sum(a or b for a, b in zip(self.tickets_censored, self.others_censored, strict=True))
 
     @property
-    def n_both_censored(self) -> int:
-        """Number of pairs in which both values are censored and neither trial diverged."""
-        both = zip(self.seeds, self.tickets_censored, self.others_censored, strict=True)
-        return sum(ticket and other and seed not in self.diverged for seed, ticket, other in both)
+    def n_late(self) -> int:
+        """Number of pairs with a censored value that longer training would complete: no trial of it diverged."""
+        both = zip(self.tickets, self.tickets_censored, self.others, self.others_censored, strict=True)
+        return sum((a_late and math.isfinite(a)) or (b_late and math.isfinite(b)) for a, a_late, b, b_late in both)
 
     @functools.cached_property
     def crossed(self) -> Crossed | None:

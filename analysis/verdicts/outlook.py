@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from analysis.stats.paired import standard_deviation
-from analysis.stats.power import seeds_needed, seeds_needed_by_sign
+from analysis.stats.power import seeds_needed
 from analysis.tables.schema import Row
 from analysis.verdicts.families import Answer
 from analysis.verdicts.groups import TICKET
@@ -18,13 +18,16 @@ MOST_SEEDS = 1000  # larger numbers of seeds are not worth naming
 def seeds_to_decide(answer: Answer) -> int | None:
     """Total number of seeds that would decide the claim at 80 % power; None above `MOST_SEEDS`, or below 2 pairs.
 
+    None also where values are censored: what is not known of a pair, more pairs do not show; longer training does.
     The observed means say which way it would be decided. The claim needs all its tests, so the largest of their
     numbers; behind the end of a ladder it also needs the rung where the ladder ended. The reverse needs one refuted
     test. The level is the fraction of alpha that the family guarantees. Observed means and standard deviations are
     taken for the true ones.
     """
     tests = answer.question.tests
-    if any(test.pairs.n < 2 for test in tests) or answer.question.missing or answer.question.unfinished:
+    if any(test.pairs.n < 2 or test.pairs.n_censored for test in tests):
+        return None
+    if answer.question.missing or answer.question.unfinished:
         return None
     if all(_points(test) > 0 for test in tests):
         behind = answer.stopped.tests if answer.stopped else ()
@@ -38,8 +41,6 @@ def seeds_to_decide(answer: Answer) -> int | None:
 
 def _points(test: BoundTest) -> float:
     """Positive if the pairs speak for the claim, negative if they speak against it."""
-    if test.pairs.n_censored:
-        return test.share(test.sign) - test.share(-test.sign)
     return test.sign * (float(test.differences.mean()) - test.bound)
 
 
@@ -48,8 +49,6 @@ def _seeds(test: BoundTest, direction: int, alpha: float, tested: bool) -> int |
     least = max(MIN_PAIRS, test.pairs.n + tested)
     if least > MOST_SEEDS:
         return None
-    if test.pairs.n_censored:
-        return seeds_needed_by_sign(test.share(direction * test.sign), alpha, at_most=MOST_SEEDS, at_least=least)
     delta = direction * test.sign * (float(test.differences.mean()) - test.bound)
     return seeds_needed(delta, standard_deviation(test.differences), alpha, at_most=MOST_SEEDS, at_least=least)
 

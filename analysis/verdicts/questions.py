@@ -14,6 +14,7 @@ import numpy as np
 from analysis.labels import control_label
 from analysis.stats import paired as stats
 from analysis.stats.paired import Interval, PValue, Values
+from analysis.tables.clocks import FROM_INIT
 from analysis.tables.run_plan import Rule
 from analysis.text import plural
 from analysis.verdicts.baselines import DENSE_KINDS, Baseline, Candidate
@@ -24,7 +25,7 @@ MIN_PAIRS = 5  # with 4 the smallest p of the exact sign-flip test is 1/16
 ITERATIONS = "iterations"
 SCALE = {PP: 100.0, ITERATIONS: 1.0}  # from the values of a column to the unit
 _SPLIT_SIZES = {"test": "n_test", "valid": "n_valid"}
-AT_EARLY_STOP, ITERATION = "early_stop_test_accuracy", "early_stop_iteration"
+AT_EARLY_STOP, ITERATION = "early_stop_test_accuracy", FROM_INIT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +60,6 @@ class BoundTest:
     def against_it(self, pairs: Pairs) -> PValue:
         """One-sided p of the reverse of the claim."""
         return self._p(pairs, -self.sign)
-
-    def share(self, sign: int) -> float:
-        """Fraction of the pairs that are certainly on this side of the bound, whatever the censored values are."""
-        return self._n_beyond(self.pairs, sign) / self.pairs.n
 
     def _p(self, pairs: Pairs, sign: int) -> PValue:
         if pairs.n_censored:
@@ -229,7 +226,7 @@ class BoundTests:
         )  # fmt: skip
 
     def faster(self, candidate: Candidate) -> BoundTest:
-        """The ticket reaches its least validation loss in fewer iterations since its last prune."""
+        """The ticket reaches its least validation loss in fewer iterations, counted from the initialisation."""
         return self._iterations(candidate, 0.0, "earlier than {}", "later than {}")
 
     def not_later(self, candidate: Candidate) -> BoundTest:

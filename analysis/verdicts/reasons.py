@@ -15,10 +15,10 @@ class Reason:
     """What `why` needs to know about an answer.
 
     p: the adjusted p of the claim, or of its reverse if that is shown. correction: how it was adjusted; "" if it was
-    not. tests: those that the sentence names, in words. reached: p is small enough before the adjustment.
-    unfinished: planned trials without an outcome, which forbid a yes. diverged: what `diverged_note` says, if anything.
-    needed: number of seeds that would decide; None if there is none. first_look: seeds of the first look, if no look is
-    complete.
+    not. n_late: pairs with a loss that was still falling at the end. tests: those that the sentence names, in words.
+    reached: p is small enough before the adjustment. unfinished: planned trials without an outcome, which forbid a yes.
+    diverged: what `diverged_note` says, if anything. needed: number of seeds that would decide; None if there is none.
+    first_look: seeds of the first look, if no look is complete.
     """
 
     verdict: str
@@ -28,6 +28,7 @@ class Reason:
     min_pairs: int
     n_unpaired: int
     n_censored: int
+    n_late: int
     p: float | None
     correction: str
     test: str | None
@@ -101,8 +102,10 @@ def _open(reason: Reason) -> str:
 
 
 def _seeds(reason: Reason) -> str:
-    if reason.needed is None and reason.n_censored:
-        return "more seeds alone would hardly decide"
+    if reason.n_late:
+        return "train longer (more epochs)"
+    if reason.n_censored:
+        return "a diverged trial has no early stop"
     if reason.needed is None:
         return "too close to the bound, more than 1,000 seeds needed"
     return f"about {reason.needed} seeds would decide at 80 % power"
@@ -112,8 +115,9 @@ def _test_note(reason: Reason) -> str:
     if reason.test == "sign flip":
         return "; all differences are equal, so the sign-flip test decides"
     if reason.test == "sign test":
-        are = "is" if reason.n_censored == 1 else "are"
-        still = f"{reason.n_censored} of {reason.n_pairs} pairs {are} censored, the loss still falling at the end"
+        if not reason.n_late:
+            return "; so the sign test decides"
+        still = f"in {reason.n_late} of {reason.n_pairs} pairs a loss was still falling at the end"
         return f"; {still}, so the sign test decides"
     return ""
 

@@ -121,7 +121,8 @@ def _reason(answer: Answer, evidence: Evidence, test: BoundTest, needed: int | N
     return Reason(
         verdict=answer.verdict, missing=question.missing, unfinished=question.unfinished, diverged=diverged,
         n_pairs=test.pairs.n, min_pairs=MIN_PAIRS,
-        n_unpaired=len(test.pairs.broken), n_censored=test.pairs.n_censored, stopped_at=stopped, first_look=first_look,
+        n_unpaired=len(test.pairs.broken), n_censored=test.pairs.n_censored,
+        n_late=test.pairs.n_late, stopped_at=stopped, first_look=first_look,
         p=answer.decisive_against if answer.verdict == NO else answer.decisive,
         correction=answer.correction_against if answer.verdict == NO else answer.correction,
         tests=_named_tests(answer, evidence, test), conjunction=len(question.tests) > 1, needed=needed,

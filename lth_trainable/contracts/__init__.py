@@ -13,7 +13,7 @@ from typing import Any
 from lth_trainable.contracts import criteria, datasets, granularities, models, schedules
 from lth_trainable.contracts.common import Contract, ContractError, serialisable
 from lth_trainable.data.datasets import DATASETS, IN_FILES
-from lth_trainable.errors import UserError
+from lth_trainable.errors import UserError, words_of
 from lth_trainable.models.networks import MODELS
 from lth_trainable.pruning.criteria import CRITERIA
 from lth_trainable.pruning.granularity import GRANULARITIES
@@ -36,8 +36,8 @@ def what_breaks(contract: Contract, plug_in: Any) -> str | None:
         contract.check(plug_in)
     except (ContractError, UserError) as error:
         return str(error)
-    except Exception as error:
-        return f"it raises {type(error).__name__}: {error}"
+    except (Exception, SystemExit) as error:
+        return f"it raises {type(error).__name__}: {words_of(error)}"
     return None
 
 

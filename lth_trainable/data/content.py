@@ -88,7 +88,10 @@ class Digest:
         """Add a class or function by its name, the source of its module if there is one, and what it encloses."""
         thing = inspect.unwrap(thing) if callable(thing) else thing
         module = getattr(thing, "__module__", None)
-        self.text("code", module, getattr(thing, "__qualname__", type(thing).__name__), _source_digest(module))
+        name = getattr(thing, "__qualname__", type(thing).__name__)
+        self.text("code", module, name, _source_digest(module))
+        if name.endswith("<lambda>"):  # several in one scope have the same name
+            self.text("line", thing.__code__.co_firstlineno)
         for cell in getattr(thing, "__closure__", None) or ():
             try:
                 self.value(cell.cell_contents, 1)
@@ -130,7 +133,8 @@ def read_content(dataset: Any, item: Callable[[int], Any], digest: Digest) -> La
     if isinstance(dataset, ConcatDataset):
         parts = [read_content(part, part.__getitem__, digest) for part in dataset.datasets]
         return np.concatenate(parts)
-    if isinstance(dataset, TensorDataset):
+    makes_items = not _is_of_library(type(dataset).__getitem__)  # in its own way, from whatever it holds
+    if isinstance(dataset, TensorDataset) and not makes_items:
         digest.value(dataset.tensors)
         return as_labels(dataset.tensors[-1])
     if isinstance(dataset, Datasets) and len(dataset.tls) == 2:
@@ -146,16 +150,35 @@ def read_content(dataset: Any, item: Callable[[int], Any], digest: Digest) -> La
     if isinstance(samples, list) and samples and all(_is_file(sample[0]) for sample in samples):
         files = [Path(sample[0]) for sample in samples]
         add_files(files, digest)
+        _add_own_ways(dataset, digest, makes_items)
         refuse_clipped(files, dataset.__getitem__)
         labels = [sample[1] for sample in samples]
         digest.value(labels)
         return _with_target_transform(dataset, labels)
     data, targets = getattr(dataset, "data", None), getattr(dataset, "targets", None)
-    if isinstance(data, np.ndarray | torch.Tensor) and targets is not None and len(targets) == len(data):
+    is_held = isinstance(data, np.ndarray | torch.Tensor) and targets is not None and len(targets) == len(data)
+    if is_held and not makes_items:
         digest.value(data)
         digest.value(np.asarray(targets))
         return _with_target_transform(dataset, targets)
     return _of_items(range(len(dataset)), item, digest)
+
+
+_LIBRARIES = ("torch", "torchvision", "fastai", "fastcore")
+
+
+def _add_own_ways(dataset: Any, digest: Digest, makes_items: bool) -> None:
+    """Add how a data set of files makes items of them, if its loader or its class is the user's own."""
+    loader = getattr(dataset, "loader", None)
+    if callable(loader) and not _is_of_library(loader):
+        digest.value(loader)
+    if makes_items:
+        digest.code(type(dataset))
+        digest.value({name: value for name, value in vars(dataset).items() if isinstance(value, numbers.Number)})
+
+
+def _is_of_library(thing: Any) -> bool:
+    return str(getattr(thing, "__module__", "")).partition(".")[0] in _LIBRARIES
 
 
 def _with_target_transform(dataset: Any, labels: Any) -> Labels:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from fastai.data.core import DataLoaders
 
-from lth_trainable.data.loaders import EVALUATION_BATCH, resident_loaders
+from lth_trainable.data.loaders import resident_loaders
 from lth_trainable.data.splits import Dataset
 from lth_trainable.data.streamed import StreamedDataset, StreamedLoader
 
@@ -17,17 +17,12 @@ AnyDataset = Dataset | StreamedDataset
 def loaders_of(
     data: AnyDataset, *, batch_size: int, order_seed: int, device: Any = "cpu", augment: str = "none"
 ) -> DataLoaders:
-    """fastai DataLoaders: `train` (shuffled by seed and epoch), `valid`, and the test split third.
-
-    Streamed data are evaluated in the batches of their own loaders' size, at most `EVALUATION_BATCH`: a batch of large
-    images may not fit into memory otherwise.
-    """
+    """fastai DataLoaders: `train` (shuffled by seed and epoch), `valid`, and the test split third."""
     if isinstance(data, Dataset):
         return resident_loaders(data, batch_size=batch_size, order_seed=order_seed, device=device, augment=augment)
-    own = {split.name: min(EVALUATION_BATCH, split.feed.batch_size) for split in (data.valid, data.test)}
     loaders = [
         StreamedLoader(data.train, batch_size, order_seed, device, augment=augment),
-        StreamedLoader(data.valid, own["valid"], None, device),
-        StreamedLoader(data.test, own["test"], None, device),
+        StreamedLoader(data.valid, data.valid.evaluation_batch, None, device),
+        StreamedLoader(data.test, data.test.evaluation_batch, None, device),
     ]
     return DataLoaders(*loaders, device=torch.device(device))

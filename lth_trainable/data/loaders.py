@@ -24,8 +24,7 @@ from lth_trainable.data.datasets import Dataset, Pixels, Split
 from lth_trainable.data.items import split_of
 from lth_trainable.data.passes import Passes
 from lth_trainable.data.showing import Items, ShowsImages
-
-EVALUATION_BATCH = 1024  # fixed, because the rounding of a sum depends on its batches
+from lth_trainable.data.splits import EVALUATION_BATCH
 
 _copies: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
 

@@ -23,9 +23,11 @@ import numpy as np
 import numpy.typing as npt
 
 from lth_trainable.data.class_folders import check_room
+from lth_trainable.data.given import SPLITS, advice_for_labels, check_training, given
 from lth_trainable.data.pixels import no_clipping
 from lth_trainable.data.splits import Dataset, content_digest, held_out, split
 from lth_trainable.errors import UserError, bad_value, words_of
+from lth_trainable.registry import check_call, printing_aside
 from lth_trainable.seeds import derive_seed
 from lth_trainable.silence import pulse
 from lth_trainable.streams import seed_all, streams_put_back
@@ -33,7 +35,6 @@ from lth_trainable.streams import seed_all, streams_put_back
 if TYPE_CHECKING:
     from lth_trainable.data.streamed import StreamedDataset
 
-SPLITS = ("train", "valid", "test")
 ACCEPTED = "a Dataset, arrays (x, y), a torch Dataset, a dict of these by train, valid and test, or fastai DataLoaders"
 READ_TWICE = 3  # items of a torch Dataset that are read twice, to see whether they are the same
 
@@ -51,15 +52,22 @@ def load_own(name: str, function: Callable[..., Any], root: Path | None, split_s
     with streams_put_back(), no_clipping():
         made = _call(where, function, root, split_seed)
         if isinstance(made, Dataset):
-            return made
+            return given(made, where)
         if type(made).__module__.startswith("fastai.") and hasattr(made, "loaders"):
             from lth_trainable.data.user_loaders import streamed
 
             return streamed(made, where, split_seed)
-        return _of_arrays(where, _parts(where, made), split_seed)
+        try:
+            return _of_arrays(where, _parts(where, made), split_seed)
+        except UserError:
+            raise
+        except Exception as error:  # any exception here is due to what the user's function returns
+            reason = f"{type(error).__name__}: {words_of(error)}"
+            raise UserError(f"{where}: what it returns cannot be read: {reason}") from error
 
 
 def _call(where: str, function: Callable[..., Any], root: Path | None, split_seed: int) -> Any:
+    check_call(where, function, "f(root, split_seed)", root, split_seed)
     seed = derive_seed(split_seed, "data set")
     before = _LATE & sys.modules.keys()
     try:
@@ -68,7 +76,7 @@ def _call(where: str, function: Callable[..., Any], root: Path | None, split_see
             made = _seeded(function, root, split_seed, seed)
     except UserError:
         raise
-    except Exception as error:  # any exception here is a mistake in the user's function
+    except (Exception, SystemExit) as error:  # any exception here is a mistake in the user's function
         raise UserError(f"{where}: it raises {type(error).__name__}: {words_of(error)}") from error
     return made
 
@@ -84,11 +92,13 @@ def _seeded(function: Callable[..., Any], root: Path | None, split_seed: int, se
     seed_all(seed)
     fastai = sys.modules.get("fastai.torch_core")
     if fastai is None:
-        return function(root, split_seed)
+        with printing_aside():
+            return function(root, split_seed)
     device = getattr(fastai.defaults, "use_cuda", None)
     fastai.default_device(False)
     try:
-        return function(root, split_seed)
+        with printing_aside():
+            return function(root, split_seed)
     finally:
         fastai.defaults.use_cuda = device
 
@@ -109,8 +119,9 @@ def _pair(where: str, made: Any) -> Arrays:
         x, y = _read(where, made)
     else:
         raise bad_value(where, _what(made), ACCEPTED)
-    if len(x) != len(y) or y.ndim != 1:
-        raise bad_value(where, f"x of {list(x.shape)} and y of {list(y.shape)}", "one label for each image")
+    if x.ndim == 0 or y.ndim != 1 or len(x) != len(y):
+        found = f"x of {list(x.shape)} and y of {list(y.shape)}"
+        raise bad_value(where, found, "one label for each image", advice_for_labels(y, len(x) if x.ndim else 0))
     return _as_images(where, x), y
 
 
@@ -121,7 +132,10 @@ def _what(made: Any) -> str:
 
 
 def _as_array(part: Any) -> npt.NDArray[Any]:
-    return np.asarray(part.detach().cpu() if hasattr(part, "detach") else part)
+    if not hasattr(part, "detach"):
+        return np.asarray(part)
+    part = part.detach().cpu()
+    return np.asarray(part.float() if str(part.dtype) == "torch.bfloat16" else part)
 
 
 def _as_images(where: str, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -130,7 +144,9 @@ def _as_images(where: str, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
         x = x[:, None]
     if x.ndim == 4 and x.shape[3] in (1, 3, 4) and x.shape[1] not in (1, 3, 4):
         x = x.transpose(0, 3, 1, 2)
-    if x.ndim != 4 or x.dtype.kind not in "uif" or not len(x):
+    if x.ndim and not len(x):
+        raise bad_value(where, "no images", "at least one")
+    if x.ndim != 4 or x.dtype.kind not in "uif" or 0 in x.shape:
         raise bad_value(
             where, f"images of {x.dtype}, {list(x.shape)}",
             "numbers of (n, height, width), (n, channels, height, width) or (n, height, width, channels)",
@@ -204,18 +220,25 @@ def _of_arrays(where: str, parts: dict[str, Arrays], split_seed: int) -> Dataset
     of_split = np.repeat(list(parts), [len(pair[1]) for pair in parts.values()])
     own = {name: of_split == name if name in parts else None for name in ("valid", "test")}
     marks = [mark for mark in own.values() if mark is not None]
+    if own["test"] is None and marks:  # the same images for the test are other data
+        marks.append(np.zeros(0, bool))
     sizes = held_out(where, len(x), own)
     data = split(
         x, y, classes, sizes=sizes, seed=split_seed, scale=255 if x.dtype == np.uint8 else 1, test=own["test"],
         valid=own["valid"],
     )  # fmt: skip
+    check_training(data.train, where)
     return replace(data, digest=content_digest(x, y, *marks))
 
 
 def _classes(where: str, labels: npt.NDArray[Any]) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
     """Class numbers and names: the labels that there are, sorted."""
+    if labels.dtype == object and all(isinstance(label, str) for label in labels):
+        labels = labels.astype(str)
     if labels.dtype.kind not in "iubU":
         raise bad_value(where, f"labels of {labels.dtype}", "class numbers or names", "trials train classifiers")
+    if labels.dtype.kind == "i" and labels.min() < 0:
+        raise bad_value(where, f"the label {labels.min()}", "class numbers from 0 on, or names")
     names, y = np.unique(labels, return_inverse=True)
     if len(names) < 2:
         raise bad_value(where, f"{len(names)} class", "at least 2")

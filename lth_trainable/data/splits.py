@@ -13,6 +13,7 @@ from lth_trainable.errors import UserError, bad_value
 from lth_trainable.seeds import generator
 
 CHUNK = 1024  # images normalised at a time; does not change the result
+EVALUATION_BATCH = 1024  # images evaluated at a time; fixed, because the rounding of a sum depends on its batches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.x)
+
+    @property
+    def evaluation_batch(self) -> int:
+        """Images that are evaluated at a time."""
+        return EVALUATION_BATCH
 
 
 @dataclass(frozen=True, kw_only=True)

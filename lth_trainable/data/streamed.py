@@ -22,7 +22,7 @@ from torch.utils.data import Dataset as TorchDataset
 from lth_trainable.data.feeds import Feed
 from lth_trainable.data.passes import Passes
 from lth_trainable.data.pixels import is_not_an_image, not_decoded
-from lth_trainable.data.splits import no_augmentation
+from lth_trainable.data.splits import EVALUATION_BATCH, no_augmentation
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.seeds import derive_seed
 from lth_trainable.short_paths import keep_sockets_short
@@ -49,6 +49,11 @@ class StreamedSplit:
 
     def __len__(self) -> int:
         return len(self.y)
+
+    @property
+    def evaluation_batch(self) -> int:
+        """Images that are evaluated at a time: as the user's loader does, because large ones may not fit otherwise."""
+        return min(EVALUATION_BATCH, self.feed.batch_size)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

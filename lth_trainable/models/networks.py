@@ -46,10 +46,9 @@ def resnet18(shape: tuple[int, int, int], n_classes: int, width_pct: float = 100
 
     A narrower one has the same blocks, names and initialisation, with fewer channels.
     """
+    check_channels("resnet18", shape)
     from torchvision.models import resnet18 as build
 
-    if shape[0] != 3:
-        raise UserError(f"resnet18: found images of {shape[0]} channel(s); expected 3; choose another --model")
     return build(num_classes=n_classes) if width_pct == 100 else _narrow_resnet18(n_classes, width_pct)
 
 
@@ -92,6 +91,17 @@ def find_builder(name: str) -> Builder:
         raise unknown_name("model", name, MODELS, {name.lower(): found} if found is not None else {})
     builder: Builder = lookup("model", name, MODELS)
     return builder
+
+
+CHANNELS = {"resnet18": 3}  # of the images that a network of `MODELS` needs, if it does not take any number
+
+
+def check_channels(name: str, shape: tuple[int, int, int]) -> None:
+    """Raise `UserError` if the network of this name in `MODELS` cannot take images of this shape. Needs no torch."""
+    if shape[0] != CHANNELS.get(name, shape[0]):
+        raise UserError(
+            f"{name}: found images of {shape[0]} channel(s); expected {CHANNELS[name]}; choose another --model"
+        )
 
 
 MODELS: dict[str, Builder] = {"lenet_300_100": lenet_300_100, "resnet18": resnet18}

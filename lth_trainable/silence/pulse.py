@@ -24,6 +24,11 @@ def beat() -> None:
     _counters[BEATS] += 1
 
 
+def beats() -> int:
+    """How many signs of life there were."""
+    return _counters[BEATS]
+
+
 def step() -> None:
     """A sign of life of the learner: it has trained or validated a batch."""
     _counters[BEATS] += 1

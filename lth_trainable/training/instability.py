@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from lth_trainable.data.feeding import AnyDataset
-from lth_trainable.data.loaders import EVALUATION_BATCH
+from lth_trainable.data.splits import EVALUATION_BATCH
 from lth_trainable.errors import UserError
 from lth_trainable.pruning.masks import Mask
 from lth_trainable.pruning.snapshot import Snapshot

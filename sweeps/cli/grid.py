@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 from analysis.text import console
 from lth_trainable.collector import no_garbage_collection
+from lth_trainable.spec.trial_spec import DataKey, TrialSpec
 from lth_trainable.store.store import Store
-from sweeps.cli.job import Job, Setting, check_fit_together, facts_of, open_run
+from sweeps.cli.job import Job, Setting, facts_of, open_run
 from sweeps.cli.options import Options
 from sweeps.cli.training import Round, train_and_judge
 from sweeps.cli.until_decided import look_by_look
 from sweeps.experiments.experiment import Experiment
+from sweeps.planning.fit_together import check_fit_together, keys_do_not_cover
 from sweeps.planning.plan import make_plan
 from sweeps.runs.ledger import Ledger
 
@@ -29,7 +32,7 @@ def open_job(
         experiment = prepared(store)
         ledger = lay_out(experiment, store, name, options)
     job = Job(console=console(), options=options, setting=setting, ledger=ledger, command=tuple(command))
-    for note in experiment.notes:
+    for note in (*experiment.notes, *keys_do_not_cover(experiment.trials.trials)):
         job.say(f"note: {note}")
     return job, experiment
 
@@ -37,11 +40,16 @@ def open_job(
 def lay_out(experiment: Experiment, store: Store, name: str, options: Options) -> Ledger:
     """Plan the experiment's trials: the ledger of its run. The data are read; nothing is written."""
     trials = experiment.trials
-    data = {spec.data_key for spec in trials.trials}
-    facts = {of: facts_of(of, options.data_root) for of in data}
-    check_fit_together(trials.trials, options.data_root)
+    facts = {}
+    for data, of_data in itertools.groupby(sorted(trials.trials, key=_data_of), key=_data_of):
+        facts[data] = facts_of(data, options.data_root)
+        check_fit_together(of_data, options.data_root)
     plan = make_plan(trials.trials, facts, options.keep_states)
     return Ledger(store=store, run=name, plan=plan, facts=facts, roles=trials.roles)
+
+
+def _data_of(spec: TrialSpec) -> DataKey:
+    return spec.data_key
 
 
 def carry_out(job: Job, experiment: Experiment) -> Round:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from lth_trainable import signals
-from lth_trainable.data.datasets import Dataset, load_dataset, no_augmentation
+from lth_trainable.data.datasets import load_dataset
 from lth_trainable.errors import FAILED, OK, STOPPED, StorageError, UserError, bad_value, command_line
-from lth_trainable.models.networks import build
-from lth_trainable.registry import LIBRARIES
 from lth_trainable.safe_text import printable
 from lth_trainable.silence.watchdog import check_limit
-from lth_trainable.spec.trial_spec import DataKey, TrialSpec
+from lth_trainable.spec.trial_spec import DataKey
 from lth_trainable.store.store import STATES, Store
 from lth_trainable.store.trouble import machine_error
 from lth_trainable.training.without_torch import fingerprint_without_torch
@@ -190,22 +188,6 @@ def facts_of(data_key: DataKey, data_root: Path | None) -> Facts:
     dataset, *settings = data_key
     data = load_dataset(dataset, data_root, *settings)
     return Facts(digest=data.digest, n_train=len(data.train))
-
-
-def check_fit_together(specs: Collection[TrialSpec], data_root: Path | None) -> None:
-    """Raise `UserError` if a network of torchvision or timm cannot take the images of its data set.
-
-    Also if the images come from a user's DataLoaders and are to be augmented.
-    """
-    for spec in specs:
-        if spec.augment != "none" and ":" in spec.dataset:
-            dataset, *settings = spec.data_key
-            if not isinstance(load_dataset(dataset, data_root, *settings), Dataset):
-                raise no_augmentation(spec.augment)
-    of_libraries = {(spec.model, spec.data_key) for spec in specs if spec.model.partition(":")[0] in LIBRARIES}
-    for model, (dataset, *settings) in sorted(of_libraries):
-        data = load_dataset(dataset, data_root, *settings)
-        build(model, data.shape, len(data.classes))
 
 
 def finish(job: Job, summary: Mapping[str, Any], outcome: Outcome) -> int:

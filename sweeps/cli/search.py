@@ -17,9 +17,10 @@ from analysis.tables.suggestions import DIVERGED, STATUSES, SUGGESTIONS, suggest
 from analysis.text import console, plural, table_of
 from lth_trainable.spec.trial_spec import DataKey, TrialSpec
 from sweeps.cli.confirm import confirm, distinct, knee
-from sweeps.cli.job import Job, Setting, check_fit_together, facts_of, open_run
+from sweeps.cli.job import Job, Setting, facts_of, open_run
 from sweeps.cli.search_options import SearchOptions
 from sweeps.planning.dispatch import Dispatcher
+from sweeps.planning.fit_together import check_fit_together, check_network, keys_do_not_cover
 from sweeps.planning.plan import Facts, make_plan
 from sweeps.running.launch import Outcome
 from sweeps.running.log_feed import Loggers
@@ -28,7 +29,7 @@ from sweeps.running.resources import Spent
 from sweeps.running.submit import Where
 from sweeps.runs.ledger import Ledger
 from sweeps.runs.lock import RunLock
-from sweeps.search.searches import GRID, Search
+from sweeps.search.searches import GRID, OWN, Search
 
 if TYPE_CHECKING:  # Optuna takes a second to import
     import optuna
@@ -53,7 +54,21 @@ def open_search(options: SearchOptions, setting: Setting, search: Search, comman
     """The job of a search; nothing is written yet. command: as the user typed it. Raises `UserError`."""
     store, name = open_run(options, search.sweep.name)
     ledger = Ledger(store=store, run=name, plan=make_plan((), {}), facts={})
-    return Job(console=console(), options=options, setting=setting, ledger=ledger, command=tuple(command))
+    job = Job(console=console(), options=options, setting=setting, ledger=ledger, command=tuple(command))
+    fixed = _fixed(search)
+    if fixed is not None:
+        check_network(fixed, options.data_root)
+        for note in keys_do_not_cover([fixed]):
+            job.say(f"note: {note}")
+    return job
+
+
+def _fixed(search: Search) -> TrialSpec | None:
+    """The dense trial of a search whose data set and network are no axes: what is wrong with it is wrong with all."""
+    names = ("dataset", "model", "split_seed", "image_size")
+    if search.sampler == OWN or any(name in search.axes for name in names):
+        return None
+    return TrialSpec(control="dense", **{name: search.sweep.base[name] for name in names if name in search.sweep.base})
 
 
 def carry_out_search(job: Job, options: SearchOptions, search: Search, study: optuna.Study | None = None) -> Found:

@@ -89,10 +89,11 @@ class Suggestions:
         for _ in range(MOST_REFUSED):
             asked = self.study.ask()
             try:
-                return Suggestion(asked=asked, stages=self._stages(asked))
-            except (
-                UserError
-            ) as error:  # a combination that is not a valid trial, such as a rewind after the first prune
+                suggestion = Suggestion(asked=asked, stages=self._stages(asked))
+                for spec in suggestion.stages[-1]:
+                    self.facts_of(spec)
+                return suggestion
+            except UserError as error:  # a combination that is not a valid trial: a rewind after the first prune, ...
                 refusal = error
                 self.study.fail(asked.number, str(error))
         raise UserError(f"search: {MOST_REFUSED} suggestions in a row were not valid trials; the last: {refusal}")

@@ -144,7 +144,7 @@ def test_a_command_is_submitted_and_streams_and_returns_the_jobs_exit_code(
     assert "node" not in local.stdout
     broken = [*SMALL, "--model", "tests.plugins:broken_model", "--storage", str(tmp_path / "a")]
     done = sweep(*broken, f"--address={head['jobs']}")
-    assert done.returncode == 1 and "RuntimeError: this network cannot be built" in done.stdout
+    assert done.returncode == 1 and "RuntimeError: this network cannot be trained" in done.stdout
 
 
 @pytest.mark.slow

@@ -143,13 +143,15 @@ QUICK = ["--epochs", "1", "--schedule", "omp", "--sparsity", "50", "--rewind-epo
 
 
 def test_failed_trials_are_named_with_the_reason_and_the_others_go_on(tmp_path: Path) -> None:
-    """One cannot be built, one never returns from its network, and one tells Python to end."""
+    """One fails at its first batch, one never returns from its network, and one tells Python to end."""
     code, summary, out, err = grid(
         tmp_path, *QUICK, "--model", "lenet_300_100", "tests.plugins:broken_model", f"{BAD}hang", f"{BAD}leave_0",
         "--trial-silence", "10", *ONE_WORKER, command=command_without_retries,
     )  # fmt: skip
     assert code == 1 and (summary["planned"], summary["done"], summary["failed"]) == (8, 4, 4), out + err
-    assert "failed: digits-tests.plugins.broken_model-dense-e1-seed0: RuntimeError: this network cannot be built" in out
+    assert (
+        "failed: digits-tests.plugins.broken_model-dense-e1-seed0: RuntimeError: this network cannot be trained" in out
+    )
     assert "with_hang-omp-s50-r0-e1-seed0: no step for 1" in out and " s at level 1, epoch 0\n" in out
     assert "seed0: SystemExit: 0 (its code called sys.exit)" in out and "Traceback" not in out + err
     trials = analysis.load(tmp_path / "digits").trials

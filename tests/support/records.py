@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from analysis.gather import tabulate
 from analysis.labels import group_name, ladder_name
+from analysis.tables.clocks import clock_columns
 from analysis.tables.parquet import Frames, as_rows
 from analysis.tables.records import Found
 from analysis.tables.run_plan import Rule, RunPlan
@@ -177,7 +178,7 @@ def control_rows(rows: Sequence[Mapping[str, Any]], control: str, ahead_pp: Sequ
 
 def without_early_stop(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The rows as of a version that did not record it."""
-    names = ("early_stop_iteration", "early_stop_censored", "early_stop_test_accuracy")
+    names = ("early_stop_iteration", "early_stop_from_init", "early_stop_censored", "early_stop_test_accuracy")
     return [{**row, **dict.fromkeys(names)} for row in rows]
 
 
@@ -189,7 +190,8 @@ def with_early_stop(
     for row in rows:
         iteration = (dense if row["control"] == "dense" else ticket)[row["seed"]]
         at_stop = {"early_stop_iteration": iteration, "early_stop_censored": iteration >= last}
-        found.append({**row, **at_stop, "early_stop_test_accuracy": row["test_accuracy"]})
+        stopped = {**row, **at_stop, "early_stop_test_accuracy": row["test_accuracy"]}
+        found.append(stopped | clock_columns(stopped))
     return found
 
 

@@ -10,7 +10,7 @@ from scipy import integrate
 from scipy import stats as scipy_stats
 
 from analysis.stats import paired as stats
-from analysis.stats.power import power, seeds_needed, seeds_needed_by_sign
+from analysis.stats.power import power, seeds_needed
 from lth_trainable.errors import UserError
 
 
@@ -119,21 +119,6 @@ def test_a_search_that_makes_no_sense_is_refused() -> None:
             seeds_needed(0.5, 1.0, 0.05, wanted)
     with pytest.raises(UserError, match="at_least: found"):
         seeds_needed(0.5, 1.0, 0.05, at_most=4, at_least=5)
-
-
-def test_the_sign_test_needs_the_first_number_that_has_the_power() -> None:
-    """Critical counts and power from scipy's binomial, number by number."""
-    for share in (0.7, 0.8, 0.95, 1.0):
-        n = seeds_needed_by_sign(share, 0.05, at_least=5)
-        assert n is not None
-        for m in range(5, n + 1):
-            critical = int(scipy_stats.binom.isf(0.05, m, 0.5)) + 1
-            assert (scipy_stats.binom.sf(critical - 1, m, share) >= 0.8) == (m == n)
-    assert seeds_needed_by_sign(1.0, 0.05) == 5
-    assert seeds_needed_by_sign(0.5, 0.05) is None
-    assert seeds_needed_by_sign(0.55, 0.05, at_most=100) is None
-    with pytest.raises(UserError, match="share: found"):
-        seeds_needed_by_sign(80, 0.05)
 
 
 def test_seeds_needed_reach_their_power() -> None:

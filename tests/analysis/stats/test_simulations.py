@@ -20,6 +20,7 @@ from analysis.stats import paired as stats
 from analysis.stats.multiplicity import adjusted_p
 from analysis.stats.power import power, seeds_needed
 from analysis.stats.sequential import plan, planned_looks, sequential_p
+from analysis.tables.clocks import iterations_before
 from analysis.tables.run_plan import Rule
 from analysis.verdicts.baselines import find_candidates
 from analysis.verdicts.claims import beats_dense, faster, matching, verdicts, winning
@@ -200,6 +201,21 @@ def test_both_sides_diverging_alike_holds_alpha(rate: float) -> None:
         p = t_p(outcomes[:, 0] - outcomes[:, 1])
         for one_side in (p, 1 - p):
             assert (one_side <= ALPHA).mean() < ALPHA + noise(ALPHA)
+
+
+def test_faster_holds_alpha_where_the_epochs_before_the_rewind_point_count() -> None:
+    """Tickets rewound to epoch 5 of 20 iterations that need as many from the initialisation as dense: alpha, not more.
+
+    Without the 100 iterations before the rewind point nearly all of them would be "faster".
+    """
+    rng = np.random.default_rng(41)
+    dense_stop = np.round(300 + 40 * rng.normal(size=(SWEEPS, 8)))
+    since_prune = np.round(300 + 40 * rng.normal(size=(SWEEPS, 8))) - 100
+    (row,) = trial_rows(ladder(64, seeds=1, rewind_epoch=5), lambda spec: 0.9)
+    before = iterations_before(row)
+    assert before == 100
+    assert abs((t_p(dense_stop - (before + since_prune)) <= ALPHA).mean() - ALPHA) < noise(ALPHA)
+    assert (t_p(dense_stop - since_prune) <= ALPHA).mean() > 0.95
 
 
 @pytest.mark.parametrize(("n", "true", "margin"), [(8, 0.0, 1.0), (5, 0.4, 1.0), (12, 0.8, 0.0)])

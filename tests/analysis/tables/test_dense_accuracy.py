@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from analysis.tables import schema
+from analysis.tables.clocks import clock_columns
 from analysis.tables.record_rows import COLUMNS, epochs_to_dense_accuracy
 from lth_trainable.spec.trial_spec import TrialSpec
 from tests.support.records import trial_rows
@@ -64,10 +65,46 @@ def test_a_dense_network_of_another_seed_budget_or_optimisation_is_no_mark(field
     assert found({replace(DENSE, **fields): CURVE, TICKET: CURVE})[TICKET.name] == (None, None)
 
 
-@pytest.mark.parametrize("fields", [{"layers": "linear"}, {"order_seed": 3}, {"retrain": "fine_tuning"}])
+@pytest.mark.parametrize("fields", [{"layers": "linear"}, {"order_seed": 3}, {"prune_rate_pct": 30.0}])
 def test_what_does_not_act_in_the_dense_network_may_differ(fields: dict[str, Any]) -> None:
     ticket = replace(TICKET, **fields)
     assert found({DENSE: CURVE, ticket: CURVE})[ticket.name] == (2, False)
+
+
+@pytest.mark.parametrize("fields", [{"retrain": "fine_tuning"}, {"retrain": "lr_rewinding"}])
+def test_weights_that_are_not_rewound_have_no_clock(fields: dict[str, Any]) -> None:
+    ticket = replace(TICKET, **fields)
+    assert found({DENSE: CURVE, ticket: CURVE})[ticket.name] == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"rewind_epoch": 1}, 3), ({"rewind_epoch": "30it"}, 3), ({"rewind_epoch": "40it"}, 4),
+        ({"rewind_epoch": 1, "control": "layerwise_shuffle"}, 3), ({"rewind_epoch": 1, "control": "reinit"}, 2),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_epochs_before_the_rewind_point_count(fields: dict[str, Any], expected: int) -> None:
+    """Of 20 steps each. A level from iteration 30 first trains the rest of the second epoch, so it reaches two."""
+    ticket = replace(TICKET, **fields)
+    assert found({DENSE: CURVE, ticket: CURVE})[ticket.name] == (expected, False)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"rewind_epoch": 2}, 50), ({"rewind_epoch": "30it"}, 40), ({"rewind_epoch": 2, "control": "reinit"}, 10),
+        ({"retrain": "fine_tuning"}, None), ({"control": "dense"}, 10),
+        ({"schedule": "one_shot", "start_pct": 0.5, "rewind_epoch": 2}, 50),
+        ({"schedule": "agp", "rewind_epoch": None}, None),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_the_early_stop_counts_from_the_initialisation(fields: dict[str, Any], expected: int | None) -> None:
+    (row,) = trial_rows([TrialSpec(**{"target_sparsity_pct": 64.0, "epochs": 4, **fields})], lambda _: 0.9)
+    assert clock_columns(row | {"early_stop_iteration": 10}) == {"early_stop_from_init": expected}
+    assert clock_columns(row | {"early_stop_iteration": None}) == {"early_stop_from_init": None}
 
 
 def test_without_a_dense_network_or_a_finished_trial_it_is_unknown() -> None:

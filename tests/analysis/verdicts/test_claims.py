@@ -11,7 +11,7 @@ from scipy import stats as scipy_stats
 
 from analysis.stats.power import seeds_needed
 from analysis.verdicts.claims import verdicts
-from tests.support.records import control_rows, dense, ladder, trial_rows, with_early_stop, with_fields
+from tests.support.records import control_rows, dense, ladder, paired, trial_rows, with_early_stop, with_fields
 from tests.support.verdicts import (
     BELOW,
     NEARLY_UP,
@@ -82,7 +82,7 @@ def test_faster_counts_iterations() -> None:
     rows = with_early_stop(trials({50: SAME}), [100, 120, 100, 140, 80], [200, 180, 220, 200, 200])
     (row,) = of(verdicts(rows, RULE), "faster")
     d = np.array([-100, -60, -120, -60, -120])
-    assert (row["verdict"], row["unit"], row["endpoint"]) == ("yes", "iterations", "early_stop_iteration")
+    assert (row["verdict"], row["unit"], row["endpoint"]) == ("yes", "iterations", "early_stop_from_init")
     assert (row["effect"], row["resolution"]) == (d.mean(), 20)  # 1150 images in batches of 60
     assert row["p"] == pytest.approx(scipy_stats.ttest_1samp(d, 0, alternative="less").pvalue, abs=1e-10)
     assert row["p_sign_flip"] == 1 / 32
@@ -96,17 +96,50 @@ def test_a_censored_early_stop_is_never_taken_as_its_last_iteration() -> None:
     (row,) = of(verdicts(with_early_stop(trials({50: SAME}), early, ends), RULE), "faster")
     assert (row["verdict"], row["test"], row["p"], row["n_censored"]) == ("yes", "sign test", 1 / 32, 5)
     assert (row["effect"], row["ci_low"], row["sd"], row["hedges_g"], row["p_sign_flip"]) == (None,) * 5
-    censored = "5 of 5 pairs are censored, the loss still falling at the end, so the sign test decides"
+    censored = "in 5 of 5 pairs a loss was still falling at the end, so the sign test decides"
     assert row["why"] == f"earlier than dense (p = 0.031); {censored}"
     (row,) = of(verdicts(with_early_stop(trials({50: SAME}), ends, ends), RULE), "faster")
-    assert row["why"] == f"more seeds alone would hardly decide; {censored}", "not: too close to the bound"
-    (row,) = of(verdicts(with_early_stop(trials({50: SAME}), ends, ends), RULE), "faster")
+    assert row["why"] == f"train longer (more epochs); {censored}", "not: too close to the bound"
     assert (row["verdict"], row["p"], row["p_against"]) == ("undecided", 1.0, 1.0), "later than both, but by how much?"
     (row,) = of(verdicts(with_early_stop(trials({50: SAME}), ends, early), RULE), "faster")
     assert row["verdict"] == "no"
     (row,) = of(verdicts(with_early_stop(trials({50: SAME}), [*early[:4], 400], [*ends[:4], 100]), RULE), "faster")
     assert (row["verdict"], row["p"]) == ("undecided", 6 / 32)
-    assert row["seeds_needed"] > 5
+    assert row["seeds_needed"] is None and row["why"].startswith("train longer (more epochs)")
+
+
+def test_iterations_count_from_the_initialisation() -> None:
+    """Rewound to epoch 5 of 20 iterations, with 100 more after the last prune: as many as the dense network's 200."""
+    specs = [*dense(), *ladder(50, schedule="omp", rewind_epoch=5)]
+    rows = with_early_stop(trial_rows(specs, paired(95.0, {50: SAME})), [100] * 5, [200, 180, 220, 190, 210])
+    (row,) = of(verdicts(rows, RULE), "faster")
+    assert (row["mean_ticket"], row["effect"], row["verdict"]) == (200, 0, "undecided")
+    later = with_early_stop(trial_rows(specs, paired(95.0, {50: SAME})), [180] * 5, [200, 180, 220, 190, 210])
+    assert answers(of(verdicts(later, RULE), "faster")) == ["no"], "180 since the prune, and later all the same"
+    again = control_rows(later, "reinit", UP)
+    assert answers(of(verdicts([*later, *again], RULE), "winning")) == ["no"]
+
+
+@pytest.mark.parametrize(
+    "fields", [{"retrain": "fine_tuning"}, {"retrain": "lr_rewinding"}, {"schedule": "agp"}], ids=str
+)
+def test_only_rewound_tickets_are_asked_whether_they_are_faster(fields: dict[str, str]) -> None:
+    specs = [*dense(), *ladder(50, **{"schedule": "omp", **fields})]
+    rows = with_early_stop(trial_rows(specs, paired(95.0, {50: SAME})), [100] * 5, [200] * 5)
+    assert not {"faster", "winning"} & {row["claim"] for row in verdicts(rows, RULE)}
+    assert {row["early_stop_from_init"] for row in rows} == {200, None}
+
+
+def test_a_diverged_ticket_is_never_faster_and_no_number_of_seeds_is_named() -> None:
+    rows = with_early_stop(trials({50: SAME}), [100, 120, 100, 140, 80], [200, 180, 220, 200, 200])
+    ticket = next(row for row in rows if row["control"] == "none" and row["seed"] == 2)
+    ticket.update(status="diverged", test_accuracy=None, early_stop_from_init=None, early_stop_censored=None)
+    (row,) = of(verdicts(rows, RULE), "faster")
+    assert (row["verdict"], row["test"], row["n_diverged"]) == ("undecided", "sign test", 1)
+    assert row["why"] == (
+        "a diverged trial has no early stop; so the sign test decides; 1 of 5 pairs has a diverged trial, whose early "
+        "stop never comes"
+    )
 
 
 def winning_rows(

@@ -162,8 +162,8 @@ def test_the_early_stop_of_a_diverged_trial_never_comes() -> None:
     by_name = {row["trial"]: row for row in rows}
     for name in ("imp-s64-r0-seed1", "dense-seed2", "imp-s64-r0-seed3", "dense-seed3"):
         diverge(by_name[f"digits-lenet_300_100-{name}"])
-    found = primary(rows, "early_stop_iteration")
-    assert (found.n_censored, found.n_both_censored) == (3, 0), "not: the loss was still falling"
+    found = primary(rows, "early_stop_from_init")
+    assert (found.n_censored, found.n_late) == (3, 0), "not: the loss was still falling"
     assert (found.tickets[1], found.others[2]) == (math.inf, math.inf)
 
 
@@ -180,7 +180,7 @@ def test_censored_values_are_marked() -> None:
     rows = with_early_stop(
         trial_rows([*dense(), *ladder(64)], lambda spec: 0.9), [100, 400, 120, 400, 80], [200, 200, 400, 400, 60]
     )
-    found = primary(rows, "early_stop_iteration")
+    found = primary(rows, "early_stop_from_init")
     assert found.tickets_censored == (False, True, False, True, False)
     assert found.others_censored == (False, False, True, True, False)
     assert found.n_censored == 3

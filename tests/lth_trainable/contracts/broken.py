@@ -100,8 +100,4 @@ def leaking_data(root: Path | None, split_seed: int) -> Dataset:
     return replace(data, test=data.train)
 
 
-def digest_of_the_split(root: Path | None, split_seed: int) -> Dataset:
-    return replace(digits(root, split_seed), digest=f"{split_seed:064x}")
-
-
 def ambiguous(a: Any, b: Any) -> Any: ...

@@ -93,6 +93,8 @@ def test_a_network_that_cannot_train_is_one_line(tmp_path: Path, capsys: pytest.
     assert main([*SMALL, "--model", "tests.plugins:broken_model", "--storage", str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and "cannot be trained (" in error and error.count("\n") == 1
+    assert main([*SMALL, "--model", "tests.plugins:unbuildable_model", "--storage", str(tmp_path)]) == 2
+    assert "it raises RuntimeError: this network cannot be built" in capsys.readouterr().err
 
 
 def test_a_process_that_dies_while_it_measures_leaves_the_time_unknown(
