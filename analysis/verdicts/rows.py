@@ -8,11 +8,12 @@ from typing import Any
 
 from analysis.stats import paired as stats
 from analysis.stats.paired import PValue
+from analysis.stats.power import SeedsRange
 from analysis.verdicts.families import NO, UNDECIDED, YES, Answer
 from analysis.verdicts.groups import Group, Pairs
 from analysis.verdicts.outlook import seeds_to_decide
 from analysis.verdicts.questions import MIN_PAIRS, BoundTest, Evidence, Question
-from analysis.verdicts.reasons import Reason, diverged_note, ladder_reason, why
+from analysis.verdicts.reasons import Reason, diverged_note, ladder_reason, why, would_decide
 
 LADDER_CLAIM = "largest_matching_sparsity"
 RULE_VERSION = 2  # of docs/verdicts.md; 1 is that of version 0.4.0
@@ -24,6 +25,7 @@ def row_of(answer: Answer, evidence: Evidence) -> dict[str, Any]:
     question, rule = answer.question, evidence.rule
     test = _deciding(answer)
     needed = seeds_to_decide(answer) if answer.verdict == UNDECIDED else None
+    hint = would_decide([part.pairs for part in question.tests], needed) if answer.verdict == UNDECIDED else None
     numbers = _numbers(test)
     note = diverged_note(numbers)
     return {
@@ -36,7 +38,8 @@ def row_of(answer: Answer, evidence: Evidence) -> dict[str, Any]:
         "p": _nominal(question, max, lambda p: p.for_it), "p_decisive": answer.decisive,
         "p_against": _nominal(question, _bonferroni, lambda p: p.against_it),
         "p_against_decisive": answer.decisive_against,
-        "verdict": answer.verdict, "seeds_needed": needed, "why": why(_reason(answer, evidence, test, needed, note)),
+        "verdict": answer.verdict, **_seeds(needed), "would_decide": hint,
+        "why": why(_reason(answer, evidence, test, hint, note)),
     }  # fmt: skip
 
 
@@ -59,12 +62,18 @@ def ladder_row(rungs: Sequence[Answer], evidence: Evidence) -> dict[str, Any]:
         "margin_pp": evidence.rule.margin_pp, "alpha": evidence.rule.alpha, "look": _look(evidence),
         "p_decisive": last.decisive, "p_against_decisive": last.decisive_against,
         "correction": _correction(last, evidence),
-        "verdict": verdict, "seeds_needed": seeds_to_decide(beyond) if beyond and beyond.verdict == UNDECIDED else None,
+        "verdict": verdict,
+        **_seeds(seeds_to_decide(beyond) if beyond and beyond.verdict == UNDECIDED else None),
         "why": ladder_reason(
             question.candidate.group.target if end else None,
             (beyond.question.candidate.group.target, beyond.verdict) if beyond else None,
         ),
     }  # fmt: skip
+
+
+def _seeds(needed: SeedsRange | None) -> dict[str, int | None]:
+    low, point, high = (needed.low, needed.point, needed.high) if needed else (None, None, None)
+    return {"seeds_needed": point, "seeds_needed_low": low, "seeds_needed_high": high}
 
 
 def _look(evidence: Evidence) -> int | None:
@@ -114,7 +123,7 @@ def _correction(answer: Answer, evidence: Evidence) -> str:
     return ("; ".join(steps) or "none") + against
 
 
-def _reason(answer: Answer, evidence: Evidence, test: BoundTest, needed: int | None, diverged: str | None) -> Reason:
+def _reason(answer: Answer, evidence: Evidence, test: BoundTest, needed: str | None, diverged: str | None) -> Reason:
     question, alpha = answer.question, evidence.rule.alpha
     first_look = evidence.rule.looks[0] if evidence.rule.looks and not evidence.taken else None
     stopped = answer.stopped.candidate.group.target if answer.stopped else None
@@ -153,12 +162,15 @@ def _numbers(test: BoundTest) -> dict[str, Any]:
     """Descriptive numbers of the pairs; null if there are too few pairs or some are censored."""
     pairs, d = test.pairs, test.differences
     known = pairs.n > 0 and not pairs.n_censored
-    interval = stats.t_interval(d) if known else None
+    interval, alone = (test.interval(pairs), stats.t_interval(d)) if known else (None, None)
     return {
-        **_counts(pairs), "n_censored": pairs.n_censored, **_finished(test),
+        **_counts(pairs), "n_images": pairs.crossed.m if pairs.crossed else None, "n_censored": pairs.n_censored,
+        **_finished(test),
         "mean_ticket": _mean(pairs.tickets) if known else None, "mean_baseline": _mean(pairs.others) if known else None,
         "effect": float(d.mean()) if known else None, "unit": test.unit,
         "ci_low": interval.low if interval else None, "ci_high": interval.high if interval else None,
+        "ci_low_over_seeds": alone.low if alone else None, "ci_high_over_seeds": alone.high if alone else None,
+        "p_over_seeds": test.over_seeds(pairs, test.sign).p if alone else None,
         "sd": stats.standard_deviation(d) if interval else None, "hedges_g": stats.hedges_g(d) if known else None,
         "bound": test.bound, "resolution": test.resolution, "test": _test_name(test),
         "p_sign_flip": stats.sign_flip_p(test.sign * d, test.sign * test.bound) if interval else None,
@@ -178,7 +190,7 @@ def _finished(test: BoundTest) -> dict[str, Any]:
     if not test.pairs.diverged or not pairs.n or pairs.n_censored:
         return {}
     d = replace(test, pairs=pairs).differences
-    interval = stats.t_interval(d)
+    interval = test.interval(pairs)
     return {
         "effect_finished": float(d.mean()), "ci_low_finished": interval.low if interval else None,
         "ci_high_finished": interval.high if interval else None,
