@@ -25,7 +25,7 @@ from sweeps.cli.dry_run import show_plan
 from sweeps.cli.grid import carry_out, open_job
 from sweeps.cli.job import Setting, exit_code_of, finish
 from sweeps.cli.options import Options, parse
-from sweeps.cli.tune_lr import NotTuned, check_tuning, tuned
+from sweeps.cli.tune_lr import NotTuned, OnlyPlanned, check_tuning, tuned
 from sweeps.cli.until_decided import with_looks
 from sweeps.experiments.expand import expand
 from sweeps.experiments.experiment import prepare
@@ -62,6 +62,8 @@ def run(options: Options, sweep: Sweep, arguments: Sequence[str]) -> int:
         sweep = tuned(options, setting, sweep, command)
     except NotTuned as stopped:
         return finish(stopped.job, stopped.round.summary, stopped.round.outcome)
+    except OnlyPlanned:
+        return OK
     job, experiment = open_job(
         options, setting, sweep.name, lambda store: prepare(sweep, files, store, options.data_root), command
     )

@@ -70,19 +70,20 @@ class Candidate:
         return [baseline for baseline in self.baselines if baseline.kind not in (*DENSE_KINDS, SMALL_DENSE, *METHODS)]
 
 
-def find_candidates(trials: Iterable[Row]) -> list[Candidate]:
+def find_candidates(trials: Iterable[Row], tuned: bool = False) -> list[Candidate]:
     """Every group with its baselines, ladder by ladder, the least sparse first.
 
     Dense trials are a baseline of a group if they agree in every spec field that acts in a dense trial (data, model,
     optimisation, precision). Dense trials that are as long as the total budget of some groups belong only to these
     groups; but baselines that are judged like tickets never claim a dense trial for themselves. A control, and
-    `dense_restarts`, agrees with its ticket in every field but `control`.
+    `dense_restarts`, agrees with its ticket in every field but `control`. tuned: whether the learning rates of tickets
+    and dense networks were each tuned, so that they may differ.
     """
     rows = list(trials)
     groups = find_groups(rows)
     budgets = {role: {_total_epochs(group) for group in groups if group.role in (role, TICKET)} for role in _ROLES}
     dense = [row for row in rows if row["control"] == "dense"]
-    fields = _acting_fields(dense)
+    fields = [name for name in _acting_fields(dense) if not (tuned and name == "lr")]
     by_setting = _gather(dense, fields)
     branches = _gather((row for row in rows if row["control"] not in ("none", "dense")), _SHARED)
     return [

@@ -197,7 +197,7 @@ def verdicts(trials: Iterable[Row], rule: Rule) -> list[dict[str, Any]]:
         rows = [
             row for row in rows if row["seed"] is not None and row["seed"] < (taken or rule.looks)[-1 if taken else 0]
         ]
-    evidence = Evidence(candidates=find_candidates(rows), rule=rule, taken=taken)
+    evidence = Evidence(candidates=find_candidates(rows, rule.tuned), rule=rule, taken=taken)
     answers = [answer for claim in CLAIMS for answer in _by_kind(claim(evidence))]
     rows = [row_of(answer, evidence) for answer in answers]
     return [*map(dict, with_headlines(rows)), *largest_matching_sparsity(answers, evidence)]

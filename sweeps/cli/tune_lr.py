@@ -6,13 +6,15 @@ any others, and no verdict counts them. Controls come after the tickets, whose m
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from lth_trainable.collector import no_garbage_collection
+from analysis.text import plural
 from lth_trainable.errors import UserError
 from lth_trainable.pruning.controls import CONTROLS
 from lth_trainable.spec.trial_spec import TrialSpec
+from sweeps.cli.dry_run import show_plan
 from sweeps.cli.grid import open_job
 from sweeps.cli.job import Job, Setting
 from sweeps.cli.options import Options
@@ -22,6 +24,9 @@ from sweeps.experiments.experiment import Experiment
 from sweeps.experiments.recipes import Sweep
 from sweeps.experiments.tuning import DENSE, FIRST_SEED, TICKET, Arm, Tuning, best_rates, check_arms
 from sweeps.running.ray_process import wait_for_shutdown
+
+if TYPE_CHECKING:
+    from analysis.tables.parquet import Frames
 
 SUFFIX = "-tune-lr"
 CLAIM = "Which learning rate is best on validation? (Seeds of tuning only; this is no verdict.)"
@@ -33,6 +38,13 @@ class NotTuned(Exception):
 
     job: Job
     round: Round
+
+
+@dataclass
+class OnlyPlanned(Exception):
+    """The rates are not known, and the command only shows its plan: that of tuning was shown."""
+
+    job: Job
 
 
 def check_tuning(options: Options, sweep: Sweep) -> None:
@@ -51,7 +63,7 @@ def check_tuning(options: Options, sweep: Sweep) -> None:
 def tuned(options: Options, setting: Setting, sweep: Sweep, command: Sequence[str]) -> Sweep:
     """The sweep with tuned learning rates, after training what is missing for them; itself if none are to be tuned.
 
-    Raises `NotTuned` if it was stopped before they were known.
+    Raises `NotTuned` if it was stopped before they were known, and `OnlyPlanned` if the options ask only for the plan.
     """
     if not options.tune_lr:
         return sweep
@@ -62,17 +74,18 @@ def tuned(options: Options, setting: Setting, sweep: Sweep, command: Sequence[st
         sweep, name=name, claim=CLAIM, seeds=_seeds(options), looks=(), controls=(), baselines=(DENSE,),
         axes={**sweep.axes, "lr": candidates},
     )  # fmt: skip
-    arms, epochs, job = {}, 0, None
+    arms: dict[str, Arm] = {}
+    epochs, job = 0, None
     controls = tuple(arm for arm in options.tune_lr if arm in CONTROLS)
     for names in ((DENSE, TICKET), controls):
         if not names:
             continue
         stage = base if not arms else _of_controls(base, arms[TICKET].rate, controls, candidates)
-        job, done = _trained(options, _with_epochs_left(setting, epochs), stage, names, command)
-        epochs += done.outcome.epochs
+        job, experiment = _opened(options, _with_epochs_left(setting, epochs), stage, names, command)
+        frames, n = _planned(job, options) if options.shows_plan else _trained(job, experiment)
+        epochs += n
         ours = {trial.name for trial in job.ledger.plan.trials}
-        arms |= best_rates(row for row in done.frames.rows("trials") if row["trial"] in ours)
-        wait_for_shutdown()
+        arms |= best_rates(row for row in frames.rows("trials") if row["trial"] in ours)
     tuning = Tuning(run=name, seeds=base.seeds, arms={arm: arms[arm] for arm in options.tune_lr})
     assert job is not None
     for arm in options.tune_lr:
@@ -94,25 +107,38 @@ def _of_controls(base: Sweep, rate: float, names: tuple[str, ...], candidates: t
     return replace(base, axes=axes, controls=names)
 
 
-def _trained(
+def _opened(
     options: Options, setting: Setting, sweep: Sweep, arms: Sequence[str], command: Sequence[str]
-) -> tuple[Job, Round]:
-    """Train the trials of these arms. Raises `NotTuned` if not all of them are done."""
+) -> tuple[Job, Experiment]:
+    """The job of the trials of these arms."""
     trials = expand(sweep, options.data_root)
     kept = tuple(spec for spec in trials.trials if _arm(spec) in arms)
-    experiment = Experiment(sweep=sweep, trials=Trials(trials=kept, notes=(), roles=_roles(kept, trials.roles)))
+    roles = {spec.name: trials.roles[spec.name] for spec in kept}
+    experiment = Experiment(sweep=sweep, trials=Trials(trials=kept, notes=(), roles=roles))
     job, _ = open_job(replace(options, name=sweep.name), setting, sweep.name, lambda _: experiment, command)
+    job.say(f"tuning the learning rate of {' and '.join(arms)} on {plural(len(sweep.seeds), 'seed')} of its own")
+    return job, experiment
+
+
+def _trained(job: Job, experiment: Experiment) -> tuple[Frames, int]:
+    """The tables of the run once its trials are trained, and the epochs trained. Raises `NotTuned` if some are not."""
     job.ledger.check_writable()
-    with no_garbage_collection():
-        job.say(f"tuning the learning rate of {', '.join(arms)} on {len(sweep.seeds)} seeds of its own")
     done = train_and_judge(job, experiment)
+    wait_for_shutdown()
     if done.summary["done"] < done.summary["planned"]:
         raise NotTuned(job, done)
-    return job, done
+    return done.frames, done.outcome.epochs
 
 
-def _roles(kept: Sequence[TrialSpec], roles: Mapping[str, str]) -> dict[str, str]:
-    return {spec.name: roles[spec.name] for spec in kept}
+def _planned(job: Job, options: Options) -> tuple[Frames, int]:
+    """The tables of the run if all of its trials are done. If not, show their plan and raise `OnlyPlanned`."""
+    import analysis
+
+    if len(job.ledger.take_stock(repair=False).done) == len(job.ledger.plan.trials):
+        return analysis.load(job.ledger.path), 0
+    show_plan(job, options)
+    job.say("the sweep itself can be planned once these trials have shown the learning rates")
+    raise OnlyPlanned(job)
 
 
 def _arm(spec: TrialSpec) -> str:

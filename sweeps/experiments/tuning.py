@@ -46,7 +46,7 @@ class Tuning:
             name: {"lr": arm.rate, "valid_accuracy": {f"{lr:g}": value for lr, value in arm.accuracies.items()}}
             for name, arm in self.arms.items()
         }
-        return {"run": self.run, "seeds": list(self.seeds), "arms": arms}
+        return {"run": self.run, "seeds": list(self.seeds), "arms": arms, "sentence": self.sentence}
 
     def applied(self, spec: TrialSpec) -> dict[str, Any]:
         """The fields of a trial of the sweep that its arm's learning rate changes. Tickets have theirs already."""
@@ -109,3 +109,22 @@ def best_rates(rows: Iterable[Mapping[str, Any]]) -> dict[str, Arm]:
         name: Arm(rate=max(accuracies, key=accuracies.__getitem__), accuracies=accuracies)
         for name, accuracies in means.items()
     }
+
+
+def check_same_rates(path: str, planned: Mapping[str, Any] | None, tuning: Tuning | None) -> None:
+    """Raise `UserError` if the run at `path` was planned with other rates: an arm has one rate in a run.
+
+    planned: "tuning" of its plan; None if it has no tuned rates.
+    """
+    before = {arm: found["lr"] for arm, found in planned["arms"].items()} if planned else {}
+    now = tuning.rates if tuning is not None else {}
+    if before != now:
+        raise UserError(
+            f"{path}: found {_in_words(now)}; expected {_in_words(before)}, as its trials have; choose another --name"
+        )
+
+
+def _in_words(rates: Mapping[str, float]) -> str:
+    if not rates:
+        return "no tuned learning rates"
+    return "the tuned learning rates " + ", ".join(f"{arm} {rate:g}" for arm, rate in rates.items())
