@@ -36,6 +36,7 @@ from lth_trainable.pruning.pruner import MaskedLayers, Pruner, report
 from lth_trainable.pruning.schedules import Schedule, as_schedule
 from lth_trainable.pruning.snapshot import Snapshot
 from lth_trainable.pruning.ticket import Ticket
+from lth_trainable.pruning.weight_copies import CallbackCopies
 from lth_trainable.scalars import plain
 
 
@@ -174,6 +175,8 @@ class SparsifyCallback(TicketHolder):
         pruner = super().begin(initial)
         self._print(self._opening())
         self.levels_trained = self.levels_trained if resumes else 0
+        if self._rewinds and self.initial is not None and not resumes:
+            self.initial.beside = CallbackCopies(self.learner)
         if self._rewinds and self.rewind_epoch == 0 and self.rewind_point is None:
             self._save_rewind_point()
         return pruner
@@ -191,6 +194,11 @@ class SparsifyCallback(TicketHolder):
         target = self._next_target()
         if target is None:
             return False
+        if not self.is_as_left:
+            raise UserError(
+                "next_level: found other weights than the last fit has left; expected those, since a ticket returns to"
+                " where they come from; a new fit with the callback, or find_tickets, starts anew from these weights"
+            )
         self.prune(target)
         self._print(f"Level {self.level}: pruned to {self._pruner.sparsity_pct:.2f}%")
         self.start_level()
@@ -241,7 +249,12 @@ class SparsifyCallback(TicketHolder):
         keeper, learn = self.keeper, self.learn
         if keeper is None or learn is None or keeper.learn is not learn:
             return False
-        return unwrapped(learn.model) is unwrapped(self.model_of_fit) and keeper.has_own_weights
+        return unwrapped(learn.model) is unwrapped(self.model_of_fit) and keeper.has_own_weights and self.is_as_left
+
+    @property
+    def is_as_left(self) -> bool:
+        """Whether nothing but fits has changed the network since the dense level, as far as that is known."""
+        return self.keeper is None or self.keeper.is_as_left
 
     # -- internal ----------------------------------------------------------------------------------------------------
 
@@ -322,9 +335,12 @@ class SparsifyCallback(TicketHolder):
 
     def _save_rewind_point(self) -> None:
         self._print(f"Saving Weights at epoch {self.rewind_epoch}")
+        if self.rewind_epoch == 0:
+            self.rewind_point = self.initial
+            return
         optimizer = self.learner.opt if isinstance(self.schedule, Levels) else None
-        is_first = self.rewind_epoch == 0
-        self.rewind_point = self.initial if is_first else Snapshot(unwrapped(self.learner.model), optimizer)
+        self.rewind_point = Snapshot(unwrapped(self.learner.model), optimizer)
+        self.rewind_point.beside = CallbackCopies(self.learner)
 
     def _judgement(self) -> str:
         try:

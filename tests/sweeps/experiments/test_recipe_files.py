@@ -39,7 +39,7 @@ def test_toml_says_the_same(tmp_path: Path) -> None:
     rewind-epoch = [0, "500it"]
     """
     sweep = any_recipe(str(written(tmp_path, text, "mine.toml")))
-    assert (sweep.name, sweep.seeds, sweep.controls, sweep.margin_pp) == ("mine", (0, 1, 2), ("reinit",), 1.0)
+    assert (sweep.name, sweep.seeds, sweep.controls, sweep.margin_pp) == ("mine", (0, 1, 2), ("reinit",), 2.0)
     assert sweep.axes == {"target_sparsity_pct": (50.0, 80.0), "rewind_epoch": (0, "500it")}
     assert {trial.lr for trial in expand(sweep).trials} == {0.002}
 
