@@ -305,6 +305,11 @@ class TrialCallback(SparsifyCallback):
     def now(self) -> int:
         return int(self.learn.clock.now)
 
+    @property
+    def is_as_left(self) -> bool:
+        """A trial restores its states itself, between its fits."""
+        return True
+
 
 class ControlledCallback(SparsifyCallback):
     """The callback for a control of a ticket within one fit, or for the dense network with the ticket's resets."""
