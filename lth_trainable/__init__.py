@@ -10,7 +10,7 @@ from lth_trainable import former_paths
 from lth_trainable.registry import lazy
 
 _HOME = {
-    "pruning.on_learner": ("SparsifyCallback",),
+    "pruning.on_learner": ("SparsifyCallback", "KeepTicket"),
     "pruning.find_tickets": ("find_tickets", "TrainedLevel"),
     "pruning.levels": ("Levels",),
     "pruning.schedules": (

@@ -63,6 +63,8 @@ def main(
         return FAILED if any(faults) else OK
     if len(names) != 1 or ":" not in names[0]:
         raise bad_value("plug-in", " ".join(names), f"{_EXAMPLE}, or a kind ({', '.join(get_args(Kind))}) and names")
+    import lth_trainable.contracts  # noqa: F401 (as in `_line`)
+
     with limited(limit, names[0]):
         return _detailed(names[0], kind, data_root)
 
@@ -87,6 +89,8 @@ def _detailed(plug_in: str, kind: Kind | None, data_root: Path | None) -> int:
 
 def _line(kind: Kind, name: str, data_root: Path | None, case: Case | None, limit: float) -> bool:
     """Check one name and print one line about it; returns whether a contract is broken."""
+    import lth_trainable.contracts  # noqa: F401 (torch takes seconds to import, which are not the plug-in's)
+
     with limited(limit, f"{kind} {name}"):
         try:
             fault = _fault(kind, name, data_root, case)

@@ -18,7 +18,9 @@ from analysis.text import number_range, signed
 NOTHING = "–"  # in the place of a number that does not exist
 LEAST_FOLDED = 3  # rows; two rows side by side say more than one line about both
 Line = tuple[Row, ...]  # the rows that it stands for; a row alone is a line of its own
-_NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
+MORE = "more than "
+_ONE = rf"(?:{MORE})?\d[\d,]*(?:\.\d+)?"
+_NUMBER = re.compile(rf"{_ONE}(?: to {_ONE})?")  # or a range of two
 
 
 def every_row(rows: Sequence[Row]) -> list[Line]:
@@ -114,18 +116,27 @@ def verdict(line: Line) -> str:
 
 
 def reason(line: Line) -> str:
-    """Why a row has its verdict, or what would decide the rows of a line.
+    """Why a row has its verdict, or what would decide the rows of a line; see `joined`."""
+    return joined([row["why"] for row in line])
 
-    Reasons that differ only in their numbers become one with ranges: "about 14 to 21 seeds would decide". Different
-    reasons follow each other, each with the number of its rows.
+
+def joined(texts: Sequence[str]) -> str:
+    """Texts that differ only in their numbers as one with ranges: "14 to 90 seeds would decide".
+
+    Different texts follow each other, each with how many of the texts say so.
     """
     found: dict[str, list[list[str]]] = {}
-    for row in line:
-        found.setdefault(_NUMBER.sub("#", row["why"]), []).append(_NUMBER.findall(row["why"]))
-    reasons = [(len(numbers), _filled(words, numbers)) for words, numbers in found.items()]
-    if len(reasons) == 1:
-        return reasons[0][1]
-    return "; ".join(f"{text} ({count} of {len(line)})" for count, text in reasons)
+    for text in texts:
+        found.setdefault(_NUMBER.sub("#", text), []).append(_NUMBER.findall(text))
+    ways = [(len(numbers), _filled(words, numbers)) for words, numbers in found.items()]
+    if len(ways) == 1:
+        return ways[0][1]
+    return "; ".join(f"{text} ({count} of {len(texts)})" for count, text in ways)
+
+
+def differ_in_numbers(texts: Sequence[str]) -> bool:
+    """Whether these texts are the same but for their numbers, so that `joined` makes one of them."""
+    return len({_NUMBER.sub("#", text) for text in texts}) == 1
 
 
 def ranged(line: Line, column: str, write: Callable[[Any], str]) -> str:
@@ -142,10 +153,16 @@ def _range(values: Sequence[Any], write: Callable[[Any], str]) -> str:
 
 
 def _filled(words: str, numbers: Sequence[Sequence[str]]) -> str:
-    """The words with the range of each number in the place of its sign."""
+    """The words with the range of each number, or of each range, in the place of its sign."""
     parts = words.split("#")
-    ranges = [
-        number_range(*(f(texts, key=lambda text: float(text.replace(",", ""))) for f in (min, max)))
-        for texts in zip(*numbers, strict=True)
-    ]
+    ranges = []
+    for texts in zip(*numbers, strict=True):
+        ends = [text.split(" to ") for text in texts]
+        ranges.append(number_range(min((e[0] for e in ends), key=_value), max((e[-1] for e in ends), key=_value)))
     return "".join(part + text for part, text in zip(parts, [*ranges, ""], strict=True))
+
+
+def _value(number: str) -> tuple[float, bool]:
+    """A number in words, to be compared: "more than 100" is above "100"."""
+    digits = number.removeprefix(MORE)
+    return float(digits.replace(",", "")), digits != number

@@ -14,10 +14,11 @@ from analysis.labels import claim_label, common_label, short_labels
 from analysis.report.lines import (
     Line,
     dense_of,
+    differ_in_numbers,
     differences,
     folded,
     is_folded,
-    ranged,
+    joined,
     reason,
     seeds,
     sparsities,
@@ -164,12 +165,10 @@ def _by_tickets(lines: Sequence[Line], labels: Mapping[str, str]) -> list[tuple[
 
 
 def _shared_answer(line: Line) -> Text:
-    """The answer of ladders that are undecided throughout: "undecided 64 to 92.22 % (about 5 to 9 seeds)"."""
+    """The answer of ladders that are undecided throughout: "undecided 64 to 92.22 % (5 to 90 seeds)"."""
     text = Text().append(UNDECIDED, style=STYLES[UNDECIDED]).append(f" {sparsities(line)} %")
-    if any(row["seeds_needed"] for row in line):
-        open_ended = " or more" if any(row["seeds_needed"] is None for row in line) else ""
-        text.append(f" (about {ranged(line, 'seeds_needed', str)} seeds{open_ended})")
-    return text
+    hints = [row["would_decide"] for row in line if row["would_decide"]]
+    return text.append(f" ({joined(hints)})") if hints else text
 
 
 def show(console: Console, frames: Frames, run: str, lines: Lines = folded) -> None:
@@ -276,14 +275,24 @@ def is_other_claim(row: Row) -> bool:
 
 
 def _answers(rows: Sequence[Row]) -> Text:
-    """Sparsities by answer: "yes 64 %   no 92.22 %   undecided 87.04, 90 % (about 14, 21 seeds)"."""
+    """Sparsities by answer: "yes 64 %   no 92.22 %   undecided 87.04, 90 % (14 to 90 seeds)"."""
     text = Text()
     for word in ("yes", "no", "undecided"):
         found = [row for row in rows if row["verdict"] == word]
         if found:
-            text.append("   " if text else "").append(word, style=STYLES[word])
-            text.append(f" {', '.join(format(row['target_sparsity_pct'], 'g') for row in found)} %")
-        needed = [str(row["seeds_needed"] or "?") for row in found]
-        if any(row["seeds_needed"] for row in found):
-            text.append(f" (about {', '.join(needed)} seeds)")
+            text.append("   " if text else "").append(word, style=STYLES[word]).append(f" {_with_hints(found)}")
     return text
+
+
+def _with_hints(rows: Sequence[Row]) -> str:
+    """Sparsities, with what would decide them in parentheses: once for all, or beside each if it differs in kind."""
+    listed = ", ".join(format(row["target_sparsity_pct"], "g") for row in rows)
+    hints = [row["would_decide"] for row in rows if row["would_decide"]]
+    if not hints:
+        return f"{listed} %"
+    if len(hints) == len(rows) and differ_in_numbers(hints):
+        return f"{listed} % ({joined(hints)})"
+    return ", ".join(
+        f"{row['target_sparsity_pct']:g} %" + (f" ({row['would_decide']})" if row["would_decide"] else "")
+        for row in rows
+    )

@@ -8,10 +8,17 @@ superiority ("beats", bound 0), the true difference plus the margin for non-infe
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 from scipy import special
 
+from analysis.stats.paired import standard_deviation
 from lth_trainable.errors import bad_value
+
+CONFIDENCE = 0.8  # of the range of seeds
+FAR = 30.0  # a t beyond which the series of the noncentral t may fail
 
 
 def power(n: int, delta: float, sd: float, alpha: float) -> float:
@@ -53,6 +60,63 @@ def seeds_needed(
         else:
             enough = middle
     return enough
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedsRange:
+    """How many seeds a test needs, as far as a few pairs can tell. None: more than were asked for.
+
+    low, high: ends of the 80 % interval that these pairs leave. point: if their mean and sd were the true ones.
+    """
+
+    low: int | None
+    point: int | None
+    high: int | None
+
+
+def seeds_range(
+    differences: npt.ArrayLike, bound: float, alpha: float, at_most: int = 10_000, at_least: int = 2
+) -> SeedsRange:
+    """The range of `seeds_needed` for a true mean above `bound`, from the uncertainty of the mean and of the sd.
+
+    The number depends on delta / sd alone, whose exact interval follows from the noncentral t (`effect_interval`). Its
+    uncertainty is that of the mean and of the sd (chi-square) together. A range covers the true number in 80 % of runs.
+    If the true mean may lie on the bound or beyond it, `high` is None. Raises `UserError` as `seeds_needed` does.
+    """
+    d = np.asarray(differences, dtype=np.float64)
+    delta, sd = float(d.mean()) - bound, standard_deviation(d)
+    point = seeds_needed(delta, sd, alpha, at_most=at_most, at_least=at_least)
+    if sd == 0:
+        return SeedsRange(low=point, point=point, high=point)
+    low, high = effect_interval(delta / sd, len(d))
+    few, many = (seeds_needed(effect, 1.0, alpha, at_most=at_most, at_least=at_least) for effect in (high, low))
+    return SeedsRange(low=few, point=point, high=many)
+
+
+def effect_interval(effect: float, n: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Exact two-sided interval of the standardised mean delta / sd, whose estimate from `n` pairs is `effect`.
+
+    t = effect sqrt(n) has the noncentral t distribution with n - 1 df and noncentrality delta sqrt(n) / sd. The ends
+    are the noncentralities at which the observed t lies at the quantiles (1 + confidence) / 2 and (1 - confidence) / 2
+    (Hedges & Olkin 1985, Statistical Methods for Meta-Analysis, section 5.E; Cumming & Finch 2001, Educ. Psychol. Meas.
+    61, p. 532).
+    """
+    t, tail = effect * math.sqrt(n), (1 - confidence) / 2
+    low, high = (_noncentrality(t, n - 1, quantile) for quantile in (1 - tail, tail))
+    return low / math.sqrt(n), high / math.sqrt(n)
+
+
+def _noncentrality(t: float, df: int, quantile: float) -> float:
+    """The noncentrality at which P(T <= t) is the quantile; the probability falls as the noncentrality rises."""
+    if abs(t) > FAR:  # the interval is that of the sd alone up to rounding, and nobody is undecided here
+        chi = special.chdtri(df, quantile if t > 0 else 1 - quantile)
+        return t * math.sqrt(chi / df)
+    reach = 8 + 2 * abs(t) + 40 / df
+    low, high = t - reach, t + reach
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if special.nctdtr(df, middle, t) > quantile else (low, middle)
+    return (low + high) / 2
 
 
 def _power(n: int, delta: float, sd: float, alpha: float) -> float:

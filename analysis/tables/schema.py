@@ -274,7 +274,13 @@ VERDICT_ROWS = table_schema("verdicts", "one row for each group of tickets, clai
     column("shown_lower", BOOL, "true or false", "analysis.verdicts.headlines", "whether the tickets are shown to be "
            "below dense, by however little; in the same rows"),
     column("seeds_needed", INT, "seeds", "analysis.stats.power",
-           "total number of seeds that would decide it at 80 % power; null: decided, not known, or more than 1,000"),
+           "total number of seeds that would decide it at 80 % power, if the mean and sd of these pairs were the true "
+           "ones; null: decided, not known, or more than 1,000"),
+    column("seeds_needed_low", INT, "seeds", "analysis.stats.power.seeds_range", "the least number that the "
+           "uncertainty of mean and sd leaves: lower end of an 80 % interval; null as above"),
+    column("seeds_needed_high", INT, "seeds", "analysis.stats.power.seeds_range", "its upper end; null as above"),
+    column("would_decide", TEXT, "text", "analysis.verdicts.reasons", "what would decide it: a range of seeds, or "
+           "longer training; null: decided, not tested, or not known"),
     column("why", TEXT, "text", _TESTS, "the reason for the verdict in words", nullable=False),
 ])  # fmt: skip
 

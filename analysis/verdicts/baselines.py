@@ -12,6 +12,7 @@ from typing import Any
 
 from analysis.tables.schema import SPEC_FIELDS, Row
 from analysis.verdicts.groups import BASELINE, SEEDS, TICKET, Group, find_groups, values_of
+from lth_trainable.spec.values import usual_order
 
 # Fields that both specs have but that may differ between a ticket and its dense baseline: the replicate, what makes a
 # trial a ticket, and the budget and width, which are compared on purpose.
@@ -22,7 +23,8 @@ METHODS = ("omp", "lr_rewinding", "fine_tuning")  # as in `--baselines`
 LEVELS = ("imp", "omp")  # schedules that prune only after T epochs of training
 _HOW_PRUNED = ("schedule", "prune_rate_pct", "output_prune_rate_pct")
 _HOW_REWOUND = ("rewind_epoch", "rewind_step", "rewind_optimizer")
-_FREE_OF_METHODS = (*SEEDS, *_HOW_PRUNED, *_HOW_REWOUND, "retrain", "prune_steps", "start_pct", "end_pct")
+_HOW_RETRAINED = ("retrain", "retrain_order", "fine_tuning_lr_fraction")
+_FREE_OF_METHODS = (*SEEDS, *_HOW_PRUNED, *_HOW_REWOUND, *_HOW_RETRAINED, "prune_steps", "start_pct", "end_pct")
 _SHARED_BY_METHODS = [name for name in SPEC_FIELDS if name not in _FREE_OF_METHODS]
 SAME_SIZE = 0.1  # a small dense network may have up to this fraction more or fewer weights than the ticket
 
@@ -185,12 +187,14 @@ def _baseline(name: str, kind: str, rows: Sequence[Row]) -> Baseline:
 def methods_of(ticket: Group, groups: Iterable[Group]) -> list[tuple[str, Group]]:
     """The groups that find this ticket by another method, with the method's name, in the order of `METHODS`.
 
-    A baseline has none itself. A group that the run also has as a ticket counts as a ticket, not as a baseline.
+    A baseline has none itself. A group that the run also has as a ticket counts as a ticket, not as a baseline. Of
+    several groups of one method that with the ticket's own data order counts, and of fine-tuning that with a learning
+    rate of its own: a run that was begun under version 0.4.0 may have both.
     """
     if ticket.role != TICKET or ticket.spec["reset_end"]:
         return []
     found: dict[str, Group] = {}
-    for other in groups:
+    for other in sorted(groups, key=lambda group: _fairness(ticket.spec, group.spec)):
         alike = other.role == BASELINE and values_of(other.spec, _SHARED_BY_METHODS) == values_of(
             ticket.spec, _SHARED_BY_METHODS
         )
@@ -198,6 +202,11 @@ def methods_of(ticket: Group, groups: Iterable[Group]) -> list[tuple[str, Group]
         if name is not None:
             found.setdefault(name, other)
     return [(name, found[name]) for name in METHODS if name in found]
+
+
+def _fairness(ticket: Row, other: Row) -> tuple[bool, bool]:
+    orders = [row["retrain_order"] or usual_order(row["retrain"]) for row in (ticket, other)]
+    return orders[0] != orders[1], other["fine_tuning_lr_fraction"] is None
 
 
 def _are_alike(ticket: Row, other: Row) -> bool:

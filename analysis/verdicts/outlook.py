@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from analysis.stats.paired import standard_deviation
-from analysis.stats.power import seeds_needed
+from analysis.stats.power import SeedsRange, seeds_range
 from analysis.tables.schema import Row
 from analysis.verdicts.families import Answer
 from analysis.verdicts.groups import TICKET
@@ -15,28 +15,41 @@ from analysis.verdicts.questions import MIN_PAIRS, BoundTest
 MOST_SEEDS = 1000  # larger numbers of seeds are not worth naming
 
 
-def seeds_to_decide(answer: Answer) -> int | None:
-    """Total number of seeds that would decide the claim at 80 % power; None above `MOST_SEEDS`, or below 2 pairs.
+NOT_BELOW = SeedsRange(low=None, point=None, high=None)  # more than `MOST_SEEDS`
 
-    None also where values are censored: what is not known of a pair, more pairs do not show; longer training does.
-    The observed means say which way it would be decided. The claim needs all its tests, so the largest of their
-    numbers; behind the end of a ladder it also needs the rung where the ladder ended. The reverse needs one refuted
-    test. The level is the fraction of alpha that the family guarantees. Observed means and standard deviations are
-    taken for the true ones.
+
+def seeds_to_decide(answer: Answer) -> SeedsRange | None:
+    """Total number of seeds that would decide the claim at 80 % power; in the range, None is more than `MOST_SEEDS`.
+
+    None without a range: not known. That is so below 2 pairs, where a trial is missing, and where values are censored:
+    what is not known of a pair, more pairs do not show; longer training does. The observed means say which way it would
+    be decided. The claim needs all its tests, so the largest of their numbers; behind the end of a ladder it also needs
+    the rung where the ladder ended. The reverse needs one refuted test. The level is the fraction of alpha that the
+    family guarantees.
     """
     tests = answer.question.tests
-    if any(test.pairs.n < 2 or test.pairs.n_censored for test in tests):
+    behind = answer.stopped.tests if answer.stopped else ()
+    if any(test.pairs.n < 2 or test.pairs.n_censored for test in (*tests, *behind)):
         return None
     if answer.question.missing or answer.question.unfinished:
         return None
     if all(_points(test) > 0 for test in tests):
-        behind = answer.stopped.tests if answer.stopped else ()
         found = [_seeds(test, 1, answer.share, answer.p is not None) for test in tests]
-        found += [_seeds(test, 1, answer.share, True) if test.pairs.n > 1 else None for test in behind]
-        return None if None in found else max(n for n in found if n is not None)
+        found += [_seeds(test, 1, answer.share, True) for test in behind]
+        return _joined(found, max)
     against = answer.share_against / len(tests)
-    known = [_seeds(test, -1, against, answer.p_against is not None) for test in tests if _points(test) < 0]
-    return min((n for n in known if n is not None), default=None)
+    refuted = [_seeds(test, -1, against, answer.p_against is not None) for test in tests if _points(test) < 0]
+    return _joined(refuted, min) if refuted else NOT_BELOW
+
+
+def _joined(found: Sequence[SeedsRange], join: Callable[[Iterable[float]], float]) -> SeedsRange:
+    """The range of the largest or of the least of several numbers, end by end."""
+
+    def end(name: str) -> int | None:
+        number = join(math.inf if (n := getattr(seeds, name)) is None else n for seeds in found)
+        return None if number == math.inf else int(number)
+
+    return SeedsRange(low=end("low"), point=end("point"), high=end("high"))
 
 
 def _points(test: BoundTest) -> float:
@@ -44,13 +57,12 @@ def _points(test: BoundTest) -> float:
     return test.sign * (float(test.differences.mean()) - test.bound)
 
 
-def _seeds(test: BoundTest, direction: int, alpha: float, tested: bool) -> int | None:
+def _seeds(test: BoundTest, direction: int, alpha: float, tested: bool) -> SeedsRange:
     """Seeds that one test needs. tested: its present pairs were not enough, so it needs at least one more."""
-    least = max(MIN_PAIRS, test.pairs.n + tested)
+    least, side = max(MIN_PAIRS, test.pairs.n + tested), direction * test.sign
     if least > MOST_SEEDS:
-        return None
-    delta = direction * test.sign * (float(test.differences.mean()) - test.bound)
-    return seeds_needed(delta, standard_deviation(test.differences), alpha, at_most=MOST_SEEDS, at_least=least)
+        return NOT_BELOW
+    return seeds_range(side * test.differences, side * test.bound, alpha, at_most=MOST_SEEDS, at_least=least)
 
 
 # -- interim looks

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from analysis.stats.power import SeedsRange
 from analysis.tables.schema import Row
-from analysis.text import number_of, signed
+from analysis.text import number_of, number_range, signed
+from analysis.verdicts.groups import Pairs
 
+LONGER = "train longer"
+NAMED_SEEDS = 100  # larger numbers are not worth naming: few pairs cannot tell them from one another
 PP = "percentage points"  # unit of differences of accuracies
 
 
@@ -17,7 +22,7 @@ class Reason:
     p: the adjusted p of the claim, or of its reverse if that is shown. correction: how it was adjusted; "" if it was
     not. n_late: pairs with a loss that was still falling at the end. tests: those that the sentence names, in words.
     reached: p is small enough before the adjustment. unfinished: planned trials without an outcome, which forbid a yes.
-    diverged: what `diverged_note` says, if anything. needed: number of seeds that would decide; None if there is none.
+    diverged: what `diverged_note` says, if anything. needed: what would decide, see `would_decide`; None if not known.
     first_look: seeds of the first look, if no look is complete.
     """
 
@@ -38,7 +43,7 @@ class Reason:
     diverged: str | None = None
     stopped_at: float | None = None
     first_look: int | None = None
-    needed: int | None = None
+    needed: str | None = None
 
 
 def why(reason: Reason) -> str:
@@ -91,7 +96,7 @@ def _undecided(reason: Reason) -> str:
         return f'no "yes" before every planned trial has an outcome: {reason.unfinished}'
     if reason.stopped_at is not None:
         return f"the ladder stopped at {reason.stopped_at:g} %"
-    return _open(reason) + _seeds(reason) + _test_note(reason)
+    return f"{_open(reason)}{_needed(reason)}{_test_note(reason)}"
 
 
 def _open(reason: Reason) -> str:
@@ -101,14 +106,24 @@ def _open(reason: Reason) -> str:
     return f"not after {reason.correction}; " if reason.reached and reason.correction else ""
 
 
-def _seeds(reason: Reason) -> str:
-    if reason.n_late:
-        return "train longer (more epochs)"
-    if reason.n_censored:
-        return "a diverged trial has no early stop"
+def _needed(reason: Reason) -> str:
     if reason.needed is None:
-        return "too close to the bound, more than 1,000 seeds needed"
-    return f"about {reason.needed} seeds would decide at 80 % power"
+        return "how many seeds would decide is not known"
+    return f"{reason.needed} would decide at 80 % power" if reason.needed.endswith("seeds") else reason.needed
+
+
+def would_decide(parts: Sequence[Pairs], seeds: SeedsRange | None) -> str | None:
+    """What would decide an undecided claim: "20 to 90 seeds", "more than 100 seeds", "train longer"; None: not known.
+
+    parts: the pairs of each test of the claim.
+    """
+    if any(pairs.n_late for pairs in parts):
+        return LONGER
+    return None if seeds is None else f"{number_range(_count(seeds.low), _count(seeds.high))} seeds"
+
+
+def _count(seeds: int | None) -> str:
+    return f"more than {NAMED_SEEDS}" if seeds is None or seeds > NAMED_SEEDS else str(seeds)
 
 
 def _test_note(reason: Reason) -> str:

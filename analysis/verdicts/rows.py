@@ -8,11 +8,12 @@ from typing import Any
 
 from analysis.stats import paired as stats
 from analysis.stats.paired import PValue
+from analysis.stats.power import SeedsRange
 from analysis.verdicts.families import NO, UNDECIDED, YES, Answer
 from analysis.verdicts.groups import Group, Pairs
 from analysis.verdicts.outlook import seeds_to_decide
 from analysis.verdicts.questions import MIN_PAIRS, BoundTest, Evidence, Question
-from analysis.verdicts.reasons import Reason, diverged_note, ladder_reason, why
+from analysis.verdicts.reasons import Reason, diverged_note, ladder_reason, why, would_decide
 
 LADDER_CLAIM = "largest_matching_sparsity"
 RULE_VERSION = 2  # of docs/verdicts.md; 1 is that of version 0.4.0
@@ -24,6 +25,7 @@ def row_of(answer: Answer, evidence: Evidence) -> dict[str, Any]:
     question, rule = answer.question, evidence.rule
     test = _deciding(answer)
     needed = seeds_to_decide(answer) if answer.verdict == UNDECIDED else None
+    hint = would_decide([part.pairs for part in question.tests], needed) if answer.verdict == UNDECIDED else None
     numbers = _numbers(test)
     note = diverged_note(numbers)
     return {
@@ -36,7 +38,8 @@ def row_of(answer: Answer, evidence: Evidence) -> dict[str, Any]:
         "p": _nominal(question, max, lambda p: p.for_it), "p_decisive": answer.decisive,
         "p_against": _nominal(question, _bonferroni, lambda p: p.against_it),
         "p_against_decisive": answer.decisive_against,
-        "verdict": answer.verdict, "seeds_needed": needed, "why": why(_reason(answer, evidence, test, needed, note)),
+        "verdict": answer.verdict, **_seeds(needed), "would_decide": hint,
+        "why": why(_reason(answer, evidence, test, hint, note)),
     }  # fmt: skip
 
 
@@ -59,12 +62,18 @@ def ladder_row(rungs: Sequence[Answer], evidence: Evidence) -> dict[str, Any]:
         "margin_pp": evidence.rule.margin_pp, "alpha": evidence.rule.alpha, "look": _look(evidence),
         "p_decisive": last.decisive, "p_against_decisive": last.decisive_against,
         "correction": _correction(last, evidence),
-        "verdict": verdict, "seeds_needed": seeds_to_decide(beyond) if beyond and beyond.verdict == UNDECIDED else None,
+        "verdict": verdict,
+        **_seeds(seeds_to_decide(beyond) if beyond and beyond.verdict == UNDECIDED else None),
         "why": ladder_reason(
             question.candidate.group.target if end else None,
             (beyond.question.candidate.group.target, beyond.verdict) if beyond else None,
         ),
     }  # fmt: skip
+
+
+def _seeds(needed: SeedsRange | None) -> dict[str, int | None]:
+    low, point, high = (needed.low, needed.point, needed.high) if needed else (None, None, None)
+    return {"seeds_needed": point, "seeds_needed_low": low, "seeds_needed_high": high}
 
 
 def _look(evidence: Evidence) -> int | None:
@@ -114,7 +123,7 @@ def _correction(answer: Answer, evidence: Evidence) -> str:
     return ("; ".join(steps) or "none") + against
 
 
-def _reason(answer: Answer, evidence: Evidence, test: BoundTest, needed: int | None, diverged: str | None) -> Reason:
+def _reason(answer: Answer, evidence: Evidence, test: BoundTest, needed: str | None, diverged: str | None) -> Reason:
     question, alpha = answer.question, evidence.rule.alpha
     first_look = evidence.rule.looks[0] if evidence.rule.looks and not evidence.taken else None
     stopped = answer.stopped.candidate.group.target if answer.stopped else None

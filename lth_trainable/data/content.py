@@ -24,6 +24,7 @@ from torch.utils.data import ConcatDataset, Subset, TensorDataset
 from lth_trainable.data.cache import cache_folder, keep_text
 from lth_trainable.data.image_folders import Entry, key_of
 from lth_trainable.data.pixels import refuse_clipped
+from lth_trainable.data.splits import CHUNK
 from lth_trainable.errors import bad_value
 from lth_trainable.seeds import derive_seed
 from lth_trainable.silence import pulse
@@ -135,6 +136,8 @@ def read_content(dataset: Any, item: Callable[[int], Any], digest: Digest) -> La
         return np.concatenate(parts)
     makes_items = not _is_of_library(type(dataset).__getitem__)  # in its own way, from whatever it holds
     if isinstance(dataset, TensorDataset) and not makes_items:
+        for images in dataset.tensors[0].split(CHUNK):
+            refuse_not_finite("its items", images)
         digest.value(dataset.tensors)
         return as_labels(dataset.tensors[-1])
     if isinstance(dataset, Datasets) and len(dataset.tls) == 2:
@@ -195,9 +198,19 @@ def _of_items(indices: Iterable[int], item: Callable[[int], Any], digest: Digest
         if not isinstance(found, tuple | list) or len(found) != 2:
             what = f"{len(found)} values" if isinstance(found, tuple | list) else type(found).__name__
             raise bad_value(f"item {index}", what, "an image and its class number")
+        refuse_not_finite(f"item {index}", found[0])
         labels.append(found[1])
         pulse.beat()
     return as_labels(labels)
+
+
+def refuse_not_finite(where: str, images: Any) -> None:
+    """Raise `UserError` if there is NaN or infinity in a tensor or array."""
+    values = images.detach() if isinstance(images, torch.Tensor) else images
+    if isinstance(values, np.ndarray) and values.dtype.kind == "f":
+        values = torch.from_numpy(np.ascontiguousarray(values))
+    if isinstance(values, torch.Tensor) and not values.isfinite().all():
+        raise bad_value(where, "NaN or infinity among the pixels", "finite numbers")
 
 
 def _add_inputs(part: TfmdLists, digest: Digest) -> None:

@@ -49,21 +49,24 @@ def load_own(name: str, function: Callable[..., Any], root: Path | None, split_s
     Global random streams are seeded by the split seed first, so a split that the function draws is always the same.
     """
     where = f"dataset {name}"
-    with streams_put_back(), no_clipping():
-        made = _call(where, function, root, split_seed)
-        if isinstance(made, Dataset):
-            return given(made, where)
-        if type(made).__module__.startswith("fastai.") and hasattr(made, "loaders"):
-            from lth_trainable.data.user_loaders import streamed
+    try:
+        with streams_put_back(), no_clipping():
+            return _made_of(where, _call(where, function, root, split_seed), split_seed)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # any exception here is due to what the user's function returns
+        reason = f"{type(error).__name__}: {words_of(error)}"
+        raise UserError(f"{where}: what it returns cannot be read: {reason}") from error
 
-            return streamed(made, where, split_seed)
-        try:
-            return _of_arrays(where, _parts(where, made), split_seed)
-        except UserError:
-            raise
-        except Exception as error:  # any exception here is due to what the user's function returns
-            reason = f"{type(error).__name__}: {words_of(error)}"
-            raise UserError(f"{where}: what it returns cannot be read: {reason}") from error
+
+def _made_of(where: str, made: Any, split_seed: int) -> Dataset | StreamedDataset:
+    if isinstance(made, Dataset):
+        return given(made, where)
+    if type(made).__module__.startswith("fastai.") and hasattr(made, "loaders"):
+        from lth_trainable.data.user_loaders import streamed
+
+        return streamed(made, where, split_seed)
+    return _of_arrays(where, _parts(where, made), split_seed)
 
 
 def _call(where: str, function: Callable[..., Any], root: Path | None, split_seed: int) -> Any:

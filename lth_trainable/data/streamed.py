@@ -209,7 +209,7 @@ def checked(batch: Any, where: str) -> tuple[Tensor, Tensor]:
     if len(parts) != 2 or not all(torch.is_tensor(part) for part in parts):
         found = ", ".join(type(part).__name__ for part in parts)
         raise bad_value(where, f"batches of ({found})", "batches of two tensors, images and labels")
-    x, y = (part.as_subclass(Tensor) for part in parts)
+    x, y = (part.as_subclass(Tensor).detach() for part in parts)
     if x.dtype != torch.float32 or x.ndim != 4:
         raise bad_value(
             where, f"images of {x.dtype}, {list(x.shape)}",

@@ -15,7 +15,7 @@ from fastai.data.load import DataLoader as FastaiLoader
 from torch.utils.data import BatchSampler, IterableDataset, RandomSampler, SequentialSampler
 from torch.utils.data import DataLoader as TorchLoader
 
-from lth_trainable.data.content import Digest, Labels, read_content
+from lth_trainable.data.content import Digest, Labels, read_content, refuse_not_finite
 from lth_trainable.data.feeds import FastaiFeed, Feed, TorchFeed
 from lth_trainable.data.streamed import UNKNOWN, StreamedDataset, StreamedLoader, StreamedSplit
 from lth_trainable.errors import UserError, bad_value, words_of
@@ -41,7 +41,7 @@ def streamed(dls: Any, where: str, split_seed: int) -> StreamedDataset:
         _content(loader, feed, digest, f"{where}, {name}")
         for loader, feed, name in zip(loaders, feeds, NAMES, strict=False)
     ]
-    classes = _classes(dls, labels, where)
+    classes = _classes(dls, labels, digest, where)
     indices = [np.arange(len(y)) for y in labels]
     if len(loaders) == 2:
         order = generator(split_seed, "split").permutation(len(labels[1]))
@@ -107,7 +107,7 @@ def _content(loader: Any, feed: Feed, digest: Digest, where: str) -> Labels:
         raise UserError(f"{where}: reading its items raises {type(error).__name__}: {words_of(error)}") from error
 
 
-def _classes(dls: Any, labels: list[Labels], where: str) -> tuple[str, ...]:
+def _classes(dls: Any, labels: list[Labels], digest: Digest, where: str) -> tuple[str, ...]:
     found = getattr(dls, "vocab", None) or getattr(dls.loaders[0].dataset, "classes", None)
     n = 1 + max(int(y.max(initial=0)) for y in labels)
     if min(int(y.min(initial=0)) for y in labels) < 0:
@@ -115,6 +115,10 @@ def _classes(dls: Any, labels: list[Labels], where: str) -> tuple[str, ...]:
     classes = tuple(map(str, found)) if found is not None and not callable(found) else tuple(map(str, range(n)))
     if not 2 <= n <= len(classes):
         raise bad_value(where, f"labels up to {n - 1} for {len(classes)} classes", "at least 2 classes, from 0 on")
+    if len(labels[0]) and (labels[0] == labels[0][0]).all():
+        raise bad_value(f"{where}, train", f"one class, {labels[0][0]}, for all images", "at least two classes")
+    if n < len(classes):  # more outputs than the labels, which are in the digest, ask for
+        digest.text("classes", len(classes))
     return classes
 
 
@@ -138,7 +142,9 @@ def _try(split: StreamedSplit, where: str) -> None:
 def _batch(split: StreamedSplit, where: str, order_seed: int | None) -> tuple[torch.Tensor, torch.Tensor]:
     loader = StreamedLoader(split, min(_FEW, len(split)), order_seed)
     try:
-        return loader.one_batch()
+        batch = loader.one_batch()
+        refuse_not_finite(f"{where}, {split.name}", batch[0])
+        return batch
     except UserError:
         raise
     except Exception as error:  # any exception here is a mistake in the user's data or transforms

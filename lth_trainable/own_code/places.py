@@ -72,6 +72,8 @@ def is_own(place: Place) -> bool:
 @functools.cache
 def is_own_file(file: str) -> bool:
     """Whether a file of Python belongs to the user: not to Python, an installed package or this project."""
+    if file.startswith("<"):  # a module that is part of Python, or code that was typed in
+        return False
     for path in (Path(file), Path(file).resolve()):
         if any(part in _INSTALLED for part in path.parts):
             return False

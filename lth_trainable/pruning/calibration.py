@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lth_trainable.errors import UserError, words_of
-from lth_trainable.pruning.layers import PRUNABLE, Layer, unwrapped
+from lth_trainable.pruning.layers import PRUNABLE, Layer, named_modules, unwrapped
 from lth_trainable.streams import all_streams_put_back
 
 # The inputs of a network, batch by batch: a tensor, or a tuple if there are several
@@ -99,7 +99,8 @@ def _run(
         return _module(model, layer).register_forward_pre_hook(hook, with_kwargs=True)
 
     network, hooks = unwrapped(model), []
-    with torch.no_grad(), all_streams_put_back(), _as_it_was(network):
+    eager = torch.compiler.set_stance("force_eager")  # what is compiled already does not call new hooks
+    with torch.no_grad(), eager, all_streams_put_back(), _as_it_was(network):
         try:
             hooks = [watch(layer) for layer in layers]
             network.eval()
@@ -113,7 +114,7 @@ def _run(
 
 
 def _module(model: nn.Module, layer: Layer) -> nn.Module:
-    return unwrapped(model).get_submodule(layer.name)
+    return named_modules(model)[layer.name]
 
 
 def _channel(layer: Layer, x: Tensor) -> int:

@@ -38,6 +38,7 @@ from lth_trainable.pruning.pruner import MaskedLayers, Pruner
 from lth_trainable.pruning.schedules import Schedule, as_schedule
 from lth_trainable.pruning.snapshot import Snapshot
 from lth_trainable.pruning.ticket import Ticket
+from lth_trainable.pruning.weight_copies import CallbackCopies
 from lth_trainable.scalars import plain
 
 
@@ -180,6 +181,8 @@ class SparsifyCallback(TicketHolder):
             shares = [] if isinstance(self.schedule, Schedule) else inventory.shares()  # there they end the fit
             print("\n".join([*opening(self.granularity, self.sparsity, inventory), *shares]))
         self.levels_trained = self.levels_trained if resumes else 0
+        if self._rewinds and self.initial is not None and not resumes:
+            self.initial.beside = CallbackCopies(self.learner)
         if self._rewinds and self.rewind_epoch == 0 and self.rewind_point is None:
             self._save_rewind_point()
         return pruner
@@ -321,9 +324,12 @@ class SparsifyCallback(TicketHolder):
 
     def _save_rewind_point(self) -> None:
         self._print(f"Saving Weights at epoch {self.rewind_epoch}")
+        if self.rewind_epoch == 0:
+            self.rewind_point = self.initial
+            return
         optimizer = self.learner.opt if isinstance(self.schedule, Levels) else None
-        is_first = self.rewind_epoch == 0
-        self.rewind_point = self.initial if is_first else Snapshot(unwrapped(self.learner.model), optimizer)
+        self.rewind_point = Snapshot(unwrapped(self.learner.model), optimizer)
+        self.rewind_point.beside = CallbackCopies(self.learner)
 
     def _judgement(self) -> str:
         try:

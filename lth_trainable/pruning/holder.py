@@ -26,7 +26,8 @@ from lth_trainable.pruning.layers import LayerType, Selection, prunable_layers, 
 from lth_trainable.pruning.own_weights import foreign_layers, replaced_layers, unmasked_layers
 from lth_trainable.pruning.pruner import MaskedLayers, Pruner, check_criterion
 from lth_trainable.pruning.snapshot import Snapshot
-from lth_trainable.pruning.ticket import Ticket
+from lth_trainable.pruning.ticket import Ticket, state_of
+from lth_trainable.pruning.weight_copies import OptimizerCopies
 from lth_trainable.versions import project_version
 
 if TYPE_CHECKING:
@@ -130,12 +131,18 @@ class TicketHolder(Callback):
         self._pruner.apply()
 
     def return_to(self, to: Snapshot | None, optimizer: Optimizer) -> None:
-        """Return to the weights and buffers of a snapshot, without the mask."""
+        """Return to the weights and buffers of a snapshot, without the mask; copies of the weights return too."""
         learn = self.learner
+        copies = OptimizerCopies(learn.opt, learn.model)
+        if to is not None and to.beside is not None:
+            if optimizer is Optimizer.GOES_ON:
+                to.beside.check_complete(learn)
+            to.beside.restore()
         if to is not None:
             to.restore(unwrapped(learn.model), learn.opt if optimizer is Optimizer.RETURNS else None)
         if optimizer is Optimizer.EMPTY:
             learn.opt.clear_state()
+        copies.follow()
 
     def check_own_weights(self, where: str) -> None:
         """Raise `UserError` if the network has other weights than those that the mask was found for."""
@@ -243,7 +250,7 @@ class TicketHolder(Callback):
             masks=masks,
             initial=initial.weights,
             rewind=self.rewind_point.weights if self.rewind_point else {},
-            final={name: tensor.detach().clone() for name, tensor in model.state_dict().items()} if is_trained else {},
+            final=state_of(model) if is_trained else {},
             provenance=self._provenance(model),
         )
 
@@ -282,8 +289,8 @@ def _inherit(pruner: Pruner, masked: MaskedLayers) -> None:
     """Start from the mask of an earlier fit, so that what it removed stays removed."""
     if masked.in_force is None:
         return
-    if set(masked.in_force) == set(pruner.counts):
-        MaskedLayers.apply_mask(pruner, masked.in_force)
+    if set(masked.in_force) <= set(pruner.counts):
+        MaskedLayers.apply_mask(pruner, {**nothing_removed(pruner), **masked.in_force})
         pruner.counts_by_level = [pruner.counts]
         return
     theirs, ours = (", ".join(layer.name for layer in layers) for layers in (masked.layers, pruner.layers))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from lth_trainable.pruning.layers import Layer, LayerType, Selection, left_out, unwrapped
+from lth_trainable.pruning.layers import Layer, LayerType, Selection, left_out, named_modules
 from lth_trainable.pruning.unprunable import SHARED, SMALL, why_not
 
 LITTLE_PCT = 50  # a prunable share below this is said
@@ -77,13 +77,12 @@ def take_inventory(
     model: nn.Module, pruned: Sequence[Layer], layer_type: LayerType = None, select: Selection = None
 ) -> Inventory:
     """Count all weights of the model. pruned: the layers that are; layer_type, select: by what they were chosen."""
-    network = unwrapped(model)
     chosen = {id(layer.weight): layer.name for layer in pruned}
     reasons = {layer.name: reason for layer, reason in left_out(model, layer_type, select)}
     seen: dict[int, str] = {}
     found: dict[tuple[str, str], Unpruned] = {}
     n_all = 0
-    for module_name, module in network.named_modules(remove_duplicate=True):
+    for module_name, module in named_modules(model).items():
         for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
             is_again = id(parameter) in seen
             n = 0 if is_again else parameter.numel()

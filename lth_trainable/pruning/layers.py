@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import fnmatch
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from types import UnionType
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.pruning.unprunable import SMALL, refuse_lazy, why_not
 
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-CONVOLUTIONS: tuple[type[nn.Module], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+CONVOLUTIONS: tuple[type[nn.Module], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
 PRUNABLE = (*CONVOLUTIONS, nn.Linear)
 LAYER_TYPES: dict[str, tuple[type[nn.Module], ...] | None] = {
     "auto": None, "conv": CONVOLUTIONS, "linear": (nn.Linear,), "all": PRUNABLE,
 }  # fmt: skip
 
+COMPILED = "_orig_mod"  # the name under which torch.compile keeps the module that it compiles
 MOST_REASONS = 8  # in the message for a network without a layer to prune
 
 LayerType = str | type | Iterable[str | type] | None
@@ -67,8 +69,35 @@ def layer_types(given: LayerType | UnionType) -> tuple[type[nn.Module], ...] | N
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside DataParallel or DistributedDataParallel; its parameter names have no `module.` prefix."""
-    return model.module if isinstance(model, DataParallel | DistributedDataParallel) else model
+    """The network inside DataParallel, DistributedDataParallel and torch.compile."""
+    while True:
+        inner = model.module if isinstance(model, DataParallel | DistributedDataParallel) else _compiled(model)
+        if inner is None:
+            return model
+        model = inner
+
+
+def plain_name(name: str) -> str:
+    """The name of a module or tensor in the network as it was written, also if parts of it are compiled."""
+    return ".".join(part for part in name.split(".") if part != COMPILED)
+
+
+def named_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """The modules of the network by plain name; of a compiled module the one that was compiled."""
+    found = unwrapped(model).named_modules()
+    return {plain_name(name): module for name, module in found if _compiled(module) is None}
+
+
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The parameters and buffers of the network by plain name. What two modules share is there under both names."""
+    network = unwrapped(model)
+    kinds = network.named_parameters(remove_duplicate=False), network.named_buffers(remove_duplicate=False)
+    return {plain_name(name): tensor for name, tensor in itertools.chain(*kinds)}
+
+
+def _compiled(module: nn.Module) -> nn.Module | None:
+    members = module._modules
+    return members[COMPILED] if COMPILED in members else None  # noqa: SIM401 (those of a TorchScript have no `get`)
 
 
 def prunable_layers(model: nn.Module, layer_type: LayerType = None, select: Selection = None) -> list[Layer]:
@@ -92,7 +121,7 @@ def _other_reasons(model: nn.Module, judged: Sequence[tuple[Layer, str]]) -> lis
     weights = {id(layer.weight) for layer, _ in judged}
     found = [
         (f"{module_name}.{name}" if module_name else name, why_not(module, name, parameter))
-        for module_name, module in unwrapped(model).named_modules()
+        for module_name, module in named_modules(model).items()
         for name, parameter in module.named_parameters(recurse=False)
         if id(parameter) not in weights
     ]
@@ -105,7 +134,7 @@ def left_out(model: nn.Module, layer_type: LayerType = None, select: Selection =
 
 
 def _judged(model: nn.Module, layer_type: LayerType, select: Selection) -> list[tuple[Layer, str]]:
-    modules = dict(unwrapped(model).named_modules())
+    modules = named_modules(model)
     has_convolutions = any(isinstance(module, CONVOLUTIONS) for module in modules.values())
     types = layer_types(layer_type) or (CONVOLUTIONS if has_convolutions else (nn.Linear,))
     judged: list[tuple[Layer, str]] = []
@@ -118,7 +147,7 @@ def _judged(model: nn.Module, layer_type: LayerType, select: Selection) -> list[
             continue
         layer = Layer(
             name=name, type=type(module).__name__, parameter_name=f"{name}.weight" if name else "weight", weight=weight,
-            transposed=isinstance(module, _TRANSPOSED), groups=getattr(module, "groups", 1),
+            transposed=isinstance(module, TRANSPOSED), groups=getattr(module, "groups", 1),
         )  # fmt: skip
         reason = ""
         if not isinstance(module, types):

@@ -1,10 +1,12 @@
-"""Two additions to fastai's Learner: `learn.sparsify(80)` prunes at once, `learn.sparsity` says how sparse it is.
+"""Additions to fastai's Learner: `learn.sparsify(80)` prunes at once, `learn.sparsity` says how sparse it is.
 
-They are there as soon as `SparsifyCallback` is imported from `lth_trainable`.
+`learn.load` says so where it loads a sparse network whose zeros nothing keeps. They are there as soon as
+`SparsifyCallback` or `KeepTicket` is imported from `lth_trainable`.
 """
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from fastai.learner import Learner
@@ -14,10 +16,13 @@ from lth_trainable.errors import UserError, bad_value, check_sparsity
 from lth_trainable.pruning.callback import SparsifyCallback
 from lth_trainable.pruning.criteria import Criterion
 from lth_trainable.pruning.keep_mask import KeepMask
+from lth_trainable.pruning.keep_ticket import KeepTicket
 from lth_trainable.pruning.layer_targets import Sparsity, layers_with_target, plain_sparsity, target_now
-from lth_trainable.pruning.layers import Layer, LayerType, Selection, prunable_layers
+from lth_trainable.pruning.layers import PRUNABLE, Layer, LayerType, Selection, prunable_layers
 
-__all__ = ["SparsifyCallback", "mask_in_force", "sparsify", "sparsity"]
+__all__ = ["KeepTicket", "SparsifyCallback", "load", "mask_in_force", "sparsify", "sparsity"]
+
+NOTED_ZEROS = 0.01  # dense networks have next to none
 
 
 @patch
@@ -66,6 +71,34 @@ def sparsity(self: Learner) -> float:
     layers = prunable_layers(self.model) if masked is None else masked.layers
     zeros = sum(int((layer.weight == 0).sum()) for layer in layers)
     return 100 * zeros / sum(layer.weight.numel() for layer in layers)
+
+
+@patch
+def load(self: Learner, file: Any, device: Any = None, **kwargs: Any) -> Learner:
+    """fastai's `load`, which then warns if the network is sparse and no mask keeps the zeros in a fit.
+
+    It is silent where a mask is with the learner already, and within lr_find, which loads what was there before.
+    """
+    self._orig_load(file, device=device, **kwargs)
+    if not any(isinstance(cb, KeepMask) for cb in self.cbs) and not hasattr(self, "lr_finder"):
+        _warn_of_loose_zeros(self.model)
+    return self
+
+
+def _warn_of_loose_zeros(model: Any) -> None:
+    try:
+        layers = [
+            layer for layer in prunable_layers(model, PRUNABLE) if bool(layer.weight.any())
+        ]  # some start as zeros
+    except UserError:  # no layer that anything here could prune
+        return
+    zeros, n = sum(int((layer.weight == 0).sum()) for layer in layers), sum(layer.weight.numel() for layer in layers)
+    if zeros > n * NOTED_ZEROS:
+        warnings.warn(
+            f"the loaded network has {zeros:,} zeros of {n:,} weights in its convolutions and linear layers, and a fit"
+            " will change them; to keep them, fit with cbs=KeepTicket()",
+            stacklevel=3,
+        )
 
 
 def mask_in_force(learn: Learner) -> Any:

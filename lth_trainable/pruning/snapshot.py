@@ -7,21 +7,28 @@ weights, its running statistics, and buffers that `state_dict` leaves out all ge
 from __future__ import annotations
 
 import copy
-import itertools
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lth_trainable.pruning.layers import named_tensors, plain_name, unwrapped
+from lth_trainable.pruning.weight_copies import CallbackCopies
+
 
 class Snapshot:
-    """A copy of a model's tensors, and of the optimiser's state if an optimiser is passed."""
+    """A copy of a model's tensors, and of the optimiser's state if an optimiser is passed.
+
+    beside: what the learner's callbacks hold of the network's shape (averages), if that returns with it.
+    """
+
+    beside: CallbackCopies | None = None
 
     def __init__(self, model: nn.Module, optimizer: Any = None) -> None:
-        self.tensors = {name: tensor.detach().clone() for name, tensor in _tensors(model)}
+        self.tensors = {name: tensor.detach().clone() for name, tensor in named_tensors(model).items()}
         self.optimizer = copy.deepcopy(optimizer.state_dict()) if optimizer is not None else None
-        self._persistent = list(model.state_dict())
+        self._persistent = [plain_name(name) for name in unwrapped(model).state_dict()]
 
     @classmethod
     def of(cls, model: nn.Module, tensors: Mapping[str, Tensor]) -> Snapshot:
@@ -45,7 +52,7 @@ class Snapshot:
     @torch.no_grad()
     def restore(self, model: nn.Module, optimizer: Any = None) -> None:
         """Copy everything back, in place. With `optimizer`, restore the optimiser's state too."""
-        for name, tensor in _tensors(model):
+        for name, tensor in named_tensors(model).items():
             tensor.copy_(self.tensors[name])
         if optimizer is not None:
             assert self.optimizer is not None, "this snapshot holds no optimiser state"
@@ -60,7 +67,3 @@ class Snapshot:
     def transient(self) -> dict[str, Tensor]:
         """Buffers that `model.state_dict()` leaves out."""
         return {name: tensor for name, tensor in self.tensors.items() if name not in self._persistent}
-
-
-def _tensors(model: nn.Module) -> itertools.chain[tuple[str, Tensor]]:
-    return itertools.chain(model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False))

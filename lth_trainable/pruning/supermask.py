@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.pruning.controls import shuffled
-from lth_trainable.pruning.layers import unwrapped
+from lth_trainable.pruning.layers import named_tensors, unwrapped
 from lth_trainable.pruning.masks import Mask
 from lth_trainable.pruning.pruner import MaskedLayers, Pruner
 from lth_trainable.seeds import derive_seed, generator
@@ -243,9 +243,7 @@ def batchnorms(model: nn.Module) -> list[BatchNorm]:
 def _under(model: nn.Module, tensors: Mapping[str, Tensor], masks: Mapping[str, Mask]) -> nn.Module:
     """A copy of the model with these tensors (by name) and masks."""
     network = copy.deepcopy(unwrapped(model))
-    tensors_of = {
-        **dict(network.named_parameters(remove_duplicate=False)), **dict(network.named_buffers(remove_duplicate=False))
-    }  # fmt: skip
+    tensors_of = named_tensors(network)
     for name, tensor in tensors.items():
         tensors_of[name].copy_(tensor)
     for name, mask in masks.items():

@@ -1,4 +1,4 @@
-"""A limit for how long something of the user's may take in a command that waits for it."""
+"""What a command does while something of the user's takes long: it says where that is, or ends with it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lth_trainable.errors import FAILED
@@ -16,6 +16,7 @@ from lth_trainable.own_code.places import is_own_file
 from lth_trainable.safe_text import one_line
 from lth_trainable.silence import pulse
 
+SLOW = 60.0  # seconds after which a command that waits says so
 LOOKS = 5.0  # most seconds between two looks
 BLOCKED = 30.0  # seconds after which code that keeps Python's threads from running is ended too
 
@@ -26,23 +27,51 @@ def limited(seconds: float, what: str) -> Iterator[None]:
 
     seconds: 0 is no limit. what: begins the line. The exit code is `FAILED`.
     """
+    out = sys.stdout
+
+    def end(where: str) -> None:
+        print(one_line(f"{what}: BROKEN: no answer for {seconds:g} s; it is still {where}"), file=out, flush=True)
+        os._exit(FAILED)
+
     if not seconds:
         yield
         return
-    over = threading.Event()
-    watched = threading.get_ident()
-    out = sys.stdout
+    try:
+        with _looked_at(seconds, end, lambda: faulthandler.dump_traceback_later(seconds + BLOCKED, exit=True)):
+            yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+@contextlib.contextmanager
+def announced(seconds: float, what: str) -> Iterator[None]:
+    """Say on standard error where the block is, if it gives no sign of life for so long. what: starts the line."""
+    err = sys.stderr
+
+    def tell(where: str) -> None:
+        line = f"{what}: no answer for {seconds:g} s; it is still {where}; Ctrl-C ends the command"
+        print(one_line(line), file=err, flush=True)
+
+    with _looked_at(seconds, tell):
+        yield
+
+
+@contextlib.contextmanager
+def _looked_at(seconds: float, act: Callable[[str], None], look: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Call `act` once, from another thread, when the block has given no sign of life for so long.
+
+    act: takes the place where the block is. look: called every few seconds.
+    """
+    over, watched = threading.Event(), threading.get_ident()
 
     def watch() -> None:
-        beats, still = pulse.beats(), 0.0
-        look = min(LOOKS, seconds / 4)
-        while not over.wait(look):
-            faulthandler.dump_traceback_later(seconds + BLOCKED, exit=True)
-            beats, still = pulse.beats(), still + look if pulse.beats() == beats else 0.0
+        beats, still, pause = pulse.beats(), 0.0, min(LOOKS, seconds / 4)
+        while not over.wait(pause):
+            look()
+            beats, still = pulse.beats(), still + pause if pulse.beats() == beats else 0.0
             if still >= seconds:
-                line = f"{what}: BROKEN: no answer for {seconds:g} s; it is still {where_is(watched)}"
-                print(one_line(line), file=out, flush=True)
-                os._exit(FAILED)
+                act(where_is(watched))
+                return
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -51,7 +80,6 @@ def limited(seconds: float, what: str) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
-        faulthandler.cancel_dump_traceback_later()
 
 
 def where_is(thread: int) -> str:

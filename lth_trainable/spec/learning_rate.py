@@ -83,13 +83,15 @@ class LrPolicy:
 
     function: f(curve, step) -> learning rate. It takes the step, not step / total, so that ramps and drops fall on
     whole steps. knows_total: whether the rate depends on the total number of steps, so that a short fit is not the
-    beginning of a long one. cycles_momentum: whether momentum changes too. The other fields are default settings; None
+    beginning of a long one. cycles_momentum: whether momentum changes too. ends_near_zero: whether the
+    last rate is too small to learn at. The other fields are default settings; None
     means that the policy has no such setting.
     """
 
     function: Callable[[LrCurve, int], float]
     knows_total: bool = True
     cycles_momentum: bool = False
+    ends_near_zero: bool = False
     warmup_pct: float | None = None
     drops: str | None = None
     drop_factor: float | None = None
@@ -99,8 +101,8 @@ LR_POLICIES: dict[str, LrPolicy] = {
     "constant": LrPolicy(function=lr_constant, knows_total=False),
     "warmup": LrPolicy(function=lr_warmup, warmup_pct=0.05),
     "steps": LrPolicy(function=lr_steps, warmup_pct=0.0, drops="0.5,0.75", drop_factor=0.1),
-    "cosine": LrPolicy(function=lr_cosine, warmup_pct=0.0),
-    "one_cycle": LrPolicy(function=lr_one_cycle, cycles_momentum=True),
+    "cosine": LrPolicy(function=lr_cosine, ends_near_zero=True, warmup_pct=0.0),
+    "one_cycle": LrPolicy(function=lr_one_cycle, cycles_momentum=True, ends_near_zero=True),
 }
 
 

@@ -32,6 +32,7 @@ from lth_trainable.spec.values import (
     LAYERS,
     OPTIMIZERS,
     PRECISIONS,
+    RETRAIN_ORDERS,
     REWIND_OPTIMIZERS,
     family_of,
     prune_events,
@@ -41,18 +42,20 @@ from lth_trainable.spec.values import (
 _SPARSE_FIELDS = (
     "target_sparsity_pct", "granularity", "context", "criterion", "schedule", "prune_rate_pct", "prune_steps",
     "output_prune_rate_pct", "start_pct", "end_pct", "retrain", "rewind_epoch", "rewind_step", "rewind_optimizer",
+    "fine_tuning_lr_fraction", "retrain_order",
 )  # fmt: skip
 # Values of the sparsification fields for an imported ticket: single weights, counted over all layers together.
 IMPORTED_FIELDS = {
     "granularity": "weight", "context": "global", "criterion": None, "schedule": None, "prune_rate_pct": None,
     "prune_steps": None, "output_prune_rate_pct": None, "start_pct": None, "end_pct": None,
-    "retrain": "weight_rewinding", "rewind_optimizer": None,
+    "retrain": "weight_rewinding", "rewind_optimizer": None, "fine_tuning_lr_fraction": None, "retrain_order": None,
 }  # fmt: skip
 _OPTIONAL: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     ("start_pct", lambda v: 0 <= v < 1, "a fraction of the fit in [0, 1), such as 0.25"),
     ("end_pct", lambda v: 0 <= v <= 1, "a fraction of the fit in [0, 1]"),
     ("warmup_pct", lambda v: 0 <= v < 1, "a fraction of the training in [0, 1), such as 0.05"),
     ("lr_drop_factor", lambda v: 0 < v < 1, "a factor between 0 and 1, such as 0.1"),
+    ("fine_tuning_lr_fraction", lambda v: 0 < v <= 1, "a fraction of the learning rate in (0, 1], such as 0.01"),
 )  # checked even if they have no effect, so that no mistake goes unnoticed
 
 
@@ -160,6 +163,8 @@ def _check_common(draft: Draft) -> None:
         draft.drop("order_seed")
     if draft.rewind_optimizer is not None:
         draft.choice("rewind_optimizer", REWIND_OPTIMIZERS)
+    if draft.retrain_order is not None:
+        draft.choice("retrain_order", RETRAIN_ORDERS)
     if draft.output_prune_rate_pct is not None:
         check_sparsity("output_prune_rate", draft.output_prune_rate_pct)
     if draft.width_pct is not None:
@@ -220,6 +225,7 @@ def _check_restarts(draft: Draft) -> None:
             "control", draft.control, "a ticket that is trained", "a supermask is not trained after its rewind"
         )
     brings_all_back = draft.rewind_optimizer is None or draft.rewind_epoch == 0
+    brings_all_back = brings_all_back and draft.retrain_order is None  # with a new order the retraining differs
     if draft.retrain == "none" or (draft.retrain == "weight_rewinding" and brings_all_back):
         why = "nothing is rewound" if draft.retrain == "none" else "its rewinds restore the state that is there already"
         whose = draft.schedule or "an imported ticket"

@@ -150,7 +150,10 @@ def _climb(chain: _Chain, spec: TrialSpec, k: int, levels: Sequence[tuple[Fracti
         ends = (len(chain.segments),)
     for sparsity, output in levels[max(1, known) - 1 :]:
         chain.prune(sparsity, output)
-        chain.event("rewind", at=k, mode=spec.retrain, to=_rewind_target(spec), optimizer=spec.rewind_optimizer)
+        chain.event(
+            "rewind", at=k, mode=spec.retrain, to=_rewind_target(spec), optimizer=spec.rewind_optimizer,
+            **_retraining(spec),
+        )  # fmt: skip
         chain.train_to(spec.epochs)
         ends = (*ends, len(chain.segments))
     if known == len(ladder.known[1]) < len(ends):
@@ -169,7 +172,16 @@ def _control(chain: _Chain, spec: TrialSpec, k: int) -> None:
     if spec.starts_over:  # the rewind point of the ticket has no effect any more
         chain.event("control", at=0, name=spec.control, order="level" if spec.order_is_new else "dense")
     else:
-        chain.event("control", at=k, name=spec.control, to=_rewind_target(spec), optimizer=spec.rewind_optimizer)
+        chain.event(
+            "control", at=k, name=spec.control, to=_rewind_target(spec), optimizer=spec.rewind_optimizer,
+            **_retraining(spec),
+        )  # fmt: skip
+
+
+def _retraining(spec: TrialSpec) -> dict[str, Any]:
+    """The settings of the training after a prune that are not the usual ones."""
+    found = {"fraction": spec.fine_tuning_lr_fraction, "order": spec.retrain_order}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _within_fit(chain: _Chain, spec: TrialSpec) -> None:

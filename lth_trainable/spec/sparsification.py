@@ -5,12 +5,14 @@ from __future__ import annotations
 from lth_trainable.errors import bad_value, check_sparsity
 from lth_trainable.pruning.levels import RUNG_TOLERANCE, n_levels, rungs
 from lth_trainable.spec.draft import Draft
+from lth_trainable.spec.learning_rate import LR_POLICIES
 from lth_trainable.spec.rewind_point import RewindPoint
 from lth_trainable.spec.values import (
     LEVEL_RETRAINS,
     fraction,
     prune_events,
     rule_of,
+    usual_order,
 )
 
 
@@ -18,6 +20,7 @@ def check_levels(draft: Draft) -> None:
     """Validate a ticket of imp or omp, which prune between fits."""
     draft.drop("start_pct", "end_pct", "prune_steps")
     _set_retrain(draft, LEVEL_RETRAINS, "weight_rewinding")
+    _set_retraining(draft)
     if draft.schedule == "imp":
         check_sparsity("prune_rate", draft.prune_rate_pct)
         draft.number("prune_rate_pct", lambda v: 0 < v < 100, "percent")
@@ -47,14 +50,31 @@ def check_levels(draft: Draft) -> None:
         draft.drop("rewind_epoch", "rewind_step", "rewind_optimizer")
 
 
+def _set_retraining(draft: Draft) -> None:
+    """Set what the retraining of a level leaves open: None for what it would do anyway."""
+    if draft.retrain_order == usual_order(draft.retrain):
+        draft.drop("retrain_order")
+    if draft.retrain != "fine_tuning":
+        draft.drop("fine_tuning_lr_fraction")
+    elif draft.fine_tuning_lr_fraction is not None:
+        draft.notes.append(
+            f"fine_tuning trains at {draft.fine_tuning_lr_fraction:g} of the learning rate after each prune"
+        )
+    elif LR_POLICIES[draft.lr_policy].ends_near_zero:
+        draft.notes.append(
+            f"fine_tuning under {draft.lr_policy} trains at the last learning rate of the policy, which is next to "
+            "nothing; --fine-tuning-lr-fraction 0.01 gives it a rate that it can learn at"
+        )
+
+
 def _check_output_rate(draft: Draft) -> None:
     if draft.output_prune_rate_pct == draft.prune_rate_pct:
         draft.drop("output_prune_rate_pct")
     if draft.output_prune_rate_pct is not None:
         draft.number("output_prune_rate_pct", lambda v: 0 < v < 100, "percent")
-        if draft.context != "local":
+        if draft.context == "global":
             raise bad_value(
-                "output_prune_rate", draft.output_prune_rate_pct, "the context local",
+                "output_prune_rate", draft.output_prune_rate_pct, "the context local or row",
                 "the context global ranks all layers together, so no layer can have its own rate",
             )  # fmt: skip
 
@@ -62,6 +82,7 @@ def _check_output_rate(draft: Draft) -> None:
 def check_fit(draft: Draft) -> None:
     """Validate a ticket of a schedule that prunes within one fit."""
     draft.drop("prune_rate_pct", "output_prune_rate_pct", "rewind_optimizer")
+    draft.drop("fine_tuning_lr_fraction", "retrain_order")
     rule = rule_of(draft.schedule)
     if draft.schedule == "iterative":
         draft.integer("prune_steps", 1)

@@ -39,6 +39,7 @@ from lth_trainable.spec.values import (
     LAYERS,
     OPTIMIZERS,
     PRECISIONS,
+    RETRAIN_ORDERS,
     RETRAINS,
     REWIND_OPTIMIZERS,
     canonical_json,
@@ -47,6 +48,7 @@ from lth_trainable.spec.values import (
     make_schedule,
     prune_events,
     rewinds,
+    usual_order,
 )
 
 DataKey = tuple[Any, ...]  # of `TrialSpec.data_key`: arguments of `load_dataset`, without the folder
@@ -135,6 +137,14 @@ class TrialSpec:
     ticket: str | None = _help(
         None, "imported ticket, by its digest; its weights are imported too, so the seed sets only the data order",
         noop=None,
+    )  # fmt: skip
+    fine_tuning_lr_fraction: float | None = _help(
+        None, "retrain fine_tuning: learning rate after a prune, as a fraction of lr; None: the last one of the policy",
+        noop=None, unit="fraction of lr",
+    )  # fmt: skip
+    retrain_order: str | None = _choice(
+        None, RETRAIN_ORDERS, "data order of a level after a prune: same, as in the training that found the mask, or "
+        "new; None: same after a weight rewind, new for lr_rewinding and fine_tuning", noop=None,
     )  # fmt: skip
 
     notes: ClassVar[tuple[str, ...]] = ()
@@ -253,8 +263,8 @@ class TrialSpec:
 
     @property
     def order_is_new(self) -> bool:
-        """Whether each level has a new data order, as when training continues from the pruned weights."""
-        return self.retrain in ("lr_rewinding", "fine_tuning")
+        """Whether each level has a new data order, and not that of the training that found the mask."""
+        return self.retrain_order == "new" or (self.retrain_order is None and usual_order(self.retrain) == "new")
 
     def epochs_alone(self, steps_per_epoch: int | None = None) -> int:
         """Epochs that this trial trains if it shares none: T + L (T - k) with levels, otherwise those of the fit.

@@ -25,6 +25,7 @@ AUGMENTS = ("none", "flip", "shift", "flip_shift")  # repeated from data/augment
 LEVEL_RETRAINS = ("weight_rewinding", "lr_rewinding", "fine_tuning")
 RETRAINS = (*LEVEL_RETRAINS, "tutorial", "none")
 REWIND_OPTIMIZERS = ("restored", "fresh")
+RETRAIN_ORDERS = ("same", "new")
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
@@ -83,6 +84,11 @@ _own_schedule = functools.lru_cache(maxsize=1 << 10)(_schedule)
 def prune_events(schedule: Schedule, epochs: int, target_sparsity_pct: float | None) -> tuple[Prune, ...]:
     """The prune events of a fit of this many epochs."""
     return schedule.prunes(epochs, fraction(target_sparsity_pct))
+
+
+def usual_order(retrain: str | None) -> str:
+    """The data order of a level after a prune, if the spec does not say: "same" after a weight rewind, else "new"."""
+    return "new" if retrain in ("lr_rewinding", "fine_tuning") else "same"
 
 
 def rewinds(retrain: str | None, reset_end: bool) -> bool:

@@ -81,6 +81,10 @@ FIELD_WORDS: dict[str, FieldWords] = {
     "validate_every": FieldWords(in_name="val{}", for_people="validated every {} iterations"),
     "width_pct": FieldWords(in_name="w{}", for_people="{} % wide"),
     "image_size": FieldWords(in_name="px{}", for_people="{} pixels"),
+    "fine_tuning_lr_fraction": FieldWords(in_name="ft{}", for_people="at {} of the learning rate"),
+    "retrain_order": FieldWords(
+        in_name="order_{}", values={"same": "data order repeated", "new": "new data order at each level"}
+    ),
     "ticket": FieldWords(in_name="t{}", for_people="imported ticket {}"),
     "seed": FieldWords(in_name="seed{}", for_people="seed {}"),
 }  # fmt: skip

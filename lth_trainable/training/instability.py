@@ -106,7 +106,8 @@ def train_copy(start: Start, order_seed: int) -> Copy:
         assert trial.pruner is not None
         trial.pruner.apply_mask(dict(start.masks))
     epoch, skip = divmod(start.step, trial.steps_per_epoch)
-    trial.fit(epoch, start.spec.epochs, LevelClock(skip=skip))
+    level = len(start.masks and start.spec.level_sparsities) if start.spec.order_is_new else 0
+    trial.fit(epoch, start.spec.epochs, LevelClock(level=level, skip=skip))
     if trial.log.diverged:
         return Copy(tensors={}, evaluation={})
     return Copy(tensors=Snapshot(trial.model).tensors, evaluation=trial.evaluation())

@@ -78,12 +78,14 @@ class LevelClock:
 
     level: with the epoch, it names the random streams of data order, augmentation and dropout; 0 for a level that uses
     those of the dense network. skip: batches of the fit's first epoch that have been trained before. lr_is_last: keep
-    the learning rate at the last value of a complete level.
+    the learning rate at the last value of a complete level. lr_fraction: keep it at this fraction of the base rate
+    instead; momentum is then that of the last value.
     """
 
     level: int = 0
     skip: int = 0
     lr_is_last: bool = False
+    lr_fraction: float | None = None
 
     @property
     def names(self) -> tuple[int, ...]:
@@ -105,6 +107,11 @@ class Clock(Callback):
     def now(self) -> int:
         return self.start + self.learn.epoch
 
+    @property
+    def rate_moves(self) -> bool:
+        """Whether the learning rate is not the same in the whole trial."""
+        return self.spec.lr_policy != "constant" or self.spec.fine_tuning_lr_fraction is not None
+
     def before_fit(self) -> None:
         self.steps_per_epoch = self.dls.train.steps_per_epoch
         self.curve = self.spec.lr_curve(self.steps_per_epoch)
@@ -125,9 +132,11 @@ class Clock(Callback):
         if not self.learn.training:
             return
         seed_torch((self.stream + self.skipped + self.learn.iter) & _LARGEST_SEED, self.dls.device)
-        if self.spec.lr_policy != "constant":
+        if self.rate_moves:
             step = self.curve.total_steps - 1 if self.level_clock.lr_is_last else self.step
-            self.learn.opt.set_hyper("lr", self.curve.lr_at(step))
+            fraction = self.level_clock.lr_fraction
+            rate = self.curve.lr_at(step) if fraction is None else fraction * self.curve.lr
+            self.learn.opt.set_hyper("lr", rate)
             if self.curve.rule.cycles_momentum:
                 self.learn.opt.set_hyper("mom", self.curve.momentum_at(step))
 

@@ -225,7 +225,10 @@ class TrialLifecycle:
         spec, level = self.trial.spec, segment.level
         starts_over = spec.starts_over and segment is self.chain[-1]
         is_last = level > 0 and spec.retrain == "fine_tuning" and not starts_over
-        level_clock = LevelClock(level=level if spec.order_is_new else 0, lr_is_last=is_last)
+        level_clock = LevelClock(
+            level=level if spec.order_is_new else 0, lr_is_last=is_last,
+            lr_fraction=spec.fine_tuning_lr_fraction if is_last else None,
+        )  # fmt: skip
         more: list[Callback] = [_AtBoundaries(self, segment)]
         if level == 0:
             more += self._at_steps(spec.rewind_step if stop else None)

@@ -16,6 +16,7 @@ from lth_trainable import signals
 from lth_trainable.data.datasets import load_dataset
 from lth_trainable.errors import FAILED, OK, STOPPED, StorageError, UserError, bad_value, command_line
 from lth_trainable.safe_text import printable
+from lth_trainable.silence.limit import SLOW, announced
 from lth_trainable.silence.watchdog import check_limit
 from lth_trainable.spec.trial_spec import DataKey
 from lth_trainable.store.store import STATES, Store
@@ -186,7 +187,8 @@ def open_run(options: RunOptions, default: str) -> tuple[Store, str]:
 def facts_of(data_key: DataKey, data_root: Path | None) -> Facts:
     """Read a data set for the facts that a plan needs about it."""
     dataset, *settings = data_key
-    data = load_dataset(dataset, data_root, *settings)
+    with announced(SLOW, f"dataset {dataset}"):
+        data = load_dataset(dataset, data_root, *settings)
     return Facts(digest=data.digest, n_train=len(data.train))
 
 

@@ -13,10 +13,12 @@ from typing import Any
 
 from lth_trainable.data.datasets import load_dataset
 from lth_trainable.errors import UserError
+from lth_trainable.spec.learning_rate import LR_POLICIES
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.spec.values import DENSE_RESTARTS
 
 Baseline = Callable[[TrialSpec, Path | None], TrialSpec]
+FINE_TUNED_AT = 0.01  # of the base rate
 
 
 def dense(ticket: TrialSpec, data_root: Path | None = None) -> TrialSpec:
@@ -83,8 +85,14 @@ def lr_rewinding(ticket: TrialSpec, data_root: Path | None = None) -> TrialSpec:
 
 
 def fine_tuning(ticket: TrialSpec, data_root: Path | None = None) -> TrialSpec:
-    """The ticket's levels with weights kept, trained on at the last learning rate (Han et al., arXiv 1506.02626)."""
-    return _levels(_trained("fine_tuning", ticket), retrain="fine_tuning")
+    """The ticket's levels with weights kept, trained on at the last learning rate (Han et al., arXiv 1506.02626).
+
+    Under a policy that ends near zero it is `FINE_TUNED_AT` of the base rate instead: the last plateau of Renda et al.
+    (arXiv 2003.02389), whose rate drops tenfold twice. At the last rate of a cosine nothing would be learned.
+    """
+    ends_near_zero = LR_POLICIES[ticket.lr_policy].ends_near_zero
+    fraction = ticket.fine_tuning_lr_fraction or (FINE_TUNED_AT if ends_near_zero else None)
+    return _levels(_trained("fine_tuning", ticket), retrain="fine_tuning", fine_tuning_lr_fraction=fraction)
 
 
 BASELINES: dict[str, Baseline] = {
@@ -101,8 +109,12 @@ def _trained(name: str, ticket: TrialSpec) -> TrialSpec:
 
 
 def _levels(ticket: TrialSpec, **fields: Any) -> TrialSpec:
-    """The ticket pruned by levels with these fields; in one prune if it is pruned within a fit, which has no rate."""
+    """The ticket pruned by levels with these fields; in one prune if it is pruned within a fit, which has no rate.
+
+    After a prune it sees the data in the order in which the ticket does: that which found the mask, or a new one.
+    Within a fit the order runs on, so there it is a new one.
+    """
     if ticket.family == "levels":
-        return replace(ticket, **fields)
-    k = {"rewind_epoch": ticket.rewind_epoch or 0, "retrain": "weight_rewinding"}
+        return replace(ticket, **{"retrain_order": "new" if ticket.order_is_new else "same", **fields})
+    k = {"rewind_epoch": ticket.rewind_epoch or 0, "retrain": "weight_rewinding", "retrain_order": "new"}
     return replace(ticket, **{"schedule": "omp", **k, **fields})

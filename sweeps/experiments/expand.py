@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,11 @@ def expand(sweep: Sweep, data_root: Path | None = None) -> Trials:
     if not points:
         raise UserError(f"axes of {sweep.name}: {sweep.selects.__name__} leaves no ticket; expected at least one")
     tickets = [TrialSpec(**sweep.base, **point, seed=seed) for seed in sweep.seeds for point in points]
-    notes = list(dict.fromkeys(note for ticket in tickets for note in ticket.notes))
+    if "retrain_order" not in {**sweep.base, **sweep.axes}:
+        tickets, orders = _with_one_order(tickets)
+    else:
+        orders = []
+    notes = list(dict.fromkeys([*(note for ticket in tickets for note in ticket.notes), *orders]))
     if len(set(tickets)) < len(tickets):
         notes.append(
             "equal trials are counted once: some values have no effect under a schedule, or lead to the same rung"
@@ -69,6 +73,23 @@ def expand(sweep: Sweep, data_root: Path | None = None) -> Trials:
     of_product = set(tickets)
     roles = {spec.name: role_of(spec, is_ticket=spec in of_product) for spec in trials}
     return Trials(trials=tuple(trials), notes=tuple(notes), roles=roles)
+
+
+def _with_one_order(tickets: Sequence[TrialSpec]) -> tuple[list[TrialSpec], list[str]]:
+    """The tickets with one data order after a prune, that which found the mask, and a note if some had another.
+
+    Otherwise methods of retraining would be compared that differ in their data order too.
+    """
+    in_levels = [ticket for ticket in tickets if ticket.family == "levels"]
+    moved = {ticket.retrain or "": None for ticket in in_levels if ticket.order_is_new}
+    if not moved or all(ticket.order_is_new for ticket in in_levels):
+        return list(tickets), []
+    note = (
+        f"a level of {' and '.join(moved)} sees the data in the order that found its mask, as one of the other tickets"
+    )
+    return [replace(ticket, retrain_order="same") if ticket.family == "levels" else ticket for ticket in tickets], [
+        f"{note}; --retrain-order new gives all of them a new order"
+    ]
 
 
 def of_specs(specs: Sequence[TrialSpec]) -> Trials:

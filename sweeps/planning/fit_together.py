@@ -17,6 +17,7 @@ from lth_trainable.data.own import load_own
 from lth_trainable.errors import UserError
 from lth_trainable.models.networks import build, check_channels
 from lth_trainable.registry import LIBRARIES, code_digest, lookup, not_covered
+from lth_trainable.silence.limit import SLOW, announced
 from lth_trainable.spec.trial_spec import DataKey, TrialSpec
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ def check_network(spec: TrialSpec, data_root: Path | None) -> AnyDataset:
     if spec.model.partition(":")[0] in LIBRARIES:
         build(spec.model, data.shape, len(data.classes))
     elif ":" in spec.model:
-        fault = _fault(spec.model, code_digest(spec.model), data.shape, len(data.classes), _layers_of(spec))
+        with announced(SLOW, f"model {spec.model}"):
+            fault = _fault(spec.model, code_digest(spec.model), data.shape, len(data.classes), _layers_of(spec))
         if fault:
             raise UserError(f"model {spec.model}: {fault}")
     return data

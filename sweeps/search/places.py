@@ -22,6 +22,7 @@ from sweeps.search.optuna_adapter import backend_of, file_of, journal
 
 STUDY = "study.db"
 URL = "sqlite:///FILE, postgresql://USER@HOST/DATABASE, another database of SQLAlchemy, or the path of a journal file"
+JOURNAL, SQLITE = b'{"op_code"', b"SQLite format 3"  # how these files begin
 CONNECT_SECONDS, BUSY_SECONDS = 10, 60
 _PACKAGES = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
 _SICK = re.compile(  # SQLite's words for a disk that fails; what else goes wrong is the file's fault
@@ -135,13 +136,31 @@ class Journal:
         self.shown = path
 
     def open(self) -> BaseStorage:
+        self._check()
         return journal(os.path.abspath(self.shown))
+
+    def _check(self) -> None:
+        """Raise `UserError` for a file that is no journal: it would be written to, and cut at its last line."""
+        path = Path(self.shown)
+        if not path.exists():
+            return
+        begins = b"" if not path.is_file() else _first_bytes(path)
+        if path.is_file() and JOURNAL.startswith(begins):
+            return
+        is_sqlite = begins.startswith(SQLITE[: len(JOURNAL)])
+        advice = f"for a file of SQLite give sqlite:///{self.shown}" if is_sqlite else "choose another name"
+        raise bad_value("study", self.shown, "a journal file of Optuna, or a file that does not exist yet", advice)
 
     def save(self) -> None:
         pass
 
     def trouble(self, error: BaseException) -> StorageError | None:
         return next((_sick(self.shown, str(e), error) for e in _chain(error) if isinstance(e, OSError)), None)
+
+
+def _first_bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(len(JOURNAL))
 
 
 class Given:
@@ -185,6 +204,8 @@ def place_of(study: str | optuna.Study | None, store: Store, run: str) -> Place:
         return Database(study)
     if study.startswith(("sqlite:", "postgresql:", "mysql:", "journal:")):
         raise bad_value("study", study, URL)
+    if not Path(study).exists() and Path(study).suffix in (".db", ".sqlite", ".sqlite3"):
+        raise bad_value("study", study, f"sqlite:///{study} for a file of SQLite", "or FILE.log for a journal")
     if not Path(study).absolute().parent.is_dir():
         raise bad_value("study", study, URL, "the folder of this journal file does not exist")
     return Journal(study)

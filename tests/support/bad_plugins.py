@@ -42,6 +42,28 @@ def other_with_the_same_digest(root: Path | None, split_seed: int) -> Dataset:
     return data_of(Split(x=x() + 1, y=y()))
 
 
+def _with_classes(n: int) -> Any:
+    made = _streamed()
+    made.vocab = [str(i) for i in range(n)]
+    return made
+
+
+def streamed_three_classes(root: Path | None, split_seed: int) -> Any:
+    return _with_classes(3)
+
+
+def streamed_four_classes(root: Path | None, split_seed: int) -> Any:
+    return _with_classes(4)
+
+
+def own_validation(root: Path | None, split_seed: int) -> Any:
+    return {"train": (x(), y()), "valid": (x(12), y(12))}
+
+
+def own_test(root: Path | None, split_seed: int) -> Any:
+    return {"train": (x(), y()), "test": (x(12), y(12))}
+
+
 def more_classes_with_the_same_digest(root: Path | None, split_seed: int) -> Dataset:
     return replace(fine(root, split_seed), classes=("a", "b", "c", "d"))
 
@@ -53,6 +75,50 @@ def unseeded_images(root: Path | None, split_seed: int) -> Dataset:
 def loaders_of_eight(root: Path | None, split_seed: int) -> Any:
     parts = [TensorDataset(torch.from_numpy(x(n)), torch.from_numpy(y(n))) for n in (N, 12, 9)]
     return DataLoaders(*(DataLoader(part, batch_size=8, shuffle=part is parts[0]) for part in parts))
+
+
+def _streamed(images: Any = None, labels: Any = None, item: Any = None) -> Any:
+    arrays = x() if images is None else images, y() if labels is None else labels
+    train = TensorDataset(*map(torch.from_numpy, arrays))
+    made = train if item is None else _Items(train, item)
+    held = TensorDataset(torch.from_numpy(x(12)), torch.from_numpy(y(12)))
+    return DataLoaders(DataLoader(made, batch_size=8, shuffle=True), DataLoader(held, batch_size=8))
+
+
+class _Items(torch.utils.data.Dataset[Any]):
+    """Another data set whose item 21 is changed."""
+
+    def __init__(self, of: Any, change: Any) -> None:
+        self.of, self.change = of, change
+
+    def __len__(self) -> int:
+        return len(self.of)
+
+    def __getitem__(self, index: int) -> Any:
+        image, label = self.of[index]
+        return self.change(image, int(label)) if index == 21 else (image, int(label))
+
+
+def streamed_not_a_number(root: Path | None, split_seed: int) -> Any:
+    images = x()
+    images[21, 0, 2, 2] = np.inf
+    return _streamed(images)
+
+
+def streamed_item_not_a_number(root: Path | None, split_seed: int) -> Any:
+    return _streamed(item=lambda image, label: (image / 0, label))
+
+
+def streamed_one_class(root: Path | None, split_seed: int) -> Any:
+    return _streamed(labels=y() * 0 + 1)
+
+
+def streamed_item_exits(root: Path | None, split_seed: int) -> Any:
+    return _streamed(item=lambda image, label: sys.exit(2))
+
+
+def streamed_item_is_none(root: Path | None, split_seed: int) -> Any:
+    return _streamed(item=lambda image, label: None)
 
 
 def _with(images: Any = None, labels: Any = None) -> Dataset:
@@ -208,6 +274,11 @@ DATA = {
     "arrays_negative": "found 'the label -1'",
     "arrays_constant_channel": "channel 1",
     "arrays_of_nothing": "found 'no images'",
+    "streamed_not_a_number": "train: its items: found 'NaN or infinity among the pixels'",
+    "streamed_item_not_a_number": "train: item 21: found 'NaN or infinity among the pixels'",
+    "streamed_one_class": "train: found 'one class, 1, for all images'",
+    "streamed_item_exits": "SystemExit: 2",
+    "streamed_item_is_none": "train: item 21: found 'NoneType'",
     "arrays_elsewhere": "cannot be read: NotImplementedError",
 }
 

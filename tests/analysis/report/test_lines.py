@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from analysis.report.lines import differences, every_row, folded, reason, seeds, sparsities, tickets, verdict
+from analysis.report.lines import (
+    differ_in_numbers,
+    differences,
+    every_row,
+    folded,
+    joined,
+    reason,
+    seeds,
+    sparsities,
+    tickets,
+    verdict,
+)
 
 LABELS = {"a": "rewind epoch 0", "b": "rewind epoch 1", "c": "OMP"}
 
@@ -41,11 +52,15 @@ def test_two_rows_and_other_comparisons_are_not_brought_together() -> None:
 
 
 def test_a_line_says_what_would_decide_its_rows() -> None:
-    needed = [row("a", n, why=f"about {n:,} seeds would decide at 80 % power") for n in (14, 1000, 21)]
-    assert reason(tuple(needed)) == "about 14 to 1,000 seeds would decide at 80 % power"
+    ranges = ("14 to 90", "9 to more than 100", "40 to 60")
+    needed = [row("a", n, why=f"{seeds} seeds would decide at 80 % power") for n, seeds in enumerate(ranges)]
+    assert reason(tuple(needed)) == "9 to more than 100 seeds would decide at 80 % power"
+    assert joined(["more than 100 seeds", "more than 100 seeds"]) == "more than 100 seeds"
+    assert joined(["7 seeds", "more than 100 seeds"]) == "7 to more than 100 seeds"
+    assert differ_in_numbers(["7 seeds", "20 to 90 seeds"]) and not differ_in_numbers(["7 seeds", "train longer"])
     mixed = (*needed, row("a", 90, why="the ladder stopped at 87.04 %"))
     assert reason(mixed) == (
-        "about 14 to 1,000 seeds would decide at 80 % power (3 of 4); the ladder stopped at 87.04 % (1 of 4)"
+        "9 to more than 100 seeds would decide at 80 % power (3 of 4); the ladder stopped at 87.04 % (1 of 4)"
     )
 
 

@@ -10,7 +10,7 @@ from scipy import integrate
 from scipy import stats as scipy_stats
 
 from analysis.stats import paired as stats
-from analysis.stats.power import power, seeds_needed
+from analysis.stats.power import SeedsRange, effect_interval, power, seeds_needed, seeds_range
 from lth_trainable.errors import UserError
 
 
@@ -119,6 +119,29 @@ def test_a_search_that_makes_no_sense_is_refused() -> None:
             seeds_needed(0.5, 1.0, 0.05, wanted)
     with pytest.raises(UserError, match="at_least: found"):
         seeds_needed(0.5, 1.0, 0.05, at_most=4, at_least=5)
+
+
+@pytest.mark.parametrize(("effect", "n"), [(0.1, 8), (0.75, 8), (-0.4, 5), (2.0, 5), (3.0, 2), (0.3, 40)])
+def test_the_interval_of_an_effect_is_that_of_the_noncentral_t(effect: float, n: int) -> None:
+    t = effect * np.sqrt(n)
+    found = [float(scipy_stats.nct.cdf(t, n - 1, end * np.sqrt(n))) for end in effect_interval(effect, n)]
+    assert found == pytest.approx([0.9, 0.1], abs=1e-6)
+
+
+def test_the_interval_of_a_very_large_effect_is_that_of_the_sd() -> None:
+    near, far = effect_interval(29.9 / np.sqrt(5), 5), effect_interval(30.1 / np.sqrt(5), 5)
+    assert np.divide(near, 29.9) == pytest.approx(np.divide(far, 30.1), rel=0.01)
+    assert effect_interval(-100.0, 5) == pytest.approx([-end for end in effect_interval(100.0, 5)[::-1]])
+
+
+def test_the_range_of_seeds_follows_from_the_interval_of_the_effect() -> None:
+    d = np.array([0.9, 0.2, 0.5, 0.1, 0.6, 0.4, 0.7, 0.3])
+    found = seeds_range(d, 0.0, 0.05)
+    low, high = effect_interval(float(d.mean() / d.std(ddof=1)), 8)
+    assert (found.low, found.high) == (seeds_needed(high, 1.0, 0.05), seeds_needed(low, 1.0, 0.05))
+    assert found.point == seeds_needed(float(d.mean()), float(d.std(ddof=1)), 0.05)
+    assert seeds_range(d - 0.4, 0.0, 0.05).high is None, "the mean may lie on the bound"
+    assert seeds_range([0.5] * 5, 0.0, 0.05) == SeedsRange(low=5, point=5, high=5), "no spread: the sign flip"
 
 
 def test_seeds_needed_reach_their_power() -> None:

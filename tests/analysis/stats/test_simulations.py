@@ -18,7 +18,7 @@ from scipy import special
 
 from analysis.stats import paired as stats
 from analysis.stats.multiplicity import adjusted_p
-from analysis.stats.power import power, seeds_needed
+from analysis.stats.power import effect_interval, power, seeds_needed
 from analysis.stats.sequential import plan, planned_looks, sequential_p
 from analysis.tables.clocks import iterations_before
 from analysis.tables.run_plan import Rule
@@ -251,6 +251,15 @@ def test_looking_again_holds_alpha_over_ladders(most: int) -> None:
     assert abs((found[:, 0] <= ALPHA).mean() - ALPHA - excess / 2) < excess / 2 + noise(ALPHA)
     wrong = [any(ladder[0] <= ALPHA for ladder in adjusted_p([[float(x)] for x in row])) for row in found]
     assert np.mean(wrong) < ALPHA + excess + noise(ALPHA)
+
+
+@pytest.mark.parametrize(("n", "true"), [(5, 0.45), (8, 0.45), (20, 0.8)])
+def test_the_range_of_seeds_covers_the_true_number_in_four_of_five_runs(n: int, true: float) -> None:
+    """The number follows from the effect, so the range covers it where the interval of the effect does."""
+    d = np.random.default_rng(43).normal(true, 1.0, (SWEEPS, n))
+    effects = d.mean(1) / d.std(1, ddof=1)
+    covered = [low <= true <= high for low, high in (effect_interval(effect, n) for effect in effects.tolist())]
+    assert abs(np.mean(covered) - 0.8) < noise(0.8)
 
 
 def test_looks_save_seeds_and_keep_the_power() -> None:

@@ -79,7 +79,7 @@ def test_alpha_holds_over_all_ladders() -> None:
     assert rows[0]["p_decisive"] == pytest.approx(first[0])
     assert rows[2]["p_decisive"] == pytest.approx(second[0])
     assert answers(rows) == ["undecided"] * 3
-    assert rows[0]["why"].startswith("not after Holm over 2 ladders; about ")
+    assert rows[0]["why"].startswith("not after Holm over 2 ladders; ")
     assert rows[0]["correction"] == "fixed sequence; Holm over 2 ladders; against: Holm over 3"
     alone = of(judge({50: targets[50]}), "matches")
     assert answers(alone) == ["yes"], "a single ladder has the whole of alpha"

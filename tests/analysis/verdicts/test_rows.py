@@ -10,12 +10,14 @@ import pytest
 from scipy import stats as scipy_stats
 
 from analysis.stats import paired as stats
-from analysis.stats.power import seeds_needed
+from analysis.stats.power import SeedsRange, effect_interval, seeds_needed
 from analysis.tables import schema
 from analysis.tables.run_plan import Rule
 from analysis.verdicts.baselines import find_candidates
 from analysis.verdicts.claims import verdicts
+from analysis.verdicts.groups import Pairs
 from analysis.verdicts.questions import validation_interval
+from analysis.verdicts.reasons import would_decide
 from tests.support.records import dense, ladder, trial_rows
 from tests.support.verdicts import (
     BELOW,
@@ -31,6 +33,8 @@ from tests.support.verdicts import (
     trials,
     words,
 )
+
+ALPHA = RULE.alpha
 
 
 def test_numbers_of_a_row() -> None:
@@ -94,23 +98,35 @@ def test_equal_differences_are_decided_by_the_sign_flip_and_say_so() -> None:
     assert row["verdict"] == "yes"
     assert row["why"].endswith("all differences are equal, so the sign-flip test decides")
     (strict,) = of(judge({50: [0.5] * 5}, Rule(margin_pp=1.0, alpha=0.01)), "beats")
-    assert strict["why"].startswith("about 7 seeds would decide")  # 2^-7 < 0.01 < 2^-6
+    assert strict["why"].startswith("7 seeds would decide")  # 2^-7 < 0.01 < 2^-6
 
 
 @pytest.mark.parametrize("differences", [VAGUE, [-2.2, -0.4, 0.3, -1.3, 0.1]])
 def test_seeds_that_would_decide(differences: list[float]) -> None:
-    """By the noncentral t, from the mean's distance to the margin and the sd of the differences."""
+    """By the noncentral t, from the mean's distance to the margin, the sd of the differences, and their uncertainty."""
     delta, sd = float(np.mean(differences)) + 1, float(np.std(differences, ddof=1))
-    expected = seeds_needed(abs(delta), sd, 0.05, at_least=6)
+    expected = seeds_needed(abs(delta), sd, ALPHA, at_least=6)
     (row,) = of(judge({50: differences}), "matches")
     assert row["seeds_needed"] == expected
-    assert row["why"] == f"about {expected} seeds would decide at 80 % power"
+    least = seeds_needed(effect_interval(abs(delta) / sd, 5)[1], 1.0, ALPHA, at_least=6)
+    assert (row["seeds_needed_low"], row["seeds_needed_high"]) == (least, None), "the mean may lie on the margin"
+    assert row["would_decide"] == f"{least} to more than 100 seeds"
+    assert row["why"] == f"{least} to more than 100 seeds would decide at 80 % power"
 
 
 def test_no_number_of_seeds_is_promised_on_the_margin() -> None:
     (row,) = of(judge({50: [-1.5, -0.5, -1.2, -0.8, -1.0]}), "matches")
-    assert row["why"] == "too close to the bound, more than 1,000 seeds needed"
-    assert row["seeds_needed"] is None
+    assert row["why"] == "21 to more than 100 seeds would decide at 80 % power"
+    assert (row["seeds_needed"], row["seeds_needed_high"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [(20, 90, "20 to 90 seeds"), (7, 7, "7 seeds"), (20, 101, "20 to more than 100 seeds"),
+     (20, None, "20 to more than 100 seeds"), (140, 900, "more than 100 seeds"), (None, None, "more than 100 seeds")],
+)  # fmt: skip
+def test_a_number_of_seeds_is_a_range(low: int | None, high: int | None, words: str) -> None:
+    assert would_decide([Pairs()], SeedsRange(low=low, point=low, high=high)) == words
 
 
 def test_below_the_margin_the_seeds_are_for_falling_short_after_holm() -> None:

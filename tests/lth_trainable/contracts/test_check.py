@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -101,3 +103,24 @@ def test_a_kind_without_names_and_names_without_a_kind_are_bad_input(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command(arguments) == 2 and "expected" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["dataset", "hangs:data"], ["model", "small:net", "hangs:net"], ["hangs:net"]])
+def test_a_function_that_hangs_ends_the_command_with_the_place(arguments: list[str], tmp_path: Path) -> None:
+    hangs = "import time\n\ndef pause():\n    time.sleep(600)\n\ndef {}:\n    pause()\n\ndef {}:\n    pause()\n"
+    (tmp_path / "hangs.py").write_text(hangs.format("data(root, split_seed)", "net(shape, n_classes)"))
+    (tmp_path / "small.py").write_text("from tests.lth_trainable.contracts.broken import small as net\n")
+    path = os.pathsep.join([str(Path(__file__).parents[3]), str(tmp_path)])
+    done = subprocess.run(
+        [sys.executable, "-m", "lth_trainable.check", *arguments, "--limit", "1"], capture_output=True, text=True,
+        timeout=120, env={**os.environ, "PYTHONPATH": path},
+    )  # fmt: skip
+    line = done.stdout.splitlines()[-1]
+    assert done.returncode == 1 and line.startswith(" ".join(arguments[:1] * (len(arguments) > 1) + arguments[-1:]))
+    assert line.endswith("BROKEN: no answer for 1 s; it is still at hangs.py:4, in pause: time.sleep(600)")
+
+
+def test_no_limit_and_a_wrong_limit(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["criterion", "large_final", "--limit", "0"]) == 0
+    assert command(["criterion", "large_final", "--limit", "-1"]) == 2
+    assert "at least 1 second, or 0" in capsys.readouterr().err

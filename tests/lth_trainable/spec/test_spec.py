@@ -112,6 +112,8 @@ def test_every_field_is_part_of_the_key_unless_it_is_dropped() -> None:
         "warmup_pct": (elsewhere[0], 0.1), "lr_drops": (elsewhere[0], "0.5"), "lr_drop_factor": (elsewhere[0], 0.2),
         "prune_rate_pct": (elsewhere[1], 20), "rewind_step": (elsewhere[1], 500),
         "rewind_optimizer": (elsewhere[1], "fresh"), "output_prune_rate_pct": (elsewhere[1], 20),
+        "retrain_order": (elsewhere[1], "new"),
+        "fine_tuning_lr_fraction": ({"schedule": "imp", "retrain": "fine_tuning"}, 0.1),
     }  # fmt: skip
     untested = {f.name for f in fields(TrialSpec)} - set(other) - set(acts_elsewhere)
     assert untested == {"precision", "width_pct", "ticket", "image_size"}, "a new field needs a value here"

@@ -31,6 +31,13 @@ ROWS: dict[str, tuple[dict[str, Any], tuple[Any, ...]]] = {
     ),
     "lr_rewinding": ({"retrain": "lr_rewinding"}, (END, END, END, NOTHING, 0, OWN, OWN)),
     "fine_tuning": ({"retrain": "fine_tuning"}, (END, END, END, END, END - 1, OWN, OWN)),
+    "weight_rewinding, new order": ({"rewind_epoch": 0, "retrain_order": "new"}, (0, 0, 0, NOTHING, 0, OWN, OWN)),
+    "lr_rewinding, same order": (
+        {"retrain": "lr_rewinding", "retrain_order": "same"}, (END, END, END, NOTHING, 0, 0, 0)
+    ),
+    "fine_tuning, same order": (
+        {"retrain": "fine_tuning", "retrain_order": "same"}, (END, END, END, END, END - 1, 0, 0)
+    ),
     "tutorial": ({"schedule": "one_shot", "rewind_epoch": 1, "start_pct": 0.5}, (5, 5, 5, 10, 10, 10, 10)),
 }  # fmt: skip
 CELLS = [(row, column) for row in ROWS for column in COLUMNS]
@@ -83,6 +90,19 @@ def test_each_level_has_an_order_of_its_own(retrain: str) -> None:
     dense = watched((("control", "dense"),)).seen
     wanted = [dense[0, step if retrain == "lr_rewinding" else END - 1][COLUMNS[4]] for step in range(END)]
     assert rates == wanted
+
+
+def test_fine_tuning_at_a_fraction_of_the_base_rate() -> None:
+    """At every step of every level, whatever the policy; the dense network before them follows the policy."""
+    fields = {"retrain": "fine_tuning", "target_sparsity_pct": 64, "fine_tuning_lr_fraction": 0.25}
+    watch, usual = watched(tuple(fields.items())), watched((("retrain", "fine_tuning"), ("target_sparsity_pct", 64)))
+    lr, column = TrialSpec(**BASE).lr, "learning rate and momentum"
+    for level, step in itertools.product((1, 2), range(END)):
+        rates, last = watch.seen[level, step][column], usual.seen[level, step][column]
+        assert {name: float(value) for name, value in rates.items()} == {
+            name: pytest.approx(lr / 4) if name == "lr" else float(value) for name, value in last.items()
+        }
+    assert [watch.seen[0, step][column] for step in range(END)] == [usual.seen[0, step][column] for step in range(END)]
 
 
 OPTIMISERS: dict[str, dict[str, Any]] = {

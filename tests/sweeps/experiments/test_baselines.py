@@ -97,13 +97,41 @@ def test_a_ticket_of_the_axes_is_no_baseline() -> None:
     assert {spec.retrain for spec in trials_of(expanded, "baseline")} == {"fine_tuning"}
 
 
+def test_methods_of_one_comparison_see_the_data_in_one_order() -> None:
+    """An LR-rewound ticket alone has new orders; beside a weight-rewound one it repeats that which found the mask."""
+    baselines = ("omp", "lr_rewinding", "fine_tuning")
+    both = {"target_sparsity_pct": (64.0,), "retrain": ("weight_rewinding", "lr_rewinding")}
+    alone = {**both, "retrain": ("lr_rewinding",)}
+    for axes, is_new in ((both, False), (alone, True), ({**both, "retrain_order": ("new",)}, True)):
+        expanded = expand(sweep(axes=axes, baselines=baselines))
+        assert {spec.order_is_new for spec in expanded.trials if not spec.is_dense} == {is_new}
+    assert any("order that found its mask" in note for note in expand(sweep(axes=both)).notes)
+    within_a_fit = expand(sweep(base={"schedule": "agp"}, axes={"target_sparsity_pct": (80.0,)}, baselines=baselines))
+    assert {spec.order_is_new for spec in trials_of(within_a_fit, "baseline")} == {True}, "there the order runs on"
+
+
+@pytest.mark.parametrize(
+    ("policy", "fraction"),
+    [("constant", None), ("warmup", None), ("steps", None), ("cosine", 0.01), ("one_cycle", 0.01)],
+)
+def test_fine_tuning_has_a_rate_that_it_can_learn_at(policy: str, fraction: float | None) -> None:
+    """The last plateau of the policy; where there is none, a hundredth of the base rate, and a note says so."""
+    axes = {"target_sparsity_pct": (64.0,)}
+    expanded = expand(sweep(base={"lr_policy": policy}, axes=axes, baselines=("fine_tuning",)))
+    assert {spec.fine_tuning_lr_fraction for spec in trials_of(expanded, "baseline")} == {fraction}
+    assert any("0.01 of the learning rate" in note for note in expanded.notes) is (fraction is not None)
+    old = TrialSpec(retrain="fine_tuning", target_sparsity_pct=64, lr_policy=policy)
+    assert bool(old.notes) is (fraction is not None), "such a trial of 0.4.0 is what it was, with a warning"
+    assert "fine_tuning_lr_fraction" not in old.canonical()
+
+
 def test_what_only_some_tickets_have_is_made_for_those_and_told() -> None:
     axes = {"target_sparsity_pct": (64.0,), "retrain": ("weight_rewinding", "lr_rewinding")}
     expanded = expand(sweep(axes=axes, controls=("random_mask", "reinit")))
     assert Counter(spec.control for spec in trials_of(expanded, "control")) == {"random_mask": 2, "reinit": 4}
-    assert len(expanded.notes) == 1 and "random_mask: 2 of 4 tickets do not have it" in expanded.notes[0]
-    assert "choose reinit or random_sparse" in expanded.notes[0]
-    [note] = expand(sweep(axes=axes, controls=("all",))).notes
+    assert len(expanded.notes) == 2 and "random_mask: 2 of 4 tickets do not have it" in expanded.notes[1]
+    assert "choose reinit or random_sparse" in expanded.notes[1]
+    [_, note] = expand(sweep(axes=axes, controls=("all",))).notes
     some = "random_mask for 2 only, layerwise_shuffle for 2 only"
     assert note == f"controls all, of 4 tickets: {some}, sign_shuffle for none"
 
@@ -209,10 +237,10 @@ def test_the_plan_of_a_run_says_what_each_trial_is_and_whose(store: Store) -> No
 
 def test_a_ticket_stays_one_where_another_command_takes_it_as_a_baseline(store: Store) -> None:
     axes = {"target_sparsity_pct": (64.0,), "rewind_epoch": (0,)}
-    name = "digits-lenet_300_100-imp-s64-retrain_lr_rewinding-seed0"
+    name = "digits-lenet_300_100-imp-s64-retrain_lr_rewinding-order_same-seed0"
     write(store, sweep(axes=axes, baselines=("lr_rewinding",)))
     assert entries(store)[name] == ("baseline", None)
-    write(store, sweep(axes={**axes, "retrain": ("lr_rewinding",)}))
+    write(store, sweep(axes={**axes, "retrain": ("lr_rewinding",), "retrain_order": ("same",)}))
     assert entries(store)[name] == ("ticket", None)
     write(store, sweep(axes=axes, baselines=("lr_rewinding",)))
     assert entries(store)[name] == ("ticket", None)
@@ -279,8 +307,8 @@ def test_tickets_are_held_against_each_method() -> None:
     found = {row["kind"]: row for row in rows if row["claim"] == "beats" and row["group"] == name}
     assert {kind: found[kind]["baseline_group"] for kind in METHODS} == {
         "omp": "digits-lenet_300_100-omp-s64-r1",
-        "lr_rewinding": "digits-lenet_300_100-imp-s64-retrain_lr_rewinding",
-        "fine_tuning": "digits-lenet_300_100-imp-s64-retrain_fine_tuning",
+        "lr_rewinding": "digits-lenet_300_100-imp-s64-retrain_lr_rewinding-order_same",
+        "fine_tuning": "digits-lenet_300_100-imp-s64-retrain_fine_tuning-order_same",
     }, "of one-shot pruning the one that is rewound to the same epoch"
     assert {(found[kind]["verdict"], found[kind]["correction"]) for kind in METHODS} == {("yes", "Holm over 4")}
     assert not [row for row in rows if row["role"] == "baseline" and row["kind"] in METHODS]
@@ -303,8 +331,8 @@ def test_what_is_a_ticket_of_the_run_is_no_baseline() -> None:
     rows = judged(("lr_rewinding", "omp"), rewind_epoch=(0,), **both)
     assert {row["kind"] for row in rows if row["claim"] == "beats"} & set(METHODS) == {"omp"}
     retrains = {row["group"]: row["baseline_group"] for row in rows if row["kind"] == "omp"}
-    assert retrains["digits-lenet_300_100-imp-s64-retrain_lr_rewinding"] == (
-        "digits-lenet_300_100-omp-s64-retrain_lr_rewinding"
+    assert retrains["digits-lenet_300_100-imp-s64-retrain_lr_rewinding-order_same"] == (
+        "digits-lenet_300_100-omp-s64-retrain_lr_rewinding-order_same"
     )
 
 
@@ -314,7 +342,7 @@ def test_the_methods_of_a_ticket_that_is_pruned_within_one_fit(schedule: str) ->
     compared = {(row["rewind_epoch"], row["kind"]): row["baseline_group"] for row in rows if row["kind"] in METHODS}
     rewinds = {k for k, _ in compared}
     assert len(compared) == 3 * len(rewinds) and len(rewinds) == (2 if schedule == "iterative" else 1)
-    assert all(compared[k, "omp"].endswith(f"-r{k or 0}") for k in rewinds)
+    assert all(compared[k, "omp"].endswith(f"-r{k or 0}-order_new") for k in rewinds)
 
 
 # -- small dense -----------------------------------------------------------------------------------------------------

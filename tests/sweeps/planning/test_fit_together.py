@@ -98,9 +98,12 @@ def test_one_image_to_evaluate_is_refused_where_the_network_has_no_running_stati
 
 
 def test_the_digest_of_a_data_set_is_that_of_its_parts() -> None:
-    names = ("fine", "other_with_the_same_digest", "more_classes_with_the_same_digest")
+    names = (
+        "fine", "other_with_the_same_digest", "more_classes_with_the_same_digest", "streamed_three_classes",
+        "streamed_four_classes", "own_validation", "own_test",
+    )  # fmt: skip
     digests = [facts_of((f"{HERE}:{name}", 0), None).digest for name in names]
-    assert len(set(digests)) == 3 and "v1" not in digests
+    assert len(set(digests)) == len(names) and "v1" not in digests
     load_dataset.cache_clear()
     assert facts_of((f"{HERE}:fine", 0), None).digest == digests[0]
 
