@@ -20,7 +20,7 @@ from markupsafe import Markup
 from analysis.figures.gallery import Material, drawn, read_suggestions
 from analysis.figures.style import COLOURS, NARROW, THEMES, to_svg
 from analysis.labels import common_label
-from analysis.report.lines import NOTHING
+from analysis.report.lines import NOTHING, samples
 from analysis.report.terminal import is_other_claim, status_line
 from analysis.report.views import claim_lines, trial_cells, verdict_lines
 from analysis.tables.index import REPORT
@@ -88,6 +88,8 @@ def report_html(frames: Frames, plan: RunPlan, run: str, suggestions: Sequence[R
         endpoint=plan.rule.endpoint.replace("_", " "),
         resolution=_resolution(primary),
         min_pairs=MIN_PAIRS,
+        samples=samples(primary),
+        images=any(row["n_images"] for row in primary),
         themes={name: _colours(name) for name in COLOURS},
         figures=_figures(Material(frames=frames, suggestions=suggestions)),
         primary=verdict_lines(primary),

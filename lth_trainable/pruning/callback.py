@@ -200,6 +200,11 @@ class SparsifyCallback(TicketHolder):
         target = self._next_target()
         if target is None:
             return False
+        if not self.is_as_left:
+            raise UserError(
+                "next_level: found other weights than the last fit has left; expected those, since a ticket returns to"
+                " where they come from; a new fit with the callback, or find_tickets, starts anew from these weights"
+            )
         self.prune(target)
         self._print(f"Level {self.level}: pruned to {self._pruner.sparsity_pct:.2f}%")
         self.start_level()
@@ -250,7 +255,12 @@ class SparsifyCallback(TicketHolder):
         keeper, learn = self.keeper, self.learn
         if keeper is None or learn is None or keeper.learn is not learn:
             return False
-        return unwrapped(learn.model) is unwrapped(self.model_of_fit) and keeper.has_own_weights
+        return unwrapped(learn.model) is unwrapped(self.model_of_fit) and keeper.has_own_weights and self.is_as_left
+
+    @property
+    def is_as_left(self) -> bool:
+        """Whether nothing but fits has changed the network since the dense level, as far as that is known."""
+        return self.keeper is None or self.keeper.is_as_left
 
     # -- internal ----------------------------------------------------------------------------------------------------
 

@@ -143,6 +143,8 @@ class TicketHolder(Callback):
         if optimizer is Optimizer.EMPTY:
             learn.opt.clear_state()
         copies.follow()
+        if self.keeper is not None:
+            self.keeper.left = None
 
     def check_own_weights(self, where: str) -> None:
         """Raise `UserError` if the network has other weights than those that the mask was found for."""
@@ -278,8 +280,13 @@ def _without_keepers(learn: Any) -> MaskedLayers | None:
     keepers = [cb for cb in learn.cbs if isinstance(cb, KeepMask)]
     finished = [keeper for keeper in keepers if keeper.is_independent][-1:]
     inherited = [keeper.pruner for keeper in finished if keeper.has_own_weights]
-    for keeper in finished if not inherited else []:
-        warn_ended(keeper.pruner, replaced_layers(keeper.pruner, learn.model))
+    for keeper in finished:
+        if not inherited:
+            warn_ended(keeper.pruner, replaced_layers(keeper.pruner, learn.model))
+        elif not keeper.is_as_left:
+            warnings.warn(
+                "found other weights than the last fit has left: a callback starts anew from them", stacklevel=3
+            )
     for keeper in keepers:
         learn.remove_cb(keeper)
     return inherited[0] if inherited else None

@@ -143,6 +143,7 @@ class Pruner(MaskedLayers):
             layer.parameter_name: group_axes(granularity, layer.weight.ndim, layer.transposed, layer.name)
             for layer in self.layers
         }
+        self.output_axes = {layer.parameter_name: int(layer.transposed) for layer in self.layers}
         self.levels: list[dict[str, Mask]] = []
         self.counts_by_level = [self.counts]
         self.requested_sparsity: dict[str, Fraction] = dict.fromkeys(self.counts, Fraction(0))
@@ -201,7 +202,10 @@ class Pruner(MaskedLayers):
     ) -> dict[str, Mask]:
         before = self.in_force
         previous = {name: before[name] for name in scores} if before is not None else None
-        return prune(scores, sparsity, axes=self.axes, context=self.context, previous=previous, regrow=regrow)
+        return prune(
+            scores, sparsity, axes=self.axes, context=self.context, previous=previous, regrow=regrow,
+            output_axes=self.output_axes,
+        )  # fmt: skip
 
     def set_mask(self, masks: dict[str, Mask]) -> None:
         super().set_mask(masks)
