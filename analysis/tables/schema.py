@@ -290,7 +290,7 @@ VERDICT_ROWS = table_schema("verdicts", "one row for each group of tickets, clai
            "uncertainty of mean and sd leaves: lower end of an 80 % interval; null as above"),
     column("seeds_needed_high", INT, "seeds", "analysis.stats.power.seeds_range", "its upper end; null as above"),
     column("would_decide", TEXT, "text", "analysis.verdicts.reasons", "what would decide it: a range of seeds, or "
-           "longer training; null: decided, not tested, or not known"),
+           "longer training, or more test images; null: decided, not tested, or not known"),
     column("why", TEXT, "text", _TESTS, "the reason for the verdict in words", nullable=False),
 ])  # fmt: skip
 

@@ -57,6 +57,17 @@ class MaskedLayers:
         """Names of the layers that have no weight left."""
         return [layer.name for layer in self.layers if self.counts[layer.parameter_name] == 0]
 
+    @property
+    def dead_filters(self) -> dict[str, int]:
+        """By layer, the filters without a weight left in depthwise convolutions: nothing passes through them."""
+        masks = self.in_force or {}
+        found = {
+            layer.name: int(np.count_nonzero(~masks[layer.parameter_name].any(axis=tuple(range(1, layer.weight.ndim)))))
+            for layer in self.layers
+            if layer.parameter_name in masks and layer.groups > 1 and layer.weight.shape[1] == 1
+        }
+        return {name: n for name, n in found.items() if n}
+
     def set_mask(self, masks: dict[str, Mask]) -> None:
         """Make `masks` the current mask without changing any weight. masks: Boolean by parameter name, True: kept."""
         self.in_force, self._factors = masks, []
