@@ -20,6 +20,7 @@ from analysis.report.lines import (
     is_folded,
     joined,
     reason,
+    samples,
     seeds,
     sparsities,
     tickets,
@@ -246,7 +247,7 @@ def _title(rows: Sequence[Row]) -> str:
     shared, first = common_label([row["ladder"] for row in rows]), rows[0]
     finest = [row["resolution"] for row in rows if row["resolution"] is not None]
     margin = f"margin {first['margin_pp']:g} pp" + (f", one image {max(finest):.2g}" if finest else "")
-    return f"{shared}: {first['endpoint'].replace('_', ' ')}, tickets minus dense ({margin})"
+    return f"{shared}: {first['endpoint'].replace('_', ' ')}, tickets minus dense\n{margin}; tested {samples(rows)}"
 
 
 def _verdict(line: Line) -> Text:

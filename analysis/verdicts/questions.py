@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from analysis.labels import control_label
 from analysis.stats import paired as stats
-from analysis.stats.paired import PValue, Values
+from analysis.stats.paired import Interval, PValue, Values
 from analysis.tables.clocks import FROM_INIT
 from analysis.tables.run_plan import Rule
 from analysis.text import plural
@@ -64,7 +64,33 @@ class BoundTest:
     def _p(self, pairs: Pairs, sign: int) -> PValue:
         if pairs.n_censored:
             return PValue(p=stats.sign_test_p(self._n_beyond(pairs, sign), pairs.n), test=stats.SIGN_TEST)
+        alone = self.over_seeds(pairs, sign)
+        both = pairs.crossed
+        if both is None or not both.variance_at(self.bound):
+            return alone
+        p = both.superiority(self.bound) if sign > 0 else both.inferiority(self.bound)
+        return replace(p, p=max(p.p, alone.p))
+
+    def over_seeds(self, pairs: Pairs, sign: int) -> PValue:
+        """One-sided p on these images, of the claim (`sign` as the test's) or of its reverse; no pair is censored."""
         return stats.superiority(sign * SCALE[self.unit] * pairs.differences, sign * self.bound)
+
+    @property
+    def floor(self) -> float:
+        """Variance of the mean difference at the bound that more seeds do not make smaller: that of the images."""
+        both = self.pairs.crossed
+        return 0.0 if both is None else both.variance_at(self.bound) - both.of_seeds
+
+    def interval(self, pairs: Pairs) -> Interval | None:
+        """The two-sided 95 % interval that decides, in `unit`: what the test on either side does not reject at 0.025.
+
+        Over seeds and images where these are known, else over seeds. None below 2 pairs.
+        """
+        alone = stats.t_interval(SCALE[self.unit] * pairs.differences)
+        if alone is None or pairs.crossed is None:
+            return alone
+        both = pairs.crossed.interval()
+        return replace(alone, low=min(alone.low, both.low), high=max(alone.high, both.high))
 
     def _n_beyond(self, pairs: Pairs, sign: int) -> int:
         """Pairs that are certainly beyond the bound: above it for sign 1, below it for sign -1.
