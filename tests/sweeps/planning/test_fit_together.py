@@ -127,5 +127,5 @@ def test_what_keys_do_not_cover_is_said_in_one_line_for_each_plug_in(
 @pytest.mark.parametrize("name", ["no_network", "exiting_network"])
 def test_a_wrong_network_is_refused_where_its_weights_are_counted_too(name: str) -> None:
     """As for the baseline `small_dense`, before anything else looks at the network."""
-    with pytest.raises(UserError, match="expected a network|SystemExit: 3"):
+    with pytest.raises(UserError, match=r"expected a network|SystemExit: 3"):
         nearest_width(spec(model=f"{HERE}:{name}"))
