@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from analysis.tables.columns import BOOL, BYTES, FLOAT, INT, TEXT, column, spec_fields, table_schema
 from analysis.tables.geometry_schema import BARRIERS, OVERLAPS, SIGNS
+from analysis.tables.variance_schema import VARIANCES
 from lth_trainable.spec.trial_spec import TrialSpec
 
 SPEC_FIELDS = tuple(field.name for field in dataclasses.fields(TrialSpec))
@@ -295,5 +296,5 @@ VERDICT_ROWS = table_schema("verdicts", "one row for each group of tickets, clai
 
 TABLES: dict[str, pa.Schema] = {
     "trials": TRIALS, "epochs": EPOCHS, "levels": LEVELS, "layers": LAYERS, "overlaps": OVERLAPS, "signs": SIGNS,
-    "barriers": BARRIERS, "verdicts": VERDICT_ROWS,
+    "barriers": BARRIERS, "verdicts": VERDICT_ROWS, "variances": VARIANCES,
 }  # fmt: skip
