@@ -179,7 +179,7 @@ def _tabulate(
         order.append(((name,), int(isinstance(trial, Known))))
     fresh = entries.tables()
     tables = {name: arranged(order, ["trial"], fresh[name], previous.tables.get(name, fresh[name])) for name in ENTRIES}
-    sooner = epochs_to_dense_accuracy(rows, tables["epochs"])
+    sooner = epochs_to_dense_accuracy(rows, tables["epochs"], plan.rule.tuned)
     tables["trials"] = schema.table(
         "trials", (row | clock_columns(row) | more for row, more in zip(rows, sooner, strict=True))
     )
