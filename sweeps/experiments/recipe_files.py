@@ -59,7 +59,7 @@ def recipe_of(where: str, name: str, content: Mapping[str, Any]) -> Sweep:
 
     where: what they are from, for the message. name: of the sweep, if `content` has none.
     """
-    names = [field.name for field in fields(Sweep)]
+    names = [field.name for field in fields(Sweep) if field.name != "tuning"]  # it is found, not given
     for key in content:
         if key not in (*names, FROM):
             raise unknown_name(f"{where}, key", key, (*names, FROM))
