@@ -156,9 +156,8 @@ class Options(RunOptions):
     tune_lr: Annotated[
         tuple[str, ...],
         tyro.conf.arg(
-            help="choose the learning rate of these arms on validation, of the values of --lr, on seeds of their own: "
-            "dense and ticket, and controls by name",
-            metavar="dense ticket NAME ...",
+            help="tune learning rates on validation, of the values of --lr: dense ticket, and controls",
+            metavar="NAME ...",
         ),
     ] = ()
     tune_seeds: Annotated[int, tyro.conf.arg(help="--tune-lr: number of seeds of its own", metavar="N")] = TUNE_SEEDS
@@ -208,7 +207,7 @@ HELP = Help(
     "Run the same command again to continue: what is trained stays.",
     groups={
         "what": ("recipe", "sparsity", "schedule", "rewind_epoch", "epochs", "dataset", "model", "lr", "seeds"),
-        "compare": (*BRANCHES, "until_decided", "max_seeds", "tune_lr", "import_ticket"),
+        "compare": (*BRANCHES, "until_decided", "max_seeds", "import_ticket"),
         "where": WHERE, "stop": STOP, "watch": ("dry_run", "on", "plan_figure", "list", "json", "log"),
     },
     examples={
