@@ -95,7 +95,7 @@ class Sweep:
 
         def opened() -> tuple[Job, Experiment]:
             setting = setting_of(SWEEP, options, trains=not options.shows_plan)
-            whole = tuned(options, setting, sweep, command)
+            whole, setting = tuned(options, setting, sweep, command)
             return open_job(
                 options, setting, whole.name, lambda store: prepare(whole, files, store, options.data_root), command
             )

@@ -59,7 +59,7 @@ def run(options: Options, sweep: Sweep, arguments: Sequence[str]) -> int:
         return submit(options.target, "sweeps.lth_grid", arguments)
     command = ("python", "-m", "sweeps.lth_grid", *arguments)
     try:
-        sweep = tuned(options, setting, sweep, command)
+        sweep, setting = tuned(options, setting, sweep, command)
     except NotTuned as stopped:
         return finish(stopped.job, stopped.round.summary, stopped.round.outcome)
     except OnlyPlanned:

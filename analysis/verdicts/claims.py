@@ -116,10 +116,10 @@ def jackpot(evidence: Evidence) -> list[Answer]:
     """ "Jackpot": the ticket beats the reinitialisation of its mask at any learning rate, beats a small dense network,
     and matches dense.
 
-    Tests: beats the reinitialisation of the same mask, at the learning rate of the run that suits that best, by more
-    than the margin; beats the small dense network; matches the dense network of its own learning rate; matches the
-    dense network of the best learning rate. Best rates are chosen by mean validation accuracy. Unit: percentage points
-    of the endpoint. Pairing: by seed. Test: one-sided paired t for each. Alpha: each test at alpha, without a
+    Tests: beats the reinitialisation of the same mask at each learning rate of the run (the one that suits that best
+    among them) by more than the margin; beats the small dense network; matches the dense network of its own learning
+    rate; matches that of the best learning rate. Best rates are chosen by mean validation accuracy. Unit: percentage
+    points of the endpoint. Pairing: by seed. Test: one-sided paired t for each. Alpha: each test at alpha, without a
     correction; for the reverse the least p times the number of tests. Correction: Holm over all tickets. Needs a run
     with several learning rates, and the reinitialisation at each of them (`--control-lr`). Source: Ma et al., arXiv
     2107.00166, section 3 (with a margin of 0.5 pp on CIFAR-10).

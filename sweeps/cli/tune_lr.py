@@ -60,13 +60,14 @@ def check_tuning(options: Options, sweep: Sweep) -> None:
         raise UserError(f"tune-lr: found a seed of tuning among those of the sweep; expected seeds below {FIRST_SEED}")
 
 
-def tuned(options: Options, setting: Setting, sweep: Sweep, command: Sequence[str]) -> Sweep:
-    """The sweep with tuned learning rates, after training what is missing for them; itself if none are to be tuned.
+def tuned(options: Options, setting: Setting, sweep: Sweep, command: Sequence[str]) -> tuple[Sweep, Setting]:
+    """The sweep with tuned learning rates, after training what is missing for them, and what is left of the budget.
 
+    The sweep itself if none are to be tuned.
     Raises `NotTuned` if it was stopped before they were known, and `OnlyPlanned` if the options ask only for the plan.
     """
     if not options.tune_lr:
-        return sweep
+        return sweep, setting
     check_tuning(options, sweep)
     name = f"{options.name or sweep.name}{SUFFIX}"
     candidates = tuple(dict.fromkeys(sweep.axes["lr"]))
@@ -90,7 +91,7 @@ def tuned(options: Options, setting: Setting, sweep: Sweep, command: Sequence[st
     assert job is not None
     for arm in options.tune_lr:
         job.say(_line(arm, arms[arm]))
-    return with_rates(sweep, tuning)
+    return with_rates(sweep, tuning), _with_epochs_left(setting, epochs)
 
 
 def with_rates(sweep: Sweep, tuning: Tuning) -> Sweep:
@@ -147,7 +148,7 @@ def _arm(spec: TrialSpec) -> str:
 
 def _with_epochs_left(setting: Setting, trained: int) -> Setting:
     budget = setting.budget
-    left = None if budget.epochs is None else budget.epochs - trained
+    left = None if budget.epochs is None else max(0, budget.epochs - trained)
     return replace(setting, budget=replace(budget, epochs=left))
 
 
