@@ -20,10 +20,12 @@ from markupsafe import Markup
 from analysis.figures.gallery import Material, drawn, read_suggestions
 from analysis.figures.style import COLOURS, NARROW, THEMES, to_svg
 from analysis.labels import common_label
-from analysis.report.lines import NOTHING
+from analysis.report.lines import NOTHING, samples
 from analysis.report.proportion import again, margin
 from analysis.report.terminal import is_other_claim, status_line
+from analysis.report.variances import variance_view
 from analysis.report.views import claim_lines, trial_cells, verdict_lines
+from analysis.report.weights import weights_said
 from analysis.tables.index import REPORT
 from analysis.tables.parquet import Frames
 from analysis.tables.run_plan import RunPlan
@@ -90,15 +92,19 @@ def report_html(frames: Frames, plan: RunPlan, run: str, suggestions: Sequence[R
         margin=margin(primary) if primary else f"margin {plan.rule.margin_pp:g} pp",
         again=again(primary),
         min_pairs=MIN_PAIRS,
+        samples=samples(primary),
+        images=any(row["n_images"] for row in primary),
         themes={name: _colours(name) for name in COLOURS},
         figures=_figures(Material(frames=frames, suggestions=suggestions)),
         primary=verdict_lines(primary),
         secondary=verdict_lines([row for row in compared if row["role"] == TICKET and not row["primary"]]),
         baselines=verdict_lines(baselines),
         claims=claim_lines([row for row in verdicts if is_other_claim(row) or row["claim"] == LADDER_CLAIM]),
+        variances=variance_view(frames.rows("variances")),
         work=_work_view(work, len(plan.trials)),
         flops=_flops(work),
         status=status_line(frames),
+        weights=weights_said(frames),
         trials=[trial_cells(row) for row in trials],
         machines=_machines(trials),
         commands=[shlex.join(command) for command in plan.commands],

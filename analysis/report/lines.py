@@ -7,7 +7,7 @@ would decide them.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -66,6 +66,15 @@ def _is_undecided(row: Row) -> bool:
 
 def _one_line(rows: Sequence[Row]) -> list[Line]:
     return [tuple(rows)] if len(rows) >= LEAST_FOLDED else every_row(rows)
+
+
+def samples(rows: Iterable[Row]) -> str:
+    """What the tests of these rows take as a sample: "over seeds and 360 images", or seeds alone."""
+    sizes = sorted({row["n_images"] or 0 for row in rows})
+    if not any(sizes):
+        return "over seeds alone, on these images"
+    images = " or ".join(f"{size:,}" for size in sizes if size)
+    return f"over seeds and {images} images" + ("" if sizes[0] else ", or seeds alone")
 
 
 # -- the cells of a line

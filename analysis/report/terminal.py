@@ -22,12 +22,14 @@ from analysis.report.lines import (
     is_folded,
     joined,
     reason,
+    samples,
     seeds,
     sparsities,
     tickets,
     verdict,
 )
 from analysis.report.proportion import again, margin
+from analysis.report.weights import weights_said
 from analysis.tables.geometry import left_out
 from analysis.tables.parquet import OPTIONAL, Frames, as_rows
 from analysis.tables.schema import (
@@ -195,6 +197,8 @@ def show(console: Console, frames: Frames, run: str, lines: Lines = folded) -> N
     trials = frames.tables["trials"].select(["trial", "status", "reason"]).to_pylist()
     style = "dim" if all(row["status"] == "done" for row in trials) else "yellow"
     print_line(console, status_line(frames), style=style)
+    for said in weights_said(frames):
+        print_line(console, said.text, style="yellow" if said.is_little else "dim")
     for row in trials:
         if row["status"] not in ("done", "missing"):
             reason = f": {row['reason']}" if row["reason"] else ""
@@ -250,7 +254,8 @@ def _title(rows: Sequence[Row]) -> str:
     if not rows:
         return "no comparisons"
     shared, first = common_label([row["ladder"] for row in rows]), rows[0]
-    return f"{shared}: {first['endpoint'].replace('_', ' ')}, tickets minus dense ({margin(rows)})"
+    said = f"{shared}: {first['endpoint'].replace('_', ' ')}, tickets minus dense"
+    return f"{said}\n{margin(rows)}; tested {samples(rows)}"
 
 
 def _verdict(line: Line) -> Text:

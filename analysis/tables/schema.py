@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from analysis.tables.columns import BOOL, BYTES, FLOAT, INT, TEXT, column, spec_fields, table_schema
 from analysis.tables.geometry_schema import BARRIERS, OVERLAPS, SIGNS
+from analysis.tables.variance_schema import VARIANCES
 from lth_trainable.spec.trial_spec import TrialSpec
 
 SPEC_FIELDS = tuple(field.name for field in dataclasses.fields(TrialSpec))
@@ -72,6 +73,14 @@ TRIALS = table_schema("trials", "one row for each trial, planned or stored", [
     column("n_weights", INT, "weights", f"{_RESULT}.n_weights", "prunable weights"),
     column("n_kept", INT, "weights", f"{_RESULT}.n_kept", "prunable weights left at the end"),
     column("n_collapsed_layers", INT, "layers", f"{_RESULT}.collapsed_layers", "layers without a weight left"),
+    column("n_all_weights", INT, "weights", "record.json: all_weights.n", "all weights of the network, biases and "
+           "norms too; null: an older version trained it"),
+    column("prunable_pct", FLOAT, "per cent (0..100)", "computed", "100 n_weights / n_all_weights"),
+    column("pruned_of_all_pct", FLOAT, "per cent (0..100)", "computed", "100 (n_weights - n_kept) / n_all_weights"),
+    column("not_pruned", TEXT, "text", "record.json: all_weights.not_pruned", "the other weights by the reason why "
+           "they are not pruned, the most first"),
+    column("n_dead_filters", INT, "filters", "record.json: dead_filters", "filters of depthwise convolutions without "
+           "a weight left; null: an older version trained it"),
     column("valid_accuracy", FLOAT, "fraction (0..1)", f"{_RESULT}.valid_accuracy",
            "accuracy on the validation split after the last epoch"),
     column("best_valid_accuracy", FLOAT, "fraction (0..1)", f"{_RESULT}.best_valid_accuracy",
@@ -200,6 +209,7 @@ LEVELS = table_schema("levels", "one row for each trial and level: its mask, and
 
 _TESTS = "analysis.verdicts.claims"
 _UNIT = "that of the column unit"
+_INTERVAL = "analysis.stats.crossed, analysis.stats.paired"
 VERDICT_ROWS = table_schema("verdicts", "one row for each group of tickets, claim and baseline or control", [
     _RUN,
     column("rule_version", INT, "number", "analysis.verdicts.rows", "version of the rules in docs/verdicts.md; 0.4.0, "
@@ -234,14 +244,20 @@ VERDICT_ROWS = table_schema("verdicts", "one row for each group of tickets, clai
            "there is one, the verdict is never yes"),
     column("n_diverged", INT, "pairs", "computed", "pairs with a diverged trial, which counts at chance accuracy "
            "(1 / number of classes)"),
+    column("n_images", INT, "pictures", "computed", "images of the split that the test takes as a sample too; null: "
+           "it is over seeds alone, so it speaks of these images (records of an earlier version, several splits)"),
     column("n_censored", INT, "pairs", "computed", "pairs with a value that is only a lower bound"),
     column("mean_ticket", FLOAT, "that of the endpoint", "computed", "mean of the paired tickets"),
     column("mean_baseline", FLOAT, "that of the endpoint", "computed", "mean of the trials that they are paired with"),
     column("effect", FLOAT, _UNIT, "computed", "mean difference, ticket minus baseline; null if pairs are "
            "censored. For largest_matching_sparsity the target sparsity"),
     column("unit", TEXT, "name", "computed", "percentage points, iterations or per cent"),
-    column("ci_low", FLOAT, _UNIT, "analysis.stats.paired.t_interval", "lower end of its two-sided 95 % t-interval"),
-    column("ci_high", FLOAT, _UNIT, "analysis.stats.paired.t_interval", "upper end of its two-sided 95 % t-interval"),
+    column("ci_low", FLOAT, _UNIT, _INTERVAL, "lower end of its two-sided 95 % interval, over seeds and images "
+           "(n_images) or over seeds alone"),
+    column("ci_high", FLOAT, _UNIT, _INTERVAL, "upper end of that interval"),
+    column("ci_low_over_seeds", FLOAT, _UNIT, "analysis.stats.paired.t_interval", "lower end of the 95 % t-interval "
+           "over seeds alone: for other seeds on these images"),
+    column("ci_high_over_seeds", FLOAT, _UNIT, "analysis.stats.paired.t_interval", "upper end of that interval"),
     column("effect_finished", FLOAT, _UNIT, "computed", "mean difference without the pairs with a diverged trial; null "
            "if there are none"),
     column("ci_low_finished", FLOAT, _UNIT, "analysis.stats.paired.t_interval", "lower end of its two-sided 95 % "
@@ -264,8 +280,8 @@ VERDICT_ROWS = table_schema("verdicts", "one row for each group of tickets, clai
     column("again_ci_high_pp", FLOAT, "percentage points", "analysis.stats.paired.t_interval", "upper end of it"),
     column("again_sd_pp", FLOAT, "percentage points", "computed", "standard deviation (n - 1) of these differences"),
     column("alpha", FLOAT, "probability", "plan.json: alpha", "one-sided level of each family"),
-    column("test", TEXT, "name", _TESTS, "the deciding test: paired t; sign flip if all differences are equal; "
-           "sign test if pairs are censored"),
+    column("test", TEXT, "name", _TESTS, "the deciding test: seeds x images; paired t over seeds if the images are "
+           "not known; sign flip if all differences are equal; sign test if pairs are censored"),
     column("correction", TEXT, "text", "analysis.verdicts.families", "how p becomes p_decisive"),
     column("look", INT, "seeds", "plan.json: looks", "seeds of the last look taken; null: no looks are planned"),
     column("p", FLOAT, "probability", _TESTS, "one-sided p of the claim from all pairs, before looks and correction"),
@@ -281,6 +297,8 @@ VERDICT_ROWS = table_schema("verdicts", "one row for each group of tickets, clai
            "at its level, after looks and correction: above `bound` just where that is shown"),
     column("decisive_high", FLOAT, _UNIT, "analysis.verdicts.weighing", "upper confidence bound in the same way: below "
            "`bound` just where that is shown"),
+    column("p_over_seeds", FLOAT, "probability", "analysis.stats.paired.superiority",
+           "one-sided p of the claim over seeds alone: for other seeds on these images"),
     column("p_sign_flip", FLOAT, "probability", "analysis.stats.paired.sign_flip_p",
            "p of the claim by the sign-flip test"),
     column("verdict", TEXT, "name", _TESTS, f"one of {', '.join(VERDICTS)}: shown, its reverse shown, or neither",
@@ -296,11 +314,11 @@ VERDICT_ROWS = table_schema("verdicts", "one row for each group of tickets, clai
            "uncertainty of mean and sd leaves: lower end of an 80 % interval; null as above"),
     column("seeds_needed_high", INT, "seeds", "analysis.stats.power.seeds_range", "its upper end; null as above"),
     column("would_decide", TEXT, "text", "analysis.verdicts.reasons", "what would decide it: a range of seeds, or "
-           "longer training; null: decided, not tested, or not known"),
+           "longer training, or more test images; null: decided, not tested, or not known"),
     column("why", TEXT, "text", _TESTS, "the reason for the verdict in words", nullable=False),
 ])  # fmt: skip
 
 TABLES: dict[str, pa.Schema] = {
     "trials": TRIALS, "epochs": EPOCHS, "levels": LEVELS, "layers": LAYERS, "overlaps": OVERLAPS, "signs": SIGNS,
-    "barriers": BARRIERS, "verdicts": VERDICT_ROWS,
+    "barriers": BARRIERS, "verdicts": VERDICT_ROWS, "variances": VARIANCES,
 }  # fmt: skip

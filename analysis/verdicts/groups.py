@@ -10,6 +10,7 @@ yet: its seed forms no pair, and the pairs say that they are not complete.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -19,10 +20,12 @@ from typing import Any
 import numpy as np
 
 from analysis.labels import SEEDS
+from analysis.stats.crossed import Crossed, Outcomes, crossed
 from analysis.stats.paired import Values
 from analysis.tables.clocks import FROM_INIT
 from analysis.tables.schema import DIVERGED, SPEC_FIELDS, Row
 from analysis.text import number_of
+from analysis.verdicts.images import outcomes
 
 TICKET, BASELINE = "ticket", "baseline"  # roles of a group
 CENSORED = {FROM_INIT: "early_stop_censored"}  # column -> column that is true if it is a lower bound
@@ -60,6 +63,7 @@ class Pairs:
     diverged: seeds of pairs with a diverged trial, which counts at chance. unfinished: seeds without a pair because a
     planned trial is failed, missing or damaged.
 
+    images: by seed and image, ticket minus other side; None if that is not known (see `analysis.verdicts.images`).
     tickets_censored, others_censored: true if the value is only a lower bound, such as the early stop of a network
     whose validation loss was still falling when training ended.
     """
@@ -72,6 +76,7 @@ class Pairs:
     broken: Mapping[int, str] = field(default_factory=dict)
     diverged: frozenset[int] = frozenset()
     unfinished: frozenset[int] = frozenset()
+    images: Outcomes | None = field(default=None, compare=False)
 
     @property
     def n(self) -> int:
@@ -94,6 +99,11 @@ class Pairs:
         both = zip(self.tickets, self.tickets_censored, self.others, self.others_censored, strict=True)
         return sum((a_late and math.isfinite(a)) or (b_late and math.isfinite(b)) for a, a_late, b, b_late in both)
 
+    @functools.cached_property
+    def crossed(self) -> Crossed | None:
+        """The differences as a sample of seeds and of images; None if the images are not known, or below 2 pairs."""
+        return None if self.images is None or self.n < 2 else crossed(self.images)
+
     def before(self, seed: int) -> Pairs:
         """Only the pairs of seeds below `seed`."""
         return self._of(lambda s: s < seed)
@@ -107,7 +117,8 @@ class Pairs:
         columns = ("seeds", "tickets", "others", "tickets_censored", "others_censored")
         cut: dict[str, Any] = {name: tuple(getattr(self, name)[i] for i in kept) for name in columns}
         return Pairs(
-            **cut, broken={seed: reason for seed, reason in self.broken.items() if wanted(seed)},
+            **cut, images=None if self.images is None else self.images[kept],
+            broken={seed: reason for seed, reason in self.broken.items() if wanted(seed)},
             diverged=frozenset(filter(wanted, self.diverged)), unfinished=frozenset(filter(wanted, self.unfinished)),
         )  # fmt: skip
 
@@ -179,6 +190,7 @@ def pair_up(
         unfinished=frozenset(
             seed for seed, reason in broken.items() if reason and _has(NOT_FINISHED, ours[seed], theirs.get(seed, ()))
         ),
+        images=outcomes(ours, theirs, whole, column) if columns[0] == columns[1] else None,
     )  # fmt: skip
 
 

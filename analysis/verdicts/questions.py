@@ -14,7 +14,7 @@ import numpy as np
 
 from analysis.labels import control_label
 from analysis.stats import paired as stats
-from analysis.stats.paired import Values
+from analysis.stats.paired import PValue, Values
 from analysis.tables.clocks import FROM_INIT
 from analysis.tables.run_plan import Rule
 from analysis.text import plural
@@ -58,7 +58,9 @@ class BoundTest:
     def weigh(self, pairs: Pairs) -> Weighed:
         """What these pairs, at least 2, say of the bound."""
         certain = functools.partial(self._n_beyond, pairs) if pairs.n_censored else None
-        return weigh(SCALE[self.unit] * pairs.differences, self.bound, certain)
+        return weigh(
+            SCALE[self.unit] * pairs.differences, self.bound, certain, pairs.crossed if certain is None else None
+        )
 
     def for_it(self, pairs: Pairs) -> float:
         """One-sided p of the claim on these pairs."""
@@ -67,6 +69,16 @@ class BoundTest:
     def against_it(self, pairs: Pairs) -> float:
         """One-sided p of the reverse of the claim."""
         return self.weigh(pairs).p(-self.sign)
+
+    def over_seeds(self, pairs: Pairs, sign: int) -> PValue:
+        """One-sided p on these images, of the claim (`sign` as the test's) or of its reverse; no pair is censored."""
+        return stats.superiority(sign * SCALE[self.unit] * pairs.differences, sign * self.bound)
+
+    @property
+    def floor(self) -> float:
+        """Variance of the mean difference at the bound that more seeds do not make smaller: that of the images."""
+        both = self.pairs.crossed
+        return 0.0 if both is None else both.variance_at(self.bound) - both.of_seeds
 
     def _n_beyond(self, pairs: Pairs, sign: int) -> int:
         """Pairs that are certainly beyond the bound: above it for sign 1, below it for sign -1.

@@ -11,7 +11,7 @@ from analysis.stats.power import SeedsRange
 from analysis.tables.run_plan import Rule
 from analysis.verdicts.families import NO, UNDECIDED, YES, Answer
 from analysis.verdicts.groups import Group, Pairs, pair_up
-from analysis.verdicts.outlook import seeds_to_decide
+from analysis.verdicts.outlook import lacks_images, seeds_to_decide
 from analysis.verdicts.questions import MIN_PAIRS, BoundTest, Evidence, Question
 from analysis.verdicts.reasons import Reason, diverged_note, ladder_reason, why, would_decide
 
@@ -25,7 +25,9 @@ def row_of(answer: Answer, evidence: Evidence) -> dict[str, Any]:
     question, rule = answer.question, evidence.rule
     test = _deciding(answer)
     needed = seeds_to_decide(answer) if answer.verdict == UNDECIDED else None
-    hint = would_decide([part.pairs for part in question.tests], needed) if answer.verdict == UNDECIDED else None
+    hint = None
+    if answer.verdict == UNDECIDED:
+        hint = would_decide([part.pairs for part in question.tests], needed, lacks_images(answer, needed))
     numbers = _numbers(test)
     note = diverged_note(numbers)
     return {
@@ -174,12 +176,15 @@ def _numbers(test: BoundTest) -> dict[str, Any]:
     """Descriptive numbers of the pairs; null if there are too few pairs or some are censored."""
     pairs, d = test.pairs, test.differences
     known = pairs.n > 0 and not pairs.n_censored
-    interval = test.weigh(pairs).interval if known and pairs.n > 1 else None
+    interval, alone = (test.weigh(pairs).interval, stats.t_interval(d)) if known and pairs.n > 1 else (None, None)
     return {
-        **_counts(pairs), "n_censored": pairs.n_censored, **_finished(test),
+        **_counts(pairs), "n_images": pairs.crossed.m if pairs.crossed else None, "n_censored": pairs.n_censored,
+        **_finished(test),
         "mean_ticket": _mean(pairs.tickets) if known else None, "mean_baseline": _mean(pairs.others) if known else None,
         "effect": float(d.mean()) if known else None, "unit": test.unit,
         "ci_low": interval.low if interval else None, "ci_high": interval.high if interval else None,
+        "ci_low_over_seeds": alone.low if alone else None, "ci_high_over_seeds": alone.high if alone else None,
+        "p_over_seeds": test.over_seeds(pairs, test.sign).p if alone else None,
         "sd": stats.standard_deviation(d) if interval else None, "hedges_g": stats.hedges_g(d) if known else None,
         "bound": test.bound, "resolution": test.resolution, "test": _test_name(test),
         "p_sign_flip": stats.sign_flip_p(test.sign * d, test.sign * test.bound) if interval else None,

@@ -7,13 +7,14 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 from scipy import special
 
 from analysis.stats import paired as stats
+from analysis.stats.crossed import CROSSED, Crossed
 from analysis.stats.paired import Interval, Values
 
 Level = Callable[[float], float | None]  # one-sided level -> confidence bound of the mean; None: there is none
@@ -39,22 +40,45 @@ class Weighed:
         return self.p_above if sign > 0 else self.p_below
 
 
-def weigh(differences: Values, bound: float, certain: Callable[[int], int] | None) -> Weighed:
+def weigh(
+    differences: Values, bound: float, certain: Callable[[int], int] | None, crossed: Crossed | None = None
+) -> Weighed:
     """Weigh at least 2 paired differences against a bound: by the paired t test; if all are equal by the sign flip.
 
     certain: if values are censored, the number of pairs that are certainly above (1) or below (-1) the bound. Then the
-    exact sign test decides, and there is no interval.
+    exact sign test decides, and there is no interval. crossed: of the same differences, image by image; then both the
+    test over seeds and that over seeds and images have to show it.
     """
     if certain is not None:
         p = {sign: stats.sign_test_p(certain(sign), len(differences)) for sign in (1, -1)}
-        return Weighed(
-            test=stats.SIGN_TEST, p_above=p[1], p_below=p[-1], interval=None, lower=_none, upper=_none
-        )  # fmt: skip
+        return Weighed(test=stats.SIGN_TEST, p_above=p[1], p_below=p[-1], interval=None, lower=_none, upper=_none)
     above, below = stats.superiority(differences, bound), stats.superiority(-differences, -bound)
     ends = (_none, _none) if above.test != stats.PAIRED_T else _t_bounds(differences)
-    return Weighed(
+    alone = Weighed(
         test=above.test, p_above=above.p, p_below=below.p, interval=stats.t_interval(differences), lower=ends[0],
         upper=ends[1],
+    )  # fmt: skip
+    return alone if crossed is None or alone.interval is None else _with_images(alone, alone.interval, crossed, bound)
+
+
+def _with_images(alone: Weighed, interval: Interval, crossed: Crossed, bound: float) -> Weighed:
+    """Over seeds and images: of both tests the larger p, and of both intervals the wider ends."""
+    both = crossed.interval()
+    wider = replace(interval, low=min(interval.low, both.low), high=max(interval.high, both.high))
+    if not crossed.variance_at(bound):
+        return replace(alone, interval=wider)
+
+    def lower(level: float) -> float | None:
+        end = alone.lower(level)
+        return None if end is None else min(end, crossed.interval(1 - 2 * level).low)
+
+    def upper(level: float) -> float | None:
+        end = alone.upper(level)
+        return None if end is None else max(end, crossed.interval(1 - 2 * level).high)
+
+    return Weighed(
+        test=CROSSED, p_above=max(alone.p_above, crossed.superiority(bound).p),
+        p_below=max(alone.p_below, crossed.inferiority(bound).p), interval=wider, lower=lower, upper=upper,
     )  # fmt: skip
 
 

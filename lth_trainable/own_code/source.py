@@ -17,9 +17,11 @@ _COMPUTED = (  # functions that run code which is not imported by a name in the 
     "exec", "eval", "run_path", "run_module", "resolve_name", "exec_module", "load_module", "spec_from_file_location",
 )  # fmt: skip
 _READERS = (
-    "open", "load", "load_file", "safe_load", "read_text", "read_bytes", "loadtxt", "genfromtxt", "fromfile", "memmap",
-    "read_csv", "read_json", "read_parquet", "from_pretrained", "load_state_dict_from_url", "getenv", "environ",
+    "open", "load", "full_load", "safe_load", "safe_open", "loadtxt", "loadmat", "genfromtxt", "fromfile", "memmap",
+    "imread", "from_pretrained", "urlopen", "urlretrieve", "hf_hub_download", "getenv",
 )  # fmt: skip
+_READER_STARTS = ("read_", "load_")
+_NO_READERS = ("load_state_dict",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,12 +121,12 @@ class _Seen(ast.NodeVisitor):
                 self.imports.append(asked)
         elif name in _COMPUTED and (isinstance(node.func, ast.Name) or name not in ("exec", "eval")):
             self.not_followed.append(f"the code that {where} runs by {name}")
-        elif name in _READERS:
+        elif name in _READERS or ((name or "").startswith(_READER_STARTS) and name not in _NO_READERS):
             self._note_read(node)
         self.generic_visit(node)
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
-        if node.attr == "environ":
+        if node.attr in ("environ", "argv"):
             self._note_read(node)
         self.generic_visit(node)
 

@@ -19,8 +19,10 @@ from typing import Any
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.pruning.arguments import check_arguments, refuse_foreign
 from lth_trainable.pruning.criteria import CRITERIA, Criterion
+from lth_trainable.pruning.fit_report import closing, opening
 from lth_trainable.pruning.fits import is_dry_run, is_looking
 from lth_trainable.pruning.holder import Optimizer, TicketHolder, nothing_removed
+from lth_trainable.pruning.inventory import take_inventory
 from lth_trainable.pruning.keep_mask import KeepMask, SparsityMetric
 from lth_trainable.pruning.layer_targets import (
     Sparsity,
@@ -30,12 +32,13 @@ from lth_trainable.pruning.layer_targets import (
     sparsity_falls,
     target_by_epoch,
 )
-from lth_trainable.pruning.layers import LayerType, Selection, layer_types, left_out, prunable_layers, unwrapped
+from lth_trainable.pruning.layers import LayerType, Selection, layer_types, prunable_layers, unwrapped
 from lth_trainable.pruning.levels import Levels
-from lth_trainable.pruning.pruner import MaskedLayers, Pruner, report
+from lth_trainable.pruning.pruner import MaskedLayers, Pruner
 from lth_trainable.pruning.schedules import Schedule, as_schedule
 from lth_trainable.pruning.snapshot import Snapshot
 from lth_trainable.pruning.ticket import Ticket
+from lth_trainable.pruning.weight_copies import CallbackCopies
 from lth_trainable.scalars import plain
 
 
@@ -163,7 +166,8 @@ class SparsifyCallback(TicketHolder):
         if not self.keeper.settle():  # it has said why
             return
         self.keeper.become_independent(MaskedLayers(self._pruner.layers, self._pruner.in_force))
-        self._print(f"Final Sparsity: {self._pruner.sparsity_pct:.2f}%\n\n{report(self._pruner)}")
+        if self.verbose:
+            print(closing(self._pruner, self.inventory()))
         if self.reset_end and self.verbose and self._pruner.in_force is not None:
             self._print(f"\n{self._judgement()}")
 
@@ -172,8 +176,13 @@ class SparsifyCallback(TicketHolder):
     def begin(self, initial: Snapshot | None = None) -> Pruner:
         resumes = self.resumes
         pruner = super().begin(initial)
-        self._print(self._opening())
+        if self.verbose:
+            inventory = self.inventory()
+            shares = [] if isinstance(self.schedule, Schedule) else inventory.shares()  # there they end the fit
+            print("\n".join([*opening(self.granularity, self.sparsity, inventory), *shares]))
         self.levels_trained = self.levels_trained if resumes else 0
+        if self._rewinds and self.initial is not None and not resumes:
+            self.initial.beside = CallbackCopies(self.learner)
         if self._rewinds and self.rewind_epoch == 0 and self.rewind_point is None:
             self._save_rewind_point()
         return pruner
@@ -191,6 +200,11 @@ class SparsifyCallback(TicketHolder):
         target = self._next_target()
         if target is None:
             return False
+        if not self.is_as_left:
+            raise UserError(
+                "next_level: found other weights than the last fit has left; expected those, since a ticket returns to"
+                " where they come from; a new fit with the callback, or find_tickets, starts anew from these weights"
+            )
         self.prune(target)
         self._print(f"Level {self.level}: pruned to {self._pruner.sparsity_pct:.2f}%")
         self.start_level()
@@ -241,7 +255,12 @@ class SparsifyCallback(TicketHolder):
         keeper, learn = self.keeper, self.learn
         if keeper is None or learn is None or keeper.learn is not learn:
             return False
-        return unwrapped(learn.model) is unwrapped(self.model_of_fit) and keeper.has_own_weights
+        return unwrapped(learn.model) is unwrapped(self.model_of_fit) and keeper.has_own_weights and self.is_as_left
+
+    @property
+    def is_as_left(self) -> bool:
+        """Whether nothing but fits has changed the network since the dense level, as far as that is known."""
+        return self.keeper is None or self.keeper.is_as_left
 
     # -- internal ----------------------------------------------------------------------------------------------------
 
@@ -313,18 +332,14 @@ class SparsifyCallback(TicketHolder):
             if snapshot is not None:
                 snapshot.optimizer = optimizer
 
-    def _opening(self) -> str:
-        wanted = f"{self.sparsity:g}%" if not isinstance(self.sparsity, Mapping) else f"{dict(self.sparsity)} %"
-        lines = [f"Pruning of {self.granularity} until a sparsity of {wanted}"]
-        for layer, reason in left_out(self.learner.model, self.layer_type, self.select):
-            lines.append(f"Left out: {layer.name} ({layer.type}), {reason}")
-        return "\n".join(lines)
-
     def _save_rewind_point(self) -> None:
         self._print(f"Saving Weights at epoch {self.rewind_epoch}")
+        if self.rewind_epoch == 0:
+            self.rewind_point = self.initial
+            return
         optimizer = self.learner.opt if isinstance(self.schedule, Levels) else None
-        is_first = self.rewind_epoch == 0
-        self.rewind_point = self.initial if is_first else Snapshot(unwrapped(self.learner.model), optimizer)
+        self.rewind_point = Snapshot(unwrapped(self.learner.model), optimizer)
+        self.rewind_point.beside = CallbackCopies(self.learner)
 
     def _judgement(self) -> str:
         try:
@@ -334,7 +349,22 @@ class SparsifyCallback(TicketHolder):
 
     def _show_sparsity(self, shown: bool) -> None:
         others = [metric for metric in self.learn.metrics if not isinstance(metric, SparsityMetric)]
-        self.learn.metrics = [*others, SparsityMetric(self._measured_sparsity)] if shown else others
+        own = [SparsityMetric(self._measured_sparsity)] if shown else []
+        if shown and self._prunes_little():
+            own.append(SparsityMetric(self._share_of_all, "pruned of all"))
+        self.learn.metrics = [*others, *own]
+
+    def _prunes_little(self) -> bool:
+        """Whether less than half of all weights can be pruned, so that the sparsity alone says little."""
+        model = self.learn.model
+        try:
+            layers = layers_with_target(prunable_layers(model, self.layer_type, self.select), self.sparsity)
+        except UserError:  # the start of the training says it
+            return False
+        return take_inventory(model, layers, self.layer_type, self.select).is_little
+
+    def _share_of_all(self) -> float | None:
+        return self.inventory().pruned_pct(self._pruner.n_kept) if self.fitting and self.pruner else None
 
     def _prune(self, sparsity: Target) -> None:
         self.prune(sparsity)

@@ -100,6 +100,11 @@ def _levels(learn: Any, callback: SparsifyCallback, fit: Fit) -> Iterator[Traine
     while True:
         if callback.levels_trained <= callback.level:
             fit(start_epoch=callback.start_level())
+            if callback.levels_trained <= callback.level:
+                raise UserError(
+                    "find_tickets: fit: found one that trained nothing (no fit of this learner, no epochs, or a dry run"
+                    " with ShortEpochCallback); expected one that trains, such as learn.fit"
+                )
             yield TrainedLevel(
                 level=callback.level, sparsity=learn.sparsity, ticket=callback.ticket(), metrics=_metrics(learn)
             )

@@ -19,6 +19,7 @@ from fastai.callback.core import Callback
 from lth_trainable.errors import UserError
 from lth_trainable.pruning.calibration import calibration, check_inputs
 from lth_trainable.pruning.criteria import Criterion, name_of, needs_inputs
+from lth_trainable.pruning.inventory import Inventory, take_inventory
 from lth_trainable.pruning.keep_mask import KeepMask, warn_ended
 from lth_trainable.pruning.layer_targets import Sparsity, Target, layers_with_target
 from lth_trainable.pruning.layers import LayerType, Selection, prunable_layers, unwrapped
@@ -26,6 +27,7 @@ from lth_trainable.pruning.own_weights import foreign_layers, replaced_layers, u
 from lth_trainable.pruning.pruner import MaskedLayers, Pruner, check_criterion
 from lth_trainable.pruning.snapshot import Snapshot
 from lth_trainable.pruning.ticket import Ticket, state_of
+from lth_trainable.pruning.weight_copies import OptimizerCopies
 from lth_trainable.versions import project_version
 
 if TYPE_CHECKING:
@@ -129,12 +131,20 @@ class TicketHolder(Callback):
         self._pruner.apply()
 
     def return_to(self, to: Snapshot | None, optimizer: Optimizer) -> None:
-        """Return to the weights and buffers of a snapshot, without the mask."""
+        """Return to the weights and buffers of a snapshot, without the mask; copies of the weights return too."""
         learn = self.learner
+        copies = OptimizerCopies(learn.opt, learn.model)
+        if to is not None and to.beside is not None:
+            if optimizer is Optimizer.GOES_ON:
+                to.beside.check_complete(learn)
+            to.beside.restore()
         if to is not None:
             to.restore(unwrapped(learn.model), learn.opt if optimizer is Optimizer.RETURNS else None)
         if optimizer is Optimizer.EMPTY:
             learn.opt.clear_state()
+        copies.follow()
+        if self.keeper is not None:
+            self.keeper.left = None
 
     def check_own_weights(self, where: str) -> None:
         """Raise `UserError` if the network has other weights than those that the mask was found for."""
@@ -151,6 +161,10 @@ class TicketHolder(Callback):
         self.keeper = None
 
     # -- what it has found -------------------------------------------------------------------------------------------
+
+    def inventory(self) -> Inventory:
+        """All weights of the network: which can be pruned, and which not and why."""
+        return take_inventory(self.model_of_fit, self._pruner.layers, self.layer_type, self.select)
 
     def plot_layers(self, ax: Any = None) -> Any:
         """Draw the sparsity of each layer under the current mask; returns the axes."""
@@ -266,8 +280,13 @@ def _without_keepers(learn: Any) -> MaskedLayers | None:
     keepers = [cb for cb in learn.cbs if isinstance(cb, KeepMask)]
     finished = [keeper for keeper in keepers if keeper.is_independent][-1:]
     inherited = [keeper.pruner for keeper in finished if keeper.has_own_weights]
-    for keeper in finished if not inherited else []:
-        warn_ended(keeper.pruner, replaced_layers(keeper.pruner, learn.model))
+    for keeper in finished:
+        if not inherited:
+            warn_ended(keeper.pruner, replaced_layers(keeper.pruner, learn.model))
+        elif not keeper.is_as_left:
+            warnings.warn(
+                "found other weights than the last fit has left: a callback starts anew from them", stacklevel=3
+            )
     for keeper in keepers:
         learn.remove_cb(keeper)
     return inherited[0] if inherited else None

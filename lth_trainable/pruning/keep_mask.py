@@ -5,6 +5,7 @@ A SparsifyCallback gives one to its learner. It acts late in the order of callba
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from fastai.metrics import Metric
 
 from lth_trainable.errors import UserError
 from lth_trainable.pruning.fits import is_looking
-from lth_trainable.pruning.own_weights import Fingerprint, fingerprint, foreign_layers, replaced_layers
+from lth_trainable.pruning.own_weights import Fingerprint, fingerprint, foreign_layers, is_near, replaced_layers
 from lth_trainable.pruning.pruner import MaskedLayers
 
 LAYERS_NAMED = 3  # in a warning
@@ -45,6 +46,7 @@ class KeepMask(Callback):
     is_within_step = _is_announced = _gradients_are_read = False
     _acts: bool | None = None
     _seen: frozenset[Fingerprint] = frozenset()
+    left: Fingerprint | None = None  # the weights that the last fit has left, if there was no mask yet
 
     def __init__(
         self,
@@ -83,13 +85,23 @@ class KeepMask(Callback):
             return False
         return self.is_within_step or fingerprint(self.pruner) in self._seen
 
+    @property
+    def is_as_left(self) -> bool:
+        """Whether the network has the weights that its last fit has left, as far as that is known. NaN counts as such.
+
+        Where nothing is masked yet, no zeros tell that weights have been replaced.
+        """
+        if self.left is None or not all(map(math.isfinite, self.left)):
+            return True
+        return not foreign_layers(self.pruner, self.learn.model) and is_near(self.left, fingerprint(self.pruner))
+
     def become_independent(self, masked: MaskedLayers) -> None:
         """After the fit, stay with the learner and keep this mask."""
         self.pruner, self.on_end, self.is_active = masked, None, always
 
     def start(self) -> None:
         """Before an epoch is trained, find out whether the mask acts, and set its zeros."""
-        self._is_announced = False
+        self._is_announced, self.left = False, None
         self._gradients_are_read = any(hasattr(type(cb), "before_step") for cb in self.learn.cbs)
         if not self.is_active():
             return
@@ -161,6 +173,8 @@ class KeepMask(Callback):
         if not announced and self.is_active() and not is_looking(self.learn):
             end = self.on_end or self.settle
             end()
+        if not announced and self.pruner.in_force is None:
+            self.left = fingerprint(self.pruner)
         self._acts, self.is_within_step, self._seen = None, False, frozenset()
 
     def _apply(self) -> None:
@@ -187,8 +201,10 @@ def _shown(layers: Sequence[str]) -> str:
 class SparsityMetric(Metric):
     """The measured sparsity in percent as a column of fastai's table. read: returns it, or None if there is none."""
 
-    def __init__(self, read: Callable[[], float | None]) -> None:
-        self.read = read
+    heading = "sparsity"
+
+    def __init__(self, read: Callable[[], float | None], heading: str = "sparsity") -> None:
+        self.read, self.heading = read, heading
 
     def reset(self) -> None: ...
 
@@ -200,4 +216,4 @@ class SparsityMetric(Metric):
 
     @property
     def name(self) -> str:
-        return "sparsity"
+        return self.heading

@@ -22,6 +22,7 @@ from lth_trainable.pruning.masks import Mask
 from lth_trainable.pruning.own_weights import replaced_layers
 from lth_trainable.pruning.pruner import MaskedLayers
 from lth_trainable.pruning.ticket import WEIGHTS, Ticket, load_ticket, put
+from lth_trainable.pruning.weight_copies import OptimizerCopies
 
 PRESENT = "present"
 Masks = Mapping[str, Any]
@@ -79,9 +80,11 @@ class KeepTicket(Callback):
     def _begin(self) -> None:
         learn = self.learn
         masks = _of_zeros(learn.model) if self.masks is None else self.masks
+        copies = OptimizerCopies(learn.opt, learn.model)
         put(learn.model, self.start, masks)
         if self.start is not None:
             learn.opt.clear_state()
+        copies.follow()
         learn.remove_cbs([cb for cb in learn.cbs if isinstance(cb, KeepMask)])
         self.masked = MaskedLayers(_layers(learn.model, masks), dict(masks))
         self.keeper = KeepMask(self.masked)

@@ -8,6 +8,7 @@ from torch import nn
 from lth_trainable.pruning.pruner import MaskedLayers
 
 Fingerprint = tuple[float, ...]
+ROUNDING = 1e-5  # of the sum of absolute values
 
 
 def foreign_layers(masked: MaskedLayers, model: nn.Module) -> list[str]:
@@ -44,3 +45,10 @@ def fingerprint(masked: MaskedLayers) -> Fingerprint:
     """Numbers by which these weights are recognised later: for each layer the sum, and the sum of absolute values."""
     sums = [(w.sum(), w.abs().sum()) for w in (layer.weight.detach().float() for layer in masked.layers)]
     return tuple(torch.stack([value for pair in sums for value in pair]).tolist())
+
+
+def is_near(ours: Fingerprint, theirs: Fingerprint) -> bool:
+    """Whether two fingerprints are of the same weights, up to the order of additions on another device."""
+    sizes = ours[1::2]
+    pairs = zip(ours, theirs, strict=True)
+    return all(abs(a - b) <= ROUNDING * (1 + sizes[index // 2]) for index, (a, b) in enumerate(pairs))

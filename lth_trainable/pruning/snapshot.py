@@ -14,10 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from lth_trainable.pruning.layers import named_tensors, plain_name, unwrapped
+from lth_trainable.pruning.weight_copies import CallbackCopies
 
 
 class Snapshot:
-    """A copy of a model's tensors, and of the optimiser's state if an optimiser is passed."""
+    """A copy of a model's tensors, and of the optimiser's state if an optimiser is passed.
+
+    beside: what the learner's callbacks hold of the network's shape (averages), if that returns with it.
+    """
+
+    beside: CallbackCopies | None = None
 
     def __init__(self, model: nn.Module, optimizer: Any = None) -> None:
         self.tensors = {name: tensor.detach().clone() for name, tensor in named_tensors(model).items()}

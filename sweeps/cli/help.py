@@ -11,8 +11,9 @@ from pathlib import Path
 from rich.table import Table
 
 from analysis.text import console
+from lth_trainable import signals
 
-SHORT, ALL = ("-h", "--help"), "--help-all"
+SHORT, ALL, COMPLETION = ("-h", "--help"), "--help-all", "--tyro-print-completion"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,8 @@ def helped(argv: list[str], text: Help, options: Sequence[type]) -> list[str]:
 
     options: the dataclasses with the flags, each annotated with `tyro.conf.arg`.
     """
+    if any(word in (*SHORT, ALL) or word.startswith(COMPLETION) for word in argv):
+        signals.only_shows()
     if any(word in SHORT for word in argv):
         show(text, options)
         sys.exit(0)
@@ -60,6 +63,7 @@ def show(text: Help, options: Sequence[type]) -> None:
         to.print()
     to.print("examples", style="bold")
     for command, what in text.examples.items():
+        command = command.replace(f"python -m {text.module}", text.program)
         to.print(f"  {command}\n      {what}", markup=False, highlight=False, soft_wrap=True)
     to.print(f"\nAll flags, with defaults: {ALL}. Exit codes and more: docs/command-line.md", markup=False)
 

@@ -28,7 +28,7 @@ from sweeps.search.optuna_adapter import claim_waiting, fixed_values, has_no_mor
 from sweeps.search.places import Given, InRun, place_of
 from sweeps.search.samplers import copy_of, sampler_of
 from sweeps.search.searches import OWN, SAMPLERS, Search
-from sweeps.search.ties import ID, check_fits, check_owner, check_terms, directions_of, id_of, is_mine, tie
+from sweeps.search.ties import ID, check_fits, check_owner, check_terms, directions_of, id_of, is_mine, note_place, tie
 
 ON_WAY, AGAIN = "on_the_way_of", "again"  # attributes of trials
 NOTES = Entries(
@@ -86,6 +86,7 @@ class Study:
         check_owner(self._study, self._place, self.store, self.run, self._id)
         check_terms(self._study, self.search, path)
         check_fits(self._study, self.search, self._place)
+        note_place(self.store, self.run, self._place, self._id)  # only now, so that a mistake does not bind the run
         tie(self._study, self.search, path, self._id)
         for trial in self.trials():
             NOTES.check(f"suggestion {trial.number}", dict(trial.user_attrs))

@@ -32,9 +32,10 @@ DIRECTION = {"max": StudyDirection.MAXIMIZE, "min": StudyDirection.MINIMIZE}
 
 
 def id_of(store: Store, run: str, place: Place) -> str | None:
-    """The id of the search in a study that others may use, noted in the run's folder; None for the run's own study.
+    """The id of the search in a study that others may use, as the run's folder has it; None for the run's own study.
 
-    Raises `UserError` if the run has its study elsewhere.
+    A new one must be noted, by `note_place`, before the study has it. Raises `UserError` if the run has its study in
+    another place.
     """
     noted = _noted(store, run)
     if isinstance(place, InRun):
@@ -46,12 +47,19 @@ def id_of(store: Store, run: str, place: Place) -> str | None:
             f"{store.at(run)}: its study is {store.at(run)}/{STUDY}; run the command without --study, or choose "
             "another --name"
         )
-    if isinstance(place, Given) and place.is_in_memory:
+    if noted is None or _is_in_memory(place):
         return uuid.uuid4().hex
-    if noted is None:
-        noted = {"id": uuid.uuid4().hex, "study": place.shown}
-        store.write(f"{run}/{NOTE}", to_json(noted))
     return str(noted["id"])
+
+
+def note_place(store: Store, run: str, place: Place, search_id: str | None) -> None:
+    """Write into the run's folder where its study is, unless it is there, or ends with the process."""
+    if search_id is not None and not _is_in_memory(place) and _noted(store, run) is None:
+        store.write(f"{run}/{NOTE}", to_json({"id": search_id, "study": place.shown}))
+
+
+def _is_in_memory(place: Place) -> bool:
+    return isinstance(place, Given) and place.is_in_memory
 
 
 def check_owner(study: optuna.Study, place: Place, store: Store, run: str, search_id: str | None) -> None:

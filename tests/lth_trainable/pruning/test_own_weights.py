@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +212,41 @@ def test_a_level_is_not_pruned_from_weights_of_another_network(replace: Callable
         with pytest.raises(UserError, match=r"found other weights in 0, 4 than those of its mask \(19\.96 % sparse\)"):
             step()
     assert same(tensors(learn.model), before) and cb.level == 1
+
+
+@pytest.mark.parametrize("replace", [load, other_model], ids=["loaded", "another model"])
+def test_a_dense_level_belongs_to_its_weights_too(replace: Callable[[Learner], None]) -> None:
+    """Nothing is masked yet; but the ticket would return to weights that these do not come from."""
+    learn = learner()
+    next(levels := find_tickets(learn, **LEVELS))
+    learn.fit(1, 1e-2)
+    next(levels)
+    learn = learner()
+    next(levels := find_tickets(learn, **LEVELS))
+    replace(learn)
+    with pytest.raises(UserError, match="found other weights"):
+        next(levels)
+    with pytest.warns(UserWarning, match="found other weights than the last fit has left: a callback starts anew"):
+        again = list(find_tickets(learn, **LEVELS))
+    assert [level.level for level in again] == [0, 1]
+    assert torch.equal(again[1].ticket.initial["9.weight"], dense().state_dict()["9.weight"])
+
+
+@pytest.mark.parametrize("fit", [lambda *_, **__: None, None], ids=["nothing", "dry"])
+def test_a_fit_that_trains_no_level_is_refused(fit: Any) -> None:
+    learn = learner()
+    fit = fit or partial(learn.fit, cbs=ShortEpochCallback())
+    with pytest.raises(UserError, match="find_tickets: fit: found one that trained nothing"):
+        next(find_tickets(learn, levels=1, epochs=2, fit=fit))
+
+
+def test_levels_keep_the_best_epoch_of_each_fit(tmp_path: Path) -> None:
+    learn = learner(path=tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        fit = partial(learn.fit, lr=1e-2, cbs=SaveModelCallback())
+        found = list(find_tickets(learn, prune_rate=40.0, levels=1, epochs=2, fit=fit))
+    assert found[1].sparsity == pytest.approx(40, abs=0.2)
 
 
 class BreaksOff(Callback):

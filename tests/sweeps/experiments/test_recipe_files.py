@@ -39,7 +39,7 @@ def test_toml_says_the_same(tmp_path: Path) -> None:
     rewind-epoch = [0, "500it"]
     """
     sweep = any_recipe(str(written(tmp_path, text, "mine.toml")))
-    assert (sweep.name, sweep.seeds, sweep.controls, sweep.margin_pp) == ("mine", (0, 1, 2), ("reinit",), 1.0)
+    assert (sweep.name, sweep.seeds, sweep.controls, sweep.margin_pp) == ("mine", (0, 1, 2), ("reinit",), 2.0)
     assert sweep.axes == {"target_sparsity_pct": (50.0, 80.0), "rewind_epoch": (0, "500it")}
     assert {trial.lr for trial in expand(sweep).trials} == {0.002}
 
@@ -81,6 +81,7 @@ def test_base_and_axes_replace_those_of_the_recipe_that_the_file_starts_from(tmp
             "axes:\n  sparsity: 50,80",
             r"sparsity: found '50,80'; expected one value; several values are a list: \[50, 80\]",
         ),
+        ("axes: {sparsity: 50..80}", r"sparsity: found '50\.\.80'; .* ranges are for searches"),
         ("axes: {sparsity: 50,80}", r"axes: found 80; .* in brackets: sparsity: \[50, 80\]"),
         ("axes: {sparsity: [50], schedule: 'imp, omp'}", r"schedule: found 'imp, omp'; .* a list: \[imp, omp\]"),
         ("axes: {sparsity: [50]}\nbase: {epochs: '2, 3'}", r"epochs: found '2, 3'; .* a list: \[2, 3\], under axes"),

@@ -187,7 +187,7 @@ def test_diff_lists_fields_of_sweep_and_trials_with_defaults_resolved(capsys: py
     assert found["tickets", "start_pct"] == (None, 0.25) and found["tickets", "end_pct"] == (None, 1.0)
     assert found["sweep", "axes.reset_end"] == (None, [False, True])
     assert found["sweep", "baselines"] == (["dense"], ["dense", "dense_to_first_prune"])
-    assert found["sweep", "margin_pp"] == (1.0, 0.5) and found["tickets", "trials"] == (48, 45)
+    assert found["sweep", "margin_pp"] == (2.0, 0.5) and found["tickets", "trials"] == (48, 45)
     assert ("sweep", "endpoint") not in found and ("tickets", "optimizer") not in found
     assert differing("digits", "digits", capsys) == {}
 

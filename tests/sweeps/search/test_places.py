@@ -85,6 +85,15 @@ def test_a_run_that_was_moved_keeps_its_study(at: str, tmp_path: Path) -> None:
     assert Study(SEARCH, Store(tmp_path / "moved"), RUN, at).n_told == 1
 
 
+def test_a_mistyped_study_does_not_bind_the_run(at: str, tmp_path: Path) -> None:
+    store = Store(tmp_path / "runs")
+    other = optuna.create_study(study_name=RUN, storage=f"sqlite:///{tmp_path}/other.db", directions=["minimize"])
+    for wrong in (f"sqlite:///{tmp_path}/other.db", str(tmp_path)):
+        with pytest.raises(UserError):
+            Study(SEARCH, store, RUN, wrong)
+    assert work(Study(SEARCH, store, RUN, at), 1) == [0] and not other.user_attrs
+
+
 def done(params: dict[str, Any], axes: dict[str, Any], values: list[float]) -> optuna.trial.FrozenTrial:
     return create_trial(state=TrialState.COMPLETE, params=params, distributions=axes, values=values)
 
@@ -172,7 +181,8 @@ def test_a_users_own_study_in_a_database_is_gone_on_with(tmp_path: Path) -> None
 BAD = {
     "postgresql://me@127.0.0.1:1/x": "pip install", "postgres://h/x": "PostgreSQL|postgres", "nonsense://x": "nonsense",
     "sqlite://": "in memory", "sqlite:///:memory:": "in memory", "sqlite:x.db": "expected sqlite:///FILE",
-    "no/such/folder/x.log": "folder of this journal file", "": "expected sqlite:///FILE",
+    "no/such/folder/x.log": "folder of this journal file", "study.db": "expected sqlite:///study.db",
+    ".": "journal file of", "": "expected sqlite:///FILE",
 }  # fmt: skip
 
 
@@ -209,7 +219,7 @@ def test_the_password_of_a_users_own_study_is_shown_and_written_nowhere(tmp_path
     study = optuna.create_study(storage=f"sqlite:///{tmp_path}/mine.db", directions=["maximize"] * 2)
     study._storage._backend.url = "postgresql://me:hunter2@x@host/db?password=hunter2"  # type: ignore[attr-defined]
     mine = Study(SEARCH, Store(tmp_path / "runs"), RUN, study)
-    assert "hunter2" not in mine.uri and mine.uri.startswith("postgresql://")
+    assert "hunter2" not in mine.uri and mine.uri.startswith("postgresql://me@")
     assert not any(b"hunter2" in path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file())
 
 
@@ -221,6 +231,23 @@ def test_a_journal_goes_on_behind_a_line_that_a_killed_process_left_half_written
     assert work(Study(SEARCH, store, RUN, at), 1) == [2]
     assert Path(at).read_bytes().startswith(sound)
     assert Study(SEARCH, store, RUN, at).n_told == 3
+
+
+@pytest.mark.parametrize("content", [b"SQLite format 3\0 a\nb", b"my notes\nof today", b"x", b"[]\n", b"\n"], ids=repr)
+def test_a_file_that_is_no_journal_is_refused_and_left_as_it_is(content: bytes, tmp_path: Path) -> None:
+    at = tmp_path / "mine"
+    at.write_bytes(content)
+    with pytest.raises(UserError, match="expected a journal file of Optuna, or a file that does not exist") as caught:
+        Study(SEARCH, Store(tmp_path / "runs"), RUN, str(at))
+    assert (f"sqlite:///{at}" in str(caught.value)) == content.startswith(b"SQLite")
+    assert at.read_bytes() == content and sorted(p.name for p in tmp_path.iterdir()) == ["mine"]
+
+
+@pytest.mark.parametrize("content", [b"", b'{"op', b'{"op_code":4,"worker'], ids=repr)
+def test_a_journal_whose_first_line_was_never_finished_begins_anew(content: bytes, tmp_path: Path) -> None:
+    at = tmp_path / "all.log"
+    at.write_bytes(content)
+    assert work(Study(SEARCH, Store(tmp_path / "runs"), RUN, str(at)), 1) == [0]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
