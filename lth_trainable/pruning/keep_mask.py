@@ -17,6 +17,7 @@ from lth_trainable.errors import UserError
 from lth_trainable.pruning.fits import is_looking
 from lth_trainable.pruning.own_weights import Fingerprint, fingerprint, foreign_layers, is_near, replaced_layers
 from lth_trainable.pruning.pruner import MaskedLayers
+from lth_trainable.pruning.weight_copies import is_held
 
 LAYERS_NAMED = 3  # in a warning
 
@@ -116,8 +117,11 @@ class KeepMask(Callback):
             self.end()
 
     def settle(self) -> bool:
-        """At the end of a fit, set the zeros in what other callbacks have loaded. False: that was of another fit."""
-        if self.has_own_weights:
+        """At the end of a fit, set the zeros in what other callbacks have loaded. False: that was of another fit.
+
+        An earlier epoch of the fit is its own, and so is the average of its weights that a callback holds.
+        """
+        if self.has_own_weights or (not foreign_layers(self.pruner, self.learn.model) and is_held(self.learn)):
             self.pruner.apply()
             return True
         self.end()
