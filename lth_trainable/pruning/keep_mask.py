@@ -187,6 +187,23 @@ class KeepMask(Callback):
             self.is_within_step = False
 
 
+def without_keepers(learn: Any) -> MaskedLayers | None:
+    """Remove masks that earlier fits left with the learner; return the last one, if the network has its weights."""
+    keepers = [cb for cb in learn.cbs if isinstance(cb, KeepMask)]
+    finished = [keeper for keeper in keepers if keeper.is_independent][-1:]
+    inherited = [keeper.pruner for keeper in finished if keeper.has_own_weights]
+    for keeper in finished:
+        if not inherited:
+            warn_ended(keeper.pruner, replaced_layers(keeper.pruner, learn.model))
+        elif not keeper.is_as_left:
+            warnings.warn(
+                "found other weights than the last fit has left: a callback starts anew from them", stacklevel=3
+            )
+    for keeper in keepers:
+        learn.remove_cb(keeper)
+    return inherited[0] if inherited else None
+
+
 def warn_ended(masked: MaskedLayers, layers: Sequence[str]) -> None:
     """Say that a mask has ended because these layers have other weights, and what to do."""
     warnings.warn(
