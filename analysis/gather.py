@@ -41,6 +41,7 @@ from analysis.tables.records import Files, Found, is_begun, read_trials, trial_n
 from analysis.tables.run_plan import PlanEntry, RunPlan, read_plan, role_of
 from analysis.tables.spans import arranged
 from analysis.verdicts.claims import verdicts
+from analysis.verdicts.variances import variance_rows
 from lth_trainable.collector import no_garbage_collection
 from lth_trainable.store.image_bits import to_bytes
 from lth_trainable.store.store import Store
@@ -183,8 +184,9 @@ def _tabulate(
         "trials", (row | clock_columns(row) | more for row, more in zip(rows, sooner, strict=True))
     )
     del rows, before, sooner  # of very many trials they take as much memory as all else
-    judged = ({"run": run, **row} for row in verdicts(tables["trials"].to_pylist(), plan.rule))
-    tables["verdicts"] = schema.table("verdicts", judged)
+    judged = tables["trials"].to_pylist()
+    tables["verdicts"] = schema.table("verdicts", ({"run": run, **row} for row in verdicts(judged, plan.rule)))
+    tables["variances"] = schema.table("variances", ({"run": run, **row} for row in variance_rows(judged, plan.rule)))
     return tables, settled
 
 

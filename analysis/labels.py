@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lth_trainable.spec.naming import IMPORTED
-from lth_trainable.spec.words import FIELD_WORDS
+from lth_trainable.spec.values import OF_CONTROLS
+from lth_trainable.spec.words import FIELD_WORDS, name_part
 
 SEEDS = ("seed", "order_seed")
 _PLAIN_DENSE = "dense-e"  # how the baseline of a dense network begins, before its number of epochs
@@ -106,10 +107,21 @@ def control_label(baseline: str) -> str:
     """A baseline or control in words: `dense-e20` -> "dense", `random_mask` -> "random mask", `omp` -> "OMP"."""
     if baseline.startswith(_PLAIN_DENSE):
         return "dense"
+    name, *settings = baseline.split("-")
     for field in ("control", "schedule", "retrain"):
-        if baseline in FIELD_WORDS[field].values:
-            return FIELD_WORDS[field].values[baseline]
+        if name in FIELD_WORDS[field].values:
+            return ", ".join([FIELD_WORDS[field].values[name], *(_setting(text).words for text in settings)])
     return baseline.replace("_", " ")
+
+
+def control_name(row: Mapping[str, Any]) -> str:
+    """What a control is called, with the settings that only controls have: "reinit", "sign_flip-flip5"."""
+    settings = [name_part(field, row[field]) for field in OF_CONTROLS if row.get(field) is not None]
+    return "-".join([row["control"], *settings])
+
+
+def _setting(text: str) -> NamePart:
+    return _part(text, _field_of(text))
 
 
 def claim_label(row: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ if __name__ == "__main__":  # before the other imports, which take seconds: a si
 import inspect
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
@@ -194,6 +195,7 @@ def guess_kind(name: str, function: Callable[..., Any]) -> Kind:
 
 def command(arguments: list[str] | None = None) -> int:
     """Run `main` with arguments from the command line; returns its exit code."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
     return command_line(
         lambda: tyro.cli(main, prog="python -m lth_trainable.check", description=__doc__, args=arguments)
     )

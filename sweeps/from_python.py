@@ -12,10 +12,11 @@ A mistake is one `UserError`, before anything starts. The same call again contin
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +30,7 @@ from sweeps.cli.grid import carry_out, open_job
 from sweeps.cli.in_python import changed, ended_by, ray_of_its_own, seeds_of, setting_of, told
 from sweeps.cli.job import Job, finish
 from sweeps.cli.options import BRANCHES, Options, flags, with_values
+from sweeps.cli.tune_lr import NotTuned, OnlyPlanned, check_tuning, tuned
 from sweeps.cli.until_decided import with_looks
 from sweeps.experiments.expand import expand, of_specs
 from sweeps.experiments.experiment import Experiment, prepare
@@ -79,7 +81,7 @@ class Sweep:
     def plan(self, storage: str | os.PathLike[str] | None = None, **options: Any) -> None:
         """Print the trials as a tree, with epochs, time and space, without training."""
         options_, opened = self._opening(storage, options, dry_run=True)
-        with told():
+        with told(), contextlib.suppress(OnlyPlanned):
             show_plan(opened()[0], options_)
 
     def _opening(
@@ -89,10 +91,16 @@ class Sweep:
         options = replace(options, **fixed)
         sweep = with_looks(options, self.recipe)
         files = Files(tickets=options.import_ticket, masks=options.import_masks)
-        return options, lambda: open_job(
-            options, setting_of(SWEEP, options, trains=not options.shows_plan), sweep.name,
-            lambda store: prepare(sweep, files, store, options.data_root), command,
-        )  # fmt: skip
+        check_tuning(options, sweep)
+
+        def opened() -> tuple[Job, Experiment]:
+            setting = setting_of(SWEEP, options, trains=not options.shows_plan)
+            whole, setting = tuned(options, setting, sweep, command)
+            return open_job(
+                options, setting, whole.name, lambda store: prepare(whole, files, store, options.data_root), command
+            )
+
+        return options, opened
 
 
 def run_trials(
@@ -124,8 +132,12 @@ def run_trials(
 def _run(options: Options, opened: Callable[[], tuple[Job, Experiment]]) -> Run:
     started = time.monotonic()
     with ray_of_its_own(options):
-        job, experiment = opened()
-        done = carry_out(job, experiment)
+        notes: Sequence[str] = ()
+        try:
+            job, experiment = opened()
+            notes, done = experiment.notes, carry_out(job, experiment)
+        except NotTuned as stopped:
+            job, done = stopped.job, stopped.round
         summary = {**done.summary, "wall_s": round(time.monotonic() - started, 2)}
         is_ok = finish(job, summary, done.outcome) == OK
         lacks = unpaired(done.frames) if is_ok else ()  # else what is missing is said already
@@ -133,7 +145,7 @@ def _run(options: Options, opened: Callable[[], tuple[Job, Experiment]]) -> Run:
             job.say(f"note: {note}", "yellow")
     return Run(
         folder=job.ledger.path, frames=done.frames, ok=is_ok, failures=done.outcome.failures,
-        stopped_by=ended_by(done.outcome), notes=(*experiment.notes, *lacks),
+        stopped_by=ended_by(done.outcome), notes=(*notes, *lacks),
     )  # fmt: skip
 
 

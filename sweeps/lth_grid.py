@@ -25,6 +25,7 @@ from sweeps.cli.dry_run import show_plan
 from sweeps.cli.grid import carry_out, open_job
 from sweeps.cli.job import Setting, exit_code_of, finish
 from sweeps.cli.options import Options, parse
+from sweeps.cli.tune_lr import NotTuned, OnlyPlanned, check_tuning, tuned
 from sweeps.cli.until_decided import with_looks
 from sweeps.experiments.expand import expand
 from sweeps.experiments.experiment import prepare
@@ -49,16 +50,23 @@ def run(options: Options, sweep: Sweep, arguments: Sequence[str]) -> int:
     started = time.monotonic()
     sweep, files = with_looks(options, sweep), Files(tickets=options.import_ticket, masks=options.import_masks)
     setting = Setting.of(options, trains=not options.shows_plan)
+    check_tuning(options, sweep)
     if setting.where is Where.SUBMIT:
         files.check()
         expand(sweep, options.data_root)  # so that a mistake is reported here, not by the job
         if is_recipe_file(options.recipe):
             check_is_sent(options.recipe)
         return submit(options.target, "sweeps.lth_grid", arguments)
+    command = ("python", "-m", "sweeps.lth_grid", *arguments)
+    try:
+        sweep, setting = tuned(options, setting, sweep, command)
+    except NotTuned as stopped:
+        return finish(stopped.job, stopped.round.summary, stopped.round.outcome)
+    except OnlyPlanned:
+        return OK
     job, experiment = open_job(
-        options, setting, sweep.name, lambda store: prepare(sweep, files, store, options.data_root),
-        ("python", "-m", "sweeps.lth_grid", *arguments),
-    )  # fmt: skip
+        options, setting, sweep.name, lambda store: prepare(sweep, files, store, options.data_root), command
+    )
     if options.shows_plan:
         with no_garbage_collection():
             return show_plan(job, options)

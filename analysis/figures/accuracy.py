@@ -32,6 +32,7 @@ from analysis.figures.accuracy_layout import (
     thinned,
 )
 from analysis.figures.curves import Control, Curve, Panel, panels
+from analysis.figures.differences import WORDS, marker
 from analysis.figures.spacing import decades, extent, remaining, spread, ticks
 from analysis.figures.style import (
     STYLE,
@@ -42,9 +43,8 @@ from analysis.figures.style import (
     title_size,
 )
 from analysis.tables.parquet import Frames
-from analysis.tables.schema import BEATS, FALLS_SHORT, LOWER, MATCHES, UNDECIDED
+from analysis.tables.schema import BEATS, MATCHES
 from analysis.text import percent
-from analysis.verdicts.headlines import KEEPING_UP
 
 DODGE, MOST_DODGE = 0.012, 0.045  # sideways shift of curves, as a fraction of the axis: intervals must not overlap
 
@@ -153,7 +153,7 @@ def _draw_curve(axis: Any, curve: Curve, style: CurveStyle, start: float | None,
     for at, point in zip(x, curve.points, strict=True):
         if point.level.low is not None:
             axis.vlines(at, point.level.low, point.level.high, color=style.colour, linewidth=1.1, zorder=3)
-        axis.plot([at], [point.level.mean], color=style.colour, zorder=4, **_marker(point.verdict, style.colour, theme))
+        axis.plot([at], [point.level.mean], color=style.colour, zorder=4, **marker(point.verdict, style.colour, theme))
     return Label(y=y[-1], text=curve.label, colour=style.colour, x=x[-1], dashes=style.dashes)
 
 
@@ -163,16 +163,6 @@ def _draw_control(axis: Any, control: Control, style: CurveStyle) -> Label:
     y = [level.mean for _, level in control.points]
     axis.plot(x, y, color=style.colour, linewidth=0.9, linestyle=_CONTROL, alpha=0.75, marker=".", markersize=3.5)
     return Label(y=y[-1], text=control.label, colour=style.colour, x=x[-1], dashes=_CONTROL)
-
-
-def _marker(verdict: str, colour: str, theme: Theme) -> dict[str, Any]:
-    if verdict == FALLS_SHORT:
-        return {"marker": "x", "markersize": 6.5, "markeredgewidth": 1.8, "linestyle": "none"}
-    face = colour if verdict in KEEPING_UP else theme.background
-    half = {"fillstyle": "bottom", "markerfacecoloralt": theme.background} if verdict == LOWER else {}
-    return {
-        "marker": "o", "markersize": 6.5, "markerfacecolor": face, "markeredgewidth": 1.5, "linestyle": "none", **half,
-    }  # fmt: skip
 
 
 def _dress(axis: Any, panel: Panel, theme: Theme) -> None:
@@ -234,12 +224,11 @@ def _full_key(axis: Any, panel: Panel, labels: Sequence[Label], theme: Theme) ->
 
 
 def _marker_handles(panel: Panel, theme: Theme) -> list[Line2D]:
-    words = {MATCHES: "matches or beats dense", LOWER: LOWER, UNDECIDED: UNDECIDED, FALLS_SHORT: FALLS_SHORT}
     found = {point.verdict for curve in panel.curves for point in curve.points}
     found = {MATCHES if verdict == BEATS else verdict for verdict in found}
     return [
-        Line2D([], [], color=theme.muted, label=text, **_marker(verdict, theme.muted, theme))
-        for verdict, text in words.items()
+        Line2D([], [], color=theme.muted, label=text, **marker(verdict, theme.muted, theme))
+        for verdict, text in WORDS.items()
         if verdict in found
     ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from analysis.labels import common_label, control_label, dense_label, short_labels
+from analysis.labels import common_label, control_label, control_name, dense_label, short_labels
 from analysis.stats.paired import t_interval
 from analysis.tables.parquet import Frames
 from analysis.tables.schema import Row
@@ -158,7 +158,7 @@ def _controls(trials: Sequence[Row]) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
     for row in trials:
         if row["role"] == "control" and row["parent"] in groups:
-            found.setdefault(groups[row["parent"]], {})[row["control"]] = row["group"]
+            found.setdefault(groups[row["parent"]], {})[control_name(row)] = row["group"]
     return found
 
 

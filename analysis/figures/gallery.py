@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from analysis.figures.accuracy import accuracy_figure
 from analysis.figures.barriers import barrier_figure
 from analysis.figures.controls import controls_figure
+from analysis.figures.differences import differences_figure
 from analysis.figures.early_stop import early_stop_figure
 from analysis.figures.layers import layers_figure
 from analysis.figures.overlap import MOST_SERIES, overlap_figure
@@ -63,6 +64,12 @@ def _pareto(material: Material, theme: str) -> Figure | None:
 
 
 FIGURES: dict[str, Drawing] = {
+    "differences": Drawing(
+        title="Difference to the dense network",
+        caption="Left: mean difference of tickets and the dense network of the same seed, with the two-sided 95 % "
+        "interval that decides; zero is the dense network, the band the margin. Right: the mean accuracies of both.",
+        draw=lambda material, theme: differences_figure(material.frames, theme),
+    ),
     "accuracy": Drawing(
         title="Accuracy against weights remaining",
         caption="Means over all finished seeds (diverged ones are in the verdicts, not here); bars and band are "

@@ -22,6 +22,7 @@ from analysis.figures.style import COLOURS, NARROW, THEMES, to_svg
 from analysis.labels import common_label
 from analysis.report.lines import NOTHING, samples
 from analysis.report.terminal import is_other_claim, status_line
+from analysis.report.variances import variance_view
 from analysis.report.views import claim_lines, trial_cells, verdict_lines
 from analysis.tables.index import REPORT
 from analysis.tables.parquet import Frames
@@ -96,6 +97,7 @@ def report_html(frames: Frames, plan: RunPlan, run: str, suggestions: Sequence[R
         secondary=verdict_lines([row for row in compared if row["role"] == TICKET and not row["primary"]]),
         baselines=verdict_lines(baselines),
         claims=claim_lines([row for row in verdicts if is_other_claim(row) or row["claim"] == LADDER_CLAIM]),
+        variances=variance_view(frames.rows("variances")),
         work=_work_view(work, len(plan.trials)),
         flops=_flops(work),
         status=status_line(frames),

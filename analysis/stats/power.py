@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,28 +38,37 @@ def power(n: int, delta: float, sd: float, alpha: float) -> float:
 
 
 def seeds_needed(
-    delta: float, sd: float, alpha: float, power: float = 0.8, at_most: int = 10_000, at_least: int = 2
+    delta: float,
+    sd: float,
+    alpha: float,
+    power: float = 0.8,
+    at_most: int = 10_000,
+    at_least: int = 2,
+    floor: float = 0.0,
 ) -> int | None:
     """The fewest seeds (pairs), from `at_least` to `at_most`, that give the test the `power`; None if none does.
 
     Power rises with n for delta > 0, so the number is found by bisection; for delta <= 0 no number is enough. About
-    6.2 (sd / delta)^2 at 5 % and 80 %, and one or two more for few seeds. Raises `UserError` as the function `power`
-    does, and for a power that is not between alpha and 1.
+    6.2 (sd / delta)^2 at 5 % and 80 %, and one or two more for few seeds. floor: variance of the mean difference that
+    more seeds do not make smaller, as of images that are a sample too (`analysis.stats.crossed`), in the unit of delta
+    squared; if it is large, no number of seeds is enough. Raises `UserError` as the function `power` does, and for a
+    power that is not between alpha and 1.
     """
     _check(delta, sd, alpha)
     if not alpha < power < 1:
         raise bad_value("power", power, f"a probability, more than alpha ({alpha:g}) and less than 1")
     if not 2 <= at_least <= at_most:
         raise bad_value("at_least", at_least, f"2 to at_most ({at_most})")
-    if delta <= 0 or _power(at_most, delta, sd, alpha) < power:
+
+    def reached(n: int) -> bool:
+        return _power(n, delta, math.sqrt(sd * sd + n * floor), alpha) >= power
+
+    if delta <= 0 or not reached(at_most):
         return None
     short, enough = at_least - 1, at_most
     while enough - short > 1:
         middle = (short + enough) // 2
-        if _power(middle, delta, sd, alpha) < power:
-            short = middle
-        else:
-            enough = middle
+        short, enough = (short, middle) if reached(middle) else (middle, enough)
     return enough
 
 
@@ -75,7 +85,12 @@ class SeedsRange:
 
 
 def seeds_range(
-    differences: npt.ArrayLike, bound: float, alpha: float, at_most: int = 10_000, at_least: int = 2
+    differences: npt.ArrayLike,
+    bound: float,
+    alpha: float,
+    at_most: int = 10_000,
+    at_least: int = 2,
+    floor: float = 0.0,
 ) -> SeedsRange:
     """The range of `seeds_needed` for a true mean above `bound`, from the uncertainty of the mean and of the sd.
 
@@ -85,11 +100,12 @@ def seeds_range(
     """
     d = np.asarray(differences, dtype=np.float64)
     delta, sd = float(d.mean()) - bound, standard_deviation(d)
-    point = seeds_needed(delta, sd, alpha, at_most=at_most, at_least=at_least)
+    limits: dict[str, Any] = {"alpha": alpha, "at_most": at_most, "at_least": at_least}
+    point = seeds_needed(delta, sd, floor=floor, **limits)
     if sd == 0:
         return SeedsRange(low=point, point=point, high=point)
     low, high = effect_interval(delta / sd, len(d))
-    few, many = (seeds_needed(effect, 1.0, alpha, at_most=at_most, at_least=at_least) for effect in (high, low))
+    few, many = (seeds_needed(effect, 1.0, floor=floor / sd**2, **limits) for effect in (high, low))
     return SeedsRange(low=few, point=point, high=many)
 
 

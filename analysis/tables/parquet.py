@@ -32,6 +32,7 @@ from lth_trainable.store.store import Store
 
 PART_ROWS = 1_000_000  # of one file; a larger table is a folder of shards
 OPTIONAL = ("barriers",)  # written by other commands; if there is no file, the table is empty
+LATER = ("variances",)  # runs that version 0.4.0 has gathered do not have them: empty
 UNSEALED = 1  # format of an index of version 0.4.0, without a checksum
 INDEX = "index.json"  # has the SHA-256 of every table, see `tables/index.py`
 ATTEMPTS, PAUSE_SECONDS = 4, 0.5  # to read tables that a gather may just be writing
@@ -59,6 +60,7 @@ class Frames:
     signs = _as_pandas("signs")
     barriers = _as_pandas("barriers")
     verdicts = _as_pandas("verdicts")
+    variances = _as_pandas("variances")
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         """The rows of a table as plain dicts, None for every null. They are made once: copy one before changing it."""
@@ -109,7 +111,7 @@ def _load(path: str | os.PathLike[str]) -> dict[str, pa.Table]:
         changed = [name for name, shards in checked.items() if shards and (sums or {}).get(name) != sha256_of(shards)]
         if not changed:
             break
-    missing = [name for name, shards in contents.items() if not shards and name not in OPTIONAL]
+    missing = [name for name, shards in contents.items() if not shards and name not in (*OPTIONAL, *LATER)]
     if missing:
         raise UserError(
             f"{os.fspath(path)}: found no {', '.join(f'analysis/{name}.parquet' for name in missing)}; "

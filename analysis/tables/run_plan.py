@@ -36,13 +36,15 @@ ENDPOINTS = ("test_accuracy", "valid_accuracy", "best_valid_accuracy")
 class Rule:
     """How a run is judged. `endpoint`: a column of trials; `margin_pp`: percentage points; `alpha`: one-sided level.
 
-    looks: numbers of seeds at which a group-sequential run is judged; empty where it is judged once.
+    looks: numbers of seeds at which a group-sequential run is judged; empty where it is judged once. tuned: whether
+    tickets and dense networks have learning rates of their own, which were chosen on validation.
     """
 
     endpoint: str = "test_accuracy"
     margin_pp: float = 0.5
     alpha: float = 0.05
     looks: tuple[int, ...] = ()
+    tuned: bool = False
 
     def __post_init__(self) -> None:
         plain_fields(self, "margin_pp", "alpha", "looks")
@@ -72,7 +74,10 @@ class PlanEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class RunPlan:
-    """The content of `plan.json`. claim: the question of the recipe; commands: those that planned it, oldest first."""
+    """The content of `plan.json`. claim: the question of the recipe; commands: those that planned it, oldest first.
+
+    tuning: how learning rates were tuned, in a sentence; None if they were not.
+    """
 
     recipe: str
     claim: str
@@ -80,6 +85,7 @@ class RunPlan:
     versions: Mapping[str, str]
     rule: Rule
     trials: tuple[PlanEntry, ...]
+    tuning: str | None = None
 
 
 def find_run(path: str | os.PathLike[str]) -> tuple[Store, str]:
@@ -108,6 +114,7 @@ def read_plan(store: Store, run: str) -> RunPlan:
             versions=dict(content["versions"]),
             rule=_rule(content),
             trials=tuple(_planned(entry) for entry in content["trials"]),
+            tuning=(content.get("tuning") or {}).get("sentence"),
         )
 
 
@@ -199,7 +206,7 @@ def role_of(spec: Mapping[str, Any]) -> str:
 def _rule(content: Mapping[str, Any]) -> Rule:
     return Rule(
         endpoint=content["endpoint"], margin_pp=content["margin_pp"], alpha=content["alpha"],
-        looks=tuple(content.get("looks", ())),
+        looks=tuple(content.get("looks", ())), tuned=bool(content.get("tuning")),
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from analysis.tables.columns import BOOL, BYTES, FLOAT, INT, TEXT, column, spec_fields, table_schema
 from analysis.tables.geometry_schema import BARRIERS, OVERLAPS, SIGNS
+from analysis.tables.variance_schema import VARIANCES
 from lth_trainable.spec.trial_spec import TrialSpec
 
 SPEC_FIELDS = tuple(field.name for field in dataclasses.fields(TrialSpec))
@@ -289,11 +290,11 @@ VERDICT_ROWS = table_schema("verdicts", "one row for each group of tickets, clai
            "uncertainty of mean and sd leaves: lower end of an 80 % interval; null as above"),
     column("seeds_needed_high", INT, "seeds", "analysis.stats.power.seeds_range", "its upper end; null as above"),
     column("would_decide", TEXT, "text", "analysis.verdicts.reasons", "what would decide it: a range of seeds, or "
-           "longer training; null: decided, not tested, or not known"),
+           "longer training, or more test images; null: decided, not tested, or not known"),
     column("why", TEXT, "text", _TESTS, "the reason for the verdict in words", nullable=False),
 ])  # fmt: skip
 
 TABLES: dict[str, pa.Schema] = {
     "trials": TRIALS, "epochs": EPOCHS, "levels": LEVELS, "layers": LAYERS, "overlaps": OVERLAPS, "signs": SIGNS,
-    "barriers": BARRIERS, "verdicts": VERDICT_ROWS,
+    "barriers": BARRIERS, "verdicts": VERDICT_ROWS, "variances": VARIANCES,
 }  # fmt: skip

@@ -10,9 +10,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from analysis.labels import control_name
 from analysis.tables.schema import SPEC_FIELDS, Row
 from analysis.verdicts.groups import BASELINE, SEEDS, TICKET, Group, find_groups, values_of
-from lth_trainable.spec.values import usual_order
+from lth_trainable.spec.values import OF_CONTROLS, usual_order
 
 # Fields that both specs have but that may differ between a ticket and its dense baseline: the replicate, what makes a
 # trial a ticket, and the budget and width, which are compared on purpose.
@@ -69,19 +70,20 @@ class Candidate:
         return [baseline for baseline in self.baselines if baseline.kind not in (*DENSE_KINDS, SMALL_DENSE, *METHODS)]
 
 
-def find_candidates(trials: Iterable[Row]) -> list[Candidate]:
+def find_candidates(trials: Iterable[Row], tuned: bool = False) -> list[Candidate]:
     """Every group with its baselines, ladder by ladder, the least sparse first.
 
     Dense trials are a baseline of a group if they agree in every spec field that acts in a dense trial (data, model,
     optimisation, precision). Dense trials that are as long as the total budget of some groups belong only to these
     groups; but baselines that are judged like tickets never claim a dense trial for themselves. A control, and
-    `dense_restarts`, agrees with its ticket in every field but `control`.
+    `dense_restarts`, agrees with its ticket in every field but `control`. tuned: whether the learning rates of tickets
+    and dense networks were each tuned, so that they may differ.
     """
     rows = list(trials)
     groups = find_groups(rows)
     budgets = {role: {_total_epochs(group) for group in groups if group.role in (role, TICKET)} for role in _ROLES}
     dense = [row for row in rows if row["control"] == "dense"]
-    fields = _acting_fields(dense)
+    fields = [name for name in _acting_fields(dense) if not (tuned and name == "lr")]
     by_setting = _gather(dense, fields)
     branches = _gather((row for row in rows if row["control"] not in ("none", "dense")), _SHARED)
     return [
@@ -116,7 +118,7 @@ def nearest_dense(candidate: Candidate, trials: Iterable[Row]) -> tuple[Row, Row
 
 
 _ROLES = (TICKET, BASELINE)
-_SHARED = [name for name in SPEC_FIELDS if name not in (*SEEDS, "control")]
+_SHARED = [name for name in SPEC_FIELDS if name not in (*SEEDS, *OF_CONTROLS, "control")]
 
 
 def _gather(rows: Iterable[Row], fields: Sequence[str]) -> Mapping[tuple[Any, ...], list[Row]]:
@@ -173,8 +175,8 @@ def _small(group: Group, rows: Iterable[Row]) -> list[Row]:
 def _branches(rows: Iterable[Row]) -> list[Baseline]:
     by_control: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        by_control[row["control"]].append(row)
-    return [_baseline(control, control, trials) for control, trials in by_control.items()]
+        by_control[control_name(row)].append(row)
+    return [_baseline(name, trials[0]["control"], trials) for name, trials in by_control.items()]
 
 
 def _baseline(name: str, kind: str, rows: Sequence[Row]) -> Baseline:

@@ -11,27 +11,22 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
-from analysis.labels import control_label
 from analysis.tables.clocks import has_clock
 from analysis.tables.run_plan import Rule
-from analysis.tables.schema import DIVERGED, RESTORED, Row
+from analysis.tables.schema import RESTORED, Row
 from analysis.verdicts.baselines import DENSE_KINDS, METHODS, SMALL_DENSE, Baseline, Candidate, find_candidates
 from analysis.verdicts.families import Answer, by_holm, by_ladder
-from analysis.verdicts.groups import BASELINE, values_of
+from analysis.verdicts.groups import BASELINE
 from analysis.verdicts.headlines import with_headlines
 from analysis.verdicts.outlook import looks_taken
+from analysis.verdicts.prizes import REINIT, SEVERAL, prize_questions
 from analysis.verdicts.questions import BoundTest, BoundTests, Evidence, Question
 from analysis.verdicts.rows import ladder_row, row_of
 
-REINIT, SIGN_SHUFFLE = "reinit", "sign_shuffle"
+SIGN_SHUFFLE = "sign_shuffle"
 RANDOM_MASKS = ("layerwise_shuffle", "random_mask")  # for supermasks; the first one that a run has is used
-SEVERAL = "several"  # the baseline of a conjunction over different ones
-NO_RATES = "the run has one learning rate, and the claim is about several"
-
-LastTest = Callable[[BoundTests, Candidate, Baseline], BoundTest]
 
 
 def matching(evidence: Evidence) -> list[Answer]:
@@ -118,17 +113,18 @@ def winning(evidence: Evidence) -> list[Answer]:
 
 
 def jackpot(evidence: Evidence) -> list[Answer]:
-    """ "Jackpot": the ticket beats reinitialisation at every learning rate, and a small dense network, and matches
-    dense.
+    """ "Jackpot": the ticket beats the reinitialisation of its mask at any learning rate, beats a small dense network,
+    and matches dense.
 
-    Tests: beats the reinitialisation at each learning rate of the run by more than the margin; beats the small dense
-    network; matches the dense network of its own learning rate; matches the dense network of the best learning rate,
-    chosen by mean validation accuracy. Unit: percentage points of the endpoint. Pairing: by seed. Test: one-sided
-    paired t for each. Alpha: each test at alpha, without a correction; for the reverse the least p times the number of
-    tests. Correction: Holm over all tickets. Needs a run with several learning rates. Source: Ma et al., arXiv
+    Tests: beats the reinitialisation of the same mask at each learning rate of the run (the one that suits that best
+    among them) by more than the margin; beats the small dense network; matches the dense network of its own learning
+    rate; matches that of the best learning rate. Best rates are chosen by mean validation accuracy. Unit: percentage
+    points of the endpoint. Pairing: by seed. Test: one-sided paired t for each. Alpha: each test at alpha, without a
+    correction; for the reverse the least p times the number of tests. Correction: Holm over all tickets. Needs a run
+    with several learning rates, and the reinitialisation at each of them (`--control-lr`). Source: Ma et al., arXiv
     2107.00166, section 3 (with a margin of 0.5 pp on CIFAR-10).
     """
-    return by_holm(_ma_questions("jackpot", evidence, BoundTests.matches), evidence)
+    return by_holm(prize_questions("jackpot", _trained(evidence), evidence, BoundTests.matches), evidence)
 
 
 def secondary_prize(evidence: Evidence) -> list[Answer]:
@@ -136,9 +132,10 @@ def secondary_prize(evidence: Evidence) -> list[Answer]:
     rate.
 
     Unit, pairing, test, alpha, correction, source: as for `jackpot`. The last test is that the ticket is below the
-    dense network of the best learning rate by more than the margin.
+    dense network of the best learning rate by more than the margin. It is not tested for a ticket of the best learning
+    rate itself: that would have to match a network and fall short of it.
     """
-    return by_holm(_ma_questions("secondary_prize", evidence, BoundTests.falls_short), evidence)
+    return by_holm(prize_questions("secondary_prize", _trained(evidence), evidence, BoundTests.falls_short), evidence)
 
 
 def supermask(evidence: Evidence) -> list[Answer]:
@@ -200,7 +197,7 @@ def verdicts(trials: Iterable[Row], rule: Rule) -> list[dict[str, Any]]:
         rows = [
             row for row in rows if row["seed"] is not None and row["seed"] < (taken or rule.looks)[-1 if taken else 0]
         ]
-    evidence = Evidence(candidates=find_candidates(rows), rule=rule, taken=taken)
+    evidence = Evidence(candidates=find_candidates(rows, rule.tuned), rule=rule, taken=taken)
     answers = [answer for claim in CLAIMS for answer in _by_kind(claim(evidence))]
     rows = [row_of(answer, evidence) for answer in answers]
     return [*map(dict, with_headlines(rows)), *largest_matching_sparsity(answers, evidence)]
@@ -241,49 +238,3 @@ def _one(candidate: Candidate, *kinds: str) -> Baseline:
     """The baseline of the first kind that the candidate has; if it has none, one of the first kind without trials."""
     found = [baseline for kind in kinds for baseline in candidate.of(kind)]
     return found[0] if found else Baseline(name=kinds[0], kind=kinds[0], group=None)
-
-
-def _ma_questions(claim: str, evidence: Evidence, last: LastTest) -> list[Question]:
-    tests, found = BoundTests(evidence.rule), []
-    margin, again = evidence.rule.margin_pp, control_label(REINIT)
-    for siblings in _by_rate(_trained(evidence)):
-        best = max(siblings, key=_validated)
-        for c in siblings:
-            reinits = [
-                tests.beats(c, _named(_one(s, REINIT), f"{again} at learning rate", s, siblings), by=margin)
-                for s in siblings
-            ]
-            top = _named(best.dense, "dense of the best learning rate,", best, siblings)
-            own, small = tests.matches(c, c.dense), tests.beats(c, _one(c, SMALL_DENSE))
-            found.append(
-                Question(
-                    claim=claim, candidate=c, kind=SEVERAL, baseline=SEVERAL,
-                    tests=(*reinits, small, own, last(tests, c, top)),
-                    lacks=NO_RATES if len(siblings) == 1 else None,
-                )
-            )  # fmt: skip
-    return found
-
-
-def _named(baseline: Baseline, words: str, of: Candidate, siblings: Sequence[Candidate]) -> Baseline:
-    """The baseline with its learning rate in its words, if the run has several learning rates."""
-    return replace(baseline, words=f"{words} {of.group.spec['lr']:g}") if len(siblings) > 1 else baseline
-
-
-def _by_rate(candidates: Iterable[Candidate]) -> list[list[Candidate]]:
-    """Candidates that differ only in their learning rate; tickets and baselines are kept apart."""
-    found: dict[tuple[Any, ...], list[Candidate]] = defaultdict(list)
-    for c in candidates:
-        found[c.group.role, *values_of(c.group.spec, [name for name in c.group.spec if name != "lr"])].append(c)
-    return list(found.values())
-
-
-def _validated(candidate: Candidate) -> float:
-    """Mean validation accuracy of the dense network: the best learning rate is never chosen on the test split.
-
-    A diverged trial counts at chance, as in the verdicts.
-    """
-    column = {"done": "valid_accuracy", DIVERGED: "chance_accuracy"}
-    found = [row.get(column[row["status"]]) for row in candidate.dense.rows if row["status"] in column]
-    known = [value for value in found if value is not None]
-    return sum(known) / len(known) if known else -1.0

@@ -18,14 +18,14 @@ MOST_SEEDS = 1000  # larger numbers of seeds are not worth naming
 NOT_BELOW = SeedsRange(low=None, point=None, high=None)  # more than `MOST_SEEDS`
 
 
-def seeds_to_decide(answer: Answer) -> SeedsRange | None:
+def seeds_to_decide(answer: Answer, images: bool = True) -> SeedsRange | None:
     """Total number of seeds that would decide the claim at 80 % power; in the range, None is more than `MOST_SEEDS`.
 
     None without a range: not known. That is so below 2 pairs, where a trial is missing, and where values are censored:
     what is not known of a pair, more pairs do not show; longer training does. The observed means say which way it would
     be decided. The claim needs all its tests, so the largest of their numbers; behind the end of a ladder it also needs
     the rung where the ladder ended. The reverse needs one refuted test. The level is the fraction of alpha that the
-    family guarantees.
+    family guarantees. images: false for the number that would decide if there were images without end.
     """
     tests = answer.question.tests
     behind = answer.stopped.tests if answer.stopped else ()
@@ -34,11 +34,11 @@ def seeds_to_decide(answer: Answer) -> SeedsRange | None:
     if answer.question.missing or answer.question.unfinished:
         return None
     if all(_points(test) > 0 for test in tests):
-        found = [_seeds(test, 1, answer.share, answer.p is not None) for test in tests]
-        found += [_seeds(test, 1, answer.share, True) for test in behind]
+        found = [_seeds(test, 1, answer.share, answer.p is not None, images) for test in tests]
+        found += [_seeds(test, 1, answer.share, True, images) for test in behind]
         return _joined(found, max)
     against = answer.share_against / len(tests)
-    refuted = [_seeds(test, -1, against, answer.p_against is not None) for test in tests if _points(test) < 0]
+    refuted = [_seeds(test, -1, against, answer.p_against is not None, images) for test in tests if _points(test) < 0]
     return _joined(refuted, min) if refuted else NOT_BELOW
 
 
@@ -57,12 +57,23 @@ def _points(test: BoundTest) -> float:
     return test.sign * (float(test.differences.mean()) - test.bound)
 
 
-def _seeds(test: BoundTest, direction: int, alpha: float, tested: bool) -> SeedsRange:
+def _seeds(test: BoundTest, direction: int, alpha: float, tested: bool, images: bool) -> SeedsRange:
     """Seeds that one test needs. tested: its present pairs were not enough, so it needs at least one more."""
     least, side = max(MIN_PAIRS, test.pairs.n + tested), direction * test.sign
     if least > MOST_SEEDS:
         return NOT_BELOW
-    return seeds_range(side * test.differences, side * test.bound, alpha, at_most=MOST_SEEDS, at_least=least)
+    floor = test.floor if images else 0.0
+    return seeds_range(
+        side * test.differences, side * test.bound, alpha, at_most=MOST_SEEDS, at_least=least, floor=floor
+    )
+
+
+def lacks_images(answer: Answer, needed: SeedsRange | None) -> bool:
+    """Whether no number of seeds is likely to decide with these test images, and one would with more of them."""
+    if needed is None or needed.point is not None or not any(test.floor for test in answer.question.tests):
+        return False
+    unlimited = seeds_to_decide(answer, images=False)
+    return unlimited is not None and unlimited.point is not None
 
 
 # -- interim looks

@@ -75,6 +75,12 @@ class BoundTest:
         """One-sided p on these images, of the claim (`sign` as the test's) or of its reverse; no pair is censored."""
         return stats.superiority(sign * SCALE[self.unit] * pairs.differences, sign * self.bound)
 
+    @property
+    def floor(self) -> float:
+        """Variance of the mean difference at the bound that more seeds do not make smaller: that of the images."""
+        both = self.pairs.crossed
+        return 0.0 if both is None else both.variance_at(self.bound) - both.of_seeds
+
     def interval(self, pairs: Pairs) -> Interval | None:
         """The two-sided 95 % interval that decides, in `unit`: what the test on either side does not reject at 0.025.
 

@@ -10,7 +10,7 @@ from analysis.tables.schema import Row
 from analysis.text import number_of, number_range, signed
 from analysis.verdicts.groups import Pairs
 
-LONGER = "train longer"
+LONGER, MORE_IMAGES = "train longer", "more test images"
 NAMED_SEEDS = 100  # larger numbers are not worth naming: few pairs cannot tell them from one another
 PP = "percentage points"  # unit of differences of accuracies
 
@@ -112,13 +112,16 @@ def _needed(reason: Reason) -> str:
     return f"{reason.needed} would decide at 80 % power" if reason.needed.endswith("seeds") else reason.needed
 
 
-def would_decide(parts: Sequence[Pairs], seeds: SeedsRange | None) -> str | None:
-    """What would decide an undecided claim: "20 to 90 seeds", "more than 100 seeds", "train longer"; None: not known.
+def would_decide(parts: Sequence[Pairs], seeds: SeedsRange | None, images: bool = False) -> str | None:
+    """What would decide an undecided claim: "20 to 90 seeds", "more than 100 seeds", "train longer", "more test
+    images"; None: not known.
 
-    parts: the pairs of each test of the claim.
+    parts: the pairs of each test of the claim. images: whether the test images are too few for any number of seeds.
     """
     if any(pairs.n_late for pairs in parts):
         return LONGER
+    if images:
+        return MORE_IMAGES
     return None if seeds is None else f"{number_range(_count(seeds.low), _count(seeds.high))} seeds"
 
 

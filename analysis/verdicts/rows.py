@@ -11,7 +11,7 @@ from analysis.stats.paired import PValue
 from analysis.stats.power import SeedsRange
 from analysis.verdicts.families import NO, UNDECIDED, YES, Answer
 from analysis.verdicts.groups import Group, Pairs
-from analysis.verdicts.outlook import seeds_to_decide
+from analysis.verdicts.outlook import lacks_images, seeds_to_decide
 from analysis.verdicts.questions import MIN_PAIRS, BoundTest, Evidence, Question
 from analysis.verdicts.reasons import Reason, diverged_note, ladder_reason, why, would_decide
 
@@ -25,7 +25,9 @@ def row_of(answer: Answer, evidence: Evidence) -> dict[str, Any]:
     question, rule = answer.question, evidence.rule
     test = _deciding(answer)
     needed = seeds_to_decide(answer) if answer.verdict == UNDECIDED else None
-    hint = would_decide([part.pairs for part in question.tests], needed) if answer.verdict == UNDECIDED else None
+    hint = None
+    if answer.verdict == UNDECIDED:
+        hint = would_decide([part.pairs for part in question.tests], needed, lacks_images(answer, needed))
     numbers = _numbers(test)
     note = diverged_note(numbers)
     return {

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lth_trainable.data.class_folders import read_class_folders
+from lth_trainable.data.given import check_training
 from lth_trainable.data.image_folders import LAYOUTS, read
 from lth_trainable.data.splits import CHUNK, Dataset, Pixels, Split, content_digest, held_out, no_augmentation, split
 from lth_trainable.errors import bad_value
@@ -99,6 +100,7 @@ def folder(root: Path | None, split_seed: int, image_size: int | None = None) ->
     sizes = held_out(f"folder {root}", len(found.x), own)
     marks = [mark for mark in own.values() if mark is not None]
     data = split(found.x, found.y, found.classes, sizes=sizes, seed=split_seed, test=found.test, valid=found.valid)
+    check_training(data.train, f"folder {root}")
     return replace(data, digest=content_digest(found.x, found.y, *marks)) if marks else data
 
 

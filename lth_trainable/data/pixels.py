@@ -82,11 +82,15 @@ def no_clipping() -> Iterator[None]:
     """Within it, a conversion of Pillow that would cut deep pixels raises `UserError`, also in a user's own code."""
     from PIL import Image
 
-    usual = Image.Image.convert
+    usual, usual_open, last = Image.Image.convert, Image.open, ["an image"]
+
+    def open_(file: Any, *args: Any, **options: Any) -> Any:
+        last[0] = str(file) if isinstance(file, str | Path) else getattr(file, "name", "an image")
+        return usual_open(file, *args, **options)
 
     def convert(self: Any, mode: str | None = None, *args: Any, **options: Any) -> Any:
         if mode is not None and mode not in (*DEEP, FLOAT) and _would_clip(self):
-            name = getattr(self, "filename", "") or "an image"
+            name = getattr(self, "filename", "") or last[0]  # fastai's images do not know their file
             raise bad_value(
                 str(name), f"pixels of mode {self.mode}, which Pillow's convert({mode!r}) cuts at 255",
                 "8 bits a channel",
@@ -94,11 +98,11 @@ def no_clipping() -> Iterator[None]:
             )  # fmt: skip
         return usual(self, mode, *args, **options)
 
-    Image.Image.convert = convert  # type: ignore[method-assign]
+    Image.Image.convert, Image.open = convert, open_  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
-        Image.Image.convert = usual  # type: ignore[method-assign]
+        Image.Image.convert, Image.open = usual, usual_open  # type: ignore[method-assign]
 
 
 def _would_clip(image: Any) -> bool:
@@ -124,6 +128,8 @@ def refuse_clipped(files: Sequence[Path], item: Callable[[int], Any]) -> None:
             try:
                 item(index)
             except UserError as error:
+                if str(error).startswith(str(files[index])):
+                    raise
                 raise UserError(f"{files[index]}: {error}") from error
 
 

@@ -61,7 +61,7 @@ def check_arguments(
         raise unknown_name("granularity", granularity, GRANULARITIES)
     if context not in CONTEXTS:
         raise unknown_name("context", context, CONTEXTS)
-    if isinstance(sparsity, Mapping) and context != "local":
+    if isinstance(sparsity, Mapping) and context == "global":
         raise bad_value("context", context, "'local'", "with a target for each layer there is nothing to rank together")
     if isinstance(criteria, str) and criteria not in CRITERIA:
         raise unknown_name("criteria", criteria, CRITERIA, ALSO_CALLED)

@@ -13,14 +13,16 @@ removes it. While the callback is with a learner, it is `learn.sparsify_callback
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.pruning.arguments import check_arguments, refuse_foreign
 from lth_trainable.pruning.criteria import CRITERIA, Criterion
+from lth_trainable.pruning.fit_report import closing, opening
 from lth_trainable.pruning.fits import is_dry_run, is_looking
 from lth_trainable.pruning.holder import Optimizer
+from lth_trainable.pruning.inventory import take_inventory
 from lth_trainable.pruning.keep_mask import KeepMask, SparsityMetric
 from lth_trainable.pruning.layer_targets import (
     Sparsity,
@@ -30,10 +32,10 @@ from lth_trainable.pruning.layer_targets import (
     sparsity_falls,
     target_by_epoch,
 )
-from lth_trainable.pruning.layers import LayerType, Selection, layer_types, left_out, prunable_layers, unwrapped
+from lth_trainable.pruning.layers import LayerType, Selection, layer_types, prunable_layers, unwrapped
 from lth_trainable.pruning.level_holder import LevelHolder
 from lth_trainable.pruning.levels import Levels
-from lth_trainable.pruning.pruner import MaskedLayers, Pruner, report
+from lth_trainable.pruning.pruner import MaskedLayers, Pruner
 from lth_trainable.pruning.schedules import Schedule, as_schedule
 from lth_trainable.pruning.snapshot import Snapshot
 from lth_trainable.pruning.weight_copies import CallbackCopies
@@ -163,7 +165,8 @@ class SparsifyCallback(LevelHolder):
         if not self.keeper.settle():  # it has said why
             return
         self.keeper.become_independent(MaskedLayers(self._pruner.layers, self._pruner.in_force))
-        self._print(f"Final Sparsity: {self._pruner.sparsity_pct:.2f}%\n\n{report(self._pruner)}")
+        if self.verbose:
+            print(closing(self._pruner, self.inventory()))
         if self.reset_end and self.verbose and self._pruner.in_force is not None:
             self._print(f"\n{self._judgement()}")
 
@@ -172,7 +175,10 @@ class SparsifyCallback(LevelHolder):
     def begin(self, initial: Snapshot | None = None) -> Pruner:
         resumes = self.resumes
         pruner = super().begin(initial)
-        self._print(self._opening())
+        if self.verbose:
+            inventory = self.inventory()
+            shares = [] if isinstance(self.schedule, Schedule) else inventory.shares()  # there they end the fit
+            print("\n".join([*opening(self.granularity, self.sparsity, inventory), *shares]))
         self.levels_trained = self.levels_trained if resumes else 0
         if self._rewinds and self.initial is not None and not resumes:
             self.initial.beside = CallbackCopies(self.learner)
@@ -245,13 +251,6 @@ class SparsifyCallback(LevelHolder):
             return KeepMask(pruner)
         return KeepMask(pruner, on_end=self.finish, is_active=self._is_attached)
 
-    def _opening(self) -> str:
-        wanted = f"{self.sparsity:g}%" if not isinstance(self.sparsity, Mapping) else f"{dict(self.sparsity)} %"
-        lines = [f"Pruning of {self.granularity} until a sparsity of {wanted}"]
-        for layer, reason in left_out(self.learner.model, self.layer_type, self.select):
-            lines.append(f"Left out: {layer.name} ({layer.type}), {reason}")
-        return "\n".join(lines)
-
     def _save_rewind_point(self) -> None:
         self._print(f"Saving Weights at epoch {self.rewind_epoch}")
         if self.rewind_epoch == 0:
@@ -269,7 +268,22 @@ class SparsifyCallback(LevelHolder):
 
     def _show_sparsity(self, shown: bool) -> None:
         others = [metric for metric in self.learn.metrics if not isinstance(metric, SparsityMetric)]
-        self.learn.metrics = [*others, SparsityMetric(self._measured_sparsity)] if shown else others
+        own = [SparsityMetric(self._measured_sparsity)] if shown else []
+        if shown and self._prunes_little():
+            own.append(SparsityMetric(self._share_of_all, "pruned of all"))
+        self.learn.metrics = [*others, *own]
+
+    def _prunes_little(self) -> bool:
+        """Whether less than half of all weights can be pruned, so that the sparsity alone says little."""
+        model = self.learn.model
+        try:
+            layers = layers_with_target(prunable_layers(model, self.layer_type, self.select), self.sparsity)
+        except UserError:  # the start of the training says it
+            return False
+        return take_inventory(model, layers, self.layer_type, self.select).is_little
+
+    def _share_of_all(self) -> float | None:
+        return self.inventory().pruned_pct(self._pruner.n_kept) if self.fitting and self.pruner else None
 
     def _prune(self, sparsity: Target) -> None:
         self.prune(sparsity)

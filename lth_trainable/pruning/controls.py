@@ -74,17 +74,73 @@ def sign_shuffle(weights: Weights, mask: Mask, stream: np.random.Generator) -> W
 
 
 @dataclass(frozen=True, kw_only=True)
+class Start:
+    """What a control makes the start weights of a layer from.
+
+    weights: the ticket's rewind weights, zero outside the mask. stream: its random stream. new: gives the layer's
+    weights in another initialisation. flip_pct: percent of signs to flip; None unless the control flips signs.
+    """
+
+    weights: Weights
+    mask: Mask
+    stream: np.random.Generator
+    new: Callable[[], Weights]
+    flip_pct: float | None = None
+
+
+def shuffled_signs(start: Start) -> Weights:
+    """`sign_shuffle` of a layer."""
+    return sign_shuffle(start.weights, start.mask, start.stream)
+
+
+def flipped_signs(start: Start) -> Weights:
+    """The ticket's weights with other signs for floor(n p / 100 + 1/2) of the n kept ones, drawn at random.
+
+    Shows how much of a ticket is in its signs: Gadhikar & Burkholz (arXiv 2402.19262) perturb the signs of a mask;
+    Zhou et al. (arXiv 1905.01067, sec. 4.1) find that a ticket needs its signs more than its magnitudes.
+    """
+    assert start.flip_pct is not None
+    kept = start.weights[start.mask]
+    n_flipped = int(np.floor(kept.size * start.flip_pct / 100 + 0.5))
+    kept[start.stream.permutation(kept.size)[:n_flipped]] *= -1
+    return _with_kept(start, kept)
+
+
+def new_magnitudes(start: Start) -> Weights:
+    """The ticket's signs on the magnitudes of another initialisation (Zhou et al., arXiv 1905.01067, sec. 4.1)."""
+    return _with_kept(start, np.copysign(np.abs(start.new()[start.mask]), start.weights[start.mask]))
+
+
+def constant_magnitude(start: Start) -> Weights:
+    """The ticket's signs times one constant a layer: the root mean square of its kept rewind weights.
+
+    Zhou et al. (arXiv 1905.01067, sec. 4.1) use the standard deviation of the layer's initialisation. The root mean
+    square keeps the norm of the layer, at a rewind point after the initialisation too.
+    """
+    kept = start.weights[start.mask]
+    constant = np.sqrt(np.mean(np.square(kept, dtype=np.float64))) if kept.size else 0.0
+    return _with_kept(start, np.copysign(np.full_like(kept, constant), kept))
+
+
+def _with_kept(start: Start, kept: Weights) -> Weights:
+    found = start.weights.copy()
+    found[start.mask] = kept
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
 class Control:
     """What a control does in place of its ticket's last rewind.
 
-    masks: function from the ticket's masks of all layers to the control's. weights: function from a layer's start
-    weights and mask to the control's start weights; None: the same weights. starts_over: the start weights are a new
-    initialisation instead of the ticket's rewind weights, and training starts at step 0. of_tickets, of_supermasks:
-    whether the control exists for trained tickets, and for supermasks.
+    masks: function from the ticket's masks of all layers to the control's. weights: function from a layer's `Start` to
+    the control's start weights; None: the ticket's. reads_new: whether it reads `Start.new`. starts_over: the start
+    weights are a new initialisation instead of the ticket's rewind weights, and training starts at step 0. of_tickets,
+    of_supermasks: whether the control exists for trained tickets, and for supermasks.
     """
 
     masks: Callable[[Masks, Axes, Draw], dict[str, Mask]] = keep_masks
-    weights: Callable[[Weights, Mask, np.random.Generator], Weights] | None = None
+    weights: Callable[[Start], Weights] | None = None
+    reads_new: bool = False
     starts_over: bool = False
     of_tickets: bool = True
     of_supermasks: bool = False
@@ -95,7 +151,10 @@ CONTROLS: dict[str, Control] = {
     "layerwise_shuffle": Control(masks=layerwise_shuffle, of_supermasks=True),
     "reinit": Control(starts_over=True),
     "random_sparse": Control(masks=layerwise_shuffle, starts_over=True),
-    "sign_shuffle": Control(weights=sign_shuffle, of_tickets=False, of_supermasks=True),
+    "sign_shuffle": Control(weights=shuffled_signs, of_tickets=False, of_supermasks=True),
+    "sign_flip": Control(weights=flipped_signs, of_supermasks=True),
+    "new_magnitudes": Control(weights=new_magnitudes, reads_new=True, of_supermasks=True),
+    "constant_magnitude": Control(weights=constant_magnitude, of_supermasks=True),
 }
 
 

@@ -147,8 +147,8 @@ def updating_movement(w: Weights) -> Tensor:
 def wanda(w: Weights) -> Tensor:
     """|w| times the root mean square of its input channel (Sun et al., arXiv 2306.11695, eq. 1).
 
-    The norm is over all positions and images of the calibration data. The paper compares scores within an output row;
-    here granularity and context decide which scores are compared.
+    The norm is over all positions and images of the calibration data. The paper compares scores within an output row:
+    that is the context "output_row", which is usual for this criterion in a sweep.
     """
     assert w.inputs is not None
     return w.now.abs() * w.inputs

@@ -19,6 +19,7 @@ from fastai.callback.core import Callback
 from lth_trainable.errors import UserError
 from lth_trainable.pruning.calibration import calibration, check_inputs
 from lth_trainable.pruning.criteria import Criterion, name_of, needs_inputs
+from lth_trainable.pruning.inventory import Inventory, take_inventory
 from lth_trainable.pruning.keep_mask import KeepMask, without_keepers
 from lth_trainable.pruning.layer_targets import Sparsity, Target, layers_with_target
 from lth_trainable.pruning.layers import LayerType, Selection, prunable_layers, unwrapped
@@ -160,6 +161,10 @@ class TicketHolder(Callback):
         self.keeper = None
 
     # -- what it has found -------------------------------------------------------------------------------------------
+
+    def inventory(self) -> Inventory:
+        """All weights of the network: which can be pruned, and which not and why."""
+        return take_inventory(self.model_of_fit, self._pruner.layers, self.layer_type, self.select)
 
     def plot_layers(self, ax: Any = None) -> Any:
         """Draw the sparsity of each layer under the current mask; returns the axes."""

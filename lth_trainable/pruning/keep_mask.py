@@ -222,8 +222,10 @@ def _shown(layers: Sequence[str]) -> str:
 class SparsityMetric(Metric):
     """The measured sparsity in percent as a column of fastai's table. read: returns it, or None if there is none."""
 
-    def __init__(self, read: Callable[[], float | None]) -> None:
-        self.read = read
+    heading = "sparsity"
+
+    def __init__(self, read: Callable[[], float | None], heading: str = "sparsity") -> None:
+        self.read, self.heading = read, heading
 
     def reset(self) -> None: ...
 
@@ -235,4 +237,4 @@ class SparsityMetric(Metric):
 
     @property
     def name(self) -> str:
-        return "sparsity"
+        return self.heading

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from lth_trainable.errors import UserError, bad_value
+from lth_trainable.pruning.unprunable import SMALL, refuse_lazy, why_not
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 CONVOLUTIONS: tuple[type[nn.Module], ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
@@ -22,6 +23,7 @@ LAYER_TYPES: dict[str, tuple[type[nn.Module], ...] | None] = {
 }  # fmt: skip
 
 COMPILED = "_orig_mod"  # the name under which torch.compile keeps the module that it compiles
+MOST_REASONS = 8  # in the message for a network without a layer to prune
 
 LayerType = str | type | Iterable[str | type] | None
 Selection = str | Sequence[str] | Callable[[str, nn.Module], bool] | None
@@ -29,13 +31,17 @@ Selection = str | Sequence[str] | Callable[[str, nn.Module], bool] | None
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """One prunable weight: name and type of its module, name of the parameter, and the parameter itself."""
+    """One prunable weight: name and type of its module, name of the parameter, and the parameter itself.
+
+    transposed, groups: of a convolution.
+    """
 
     name: str
     type: str
     parameter_name: str
     weight: nn.Parameter
     transposed: bool = False
+    groups: int = 1
 
 
 def layer_types(given: LayerType | UnionType) -> tuple[type[nn.Module], ...] | None:
@@ -101,13 +107,25 @@ def prunable_layers(model: nn.Module, layer_type: LayerType = None, select: Sele
     convolutions. select: one or several patterns of module names (`"layer[12].*"`), or a predicate f(name, module). A
     weight that two layers share counts once. Raises `UserError` if no layer is left.
     """
-    found = [layer for layer, reason in _judged(model, layer_type, select) if not reason]
+    refuse_lazy(model)
+    judged = _judged(model, layer_type, select)
+    found = [layer for layer, reason in judged if not reason]
     if not found:
-        reasons = "; ".join(f"{layer.name}: {reason}" for layer, reason in _judged(model, layer_type, select))
-        raise UserError(
-            f"{type(unwrapped(model)).__name__}: found no layer to prune ({reasons or 'it has no weights'})"
-        )
+        reasons = [f"{layer.name}: {reason}" for layer, reason in judged] + _other_reasons(model, judged)
+        shown = "; ".join(reasons[:MOST_REASONS]) + ("; ..." if len(reasons) > MOST_REASONS else "")
+        raise UserError(f"{type(unwrapped(model)).__name__}: found no layer to prune ({shown or 'it has no weights'})")
     return found
+
+
+def _other_reasons(model: nn.Module, judged: Sequence[tuple[Layer, str]]) -> list[str]:
+    weights = {id(layer.weight) for layer, _ in judged}
+    found = [
+        (f"{module_name}.{name}" if module_name else name, why_not(module, name, parameter))
+        for module_name, module in named_modules(model).items()
+        for name, parameter in module.named_parameters(recurse=False)
+        if id(parameter) not in weights
+    ]
+    return [f"{name}: {reason}" for name, reason in found if reason != SMALL]
 
 
 def left_out(model: nn.Module, layer_type: LayerType = None, select: Selection = None) -> list[tuple[Layer, str]]:
@@ -129,7 +147,7 @@ def _judged(model: nn.Module, layer_type: LayerType, select: Selection) -> list[
             continue
         layer = Layer(
             name=name, type=type(module).__name__, parameter_name=f"{name}.weight" if name else "weight", weight=weight,
-            transposed=isinstance(module, TRANSPOSED),
+            transposed=isinstance(module, TRANSPOSED), groups=getattr(module, "groups", 1),
         )  # fmt: skip
         reason = ""
         if not isinstance(module, types):

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from lth_trainable.errors import UserError
 from lth_trainable.pruning.granularity import group_scores
 
-CONTEXTS = ("local", "global")
+CONTEXTS = ("local", "global", "output_row")
 _SMALL = 1 << 16  # up to this many scores, drawing a sample does not pay
 
 Scores = npt.NDArray[np.floating]
@@ -37,14 +37,17 @@ def prune(
     context: str = "local",
     previous: Mapping[str, Mask] | None = None,
     regrow: bool = False,
+    output_axes: Mapping[str, int] | None = None,
 ) -> dict[str, Mask]:
     """Boolean masks (True: kept) with the shapes of the scores, by layer name.
 
-    scores: by layer; the highest are kept. sparsity: one fraction, or one by layer (local context only). axes: by
-    layer, the axes that are averaged into groups (`granularity.group_axes`); None prunes single weights. previous: the
-    masks so far. They only shrink: removed weights stay removed, even if the target is below the sparsity of
-    `previous`. regrow: if the target is below it, masks grow instead: kept weights stay and the best of the removed
-    ones return. A layer without weights gets an empty mask.
+    scores: by layer; the highest are kept. sparsity: one fraction, or one by layer (not in the global context). axes:
+    by layer, the axes that are averaged into groups (`granularity.group_axes`); None prunes single weights. context:
+    which scores are ranked together: those of a layer ("local"), of all layers ("global"), or of an output row, which
+    is all weights of one output channel or unit ("output_row"). output_axes: by layer, the axis of the outputs, for
+    that context; None: the first. previous: the masks so far. They only shrink: removed weights stay removed, even if
+    the target is below the sparsity of `previous`. regrow: if the target is below it, masks grow instead: kept weights
+    stay and the best of the removed ones return. A layer without weights gets an empty mask.
     """
     over = {name: axes[name] if axes else () for name in scores}
     ranked = {name: _rank(name, layer, over[name]) for name, layer in scores.items() if layer.size}
@@ -56,6 +59,12 @@ def prune(
         sizes = [scores[name].size // r.size for name, r in ranked.items()]
         found = _select(list(ranked.values()), sizes, sparsity, list(kept.values()) if kept else None, regrow)
         flat = dict(zip(ranked, found, strict=True))
+    elif context == "output_row":
+        wanted = {name: sparsity if isinstance(sparsity, Fraction) else sparsity[name] for name in ranked}
+        for name, r in ranked.items():
+            shape = [1 if axis in over[name] else n for axis, n in enumerate(scores[name].shape)]
+            axis, before = (output_axes or {}).get(name, 0), None if kept is None else kept[name].reshape(shape)
+            flat[name] = _select_in_rows(r.reshape(shape), axis, wanted[name], before, regrow).ravel()
     else:
         wanted = {name: sparsity if isinstance(sparsity, Fraction) else sparsity[name] for name in ranked}
         for name, r in ranked.items():
@@ -127,6 +136,29 @@ def _select(
     for mask, u, f in zip(masks, undecided, found, strict=True):
         mask[u] = f
     return masks
+
+
+def _select_in_rows(scores: Scores, axis: int, sparsity: Fraction, kept: Mask | None, regrow: bool) -> Mask:
+    """The mask of a layer whose rows are each ranked alone. The layer has as many zeros as if it were ranked whole.
+
+    axis: of the rows. Rows have equal counts; where they do not divide, the first rows have one zero more. If a row has
+    only one score, there is nothing to rank within it, and the layer is ranked as a whole.
+    """
+    rows = np.moveaxis(scores, axis, 0)
+    shape, n_zeros = rows.shape, count_zeros(scores.size, sparsity)
+    n_rows = 1 if scores.size == shape[0] else shape[0]
+    flat = rows.reshape(n_rows, -1)
+    before = np.ones(flat.shape, bool) if kept is None else np.moveaxis(kept, axis, 0).reshape(n_rows, -1)
+    removed = np.count_nonzero(~before, axis=1)
+    each, grows = n_zeros // n_rows, regrow and n_zeros < removed.sum()
+    zeros = np.minimum(removed, each) if grows else np.maximum(removed, each)
+    may_have_more = np.flatnonzero(removed > each if grows else removed <= each)
+    if each < flat.shape[1]:
+        zeros[may_have_more[: max(0, n_zeros - int(zeros.sum()))]] += 1
+    order = np.lexsort((flat, before), axis=1)  # what is removed already comes first; ties by lowest index
+    mask = np.empty(flat.shape, bool)
+    np.put_along_axis(mask, order, np.arange(flat.shape[1]) >= zeros[:, None], axis=1)
+    return np.ascontiguousarray(np.moveaxis(mask.reshape(shape), 0, axis))
 
 
 def _remove(layers: Sequence[Scores], sizes: Sequence[int], n_zeros: int) -> list[Mask]:

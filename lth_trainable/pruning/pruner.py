@@ -57,6 +57,17 @@ class MaskedLayers:
         """Names of the layers that have no weight left."""
         return [layer.name for layer in self.layers if self.counts[layer.parameter_name] == 0]
 
+    @property
+    def dead_filters(self) -> dict[str, int]:
+        """By layer, the filters without a weight left in depthwise convolutions: nothing passes through them."""
+        masks = self.in_force or {}
+        found = {
+            layer.name: int(np.count_nonzero(~masks[layer.parameter_name].any(axis=tuple(range(1, layer.weight.ndim)))))
+            for layer in self.layers
+            if layer.parameter_name in masks and layer.groups > 1 and layer.weight.shape[1] == 1
+        }
+        return {name: n for name, n in found.items() if n}
+
     def set_mask(self, masks: dict[str, Mask]) -> None:
         """Make `masks` the current mask without changing any weight. masks: Boolean by parameter name, True: kept."""
         self.in_force, self._factors = masks, []
@@ -132,6 +143,7 @@ class Pruner(MaskedLayers):
             layer.parameter_name: group_axes(granularity, layer.weight.ndim, layer.transposed, layer.name)
             for layer in self.layers
         }
+        self.output_axes = {layer.parameter_name: int(layer.transposed) for layer in self.layers}
         self.levels: list[dict[str, Mask]] = []
         self.counts_by_level = [self.counts]
         self.requested_sparsity: dict[str, Fraction] = dict.fromkeys(self.counts, Fraction(0))
@@ -190,7 +202,10 @@ class Pruner(MaskedLayers):
     ) -> dict[str, Mask]:
         before = self.in_force
         previous = {name: before[name] for name in scores} if before is not None else None
-        return prune(scores, sparsity, axes=self.axes, context=self.context, previous=previous, regrow=regrow)
+        return prune(
+            scores, sparsity, axes=self.axes, context=self.context, previous=previous, regrow=regrow,
+            output_axes=self.output_axes,
+        )  # fmt: skip
 
     def set_mask(self, masks: dict[str, Mask]) -> None:
         super().set_mask(masks)

@@ -30,10 +30,12 @@ from lth_trainable.spec.values import (
     DENSE_RESTARTS,
     KINDS,
     LAYERS,
+    OF_CONTROLS,
     OPTIMIZERS,
     PRECISIONS,
     RETRAIN_ORDERS,
     REWIND_OPTIMIZERS,
+    USUAL_FLIP_PCT,
     family_of,
     prune_events,
     rewinds,
@@ -42,7 +44,7 @@ from lth_trainable.spec.values import (
 _SPARSE_FIELDS = (
     "target_sparsity_pct", "granularity", "context", "criterion", "schedule", "prune_rate_pct", "prune_steps",
     "output_prune_rate_pct", "start_pct", "end_pct", "retrain", "rewind_epoch", "rewind_step", "rewind_optimizer",
-    "fine_tuning_lr_fraction", "retrain_order",
+    "fine_tuning_lr_fraction", "retrain_order", *OF_CONTROLS,
 )  # fmt: skip
 # Values of the sparsification fields for an imported ticket: single weights, counted over all layers together.
 IMPORTED_FIELDS = {
@@ -55,6 +57,8 @@ _OPTIONAL: tuple[tuple[str, Callable[[float], bool], str], ...] = (
     ("end_pct", lambda v: 0 <= v <= 1, "a fraction of the fit in [0, 1]"),
     ("warmup_pct", lambda v: 0 <= v < 1, "a fraction of the training in [0, 1), such as 0.05"),
     ("lr_drop_factor", lambda v: 0 < v < 1, "a factor between 0 and 1, such as 0.1"),
+    ("control_lr", lambda v: v > 0, "a positive learning rate"),
+    ("sign_flip_pct", lambda v: 0 < v <= 100, "percent of the signs, more than 0 and at most 100"),
     ("fine_tuning_lr_fraction", lambda v: 0 < v <= 1, "a fraction of the learning rate in (0, 1], such as 0.01"),
 )  # checked even if they have no effect, so that no mistake goes unnoticed
 
@@ -124,10 +128,13 @@ def _normalise(draft: Draft) -> None:
         draft.choice("granularity", GRANULARITIES)
         draft.choice("context", CONTEXTS)
         (check_levels if family_of(draft.schedule, draft.control) == "levels" else check_fit)(draft)
+    if draft.control in ("none", DENSE_RESTARTS):
+        draft.drop(*OF_CONTROLS)
     if draft.control == DENSE_RESTARTS:
         _check_restarts(draft)
     elif draft.control != "none":
         _check_control(draft)
+        _set_control(draft)
 
 
 def _check_common(draft: Draft) -> None:
@@ -255,6 +262,21 @@ def _check_control(draft: Draft) -> None:
         raise bad_value(
             "control", draft.control, "a schedule whose sparsity never falls",
             f"{draft.schedule} ends with pruned weights back in the network, so its last mask is not that of a ticket",
+        )  # fmt: skip
+
+
+def _set_control(draft: Draft) -> None:
+    """Set what only acts in a control: the share of flipped signs, and the learning rate of its own level."""
+    if draft.control != "sign_flip":
+        draft.drop("sign_flip_pct")
+    elif draft.sign_flip_pct is None:
+        draft.sign_flip_pct = USUAL_FLIP_PCT
+    if draft.reset_end or draft.control_lr == draft.lr:
+        draft.drop("control_lr")
+    elif draft.control_lr is not None and family_of(draft.schedule, draft.control) == "fit":
+        raise bad_value(
+            "control_lr", draft.control_lr, f"None with schedule {draft.schedule}",
+            "within one fit the learning rate runs on; only imp, omp and imported tickets have a level of their own",
         )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from lth_trainable.errors import bad_value
 from lth_trainable.spec.rewind_point import INITIALISATION
 from lth_trainable.spec.trial_spec import TrialSpec
-from lth_trainable.spec.values import canonical_json, digest
+from lth_trainable.spec.values import OF_CONTROLS, canonical_json, digest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,7 @@ def segments(spec: TrialSpec, data_digest: str, steps_per_epoch: int | None = No
     if spec.reset_end and spec.control == "none":
         chain.event("reset_end", at=spec.epochs, rewind=_rewind_target(spec))
     elif spec.reset_end:
-        chain.event("control", at=spec.epochs, name=spec.control, to=_rewind_target(spec))
+        chain.event("control", at=spec.epochs, name=spec.control, to=_rewind_target(spec), **_of_control(spec))
     return tuple(chain.segments)
 
 
@@ -170,11 +170,12 @@ def _in_common(one: Sequence[Any], other: Sequence[Any]) -> int:
 
 def _control(chain: _Chain, spec: TrialSpec, k: int) -> None:
     if spec.starts_over:  # the rewind point of the ticket has no effect any more
-        chain.event("control", at=0, name=spec.control, order="level" if spec.order_is_new else "dense")
+        order = "level" if spec.order_is_new else "dense"
+        chain.event("control", at=0, name=spec.control, order=order, **_of_control(spec))
     else:
         chain.event(
             "control", at=k, name=spec.control, to=_rewind_target(spec), optimizer=spec.rewind_optimizer,
-            **_retraining(spec),
+            **_retraining(spec), **_of_control(spec),
         )  # fmt: skip
 
 
@@ -182,6 +183,11 @@ def _retraining(spec: TrialSpec) -> dict[str, Any]:
     """The settings of the training after a prune that are not the usual ones."""
     found = {"fraction": spec.fine_tuning_lr_fraction, "order": spec.retrain_order}
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _of_control(spec: TrialSpec) -> dict[str, Any]:
+    """The settings of a control that is not the usual one of its name."""
+    return {name: getattr(spec, name) for name in OF_CONTROLS if getattr(spec, name) is not None}
 
 
 def _within_fit(chain: _Chain, spec: TrialSpec) -> None:
@@ -194,7 +200,7 @@ def _within_fit(chain: _Chain, spec: TrialSpec) -> None:
         chain.prune(event.sparsity)
         if spec.acts_at_prune and event is events[-1]:
             to = None if spec.starts_over else _rewind_target(spec)
-            chain.event("control", at=event.epoch, name=spec.control, within="fit", to=to)
+            chain.event("control", at=event.epoch, name=spec.control, within="fit", to=to, **_of_control(spec))
         elif spec.retrain == "tutorial":
             chain.event("rewind", at=event.epoch, mode="tutorial", to=_rewind_target(spec))
     chain.train_to(spec.epochs)

@@ -74,7 +74,7 @@ def _check_output_rate(draft: Draft) -> None:
         draft.number("output_prune_rate_pct", lambda v: 0 < v < 100, "percent")
         if draft.context == "global":
             raise bad_value(
-                "output_prune_rate", draft.output_prune_rate_pct, "the context local or row",
+                "output_prune_rate", draft.output_prune_rate_pct, "the context local or output_row",
                 "the context global ranks all layers together, so no layer can have its own rate",
             )  # fmt: skip
 

@@ -92,7 +92,10 @@ class TrialSpec:
     target_sparsity_pct: float | None = _help(50.0, "weights to remove, percent (0 to 100)")
     granularity: str | None = _choice("weight", GRANULARITIES, "unit of pruning: the weights that are removed together")
     context: str | None = _choice(
-        "local", CONTEXTS, "local: prune each layer to the target; global: rank the weights of all layers together"
+        "local",
+        CONTEXTS,
+        "local: prune each layer to the target; global: rank the weights of all layers together; output_row: "
+        "prune each output row of a layer to the target, as usual for wanda",
     )
     criterion: str | None = _choice("large_final", CRITERIA, "score that decides which weights are kept")
     schedule: str | None = _choice("imp", SCHEDULES, "when to prune")
@@ -146,6 +149,13 @@ class TrialSpec:
         None, RETRAIN_ORDERS, "data order of a level after a prune: same, as in the training that found the mask, or "
         "new; None: same after a weight rewind, new for lr_rewinding and fine_tuning", noop=None,
     )  # fmt: skip
+    control_lr: float | None = _help(
+        None, "controls of tickets in levels: learning rate of their own last level; None: lr, as that of the ticket",
+        noop=None,
+    )  # fmt: skip
+    sign_flip_pct: float | None = _help(
+        None, "control sign_flip: percent of the kept weights of each layer that change their sign; None: 10", noop=None
+    )
 
     notes: ClassVar[tuple[str, ...]] = ()
 

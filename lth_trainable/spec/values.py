@@ -26,6 +26,8 @@ LEVEL_RETRAINS = ("weight_rewinding", "lr_rewinding", "fine_tuning")
 RETRAINS = (*LEVEL_RETRAINS, "tutorial", "none")
 REWIND_OPTIMIZERS = ("restored", "fresh")
 RETRAIN_ORDERS = ("same", "new")
+OF_CONTROLS = ("control_lr", "sign_flip_pct")  # fields that act in controls only
+USUAL_FLIP_PCT = 10.0  # of the control sign_flip
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 

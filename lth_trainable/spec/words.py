@@ -41,6 +41,8 @@ FIELD_WORDS: dict[str, FieldWords] = {
         values={
             "none": "", "dense_restarts": "dense with restarts", "layerwise_shuffle": "shuffled mask",
             "random_sparse": "random sparse network", "sign_shuffle": "shuffled signs", "reinit": "reinitialisation",
+            "sign_flip": "flipped signs", "new_magnitudes": "new magnitudes, its signs",
+            "constant_magnitude": "constant magnitude, its signs",
         },
     ),
     "prune_rate_pct": FieldWords(in_name="p{}", for_people="{} % per level"),
@@ -57,7 +59,7 @@ FIELD_WORDS: dict[str, FieldWords] = {
     ),
     "reset_end": FieldWords(in_name="supermask_{}", values={True: "supermask", False: ""}),
     "granularity": FieldWords(in_name="{}"),
-    "context": FieldWords(in_name="{}"),
+    "context": FieldWords(in_name="{}", values={"output_row": "within output rows"}),
     "criterion": FieldWords(in_name="{}"),
     "layers": FieldWords(in_name="layers_{}", for_people="{} layers"),
     "epochs": FieldWords(in_name="e{}", for_people="{} epochs"),
@@ -82,6 +84,8 @@ FIELD_WORDS: dict[str, FieldWords] = {
     "width_pct": FieldWords(in_name="w{}", for_people="{} % wide"),
     "image_size": FieldWords(in_name="px{}", for_people="{} pixels"),
     "fine_tuning_lr_fraction": FieldWords(in_name="ft{}", for_people="at {} of the learning rate"),
+    "control_lr": FieldWords(in_name="clr{}", for_people="control at learning rate {}"),
+    "sign_flip_pct": FieldWords(in_name="flip{}", for_people="{} % of the signs"),
     "retrain_order": FieldWords(
         in_name="order_{}", values={"same": "data order repeated", "new": "new data order at each level"}
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -79,13 +79,14 @@ class LevelClock:
     level: with the epoch, it names the random streams of data order, augmentation and dropout; 0 for a level that uses
     those of the dense network. skip: batches of the fit's first epoch that have been trained before. lr_is_last: keep
     the learning rate at the last value of a complete level. lr_fraction: keep it at this fraction of the base rate
-    instead; momentum is then that of the last value.
+    instead; momentum is then that of the last value. lr: base rate of this level; None: that of the spec.
     """
 
     level: int = 0
     skip: int = 0
     lr_is_last: bool = False
     lr_fraction: float | None = None
+    lr: float | None = None
 
     @property
     def names(self) -> tuple[int, ...]:
@@ -110,11 +111,14 @@ class Clock(Callback):
     @property
     def rate_moves(self) -> bool:
         """Whether the learning rate is not the same in the whole trial."""
-        return self.spec.lr_policy != "constant" or self.spec.fine_tuning_lr_fraction is not None
+        own = self.spec.fine_tuning_lr_fraction, self.spec.control_lr
+        return self.spec.lr_policy != "constant" or own != (None, None)
 
     def before_fit(self) -> None:
         self.steps_per_epoch = self.dls.train.steps_per_epoch
         self.curve = self.spec.lr_curve(self.steps_per_epoch)
+        if self.level_clock.lr is not None:
+            self.curve = replace(self.curve, lr=self.level_clock.lr)
 
     def before_train(self) -> None:
         train = self.dls.train

@@ -228,6 +228,7 @@ class TrialLifecycle:
         level_clock = LevelClock(
             level=level if spec.order_is_new else 0, lr_is_last=is_last,
             lr_fraction=spec.fine_tuning_lr_fraction if is_last else None,
+            lr=spec.control_lr if segment is self.chain[-1] else None,
         )  # fmt: skip
         more: list[Callback] = [_AtBoundaries(self, segment)]
         if level == 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -17,7 +17,7 @@ from lth_trainable.errors import UserError, bad_value
 from lth_trainable.models.flops import weight_uses
 from lth_trainable.models.networks import build
 from lth_trainable.pruning.callback import SparsifyCallback
-from lth_trainable.pruning.controls import CONTROLS, draws
+from lth_trainable.pruning.controls import CONTROLS, Start, draws
 from lth_trainable.pruning.criteria import CRITERIA
 from lth_trainable.pruning.holder import Optimizer
 from lth_trainable.pruning.layer_targets import Target
@@ -186,11 +186,15 @@ class Trial:
         draw = draws(self.spec.seed, len(pruner.levels))
         masks = {layer.parameter_name: pruner.in_force[layer.parameter_name] for layer in pruner.layers}
         pruner.replace_mask(control.masks(masks, pruner.axes, draw))
+        new = self._new_initialisation().tensors if control.reads_new else {}
         for index, layer in enumerate(pruner.layers if control.weights is not None else ()):
             assert control.weights is not None
-            start = layer.weight.detach().cpu().numpy()
-            found = control.weights(start, pruner.in_force[layer.parameter_name], draw(index))
-            layer.weight.data.copy_(torch.from_numpy(found))
+            name = layer.parameter_name
+            start = Start(
+                weights=layer.weight.detach().cpu().numpy(), mask=pruner.in_force[name], stream=draw(index),
+                new=functools.partial(_array, new, name), flip_pct=self.spec.sign_flip_pct,
+            )  # fmt: skip
+            layer.weight.data.copy_(torch.from_numpy(control.weights(start)))
 
     def _optimizer_at_rewind(self, to: Snapshot | None) -> Optimizer:
         if self.spec.retrain == "lr_rewinding" or self.spec.rewind_optimizer == "fresh":
@@ -288,6 +292,10 @@ class Trial:
             return None
         row = self.log.rows[-1]
         return f"the loss was not finite at level {row['level']}, epoch {row['epoch']}"
+
+
+def _array(tensors: Mapping[str, torch.Tensor], name: str) -> Any:
+    return tensors[name].cpu().numpy()
 
 
 class TrialCallback(SparsifyCallback):

@@ -60,6 +60,7 @@ def show(text: Help, options: Sequence[type]) -> None:
         to.print()
     to.print("examples", style="bold")
     for command, what in text.examples.items():
+        command = command.replace(f"python -m {text.module}", text.program)
         to.print(f"  {command}\n      {what}", markup=False, highlight=False, soft_wrap=True)
     to.print(f"\nAll flags, with defaults: {ALL}. Exit codes and more: docs/command-line.md", markup=False)
 

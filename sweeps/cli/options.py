@@ -21,6 +21,7 @@ from sweeps.experiments.expand import seed_values
 from sweeps.experiments.imported_tickets import without_own_tickets
 from sweeps.experiments.recipe_files import WITH_COMMAS, any_recipe
 from sweeps.experiments.recipes import FLAG_OF, NO_AXIS, RECIPES, Sweep
+from sweeps.experiments.tuning import SEEDS as TUNE_SEEDS
 from sweeps.running.conclusion import MATCHING
 from sweeps.running.launch import COVERED_IN_RAY
 from sweeps.running.loggers import LOGGERS
@@ -152,6 +153,14 @@ class Options(RunOptions):
         bool, tyro.conf.arg(help="add seeds at planned interim looks until every question of matching is decided")
     ] = False
     max_seeds: Annotated[int | None, tyro.conf.arg(help="--until-decided: seeds at the last look", metavar="N")] = None
+    tune_lr: Annotated[
+        tuple[str, ...],
+        tyro.conf.arg(
+            help="tune learning rates on validation, of the values of --lr: dense ticket, and controls",
+            metavar="NAME ...",
+        ),
+    ] = ()
+    tune_seeds: Annotated[int, tyro.conf.arg(help="--tune-lr: number of seeds of its own", metavar="N")] = TUNE_SEEDS
     import_ticket: Annotated[
         tuple[str, ...],
         tyro.conf.arg(help="tickets to import instead of the recipe's own: see docs/tickets.md", metavar="FILE ..."),
@@ -216,13 +225,13 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Options, Sweep]:
 
     Raises `UserError` for values that do not make a sweep.
     """
-    argv, arguments = read(argv, HELP, Options, _axes_class(), BRANCHES)
+    argv, arguments = read(argv, HELP, Options, _axes_class(), (*BRANCHES, "tune_lr"))
     sweep = any_recipe(arguments.recipe)
     typed = {name: getattr(arguments.axes, flag) for name, flag in flags().items()}
     if arguments.import_ticket:
         sweep = without_own_tickets(sweep, typed, flags())
     branches = {name: getattr(arguments, name) for name in BRANCHES}
-    lists = {name: getattr(arguments, name) for name in LISTS}
+    lists = {name: getattr(arguments, name) for name in (*LISTS, "tune_lr")}
     for name, values in {**typed, **branches, **lists}.items():
         flag = "--" + FLAG_OF.get(name, name).replace("_", "-")
         if flag in argv and not values:

@@ -77,7 +77,8 @@ class SearchOptions(RunOptions):
 HELP = Help(
     module="sweeps.lth_search", argument="SEARCH",
     about="Search for the best tickets with Optuna: any axes, several seeds each, reusing stored training.\n"
-    "Run the same command again to continue: what is trained stays.",
+    "Run the same command again to continue: what is trained stays.\n"
+    "AXIS is a value, several (50,80), or a range: LOW..HIGH, LOW..HIGH:log or LOW..HIGH:STEP.",
     groups={
         "what": ("search", "suggestions", "sparsity", "rewind_epoch", "lr", "epochs", "dataset", "model", "seeds"),
         "compare": ("floor", "cost", "score", "asha", "sampler"),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from lth_trainable.errors import UserError, bad_value, unknown_name
 from lth_trainable.pruning.controls import CONTROLS
@@ -24,20 +27,28 @@ class Branches:
     notes: tuple[str, ...]
 
 
-def controls_of(tickets: Sequence[TrialSpec], names: Sequence[str]) -> Branches:
-    """The controls of the tickets. names: of `CONTROLS`, or "all" or "none". Raises `UserError`."""
-    makers = {
-        name: lambda ticket, name=name: replace(ticket, control=name)
-        for name in _chosen("controls", names, CONTROLS)
-    }  # fmt: skip
-    return _made("controls", tickets, makers, ALL in names)
+def controls_of(
+    tickets: Sequence[TrialSpec], names: Sequence[str], settings: Mapping[str, Sequence[Any]] = MappingProxyType({})
+) -> Branches:
+    """The controls of the tickets. names: of `CONTROLS`, or "all" or "none". Raises `UserError`.
+
+    settings: values of fields that act in controls only; a control has a trial for each combination that acts in it.
+    """
+    values = [dict(zip(settings, point, strict=True)) for point in itertools.product(*settings.values())]
+
+    def maker(name: str) -> Callable[[TrialSpec], list[TrialSpec]]:
+        return lambda ticket: [replace(ticket, control=name, **own) for own in values]
+
+    return _made(
+        "controls", tickets, {name: maker(name) for name in _chosen("controls", names, CONTROLS)}, ALL in names
+    )
 
 
 def baselines_of(tickets: Sequence[TrialSpec], names: Sequence[str], data_root: Path | None = None) -> Branches:
     """The baselines of the tickets, always with the dense one. names: as for controls, or `package.module:function`."""
     chosen = dict.fromkeys(["dense", *_chosen("baselines", names, BASELINES)])
     found: dict[str, Baseline] = {name: lookup("baseline", name, BASELINES) for name in chosen}
-    makers = {name: lambda ticket, make=make: make(ticket, data_root) for name, make in found.items()}
+    makers = {name: lambda ticket, make=make: [make(ticket, data_root)] for name, make in found.items()}
     made = _made("baselines", tickets, makers, ALL in names)
     if "small_dense" not in chosen:
         return made
@@ -57,7 +68,7 @@ def _chosen(flag: str, names: Sequence[str], valid: Mapping[str, object]) -> lis
 
 
 def _made(
-    flag: str, tickets: Sequence[TrialSpec], makers: Mapping[str, Callable[[TrialSpec], TrialSpec]], all_: bool
+    flag: str, tickets: Sequence[TrialSpec], makers: Mapping[str, Callable[[TrialSpec], list[TrialSpec]]], all_: bool
 ) -> Branches:
     """The trials that the makers give for the tickets. Raises `UserError` if a requested name fits no ticket."""
     trials: list[TrialSpec] = []
@@ -65,7 +76,7 @@ def _made(
     left_out: list[str] = []
     for name, make in makers.items():
         made, refused = _each(make, tickets)
-        trials += made
+        trials += itertools.chain.from_iterable(made)
         if refused and not made and not all_:
             raise UserError(f"{flag} {name}: no ticket of this sweep can have it; {next(iter(refused))}")
         if refused and all_:
@@ -80,9 +91,10 @@ def _made(
 
 
 def _each(
-    make: Callable[[TrialSpec], TrialSpec], tickets: Collection[TrialSpec]
-) -> tuple[list[TrialSpec], Counter[str]]:
-    made: list[TrialSpec] = []
+    make: Callable[[TrialSpec], list[TrialSpec]], tickets: Collection[TrialSpec]
+) -> tuple[list[list[TrialSpec]], Counter[str]]:
+    """What is made of each ticket that can have it, and how many tickets cannot, by the reason."""
+    made: list[list[TrialSpec]] = []
     refused: Counter[str] = Counter()
     for ticket in tickets:
         try:

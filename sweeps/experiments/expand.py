@@ -13,10 +13,13 @@ from analysis.tables.roles import role_of
 from lth_trainable.errors import UserError, bad_value, check_sparsity, too_large
 from lth_trainable.spec.draft import MOST_SEED
 from lth_trainable.spec.trial_spec import TrialSpec
-from sweeps.experiments.branches import baselines_of, controls_of
+from lth_trainable.spec.values import OF_CONTROLS
+from sweeps.experiments.branches import Branches, baselines_of, controls_of
 from sweeps.experiments.recipes import Sweep
+from sweeps.experiments.tuning import Tuning
 
 MOST_SEEDS = 100_000  # of one command
+CONTEXT_OF = {"wanda": "output_row"}  # of criteria that do not rank a whole layer together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,10 +51,13 @@ def expand(sweep: Sweep, data_root: Path | None = None) -> Trials:
     _check_repeats(sweep.axes)
     for value in sweep.axes.get("target_sparsity_pct", ()):
         check_sparsity("sparsity", value)
-    points = [point for point in _product(sweep.axes) if sweep.selects(point, sweep.axes)]
+    of_controls = {name: sweep.axes[name] for name in OF_CONTROLS if name in sweep.axes}
+    axes = {name: values for name, values in sweep.axes.items() if name not in of_controls}
+    points = [point for point in _product(axes) if sweep.selects(point, axes)]
     if not points:
         raise UserError(f"axes of {sweep.name}: {sweep.selects.__name__} leaves no ticket; expected at least one")
-    tickets = [TrialSpec(**sweep.base, **point, seed=seed) for seed in sweep.seeds for point in points]
+    fields = [_with_usual_context({**sweep.base, **point}) for point in points]
+    tickets = [TrialSpec(**values, seed=seed) for seed in sweep.seeds for values in fields]
     if "retrain_order" not in {**sweep.base, **sweep.axes}:
         tickets, orders = _with_one_order(tickets)
     else:
@@ -61,9 +67,21 @@ def expand(sweep: Sweep, data_root: Path | None = None) -> Trials:
         notes.append(
             "equal trials are counted once: some values have no effect under a schedule, or lead to the same rung"
         )
-    notes += [f"{name} has no effect in any trial of this sweep" for name in sweep.axes if _is_idle(name, tickets)]
+    if any(values.get("criterion") in CONTEXT_OF for values in fields) and "context" not in {
+        **sweep.base,
+        **sweep.axes,
+    }:
+        notes.append("wanda ranks the weights within each output row, as its paper does; --context local: in the layer")
+    notes += [f"{name} has no effect in any trial of this sweep" for name in axes if _is_idle(name, tickets)]
     baselines = baselines_of(tickets, sweep.baselines, data_root)
-    controls = controls_of(tickets, sweep.controls)
+    settings = {name: (sweep.base[name],) for name in OF_CONTROLS if name in sweep.base} | of_controls
+    controls = controls_of(tickets, sweep.controls, settings)
+    for name in of_controls:
+        if all(getattr(trial, name) is None for trial in controls.trials):
+            notes.append(f"{name} has no effect in any trial of this sweep: it is for controls (--controls)")
+    if sweep.tuning is not None:
+        baselines, controls = _at_own_rates(baselines, sweep.tuning), _at_own_rates(controls, sweep.tuning)
+        notes.append(sweep.tuning.sentence)
     of_trials = [note for trial in baselines.trials for note in trial.notes]
     notes += dict.fromkeys([*controls.notes, *baselines.notes, *of_trials])
     trials = list(dict.fromkeys([*baselines.trials, *tickets, *controls.trials]))
@@ -73,6 +91,20 @@ def expand(sweep: Sweep, data_root: Path | None = None) -> Trials:
     of_product = set(tickets)
     roles = {spec.name: role_of(spec, is_ticket=spec in of_product) for spec in trials}
     return Trials(trials=tuple(trials), notes=tuple(notes), roles=roles)
+
+
+def _at_own_rates(branches: Branches, tuning: Tuning) -> Branches:
+    return replace(branches, trials=tuple(replace(spec, **tuning.applied(spec)) for spec in branches.trials))
+
+
+def _with_usual_context(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The values with the context that is usual for their criterion, if they have none.
+
+    wanda ranks within each output row, as its paper does (Sun et al., arXiv 2306.11695, sec. 3). A spec that does not
+    say the context has the default of all criteria, "local", so that the keys of stored trials stay as they are.
+    """
+    usual = CONTEXT_OF.get(values.get("criterion", ""))
+    return {**values, "context": usual} if usual and "context" not in values else values
 
 
 def _with_one_order(tickets: Sequence[TrialSpec]) -> tuple[list[TrialSpec], list[str]]:

@@ -59,7 +59,7 @@ def recipe_of(where: str, name: str, content: Mapping[str, Any]) -> Sweep:
 
     where: what they are from, for the message. name: of the sweep, if `content` has none.
     """
-    names = [field.name for field in fields(Sweep)]
+    names = [field.name for field in fields(Sweep) if field.name != "tuning"]  # it is found, not given
     for key in content:
         if key not in (*names, FROM):
             raise unknown_name(f"{where}, key", key, (*names, FROM))
@@ -196,6 +196,9 @@ def field_of(where: str, name: Any, entry: Any, is_axis: bool) -> tuple[str, Any
     if not is_axis and isinstance(entry, list):
         advice = f"several values belong under axes: {{{name}: {entry}}}"
         raise bad_value(f"{where}, {name}", entry, "one value", advice)
+    if isinstance(entry, str) and ".." in entry and field not in WITH_COMMAS:
+        advice = "ranges are for searches: python -m sweeps.lth_search, or sweeps.Search"
+        raise bad_value(f"{where}, {name}", entry, "values, such as [50, 80]", advice)
     if isinstance(entry, str) and field not in WITH_COMMAS and _SEVERAL.fullmatch(entry):
         parts = ", ".join(entry.replace(",", " ").split())
         advice = f"several values are a list: [{parts}]" + ("" if is_axis else ", under axes")

@@ -9,6 +9,7 @@ from typing import Any
 
 from lth_trainable.registry import make
 from lth_trainable.scalars import plain_fields
+from sweeps.experiments.tuning import Tuning
 
 Axes = Mapping[str, tuple[Any, ...]]
 
@@ -42,7 +43,8 @@ class Sweep:
     controls: names in `controls.CONTROLS`. baselines: names in `baselines.BASELINES`; the dense network trained for the
     ticket's own epochs always belongs to them. endpoint: column of trials.parquet that decides. margin_pp: margin for
     "matches", in percentage points. alpha: level of each test. looks: increasing numbers of seeds at which the verdict
-    is made; if empty, it is made once, with all seeds.
+    is made; if empty, it is made once, with all seeds. tuning: how the learning rates of its arms were chosen, if they
+    were tuned.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Sweep:
     margin_pp: float = 0.5
     alpha: float = 0.05
     looks: tuple[int, ...] = ()
+    tuning: Tuning | None = None
 
     def __post_init__(self) -> None:
         plain_fields(self, "base", "axes", "seeds", "margin_pp", "alpha", "looks")

@@ -27,6 +27,7 @@ from lth_trainable.store.store import (
 from lth_trainable.store.trials import read_failure
 from lth_trainable.versions import DISTRIBUTION, project_version
 from sweeps.experiments.recipes import Sweep
+from sweeps.experiments.tuning import check_same_rates
 from sweeps.planning.plan import Facts, Plan, PlannedTrial
 from sweeps.runs.damaged import read_damaged
 from sweeps.runs.plan_file import read_content
@@ -253,6 +254,8 @@ class Ledger:
                     f"{self.path}, {name}: found {value!r}; expected {fixed[name]!r}, as it was fixed before the first "
                     "trial; choose another --name"
                 )
+        if planned is not None:
+            check_same_rates(self.path, planned.get("tuning"), sweep.tuning)
         known = {entry["name"]: entry for entry in plan["trials"]}
         for trial in self.plan.trials:
             facts = self.facts[trial.spec.data_key]
@@ -266,6 +269,7 @@ class Ledger:
         content = {
             **plan, **terms, "recipe": sweep.name, "claim": sweep.claim, "commands": commands,
             "keep_states": self.plan.policy, "versions": driver_versions(), "trials": list(known.values()),
+            **({"tuning": sweep.tuning.as_json()} if sweep.tuning is not None else {}),
         }  # fmt: skip
         write_content(self.store, self.run, content, planned)
         return self._not_ours(plan["trials"])

@@ -11,7 +11,7 @@ from typing import Protocol
 import optuna
 import sqlalchemy.exc
 from optuna.storages import BaseStorage, RDBStorage
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 
 from lth_trainable.errors import DATABASES, StorageError, UserError, bad_value, refuse_secrets
 from lth_trainable.safe_text import one_line, without_secrets
@@ -21,7 +21,9 @@ from lth_trainable.store.trouble import EXPECTED, GO_ON
 from sweeps.search.optuna_adapter import backend_of, file_of, journal
 
 STUDY = "study.db"
-URL = "sqlite:///FILE, postgresql://USER@HOST/DATABASE, another database of SQLAlchemy, or the path of a journal file"
+PLACES = (
+    "sqlite:///FILE, postgresql://USER@HOST/DATABASE, another database of SQLAlchemy, or the path of a journal file"
+)
 JOURNAL, SQLITE = b'{"op_code"', b"SQLite format 3"  # how these files begin
 CONNECT_SECONDS, BUSY_SECONDS = 10, 60
 _PACKAGES = {"psycopg": "'psycopg[binary]'", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
@@ -89,7 +91,7 @@ class Database:
         try:
             self._url = make_url(url)
         except (sqlalchemy.exc.ArgumentError, ValueError) as error:
-            raise bad_value("study", url, URL) from error
+            raise bad_value("study", url, PLACES) from error
         self._kind = self._url.get_backend_name()
         if self._kind == "sqlite" and self._url.database in (None, "", ":memory:"):
             raise bad_value("study", url, "a database in a file, sqlite:///FILE", "one in memory ends with the command")
@@ -107,7 +109,7 @@ class Database:
                 f"pip install {_PACKAGES.get(missing, missing)}"
             ) from error
         except sqlalchemy.exc.NoSuchModuleError as error:
-            raise bad_value("study", self.shown, URL, one_line(str(error))) from error
+            raise bad_value("study", self.shown, PLACES, one_line(str(error))) from error
 
     def save(self) -> None:
         pass
@@ -122,7 +124,7 @@ class Database:
         return StorageError(
             one_line(
                 f"study {self.shown}: found a database that gives no answer ({why}); expected {EXPECTED}; see that its "
-                f"server runs and lets this user in, {GO_ON}"
+                f"server runs and lets this user in, with a password from {DATABASES}, {GO_ON}"
             )
         )
 
@@ -199,21 +201,23 @@ def place_of(study: str | optuna.Study | None, store: Store, run: str) -> Place:
         return Given(study)
     refuse_secrets("study", study, DATABASES)
     if not study.strip():
-        raise bad_value("study", study, URL)
+        raise bad_value("study", study, PLACES)
     if "://" in study:
         return Database(study)
     if study.startswith(("sqlite:", "postgresql:", "mysql:", "journal:")):
-        raise bad_value("study", study, URL)
+        raise bad_value("study", study, PLACES)
     if not Path(study).exists() and Path(study).suffix in (".db", ".sqlite", ".sqlite3"):
         raise bad_value("study", study, f"sqlite:///{study} for a file of SQLite", "or FILE.log for a journal")
     if not Path(study).absolute().parent.is_dir():
-        raise bad_value("study", study, URL, "the folder of this journal file does not exist")
+        raise bad_value("study", study, PLACES, "the folder of this journal file does not exist")
     return Journal(study)
 
 
 def _masked(url: str) -> str:
     """The URL of a database without password and other credentials."""
-    return without_secrets(make_url(url).set(password=None).render_as_string())
+    full = make_url(url)
+    shown = URL.create(full.drivername, full.username, None, full.host, full.port, full.database, full.query)
+    return without_secrets(shown.render_as_string())
 
 
 def _sick_file(error: BaseException, shown: str) -> StorageError | None:

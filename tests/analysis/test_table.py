@@ -30,7 +30,8 @@ def test_csv_has_all_digits_under_the_names_of_the_columns(rows: list[Row]) -> N
 
 
 def test_markdown_has_a_cell_for_each_heading(rows: list[Row]) -> None:
-    lines = as_markdown(rows).splitlines()
+    *lines, blank, rule = as_markdown(rows).splitlines()
+    assert blank == "" and rule.startswith("Means of test accuracy in percent") and "less than 1 pp below" in rule
     assert len(lines) == 4 and {line.count(" | ") for line in lines} == {len(HEADINGS) - 1}
     assert lines[2].split(" | ")[1] == "64" and "+0.12" in lines[2] and lines[3].endswith("| falls short |")
 
@@ -38,4 +39,6 @@ def test_markdown_has_a_cell_for_each_heading(rows: list[Row]) -> None:
 def test_latex_escapes_what_has_a_meaning_there(rows: list[Row]) -> None:
     text = as_latex([{**rows[1], "baseline": "a_b & 50 %"}])
     assert r"\& 50 \%" in text and r"sparsity, \%" in text and "$-$5.10" in text and "−" not in text
-    assert text.startswith(r"\begin{tabular}{lrrrrrrrrl}") and text.count("toprule") == 1
+    rule, begin = text.splitlines()[:2]
+    assert rule.startswith("% Means of test accuracy") and "at level 0.05" in rule
+    assert begin == r"\begin{tabular}{lrrrrrrrrl}" and text.count("toprule") == 1

@@ -215,19 +215,19 @@ def test_a_sweep_with_all_controls_and_baselines(tmp_path: Path) -> None:
                  "--controls", "all", "--baselines", "all"]  # fmt: skip
     code, summary, out, err = grid(tmp_path, *arguments)
     assert code == 0 and "Traceback" not in out + err, out + err
-    assert summary["planned"] == summary["done"] == 42 and summary["epochs_trained"] == summary["epochs_distinct"]
+    assert summary["planned"] == summary["done"] == 54 and summary["epochs_trained"] == summary["epochs_distinct"]
     entries = json.loads((tmp_path / "digits" / "plan.json").read_text())["trials"]
     roles = {entry["name"]: entry["role"] for entry in entries}
-    assert Counter(roles.values()) == {"ticket": 4, "control": 16, "baseline": 16, "dense": 6}
+    assert Counter(roles.values()) == {"ticket": 4, "control": 28, "baseline": 16, "dense": 6}
     assert {entry["parent"] for entry in entries if entry["role"] == "control"} == {
         name for name, role in roles.items() if role == "ticket"
     }
     frames = analysis.load(tmp_path / "digits")
-    assert set(frames.trials.status) == {"done"} and len(frames.trials) == 42
+    assert set(frames.trials.status) == {"done"} and len(frames.trials) == 54
     assert not frames.verdicts.group.str.contains("reinit|random|shuffle|-w").any()
     alone = Store(tmp_path / "alone")
     for name, sums in hashes(tmp_path).items():
         spec = json.loads((tmp_path / "digits" / "trials" / name / "record.json").read_text())["spec"]
         assert run_trial(TrialSpec(**spec), alone, keep=Keep(states={}, resumable=False))["sha256"] == sums
     code, again, _, _ = grid(tmp_path, *arguments)
-    assert code == 0 and (again["skipped"], again["epochs_trained"]) == (42, 0)
+    assert code == 0 and (again["skipped"], again["epochs_trained"]) == (54, 0)

@@ -45,7 +45,7 @@ from tests.support.records import (
 
 ACCURACY = drops({None: 0.965, 64: 0.964, 87.04: 0.966, 92.22: 0.948})
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-SHOWN = ["accuracy", "training", "early_stop", "layers"]
+SHOWN = ["differences", "accuracy", "training", "early_stop", "layers"]
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +209,8 @@ def test_a_run_of_a_search_has_its_front(frames: Frames) -> None:
         }
         for i in range(2)
     ]
-    assert [name for name, *_ in drawn(Material(frames=frames, suggestions=rows), "light")][:2] == [
+    assert [name for name, *_ in drawn(Material(frames=frames, suggestions=rows), "light")][:3] == [
+        "differences",
         "accuracy",
         "pareto",
     ]

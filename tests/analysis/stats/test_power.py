@@ -153,3 +153,14 @@ def test_seeds_needed_reach_their_power() -> None:
     noise = 4 * math.sqrt(0.8 * 0.2 / trials)
     assert abs(found - power(n, 0.4, 1.0, 0.05)) < noise
     assert power(n, 0.4, 1.0, 0.05) >= 0.8 > power(n - 1, 0.4, 1.0, 0.05)
+
+
+def test_a_floor_of_the_variance_is_not_made_smaller_by_seeds() -> None:
+    without = seeds_needed(1.0, 1.0, 0.05)
+    assert without == seeds_needed(1.0, 1.0, 0.05, floor=0.0) == 8
+    n = seeds_needed(1.0, 1.0, 0.05, floor=0.1)
+    assert n is not None
+    assert power(n, 1.0, math.sqrt(1 + 0.1 * n), 0.05) >= 0.8 > power(n - 1, 1.0, math.sqrt(1 + 0.1 * (n - 1)), 0.05)
+    most = (1 / (1.645 + 0.842)) ** 2  # as n grows the test becomes that of a normal mean with variance `floor`
+    assert seeds_needed(1.0, 1.0, 0.05, floor=0.97 * most) is not None
+    assert seeds_needed(1.0, 1.0, 0.05, floor=1.03 * most) is None

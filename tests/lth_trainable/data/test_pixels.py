@@ -197,3 +197,16 @@ def test_items_that_are_pictures_without_plain_brightness_are_refused(mode: str)
 
     with pytest.raises(UserError, match=rf"item 0: found 'an image of mode {mode}"):
         load_own("own", lambda root, split_seed: Pictures(), None, 0)
+
+
+def test_an_image_that_does_not_know_its_file_is_named_by_the_last_one_that_was_opened(tmp_path: Path) -> None:
+    """As those of fastai, which are made of an image that Pillow has opened."""
+    from lth_trainable.data.pixels import no_clipping
+
+    file, usual = tmp_path / "deep.png", Image.open
+    Image.fromarray(np.full((4, 4), 3_000, np.uint16)).save(file)
+    with no_clipping(), pytest.raises(UserError) as caught:
+        image = Image.open(file)
+        image.load()
+        image._new(image.im).convert("RGB")
+    assert str(caught.value).startswith(f"{file}: found") and Image.open is usual

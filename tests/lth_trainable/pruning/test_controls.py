@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -11,7 +12,18 @@ import numpy as np
 import pytest
 from torch import nn
 
-from lth_trainable.pruning.controls import CONTROLS, draws, layerwise_shuffle, random_mask, shuffled, sign_shuffle
+from lth_trainable.pruning.controls import (
+    CONTROLS,
+    Start,
+    constant_magnitude,
+    draws,
+    flipped_signs,
+    layerwise_shuffle,
+    new_magnitudes,
+    random_mask,
+    shuffled,
+    sign_shuffle,
+)
 from lth_trainable.pruning.criteria import CRITERIA
 from lth_trainable.pruning.granularity import group_axes
 from lth_trainable.pruning.layers import prunable_layers
@@ -152,5 +164,43 @@ def test_what_each_control_changes() -> None:
     assert changes == {
         "random_mask": (True, False, False), "layerwise_shuffle": (True, False, False), "reinit": (False, False, True),
         "random_sparse": (True, False, True), "sign_shuffle": (False, True, False),
+        "sign_flip": (False, True, False), "new_magnitudes": (False, True, False),
+        "constant_magnitude": (False, True, False),
     }  # fmt: skip
     assert CONTROLS["random_sparse"].masks is CONTROLS["layerwise_shuffle"].masks
+
+
+def sign_start(flip_pct: float | None = None) -> Start:
+    weights = generator(1, "weights").standard_normal((30, 40)).astype(np.float32)
+    mask = generator(2, "mask").random((30, 40)) < 0.3
+    new = generator(3, "new").standard_normal((30, 40)).astype(np.float32)
+    return Start(
+        weights=weights * mask, mask=mask, stream=generator(0, "test"), new=lambda: new, flip_pct=flip_pct
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("pct", [0.2, 10.0, 50.0, 100.0])
+def test_so_many_percent_of_the_kept_signs_are_flipped(pct: float) -> None:
+    start = sign_start(pct)
+    before, found = start.weights.copy(), flipped_signs(start)
+    n = int(start.mask.sum())
+    assert np.array_equal(start.weights, before) and np.array_equal(np.abs(found), np.abs(before))
+    assert np.count_nonzero(found != before) == int(n * pct / 100 + 0.5) > 0
+    assert not found[~start.mask].any() and found.dtype == np.float32
+
+
+def test_the_ticket_s_signs_with_magnitudes_of_another_initialisation() -> None:
+    start = sign_start()
+    found = new_magnitudes(start)
+    assert np.array_equal(np.signbit(found[start.mask]), np.signbit(start.weights[start.mask]))
+    assert np.array_equal(np.abs(found[start.mask]), np.abs(start.new()[start.mask]))
+    assert not found[~start.mask].any()
+
+
+def test_the_ticket_s_signs_with_one_magnitude_a_layer() -> None:
+    start = sign_start()
+    found = constant_magnitude(start)
+    assert np.array_equal(np.sign(found), np.sign(start.weights)) and len(np.unique(np.abs(found[start.mask]))) == 1
+    assert np.linalg.norm(found) == pytest.approx(np.linalg.norm(start.weights), rel=1e-6)
+    empty = replace(start, mask=np.zeros_like(start.mask), weights=0 * start.weights)
+    assert not constant_magnitude(empty).any(), "a layer without a weight left"

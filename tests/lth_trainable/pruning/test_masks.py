@@ -120,3 +120,39 @@ def test_packed_masks_come_back() -> None:
 def test_a_granularity_without_its_axis_is_refused() -> None:
     with pytest.raises(UserError, match="filter"):
         group_axes("filter", 2)
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((7, 5), 0), ((4, 3, 2, 2), 0), ((3, 4, 2, 2), 1), ((6, 1), 0), ((9,), 0)])
+def test_output_rows_are_ranked_alone(shape: tuple[int, ...], axis: int) -> None:
+    """Every row keeps its own best, rows differ by at most one zero, and the layer's count is exact at each level."""
+    scores = np.random.default_rng(0).permutation(np.arange(float(np.prod(shape)))).reshape(shape)
+    rows = np.moveaxis(scores, axis, 0).reshape(shape[axis], -1)
+    mask = None
+    for sparsity in (Fraction(1, 3), Fraction(1, 2), Fraction(4, 5), Fraction(97, 100)):
+        previous = None if mask is None else {"w": mask}
+        mask = prune({"w": scores}, sparsity, context="output_row", previous=previous, output_axes={"w": axis})["w"]
+        assert np.count_nonzero(~mask) == count_zeros(scores.size, sparsity)
+        assert previous is None or not (mask & ~previous["w"]).any(), "masks only shrink"
+        kept = np.moveaxis(mask, axis, 0).reshape(rows.shape)
+        if rows.shape[1] == 1:  # nothing to rank within a row: the layer is ranked as a whole
+            assert not mask.any() or scores[mask].min() > scores[~mask].max()
+            continue
+        zeros = np.count_nonzero(~kept, axis=1)
+        assert zeros.max() - zeros.min() <= 1
+        for row, k in zip(rows, kept, strict=True):
+            assert not k.any() or k.all() or row[k].min() > row[~k].max()
+
+
+def test_output_rows_are_not_the_layer() -> None:
+    """A row of small weights loses no more than a row of large ones; in the local context it loses all."""
+    scores = {"w": np.array([[1.0, 2.0, 3.0, 4.0], [10.0, 20.0, 30.0, 40.0]])}
+    by_row, by_layer = (prune(scores, Fraction(1, 2), context=name)["w"].tolist() for name in ("output_row", "local"))
+    assert by_row == [[False, False, True, True]] * 2
+    assert by_layer == [[False] * 4, [True] * 4]
+
+
+def test_output_rows_regrow_their_best() -> None:
+    scores = {"w": np.array([[4.0, 3.0, 2.0, 1.0], [1.0, 2.0, 3.0, 4.0]])}
+    sparse = prune(scores, Fraction(3, 4), context="output_row")
+    grown = prune(scores, Fraction(3, 8), context="output_row", previous=sparse, regrow=True)["w"].tolist()
+    assert grown == [[True, True, False, False], [False, True, True, True]]

@@ -113,6 +113,8 @@ def test_every_field_is_part_of_the_key_unless_it_is_dropped() -> None:
         "prune_rate_pct": (elsewhere[1], 20), "rewind_step": (elsewhere[1], 500),
         "rewind_optimizer": (elsewhere[1], "fresh"), "output_prune_rate_pct": (elsewhere[1], 20),
         "retrain_order": (elsewhere[1], "new"),
+        "control_lr": ({"schedule": "imp", "control": "reinit"}, 0.1),
+        "sign_flip_pct": ({"control": "sign_flip"}, 5),
         "fine_tuning_lr_fraction": ({"schedule": "imp", "retrain": "fine_tuning"}, 0.1),
     }  # fmt: skip
     untested = {f.name for f in fields(TrialSpec)} - set(other) - set(acts_elsewhere)

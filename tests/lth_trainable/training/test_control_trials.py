@@ -38,6 +38,10 @@ TICKETS: dict[str, dict[str, Any]] = {
 }
 
 
+SIGNS = ("sign_flip", "new_magnitudes", "constant_magnitude")
+REWOUND = ("random_mask", "layerwise_shuffle", *SIGNS)
+
+
 def controls_of(ticket: TrialSpec) -> list[TrialSpec]:
     found = []
     for name in CONTROLS:
@@ -79,7 +83,12 @@ def test_only_what_acts_is_in_the_key_of_a_control() -> None:
     assert control(control="reinit", rewind_epoch=0) == control(control="reinit", rewind_epoch=5)
     assert control(control="reinit", retrain="lr_rewinding") == control(control="reinit", retrain="fine_tuning")
     names = [name for name, c in CONTROLS.items() if c.of_tickets]
-    assert len({control(control=name, rewind_epoch=k) for name in names for k in (0, 5)}) == 2 * 2 + 2
+    rewound = [name for name in names if not CONTROLS[name].starts_over]
+    assert len({control(control=name, rewind_epoch=k) for name in names for k in (0, 5)}) == 2 * len(rewound) + 2
+    assert control(control="reinit", control_lr=0.1) != control(control="reinit")
+    assert control(control="sign_flip", sign_flip_pct=5) != control(control="sign_flip")
+    assert control(control="sign_flip", sign_flip_pct=10) == control(control="sign_flip"), "the usual share"
+    assert control(control="reinit", control_lr=TrialSpec().lr) == control(control="reinit"), "the ticket's own rate"
     assert control(control="reinit") != control(control="reinit", retrain="lr_rewinding"), "its data order is another"
     assert control(control="random_mask") != control(control="random_mask", rewind_optimizer="fresh")
 
@@ -103,14 +112,14 @@ def test_controls_that_start_over_have_one_initialisation_of_their_own() -> None
 @pytest.mark.parametrize(
     ("ticket", "wanted"),
     [
-        ("imp, epoch 5", {"random_mask": 15, "layerwise_shuffle": 15, "reinit": 20, "random_sparse": 20}),
-        ("imp, iteration", {"random_mask": 18, "layerwise_shuffle": 18, "reinit": 20, "random_sparse": 20}),
-        ("omp", {"random_mask": 20, "layerwise_shuffle": 20, "reinit": 20, "random_sparse": 20}),
+        ("imp, epoch 5", {**dict.fromkeys(REWOUND, 15), "reinit": 20, "random_sparse": 20}),
+        ("imp, iteration", {**dict.fromkeys(REWOUND, 18), "reinit": 20, "random_sparse": 20}),
+        ("omp", {**dict.fromkeys(REWOUND, 20), "reinit": 20, "random_sparse": 20}),
         ("lr_rewinding", {"reinit": 20, "random_sparse": 20}),
-        ("iterative", {"random_mask": 5, "layerwise_shuffle": 5, "reinit": 5, "random_sparse": 5}),
+        ("iterative", {**dict.fromkeys(REWOUND, 5), "reinit": 5, "random_sparse": 5}),
         ("agp", {"reinit": 5, "random_sparse": 5}),
-        ("supermask", {"layerwise_shuffle": 0, "sign_shuffle": 0}),
-        ("supermask within a fit", {"layerwise_shuffle": 0, "sign_shuffle": 0}),
+        ("supermask", dict.fromkeys(("layerwise_shuffle", "sign_shuffle", *SIGNS), 0)),
+        ("supermask within a fit", dict.fromkeys(("layerwise_shuffle", "sign_shuffle", *SIGNS), 0)),
     ],
 )
 def test_beside_its_ticket_a_control_costs_one_level(ticket: str, wanted: dict[str, int]) -> None:
@@ -127,11 +136,11 @@ def test_beside_its_ticket_a_control_costs_one_level(ticket: str, wanted: dict[s
 
 
 def test_a_ladder_with_all_controls_costs_what_the_formula_says() -> None:
-    """T + L_max (T - k) of the tickets, and for each rung 2 (T - k) + 2 T of its controls."""
+    """T + L_max (T - k) of the tickets, and for each rung 5 (T - k) + 2 T of its controls."""
     T, k, levels = 20, 5, (1, 2, 5)
     rungs = [TrialSpec(target_sparsity_pct=round(100 * (1 - 0.6**level), 2), rewind_epoch=k) for level in levels]
     plan = planned([*rungs, *(control for ticket in rungs for control in controls_of(ticket))])
-    assert plan.epochs_distinct == T + max(levels) * (T - k) + len(levels) * (2 * (T - k) + 2 * T)
+    assert plan.epochs_distinct == T + max(levels) * (T - k) + len(levels) * (5 * (T - k) + 2 * T)
 
 
 # -- what they start from --------------------------------------------------------------------------------------------
@@ -145,6 +154,36 @@ def new_initialisation(seed: int = 0) -> Any:
 
 def masked_by(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: weight != 0 for name, weight in weights.items() if weight.ndim == 4}
+
+
+@pytest.mark.parametrize("control", SIGNS)
+def test_a_control_of_signs_starts_at_the_rewind_point_but_for_its_weights(control: str) -> None:
+    """Every other tensor, the optimiser, the learning rate and the batches are those of the ticket's rewind."""
+    ours, first = start_of(control, rewind_epoch=1)
+    ticket, _ = start_of("none", rewind_epoch=1)
+    assert first == 5
+    for column in (name for name in COLUMNS if name != "weights"):
+        assert not differing(ours[column], ticket[column]), column
+    n_kept, n_other = 0, 0
+    for name, weight in masked_by(ticket["weights"]).items():
+        mine, theirs = ours["weights"][name][weight], ticket["weights"][name][weight]
+        assert not ours["weights"][name][~weight].any()
+        n_kept, n_other = n_kept + mine.numel(), n_other + int((mine.sign() != theirs.sign()).sum())
+        if control == "constant_magnitude":
+            assert len(mine.abs().unique()) == 1
+        else:
+            assert torch.equal(mine.abs(), theirs.abs()) is (control == "sign_flip")
+    assert n_other == 0 if control != "sign_flip" else 0.05 < n_other / n_kept < 0.15, "a tenth of the signs"
+
+
+def test_a_control_trains_its_own_level_at_its_own_rate() -> None:
+    fields = (("control", "reinit"), ("rewind_epoch", 1))
+    usual, ours = watched(fields).seen, watched((*fields, ("control_lr", 2 * BASE["lr"]))).seen
+    column = "learning rate and momentum"
+    for place, seen in usual.items():
+        factor = 2 if place[0] else 1
+        assert ours[place][column]["lr"] == pytest.approx(factor * seen[column]["lr"], rel=1e-6), place
+        assert ours[place][column]["mom"] == pytest.approx(seen[column]["mom"])
 
 
 @pytest.mark.parametrize(("k", "step"), [(1, 5), ("7it", 7), (0, 0)])
@@ -321,8 +360,13 @@ def test_a_control_depends_on_its_seed_and_on_nothing_of_the_process(control: st
     ("fields", "message"),
     [
         ({"control": "shuffle"}, "one of .*layerwise_shuffle"),
-        ({"control": "sign_shuffle"}, "reinit or random_sparse for a ticket that is trained"),
-        ({"control": "reinit", "reset_end": True}, "layerwise_shuffle or sign_shuffle for a supermask"),
+        ({"control": "sign_shuffle"}, "reinit or random_sparse or .* for a ticket that is trained"),
+        ({"control": "reinit", "reset_end": True}, "layerwise_shuffle or sign_shuffle or .* for a supermask"),
+        ({"control": "reinit", "control_lr": 0}, "a positive learning rate"),
+        ({"control": "reinit", "schedule": "one_shot", "control_lr": 0.1}, "within one fit the learning rate runs on"),
+        ({"control": "sign_flip", "sign_flip_pct": 0}, "more than 0 and at most 100"),
+        ({"control": "sign_flip", "sign_flip_pct": 101}, "more than 0 and at most 100"),
+        ({"control": "sign_flip", "retrain": "lr_rewinding"}, "choose reinit or random_sparse"),
         ({"control": "random_mask", "retrain": "lr_rewinding"}, "choose reinit or random_sparse"),
         ({"control": "layerwise_shuffle", "retrain": "fine_tuning"}, "zero outside its own mask"),
         ({"control": "random_mask", "schedule": "agp"}, "choose reinit or random_sparse"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -30,6 +31,23 @@ def test_help_is_short_and_help_all_has_every_flag(
     with pytest.raises(SystemExit) as ended:
         command(["--help-all"])
     assert ended.value.code == 0 and "--granularity" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "command"), [("lth-grid", lth_grid.main), ("lth-search", lth_search.main)], ids=["grid", "search"]
+)
+def test_the_help_of_a_script_has_its_name(
+    name: str, command: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [f"/a/bin/{name}"])
+    with pytest.raises(SystemExit):
+        command(["--help"])
+    shown = capsys.readouterr().out
+    assert (
+        shown.count(f"  {name}") >= 3
+        and f"usage: {name} " in shown
+        and f"-m sweeps.{name.replace('-', '_')}" not in shown
+    )
 
 
 def test_every_flag_of_the_help_exists() -> None:

@@ -61,7 +61,7 @@ def here(ticket: TrialSpec, data_root: Path | None) -> TrialSpec:
 def test_all_of_them() -> None:
     expanded = expand(sweep(controls=("all",), baselines=("all",)))
     assert Counter(expanded.roles.values()) == {
-        "ticket": 2 * 6, "control": 2 * 6 * 4, "baseline": 2 * (6 + 3 + 3 + 3), "dense": 2 * (1 + 6),
+        "ticket": 2 * 6, "control": 2 * 6 * 7, "baseline": 2 * (6 + 3 + 3 + 3), "dense": 2 * (1 + 6),
     }  # fmt: skip
     assert len(expanded.trials) == len(expanded.roles) == len(set(expanded.trials))
     tickets = {spec.name for spec in trials_of(expanded, "ticket")}
@@ -110,6 +110,26 @@ def test_methods_of_one_comparison_see_the_data_in_one_order() -> None:
     assert {spec.order_is_new for spec in trials_of(within_a_fit, "baseline")} == {True}, "there the order runs on"
 
 
+def test_settings_of_controls_are_axes_of_controls_only() -> None:
+    """Each control has a trial for each combination of the settings that act in it; tickets are not multiplied."""
+    axes = {"target_sparsity_pct": (64.0,), "sign_flip_pct": (1.0, 5.0), "control_lr": (1.2e-3, 0.01)}
+    expanded = expand(sweep(base={"lr": 1.2e-3}, axes=axes, controls=("sign_flip", "reinit")))
+    assert len(trials_of(expanded, "ticket")) == 2
+    found = Counter((s.control, s.sign_flip_pct, s.control_lr) for s in trials_of(expanded, "control"))
+    flips = dict.fromkeys([("sign_flip", pct, lr) for pct in (1.0, 5.0) for lr in (None, 0.01)], 2)
+    assert found == flips | {("reinit", None, None): 2, ("reinit", None, 0.01): 2}
+    assert {spec.parent for spec in trials_of(expanded, "control")} == {s.name for s in trials_of(expanded, "ticket")}
+    assert any("sign_flip_pct has no effect" in note for note in expand(sweep(axes=axes)).notes)
+
+
+def test_wanda_ranks_within_output_rows_unless_the_sweep_says_otherwise() -> None:
+    axes = {"target_sparsity_pct": (64.0,), "criterion": ("wanda", "large_final")}
+    found = {(spec.criterion, spec.context) for spec in trials_of(expand(sweep(axes=axes)), "ticket")}
+    assert found == {("wanda", "output_row"), ("large_final", "local")}
+    assert {s.context for s in trials_of(expand(sweep(axes=axes, base={"context": "local"})), "ticket")} == {"local"}
+    assert TrialSpec(criterion="wanda").context == "local", "the keys of stored trials stay"
+
+
 @pytest.mark.parametrize(
     ("policy", "fraction"),
     [("constant", None), ("warmup", None), ("steps", None), ("cosine", 0.01), ("one_cycle", 0.01)],
@@ -133,7 +153,8 @@ def test_what_only_some_tickets_have_is_made_for_those_and_told() -> None:
     assert "choose reinit or random_sparse" in expanded.notes[1]
     [_, note] = expand(sweep(axes=axes, controls=("all",))).notes
     some = "random_mask for 2 only, layerwise_shuffle for 2 only"
-    assert note == f"controls all, of 4 tickets: {some}, sign_shuffle for none"
+    signs = ", ".join(f"{name} for 2 only" for name in ("sign_flip", "new_magnitudes", "constant_magnitude"))
+    assert note == f"controls all, of 4 tickets: {some}, sign_shuffle for none, {signs}"
 
 
 @pytest.mark.parametrize(
@@ -161,7 +182,8 @@ def test_tickets_within_a_fit_and_supermasks() -> None:
     axes = {"target_sparsity_pct": (80.0,), "rewind_epoch": (1,), "reset_end": (False, True)}
     expanded = expand(sweep(base=base, axes=axes, controls=("all",), baselines=("all",), seeds=(0,)))
     found = {(spec.control, spec.reset_end) for spec in trials_of(expanded, "control")}
-    assert found == {(name, False) for name in OF_TICKETS} | {(n, True) for n in ("layerwise_shuffle", "sign_shuffle")}
+    of_supermasks = [name for name, control in CONTROLS.items() if control.of_supermasks]
+    assert found == {(name, False) for name in OF_TICKETS} | {(name, True) for name in of_supermasks}
     baselines = {(s.control, s.schedule, s.retrain, s.rewind_epoch) for s in trials_of(expanded, "baseline")}
     assert baselines == {
         ("dense_restarts", "iterative", "tutorial", 1), ("none", "omp", "weight_rewinding", 1),

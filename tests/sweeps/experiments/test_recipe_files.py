@@ -81,6 +81,7 @@ def test_base_and_axes_replace_those_of_the_recipe_that_the_file_starts_from(tmp
             "axes:\n  sparsity: 50,80",
             r"sparsity: found '50,80'; expected one value; several values are a list: \[50, 80\]",
         ),
+        ("axes: {sparsity: 50..80}", r"sparsity: found '50\.\.80'; .* ranges are for searches"),
         ("axes: {sparsity: 50,80}", r"axes: found 80; .* in brackets: sparsity: \[50, 80\]"),
         ("axes: {sparsity: [50], schedule: 'imp, omp'}", r"schedule: found 'imp, omp'; .* a list: \[imp, omp\]"),
         ("axes: {sparsity: [50]}\nbase: {epochs: '2, 3'}", r"epochs: found '2, 3'; .* a list: \[2, 3\], under axes"),

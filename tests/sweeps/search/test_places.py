@@ -219,7 +219,7 @@ def test_the_password_of_a_users_own_study_is_shown_and_written_nowhere(tmp_path
     study = optuna.create_study(storage=f"sqlite:///{tmp_path}/mine.db", directions=["maximize"] * 2)
     study._storage._backend.url = "postgresql://me:hunter2@x@host/db?password=hunter2"  # type: ignore[attr-defined]
     mine = Study(SEARCH, Store(tmp_path / "runs"), RUN, study)
-    assert "hunter2" not in mine.uri and mine.uri.startswith("postgresql://")
+    assert "hunter2" not in mine.uri and mine.uri.startswith("postgresql://me@")
     assert not any(b"hunter2" in path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file())
 
 
