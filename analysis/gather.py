@@ -179,7 +179,7 @@ def _tabulate(
         order.append(((name,), int(isinstance(trial, Known))))
     fresh = entries.tables()
     tables = {name: arranged(order, ["trial"], fresh[name], previous.tables.get(name, fresh[name])) for name in ENTRIES}
-    sooner = epochs_to_dense_accuracy(rows, tables["epochs"])
+    sooner = epochs_to_dense_accuracy(rows, tables["epochs"], plan.rule.tuned)
     tables["trials"] = schema.table(
         "trials", (row | clock_columns(row) | more for row, more in zip(rows, sooner, strict=True))
     )
@@ -229,11 +229,27 @@ def _measured(record: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **{name: result.get(name) for name in _RESULTS},
         "n_collapsed_layers": None if collapsed is None else len(collapsed),
+        **_of_all_weights(record, result),
         **{name: record.get(name) for name in ("epochs_trained", "train_seconds")},
         "seconds_total": None if rows is None else sum(row["seconds"] for row in rows),
         **{name: data.get(name) for name in _DATA},
         **{f"{name}_right": to_bytes(text) for name in _RIGHT if (text := right.get(name)) is not None},
         "data_digest": data.get("digest"),
+    }
+
+
+def _of_all_weights(record: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
+    """How much of all weights is prunable and pruned; nothing for a record of an older version."""
+    found = record.get("all_weights")
+    if not found or not found["n"]:
+        return {}
+    most_first = sorted(found["not_pruned"].items(), key=lambda item: -item[1])
+    return {
+        "n_all_weights": found["n"],
+        "prunable_pct": 100 * result["n_weights"] / found["n"],
+        "pruned_of_all_pct": 100 * (result["n_weights"] - result["n_kept"]) / found["n"],
+        "not_pruned": "; ".join(f"{reason}: {n:,}" for reason, n in most_first),
+        "n_dead_filters": sum(record.get("dead_filters", {}).values()),
     }
 
 

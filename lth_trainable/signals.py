@@ -278,6 +278,11 @@ def _forget() -> None:
             signal.signal(signum, signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL)
 
 
+def only_shows() -> None:
+    """The command only shows something, such as its help: it ends, without a word, when nobody reads that."""
+    _state.goes_on = False
+
+
 # -- output that nobody reads ----------------------------------------------------------------------------------------
 
 

@@ -19,6 +19,7 @@ from fastai.vision.augment import RandomCrop, aug_transforms
 from fastai.vision.data import ImageDataLoaders
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, WeightedRandomSampler
+from torchvision.datasets import ImageFolder
 
 N = 60
 
@@ -143,6 +144,50 @@ def regression(root: Path | None, split_seed: int) -> Any:
 def bytes_as_images(root: Path | None, split_seed: int) -> Any:
     x = torch.zeros(9, 1, 4, 4, dtype=torch.uint8)
     return loaders_of(DataLoader(TensorDataset(x, torch.arange(9) % 2), batch_size=3, shuffle=True))
+
+
+def _as_tensor(image: Any) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(image, np.float32) / 255)[None]
+
+
+def _open(path: str) -> Image.Image:
+    return Image.open(path).convert("L")
+
+
+def _open_dark(path: str) -> Image.Image:
+    return _open(path).point(lambda value: value // 2)
+
+
+class _Scaled(ImageFolder):
+    """Images of a folder, times a number."""
+
+    def __init__(self, root: Path, factor: int) -> None:
+        super().__init__(str(root), _as_tensor, loader=_open)
+        self.factor = factor
+
+    def __getitem__(self, index: int) -> Any:
+        image, label = super().__getitem__(index)
+        return image * self.factor, label
+
+
+def read_plainly(root: Path, split_seed: int) -> Any:
+    return loaders_of_folder(ImageFolder(str(root), _as_tensor, loader=_open))
+
+
+def read_darkly(root: Path, split_seed: int) -> Any:
+    return loaders_of_folder(ImageFolder(str(root), _as_tensor, loader=_open_dark))
+
+
+def scaled_by_one(root: Path, split_seed: int) -> Any:
+    return loaders_of_folder(_Scaled(root, 1))
+
+
+def scaled_by_two(root: Path, split_seed: int) -> Any:
+    return loaders_of_folder(_Scaled(root, 2))
+
+
+def loaders_of_folder(data: Any) -> Any:
+    return DataLoaders(DataLoader(data, batch_size=16, shuffle=True), DataLoader(data, batch_size=16))
 
 
 def one_loader(root: Path | None, split_seed: int) -> Any:

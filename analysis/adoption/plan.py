@@ -175,10 +175,10 @@ def _notes(asked: Asked, missing: Sequence[TrialSpec], found: Mapping[str, Found
             "replicates need seeds of their own"
         )
     others = set(found) - set(asked.finished) - {spec.name for spec in asked.unfinished} if asked.finished else set()
-    if others - set(restored):
+    if others := others - set(restored):
         yield (
-            f"{plural(len(others - set(restored)), 'other trial')} in the same folder, such as "
-            f"{sorted(others - set(restored))[0]}, {'are' if len(others) > 1 else 'is'} judged with them"
+            f"{plural(len(others), 'other trial')} in the same folder, such as {sorted(others)[0]}, "
+            f"{'are' if len(others) > 1 else 'is'} judged with them"
         )
     if asked.problems:
         yield f"{plural(len(asked.problems), 'Ray trial')} trained no ticket, such as {asked.problems[0]}"

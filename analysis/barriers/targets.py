@@ -12,6 +12,7 @@ from analysis.tables.exclusions import read_exclusions, unknown_trial
 from analysis.tables.run_plan import RunPlan
 from analysis.text import plural
 from lth_trainable.errors import UserError, bad_value
+from lth_trainable.pruning.controls import CONTROLS
 from lth_trainable.spec.rewind_point import RewindPoint
 from lth_trainable.spec.trial_spec import TrialSpec, spec_from_dict
 from lth_trainable.store.store import Damaged, Sealed, Store
@@ -113,6 +114,8 @@ def why_not(spec: TrialSpec) -> str | None:
         return "dense_restarts is the dense network"
     if spec.reset_end:
         return "a supermask is not trained"
+    if spec.control in CONTROLS and CONTROLS[spec.control].weights is not None:
+        return f"{spec.control} starts from weights of its own, which are not stored"
     if spec.family == "fit":
         return f"{spec.schedule} prunes within one fit: optimiser and learning rate are not reset with the weights"
     if spec.retrain != "weight_rewinding" and not spec.starts_over:

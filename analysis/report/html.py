@@ -24,6 +24,7 @@ from analysis.report.lines import NOTHING, samples
 from analysis.report.terminal import is_other_claim, status_line
 from analysis.report.variances import variance_view
 from analysis.report.views import claim_lines, trial_cells, verdict_lines
+from analysis.report.weights import weights_said
 from analysis.tables.index import REPORT
 from analysis.tables.parquet import Frames
 from analysis.tables.run_plan import RunPlan
@@ -101,6 +102,7 @@ def report_html(frames: Frames, plan: RunPlan, run: str, suggestions: Sequence[R
         work=_work_view(work, len(plan.trials)),
         flops=_flops(work),
         status=status_line(frames),
+        weights=weights_said(frames),
         trials=[trial_cells(row) for row in trials],
         machines=_machines(trials),
         commands=[shlex.join(command) for command in plan.commands],
@@ -162,7 +164,7 @@ def _figures(material: Material) -> list[dict[str, Any]]:
     narrow = {name: inline_svg(to_svg(figure), f"{name}-narrow") for name, _, figure in drawn(material, NARROW)}
     return [
         {
-            "name": name, "title": drawing.title, "caption": drawing.caption,
+            "name": name, "title": drawing.title, "caption": drawing.caption(material.frames),
             "svg": inline_svg(to_svg(figure), name), "narrow": narrow[name],
         }
         for name, drawing, figure in drawn(material, "light")

@@ -26,6 +26,7 @@ from analysis.report.lines import (
     tickets,
     verdict,
 )
+from analysis.report.weights import weights_said
 from analysis.tables.geometry import left_out
 from analysis.tables.parquet import OPTIONAL, Frames, as_rows
 from analysis.tables.schema import (
@@ -191,6 +192,8 @@ def show(console: Console, frames: Frames, run: str, lines: Lines = folded) -> N
     trials = frames.tables["trials"].select(["trial", "status", "reason"]).to_pylist()
     style = "dim" if all(row["status"] == "done" for row in trials) else "yellow"
     print_line(console, status_line(frames), style=style)
+    for said in weights_said(frames):
+        print_line(console, said.text, style="yellow" if said.is_little else "dim")
     for row in trials:
         if row["status"] not in ("done", "missing"):
             reason = f": {row['reason']}" if row["reason"] else ""

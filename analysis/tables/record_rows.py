@@ -118,7 +118,7 @@ def _training(epochs: Sequence[Row], trial: str) -> dict[str, Any]:
 # -- epochs to dense accuracy
 
 
-def epochs_to_dense_accuracy(trials: Sequence[Row], epochs: pa.Table) -> list[dict[str, Any]]:
+def epochs_to_dense_accuracy(trials: Sequence[Row], epochs: pa.Table, tuned: bool = False) -> list[dict[str, Any]]:
     """The columns of `COLUMNS` for each row of trials.parquet, in the order of the rows. Pure.
 
     The accuracy to reach is that of the dense trial of the same seed, budget, data, model and optimisation after its
@@ -128,9 +128,9 @@ def epochs_to_dense_accuracy(trials: Sequence[Row], epochs: pa.Table) -> list[di
     None and None means unknown: either trial is not done, the dense one is not planned, their data differ, the weights
     are not rewound after a prune, or the trial ends with weights that its epochs did not train (a supermask). A dense
     trial is measured by its own last epoch. Several dense trials of a seed (with several order seeds) count with their
-    mean.
+    mean. tuned: whether tickets and dense networks each have a learning rate of their own, so that it may differ.
     """
-    thresholds, curves = _DenseAccuracies(trials), _last_levels(epochs)
+    thresholds, curves = _DenseAccuracies(trials, ("lr",) if tuned else ()), _last_levels(epochs)
     found = ((thresholds.of(row), curves.get(row["trial"], ()), epochs_before(row)) for row in trials)
     return [dict(zip(COLUMNS, _first(*of_trial), strict=True)) for of_trial in found]
 
@@ -138,10 +138,10 @@ def epochs_to_dense_accuracy(trials: Sequence[Row], epochs: pa.Table) -> list[di
 class _DenseAccuracies:
     """Validation accuracy of the dense trials at their end, by the fields that a ticket must share with them."""
 
-    def __init__(self, trials: Sequence[Row]) -> None:
+    def __init__(self, trials: Sequence[Row], also_free: Sequence[str]) -> None:
         dense = [row for row in trials if row["control"] == "dense"]
         acting = [name for name in SPEC_FIELDS if any(row[name] is not None for row in dense)]
-        self.fields = (*(name for name in acting if name not in _MAY_DIFFER), "data_digest")
+        self.fields = (*(name for name in acting if name not in (*_MAY_DIFFER, *also_free)), "data_digest")
         self.found: Mapping[tuple[Any, ...], list[float]] = defaultdict(list)
         for row in filter(_is_done, dense):
             self.found[self._key(row)].append(row["valid_accuracy"])

@@ -73,6 +73,14 @@ TRIALS = table_schema("trials", "one row for each trial, planned or stored", [
     column("n_weights", INT, "weights", f"{_RESULT}.n_weights", "prunable weights"),
     column("n_kept", INT, "weights", f"{_RESULT}.n_kept", "prunable weights left at the end"),
     column("n_collapsed_layers", INT, "layers", f"{_RESULT}.collapsed_layers", "layers without a weight left"),
+    column("n_all_weights", INT, "weights", "record.json: all_weights.n", "all weights of the network, biases and "
+           "norms too; null: an older version trained it"),
+    column("prunable_pct", FLOAT, "per cent (0..100)", "computed", "100 n_weights / n_all_weights"),
+    column("pruned_of_all_pct", FLOAT, "per cent (0..100)", "computed", "100 (n_weights - n_kept) / n_all_weights"),
+    column("not_pruned", TEXT, "text", "record.json: all_weights.not_pruned", "the other weights by the reason why "
+           "they are not pruned, the most first"),
+    column("n_dead_filters", INT, "filters", "record.json: dead_filters", "filters of depthwise convolutions without "
+           "a weight left; null: an older version trained it"),
     column("valid_accuracy", FLOAT, "fraction (0..1)", f"{_RESULT}.valid_accuracy",
            "accuracy on the validation split after the last epoch"),
     column("best_valid_accuracy", FLOAT, "fraction (0..1)", f"{_RESULT}.best_valid_accuracy",

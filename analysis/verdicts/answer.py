@@ -52,7 +52,8 @@ def _best_and_worst(rows: Sequence[Row]) -> list[Row]:
     """The row that stands for the best ladder, and that for the worst if there are several.
 
     The row of a ladder is its sparsest one that keeps up with dense, or else the one with the best mean. Ladders are
-    ranked by the sparsity of that row, then by its mean.
+    ranked by the sparsity of that row, then by its verdict (one that matches before one that is shown lower), then by
+    its mean.
     """
     ladders: dict[str, list[Row]] = {}
     for row in rows:
@@ -66,8 +67,10 @@ def _standing(ladder: Sequence[Row]) -> Row:
     return max(good, key=lambda row: row["target_sparsity_pct"]) if good else max(ladder, key=_mean)
 
 
-def _rank(row: Row) -> tuple[float, float]:
-    return row["target_sparsity_pct"] if row["verdict"] in KEEPING_UP else -1.0, _mean(row)
+def _rank(row: Row) -> tuple[float, int, float]:
+    if row["verdict"] not in KEEPING_UP:
+        return -1.0, 0, _mean(row)
+    return row["target_sparsity_pct"], -KEEPING_UP.index(row["verdict"]), _mean(row)
 
 
 def _mean(row: Row) -> float:

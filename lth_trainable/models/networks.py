@@ -14,9 +14,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from lth_trainable.errors import UserError, unknown_name
+from lth_trainable.errors import UserError, unknown_name, words_of
 from lth_trainable.models.libraries import library_name, library_network
-from lth_trainable.registry import LIBRARIES, lookup
+from lth_trainable.registry import LIBRARIES, lookup, printing_aside
 
 if TYPE_CHECKING:
     from torch import nn
@@ -121,3 +121,19 @@ def build(name: str, shape: tuple[int, int, int], n_classes: int, width_pct: flo
             "f(shape, n_classes, width_pct=100.0), such as that of lenet_300_100"
         )
     return builder(shape, n_classes, width_pct=width_pct)
+
+
+def build_to_plan(name: str, shape: tuple[int, int, int], n_classes: int, width_pct: float | None = None) -> nn.Module:
+    """Like `build`, for commands that plan: whatever a user's function does wrong is a `UserError`."""
+    from torch import nn
+
+    try:
+        with printing_aside():
+            made = build(name, shape, n_classes, width_pct)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # any exception here is a mistake in the user's function
+        raise UserError(f"model {name}: it raises {type(error).__name__}: {words_of(error)}") from error
+    if not isinstance(made, nn.Module):
+        raise UserError(f"model {name}: it returns {type(made).__name__}; expected a network (nn.Module)")
+    return made

@@ -54,6 +54,7 @@ RESULT = Entries(
         "inference_flops_sparse": NUMBER_OR_NULL,
     },
 )  # fmt: skip
+ALL_WEIGHTS = Entries(needed={"n": COUNT, "not_pruned": Each(of=COUNT)}, null=True)  # null: of an older version
 RECORD_LAYOUT = Entries(
     needed={
         "format": COUNT, "trial": TEXT, "key": TEXT, "spec": Entries(), "status": TEXT, "reason": TEXT_OR_NULL,
@@ -66,7 +67,10 @@ RECORD_LAYOUT = Entries(
         ),
         "versions": Each(of=TEXT_OR_NULL), "sha256": Each(of=TEXT),
     },
-    others={"train_seconds": SECONDS, "epochs_trained": COUNT, "right": Each(of=TEXT_OR_NULL)},
+    others={
+        "train_seconds": SECONDS, "epochs_trained": COUNT, "right": Each(of=TEXT_OR_NULL), "all_weights": ALL_WEIGHTS,
+        "dead_filters": Each(of=COUNT),
+    },
 )  # fmt: skip
 HISTORY_LAYOUT = Entries(
     needed={
@@ -89,6 +93,7 @@ HISTORY_LAYOUT = Entries(
             null=True,
         ),
     },
+    others={"all_weights": ALL_WEIGHTS, "dead_filters": Each(of=COUNT)},
 )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from lth_trainable.store.layout import Odd, readable
 from lth_trainable.store.store import FORMAT, HISTORY, MANIFEST, MASKS, RECORD, WEIGHTS, Damaged, Sealed, Store, to_json
 
 _NO_MASKS = (2).to_bytes(8, "little") + b"{}"  # an empty safetensors file
+OTHER_LAYERS = "layers of another type"
 _ATTEMPTS = 10  # to seal a trial that another process is sealing at the same time
 _NOT_COMPARED = {"seconds", "trained_by"}  # columns of an epoch that differ from run to run
 
@@ -91,6 +92,7 @@ def record_trial(
             "metrics": _metrics_digest(history["rows"], result),
         },
         "right": _right(trial.spec, history),
+        "all_weights": _all_weights(trial.spec, history), "dead_filters": history.get("dead_filters", {}),
     }  # fmt: skip
     if trial.restored is not None:
         record["restored"] = dict(trial.restored)
@@ -153,6 +155,15 @@ def _layers(spec: TrialSpec, history: Mapping[str, Any]) -> list[dict[str, Any]]
         for level, counts in enumerate(_counts(spec, history))
         for name in _pruned(spec, history)
     ]  # fmt: skip
+
+
+def _all_weights(spec: TrialSpec, history: Mapping[str, Any]) -> dict[str, Any] | None:
+    """All weights of the network (n), and those that are not pruned by reason; None: an older version trained it."""
+    found, weights = history.get("all_weights"), history["weights"]
+    if found is None:
+        return None
+    others = sum(each["n"] for each in weights.values()) - sum(weights[name]["n"] for name in _pruned(spec, history))
+    return {**found, "not_pruned": {**found["not_pruned"], **({OTHER_LAYERS: others} if others else {})}}
 
 
 def _result(spec: TrialSpec, history: Mapping[str, Any]) -> dict[str, Any]:

@@ -98,7 +98,8 @@ def train_copy(start: Start, order_seed: int) -> Copy:
     Learning rate, momentum and epoch numbers are those of the trial. With the trial's own seed (and no separate order
     seed) the copy equals the trial, bit for bit.
     """
-    spec = replace(start.spec, control="dense", seed=order_seed, order_seed=None, validate_every=None)
+    lr = start.spec.lr if start.spec.control_lr is None else start.spec.control_lr
+    spec = replace(start.spec, control="dense", lr=lr, seed=order_seed, order_seed=None, validate_every=None)
     trial = Trial(spec, start.data, start.execution, None)
     is_fresh = start.step == 0 or start.spec.rewind_optimizer == "fresh"
     start.point.restore(trial.model, None if is_fresh else trial.learn.opt)

@@ -20,6 +20,7 @@ from lth_trainable.pruning.callback import SparsifyCallback
 from lth_trainable.pruning.controls import CONTROLS, Start, draws
 from lth_trainable.pruning.criteria import CRITERIA
 from lth_trainable.pruning.holder import Optimizer
+from lth_trainable.pruning.inventory import take_inventory
 from lth_trainable.pruning.layer_targets import Target
 from lth_trainable.pruning.layers import LAYER_TYPES, prunable_layers
 from lth_trainable.pruning.levels import Levels
@@ -237,6 +238,7 @@ class Trial:
 
     def _history(self, memory: Memory, measured: bool) -> dict[str, Any]:
         layers = prunable_layers(self.model, LAYER_TYPES["all"])
+        inventory = take_inventory(self.model, layers, LAYER_TYPES["all"])
         return {
             "rows": list(self.log.rows),
             "weights": {
@@ -246,6 +248,8 @@ class Trial:
                 }
                 for layer in layers
             },
+            "all_weights": {"n": inventory.n_all, "not_pruned": inventory.by_reason()},
+            "dead_filters": self.pruner.dead_filters if self.pruner is not None else {},
             "selections": {name: self._selected(name) for name in LAYER_TYPES},
             "counts": self.pruner.counts_by_level[1:] if self.pruner is not None else [],
             "asked": {name: str(value) for name, value in memory.requested_sparsity.items()},

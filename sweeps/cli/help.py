@@ -11,8 +11,9 @@ from pathlib import Path
 from rich.table import Table
 
 from analysis.text import console
+from lth_trainable import signals
 
-SHORT, ALL = ("-h", "--help"), "--help-all"
+SHORT, ALL, COMPLETION = ("-h", "--help"), "--help-all", "--tyro-print-completion"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,8 @@ def helped(argv: list[str], text: Help, options: Sequence[type]) -> list[str]:
 
     options: the dataclasses with the flags, each annotated with `tyro.conf.arg`.
     """
+    if any(word in (*SHORT, ALL) or word.startswith(COMPLETION) for word in argv):
+        signals.only_shows()
     if any(word in SHORT for word in argv):
         show(text, options)
         sys.exit(0)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lth_trainable.data.datasets import load_dataset
 from lth_trainable.errors import bad_value
-from lth_trainable.models.networks import build
+from lth_trainable.models.networks import build_to_plan
 from lth_trainable.spec.normalise import IMPORTED_FIELDS
 from lth_trainable.spec.ticket_id import SHORT
 from lth_trainable.spec.trial_spec import TrialSpec
@@ -131,7 +131,7 @@ def _network(sweep: Sweep, data_root: Path | None) -> nn.Module:
 
     data = load_dataset(_one(sweep, "dataset"), data_root, _one(sweep, "split_seed"), _one(sweep, "image_size"))
     with torch.random.fork_rng():
-        return build(_one(sweep, "model"), data.shape, len(data.classes))
+        return build_to_plan(_one(sweep, "model"), data.shape, len(data.classes))
 
 
 def _one(sweep: Sweep, name: str) -> Any:

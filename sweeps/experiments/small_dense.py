@@ -17,7 +17,7 @@ import torch
 
 from lth_trainable.data.datasets import load_dataset
 from lth_trainable.errors import UserError
-from lth_trainable.models.networks import build
+from lth_trainable.models.networks import build_to_plan
 from lth_trainable.pruning.granularity import group_axes
 from lth_trainable.pruning.layers import LAYER_TYPES, Layer, prunable_layers
 from lth_trainable.pruning.masks import count_zeros
@@ -83,12 +83,7 @@ def _layers(
 ) -> tuple[Layer, ...]:
     try:
         with torch.device("meta"):
-            network = build(model, shape, n_classes, width_pct)
-    except UserError:
-        raise
-    except Exception as error:  # whatever a user's function raises is a mistake in that function
-        reason = f"{type(error).__name__}: {error}"
-        raise UserError(
-            f"small_dense: {model} cannot be built on torch's meta device to count its weights: {reason}"
-        ) from error
+            network = build_to_plan(model, shape, n_classes, width_pct)
+    except UserError as error:
+        raise UserError(f"small_dense: weights are counted on torch's meta device: {error}") from error
     return tuple(prunable_layers(network, LAYER_TYPES[layers]))

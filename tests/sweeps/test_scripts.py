@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,16 @@ def test_the_completion_is_for_the_name_of_the_script(
     shown = capsys.readouterr().out
     assert not ended.value.code and name in shown and "python -m" not in shown
     assert "sparsity" in shown and "max-hours" in shown
+
+
+@pytest.mark.parametrize("name", sorted(MAIN))
+def test_help_that_nobody_reads_ends_without_a_word(name: str) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", f"sweeps.{name.replace('-', '_')}", "--help"]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, timeout=300, cwd=ROOT)
+    os.close(write)
+    assert done.stderr == ""
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")

@@ -144,6 +144,13 @@ def test_the_digest_is_that_of_files_and_transforms(root: Path, tmp_path: Path) 
     assert len(digests) == 2 and len(quiet) == 60
 
 
+def test_the_digest_covers_how_items_are_made_of_the_same_files(root: Path) -> None:
+    """By the reader and the class of the user's own, which are in one module."""
+    names = ("read_plainly", "read_darkly", "scaled_by_one", "scaled_by_two")
+    assert len({load(name, root).digest for name in names}) == len(names)
+    assert load("read_darkly", root).digest == load("read_darkly", root).digest
+
+
 def test_global_streams_are_as_before(root: Path) -> None:
     torch.manual_seed(5)
     data = load("fastai_loaders", root)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,15 +13,18 @@ from torch import nn
 
 import lth_trainable.training.learner
 from analysis.barriers.networks import barrier_of
+from analysis.barriers.targets import why_not
 from lth_trainable.data.loaders import ResidentLoader
 from lth_trainable.errors import UserError
+from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.store import Store
 from lth_trainable.store.trials import load_trial
 from lth_trainable.training.instability import Copy, Start, alphas, between, errors_between, train_copy
 from lth_trainable.training.learner import measure
 from lth_trainable.training.lifecycle import Keep
 from lth_trainable.training.run import run_trial
-from tests.support.barriers import CONTROLS, DENSE, STEPS, TICKETS, start_of, train_run, write_plan
+from tests.support import barriers
+from tests.support.barriers import BASE, CONTROLS, DENSE, STEPS, TICKETS, start_of, train_run, write_plan
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +55,24 @@ def test_a_dense_copy_with_its_own_seed_is_the_dense_trial(trained: Path, which:
     dense = load_trial(trained / "trials" / DENSE.name).state_dict()
     found = train_copy(start_of(trained, which, dense=True), 0).tensors
     assert all(torch.equal(found[name], tensor) for name, tensor in dense.items())
+
+
+@pytest.mark.parametrize("fields", [{"retrain_order": "new"}, {"control": "reinit", "control_lr": 0.05}])
+def test_a_copy_has_the_order_and_the_rate_of_its_trial(
+    fields: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = TrialSpec(**BASE, rewind_epoch=1, **fields)
+    monkeypatch.setattr(barriers, "TICKETS", {"own": spec})
+    monkeypatch.setattr(barriers, "SPECS", [DENSE, spec])
+    run = train_run(tmp_path)
+    found = train_copy(start_of(run, "own"), spec.seed).tensors
+    ticket = load_trial(run / "trials" / spec.name).state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in ticket.items())
+
+
+@pytest.mark.parametrize("control", ["sign_flip", "new_magnitudes", "constant_magnitude"])
+def test_weights_that_are_not_stored_are_no_start(control: str) -> None:
+    assert "not stored" in str(why_not(TrialSpec(control=control)))
 
 
 def test_a_copy_repeats_and_another_order_seed_gives_another(pair: tuple[Start, Copy, Copy]) -> None:

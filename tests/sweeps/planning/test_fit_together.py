@@ -13,6 +13,7 @@ from lth_trainable.data.datasets import load_dataset
 from lth_trainable.errors import UserError
 from lth_trainable.spec.trial_spec import TrialSpec
 from sweeps.cli.job import facts_of
+from sweeps.experiments.small_dense import nearest_width
 from sweeps.planning.fit_together import check_fit_together, keys_do_not_cover
 from tests.support import bad_plugins
 
@@ -121,3 +122,10 @@ def test_what_keys_do_not_cover_is_said_in_one_line_for_each_plug_in(
     [line] = keys_do_not_cover([spec(model="reading_network:f"), spec(model="reading_network:f", batch_size=5)])
     assert line.startswith("model reading_network:f: its keys do not cover what reading_network.py:4 reads")
     assert not keys_do_not_cover([spec(), spec("digits")])
+
+
+@pytest.mark.parametrize("name", ["no_network", "exiting_network"])
+def test_a_wrong_network_is_refused_where_its_weights_are_counted_too(name: str) -> None:
+    """As for the baseline `small_dense`, before anything else looks at the network."""
+    with pytest.raises(UserError, match=r"expected a network|SystemExit: 3"):
+        nearest_width(spec(model=f"{HERE}:{name}"))
