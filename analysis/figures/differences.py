@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.curves import ladder_labels
-from analysis.figures.spacing import ticks
+from analysis.figures.spacing import aside, ticks
 from analysis.figures.style import REMAINING, STYLE, Theme, canvas, colour_and_dashes, dress, line, theme_of
 from analysis.tables.parquet import Frames
 from analysis.tables.schema import BEATS, FALLS_SHORT, LOWER, MATCHES, UNDECIDED, Row
@@ -25,7 +25,6 @@ from analysis.verdicts.headlines import KEEPING_UP, headlines
 
 HEIGHT = 2.9
 WORDS = {MATCHES: "matches or beats", LOWER: LOWER, UNDECIDED: UNDECIDED, FALLS_SHORT: FALLS_SHORT}
-_STEP, _MOST = 0.03, 0.12  # sideways shift of ladders, and of all together, as fractions of the axis
 
 
 def differences_figure(frames: Frames, theme: str = "light") -> Figure | None:
@@ -54,7 +53,7 @@ def differences_figure(frames: Frames, theme: str = "light") -> Figure | None:
         length = max(math.log10(values[0] / values[-1]), 1 / 3)
         for index, of in enumerate(shown.values()):
             colour, dashes = colour_and_dashes(index, colours)
-            shift = 10 ** (_aside(index, len(shown)) * length)
+            shift = aside(index, len(shown), length)
             _draw_differences(left, of, colour, dashes, shift, colours)
             _draw_accuracy(right, of, colour, dashes, shift, colours)
         for axis in (left, right):
@@ -65,11 +64,6 @@ def differences_figure(frames: Frames, theme: str = "light") -> Figure | None:
 
 def _remaining(row: Row) -> float:
     return 100.0 - float(row["sparsity_pct"])
-
-
-def _aside(index: int, count: int) -> float:
-    """How far a ladder is moved to the left, as a fraction of the axis: points of equal sparsity stay apart."""
-    return ((count - 1) / 2 - index) * min(_STEP, _MOST / count)
 
 
 def _draw_differences(

@@ -6,6 +6,7 @@ iteration, against weights remaining.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -16,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.curves import Ladder, Level, ladders, level_of
+from analysis.figures.spacing import aside
 from analysis.figures.style import (
     REMAINING,
     STYLE,
@@ -86,9 +88,10 @@ def early_stop_figure(frames: Frames, theme: str = "light") -> Figure | None:
         figure, axes = canvas(2, HEIGHT, key, colours)
         dress(axes[0], "how soon", REMAINING, "early stop (iterations from init)", colours)
         dress(axes[1], "how well", REMAINING, "test accuracy at early stop (%)", colours)
-        for style, ladder in zip(styles, shown, strict=True):
-            _draw_ladder(axes, ladder, found, style, colours)
         values = [rung.remaining_pct for ladder in shown for rung in ladder.rungs if rung.group in found]
+        length = max(math.log10(100 / min(values)), 1 / 3)
+        for index, (style, ladder) in enumerate(zip(styles, shown, strict=True)):
+            _draw_ladder(axes, ladder, found, style, colours, aside(index, len(shown), length))
         for axis in axes:
             remaining_axis(axis, [100.0, *values])
             axis.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
@@ -96,13 +99,13 @@ def early_stop_figure(frames: Frames, theme: str = "light") -> Figure | None:
 
 
 def _draw_ladder(
-    axes: Sequence[Any], ladder: Ladder, found: Mapping[str, Stop], style: tuple[str, Any], theme: Theme
+    axes: Sequence[Any], ladder: Ladder, found: Mapping[str, Stop], style: tuple[str, Any], theme: Theme, shift: float
 ) -> None:
     colour, dashes = style
     points = [(rung.remaining_pct, found[rung.group]) for rung in ladder.rungs if rung.group in found]
     if ladder.dense_group is not None and ladder.dense_group in found:
         points.insert(0, (100.0, found[ladder.dense_group]))
-    x = [at for at, _ in points]
+    x = [at * shift for at, _ in points]
     levels = [stop.iteration for _, stop in points], [stop.accuracy for _, stop in points]
     for axis, column, is_time in zip(axes, levels, (True, False), strict=True):
         axis.plot(x, [level.mean for level in column], color=colour, linestyle=dashes, linewidth=1.4, zorder=2)

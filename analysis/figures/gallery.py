@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from analysis.figures.accuracy import accuracy_figure
 from analysis.figures.barriers import barrier_figure
 from analysis.figures.controls import controls_figure
+from analysis.figures.curves import ladders
 from analysis.figures.differences import differences_figure
 from analysis.figures.early_stop import early_stop_figure
 from analysis.figures.layers import layers_figure
@@ -33,10 +34,13 @@ class Material:
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
-    """One entry of the gallery. draw: material and theme name -> figure, or None if the run has nothing to show."""
+    """One entry of the gallery. draw: material and theme name -> figure, or None if the run has nothing to show.
+
+    caption: says what is in the figure of this run.
+    """
 
     title: str
-    caption: str
+    caption: Callable[[Frames], str]
     draw: Callable[[Material, str], Figure | None]
 
 
@@ -63,62 +67,92 @@ def _pareto(material: Material, theme: str) -> Figure | None:
     return pareto_figure(material.suggestions, theme) if material.suggestions else None
 
 
+def _always(text: str) -> Callable[[Frames], str]:
+    return lambda frames: text
+
+
+def _cut(frames: Frames, most: int) -> str:
+    n = len(ladders(frames))
+    return f" Shown are the first {most} of {n} ladders." if n > most else ""
+
+
+def _about_accuracy(frames: Frames) -> str:
+    trials = frames.rows("trials")
+    diverged = any(row["status"] == "diverged" for row in trials)
+    controls = any(row["role"] == "control" for row in trials)
+    return (
+        f"Means over all finished seeds{' (diverged ones are in the verdicts, not here)' if diverged else ''}; bars "
+        "and band are two-sided 95 % t-intervals of the mean."
+        + (" Dotted lines are controls of the tickets in the same colour." if controls else "")
+    )
+
+
+def _about_early_stop(frames: Frames) -> str:
+    censored = any(row["early_stop_censored"] for row in frames.rows("trials"))
+    return (
+        "Where the validation loss is lowest: iterations from the initialisation (those before the rewind point "
+        "included), and test accuracy there. Bars are 95 % t-intervals."
+        + (" A hollow triangle is a lower bound: for at least one seed the loss was still falling." if censored else "")
+    )
+
+
 FIGURES: dict[str, Drawing] = {
     "differences": Drawing(
         title="Difference to the dense network",
-        caption="Left: mean difference of tickets and the dense network of the same seed, with the two-sided 95 % "
-        "interval that decides; zero is the dense network, the band the margin. Right: the mean accuracies of both.",
+        caption=_always(
+            "Left: mean difference of tickets and the dense network of the same seed, with the two-sided 95 % interval "
+            "that decides; zero is the dense network, the band the margin. Right: the mean accuracies of both."
+        ),
         draw=lambda material, theme: differences_figure(material.frames, theme),
     ),
     "accuracy": Drawing(
         title="Accuracy against weights remaining",
-        caption="Means over all finished seeds (diverged ones are in the verdicts, not here); bars and band are "
-        "two-sided 95 % t-intervals of the mean. "
-        "Dotted lines, if any, are controls of the tickets in the same colour.",
+        caption=_about_accuracy,
         draw=lambda material, theme: accuracy_figure(material.frames, theme),
     ),
     "controls": Drawing(
         title="Controls",
-        caption="Tickets and their controls: means over seeds, with 95 % t-intervals for the tickets and the dense "
-        f"network. At most the first {MOST_PANELS} ladders are shown.",
+        caption=lambda frames: "Tickets and their controls: means over seeds, with 95 % t-intervals for the tickets "
+        f"and the dense network.{_cut(frames, MOST_PANELS)}",
         draw=lambda material, theme: controls_figure(material.frames, theme),
     ),
     "pareto": Drawing(
         title="What the search found",
-        caption="Each point is a suggestion: its mean validation accuracy over seeds. The line is the Pareto front.",
+        caption=_always(
+            "Each point is a suggestion: its mean validation accuracy over seeds. The line is the Pareto front."
+        ),
         draw=_pareto,
     ),
     "training": Drawing(
         title="Training",
-        caption="Validation accuracy in each epoch of the last level: mean over seeds and 95 % t-interval. "
-        f"At most the first {MOST_PANELS} ladders are shown.",
+        caption=lambda frames: "Validation accuracy in each epoch of the last level: mean over seeds and 95 % "
+        f"t-interval.{_cut(frames, MOST_PANELS)}",
         draw=lambda material, theme: training_figure(material.frames, theme),
     ),
     "early_stop": Drawing(
         title="Early stop",
-        caption="Where the validation loss is lowest: iterations from the initialisation (those before the rewind "
-        "point included), and test accuracy there. Bars are 95 % t-intervals. A hollow triangle is a lower bound: for "
-        "at least one seed the loss was still "
-        "falling at the end.",
+        caption=_about_early_stop,
         draw=lambda material, theme: early_stop_figure(material.frames, theme),
     ),
     "layers": Drawing(
         title="Sparsity by layer",
-        caption="Weights remaining in each layer (percent), mean over seeds; the first layer is at the top. "
-        f"At most the first {MOST_PANELS} ladders are shown.",
+        caption=lambda frames: "Weights remaining in each layer (percent), mean over seeds; the first layer is at the "
+        f"top.{_cut(frames, MOST_PANELS)}",
         draw=lambda material, theme: layers_figure(material.frames, theme),
     ),
     "overlap": Drawing(
         title="Overlap of masks",
-        caption="Intersection over union of the final masks of tickets that differ in one thing. Faint dots are pairs "
-        "of tickets, lines their means. Dotted lines show what chance gives at the same layer densities. At most the "
-        f"first {MOST_SERIES} ladders, or pairs of ladders, are shown.",
+        caption=lambda frames: "Intersection over union of the final masks of tickets that differ in one thing. Faint "
+        "dots are pairs of tickets, lines their means, moved sideways where they would hide each other. Dotted lines "
+        f"show what chance gives at the same layer densities.{_cut(frames, MOST_SERIES)}",
         draw=lambda material, theme: overlap_figure(material.frames, theme),
     ),
     "barriers": Drawing(
         title="Stability to SGD noise",
-        caption="Error on the straight line between two copies that differ only in SGD noise. Thin lines are single "
-        "pairs of copies, thick lines their means.",
+        caption=_always(
+            "Error on the straight line between two copies that differ only in SGD noise. Thin lines are single pairs "
+            "of copies, thick lines their means."
+        ),
         draw=_barriers,
     ),
 }  # fmt: skip

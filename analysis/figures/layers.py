@@ -18,6 +18,7 @@ from analysis.tables.parquet import Frames
 from analysis.text import percent
 
 CELL, WIDEST, FAINT = 0.24, 0.92, 0.06  # height in inches; fraction of a column; opacity of the emptiest cell
+SAME = 0.02  # part of the weights remaining by which layers may differ and still count as equal: whole weights
 MOST_ROOM = 1.9  # inches, for the names of layers beside a panel
 
 
@@ -33,7 +34,7 @@ class Strip:
 
 
 def strips(frames: Frames) -> list[Strip]:
-    """One strip per ladder, from the last masks of its finished tickets."""
+    """One strip per ladder in which the layers differ, from the last masks of its finished tickets."""
     done = frames.trials[frames.trials["status"] == "done"].set_index("trial")["group"]
     layers = frames.layers[frames.layers["trial"].isin(done.index)]
     last = layers[layers["level"] == layers.groupby("trial")["level"].transform("max")]
@@ -41,7 +42,13 @@ def strips(frames: Frames) -> list[Strip]:
     columns = (last[name] for name in ("trial", "layer", "n_kept", "n_weights"))
     for trial, layer, n_kept, n_weights in zip(*columns, strict=True):
         kept.setdefault(done[trial], {}).setdefault(layer, []).append(100 * n_kept / n_weights)
-    return [strip for ladder in ladders(frames) if (strip := _strip(ladder, kept)) is not None]
+    found = [strip for ladder in ladders(frames) if (strip := _strip(ladder, kept)) is not None]
+    return [strip for strip in found if any(_varies(column) for column in zip(*strip.cells, strict=True))]
+
+
+def _varies(cells: Sequence[float]) -> bool:
+    """Whether layers keep visibly different parts of their weights (percent): by more than a fiftieth of the most."""
+    return max(cells) - min(cells) > SAME * max(cells)
 
 
 def _strip(ladder: Ladder, kept: Mapping[str, Mapping[str, Sequence[float]]]) -> Strip | None:
@@ -60,8 +67,8 @@ def _strip(ladder: Ladder, kept: Mapping[str, Mapping[str, Sequence[float]]]) ->
 def layers_figure(frames: Frames, theme: str = "light") -> Figure | None:
     """One panel per ladder: a row per layer, a column per sparsity, each cell the layer's weights remaining (percent).
 
-    The shade is logarithmic; "none" means that the layer is empty in every seed. None if there is no finished ticket.
-    Raises `UserError` for an unknown theme.
+    The shade is logarithmic; "none" means that the layer is empty in every seed. None if there is no finished ticket,
+    or if all layers of every ticket have the sparsity of the whole. Raises `UserError` for an unknown theme.
     """
     colours, shown = theme_of(theme), strips(frames)[:MOST_PANELS]
     if not shown:

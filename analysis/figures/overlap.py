@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from analysis.figures.curves import ladder_labels
+from analysis.figures.spacing import aside
 from analysis.figures.style import REMAINING, STYLE, canvas, colour_and_dashes, dress, line, remaining_axis, theme_of
 from analysis.labels import both
 from analysis.tables.parquet import Frames
@@ -87,18 +89,20 @@ def overlap_figure(frames: Frames, theme: str = "light") -> Figure | None:
         figure, axes = canvas(len(found), HEIGHT, key, colours)
         for axis, (between, group) in zip(axes, found.items(), strict=True):
             dress(axis, TITLES.get(between, between), REMAINING, "overlap of masks (IoU)", colours)
-            for series in group:
-                _draw(axis, series, *styles[series.label])
+            length = max(math.log10(group[0].x[0] / min(at for series in group for at in series.x)), 1 / 3)
+            for index, series in enumerate(group):
+                _draw(axis, series, *styles[series.label], aside(index, len(group), length))
             remaining_axis(axis, [at for series in group for at in series.x])
             axis.set_ylim(0, 1)
     return figure
 
 
-def _draw(axis: Any, series: Series, colour: str, dashes: Any) -> None:
-    axis.plot(*zip(*series.every, strict=True), color=colour, alpha=0.25, linestyle="none", marker="o", markersize=3)
-    axis.plot(series.x, series.iou, color=colour, linestyle=dashes, linewidth=1.5, marker="o", markersize=4.5)
+def _draw(axis: Any, series: Series, colour: str, dashes: Any, shift: float) -> None:
+    x, pairs = [at * shift for at in series.x], [(at * shift, iou) for at, iou in series.every]
+    axis.plot(*zip(*pairs, strict=True), color=colour, alpha=0.25, linestyle="none", marker="o", markersize=3)
+    axis.plot(x, series.iou, color=colour, linestyle=dashes, linewidth=1.5, marker="o", markersize=4.5)
     marker = {"marker": "_", "markersize": 9} if len(series.x) == 1 else {}
-    axis.plot(series.x, series.chance, color=colour, linewidth=1.2, linestyle=CHANCE, **marker)
+    axis.plot(x, series.chance, color=colour, linewidth=1.2, linestyle=CHANCE, zorder=4, **marker)
 
 
 def _mean(values: Sequence[float]) -> float:

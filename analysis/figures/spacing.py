@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from analysis.figures.curves import Panel
 
+STEP, MOST_ASIDE = 0.03, 0.12  # sideways shift of a curve, and of all together, as fractions of the axis
+
 
 def spread(wanted: Sequence[float], gap: float, within: tuple[float, float] = (-math.inf, math.inf)) -> list[float]:
     """Positions at least `gap` apart, in the order of `wanted` and as close to it as possible; any unit of length.
@@ -54,6 +56,15 @@ def ticks(candidates: Iterable[float], gap: float) -> list[float]:
         if not kept or math.log10(kept[-1] / value) >= gap:
             kept.append(value)
     return kept
+
+
+def aside(index: int, count: int, length: float) -> float:
+    """A factor on the x values of curve `index` of `count`, on a log axis of `length` decades; the first goes left.
+
+    Points of equal sparsity stay apart, so that no curve hides another.
+    """
+    step = min(STEP, MOST_ASIDE / count)
+    return float(10 ** (((count - 1) / 2 - index) * step * length))
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -166,7 +166,7 @@ def _figures(material: Material) -> list[dict[str, Any]]:
     narrow = {name: inline_svg(to_svg(figure), f"{name}-narrow") for name, _, figure in drawn(material, NARROW)}
     return [
         {
-            "name": name, "title": drawing.title, "caption": drawing.caption,
+            "name": name, "title": drawing.title, "caption": drawing.caption(material.frames),
             "svg": inline_svg(to_svg(figure), name), "narrow": narrow[name],
         }
         for name, drawing, figure in drawn(material, "light")

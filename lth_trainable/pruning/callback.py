@@ -13,7 +13,7 @@ removes it. While the callback is with a learner, it is `learn.sparsify_callback
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from lth_trainable.errors import UserError, bad_value
@@ -21,7 +21,7 @@ from lth_trainable.pruning.arguments import check_arguments, refuse_foreign
 from lth_trainable.pruning.criteria import CRITERIA, Criterion
 from lth_trainable.pruning.fit_report import closing, opening
 from lth_trainable.pruning.fits import is_dry_run, is_looking
-from lth_trainable.pruning.holder import Optimizer, TicketHolder, nothing_removed
+from lth_trainable.pruning.holder import Optimizer
 from lth_trainable.pruning.inventory import take_inventory
 from lth_trainable.pruning.keep_mask import KeepMask, SparsityMetric
 from lth_trainable.pruning.layer_targets import (
@@ -33,16 +33,16 @@ from lth_trainable.pruning.layer_targets import (
     target_by_epoch,
 )
 from lth_trainable.pruning.layers import LayerType, Selection, layer_types, prunable_layers, unwrapped
+from lth_trainable.pruning.level_holder import LevelHolder
 from lth_trainable.pruning.levels import Levels
 from lth_trainable.pruning.pruner import MaskedLayers, Pruner
 from lth_trainable.pruning.schedules import Schedule, as_schedule
 from lth_trainable.pruning.snapshot import Snapshot
-from lth_trainable.pruning.ticket import Ticket
 from lth_trainable.pruning.weight_copies import CallbackCopies
 from lth_trainable.scalars import plain
 
 
-class SparsifyCallback(TicketHolder):
+class SparsifyCallback(LevelHolder):
     """Prune to `sparsity` (lottery tickets: arXiv 1803.03635; rewinding: arXiv 1903.01611).
 
     sparsity: percent of the weights to remove, more than 0 and less than 100. A dict gives one for each layer name or
@@ -99,7 +99,6 @@ class SparsifyCallback(TicketHolder):
         self.criterion: Criterion = CRITERIA[criteria] if isinstance(criteria, str) else criteria
         self.schedule, self.lth, self.rewind_epoch, self.reset_end = schedule, lth, rewind_epoch, reset_end
         self.layer_type, self.select, self.verbose, self.seed = layer_types(layer_type), layers, verbose, seed
-        self.levels_trained = 0  # of `Levels`: how many fits have ended, that of the dense network included
         self._plan: dict[int, Target] = {}
         self._fitting = self._trained = False
         self._is_announced = False  # a fit has begun and has trained nothing yet
@@ -192,33 +191,6 @@ class SparsifyCallback(TicketHolder):
         """The epoch that is being trained, counted from the initialisation."""
         return int(self.learn.epoch)
 
-    def next_level(self) -> bool:
-        """Between two fits with `Levels`: prune to the next level and rewind.
-
-        Returns False, and changes nothing, if the callback's sparsity is reached.
-        """
-        target = self._next_target()
-        if target is None:
-            return False
-        if not self.is_as_left:
-            raise UserError(
-                "next_level: found other weights than the last fit has left; expected those, since a ticket returns to"
-                " where they come from; a new fit with the callback, or find_tickets, starts anew from these weights"
-            )
-        self.prune(target)
-        self._print(f"Level {self.level}: pruned to {self._pruner.sparsity_pct:.2f}%")
-        self.start_level()
-        return True
-
-    def start_level(self) -> int:
-        """Go to the start of the present level, and return its epoch: the initial weights, or a rewind."""
-        to, epoch = (self.rewind_point, self.rewind_epoch or 0) if self.level else (self.initial, 0)
-        assert to is not None
-        self.check_own_weights("start_level")
-        self._print(f"Resetting Weights to their epoch {epoch} values")
-        self.rewind(to, Optimizer.EMPTY if to.optimizer is None else Optimizer.RETURNS)
-        return epoch
-
     def plot_schedule(self, n_epochs: int, ax: Any = None) -> Any:
         """Draw the sparsity that a fit of `n_epochs` epochs will follow; returns the axes."""
         from lth_trainable.pruning.plots import plot_schedule
@@ -229,38 +201,6 @@ class SparsifyCallback(TicketHolder):
         return plot_schedule(
             self.schedule, n_epochs, self.sparsity, rewind_epoch, ax, lth=self.lth, reset_end=self.reset_end
         )
-
-    def ticket(self) -> Ticket:
-        """The ticket that was found: masks, initial, rewind and current weights, provenance.
-
-        With `Levels` also that of the dense network, whose masks keep every weight.
-        """
-        pruner, initial = self.pruner, self.initial
-        if isinstance(self.schedule, Levels) and pruner is not None and initial is not None and not pruner.in_force:
-            return self._ticket(pruner, initial, nothing_removed(pruner))
-        return super().ticket()
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a later fit needs to continue after the last finished epoch, for `torch.save`. Empty before any fit."""
-        state = super().state_dict()
-        if state and isinstance(self.schedule, Levels):
-            points = {"first": self.initial, "rewind_point": self.rewind_point}
-            state["optimizers"] = {name: point and point.optimizer for name, point in points.items()}
-            state["levels_trained"] = self.levels_trained
-        return state
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether the next fit continues from earlier ones: mask and network are still with the learner, and fit."""
-        keeper, learn = self.keeper, self.learn
-        if keeper is None or learn is None or keeper.learn is not learn:
-            return False
-        return unwrapped(learn.model) is unwrapped(self.model_of_fit) and keeper.has_own_weights and self.is_as_left
-
-    @property
-    def is_as_left(self) -> bool:
-        """Whether nothing but fits has changed the network since the dense level, as far as that is known."""
-        return self.keeper is None or self.keeper.is_as_left
 
     # -- internal ----------------------------------------------------------------------------------------------------
 
@@ -292,19 +232,6 @@ class SparsifyCallback(TicketHolder):
         self._must_start_at_0 = self._rewinds and not self.resumes
         self.begin(Snapshot(unwrapped(self.learn.model)))
 
-    def _next_target(self) -> Target | None:
-        schedule = self.schedule
-        if not isinstance(schedule, Levels) or isinstance(self.sparsity, Mapping):
-            raise bad_value("next_level: schedule", schedule, "Levels, as in SparsifyCallback(..., Levels())")
-        if self.pruner is None:
-            raise UserError("next_level: the callback has trained nothing yet; fit a learner with it first")
-        if self.rewind_point is None:
-            raise UserError(
-                f"next_level: the fit ended before epoch {self.rewind_epoch}, to whose start the weights are rewound;"
-                " fit more epochs, or give an earlier rewind_epoch"
-            )
-        return dict(enumerate(schedule.sparsities(self.sparsity))).get(self.level)
-
     def _is_attached(self) -> bool:
         """Whether the callback is with a learner; an exception in mid-fit removes it."""
         return self.learn is not None
@@ -323,14 +250,6 @@ class SparsifyCallback(TicketHolder):
         if not isinstance(self.schedule, Schedule):
             return KeepMask(pruner)
         return KeepMask(pruner, on_end=self.finish, is_active=self._is_attached)
-
-    def _resume_from(self, state: Mapping[str, Any]) -> None:
-        super()._resume_from(state)
-        self.levels_trained = state.get("levels_trained", 0)
-        for point, optimizer in state.get("optimizers", {}).items():
-            snapshot = {"first": self.initial, "rewind_point": self.rewind_point}[point]
-            if snapshot is not None:
-                snapshot.optimizer = optimizer
 
     def _save_rewind_point(self) -> None:
         self._print(f"Saving Weights at epoch {self.rewind_epoch}")
@@ -386,10 +305,6 @@ class SparsifyCallback(TicketHolder):
             "rewind_epoch": self.rewind_epoch,
             "reset_end": self.reset_end,
         }
-
-    def _print(self, lines: str) -> None:
-        if self.verbose:
-            print(lines)
 
 
 def _set_order(loader: Any, epoch: int) -> None:

@@ -20,7 +20,7 @@ from lth_trainable.errors import UserError
 from lth_trainable.pruning.calibration import calibration, check_inputs
 from lth_trainable.pruning.criteria import Criterion, name_of, needs_inputs
 from lth_trainable.pruning.inventory import Inventory, take_inventory
-from lth_trainable.pruning.keep_mask import KeepMask, warn_ended
+from lth_trainable.pruning.keep_mask import KeepMask, without_keepers
 from lth_trainable.pruning.layer_targets import Sparsity, Target, layers_with_target
 from lth_trainable.pruning.layers import LayerType, Selection, prunable_layers, unwrapped
 from lth_trainable.pruning.own_weights import foreign_layers, replaced_layers, unmasked_layers
@@ -97,7 +97,7 @@ class TicketHolder(Callback):
         check_criterion(self.criterion, layers)
         if needs_inputs(self.criterion):
             check_inputs(learn.model, layers, calibration(learn.dls))
-        inherited = _without_keepers(learn)
+        inherited = without_keepers(learn)
         self.pruner = Pruner(
             layers, self.criterion, granularity=self.granularity,
             context=self.context, seed=self.seed, regrows=self.regrows,
@@ -273,23 +273,6 @@ class TicketHolder(Callback):
             "torch": torch.__version__,
             "code": project_version(),
         }
-
-
-def _without_keepers(learn: Any) -> MaskedLayers | None:
-    """Remove masks that earlier fits left with the learner; return the last one, if the network has its weights."""
-    keepers = [cb for cb in learn.cbs if isinstance(cb, KeepMask)]
-    finished = [keeper for keeper in keepers if keeper.is_independent][-1:]
-    inherited = [keeper.pruner for keeper in finished if keeper.has_own_weights]
-    for keeper in finished:
-        if not inherited:
-            warn_ended(keeper.pruner, replaced_layers(keeper.pruner, learn.model))
-        elif not keeper.is_as_left:
-            warnings.warn(
-                "found other weights than the last fit has left: a callback starts anew from them", stacklevel=3
-            )
-    for keeper in keepers:
-        learn.remove_cb(keeper)
-    return inherited[0] if inherited else None
 
 
 def _inherit(pruner: Pruner, masked: MaskedLayers) -> None:

@@ -17,6 +17,7 @@ from lth_trainable.errors import UserError
 from lth_trainable.pruning.fits import is_looking
 from lth_trainable.pruning.own_weights import Fingerprint, fingerprint, foreign_layers, is_near, replaced_layers
 from lth_trainable.pruning.pruner import MaskedLayers
+from lth_trainable.pruning.weight_copies import is_held
 
 LAYERS_NAMED = 3  # in a warning
 
@@ -116,8 +117,11 @@ class KeepMask(Callback):
             self.end()
 
     def settle(self) -> bool:
-        """At the end of a fit, set the zeros in what other callbacks have loaded. False: that was of another fit."""
-        if self.has_own_weights:
+        """At the end of a fit, set the zeros in what other callbacks have loaded. False: that was of another fit.
+
+        An earlier epoch of the fit is its own, and so is the average of its weights that a callback holds.
+        """
+        if self.has_own_weights or (not foreign_layers(self.pruner, self.learn.model) and is_held(self.learn)):
             self.pruner.apply()
             return True
         self.end()
@@ -181,6 +185,23 @@ class KeepMask(Callback):
         if self._acts and self.is_active():
             self.pruner.apply()
             self.is_within_step = False
+
+
+def without_keepers(learn: Any) -> MaskedLayers | None:
+    """Remove masks that earlier fits left with the learner; return the last one, if the network has its weights."""
+    keepers = [cb for cb in learn.cbs if isinstance(cb, KeepMask)]
+    finished = [keeper for keeper in keepers if keeper.is_independent][-1:]
+    inherited = [keeper.pruner for keeper in finished if keeper.has_own_weights]
+    for keeper in finished:
+        if not inherited:
+            warn_ended(keeper.pruner, replaced_layers(keeper.pruner, learn.model))
+        elif not keeper.is_as_left:
+            warnings.warn(
+                "found other weights than the last fit has left: a callback starts anew from them", stacklevel=3
+            )
+    for keeper in keepers:
+        learn.remove_cb(keeper)
+    return inherited[0] if inherited else None
 
 
 def warn_ended(masked: MaskedLayers, layers: Sequence[str]) -> None:

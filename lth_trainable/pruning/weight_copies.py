@@ -99,6 +99,13 @@ class CallbackCopies:
                 )
 
 
+def is_held(learn: Any) -> bool:
+    """Whether a callback holds exactly the weights that the network has: its average has been loaded into it."""
+    parameters = _orders(unwrapped(learn.model))
+    found = [_paired(tensors, order) for _, tensors, _ in _held(learn) for order in parameters]
+    return any(pairs and all(torch.equal(pair.part.to(pair.weight), pair.weight) for pair in pairs) for pairs in found)
+
+
 def _orders(model: nn.Module) -> list[Sequence[Tensor]]:
     """The orders in which others list the parameters of a network."""
     every = list(model.parameters())

@@ -21,7 +21,7 @@ from analysis.figures.accuracy import accuracy_figure
 from analysis.figures.controls import controls_figure
 from analysis.figures.early_stop import stops
 from analysis.figures.gallery import Material, drawn
-from analysis.figures.layers import strips
+from analysis.figures.layers import layers_figure, strips
 from analysis.figures.overlap import overlap_figure, overlap_series
 from analysis.figures.style import MOST_PANELS, THEMES
 from analysis.figures.training import _palette, learning_curves, training_figure
@@ -45,7 +45,7 @@ from tests.support.records import (
 
 ACCURACY = drops({None: 0.965, 64: 0.964, 87.04: 0.966, 92.22: 0.948})
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-SHOWN = ["differences", "accuracy", "training", "early_stop", "layers"]
+SHOWN = ["differences", "accuracy", "training", "early_stop"]
 
 
 @pytest.fixture(scope="module")
@@ -100,12 +100,22 @@ def test_a_censored_early_stop_is_a_lower_bound_without_interval(frames: Frames)
     assert bound.accuracy.low is not None, "accuracy is known all the same"
 
 
+def test_layers_that_are_as_sparse_as_the_whole_need_no_figure(frames: Frames) -> None:
+    assert strips(frames) == [] and layers_figure(frames) is None
+
+
 def test_a_strip_has_the_weights_of_each_layer(frames: Frames) -> None:
-    first, second = strips(frames)
+    """One layer of each ticket keeps twice as many of its weights as it did."""
+    layers = frames.layers.copy()
+    own = (layers["layer"] == "5.weight") & (layers["level"] > 0)
+    layers.loc[own, "n_kept"] = 2 * layers.loc[own, "n_kept"]
+    first, second = strips(with_tables(frames, layers=layers))
     assert (first.label, second.label) == ("rewind epoch 0", "rewind epoch 1")
     assert first.layers == ("1.weight", "3.weight", "5.weight")
     assert first.columns == pytest.approx([36, 12.96, 7.776], abs=0.01)
-    assert np.array(first.cells) == pytest.approx(np.tile([36, 12.96, 7.776], (3, 1)), abs=0.05)
+    expected = np.array([[36, 12.96, 7.776]] * 2 + [[72, 25.92, 15.552]])
+    assert np.array(first.cells) == pytest.approx(expected, abs=0.1)
+    assert layers_figure(with_tables(frames, layers=layers)) is not None
 
 
 def test_overlap_is_of_all_layers_and_of_pairs_that_are_not_nested(frames: Frames) -> None:

@@ -48,9 +48,7 @@ def test_the_report_is_self_contained(digits: Path) -> None:
     page = Page(html)
     assert not page.open
     assert not {"script", "link", "img", "iframe"} & set(page.tags)
-    assert page.tags.count("svg") == 10, (
-        "differences, accuracy, training, early stop, layers: for wide and for narrow screens"
-    )
+    assert page.tags.count("svg") == 8, "differences, accuracy, training, early stop: for wide and for narrow screens"
     assert len(page.ids) == len(set(page.ids)), "two figures on one page must not share ids"
     assert not re.search(r"(fill|stroke): #[0-9a-f]{6}", html.split("<body>")[1]), "colours follow the theme"
     assert "prefers-color-scheme: dark" in html

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -16,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from lth_trainable import KeepTicket, Schedule, UserError, find_tickets, sched_one_shot
 from lth_trainable.pruning.weight_copies import OptimizerCopies
-from tests.support.callback import callback, learner, tensors
+from tests.support.callback import callback, learner, tensors, zeros_hold
 
 HALF = Schedule(sched_one_shot, start_pct=0.5)
 SETTINGS: dict[str, Any] = {"schedule": HALF, "lth": True, "rewind_epoch": 1}
@@ -216,6 +217,22 @@ def test_an_average_that_began_after_the_rewind_epoch_is_refused() -> None:
     with pytest.raises(UserError, match=r"rewind: found a copy of the weights in Average\.held that began after"):
         learner().fit(6, 1e-3, cbs=[callback(80, **SETTINGS), Average("averaged", start=2)])
     learner().fit(6, 1e-3, cbs=[callback(80, **SETTINGS), Average("averaged", start=4)])
+
+
+@pytest.mark.parametrize("kind", ["averaged", "dict", "object"])
+def test_the_average_of_a_fit_is_masked_when_it_is_loaded_at_its_end(kind: str) -> None:
+    class Loads(Average):
+        order = 62
+
+        def after_fit(self) -> None:
+            for average, p in zip(self.tensors(), self.learn.model.parameters(), strict=False):
+                p.data.copy_(average)
+
+    learn, cb = learner(), callback(80, schedule=HALF)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        learn.fit(2, 1e-2, cbs=[cb, Loads(kind)])
+    assert zeros_hold(cb) and learn.keep_mask.is_independent
 
 
 def test_a_teacher_stays_as_it_is() -> None:

@@ -207,13 +207,16 @@ def test_an_empty_plan_has_a_view() -> None:
     assert "to train" in tree_of(planned([]))[-1]
 
 
+FOUR = ("random_mask", "layerwise_shuffle", "reinit", "random_sparse")
+
+
 def branched(**changes: object) -> Plan:
     return planned(expand(replace(RECIPES["digits"](), seeds=(0, 1), **changes)).trials)  # type: ignore[arg-type]
 
 
 def test_controls_part_from_their_tickets_ladder_which_goes_on() -> None:
     axes = {"target_sparsity_pct": (64.0, 87.04), "rewind_epoch": (0,)}
-    lines = tree_of(branched(axes=axes, controls=("all",)))
+    lines = tree_of(branched(axes=axes, controls=FOUR))
     assert [re.split(r" {2,}", line.strip()) for line in lines[2:9]] == [
         ["● dense to epoch 20", "20", "dense"],
         ["└─● prune → 40 %, rewind to 0, retrain to 20", "20"],
@@ -324,7 +327,7 @@ def test_lines_to_branches_do_not_cross() -> None:
 
 def test_each_control_is_drawn(tmp_path: Path) -> None:
     axes = {"target_sparsity_pct": (64.0,), "rewind_epoch": (0,)}
-    found = drawn(branched(axes=axes, controls=("all",), baselines=("small_dense",)), tmp_path / "plan.svg")
+    found = drawn(branched(axes=axes, controls=FOUR, baselines=("small_dense",)), tmp_path / "plan.svg")
     labels = ["random mask · rewind to 0", "shuffled mask · rewind to 0", "reinitialisation", "random sparse network"]
     assert [text for text in found if text in labels] == labels and found.count("64 %") == 5
     assert any(text.startswith("digits · LeNet-300-100 · dense · 50.84 % wide") for text in found)
