@@ -38,6 +38,7 @@ from analysis.tables.inputs import inputs_of, list_settled
 from analysis.tables.parquet import OPTIONAL, Frames, read_table, write_table
 from analysis.tables.record_rows import ENTRIES, Entries, epochs_to_dense_accuracy
 from analysis.tables.records import Files, Found, is_begun, read_trials, trial_names
+from analysis.tables.roles import AGAIN, is_dense_again
 from analysis.tables.run_plan import PlanEntry, RunPlan, read_plan, role_of
 from analysis.tables.spans import arranged
 from analysis.verdicts.claims import verdicts
@@ -204,7 +205,10 @@ def _by_the_run(
     """The columns that do not follow from the record of the trial, but from the plan and from exclusions."""
     status, reason = ("excluded", exclusion["reason"]) if exclusion else (trial.status, trial.reason)
     role = planned.role if planned else role_of(row) if row["control"] else None
-    return {"role": role, "parent": planned.parent if planned else None, "status": status, "reason": reason}
+    again = is_dense_again({**row, "role": role})
+    group = {"group": f"{group_name(row['trial'])}-{AGAIN}"} if again else {}
+    parent = planned.parent if planned else None
+    return {**group, "role": role, "parent": parent, "status": status, "reason": reason}
 
 
 def _trial_row(run: str, name: str, found: Found, planned: PlanEntry | None) -> dict[str, Any]:

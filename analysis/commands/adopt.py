@@ -32,7 +32,7 @@ class Options:
     margin_pp: Annotated[float | None, tyro.conf.arg(metavar="PP")] = None
     """Margin of "matches", in percentage points. Default: 0.5."""
     alpha: Annotated[float | None, tyro.conf.arg(metavar="P")] = None
-    """Level of each test. Default: 0.05."""
+    """One-sided level of each test. Default: 0.025."""
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -21,6 +21,7 @@ from analysis.figures.gallery import Material, drawn, read_suggestions
 from analysis.figures.style import COLOURS, NARROW, THEMES, to_svg
 from analysis.labels import common_label
 from analysis.report.lines import NOTHING, samples
+from analysis.report.proportion import again, margin
 from analysis.report.terminal import is_other_claim, status_line
 from analysis.report.variances import variance_view
 from analysis.report.views import claim_lines, trial_cells, verdict_lines
@@ -88,7 +89,8 @@ def report_html(frames: Frames, plan: RunPlan, run: str, suggestions: Sequence[R
         answer=answer_sentence(verdicts),
         setting=common_label([row["ladder"] for row in primary]),
         endpoint=plan.rule.endpoint.replace("_", " "),
-        resolution=_resolution(primary),
+        margin=margin(primary) if primary else f"margin {plan.rule.margin_pp:g} pp",
+        again=again(primary),
         min_pairs=MIN_PAIRS,
         samples=samples(primary),
         images=any(row["n_images"] for row in primary),
@@ -215,8 +217,3 @@ def _machines(trials: Sequence[Row]) -> list[str]:
         if row["device"] is not None
     )
     return [f"{plural(count, 'trial')} on {machine}" for machine, count in found.most_common()]
-
-
-def _resolution(verdicts: Sequence[Row]) -> str | None:
-    known = [row["resolution"] for row in verdicts if row["resolution"] is not None]
-    return f"{max(known):.2g} pp" if known else None

@@ -12,10 +12,11 @@ from itertools import groupby
 from typing import Any
 
 from analysis.labels import both, dense_label
-from analysis.tables.schema import UNDECIDED, Row
+from analysis.tables.schema import FALLS_SHORT, UNDECIDED, Row
 from analysis.text import number_range, signed
 
 NOTHING = "–"  # in the place of a number that does not exist
+SAME_END = 1e-9  # percentage points by which equal ends may differ
 LEAST_FOLDED = 3  # rows; two rows side by side say more than one line about both
 Line = tuple[Row, ...]  # the rows that it stands for; a row alone is a line of its own
 MORE = "more than "
@@ -111,6 +112,22 @@ def difference(row: Row) -> str:
     if row["ci_low"] is None:
         return signed(row["effect"])
     return f"{signed(row['effect'])} [{signed(row['ci_low'])}, {signed(row['ci_high'])}]"
+
+
+def corrected(line: Line) -> str:
+    """The confidence bound that decides a headline after its correction: "> −0.95"; "–" if it was not tested."""
+    end = None if is_folded(line) else line[0].get("decisive_end")
+    return NOTHING if end is None else f"{'<' if line[0]['verdict'] == FALLS_SHORT else '>'} {signed(end)}"
+
+
+def is_corrected(rows: Sequence[Row]) -> bool:
+    """Whether for some headline the bound that decides is not an end of the interval that is shown."""
+    ends = [
+        (row["decisive_end"], row["ci_high" if row["verdict"] == FALLS_SHORT else "ci_low"])
+        for row in rows
+        if row.get("decisive_end") is not None and row["ci_low"] is not None
+    ]
+    return any(abs(decisive - shown) > SAME_END for decisive, shown in ends)
 
 
 def dense_of(line: Line) -> str:

@@ -13,10 +13,12 @@ from rich.text import Text
 from analysis.labels import claim_label, common_label, short_labels
 from analysis.report.lines import (
     Line,
+    corrected,
     dense_of,
     differ_in_numbers,
     differences,
     folded,
+    is_corrected,
     is_folded,
     joined,
     reason,
@@ -26,6 +28,7 @@ from analysis.report.lines import (
     tickets,
     verdict,
 )
+from analysis.report.proportion import again, margin
 from analysis.report.weights import weights_said
 from analysis.tables.geometry import left_out
 from analysis.tables.parquet import OPTIONAL, Frames, as_rows
@@ -181,6 +184,8 @@ def show(console: Console, frames: Frames, run: str, lines: Lines = folded) -> N
     if verdicts:
         console.print()
         console.print(verdict_view(verdicts, console.width, lines))
+        for sentence in again(headlines(verdicts)):
+            print_line(console, sentence, style="dim")
         others = claims_table(verdicts, lines)
         if others.row_count:
             console.print()
@@ -240,6 +245,7 @@ def _columns(rows: Sequence[Row], lines: Sequence[Line]) -> dict[str, list[str]]
         "dense of": [_budget(line) for line in lines],
         "seeds": [seeds(line) for line in lines],
         "difference, pp (95 %)": [differences(line) for line in lines],
+        **({"bound": [corrected(line) for line in lines]} if is_corrected(rows) else {}),
     }
     return columns if several else {heading: cells for heading, cells in columns.items() if heading != "dense of"}
 
@@ -248,9 +254,8 @@ def _title(rows: Sequence[Row]) -> str:
     if not rows:
         return "no comparisons"
     shared, first = common_label([row["ladder"] for row in rows]), rows[0]
-    finest = [row["resolution"] for row in rows if row["resolution"] is not None]
-    margin = f"margin {first['margin_pp']:g} pp" + (f", one image {max(finest):.2g}" if finest else "")
-    return f"{shared}: {first['endpoint'].replace('_', ' ')}, tickets minus dense\n{margin}; tested {samples(rows)}"
+    said = f"{shared}: {first['endpoint'].replace('_', ' ')}, tickets minus dense"
+    return f"{said}\n{margin(rows)}; tested {samples(rows)}"
 
 
 def _verdict(line: Line) -> Text:

@@ -11,10 +11,12 @@ from analysis.labels import claim_label, short_labels
 from analysis.report.lines import (
     NOTHING,
     Line,
+    corrected,
     dense_of,
     differences,
     every_row,
     folded,
+    is_corrected,
     is_folded,
     ranged,
     reason,
@@ -34,10 +36,11 @@ Cells = dict[str, Any]  # of one line of a table: name of the column -> text
 @dataclass(frozen=True, kw_only=True)
 class Lines:
     """A table of verdicts. shown: its lines, where several undecided rows may share one. every: a line for each row,
-    if they differ; else empty."""
+    if they differ; else empty. corrected: whether the bounds that decide differ from the intervals."""
 
     shown: list[Cells]
     every: list[Cells]
+    corrected: bool = False
 
 
 def verdict_lines(rows: Sequence[Row]) -> Lines:
@@ -58,6 +61,7 @@ def _lines(rows: Sequence[Row], cells: Callable[[Line], Cells]) -> Lines:
     return Lines(
         shown=_without_repeats([cells(line) for line in lines]),
         every=_without_repeats([cells(line) for line in every_row(rows)]) if any(map(is_folded, lines)) else [],
+        corrected=is_corrected(rows),
     )
 
 
@@ -71,7 +75,7 @@ def _verdict_cells(line: Line, labels: Mapping[str, str]) -> Cells:
     return _shared_cells(line, labels) | {
         "against": dense_of(line), "left": ranged(line, "sparsity_pct", _left),
         "ticket": ranged(line, "mean_ticket", accuracy), "dense": ranged(line, "mean_baseline", accuracy),
-        "difference": differences(line), "group": line[0]["group"],
+        "difference": differences(line), "corrected": corrected(line), "group": line[0]["group"],
     }  # fmt: skip
 
 

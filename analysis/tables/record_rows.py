@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from analysis.tables.clocks import epochs_before
+from analysis.tables.roles import is_dense_network
 from analysis.tables.schema import SPEC_FIELDS, TABLES, Row
 
 ENTRIES = ("epochs", "levels", "layers")
@@ -139,7 +140,7 @@ class _DenseAccuracies:
     """Validation accuracy of the dense trials at their end, by the fields that a ticket must share with them."""
 
     def __init__(self, trials: Sequence[Row], also_free: Sequence[str]) -> None:
-        dense = [row for row in trials if row["control"] == "dense"]
+        dense = [row for row in trials if is_dense_network(row)]
         acting = [name for name in SPEC_FIELDS if any(row[name] is not None for row in dense)]
         self.fields = (*(name for name in acting if name not in (*_MAY_DIFFER, *also_free)), "data_digest")
         self.found: Mapping[tuple[Any, ...], list[float]] = defaultdict(list)

@@ -27,6 +27,8 @@ from lth_trainable.store.trials import open_run
 FORMAT = 2
 UNSEALED = 1  # the format of version 0.4.0
 TERMS = "terms.json"
+ALPHA = 0.025  # one-sided: what the two-sided 95 % interval shows, the test decides
+FORMER_ALPHA = 0.05  # the default of version 0.4.0, which its runs keep
 TERM_NAMES = ("endpoint", "margin_pp", "alpha", "looks")
 QUESTION = "At which sparsity do winning tickets stop matching the dense network?"
 ENDPOINTS = ("test_accuracy", "valid_accuracy", "best_valid_accuracy")
@@ -42,7 +44,7 @@ class Rule:
 
     endpoint: str = "test_accuracy"
     margin_pp: float = 0.5
-    alpha: float = 0.05
+    alpha: float = ALPHA
     looks: tuple[int, ...] = ()
     tuned: bool = False
 

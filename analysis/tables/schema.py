@@ -270,6 +270,15 @@ VERDICT_ROWS = table_schema("verdicts", "one row for each group of tickets, clai
     column("resolution", FLOAT, _UNIT, "computed", "smallest difference that one trial can show: one image of the "
            "endpoint's split, or one validation interval"),
     column("margin_pp", FLOAT, "percentage points", "plan.json: margin_pp", "how much worse still counts as matching"),
+    column("margin_images", FLOAT, "images", "computed", "the margin as a number of images of the endpoint's split"),
+    column("again_n_pairs", INT, "pairs", "computed", "dense networks that were trained once more in another order "
+           "of the data (control dense_again); in rows of primary matches and beats"),
+    column("again_effect_pp", FLOAT, "percentage points", "computed", "mean difference of the two: what the order "
+           "alone changes"),
+    column("again_ci_low_pp", FLOAT, "percentage points", "analysis.stats.paired.t_interval", "lower end of its "
+           "two-sided 95 % t-interval"),
+    column("again_ci_high_pp", FLOAT, "percentage points", "analysis.stats.paired.t_interval", "upper end of it"),
+    column("again_sd_pp", FLOAT, "percentage points", "computed", "standard deviation (n - 1) of these differences"),
     column("alpha", FLOAT, "probability", "plan.json: alpha", "one-sided level of each family"),
     column("test", TEXT, "name", _TESTS, "the deciding test: seeds x images; paired t over seeds if the images are "
            "not known; sign flip if all differences are equal; sign test if pairs are censored"),
@@ -281,6 +290,13 @@ VERDICT_ROWS = table_schema("verdicts", "one row for each group of tickets, clai
     column("p_against", FLOAT, "probability", _TESTS, "one-sided p of the reverse of the claim"),
     column("p_against_decisive", FLOAT, "probability", "analysis.verdicts.families",
            "the same after looks and correction; null: not tested"),
+    column("level", FLOAT, "probability", "analysis.verdicts.families", "one-sided level at which the claim was tested "
+           "in the end: what its correction left of alpha; null: not tested"),
+    column("level_against", FLOAT, "probability", "analysis.verdicts.families", "the same for the reverse"),
+    column("decisive_low", FLOAT, _UNIT, "analysis.verdicts.weighing", "lower confidence bound of the mean difference "
+           "at its level, after looks and correction: above `bound` just where that is shown"),
+    column("decisive_high", FLOAT, _UNIT, "analysis.verdicts.weighing", "upper confidence bound in the same way: below "
+           "`bound` just where that is shown"),
     column("p_over_seeds", FLOAT, "probability", "analysis.stats.paired.superiority",
            "one-sided p of the claim over seeds alone: for other seeds on these images"),
     column("p_sign_flip", FLOAT, "probability", "analysis.stats.paired.sign_flip_p",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis.labels import control_name
+from analysis.tables.roles import is_dense_again, is_dense_network
 from analysis.tables.schema import SPEC_FIELDS, Row
 from analysis.verdicts.groups import BASELINE, SEEDS, TICKET, Group, find_groups, values_of
 from lth_trainable.spec.values import OF_CONTROLS, usual_order
@@ -50,10 +51,14 @@ class Baseline:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A group and its baselines. The first is the dense network of as many epochs, even if it has no trials."""
+    """A group and its baselines. The first is the dense network of as many epochs, even if it has no trials.
+
+    again: the trials of this dense network in another order of the data.
+    """
 
     group: Group
     baselines: tuple[Baseline, ...]
+    again: tuple[Row, ...] = ()
 
     def of(self, *kinds: str) -> list[Baseline]:
         """Its baselines of these kinds."""
@@ -82,9 +87,10 @@ def find_candidates(trials: Iterable[Row], tuned: bool = False) -> list[Candidat
     rows = list(trials)
     groups = find_groups(rows)
     budgets = {role: {_total_epochs(group) for group in groups if group.role in (role, TICKET)} for role in _ROLES}
-    dense = [row for row in rows if row["control"] == "dense"]
+    dense = [row for row in rows if is_dense_network(row)]
     fields = [name for name in _acting_fields(dense) if not (tuned and name == "lr")]
     by_setting = _gather(dense, fields)
+    again = _gather(filter(is_dense_again, rows), [*fields, "epochs"])
     branches = _gather((row for row in rows if row["control"] not in ("none", "dense")), _SHARED)
     return [
         Candidate(
@@ -94,6 +100,7 @@ def find_candidates(trials: Iterable[Row], tuned: bool = False) -> list[Candidat
                 *_branches(branches.get(values_of(group.spec, _SHARED), [])),
                 *(_baseline(name, name, other.members) for name, other in methods_of(group, groups)),
             ),
+            again=tuple(again.get(values_of(group.spec, [*fields, "epochs"]), ())),
         )
         for group in groups
     ]
@@ -104,7 +111,7 @@ def nearest_dense(candidate: Candidate, trials: Iterable[Row]) -> tuple[Row, Row
 
     None if every ticket has its dense network, or no dense trial has the seed of one that lacks it.
     """
-    dense = [row for row in trials if row["control"] == "dense" and row.get("width_pct") is None]
+    dense = [row for row in trials if is_dense_network(row) and row.get("width_pct") is None]
     fields = [*_acting_fields(dense), "epochs"]
     paired = {row["seed"] for row in candidate.dense.rows}
     found = [

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from analysis.stats.paired import hedges_g, holm, standard_deviation, t_interval, two_sided, two_sided_flip_p
+from analysis.tables.roles import is_dense_network
 from analysis.tables.schema import SPEC_FIELDS, Row
 from analysis.verdicts.groups import BASELINE, SEEDS, Pairs, pair_up, values_of
 from analysis.verdicts.questions import MIN_PAIRS
@@ -134,7 +135,7 @@ def _parts(rows: Iterable[Row], other: Iterable[Row]) -> dict[str, list[Row]]:
         if row["control"] == "none":
             apart = row.get("role") == BASELINE and values_of(row, shared) not in asked
             found[BASELINES if apart else TICKETS].append(row)
-        elif row["control"] == "dense":
+        elif is_dense_network(row):
             found[DENSE].append(row)
     return found
 

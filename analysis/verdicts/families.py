@@ -29,7 +29,9 @@ class Answer:
     decisive, decisive_against: the same adjusted for the family, to be compared with alpha; None if not tested, which
     includes rungs behind the end of a ladder. correction, correction_against: how they were adjusted, in words.
     share, share_against: the fraction of alpha that the question is guaranteed within its family. stopped: the question
-    at which its ladder ended before this one; None if it did not.
+    at which its ladder ended before this one; None if it did not. level, level_against: the part of alpha at which it
+    was tested in the end, after the rejections of the others: p is at most this level just where the claim is shown;
+    None if not tested.
     """
 
     question: Question
@@ -43,6 +45,8 @@ class Answer:
     share: float
     share_against: float
     stopped: Question | None = None
+    level: float | None = None
+    level_against: float | None = None
 
 
 def by_holm(questions: Sequence[Question], evidence: Evidence) -> list[Answer]:
@@ -66,6 +70,7 @@ class _Shown:
     decisive: float | None
     correction: str
     share: float
+    level: float | None
     stopped: Question | None = None
 
 
@@ -94,6 +99,7 @@ def _family(family: Sequence[Question], evidence: Evidence, rule: _Rule) -> list
             question=question, verdict=_verdict(yes.decisive, no.decisive, alpha), p=p[i], p_against=p_against[i],
             decisive=yes.decisive, decisive_against=no.decisive, correction=yes.correction,
             correction_against=no.correction, share=yes.share, share_against=no.share, stopped=yes.stopped,
+            level=yes.level, level_against=no.level,
         )
         for i, (question, yes, no) in enumerate(zip(family, shown, refuted, strict=True))
     ]  # fmt: skip
@@ -108,10 +114,14 @@ def _verdict(decisive: float | None, against: float | None, alpha: float) -> str
 def _holm(family: Sequence[Question], p: Sequence[float | None], alpha: float) -> list[_Shown]:
     adjusted = stats.holm([1.0 if value is None else value for value in p])
     words = f"Holm over {len(family)}" if len(family) > 1 else ""
+    shown = [value is not None and value_holm <= alpha for value, value_holm in zip(p, adjusted, strict=True)]
     return [
-        _Shown(decisive=None if value is None else holm, correction=words, share=alpha / len(family))
-        for value, holm in zip(p, adjusted, strict=True)
-    ]
+        _Shown(
+            decisive=None if value is None else holm, correction=words, share=alpha / len(family),
+            level=None if value is None else alpha / (len(family) - (sum(shown) - rejected)),
+        )
+        for value, holm, rejected in zip(p, adjusted, shown, strict=True)
+    ]  # fmt: skip
 
 
 def _down_the_ladders(family: Sequence[Question], p: Sequence[float | None], alpha: float) -> list[_Shown]:
@@ -121,12 +131,15 @@ def _down_the_ladders(family: Sequence[Question], p: Sequence[float | None], alp
     adjusted = adjusted_p([[p[i] for i in indices] for indices in ladders.values()])
     words = f"Holm over {len(ladders)} ladders" if len(ladders) > 1 else ""
     found: dict[int, _Shown] = {}
-    for indices, values in zip(ladders.values(), adjusted, strict=True):
+    complete = [values[-1] <= alpha for values in adjusted]
+    for indices, values, done in zip(ladders.values(), adjusted, complete, strict=True):
+        level = alpha / (len(ladders) - (sum(complete) - done))
         end = next((j for j, value in enumerate(values) if value > alpha), len(values))
         for j, (index, value) in enumerate(zip(indices, values, strict=True)):
             reached = j <= end and p[index] is not None
             found[index] = _Shown(
                 decisive=value if reached else None, correction=words, share=alpha / len(ladders),
+                level=level if reached else None,
                 stopped=family[indices[end]] if j > end else None,
             )  # fmt: skip
     return [found[index] for index in range(len(family))]

@@ -18,7 +18,9 @@ def headlines(verdicts: Sequence[Row]) -> list[Row]:
 
     "beats": above dense. "matches": at most the margin below, and not shown to be lower. "within the margin, lower": at
     most the margin below, and below. "falls short": more than the margin below. "undecided": none of these. The column
-    `shown_lower` is true if the group is shown to be below dense, whatever the headline. Rows keep their order.
+    `shown_lower` is true if the group is shown to be below dense, whatever the headline. That is a caution and no
+    claim for the tickets, so it is shown without a correction for other comparisons: the interval lies below zero. Rows
+    keep their order.
     """
     beating = _beating(verdicts)
     return [_headline(row, beating[_pair(row)]) for row in verdicts if row["claim"] == "matches"]
@@ -50,7 +52,11 @@ def _beating(verdicts: Iterable[Row]) -> dict[tuple[str, str], Row]:
 
 
 def _is_lower(beating: Row) -> bool:
-    return bool(beating["verdict"] == "no")
+    """Whether the tickets are below dense by this comparison alone; at interim looks only if that holds after them."""
+    if beating["verdict"] == "no":
+        return True
+    tested = beating["p_against_decisive"] is not None and beating["look"] is None
+    return tested and bool(beating["p_against"] <= beating["alpha"])
 
 
 def _word(matching: Row, beating: Row) -> str:
@@ -62,12 +68,13 @@ def _word(matching: Row, beating: Row) -> str:
 
 
 def _headline(matching: Row, beating: Row) -> Row:
-    word = _word(matching, beating)
+    word, lower = _word(matching, beating), _is_lower(beating)
     why = {
         BEATS: beating["why"],
-        LOWER: f"{matching['why']}; {beating['why']}",
-        UNDECIDED: f"shown lower; {matching['why']}" if _is_lower(beating) else matching["why"],
+        LOWER: f"{matching['why']}, and lower (95 % interval below 0)",
+        UNDECIDED: f"shown lower; {matching['why']}" if lower else matching["why"],
     }
+    end = (beating if word == BEATS else matching).get(f"decisive_{'high' if word == FALLS_SHORT else 'low'}")
     return {
-        **matching, "verdict": word, "shown_lower": _is_lower(beating), "why": why.get(word, matching["why"]),
+        **matching, "verdict": word, "shown_lower": lower, "why": why.get(word, matching["why"]), "decisive_end": end,
     }  # fmt: skip

@@ -5,21 +5,23 @@ Every test is one-sided, and each bound is tested from both sides: one p for the
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from analysis.labels import control_label
 from analysis.stats import paired as stats
-from analysis.stats.paired import Interval, PValue, Values
+from analysis.stats.paired import PValue, Values
 from analysis.tables.clocks import FROM_INIT
 from analysis.tables.run_plan import Rule
 from analysis.text import plural
 from analysis.verdicts.baselines import DENSE_KINDS, Baseline, Candidate
 from analysis.verdicts.groups import Pairs, pair_up
 from analysis.verdicts.reasons import PP
+from analysis.verdicts.weighing import Weighed, at_looks, weigh
 
 MIN_PAIRS = 5  # with 4 the smallest p of the exact sign-flip test is 1/16
 ITERATIONS = "iterations"
@@ -53,23 +55,20 @@ class BoundTest:
         """Differences in the order of the seeds, in `unit`."""
         return SCALE[self.unit] * self.pairs.differences
 
-    def for_it(self, pairs: Pairs) -> PValue:
-        """One-sided p of the claim on these pairs, which must be at least 2."""
-        return self._p(pairs, self.sign)
+    def weigh(self, pairs: Pairs) -> Weighed:
+        """What these pairs, at least 2, say of the bound."""
+        certain = functools.partial(self._n_beyond, pairs) if pairs.n_censored else None
+        return weigh(
+            SCALE[self.unit] * pairs.differences, self.bound, certain, pairs.crossed if certain is None else None
+        )
 
-    def against_it(self, pairs: Pairs) -> PValue:
+    def for_it(self, pairs: Pairs) -> float:
+        """One-sided p of the claim on these pairs."""
+        return self.weigh(pairs).p(self.sign)
+
+    def against_it(self, pairs: Pairs) -> float:
         """One-sided p of the reverse of the claim."""
-        return self._p(pairs, -self.sign)
-
-    def _p(self, pairs: Pairs, sign: int) -> PValue:
-        if pairs.n_censored:
-            return PValue(p=stats.sign_test_p(self._n_beyond(pairs, sign), pairs.n), test=stats.SIGN_TEST)
-        alone = self.over_seeds(pairs, sign)
-        both = pairs.crossed
-        if both is None or not both.variance_at(self.bound):
-            return alone
-        p = both.superiority(self.bound) if sign > 0 else both.inferiority(self.bound)
-        return replace(p, p=max(p.p, alone.p))
+        return self.weigh(pairs).p(-self.sign)
 
     def over_seeds(self, pairs: Pairs, sign: int) -> PValue:
         """One-sided p on these images, of the claim (`sign` as the test's) or of its reverse; no pair is censored."""
@@ -80,17 +79,6 @@ class BoundTest:
         """Variance of the mean difference at the bound that more seeds do not make smaller: that of the images."""
         both = self.pairs.crossed
         return 0.0 if both is None else both.variance_at(self.bound) - both.of_seeds
-
-    def interval(self, pairs: Pairs) -> Interval | None:
-        """The two-sided 95 % interval that decides, in `unit`: what the test on either side does not reject at 0.025.
-
-        Over seeds and images where these are known, else over seeds. None below 2 pairs.
-        """
-        alone = stats.t_interval(SCALE[self.unit] * pairs.differences)
-        if alone is None or pairs.crossed is None:
-            return alone
-        both = pairs.crossed.interval()
-        return replace(alone, low=min(alone.low, both.low), high=max(alone.high, both.high))
 
     def _n_beyond(self, pairs: Pairs, sign: int) -> int:
         """Pairs that are certainly beyond the bound: above it for sign 1, below it for sign -1.
@@ -170,18 +158,33 @@ class Evidence:
         """The p of a single test, as it enters `p_for`."""
         return self._tested(test, test.for_it)
 
-    def _tested(self, test: BoundTest, p_of: Callable[[Pairs], PValue]) -> float | None:
+    def end_of(self, test: BoundTest, side: str, level: float | None) -> float | None:
+        """The "lower" or "upper" confidence bound of the mean that decides at a one-sided level; None if there is none.
+
+        With interim looks it is the best of the looks taken, each at its own part of the level.
+        """
+        if level is None or test.pairs.n < MIN_PAIRS or (self.rule.looks and not self.taken):
+            return None
+        if not self.rule.looks:
+            end: float | None = getattr(test.weigh(test.pairs), side)(level)
+            return end
+        pairs = [test.pairs.before(n) for n in self.taken]
+        if any(found.n < MIN_PAIRS for found in pairs):
+            return None
+        return at_looks([test.weigh(found) for found in pairs], self.rule.looks, side, level)
+
+    def _tested(self, test: BoundTest, p_of: Callable[[Pairs], float]) -> float | None:
         if test.pairs.n < MIN_PAIRS or (self.rule.looks and not self.taken):
             return None
         if not self.rule.looks:
-            return p_of(test.pairs).p
+            return p_of(test.pairs)
         from analysis.stats.sequential import (
             sequential_p,
         )  # its integrals take a second to import: for a run with looks alone
 
         at_looks = [test.pairs.before(n) for n in self.taken]
         return sequential_p(
-            self.rule.looks, [p_of(pairs).p if pairs.n >= MIN_PAIRS else 1.0 for pairs in at_looks]
+            self.rule.looks, [p_of(pairs) if pairs.n >= MIN_PAIRS else 1.0 for pairs in at_looks]
         )  # fmt: skip
 
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from analysis.stats import paired as stats
-from analysis.stats.paired import PValue
 from analysis.stats.power import SeedsRange
+from analysis.tables.run_plan import Rule
 from analysis.verdicts.families import NO, UNDECIDED, YES, Answer
-from analysis.verdicts.groups import Group, Pairs
+from analysis.verdicts.groups import Group, Pairs, pair_up
 from analysis.verdicts.outlook import lacks_images, seeds_to_decide
 from analysis.verdicts.questions import MIN_PAIRS, BoundTest, Evidence, Question
 from analysis.verdicts.reasons import Reason, diverged_note, ladder_reason, why, would_decide
@@ -35,11 +35,12 @@ def row_of(answer: Answer, evidence: Evidence) -> dict[str, Any]:
         "claim": question.claim, "kind": question.kind, "baseline": question.baseline,
         "baseline_group": question.baseline_group, "primary": question.primary, "endpoint": test.endpoint,
         **numbers,
-        "margin_pp": rule.margin_pp, "alpha": rule.alpha, "correction": _correction(answer, evidence),
+        "margin_pp": rule.margin_pp, **_proportions(question, rule), "alpha": rule.alpha,
+        "correction": _correction(answer, evidence),
         "look": _look(evidence),
-        "p": _nominal(question, max, lambda p: p.for_it), "p_decisive": answer.decisive,
-        "p_against": _nominal(question, _bonferroni, lambda p: p.against_it),
-        "p_against_decisive": answer.decisive_against,
+        "p": _nominal(question, max, lambda test: test.for_it), "p_decisive": answer.decisive,
+        "p_against": _nominal(question, _bonferroni, lambda test: test.against_it),
+        "p_against_decisive": answer.decisive_against, **_decisive_ends(answer, evidence, test),
         "verdict": answer.verdict, **_seeds(needed), "would_decide": hint,
         "why": why(_reason(answer, evidence, test, hint, note)),
     }  # fmt: skip
@@ -73,6 +74,17 @@ def ladder_row(rungs: Sequence[Answer], evidence: Evidence) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _decisive_ends(answer: Answer, evidence: Evidence, test: BoundTest) -> dict[str, float | None]:
+    """The levels at which claim and reverse were tested in the end, and the bounds of the mean at these levels."""
+    level, parts = answer.level, len(answer.question.tests)
+    against = None if answer.level_against is None else answer.level_against / parts
+    low, high = (level, against) if test.sign > 0 else (against, level)
+    return {
+        "level": level, "level_against": against,
+        "decisive_low": evidence.end_of(test, "lower", low), "decisive_high": evidence.end_of(test, "upper", high),
+    }  # fmt: skip
+
+
 def _seeds(needed: SeedsRange | None) -> dict[str, int | None]:
     low, point, high = (needed.low, needed.point, needed.high) if needed else (None, None, None)
     return {"seeds_needed": point, "seeds_needed_low": low, "seeds_needed_high": high}
@@ -93,10 +105,10 @@ def _deciding(answer: Answer) -> BoundTest:
         return replace(tests[0], pairs=Pairs())
     tested = [test for test in tests if test.pairs.n >= MIN_PAIRS]
     if answer.verdict == NO:
-        return min(tested, key=lambda test: test.against_it(test.pairs).p)
+        return min(tested, key=lambda test: test.against_it(test.pairs))
     if len(tested) < len(tests):
         return min(tests, key=lambda test: test.pairs.n)
-    return max(tested, key=lambda test: test.for_it(test.pairs).p)
+    return max(tested, key=lambda test: test.for_it(test.pairs))
 
 
 def _bonferroni(p_values: Sequence[float]) -> float:
@@ -104,12 +116,12 @@ def _bonferroni(p_values: Sequence[float]) -> float:
 
 
 def _nominal(
-    question: Question, join: Callable[[Sequence[float]], float], p_of: Callable[[BoundTest], Callable[[Pairs], PValue]]
+    question: Question, join: Callable[[Sequence[float]], float], p_of: Callable[[BoundTest], Callable[[Pairs], float]]
 ) -> float | None:
     """p of all pairs, before looks and correction; None if a test has fewer than 2 pairs."""
     if question.missing or any(test.pairs.n < 2 for test in question.tests):
         return None
-    return join([p_of(test)(test.pairs).p for test in question.tests])
+    return join([p_of(test)(test.pairs) for test in question.tests])
 
 
 def _correction(answer: Answer, evidence: Evidence) -> str:
@@ -164,7 +176,7 @@ def _numbers(test: BoundTest) -> dict[str, Any]:
     """Descriptive numbers of the pairs; null if there are too few pairs or some are censored."""
     pairs, d = test.pairs, test.differences
     known = pairs.n > 0 and not pairs.n_censored
-    interval, alone = (test.interval(pairs), stats.t_interval(d)) if known else (None, None)
+    interval, alone = (test.weigh(pairs).interval, stats.t_interval(d)) if known and pairs.n > 1 else (None, None)
     return {
         **_counts(pairs), "n_images": pairs.crossed.m if pairs.crossed else None, "n_censored": pairs.n_censored,
         **_finished(test),
@@ -176,6 +188,22 @@ def _numbers(test: BoundTest) -> dict[str, Any]:
         "sd": stats.standard_deviation(d) if interval else None, "hedges_g": stats.hedges_g(d) if known else None,
         "bound": test.bound, "resolution": test.resolution, "test": _test_name(test),
         "p_sign_flip": stats.sign_flip_p(test.sign * d, test.sign * test.bound) if interval else None,
+    }  # fmt: skip
+
+
+def _proportions(question: Question, rule: Rule) -> dict[str, float | int | None]:
+    """What the margin stands for: test images, and the difference of dense networks that differ in the data order."""
+    if question.claim not in ("matches", "beats") or not question.primary:
+        return {}
+    candidate, resolution = question.candidate, question.tests[0].resolution
+    pairs = pair_up(candidate.again, candidate.dense.rows, rule.endpoint, "dense", ticket="dense again")
+    d = 100 * pairs.differences
+    interval = stats.t_interval(d)
+    return {
+        "margin_images": rule.margin_pp / resolution if resolution else None,
+        "again_n_pairs": pairs.n, "again_effect_pp": float(d.mean()) if pairs.n else None,
+        "again_ci_low_pp": interval.low if interval else None, "again_ci_high_pp": interval.high if interval else None,
+        "again_sd_pp": stats.standard_deviation(d) if interval else None,
     }  # fmt: skip
 
 
@@ -192,7 +220,7 @@ def _finished(test: BoundTest) -> dict[str, Any]:
     if not test.pairs.diverged or not pairs.n or pairs.n_censored:
         return {}
     d = replace(test, pairs=pairs).differences
-    interval = test.interval(pairs)
+    interval = test.weigh(pairs).interval if pairs.n > 1 else None
     return {
         "effect_finished": float(d.mean()), "ci_low_finished": interval.low if interval else None,
         "ci_high_finished": interval.high if interval else None,
@@ -200,7 +228,7 @@ def _finished(test: BoundTest) -> dict[str, Any]:
 
 
 def _test_name(test: BoundTest) -> str | None:
-    return test.for_it(test.pairs).test if test.pairs.n >= 2 else None
+    return test.weigh(test.pairs).test if test.pairs.n >= 2 else None
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

@@ -12,11 +12,11 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from lth_trainable.errors import DATABASES, PLACES, bad_value, refuse_secrets
-from lth_trainable.pruning.controls import CONTROLS
 from lth_trainable.spec.trial_spec import TrialSpec
 from sweeps.cli.commas import without_commas
 from sweeps.cli.help import Help, helped
 from sweeps.experiments.baselines import BASELINES
+from sweeps.experiments.branches import NAMES
 from sweeps.experiments.expand import seed_values
 from sweeps.experiments.imported_tickets import without_own_tickets
 from sweeps.experiments.recipe_files import WITH_COMMAS, any_recipe
@@ -139,7 +139,7 @@ class Options(RunOptions):
     ] = "digits"
     controls: Annotated[
         tuple[str, ...],
-        tyro.conf.arg(help=f"networks that tickets must beat: all, none, {', '.join(CONTROLS)}", metavar="NAME ..."),
+        tyro.conf.arg(help=f"networks that tickets must beat: all, none, {', '.join(NAMES)}", metavar="NAME ..."),
     ] = ()
     baselines: Annotated[
         tuple[str, ...],

@@ -10,13 +10,17 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from analysis.tables.roles import AGAIN
 from lth_trainable.errors import UserError, bad_value, unknown_name
 from lth_trainable.pruning.controls import CONTROLS
 from lth_trainable.registry import lookup
+from lth_trainable.spec.draft import MOST_SEED
 from lth_trainable.spec.trial_spec import TrialSpec
 from sweeps.experiments.baselines import BASELINES, Baseline
 
 ALL, NONE = "all", "none"
+NAMES = (*CONTROLS, AGAIN)  # of controls
+OTHER_ORDER = 1_000_000  # from the order seed of a dense network to that of its repetition
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,18 +34,29 @@ class Branches:
 def controls_of(
     tickets: Sequence[TrialSpec], names: Sequence[str], settings: Mapping[str, Sequence[Any]] = MappingProxyType({})
 ) -> Branches:
-    """The controls of the tickets. names: of `CONTROLS`, or "all" or "none". Raises `UserError`.
+    """The controls of the tickets. names: of `NAMES`, or "all" or "none". Raises `UserError`.
 
     settings: values of fields that act in controls only; a control has a trial for each combination that acts in it.
     """
     values = [dict(zip(settings, point, strict=True)) for point in itertools.product(*settings.values())]
 
     def maker(name: str) -> Callable[[TrialSpec], list[TrialSpec]]:
+        if name == AGAIN:
+            return lambda ticket: [dense_again(ticket)]
         return lambda ticket: [replace(ticket, control=name, **own) for own in values]
 
-    return _made(
-        "controls", tickets, {name: maker(name) for name in _chosen("controls", names, CONTROLS)}, ALL in names
-    )
+    chosen = _chosen("controls", names, dict.fromkeys(NAMES))
+    return _made("controls", tickets, {name: maker(name) for name in chosen}, ALL in names)
+
+
+def dense_again(ticket: TrialSpec) -> TrialSpec:
+    """The ticket's dense network from the same initialisation, in another order of the data.
+
+    Dense against dense shows what the order alone changes, and so what a margin is worth (an A/A comparison).
+    """
+    order = ticket.seed if ticket.order_seed is None else ticket.order_seed
+    other = order + OTHER_ORDER if order + OTHER_ORDER <= MOST_SEED else order - OTHER_ORDER
+    return replace(ticket, control="dense", order_seed=other)
 
 
 def baselines_of(tickets: Sequence[TrialSpec], names: Sequence[str], data_root: Path | None = None) -> Branches:

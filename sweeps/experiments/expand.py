@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from analysis.tables.roles import role_of
+from analysis.tables.roles import CONTROL, role_of
 from lth_trainable.errors import UserError, bad_value, check_sparsity, too_large
 from lth_trainable.spec.draft import MOST_SEED
 from lth_trainable.spec.trial_spec import TrialSpec
@@ -90,6 +90,8 @@ def expand(sweep: Sweep, data_root: Path | None = None) -> Trials:
     _check_names(trials)
     of_product = set(tickets)
     roles = {spec.name: role_of(spec, is_ticket=spec in of_product) for spec in trials}
+    again = {spec for spec in controls.trials if spec.is_dense} - set(baselines.trials)
+    roles |= {spec.name: CONTROL for spec in again}
     return Trials(trials=tuple(trials), notes=tuple(notes), roles=roles)
 
 

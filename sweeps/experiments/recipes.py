@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from analysis.tables.run_plan import ALPHA
 from lth_trainable.registry import make
 from lth_trainable.scalars import plain_fields
 from sweeps.experiments.tuning import Tuning
@@ -40,7 +41,7 @@ class Sweep:
 
     base: spec fields that differ from the defaults. axes: values by spec field; their product gives the tickets.
     selects: which points of the product become tickets, a function of the point and the axes. seeds: replicates.
-    controls: names in `controls.CONTROLS`. baselines: names in `baselines.BASELINES`; the dense network trained for the
+    controls: names in `branches.NAMES`. baselines: names in `baselines.BASELINES`; the dense network trained for the
     ticket's own epochs always belongs to them. endpoint: column of trials.parquet that decides. margin_pp: margin for
     "matches", in percentage points. alpha: level of each test. looks: increasing numbers of seeds at which the verdict
     is made; if empty, it is made once, with all seeds. tuning: how the learning rates of its arms were chosen, if they
@@ -57,7 +58,7 @@ class Sweep:
     baselines: tuple[str, ...] = ("dense",)
     endpoint: str = "test_accuracy"
     margin_pp: float = 0.5
-    alpha: float = 0.05
+    alpha: float = ALPHA
     looks: tuple[int, ...] = ()
     tuning: Tuning | None = None
 

@@ -10,7 +10,7 @@ from analysis.verdicts.claims import verdicts
 from analysis.verdicts.headlines import headlines
 from tests.support.records import dense, ladder, paired, trial_rows, without_early_stop
 
-RULE = Rule(margin_pp=1.0)
+RULE = Rule(margin_pp=1.0, alpha=0.05)
 UP = [1.5, 1.8, 1.6, 1.9, 1.7]
 SAME = [0.1, -0.2, 0.3, -0.1, 0.0]
 BELOW = [-2.9, -3.1, -3.0, -3.2, -2.8]

@@ -28,8 +28,8 @@ from analysis.verdicts.families import YES, Answer, by_holm, by_ladder
 from analysis.verdicts.questions import Evidence, Question
 from tests.support.records import control_rows, dense, ladder, trial_rows, with_early_stop
 
-SWEEPS, ALPHA = 2000, 0.05
-RULE = Rule(margin_pp=1.0)
+SWEEPS, ALPHA = 2000, 0.025
+RULE = Rule(margin_pp=1.0, alpha=ALPHA)
 Values = npt.NDArray[np.float64]
 
 
@@ -172,8 +172,8 @@ def test_the_sign_test_of_censored_early_stops_holds_alpha(ends_at: int) -> None
             part.pairs, tickets=tuple(ticket), others=tuple(other), tickets_censored=tuple(ticket == ends_at),
             others_censored=tuple(other == ends_at),
         )  # fmt: skip
-        shown += part.for_it(pairs).p <= ALPHA
-        refuted += part.against_it(pairs).p <= ALPHA
+        shown += part.for_it(pairs) <= ALPHA
+        refuted += part.against_it(pairs) <= ALPHA
     for hits in (shown, refuted):
         assert hits / SWEEPS < ALPHA + noise(ALPHA)
     if ends_at == 10_000:
@@ -263,10 +263,10 @@ def test_the_range_of_seeds_covers_the_true_number_in_four_of_five_runs(n: int, 
 
 
 def test_looks_save_seeds_and_keep_the_power() -> None:
-    """Tickets equal to dense, sd 1 pp, margin 1 pp: nearly the power of all 20 seeds, at about 13 of them."""
+    """Tickets equal to dense, sd 1 pp, margin 1 pp: nearly the power of all 20 seeds, at about 15 of them."""
     looks = planned_looks(20)
     d = differences(np.random.default_rng(23), 1, 20, 0.0)[:, 0]
     rejects = np.stack([t_p(d[:, :n], -1.0) for n in looks], axis=-1) <= plan(looks, ALPHA).levels
     fixed = power(20, 1.0, 1.0, ALPHA)
     assert rejects.any(1).mean() > fixed - 0.01 - noise(fixed)
-    assert np.where(rejects.any(1), np.array(looks)[rejects.argmax(1)], 20).mean() < 13.5
+    assert np.where(rejects.any(1), np.array(looks)[rejects.argmax(1)], 20).mean() < 15.5

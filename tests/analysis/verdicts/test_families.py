@@ -137,7 +137,7 @@ def test_a_baseline_takes_no_dense_network_away_from_a_ticket() -> None:
 
 def looked(seeds: int, looks: Sequence[int], offset: float = 0.0) -> tuple[Rows, list[float]]:
     d = [float(x) for x in np.random.default_rng(4).normal(offset, 1.1, seeds)]
-    return verdicts(trials({50: d}, seeds=seeds), Rule(margin_pp=1.0, looks=tuple(looks))), d
+    return verdicts(trials({50: d}, seeds=seeds), Rule(margin_pp=1.0, alpha=0.05, looks=tuple(looks))), d
 
 
 def test_a_look_uses_its_own_boundary() -> None:
@@ -181,7 +181,7 @@ def test_a_look_is_taken_once_all_its_trials_were_tried() -> None:
 def test_what_a_look_decided_stays_decided() -> None:
     """Shown at 5 seeds; three more that are far below make the p of 8 seeds large, and the answer stays."""
     clear = [0.1, 0.12, 0.09, 0.11, 0.1]
-    rule = Rule(margin_pp=1.0, looks=(5, 8, 12))
+    rule = Rule(margin_pp=1.0, alpha=0.05, looks=(5, 8, 12))
     assert answers(of(verdicts(trials({50: clear}), rule), "matches")) == ["yes"]
     (row,) = of(verdicts(trials({50: [*clear, -9, -8, -9]}, seeds=8), rule), "matches")
     assert row["p"] > 0.5 and row["verdict"] == "yes"
@@ -195,6 +195,6 @@ def test_the_next_look() -> None:
     assert next_look(looked(12, looks, offset=-1.0)[0], looks) is None, "all are taken"
     assert next_look(looked(4, looks)[0], looks) == 5, "none is taken"
     assert next_look([], looks) == 5
-    decided = verdicts(trials({50: [0.1, 0.12, 0.09, 0.11, 0.1]}), Rule(margin_pp=1.0, looks=looks))
+    decided = verdicts(trials({50: [0.1, 0.12, 0.09, 0.11, 0.1]}), Rule(margin_pp=1.0, alpha=0.05, looks=looks))
     assert all(settled(decided).values())
     assert next_look(decided, looks) is None

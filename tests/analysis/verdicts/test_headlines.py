@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from analysis.tables import schema
+from analysis.tables.run_plan import Rule
 from analysis.verdicts.answer import answer_sentence
 from analysis.verdicts.claims import verdicts
 from analysis.verdicts.headlines import headlines
@@ -34,9 +35,18 @@ def test_the_table_has_the_headline_in_both_of_its_rows(differences: list[float]
 
 def test_a_lower_ticket_says_so_in_its_reason() -> None:
     (line,) = headlines(judge({50: SLIGHTLY_LOWER}))
-    assert line["why"] == "at most 1 pp below dense (p < 0.001); worse than dense (p < 0.001)"
+    assert line["why"] == "at most 1 pp below dense (p < 0.001), and lower (95 % interval below 0)"
     (line,) = headlines(judge({50: [-1.4, -0.5, -1.2, -0.8, -0.9]}))
     assert line["why"].startswith("shown lower; ")
+
+
+def test_lower_needs_no_correction_as_matches_does() -> None:
+    """Six comparisons: one alone is below zero. Its interval says so; "no" to "beats" needs Holm."""
+    d = [-0.9, -0.2, -0.7, -0.1, -0.6]
+    rows = judge({50: SAME, 60: SAME, 64: SAME, 70: SAME, 80: SAME, 90: d}, Rule(margin_pp=2.0))
+    beating, line = of(rows, "beats")[-1], headlines(rows)[-1]
+    assert (beating["verdict"], line["verdict"], line["shown_lower"]) == ("undecided", LOWER, True)
+    assert beating["p_against"] <= 0.025 < beating["p_against_decisive"] and line["ci_high"] < 0
 
 
 def two_ladders(first: Sequence[float], second: Sequence[float]) -> Rows:

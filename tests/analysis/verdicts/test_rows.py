@@ -138,7 +138,7 @@ def test_below_the_margin_the_seeds_are_for_falling_short_after_holm() -> None:
 def test_margin_alpha_and_endpoint_are_the_plans() -> None:
     differences = {50: [-0.7, -0.9, -0.8, -0.6, -0.8]}
     assert words(judge(differences)) == ["within the margin, lower"]
-    assert words(judge(differences, Rule(margin_pp=0.5))) == ["falls short"]
+    assert words(judge(differences, Rule(margin_pp=0.5, alpha=0.05))) == ["falls short"]
     assert words(judge({50: NEARLY_UP}, Rule(margin_pp=0.5, alpha=0.001))) == ["undecided"]
     rows = trials({50: BELOW})
     for row in rows:

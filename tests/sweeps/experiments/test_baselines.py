@@ -61,15 +61,17 @@ def here(ticket: TrialSpec, data_root: Path | None) -> TrialSpec:
 def test_all_of_them() -> None:
     expanded = expand(sweep(controls=("all",), baselines=("all",)))
     assert Counter(expanded.roles.values()) == {
-        "ticket": 2 * 6, "control": 2 * 6 * 7, "baseline": 2 * (6 + 3 + 3 + 3), "dense": 2 * (1 + 6),
+        "ticket": 2 * 6, "control": 2 * (6 * 7 + 1), "baseline": 2 * (6 + 3 + 3 + 3), "dense": 2 * (1 + 6),
     }  # fmt: skip
     assert len(expanded.trials) == len(expanded.roles) == len(set(expanded.trials))
     tickets = {spec.name for spec in trials_of(expanded, "ticket")}
     assert {spec.name for spec in expand(sweep()).trials} <= set(expanded.roles)
     for spec in expanded.trials:
-        wanted = replace(spec, control="none").name if expanded.roles[spec.name] == "control" else None
+        branch = expanded.roles[spec.name] == "control" and not spec.is_dense
+        wanted = replace(spec, control="none").name if branch else None
         assert spec.parent == wanted and (wanted is None or wanted in tickets)
-    assert Counter(spec.control for spec in trials_of(expanded, "control")) == dict.fromkeys(OF_TICKETS, 12)
+    controls = Counter(spec.control for spec in trials_of(expanded, "control"))
+    assert controls == {**dict.fromkeys(OF_TICKETS, 12), "dense": 2}, "one dense network more of each seed"
     kinds = Counter((s.schedule, s.retrain, s.width_pct is None) for s in trials_of(expanded, "baseline"))
     assert kinds == {
         ("omp", "weight_rewinding", True): 12, ("imp", "lr_rewinding", True): 6, ("imp", "fine_tuning", True): 6,
@@ -78,6 +80,17 @@ def test_all_of_them() -> None:
     budgets = {spec.epochs_alone() for spec in trials_of(expanded, "ticket")}
     assert {spec.epochs for spec in trials_of(expanded, "dense")} == {20} | budgets
     assert [spec.seed for spec in expanded.trials] == sorted(spec.seed for spec in expanded.trials)
+
+
+def test_the_dense_network_in_another_order_is_no_baseline() -> None:
+    """From the same initialisation, in an order that no other trial has; if a ticket has it, it is that one's dense."""
+    expanded = expand(sweep(controls=("dense_again",)))
+    again = trials_of(expanded, "control")
+    assert [(spec.seed, spec.order_seed) for spec in again] == [(0, 1_000_000), (1, 1_000_001)]
+    assert {replace(spec, order_seed=None) for spec in again} == set(trials_of(expanded, "dense"))
+    taken = expand(sweep(controls=("dense_again",), axes={"target_sparsity_pct": (64.0,), "order_seed": (1_000_000,)}))
+    assert {spec.order_seed for spec in trials_of(taken, "dense")} == {1_000_000}
+    assert {spec.order_seed for spec in trials_of(taken, "control")} == {2_000_000}
 
 
 def test_names_give_what_they_name_and_the_dense_baseline_always() -> None:
@@ -183,7 +196,7 @@ def test_tickets_within_a_fit_and_supermasks() -> None:
     expanded = expand(sweep(base=base, axes=axes, controls=("all",), baselines=("all",), seeds=(0,)))
     found = {(spec.control, spec.reset_end) for spec in trials_of(expanded, "control")}
     of_supermasks = [name for name, control in CONTROLS.items() if control.of_supermasks]
-    assert found == {(name, False) for name in OF_TICKETS} | {(name, True) for name in of_supermasks}
+    assert found == {(name, False) for name in (*OF_TICKETS, "dense")} | {(name, True) for name in of_supermasks}
     baselines = {(s.control, s.schedule, s.retrain, s.rewind_epoch) for s in trials_of(expanded, "baseline")}
     assert baselines == {
         ("dense_restarts", "iterative", "tutorial", 1), ("none", "omp", "weight_rewinding", 1),
@@ -226,7 +239,7 @@ def test_the_command_line_names_them_all(capsys: pytest.CaptureFixture[str]) -> 
         parse(["--help"])
     out = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "--controls" in out and "--baselines" in out and "--width-pct" not in out
-    assert all(name in out for name in (*CONTROLS, *BASELINES))
+    assert all(name in out for name in (*CONTROLS, "dense_again", *BASELINES))
 
 
 def test_a_recipe_is_shown_with_its_controls_and_baselines() -> None:

@@ -76,7 +76,7 @@ def test_pets_tutorial_has_both_rewinds_one_supermask_and_both_dense_budgets() -
     assert kinds == {(s, k, end) for s in (50, 80, 90) for k, end in ((0, False), (1, False), (0, True))}
     expanded = expand(sweep)
     assert {t.epochs for t in expanded.trials if t.is_dense} == {5, 20} and sweep.seeds == (0, 1, 2, 3, 4)
-    assert (sweep.endpoint, sweep.margin_pp, sweep.alpha) == ("test_accuracy", 0.5, 0.05)
+    assert (sweep.endpoint, sweep.margin_pp, sweep.alpha) == ("test_accuracy", 0.5, 0.025)
     assert expanded.notes == ()
     assert (len(expanded.trials), expanded.epochs, distinct_epochs("pets_tutorial", 5912)) == (55, 1025, 550)
 

@@ -219,3 +219,13 @@ def test_gc_deletes_what_kills_have_left_unfinished_once_it_is_old(tmp_path: Pat
     assert sorted(item.path for item in found) == sorted(unfinished) and all(item.bytes == 4 for item in found)
     assert gc(store) == found and gc(store) == []
     assert all(store.exists(path) for path in kept) and not any(store.exists(path) for path in unfinished)
+
+
+def test_a_run_of_an_earlier_version_keeps_its_alpha(tmp_path: Path) -> None:
+    """0.4.0 fixed 0.05; today's default does not change that, and does not stop the run from going on."""
+    store = Store(tmp_path)
+    ledger(store, SPECS[:2]).write_plan(replace(RULE, alpha=0.05), ["by 0.4.0"])
+    ledger(store).write_plan(RULE, ["by this version"])
+    assert RULE.alpha == 0.025 and read_plan(store, "a").rule.alpha == 0.05
+    with pytest.raises(UserError, match=r"alpha: found 0\.01"):
+        ledger(store).write_plan(replace(RULE, alpha=0.01), ["another"])
