@@ -16,7 +16,7 @@ from analysis.verdicts.questions import MIN_PAIRS, BoundTest, Evidence, Question
 from analysis.verdicts.reasons import Reason, diverged_note, ladder_reason, why, would_decide
 
 LADDER_CLAIM = "largest_matching_sparsity"
-RULE_VERSION = 2  # of docs/verdicts.md; 1 is that of version 0.4.0
+RULE_VERSION = 2  # of docs/verdicts_in_detail.md; 1 is that of version 0.4.0
 _NAMED = ("dataset", "model", "schedule", "rewind_epoch", "epochs", "target_sparsity_pct")
 
 
