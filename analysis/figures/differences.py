@@ -36,7 +36,8 @@ def differences_figure(frames: Frames, theme: str = "light") -> Figure | None:
     over the same seeds. None without pairs. Raises `UserError` for an unknown theme.
     """
     colours, labels = theme_of(theme), ladder_labels(frames)
-    rows = [row for row in headlines(frames.rows("verdicts")) if row["primary"] and row["effect"] is not None]
+    rows = [row for row in headlines(frames.rows("verdicts")) if row["primary"]]
+    rows = [row for row in rows if row["effect"] is not None and row["sparsity_pct"] is not None]
     found = {ladder: [row for row in rows if row["ladder"] == ladder] for ladder in labels}
     shown = {ladder: sorted(of, key=_remaining, reverse=True) for ladder, of in found.items() if of}
     if not shown:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from analysis.tables.schema import Row
-from analysis.text import plural
 from lth_trainable.spec.words import field_words
 
 _NAMED = 4  # values of one thing that are listed; of more the first and the last are

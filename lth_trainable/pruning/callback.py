@@ -20,7 +20,7 @@ from lth_trainable.errors import UserError, bad_value
 from lth_trainable.pruning.arguments import check_arguments, refuse_foreign
 from lth_trainable.pruning.criteria import CRITERIA, Criterion
 from lth_trainable.pruning.fit_report import closing, opening
-from lth_trainable.pruning.fits import is_dry_run, is_looking
+from lth_trainable.pruning.fits import is_dry_run, is_looking, skipped_every_epoch
 from lth_trainable.pruning.holder import Optimizer
 from lth_trainable.pruning.inventory import take_inventory
 from lth_trainable.pruning.keep_mask import KeepMask, SparsityMetric
@@ -146,7 +146,13 @@ class SparsifyCallback(LevelHolder):
     def after_fit(self) -> None:
         if self._is_announced and not is_looking(self.learn):  # `learn.summary()`: nothing has been trained
             self._is_announced = False
-            self._show_sparsity(self.fitting)
+            if isinstance(self.schedule, Schedule) and skipped_every_epoch(self.learn):
+                self._start_fit()
+                assert self.keeper is not None
+                self.keeper.start()
+                self.finish()
+            else:
+                self._show_sparsity(self.fitting)
         elif self._in_fit() and not isinstance(self.schedule, Schedule):
             self._fitting, self.levels_trained = False, self.level + 1
             self._show_sparsity(False)

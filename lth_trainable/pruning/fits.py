@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastai.callback.training import ShortEpochCallback
+from fastai.learner import SkipToEpoch
 
 
 def is_looking(learn: Any) -> bool:
@@ -14,6 +15,15 @@ def is_looking(learn: Any) -> bool:
     `learn.summary()` cannot be told from a fit before it trains, so callbacks start when the first epoch does.
     """
     return bool(learn.lock.locked()) or hasattr(learn, "lr_finder") or is_dry_run(learn)
+
+
+def skipped_every_epoch(learn: Any) -> bool:
+    """Whether a fit that ends, and has trained no epoch, was asked to skip all of them: `fit(n, start_epoch=n)`.
+
+    So goes on whoever was interrupted after the last epoch; what a callback does at the end of the fit is still to do.
+    """
+    skips = any(isinstance(callback, SkipToEpoch) for callback in learn.cbs)
+    return skips and int(learn.epoch) == int(learn.n_epoch) - 1
 
 
 def is_dry_run(learn: Any) -> bool:

@@ -171,9 +171,10 @@ def test_the_sparsity_column_shows_nothing_after_a_fit_that_broke_off() -> None:
     assert learn.recorder.values[-1][names.index("sparsity") - 1] is None
 
 
-@pytest.mark.parametrize("stop", [3, 5, 6])
-def test_state_dict_resumes_a_fit_bit_for_bit(stop: int) -> None:
-    """A fit cut off after an epoch and taken up by a new learner ends in the same bytes."""
+@pytest.mark.parametrize("reset_end", [False, True])
+@pytest.mark.parametrize("stop", [3, 5, 6, 12])
+def test_state_dict_resumes_a_fit_bit_for_bit(stop: int, reset_end: bool) -> None:
+    """A fit cut off after an epoch, the last one too, and taken up by a new learner ends in the same bytes."""
 
     class Cut(Callback):
         order = 70
@@ -188,7 +189,7 @@ def test_state_dict_resumes_a_fit_bit_for_bit(stop: int) -> None:
     def make() -> tuple[Any, SparsifyCallback]:
         torch.manual_seed(0)
         model = nn.Sequential(nn.Flatten(), nn.Linear(64, 40), nn.BatchNorm1d(40), nn.ReLU(), nn.Linear(40, 10))
-        return learner(model, opt_func=Adam), callback(80, lth=True, rewind_epoch=1)
+        return learner(model, opt_func=Adam), callback(80, lth=True, rewind_epoch=1, reset_end=reset_end)
 
     whole, cb = make()
     whole.fit(12, 1e-2, cbs=cb)
