@@ -22,6 +22,7 @@ from analysis.figures.style import COLOURS, NARROW, THEMES, to_svg
 from analysis.labels import common_label
 from analysis.report.lines import NOTHING, samples
 from analysis.report.proportion import again, margin
+from analysis.report.set_up import set_up
 from analysis.report.terminal import is_other_claim, status_line
 from analysis.report.variances import variance_view
 from analysis.report.views import claim_lines, trial_cells, verdict_lines
@@ -31,7 +32,7 @@ from analysis.tables.parquet import Frames
 from analysis.tables.run_plan import RunPlan
 from analysis.tables.schema import Row
 from analysis.text import plural
-from analysis.verdicts.answer import answer_sentence
+from analysis.verdicts.answer import answer_sentence, caution
 from analysis.verdicts.groups import TICKET
 from analysis.verdicts.headlines import headlines, of_tickets
 from analysis.verdicts.questions import MIN_PAIRS
@@ -87,6 +88,8 @@ def report_html(frames: Frames, plan: RunPlan, run: str, suggestions: Sequence[R
         plan=plan,
         question=plan.claim,
         answer=answer_sentence(verdicts),
+        caution=caution(verdicts),
+        set_up=set_up(trials, sorted(plan.versions.items())),
         setting=common_label([row["ladder"] for row in primary]),
         endpoint=plan.rule.endpoint.replace("_", " "),
         margin=margin(primary) if primary else f"margin {plan.rule.margin_pp:g} pp",

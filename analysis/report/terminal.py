@@ -43,7 +43,7 @@ from analysis.tables.schema import (
     Row,
 )
 from analysis.text import PLAIN_WIDTH, human_bytes, print_line
-from analysis.verdicts.answer import answer_sentence
+from analysis.verdicts.answer import answer_sentence, caution
 from analysis.verdicts.baselines import DENSE_KINDS
 from analysis.verdicts.groups import TICKET
 from analysis.verdicts.headlines import headlines
@@ -194,6 +194,8 @@ def show(console: Console, frames: Frames, run: str, lines: Lines = folded) -> N
             print_line(console, f"each undecided row by itself: python -m analysis {run} --details", style="dim")
     console.print()
     console.print(answer_sentence(verdicts), soft_wrap=not console.is_terminal, highlight=False)
+    if (unclaimed := caution(verdicts)) is not None:
+        console.print(unclaimed, soft_wrap=not console.is_terminal, highlight=False)
     trials = frames.tables["trials"].select(["trial", "status", "reason"]).to_pylist()
     style = "dim" if all(row["status"] == "done" for row in trials) else "yellow"
     print_line(console, status_line(frames), style=style)

@@ -212,8 +212,8 @@ _UNIT = "that of the column unit"
 _INTERVAL = "analysis.stats.crossed, analysis.stats.paired"
 VERDICT_ROWS = table_schema("verdicts", "one row for each group of tickets, claim and baseline or control", [
     _RUN,
-    column("rule_version", INT, "number", "analysis.verdicts.rows", "version of the rules (docs/verdicts_in_detail.md); "
-           "0.4.0, which had no such column, judged by version 1"),
+    column("rule_version", INT, "number", "analysis.verdicts.rows", "version of the rules of docs/verdicts_in_detail.md"
+           "; 0.4.0, which had no such column, judged by version 1"),
     column("group", TEXT, "name", "computed from trial", "tickets that differ only in their seeds", nullable=False),
     column("ladder", TEXT, "name", "computed from trial", "groups that differ only in their target sparsity"),
     column("role", TEXT, "name", "plan.json: role", "ticket, or baseline: tickets of another method, which are in "

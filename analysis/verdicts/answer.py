@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from analysis.labels import in_words, name_parts, short_labels
 from analysis.tables.schema import BEATS, FALLS_SHORT, LOWER, UNDECIDED, Row
 from analysis.text import percent, signed
+from analysis.verdicts.groups import TICKET
 from analysis.verdicts.headlines import KEEPING_UP, of_tickets
+from analysis.verdicts.prizes import REINIT
 
 
 def answer_sentence(verdicts: Sequence[Row]) -> str:
@@ -28,6 +30,17 @@ def answer_sentence(verdicts: Sequence[Row]) -> str:
         clauses = [f"{name}: {clause}" for name, clause in zip(settings, clauses, strict=True)]
     sentence = "; ".join(clauses) + "."
     return sentence[0].upper() + sentence[1:]
+
+
+def caution(verdicts: Sequence[Row]) -> str | None:
+    """What a run without reinitialised tickets does not show, in a sentence; None if it has them, or no tickets."""
+    asked = [row for row in verdicts if row["role"] == TICKET and row["n_pairs"]]
+    if not asked or any(row["kind"] == REINIT for row in asked):
+        return None
+    return (
+        "No ticket was trained from another initialisation under the same mask (--controls reinit), so nothing is "
+        "claimed about the initialisation."
+    )
 
 
 def setting(row: Row) -> str:
