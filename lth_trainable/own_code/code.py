@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-from lth_trainable.own_code.places import Place, is_own, place_of
+from lth_trainable.own_code.places import Place, Places, is_own
 from lth_trainable.own_code.source import MODULE, Source, read_source
 
 
@@ -51,7 +51,8 @@ def code_of(module: ModuleType) -> Code:
     known = _codes.get(module.__name__)
     if known is not None and all(_spec_of(name) is spec for name, spec in known[0]):  # a reload makes a new __spec__
         return known[1]
-    found = dict(sorted(_reached(module.__name__).items()))
+    places = Places()
+    found = dict(sorted(_reached(module.__name__, places).items()))
     root = found[module.__name__]
     others = {name: source for name, source in found.items() if name != module.__name__ and not source.is_empty}
     digest = root.sha
@@ -60,7 +61,7 @@ def code_of(module: ModuleType) -> Code:
         digest = hashlib.sha256(text.encode()).hexdigest()
     code = Code(
         digest=digest, modules=(module.__name__, *others),
-        not_followed=tuple(gap for source in found.values() for gap in source.not_followed),
+        not_followed=(*(gap for source in found.values() for gap in source.not_followed), *places.not_followed),
         own=root, others=tuple(source for source in found.values() if source is not root),
     )  # fmt: skip
     _codes[module.__name__] = tuple((name, source.spec) for name, source in found.items()), code
@@ -68,19 +69,23 @@ def code_of(module: ModuleType) -> Code:
 
 
 def _spec_of(name: str) -> ModuleSpec | None:
-    return getattr(sys.modules.get(name), "__spec__", None)
+    try:
+        return getattr(sys.modules.get(name), "__spec__", None)
+    except Exception:  # a lazy module runs code of its own here
+        return None
 
 
-def _reached(root: str) -> dict[str, Source]:
+def _reached(root: str, places: Places) -> dict[str, Source]:
     """The sources of a module and of all own modules that it imports."""
     found: dict[str, Source] = {}
-    places: dict[str, Place | None] = {}
     waiting = [root, *_parents(root)]
     while waiting:
         name = waiting.pop()
         if name in found:
             continue
-        place = place_of(name, places)
+        place = places.place_of(name)
+        if place is None and name == root:  # it is imported, but does not say from where
+            place = Place(file=None, folders=None, loader=None)
         if place is None or (name != root and not is_own(place)):
             continue
         found[name] = _source_of(name, place, follow=is_own(place))

@@ -48,7 +48,11 @@ def read_source(name: str, place: Place, spec: ModuleSpec | None, follow: bool) 
         what = f"the compiled module {name}" if place.file is not None else f"the module {name}, which has no file"
         return Source(spec=spec, sha=None, is_empty=True, not_followed=(what,))
     read = getattr(place.loader, "get_data", None)  # modules may be in an archive
-    text: bytes = Path(file).read_bytes() if read is None else read(file)
+    try:
+        text: bytes = Path(file).read_bytes() if read is None else read(file)
+    except Exception as error:  # of the disk, or of a loader that somebody has added: any kind
+        what = f"the module {name}, which cannot be read ({type(error).__name__}: {error})"
+        return Source(spec=spec, sha=None, is_empty=True, not_followed=(what,))
     sha = hashlib.sha256(text).hexdigest()
     if not follow:
         return Source(spec=spec, sha=sha)
