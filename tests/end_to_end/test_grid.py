@@ -142,6 +142,7 @@ BAD = "tests.support.bad_trials:with_"
 QUICK = ["--epochs", "1", "--schedule", "omp", "--sparsity", "50", "--rewind-epoch", "0", "--seeds", "1"]
 
 
+@pytest.mark.slow
 def test_failed_trials_are_named_with_the_reason_and_the_others_go_on(tmp_path: Path) -> None:
     """One fails at its first batch, one never returns from its network, and one tells Python to end."""
     code, summary, out, err = grid(

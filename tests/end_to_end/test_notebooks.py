@@ -89,9 +89,10 @@ def test_the_analysis_runs_on_tables_alone(tmp_path: Path, kernel: str) -> None:
     assert "image/png" in outputs["cost-figure"][-1]["data"]
     titles = [drawing.title for name, drawing, _ in drawn(Material(frames=frames), "light") if name != "accuracy"]
     shown = outputs["figures"]
-    assert sum("image/png" in output["data"] for output in shown) == len(titles) == 4
+    assert sum("image/png" in output["data"] for output in shown) == len(titles) == 3
     texts = [output["data"]["text/markdown"] for output in shown if "text/markdown" in output["data"]]
-    assert [text.startswith(f"**{title}.**") for text, title in zip(texts, titles, strict=True)] == [True] * 4
+    assert [text.startswith(f"**{title}.**") for text, title in zip(texts, titles, strict=True)] == [True] * 3
+    assert not any("function" in text for text in texts)
     rows = {name: outputs[name][-1]["data"]["text/html"].count("<tr") for name in ("verdicts", "layers", "overlap")}
     tested = int((frames.verdicts["n_pairs"] > 0).sum())
     assert rows == {"verdicts": tested + 1, "layers": 6 + 2, "overlap": 3 * 4 + 2}  # headings are one row or two
