@@ -98,7 +98,7 @@ def storm(storage: Path, kills: int, rng: random.Random) -> dict[str, Any]:
     return finish(start(storage))
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(KILLS, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(KILLS, marks=pytest.mark.slow)])
 def test_killed_at_random_moments_a_sweep_ends_as_an_undisturbed_one(
     tmp_path: Path, undisturbed: dict[str, Any], kills: int
 ) -> None:
@@ -122,6 +122,7 @@ def test_when_rays_own_processes_die_the_command_says_so_and_goes_on_later(
     assert hashes(tmp_path) == undisturbed
 
 
+@pytest.mark.slow
 def test_two_drivers_on_one_storage_do_not_harm_each_other(tmp_path: Path, undisturbed: dict[str, Any]) -> None:
     """Two runs of the same trials, at once: both train, both end with the same bytes."""
     first = start(tmp_path, *ONE_WORKER)

@@ -111,6 +111,7 @@ def test_damaged_trials_are_set_aside_and_recorded_again_without_training(swept:
     assert len(list((storage / "digits" / "quarantine").iterdir())) == 3
 
 
+@pytest.mark.slow
 def test_damaged_states_are_set_aside_and_trained_again_and_nothing_else_is(swept: Any) -> None:
     storage, _ = swept
     before = hashes(storage)
