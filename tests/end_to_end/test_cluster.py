@@ -179,6 +179,7 @@ def test_what_no_node_can_take_is_refused(head: dict[str, str], tmp_path: Path) 
     assert done.returncode == 2 and done.stderr.startswith("error: cluster: found no node with 1 CPU and 0.5 GPU")
 
 
+@pytest.mark.slow
 def test_a_storage_that_a_node_does_not_share_is_refused_before_any_trial(head: dict[str, str], tmp_path: Path) -> None:
     """The second node is in a mount namespace of its own, where another file system lies over the storage."""
     if subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode:

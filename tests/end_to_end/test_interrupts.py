@@ -23,6 +23,7 @@ CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 3}
 HANGS = ["--model", "tests.plugins:hanging_cnn", "--epochs", "4", "--sparsity", "64", "--controls", "none"]
 
 
+@pytest.mark.slow
 def test_a_signal_to_all_processes_stores_what_is_trained_and_the_same_command_goes_on(tmp_path: Path) -> None:
     """Ctrl-C in a terminal, `timeout`, and the warning of a batch system reach Ray's processes too."""
     for number in (signal.SIGINT, signal.SIGUSR1):

@@ -29,7 +29,11 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-@pytest.mark.parametrize("settings", [{"PYTHONIOENCODING": "ascii"}, {"PYTHONIOENCODING": "cp1252"}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [{"PYTHONIOENCODING": "ascii"}, pytest.param({"PYTHONIOENCODING": "cp1252"}, marks=pytest.mark.slow)],
+    ids=str,
+)
 def test_a_command_fails_for_no_encoding(
     name: str, settings: dict[str, str], finished_run: Path, tmp_path: Path
 ) -> None:

@@ -122,6 +122,7 @@ def test_a_study_of_ones_own_keeps_its_sampler_and_trials_and_has_the_results(
     assert command[:2] == ("python", "-c") and ".run(study=..., name='found', storage=" in command[2]
 
 
+@pytest.mark.slow
 def test_a_sampler_with_a_grid_ends_the_search_when_it_has_no_more(
     launched: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -161,6 +162,7 @@ def test_a_study_that_does_not_fit_is_refused_before_anything_is_written(tmp_pat
     assert not list(tmp_path.rglob("*.json"))
 
 
+@pytest.mark.slow
 def test_the_study_of_a_search_may_be_a_journal(launched: None, tmp_path: Path) -> None:
     run = Search(TINY, suggestions=1).run(tmp_path / "runs", study=tmp_path / "all.log")
     assert run.ok and run.study == str(tmp_path / "all.log")
