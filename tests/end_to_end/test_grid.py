@@ -217,19 +217,18 @@ def test_a_sweep_with_all_controls_and_baselines(tmp_path: Path) -> None:
                  "--controls", "all", "--baselines", "all"]  # fmt: skip
     code, summary, out, err = grid(tmp_path, *arguments)
     assert code == 0 and "Traceback" not in out + err, out + err
-    assert summary["planned"] == summary["done"] == 54 and summary["epochs_trained"] == summary["epochs_distinct"]
+    assert summary["planned"] == summary["done"] == 56 and summary["epochs_trained"] == summary["epochs_distinct"]
     entries = json.loads((tmp_path / "digits" / "plan.json").read_text())["trials"]
     roles = {entry["name"]: entry["role"] for entry in entries}
-    assert Counter(roles.values()) == {"ticket": 4, "control": 28, "baseline": 16, "dense": 6}
-    assert {entry["parent"] for entry in entries if entry["role"] == "control"} == {
-        name for name, role in roles.items() if role == "ticket"
-    }
+    assert Counter(roles.values()) == {"ticket": 4, "control": 30, "baseline": 16, "dense": 6}
+    of_tickets = [e for e in entries if e["role"] == "control" and e["spec"]["control"] != "dense"]  # not dense_again
+    assert {entry["parent"] for entry in of_tickets} == {name for name, role in roles.items() if role == "ticket"}
     frames = analysis.load(tmp_path / "digits")
-    assert set(frames.trials.status) == {"done"} and len(frames.trials) == 54
+    assert set(frames.trials.status) == {"done"} and len(frames.trials) == 56
     assert not frames.verdicts.group.str.contains("reinit|random|shuffle|-w").any()
     alone = Store(tmp_path / "alone")
     for name, sums in hashes(tmp_path).items():
         spec = json.loads((tmp_path / "digits" / "trials" / name / "record.json").read_text())["spec"]
         assert run_trial(TrialSpec(**spec), alone, keep=Keep(states={}, resumable=False))["sha256"] == sums
     code, again, _, _ = grid(tmp_path, *arguments)
-    assert code == 0 and (again["skipped"], again["epochs_trained"]) == (54, 0)
+    assert code == 0 and (again["skipped"], again["epochs_trained"]) == (56, 0)
