@@ -61,7 +61,8 @@ def run(options: Options, sweep: Sweep, arguments: Sequence[str]) -> int:
     try:
         sweep, setting = tuned(options, setting, sweep, command)
     except NotTuned as stopped:
-        return finish(stopped.job, stopped.round.summary, stopped.round.outcome)
+        summary = {**stopped.round.summary, "wall_s": round(time.monotonic() - started, 2)}
+        return finish(stopped.job, summary, stopped.round.outcome)
     except OnlyPlanned:
         return OK
     job, experiment = open_job(

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 from analysis.labels import dense_label, short_labels
-from analysis.report.lines import seeds
+from analysis.report.lines import samples, seeds
 from analysis.tables.parquet import as_rows, load
 from analysis.tables.schema import Row
 from analysis.text import signed
@@ -46,8 +46,9 @@ _ESCAPED = {
 class Options:
     """Print the verdicts of a run as a table: each sparsity against each dense network, from the last gather.
 
-    Accuracies are means in percent, differences in percentage points, the interval is the two-sided 95 % t-interval of
-    the paired differences, p is that of the claim (matches, or beats where this is shown): one-sided and corrected.
+    Accuracies are means in percent, differences in percentage points, the interval is the two-sided 95 % interval of
+    the paired differences that decides, p is that of the claim (matches, or beats where this is shown): one-sided and
+    corrected.
     """
 
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -101,8 +102,8 @@ def rule(rows: Sequence[Row]) -> str:
     endpoint, margin, alpha = (rows[0][name] for name in ("endpoint", "margin_pp", "alpha"))
     return (
         f"Means of {endpoint.replace('_', ' ')} in percent; differences of pairs by seed in percentage points, with "
-        f"95 % t-intervals; matches: less than {margin:g} pp below, by one-sided t-tests at level {alpha:g}, corrected "
-        "for several ladders."
+        f"95 % intervals; matches: less than {margin:g} pp below, by one-sided tests {samples(rows)}, at level "
+        f"{alpha:g}, corrected for several ladders."
     )
 
 

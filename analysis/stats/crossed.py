@@ -4,11 +4,11 @@ All networks of a run are tested on the same images. A paired t test over seeds 
 give this difference *on this test set*? To speak of other images of the same kind, images have to be random as well.
 
 The design is that of studies with several readers and several cases (Dorfman, Berbaum & Metz 1992, Investigative
-Radiology 27, p. 723). The difference of seed s on image i is -1, 0 or 1 (a diverged trial
-counts as right on 1 / number of classes of each image), and
+Radiology 27, p. 723). The difference of seed s on image i is -1, 0 or 1, and
 
     d_si = mean + seed_s + image_i + rest_si.
 
+(A diverged trial has each image right in part: 1 / number of classes.)
 Mean squares of seeds, images and rest estimate the variance of the mean over n seeds and m images (method of moments),
 
     V = (MS_seeds + max(MS_images - MS_rest, 0)) / (n m),

@@ -29,6 +29,7 @@ UNSEALED = 1  # the format of version 0.4.0
 TERMS = "terms.json"
 ALPHA = 0.025  # one-sided: what the two-sided 95 % interval shows, the test decides
 FORMER_ALPHA = 0.05  # the default of version 0.4.0, which its runs keep
+FORMER_MARGINS = {"digits": 1.0, "digits_tutorial": 1.0}  # pp, of the recipes of version 0.4.0 that have another now
 TERM_NAMES = ("endpoint", "margin_pp", "alpha", "looks")
 QUESTION = "At which sparsity do winning tickets stop matching the dense network?"
 ENDPOINTS = ("test_accuracy", "valid_accuracy", "best_valid_accuracy")

@@ -260,10 +260,8 @@ VERDICT_ROWS = table_schema("verdicts", "one row for each group of tickets, clai
     column("ci_high_over_seeds", FLOAT, _UNIT, "analysis.stats.paired.t_interval", "upper end of that interval"),
     column("effect_finished", FLOAT, _UNIT, "computed", "mean difference without the pairs with a diverged trial; null "
            "if there are none"),
-    column("ci_low_finished", FLOAT, _UNIT, "analysis.stats.paired.t_interval", "lower end of its two-sided 95 % "
-           "t-interval"),
-    column("ci_high_finished", FLOAT, _UNIT, "analysis.stats.paired.t_interval", "upper end of its two-sided 95 % "
-           "t-interval"),
+    column("ci_low_finished", FLOAT, _UNIT, _INTERVAL, "lower end of its two-sided 95 % interval, as ci_low"),
+    column("ci_high_finished", FLOAT, _UNIT, _INTERVAL, "upper end of that interval"),
     column("sd", FLOAT, _UNIT, "computed", "standard deviation (n - 1) of the differences"),
     column("hedges_g", FLOAT, "number", "analysis.stats.paired.hedges_g", "effect size g_z of the paired differences"),
     column("bound", FLOAT, _UNIT, _TESTS, "what the mean difference is compared with"),

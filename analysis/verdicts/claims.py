@@ -1,9 +1,11 @@
 """The claims that a run can make about its tickets, one function for each.
 
 What all claims share: The unit of replication is the seed, and a difference is ticket minus baseline of one seed.
-Endpoint, margin and alpha come from the plan and are fixed before the first trial. Each test is a one-sided paired t
-test; if all differences are equal, the exact sign-flip test; if values are censored, the sign test. No claim is tested
-on fewer than `MIN_PAIRS` pairs. The answer is yes if the claim is shown, no if its reverse is shown, and undecided
+Endpoint, margin and alpha come from the plan and are fixed before the first trial. Each test is one-sided and paired:
+the paired t test over seeds, and where it is known which images are right also the test over seeds and images
+(`analysis.stats.crossed`), of which the larger p counts; if all differences are equal, the exact sign-flip test over
+seeds; if values are censored, the sign test. The docstrings below call this "paired". No claim is tested on fewer than
+`MIN_PAIRS` pairs. The answer is yes if the claim is shown, no if its reverse is shown, and undecided
 otherwise. Answers hold at alpha over their family: all questions of one claim against one kind of baseline.
 """
 
@@ -33,7 +35,7 @@ def matching(evidence: Evidence) -> list[Answer]:
     """ "Matches": the accuracy of the ticket is at most the margin below that of the dense network.
 
     Unit: percentage points of the endpoint, mean over seeds. Pairing: ticket and dense network of one seed. Test:
-    one-sided paired t, H0: mean difference <= -margin (non-inferiority); for the reverse: more than the margin below.
+    one-sided, paired, H0: mean difference <= -margin (non-inferiority); for the reverse: more than the margin below.
     Alpha: one-sided, over all ladders. Correction: a fixed sequence down each ladder, from the least sparse rung on;
     Holm across ladders; for the reverse Holm over all comparisons. The primary comparison is with the dense network of
     as many epochs as the ticket (one level, or the whole fit); every other budget is a separate family. Source: Frankle
@@ -48,7 +50,7 @@ def matching(evidence: Evidence) -> list[Answer]:
 def beats_dense(evidence: Evidence) -> list[Answer]:
     """ "Beats": the accuracy of the ticket is above that of the dense network.
 
-    Unit, pairing: as for `matching`. Test: one-sided paired t, H0: mean difference <= 0; for the reverse: below 0.
+    Unit, pairing: as for `matching`. Test: one-sided, paired, H0: mean difference <= 0; for the reverse: below 0.
     Alpha: one-sided, over the family. Correction: Holm over all comparisons. Baselines: the dense network trained for T
     epochs (primary); for the total budget of all levels, once with a stretched schedule and once with the ticket's
     restarts under an all-ones mask; for other budgets. Source: Frankle & Carbin, arXiv 1803.03635, section 1 (tickets
@@ -79,7 +81,7 @@ def faster(evidence: Evidence) -> list[Answer]:
     Asked of tickets whose weights are rewound after a prune (weight rewinding, or within one fit). Others (fine-tuning,
     learning-rate rewinding, gradual schedules) have been trained before their last prune, so their clock is another.
     Unit: iterations from the initialisation: the k epochs before the rewind point are added. Pairing: as for
-    `matching`. Test: one-sided paired t, H0: mean difference >= 0; for the reverse: above 0. If a validation loss was
+    `matching`. Test: one-sided, paired, H0: mean difference >= 0; for the reverse: above 0. If a validation loss was
     still falling when training ended, the early stop is censored, and the exact sign test decides. It counts the pairs
     that are certainly earlier, out of all pairs. Alpha: one-sided. Correction: Holm over all tickets. Source: Frankle &
     Carbin, arXiv 1803.03635, section 2 (early stop at the minimum of the validation loss).
@@ -93,7 +95,7 @@ def winning(evidence: Evidence) -> list[Answer]:
 
     Asked of the same tickets as `faster`, and iterations count as there. Unit: percentage points of test accuracy at
     early stop; iterations. Pairing: as for `matching`. Test: three
-    one-sided paired t tests: non-inferior by the margin; earlier than one validation interval after the dense network
+    one-sided paired tests: non-inferior by the margin; earlier than one validation interval after the dense network
     (the finest difference that early stops can show); above 0. Alpha: each test at alpha, without a correction
     (intersection-union: the largest p is that of the conjunction); for the reverse the least p times three. Correction:
     Holm over all tickets. Source: Frankle & Carbin, arXiv 1803.03635, section 1 (the hypothesis: commensurate accuracy,
@@ -119,7 +121,7 @@ def jackpot(evidence: Evidence) -> list[Answer]:
     Tests: beats the reinitialisation of the same mask at each learning rate of the run (the one that suits that best
     among them) by more than the margin; beats the small dense network; matches the dense network of its own learning
     rate; matches that of the best learning rate. Best rates are chosen by mean validation accuracy. Unit: percentage
-    points of the endpoint. Pairing: by seed. Test: one-sided paired t for each. Alpha: each test at alpha, without a
+    points of the endpoint. Pairing: by seed. Test: one-sided, paired, for each. Alpha: each test at alpha, without a
     correction; for the reverse the least p times the number of tests. Correction: Holm over all tickets. Needs a run
     with several learning rates, and the reinitialisation at each of them (`--control-lr`). Source: Ma et al., arXiv
     2107.00166, section 3 (with a margin of 0.5 pp on CIFAR-10).
@@ -143,7 +145,7 @@ def supermask(evidence: Evidence) -> list[Answer]:
 
     Tests: beats a random mask of equal layer densities, its own weights with shuffled signs, the majority class, and
     chance. Unit: percentage points of the endpoint. Pairing: by seed; for the last two with constants of the data set.
-    Test: one-sided paired t, H0: mean difference <= 0. Alpha: each test at alpha, without a correction; for the reverse
+    Test: one-sided, paired, H0: mean difference <= 0. Alpha: each test at alpha, without a correction; for the reverse
     the least p times four. Correction: Holm over all supermasks. Source: Zhou et al., arXiv 1905.01067, section 5.
     """
     tests = BoundTests(evidence.rule)

@@ -58,7 +58,8 @@ def input_norms(model: nn.Module, layers: Sequence[Layer], batches: Batches) -> 
 
 def check_inputs(model: nn.Module, layers: Sequence[Layer], batches: Batches) -> None:
     """Raise one `UserError` if `input_norms` will not find the inputs of every layer."""
-    _refuse([layer for layer in layers if not isinstance(_module(model, layer), PRUNABLE)])
+    modules = named_modules(model)
+    _refuse([layer for layer in layers if not isinstance(modules[layer.name], PRUNABLE)])
     left = {layer.parameter_name for layer in layers}
     try:
         _run(model, layers, batches, lambda layer, x: left.discard(layer.parameter_name), lambda: not left)
@@ -96,25 +97,21 @@ def _run(
             x = (args[0] if args else named["input"]).detach().as_subclass(Tensor)
             see(layer, x if x.ndim >= layer.weight.ndim else x[None])
 
-        return _module(model, layer).register_forward_pre_hook(hook, with_kwargs=True)
+        return modules[layer.name].register_forward_pre_hook(hook, with_kwargs=True)
 
-    network, hooks = unwrapped(model), []
+    network, modules, hooks = unwrapped(model), named_modules(model), []
     eager = torch.compiler.set_stance("force_eager")  # what is compiled already does not call new hooks
     with torch.no_grad(), eager, all_streams_put_back(), _as_it_was(network):
         try:
             hooks = [watch(layer) for layer in layers]
             network.eval()
             for batch in batches():
-                network(*_on_device_of(network, batch if isinstance(batch, tuple) else (batch,)))
+                network(*on_device_of(network, batch if isinstance(batch, tuple) else (batch,)))
                 if is_enough():
                     return
         finally:
             for hook in hooks:
                 hook.remove()
-
-
-def _module(model: nn.Module, layer: Layer) -> nn.Module:
-    return named_modules(model)[layer.name]
 
 
 def _channel(layer: Layer, x: Tensor) -> int:
@@ -141,7 +138,8 @@ def _as_it_was(model: nn.Module) -> Iterator[None]:
             buffer.copy_(before_run)
 
 
-def _on_device_of(model: nn.Module, inputs: Sequence[Any]) -> list[Any]:
+def on_device_of(model: nn.Module, inputs: Sequence[Any]) -> list[Any]:
+    """The inputs, tensors among them on the device of the model's weights."""
     parameter = next(model.parameters(), None)
     return [x.to(parameter.device) if parameter is not None and isinstance(x, Tensor) else x for x in inputs]
 

@@ -117,7 +117,7 @@ class SparsifyCallback(LevelHolder):
     def before_train(self) -> None:
         if is_looking(self.learn):
             return
-        starts, self._is_announced = self._is_announced, False
+        starts, self._is_announced, earlier = self._is_announced, False, self.keeper
         if starts:
             self._start_fit()
         if not self._in_fit():
@@ -135,8 +135,8 @@ class SparsifyCallback(LevelHolder):
             _set_order(self.learn.dls.train, self._epoch)
         if self._epoch in self._plan:
             self._prune(self._plan[self._epoch])
-        if starts and self.keeper is not None:
-            self.keeper.start()  # it may have come with this very event, which does not reach it then
+        if starts and self.keeper is not None and self.keeper is not earlier:
+            self.keeper.start()  # it has come with this very event, which does not reach it
 
     def after_epoch(self) -> None:
         if self._in_fit() and self._trained:

@@ -14,7 +14,12 @@ def is_looking(learn: Any) -> bool:
     validate and get_preds hold the learner's lock, also in mid-fit; within lr_find the learner has an `lr_finder`.
     `learn.summary()` cannot be told from a fit before it trains, so callbacks start when the first epoch does.
     """
-    return bool(learn.lock.locked()) or hasattr(learn, "lr_finder") or is_dry_run(learn)
+    return bool(learn.lock.locked()) or is_finding_rate(learn) or is_dry_run(learn)
+
+
+def is_finding_rate(learn: Any) -> bool:
+    """Whether lr_find runs, which trains and then returns all weights."""
+    return hasattr(learn, "lr_finder")
 
 
 def skipped_every_epoch(learn: Any) -> bool:

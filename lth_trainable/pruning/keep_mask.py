@@ -14,7 +14,7 @@ from fastai.callback.core import Callback
 from fastai.metrics import Metric
 
 from lth_trainable.errors import UserError
-from lth_trainable.pruning.fits import is_looking
+from lth_trainable.pruning.fits import is_finding_rate, is_looking
 from lth_trainable.pruning.own_weights import Fingerprint, fingerprint, foreign_layers, is_near, replaced_layers
 from lth_trainable.pruning.pruner import MaskedLayers
 from lth_trainable.pruning.weight_copies import is_held
@@ -35,8 +35,8 @@ class KeepMask(Callback):
     them. This callback runs after those that load weights at the end of a fit (SaveModelCallback).
 
     If the weights have been replaced (another model, loaded or initialised again, the checkpoint of another fit), the
-    mask ends with a warning when a fit starts or ends, and no weight changes. Weights of an earlier epoch of the same
-    fit are masked. Looking at the network (see `is_looking`) changes nothing.
+    mask ends with a warning when an epoch starts or a fit ends, and no weight changes. Weights of an earlier epoch of
+    the same fit are masked. Looking at the network (see `is_looking`) changes nothing.
 
     on_end: called at the end of a fit, after everything else, in place of `settle`. is_active: whether to apply the
     mask now. A SparsifyCallback answers no after an exception in mid-fit has removed it from its learner.
@@ -102,7 +102,9 @@ class KeepMask(Callback):
 
     def start(self) -> None:
         """Before an epoch is trained, find out whether the mask acts, and set its zeros."""
-        self._is_announced, self.left = False, None
+        self._is_announced = False
+        if not is_finding_rate(self.learn):
+            self.left = None
         self._gradients_are_read = any(hasattr(type(cb), "before_step") for cb in self.learn.cbs)
         if not self.is_active():
             return
@@ -177,7 +179,7 @@ class KeepMask(Callback):
         if not announced and self.is_active() and not is_looking(self.learn):
             end = self.on_end or self.settle
             end()
-        if not announced and self.pruner.in_force is None:
+        if not announced and self.pruner.in_force is None and not is_finding_rate(self.learn):
             self.left = fingerprint(self.pruner)
         self._acts, self.is_within_step, self._seen = None, False, frozenset()
 
@@ -197,7 +199,9 @@ def without_keepers(learn: Any) -> MaskedLayers | None:
             warn_ended(keeper.pruner, replaced_layers(keeper.pruner, learn.model))
         elif not keeper.is_as_left:
             warnings.warn(
-                "found other weights than the last fit has left: a callback starts anew from them", stacklevel=3
+                "found other weights than the last fit has left: a callback starts anew from them. They were loaded or"
+                " initialised again since",
+                stacklevel=3,
             )
     for keeper in keepers:
         learn.remove_cb(keeper)

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from lth_trainable.errors import UserError, bad_value
+from lth_trainable.pruning.calibration import on_device_of
 from lth_trainable.pruning.controls import shuffled
 from lth_trainable.pruning.layers import named_tensors, unwrapped
 from lth_trainable.pruning.masks import Mask
@@ -190,7 +191,7 @@ def _judge(models: Sequence[nn.Module], loader: Iterable[Any]) -> _Outcome:
         for model in models:
             stack.enter_context(_evaluating(model))
         for *x, y in _batches(loader, shuffle=False):
-            answers = [_checked(model(*_on_device_of(model, x)), y) for model in models]
+            answers = [_checked(model(*on_device_of(model, x)), y) for model in models]
             correct = [c + int((a.argmax(1).cpu() == y.cpu()).sum()) for c, a in zip(correct, answers, strict=True)]
             size = max(answers[0].shape[1], len(labels))
             labels = torch.bincount(y.cpu(), minlength=size) + nn.functional.pad(labels, (0, size - len(labels)))
@@ -228,7 +229,7 @@ def _recomputed(models: Sequence[nn.Module], loader: Iterable[Any], seed: int = 
             if len(y) < full or index == BATCHNORM_BATCHES:
                 break
             for model in copies:
-                model(*_on_device_of(model, x))
+                model(*on_device_of(model, x))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     return copies
@@ -279,11 +280,6 @@ def _own_randomness(seed: int) -> Iterator[None]:
         np.random.seed(own % 2**32)  # noqa: NPY002
         torch.manual_seed(own)
         yield
-
-
-def _on_device_of(model: nn.Module, x: Sequence[Tensor]) -> list[Tensor]:
-    parameter = next(model.parameters(), None)
-    return [tensor.to(parameter.device) if parameter is not None else tensor for tensor in x]
 
 
 def _against(accuracy: float, majority: float) -> str:

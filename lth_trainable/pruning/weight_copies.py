@@ -8,7 +8,7 @@ value.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,13 +146,13 @@ def _attributes(holder: Any, name: str, depth: int = 1) -> Iterator[tuple[str, A
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors of the size of weights in nested lists and dicts."""
+    """The tensors of the size of weights in nested lists and dicts. Nothing else is read: it may be a loader."""
     if _is_weights(value):
         yield value
     elif isinstance(value, Mapping):
         for each in value.values():
             yield from _tensors(each)
-    elif isinstance(value, Iterable) and not isinstance(value, str | bytes | Tensor) and hasattr(value, "__len__"):
+    elif isinstance(value, list | tuple | L):
         for each in value:
             yield from _tensors(each)
 

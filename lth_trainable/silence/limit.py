@@ -60,7 +60,7 @@ def announced(seconds: float, what: str) -> Iterator[None]:
 def _looked_at(seconds: float, act: Callable[[str], None], look: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Call `act` once, from another thread, when the block has given no sign of life for so long.
 
-    act: takes the place where the block is. look: called every few seconds.
+    act: takes the place where the block is. look: called before the block and every few seconds.
     """
     over, watched = threading.Event(), threading.get_ident()
 
@@ -73,6 +73,7 @@ def _looked_at(seconds: float, act: Callable[[str], None], look: Callable[[], No
                 act(where_is(watched))
                 return
 
+    look()  # here, since code that never lets other threads run may come first
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:

@@ -147,7 +147,7 @@ class _Graph:
             try:
                 self.graph.capture_begin(pool=pool, capture_error_mode="thread_local")
                 yield
-            except BaseException:
+            except BaseException:  # Ctrl-C too: a capture that is not ended leaves the device unusable
                 with contextlib.suppress(RuntimeError):  # it would only report the first error again
                     self.graph.capture_end()
                 _free_random_stream(torch.cuda.current_device())

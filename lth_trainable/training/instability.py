@@ -107,7 +107,7 @@ def train_copy(start: Start, order_seed: int) -> Copy:
         assert trial.pruner is not None
         trial.pruner.apply_mask(dict(start.masks))
     epoch, skip = divmod(start.step, trial.steps_per_epoch)
-    level = len(start.masks and start.spec.level_sparsities) if start.spec.order_is_new else 0
+    level = len(start.spec.level_sparsities) if start.masks and start.spec.order_is_new else 0
     trial.fit(epoch, start.spec.epochs, LevelClock(level=level, skip=skip))
     if trial.log.diverged:
         return Copy(tensors={}, evaluation={})

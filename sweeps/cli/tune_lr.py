@@ -68,7 +68,6 @@ def tuned(options: Options, setting: Setting, sweep: Sweep, command: Sequence[st
     """
     if not options.tune_lr:
         return sweep, setting
-    check_tuning(options, sweep)
     name = f"{options.name or sweep.name}{SUFFIX}"
     candidates = tuple(dict.fromkeys(sweep.axes["lr"]))
     base = replace(
@@ -87,8 +86,12 @@ def tuned(options: Options, setting: Setting, sweep: Sweep, command: Sequence[st
         epochs += n
         ours = {trial.name for trial in job.ledger.plan.trials}
         arms |= best_rates(row for row in frames.rows("trials") if row["trial"] in ours)
-    tuning = Tuning(run=name, seeds=base.seeds, arms={arm: arms[arm] for arm in options.tune_lr})
     assert job is not None
+    missing = [arm for arm in options.tune_lr if arm not in arms]
+    if missing:  # trained, but by a command that ended before it gathered
+        path = job.ledger.path
+        raise UserError(f"{path}: found no results of {', '.join(missing)}; gather first: python -m analysis {path}")
+    tuning = Tuning(run=name, seeds=base.seeds, arms={arm: arms[arm] for arm in options.tune_lr})
     for arm in options.tune_lr:
         job.say(_line(arm, arms[arm]))
     return with_rates(sweep, tuning), _with_epochs_left(setting, epochs)

@@ -32,7 +32,13 @@ def check_fit_together(specs: Iterable[TrialSpec], data_root: Path | None) -> No
 
     Also if the images come from a user's DataLoaders and are to be augmented.
     """
-    distinct = {(spec.data_key, spec.model, spec.batch_size, _layers_of(spec), spec.augment): spec for spec in specs}
+    specs = list(specs)
+    of_tickets = {_tried_with(spec) for spec in specs if not spec.is_dense}  # which say what their dense ones would
+    distinct = {
+        (*_tried_with(spec), _layers_of(spec)): spec
+        for spec in specs
+        if not spec.is_dense or _tried_with(spec) not in of_tickets
+    }
     for spec in sorted(distinct.values(), key=lambda spec: (str(spec.data_key), spec.model, spec.batch_size)):
         data = check_network(spec, data_root)
         last = len(data.train) % spec.batch_size or min(spec.batch_size, len(data.train))
@@ -53,7 +59,7 @@ def check_network(spec: TrialSpec, data_root: Path | None) -> AnyDataset:
         raise no_augmentation(spec.augment)
     check_channels(spec.model, data.shape)
     if spec.model.partition(":")[0] in LIBRARIES:
-        build(spec.model, data.shape, len(data.classes))
+        _check_library_network(spec.model, data.shape, len(data.classes))
     elif ":" in spec.model:
         with announced(SLOW, f"model {spec.model}"):
             fault = _fault(spec.model, code_digest(spec.model), data.shape, len(data.classes), _layers_of(spec))
@@ -69,8 +75,18 @@ def keys_do_not_cover(specs: Iterable[TrialSpec]) -> list[str]:
     return [f"{name}: {gaps}" for name, gaps in sorted(found.items()) if gaps]
 
 
+def _tried_with(spec: TrialSpec) -> tuple[DataKey, str, int, str]:
+    return spec.data_key, spec.model, spec.batch_size, spec.augment
+
+
 def _layers_of(spec: TrialSpec) -> str:
     return "all" if spec.is_dense else spec.layers
+
+
+@functools.cache
+def _check_library_network(model: str, shape: Shape, n_classes: int) -> None:
+    """Raise `UserError` if a network of a library cannot be built for these images."""
+    build(model, shape, n_classes)
 
 
 @functools.cache

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.tables.roles import TICKET, role_of
-from analysis.tables.run_plan import ALPHA, FORMER_ALPHA, read_terms, terms_of, write_content
+from analysis.tables.run_plan import ALPHA, FORMER_ALPHA, FORMER_MARGINS, read_terms, terms_of, write_content
 from lth_trainable.errors import StorageError, UserError, bad_value
 from lth_trainable.spec.trial_spec import DataKey
 from lth_trainable.store.contents import check_layout, read_record
@@ -248,8 +248,9 @@ class Ledger:
         terms: dict[str, Any] = {"endpoint": sweep.endpoint, "margin_pp": sweep.margin_pp, "alpha": sweep.alpha}
         terms["looks"] = list(sweep.looks)
         fixed = terms_of(planned) if planned else read_terms(self.store, self.run)
-        if sweep.alpha == ALPHA and fixed.get("alpha") == FORMER_ALPHA:
-            terms["alpha"] = FORMER_ALPHA  # a run of version 0.4.0 keeps what was fixed before its first trial
+        former = {"alpha": FORMER_ALPHA if sweep.alpha == ALPHA else None, "margin_pp": FORMER_MARGINS.get(sweep.name)}
+        # a run of version 0.4.0 keeps what was fixed before its first trial
+        terms |= {name: value for name, value in former.items() if value is not None and fixed.get(name) == value}
         for name, value in terms.items():
             if fixed.get(name, value) != value:
                 raise UserError(

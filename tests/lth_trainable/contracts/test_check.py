@@ -120,6 +120,18 @@ def test_a_function_that_hangs_ends_the_command_with_the_place(arguments: list[s
     assert line.endswith("BROKEN: no answer for 1 s; it is still at hangs.py:4, in pause: time.sleep(600)")
 
 
+def test_code_that_keeps_all_threads_from_running_is_ended_too() -> None:
+    """A regular expression holds Python's lock from the first statement of the block on."""
+    code = (
+        "import re\nfrom lth_trainable.silence import limit\nlimit.BLOCKED = 1\n"
+        "with limit.limited(1, 'model a:b'):\n    re.match(r'(a+)+$', 'a' * 60 + 'b')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[3]
+    )
+    assert done.returncode == 1 and "Timeout" in done.stderr and "in <module>" in done.stderr
+
+
 def test_no_limit_and_a_wrong_limit(capsys: pytest.CaptureFixture[str]) -> None:
     assert command(["criterion", "large_final", "--limit", "0"]) == 0
     assert command(["criterion", "large_final", "--limit", "-1"]) == 2

@@ -232,6 +232,16 @@ def test_a_dense_level_belongs_to_its_weights_too(replace: Callable[[Learner], N
     assert torch.equal(again[1].ticket.initial["9.weight"], dense().state_dict()["9.weight"])
 
 
+def test_to_find_a_rate_does_not_make_replaced_weights_those_of_the_last_fit() -> None:
+    learn = learner()
+    next(levels := find_tickets(learn, **LEVELS))
+    load(learn)
+    with learn.no_bar(), learn.no_logging():
+        learn.lr_find(num_it=30, show_plot=False)
+    with pytest.raises(UserError, match="found other weights"):
+        next(levels)
+
+
 @pytest.mark.parametrize("fit", [lambda *_, **__: None, None], ids=["nothing", "dry"])
 def test_a_fit_that_trains_no_level_is_refused(fit: Any) -> None:
     learn = learner()

@@ -245,3 +245,23 @@ def test_a_teacher_stays_as_it_is() -> None:
     before = tensors(learn.model)
     learn.fit(4, 1e-2, cbs=[cb, teacher])
     assert all(torch.equal(t, before[name]) for name, t in tensors(teacher.teacher).items())
+
+
+class Unread:
+    """A loader that nobody may go through but its owner: that would draw from streams and start processes."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __iter__(self) -> Any:
+        raise AssertionError("somebody goes through a loader")
+
+
+def test_loaders_that_a_callback_holds_are_not_gone_through() -> None:
+    class Holder(Callback):
+        def __init__(self) -> None:
+            self.loaders, self.by_name, self.one = [Unread()], {"valid": Unread()}, Unread()
+
+    learn, cb = learner(), callback(50, **SETTINGS)
+    learn.fit(4, 1e-2, cbs=[cb, Holder()])
+    assert zeros_hold(cb)

@@ -229,3 +229,15 @@ def test_a_run_of_an_earlier_version_keeps_its_alpha(tmp_path: Path) -> None:
     assert RULE.alpha == 0.025 and read_plan(store, "a").rule.alpha == 0.05
     with pytest.raises(UserError, match=r"alpha: found 0\.01"):
         ledger(store).write_plan(replace(RULE, alpha=0.01), ["another"])
+
+
+def test_a_run_of_an_earlier_version_keeps_its_margin(tmp_path: Path) -> None:
+    """0.4.0 had 1 pp in the recipe digits; the same command goes on with what was fixed, and no other margin does."""
+    store, digits = Store(tmp_path), replace(RULE, name="digits", margin_pp=2.0)
+    ledger(store, SPECS[:2]).write_plan(replace(digits, alpha=0.05, margin_pp=1.0), ["by 0.4.0"])
+    ledger(store).write_plan(digits, ["by this version"])
+    assert read_plan(store, "a").rule.margin_pp == 1.0 and read_plan(store, "a").rule.alpha == 0.05
+    another = Store(tmp_path / "another")
+    ledger(another, SPECS[:2]).write_plan(replace(digits, margin_pp=0.5), ["another"])
+    with pytest.raises(UserError, match=r"margin_pp: found 2\.0; expected 0\.5"):
+        ledger(another).write_plan(digits, ["by this version"])
