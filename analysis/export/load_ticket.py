@@ -84,20 +84,45 @@ class _Block(nn.Module):
         return torch.relu(inner + self.downsample(x))
 
 
-def _resnet18(state: dict[str, Tensor]) -> nn.Module:
-    """He et al., arXiv 1512.03385, with torchvision's names."""
+def _residual(state: dict[str, Tensor]) -> nn.Module:
+    """He et al., arXiv 1512.03385, with torchvision's names: for ImageNet (first kernel 7x7) or for CIFAR (3x3)."""
     n_classes, n_features = state["fc.weight"].shape
-    n_in = len(state["bn1.weight"])
+    n_in, n_channels, side, _ = state["conv1.weight"].shape
+    stride = 2 if side == 7 else 1
     parts: dict[str, nn.Module] = {
-        "conv1": nn.Conv2d(3, n_in, 7, stride=2, padding=3, bias=False), "bn1": nn.BatchNorm2d(n_in),
-        "relu": nn.ReLU(), "maxpool": nn.MaxPool2d(3, stride=2, padding=1),
+        "conv1": nn.Conv2d(n_channels, n_in, side, stride=stride, padding=side // 2, bias=False),
+        "bn1": nn.BatchNorm2d(n_in), "relu": nn.ReLU(),
     }  # fmt: skip
-    for layer in range(1, 5):
+    if side == 7:
+        parts["maxpool"] = nn.MaxPool2d(3, stride=2, padding=1)
+    places = sorted({(int(name[5]), int(name.split(".")[1])) for name in state if name.startswith("layer")})
+    for layer in sorted({layer for layer, _ in places}):
         n_out, first = len(state[f"layer{layer}.0.bn1.weight"]), layer == 1
-        blocks = _Block(n_in, n_out, 1 if first else 2, not first), _Block(n_out, n_out, 1, False)
+        blocks = [_Block(n_in, n_out, 1 if first else 2, not first)]
+        blocks += [_Block(n_out, n_out, 1, False) for place in places if place[0] == layer and place[1] > 0]
         parts[f"layer{layer}"], n_in = nn.Sequential(*blocks), n_out
     parts |= {"avgpool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(), "fc": nn.Linear(n_features, n_classes)}
     return nn.Sequential(OrderedDict(parts))
 
 
-BUILDERS = {"lenet_300_100": _lenet_300_100, "resnet18": _resnet18}
+def _conv(state: dict[str, Tensor]) -> nn.Module:
+    """Frankle & Carbin, arXiv 1803.03635, fig. 2: a pool after every second convolution, then linear layers."""
+    weights = {name.removesuffix(".weight"): tensor for name, tensor in state.items() if name.endswith(".weight")}
+    parts: dict[str, nn.Module] = {}
+    for number in range(1, 1 + sum(name.startswith("conv") for name in weights)):
+        n_out, n_in = weights[f"conv{number}"].shape[:2]
+        parts |= {f"conv{number}": nn.Conv2d(n_in, n_out, 3, padding=1), f"relu{number}": nn.ReLU()}
+        if number % 2 == 0:
+            parts[f"pool{number // 2}"] = nn.MaxPool2d(2)
+    parts["flatten"] = nn.Flatten()
+    for number in range(1, 1 + sum(name.startswith("fc") for name in weights)):
+        n_out, n_in = weights[f"fc{number}"].shape
+        parts |= {f"fc{number}": nn.Linear(n_in, n_out), f"fc_relu{number}": nn.ReLU()}
+    parts.popitem()
+    return nn.Sequential(OrderedDict(parts))
+
+
+BUILDERS = {
+    "lenet_300_100": _lenet_300_100, "resnet18": _residual, "resnet20": _residual, "conv_2": _conv, "conv_4": _conv,
+    "conv_6": _conv,
+}  # fmt: skip

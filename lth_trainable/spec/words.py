@@ -29,7 +29,13 @@ class FieldWords:
 # The order is that of the parts of a name
 FIELD_WORDS: dict[str, FieldWords] = {
     "dataset": FieldWords(in_name="{}"),
-    "model": FieldWords(in_name="{}", values={"lenet_300_100": "LeNet-300-100"}),
+    "model": FieldWords(
+        in_name="{}",
+        values={
+            "lenet_300_100": "LeNet-300-100", "resnet18": "ResNet-18", "resnet20": "ResNet-20", "conv_2": "Conv-2",
+            "conv_4": "Conv-4", "conv_6": "Conv-6",
+        },
+    ),
     "schedule": FieldWords(
         in_name="{}", values={"imp": "IMP", "omp": "OMP", "one_shot": "one shot", "agp": "AGP", "dsd": "DSD"}
     ),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from lth_trainable.data.datasets import DATASETS, Dataset, load_dataset, no_augmentation
 from lth_trainable.data.own import load_own
 from lth_trainable.errors import UserError
-from lth_trainable.models.networks import build, check_channels
+from lth_trainable.models.networks import build, check_images
 from lth_trainable.registry import LIBRARIES, code_digest, lookup, not_covered
 from lth_trainable.silence.limit import SLOW, announced
 from lth_trainable.spec.trial_spec import DataKey, TrialSpec
@@ -57,7 +57,7 @@ def check_network(spec: TrialSpec, data_root: Path | None) -> AnyDataset:
         _check_same_twice(spec.data_key, data_root, code_digest(dataset), data.digest)
     if spec.augment != "none" and not isinstance(data, Dataset):
         raise no_augmentation(spec.augment)
-    check_channels(spec.model, data.shape)
+    check_images(spec.model, data.shape)
     if spec.model.partition(":")[0] in LIBRARIES:
         _check_library_network(spec.model, data.shape, len(data.classes))
     elif ":" in spec.model:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import shutil
 import subprocess
@@ -146,9 +147,10 @@ def test_weights_that_are_gone_are_named(trained: Path, tmp_path: Path, capsys: 
     assert "weights are missing" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
-def test_a_resnet_opens_too_and_a_stranger_is_refused(tmp_path: Path) -> None:
+def test_each_network_opens_and_a_stranger_is_refused(tmp_path: Path) -> None:
     x = torch.randn(2, 3, 64, 64)
-    for folder, name, width in (("resnet18", "resnet18", None), ("narrow", "resnet18", 25.0)):
+    for name, width in itertools.product(MODELS, (None, 25.0)):
+        folder = name if width is None else f"{name}-narrow"
         network = build(name, (3, 64, 64), 2, width).eval()
         state, about = network.state_dict(), {"spec": {"model": name}}
         ticket = Ticket(masks={}, initial=state, rewind={}, final=state, provenance=about)

@@ -42,8 +42,10 @@ def check_plain(name: str, side: int, channels: int = 3) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "side"), [("lenet_300_100", 8), ("resnet18", 32), ("torchvision:mobilenet_v3_small", 64)]
-)
+    ("name", "side"),
+    [("lenet_300_100", 8), ("resnet18", 32), ("resnet20", 32), ("conv_4", 16),
+     ("torchvision:mobilenet_v3_small", 64)],
+)  # fmt: skip
 def test_the_source_is_the_network(name: str, side: int) -> None:
     check_plain(name, side)
 

@@ -40,8 +40,9 @@ class Odd(nn.Module):
 @pytest.mark.parametrize(
     ("model", "shape"),
     [(MODELS["resnet18"]((3, 64, 64), 2), (3, 64, 64)), (MODELS["lenet_300_100"]((1, 28, 28), 10), (1, 28, 28)),
+     (MODELS["resnet20"]((3, 32, 32), 10), (3, 32, 32)), (MODELS["conv_4"]((3, 33, 30), 10), (3, 33, 30)),
      (tiny_cnn((1, 8, 8), 10), (1, 8, 8)), (Odd(), (4, 17, 13))],
-    ids=["resnet18", "lenet", "tiny_cnn", "odd"],
+    ids=["resnet18", "lenet", "resnet20", "conv_4", "tiny_cnn", "odd"],
 )  # fmt: skip
 def test_they_are_half_of_what_torch_counts(model: nn.Module, shape: tuple[int, ...]) -> None:
     model.train()
