@@ -67,6 +67,8 @@ def test_a_network_that_prunes_nothing_in_the_wanted_layers_is_refused() -> None
 
 def test_a_shipped_network_is_refused_without_torch_where_that_is_enough() -> None:
     assert "expected 3; choose another --model" in refusal(spec(model="resnet18"))
+    assert "images of 6 x 6 pixels; expected at least 8 a side" in refusal(spec(model="conv_6"))
+    check_fit_together([spec(model="conv_4"), spec(model="resnet20")], None)
 
 
 @pytest.mark.parametrize("name", bad_plugins.ONE_IMAGE_REFUSED)
