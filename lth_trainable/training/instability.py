@@ -92,6 +92,25 @@ def start_at(
     return Start(spec=spec, data=data, execution=execution, origin=origin, point=point, masks=masks, step=step)
 
 
+def network_of(spec: TrialSpec, data: AnyDataset, execution: Execution) -> Start:
+    """The network of a trial at its initialisation, as a place in which networks of the same shape are measured."""
+    origin = Trial(spec, data, execution, None)
+    return Start(spec=spec, data=data, execution=execution, origin=origin, point=origin.initial, masks={}, step=0)
+
+
+def stored_tensors(store: Store, path: str, like: Start) -> dict[str, Tensor]:
+    """Every tensor of the network in a stored state. What `state_dict` leaves out is as at the initialisation.
+
+    Raises `Damaged` if the state is missing, or of another network.
+    """
+    folder = store.find(path)
+    if folder is None:
+        raise Damaged(path, "there is no manifest")
+    weights = tensors_of(store, folder, WEIGHTS)
+    check_like(folder, WEIGHTS, weights, like.point.weights)
+    return {**like.point.tensors, **weights}
+
+
 def train_copy(start: Start, order_seed: int) -> Copy:
     """Train a copy from the start to the end of the trial's epochs, with all SGD noise drawn from `order_seed`.
 
@@ -119,8 +138,8 @@ def errors_between(start: Start, a: Tensors, b: Tensors, n_points: int) -> Curve
 
     Every tensor is interpolated: weights, affine weights of norms, and BatchNorm's running statistics ("raw"). For
     "recomputed", the running statistics are computed again on training data, in one order for all networks and without
-    augmentation (`supermask.recompute_batchnorm`). Without BatchNorm both curves are equal. Both ends have the same
-    mask, so removed weights are zero on the whole line.
+    augmentation (`supermask.recompute_batchnorm`). Without BatchNorm both curves are equal. No mask is applied: what
+    both ends have removed is zero on the whole line, and what only b has removed goes to zero in proportion.
     """
     model, loss = start.origin.model, start.origin.learn.loss_func
     first = start.origin.dls.train

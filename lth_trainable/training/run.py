@@ -77,6 +77,22 @@ def record_covered(store: Store, run: str, trial: Identity) -> dict[str, Any] | 
         return None
 
 
+def train_state(spec: TrialSpec, store: Store, execution: Execution) -> None:
+    """Train a trial to its end and store the states that a record would refer to, without a record of it.
+
+    Raises `UserError` if the device's memory is too small.
+    """
+    try:
+        _lifecycle(spec, store, execution, None, NOTHING_MORE, None, never, None).run()
+    except Exception as error:
+        if not is_no_room(error):
+            raise
+        traceback.clear_frames(error.__traceback__)
+        raise no_room(execution, spec.name) from error
+    finally:
+        release(execution)
+
+
 def _run(
     spec: TrialSpec,
     store: Store,
@@ -89,15 +105,8 @@ def _run(
     should_stop: ShouldStop,
     restored: Restored | None,
 ) -> dict[str, Any]:
-    prepare(execution)
-    data = load_dataset(spec.dataset, execution.data_root, spec.split_seed, spec.image_size)
-    imported = (
-        find_imported(store, spec.ticket_id.digest)
-        if spec.ticket_id is not None and spec.starts_from_imported
-        else None
-    )
-    trial = Trial(spec, data, execution, on_epoch, imported)
-    lifecycle = TrialLifecycle(trial, States(store, fingerprint(execution)), keep, on_state, should_stop, restored)
+    lifecycle = _lifecycle(spec, store, execution, on_epoch, keep, on_state, should_stop, restored)
+    trial = lifecycle.trial
     lifecycle.run()
     for note in (*(f"damaged, trained again: {report}" for report in lifecycle.states.set_aside), *trial.notes):
         if on_note is not None:
@@ -109,3 +118,24 @@ def _run(
             return record
         lifecycle.end_again()
     raise AssertionError("a state of the trial was deleted while it was sealed; run the trial again")
+
+
+def _lifecycle(
+    spec: TrialSpec,
+    store: Store,
+    execution: Execution,
+    on_epoch: OnEpoch | None,
+    keep: Keep,
+    on_state: OnState | None,
+    should_stop: ShouldStop,
+    restored: Restored | None,
+) -> TrialLifecycle:
+    prepare(execution)
+    data = load_dataset(spec.dataset, execution.data_root, spec.split_seed, spec.image_size)
+    imported = (
+        find_imported(store, spec.ticket_id.digest)
+        if spec.ticket_id is not None and spec.starts_from_imported
+        else None
+    )
+    trial = Trial(spec, data, execution, on_epoch, imported)
+    return TrialLifecycle(trial, States(store, fingerprint(execution)), keep, on_state, should_stop, restored)
