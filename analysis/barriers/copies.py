@@ -25,12 +25,11 @@ from analysis.barriers.targets import BarrierTarget
 from analysis.tables.schema import Row
 from lth_trainable.errors import UserError, bad_value, too_large
 from lth_trainable.spec.draft import MOST_SEED
-from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.spec.values import digest
 from lth_trainable.store.store import Damaged, Store, to_json
-from lth_trainable.store.trials import load_masks
 
 if TYPE_CHECKING:  # torch takes seconds to import
+    from lth_trainable.training.copy_task import CopyTask
     from lth_trainable.training.execution import Execution
     from lth_trainable.training.instability import Copy, Start
 
@@ -93,15 +92,6 @@ def here(trial: str, trained_under: Mapping[str, Any], settings: Settings) -> tu
         raise UserError(f"{trial}: {error}; here: --device cpu") from error
 
 
-def check_same(spec: TrialSpec, data_digest: str, key: str) -> None:
-    """Raise `UserError` if the data or the plug-ins here are not those that the trial was trained with."""
-    if spec.key(data_digest) != key:
-        raise UserError(
-            f"{spec.name}: its data, or its plug-in code, is not what it was trained with; expected the same; restore "
-            "it, or rerun the sweep under another --name"
-        )
-
-
 class BarrierJob:
     """The copies of one network, and the lines between them."""
 
@@ -157,16 +147,21 @@ class BarrierJob:
 
     @cached_property
     def start(self) -> Start:
-        from lth_trainable.data.datasets import load_dataset
-        from lth_trainable.training.instability import start_at
+        from lth_trainable.training.copy_task import start_of
 
-        target, spec = self.target, self.target.trial.spec
-        data = load_dataset(spec.dataset, self.execution.data_root, spec.split_seed, spec.image_size)
-        check_same(spec, data.digest, target.trial.record["key"])
-        levels = {} if target.is_dense else load_masks(self.store, target.ticket.folder)
-        return start_at(
-            spec, data, self.execution, store=self.store, state=target.state, fingerprint=self.ticket_fingerprint,
-            rewound_to=target.rewind_point, masks=levels[max(levels)] if levels else {},
+        return start_of(self.store, self.task(self.settings.order_seeds[0]), self.execution)
+
+    def task(self, order_seed: int) -> CopyTask:
+        """The copy with this order seed, as a task for whichever process trains it."""
+        from lth_trainable.training.copy_task import CopyTask
+
+        target, execution = self.target, self.execution
+        return CopyTask(
+            path=self.copy_path(order_seed), trial=target.trial.name, key=target.trial.record["key"],
+            spec=target.trial.spec.canonical(), state=target.state, trained_under=self.ticket_fingerprint,
+            rewound_to=target.rewound_to, masked_by=None if target.is_dense else target.ticket.folder.path,
+            order_seed=order_seed, fingerprint=self.fingerprint, device=execution.device, threads=execution.threads,
+            deterministic=execution.deterministic,
         )  # fmt: skip
 
     def _line(self, pair: Pair) -> list[Row]:
@@ -190,20 +185,10 @@ class BarrierJob:
         self.store.seal(path, {ROWS: to_json(rows)}, about)
 
     def _copy(self, order_seed: int) -> Copy:
-        from lth_trainable.training.instability import pack_tensors, train_copy
+        from lth_trainable.training.copy_task import make_copy
 
-        path = self.copy_path(order_seed)
-        stored = self._stored_copy(path)
-        if stored is not None:
-            return stored
-        copy = train_copy(self.start, order_seed)
-        about = {
-            "kind": "copy", "trial": self.target.trial.name, "key": self.target.trial.record["key"],
-            "start": self.target.state, "rewound_to": self.target.rewound_to, "order_seed": order_seed,
-            "fingerprint": self.fingerprint, "evaluation": dict(copy.evaluation),
-        }  # fmt: skip
-        self.store.seal(path, {WEIGHTS: pack_tensors(copy.tensors)}, about)
-        return copy
+        stored = self._stored_copy(self.copy_path(order_seed))
+        return make_copy(self.store, self.task(order_seed), self.start) if stored is None else stored
 
     def _stored_copy(self, path: str) -> Copy | None:
         """The copy in a folder; None if it is missing, damaged, or of another network."""

@@ -13,7 +13,7 @@ from functools import cached_property
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from analysis.barriers.copies import Settings, check_same, here
+from analysis.barriers.copies import Settings, here
 from analysis.barriers.ends import End, Ladder, Pair, missing_ends
 from analysis.barriers.networks import barrier_between
 from analysis.barriers.stored import BETWEEN_NETWORKS, ROWS, is_sealed, read_line
@@ -51,10 +51,14 @@ class LadderJob:
         self.execution: Execution
         self.execution, self.fingerprint = here(ladder.ticket.name, self.trained_under, settings)
 
+    @property
+    def run(self) -> str:
+        return str(self.given["run"])
+
     def path(self, pair: Pair) -> str:
         """Where a line is stored; the states' folders name their keys and fingerprints."""
         ends = {"ends": [pair.a.state, pair.b.state], "points": self.settings.n_points}
-        return BETWEEN_NETWORKS.path(self.given["run"], digest(ends))
+        return BETWEEN_NETWORKS.path(self.run, digest(ends))
 
     @property
     def pairs_left(self) -> list[Pair]:
@@ -112,6 +116,7 @@ class LadderJob:
 
     @cached_property
     def network(self) -> Start:
+        from lth_trainable.training.copy_task import check_same
         from lth_trainable.training.instability import network_of
 
         spec, record = self.ladder.ticket.spec, self.ladder.ticket.record
@@ -181,7 +186,7 @@ def only_possible(jobs: Sequence[LadderJob]) -> tuple[list[LadderJob], list[str]
     ]
     kept = [job for job, _ in found if job is not None]
     if not kept:
-        raise UserError(f"{jobs[0].given['run']}: found no line that can be measured; {'; '.join(notes)}")
+        raise UserError(f"{jobs[0].run}: found no line that can be measured; {'; '.join(notes)}")
     return kept, notes
 
 

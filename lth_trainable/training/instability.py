@@ -29,7 +29,7 @@ from lth_trainable.store.tensor_files import check_like, tensors_of
 from lth_trainable.tensors import row_major
 from lth_trainable.training.execution import Execution
 from lth_trainable.training.learner import LevelClock, measure
-from lth_trainable.training.trial import Trial
+from lth_trainable.training.trial import OnEpoch, Trial
 
 SPLITS = ("train", "test")
 BATCH_NORMS = ("raw", "recomputed")
@@ -46,7 +46,7 @@ class Start:
 
     spec: of the trial. origin: its network and data; its weights may be overwritten. point: every tensor at this point
     and, after the first update, the optimiser's state. masks: of the ticket, by parameter name; empty for the dense
-    network. step: number of updates before the point.
+    network. step: number of updates before the point. on_epoch: called after each epoch, with all rows so far.
     """
 
     spec: TrialSpec
@@ -56,6 +56,7 @@ class Start:
     point: Snapshot
     masks: Mapping[str, Mask]
     step: int
+    on_epoch: OnEpoch | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +120,7 @@ def train_copy(start: Start, order_seed: int) -> Copy:
     """
     lr = start.spec.lr if start.spec.control_lr is None else start.spec.control_lr
     spec = replace(start.spec, control="dense", lr=lr, seed=order_seed, order_seed=None, validate_every=None)
-    trial = Trial(spec, start.data, start.execution, None)
+    trial = Trial(spec, start.data, start.execution, start.on_epoch)
     is_fresh = start.step == 0 or start.spec.rewind_optimizer == "fresh"
     start.point.restore(trial.model, None if is_fresh else trial.learn.opt)
     if start.masks:

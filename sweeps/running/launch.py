@@ -282,7 +282,7 @@ class Config:
             "spec": trial.spec.canonical(), "key": trial.key, "run": self.ledger.run,
             "execution": dict(self.execution), "keep": plan.keep(trial), "marks": plan.rewind_steps(trial),
             "resumable": plan.policy != "none", "end": trial.end.key, "log": self.log,
-            "silence": self.silence,
+            "silence": self.silence, **({} if trial.copy is None else {"copy": dict(trial.copy)}),
         }  # fmt: skip
         return {**fields, TASK: json.dumps(task, default=str)}
 
