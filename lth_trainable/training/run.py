@@ -17,7 +17,7 @@ from lth_trainable.store.record import Identity, can_record, record_trial
 from lth_trainable.store.states import States
 from lth_trainable.store.store import Damaged, Store
 from lth_trainable.tickets.imported import find_imported
-from lth_trainable.training.execution import Execution, fingerprint, is_no_room, no_room, prepare, release
+from lth_trainable.training.execution import Execution, fingerprint, is_no_room, no_room, prepared, release
 from lth_trainable.training.lifecycle import NOTHING_MORE, Keep, OnState, ShouldStop, TrialLifecycle, never
 from lth_trainable.training.restored import Restored
 from lth_trainable.training.trial import OnEpoch, Trial
@@ -50,7 +50,8 @@ def run_trial(
     """
     execution = execution or Execution()
     try:
-        return _run(spec, store, run, execution, on_epoch, keep, on_state, on_note, should_stop, restored)
+        with prepared(execution, spec.precision):
+            return _run(spec, store, run, execution, on_epoch, keep, on_state, on_note, should_stop, restored)
     except Exception as error:
         if not is_no_room(error):
             raise
@@ -89,7 +90,6 @@ def _run(
     should_stop: ShouldStop,
     restored: Restored | None,
 ) -> dict[str, Any]:
-    prepare(execution)
     data = load_dataset(spec.dataset, execution.data_root, spec.split_seed, spec.image_size)
     imported = (
         find_imported(store, spec.ticket_id.digest)

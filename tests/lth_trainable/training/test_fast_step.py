@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from lth_trainable.errors import UserError
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.store import Store
-from lth_trainable.training import cuda_graphs as fast_step
-from lth_trainable.training.cuda_graphs import RateOnDevice
 from lth_trainable.training.execution import Execution
+from lth_trainable.training.rate_on_device import RateOnDevice
 from lth_trainable.training.run import run_trial
 from tests.plugins import tiny_cnn
 from tests.support.grids import GRIDS
@@ -30,8 +29,15 @@ on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA 
 def replays(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Grows by one with each step that a graph makes."""
     made: list[Any] = []
-    replay = fast_step._Graph.replay
-    monkeypatch.setattr(fast_step._Graph, "replay", lambda *args: (made.append(args), replay(*args))[1])
+    record = CapturedSteps._captured_batch
+
+    def counted(self: CapturedSteps, epoch: Any, size: int) -> Any:
+        replay = record(self, epoch, size)
+        if replay is not None:
+            self._replays[size] = lambda: (made.append(size), replay())
+        return self._replays.get(size)
+
+    monkeypatch.setattr(CapturedSteps, "_captured_batch", counted)
     return made
 
 
