@@ -27,7 +27,11 @@ assert tuple(PART_WORDS) == PARTS
 _FIELDS: tuple[tuple[str, str, str], ...] = (
     ("wall_seconds", "seconds", "wall time of the trial in its worker, up to its record; the parts add up to it"),
     ("idle_seconds", "seconds", "time of the worker before the trial: since its last one, or since the process began"),
-    ("kernel_share", "fraction (0..1)", "share of the second epoch's training in which the GPU worked; null on a CPU"),
+    (
+        "kernel_share",
+        "part of the time (0..1)",
+        "share of the second epoch's training in which the GPU worked; null on a CPU",
+    ),
     ("multiply_adds", "multiply-adds", "dense, of what it trained itself: conv and linear layers, 3 forward passes"),
     ("peak_multiply_adds", "multiply-adds per second", "of a large matrix product, measured once in each worker"),
     ("floor_seconds", "seconds", "least time of the arithmetic: multiply_adds / peak_multiply_adds"),
