@@ -37,6 +37,7 @@ from analysis.tables.index import (
 )
 from analysis.tables.inputs import inputs_of, list_settled
 from analysis.tables.parquet import OPTIONAL, Frames, read_table, write_table
+from analysis.tables.profile_schema import profile_values
 from analysis.tables.record_rows import ENTRIES, Entries, epochs_to_dense_accuracy
 from analysis.tables.records import Files, Found, is_begun, read_trials, trial_names
 from analysis.tables.roles import AGAIN, is_dense_again
@@ -245,6 +246,7 @@ def _measured(record: Mapping[str, Any]) -> dict[str, Any]:
         "n_collapsed_layers": None if collapsed is None else len(collapsed),
         **_of_all_weights(record, result),
         **{name: record.get(name) for name in ("epochs_trained", "train_seconds")},
+        **profile_values(record.get("profile")),
         "seconds_total": None if rows is None else sum(row["seconds"] for row in rows),
         **{name: data.get(name) for name in _DATA},
         **{f"{name}_right": to_bytes(text) for name in _RIGHT if (text := right.get(name)) is not None},

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from analysis.tables.columns import BOOL, BYTES, FLOAT, INT, TEXT, column, spec_fields, table_schema
 from analysis.tables.geometry_schema import BARRIERS, OVERLAPS, SIGNS
+from analysis.tables.profile_schema import profile_columns
 from analysis.tables.variance_schema import VARIANCES
 from lth_trainable.spec.trial_spec import TrialSpec
 
@@ -157,6 +158,7 @@ TRIALS = table_schema("trials", "one row for each trial, planned or stored", [
     column("threads", INT, "threads", "record.json: fingerprint.threads", "CPU threads that trained it"),
     column("deterministic", BOOL, "true or false", "record.json: fingerprint.deterministic",
            "whether only kernels with reproducible bytes were used"),
+    *profile_columns(),
 ])  # fmt: skip
 
 EPOCHS = table_schema("epochs", "one row for each trial, level and epoch; inherited epochs are rows too", [

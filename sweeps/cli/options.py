@@ -74,6 +74,9 @@ class RunOptions:
             help="on a GPU: run a training step as one CUDA graph, or kernel by kernel; the bytes are the same"
         ),
     ] = "captured"
+    profile: Annotated[
+        bool, tyro.conf.arg(help="measure where the time of each trial goes: columns of its record, and of the report")
+    ] = False
     max_hours: Annotated[
         float | None, tyro.conf.arg(help="stop after H hours; the same command continues", metavar="H")
     ] = None
@@ -117,7 +120,7 @@ class RunOptions:
         """What each trial gets, according to the command line."""
         return Resources(
             cpus=self.cpus_per_trial, gpus=self.gpus_per_trial, max_concurrent=self.max_concurrent,
-            deterministic=self.deterministic, step=self.step,
+            deterministic=self.deterministic, step=self.step, profile=self.profile,
         )  # fmt: skip
 
     @property
