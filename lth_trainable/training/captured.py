@@ -20,6 +20,7 @@ from lth_trainable.data.device_epoch import DeviceEpoch
 from lth_trainable.data.loaders import ResidentLoader
 from lth_trainable.pruning.keep_mask import KeepMask
 from lth_trainable.silence import pulse
+from lth_trainable.stopwatch import part
 from lth_trainable.training.cuda_graphs import Graph, Waits
 from lth_trainable.training.measure import evaluate
 from lth_trainable.training.precision import Autocast
@@ -208,6 +209,7 @@ class CapturedSteps(Callback):
         if waits.found:
             self.refusal, self._usable = "it waits for the device", False
 
+    @part("capture")
     def _capture(self, record: Callable[[], None]) -> Graph | None:
         """The graph of what `record` does; None if that cannot be captured."""
         self._pool = self._pool or torch.cuda.graph_pool_handle()

@@ -39,6 +39,7 @@ class Execution:
     CPU all of them are. step: how a GPU runs a training step, "captured" as one graph or "eager", kernel by kernel;
     both give the same bytes. memory_format: how a GPU lays out the weights and images of networks with convolutions;
     "channels_last" is faster. Files always have PyTorch's own order.
+    profile: measure where the time of a trial goes, for its record.
     """
 
     data_root: Path | None = None
@@ -47,6 +48,7 @@ class Execution:
     deterministic: bool = False
     step: str = "captured"
     memory_format: str = "channels_last"
+    profile: bool = False
 
     def __post_init__(self) -> None:
         for name, allowed in (("step", STEPS), ("memory_format", MEMORY_FORMATS)):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lth_trainable.silence import pulse
+from lth_trainable.stopwatch import part
 from lth_trainable.training.precision import Autocast
 
 
@@ -49,6 +50,7 @@ def evaluate(model: nn.Module, loader: Any, loss_func: Any, autocast: Autocast |
     return Sums(loss, correct, torch.cat(right))
 
 
+@part("validation")
 def measure(model: nn.Module, loader: Any, loss_func: Any, autocast: Autocast | None = None) -> Measured:
     """Evaluate a model on all images of a loader, as in an epoch's validation. Changes nothing."""
     found = evaluate(model, loader, loss_func, autocast)
