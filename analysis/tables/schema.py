@@ -247,7 +247,8 @@ VERDICT_ROWS = table_schema("verdicts", "one row for each group of tickets, clai
     column("n_diverged", INT, "pairs", "computed", "pairs with a diverged trial, which counts at chance accuracy "
            "(1 / number of classes)"),
     column("n_images", INT, "pictures", "computed", "images of the split that the test takes as a sample too; null: "
-           "it is over seeds alone, so it speaks of these images (records of an earlier version, several splits)"),
+           "it is over seeds alone, so it speaks of these images (records of an earlier version; a split for each "
+           "seed of a data set of one's own)"),
     column("n_censored", INT, "pairs", "computed", "pairs with a value that is only a lower bound"),
     column("mean_ticket", FLOAT, "that of the endpoint", "computed", "mean of the paired tickets"),
     column("mean_baseline", FLOAT, "that of the endpoint", "computed", "mean of the trials that they are paired with"),

@@ -21,6 +21,8 @@ from sweeps.experiments.expand import seed_values
 from sweeps.experiments.imported_tickets import without_own_tickets
 from sweeps.experiments.recipe_files import WITH_COMMAS, any_recipe
 from sweeps.experiments.recipes import FLAG_OF, NO_AXIS, RECIPES, Sweep
+from sweeps.experiments.split_seeds import FIELD as SPLIT
+from sweeps.experiments.split_seeds import split_value
 from sweeps.experiments.tuning import SEEDS as TUNE_SEEDS
 from sweeps.running.conclusion import MATCHING
 from sweeps.running.launch import COVERED_IN_RAY
@@ -231,6 +233,7 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Options, Sweep]:
     argv, arguments = read(argv, HELP, Options, _axes_class(), (*BRANCHES, "tune_lr"))
     sweep = any_recipe(arguments.recipe)
     typed = {name: getattr(arguments.axes, flag) for name, flag in flags().items()}
+    typed[SPLIT] = tuple(split_value("split-seed", value) for value in typed[SPLIT])
     if arguments.import_ticket:
         sweep = without_own_tickets(sweep, typed, flags())
     branches = {name: getattr(arguments, name) for name in BRANCHES}
