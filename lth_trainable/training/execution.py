@@ -35,7 +35,7 @@ class Execution:
     data_root: folder of data sets in files. device: a torch device. threads: CPU threads of one trial; results are
     equal bit for bit only for the same number of threads. deterministic: use only kernels with reproducible bytes; on a
     CPU all of them are. step: how a GPU runs a training step, "captured" as one graph or "eager", kernel by kernel;
-    both give the same bytes.
+    both give the same bytes. profile: measure where the time of a trial goes, for its record.
     """
 
     data_root: Path | None = None
@@ -43,6 +43,7 @@ class Execution:
     threads: int = 1
     deterministic: bool = False
     step: str = "captured"
+    profile: bool = False
 
     def __post_init__(self) -> None:
         if self.step not in STEPS:
