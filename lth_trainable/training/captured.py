@@ -274,14 +274,14 @@ class _Epoch:
     def enter(self) -> None:
         if not self._inside:
             self.n_replayed, self._inside = 0, True
-            self.loss.copy_(torch.as_tensor(self.learn.epoch_log.loss_sum))
+            self.loss.copy_(torch.as_tensor(self.learn.epoch_log.sums.loss))
 
     def leave(self) -> None:
         """Hand over to the log, and let the optimiser know its present rate."""
         if self._inside:
             self._inside = False
             log, clock = self.learn.epoch_log, self.learn.clock
-            log.loss_sum, log.n_seen = self.loss.clone(), log.n_seen + self.n_replayed
+            log.sums.loss, log.sums.seen = self.loss.clone(), log.sums.seen + self.n_replayed
             if self.rates is not None and self.n_replayed:
                 self.learn.opt.follow(clock.rate_of(clock.number))
 

@@ -20,6 +20,7 @@ from lth_trainable.seeds import derive_seed
 from lth_trainable.silence import pulse
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.training.captured import CapturedSteps
+from lth_trainable.training.cpu_step import PlainSteps
 from lth_trainable.training.fastai_adapter import eager_step
 from lth_trainable.training.measure import evaluate
 from lth_trainable.training.precision import AUTOCAST, Autocast
@@ -37,14 +38,24 @@ class TrialLearner(Learner):
     captured_steps: CapturedSteps | None = None
     autocast: Autocast | None = None
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.plain_steps = PlainSteps()
+        super().__init__(*args, **kwargs)
+
     def __call__(self, event_name: Any) -> None:
         for name in [event_name] if isinstance(event_name, str) else event_name:
             for callback in self.listeners(name):
                 callback(name)
 
+    @property
+    def known_listeners(self) -> dict[str, list[Callback]]:
+        """The callbacks that define an event, as far as they were asked for. A new dict when callbacks have changed."""
+        found: dict[str, list[Callback]] = self.__dict__.setdefault("_known_listeners", {})
+        return found
+
     def listeners(self, event_name: str) -> list[Callback]:
-        """The callbacks that define an event, in their order."""
-        known: dict[str, list[Callback]] = self.__dict__.setdefault("_known_listeners", {})
+        """The callbacks that get an event, in their order."""
+        known = self.known_listeners
         if event_name not in known:
             callbacks = self.cbs.sorted("order")
             # after_fit also re-enables callbacks, so all of them get it
@@ -83,12 +94,15 @@ class TrialLearner(Learner):
         self.iter, self.xb, self.yb = i, b[:n_inputs], b[n_inputs:]
         try:
             self("before_batch")
-            if not (self.training and self.captured_steps is not None and self.captured_steps.take()):
+            if not (self.training and self._own_step()):
                 self.do_step()
         except CancelBatchException:
             self("after_cancel_batch")
         self("after_batch")
         pulse.step()
+
+    def _own_step(self) -> bool:
+        return self.captured_steps.take() if self.captured_steps is not None else self.plain_steps.take(self)
 
     def add_cb(self, cb: Any) -> TrialLearner:
         self.__dict__.pop("_known_listeners", None)
@@ -198,6 +212,19 @@ def seed_torch(seed: int, device: torch.device) -> None:
         torch.cuda.manual_seed_all(seed)
 
 
+@dataclass(slots=True)
+class _Sums:
+    """Sums over the images of a pass: loss and correct answers as tensors on the device, and the number of images."""
+
+    loss: Any = 0.0
+    correct: Any = 0.0
+    seen: int = 0
+
+    @property
+    def mean_loss(self) -> float:
+        return float(self.loss) / self.seen
+
+
 class EpochLog(Callback):
     """A row of measurements for each epoch. Losses are plain means over images, accuracies are fractions.
 
@@ -215,9 +242,7 @@ class EpochLog(Callback):
         self.rows: list[dict[str, Any]] = []
         self.trained = 0  # epochs trained by this trial itself, not read from a state
         self.diverged = False
-        self.loss_sum: Any = 0.0  # sum over the images of this pass
-        self.n_seen = 0
-        self._correct: Any = 0.0
+        self.sums = _Sums()
         self._train_loss, self._iterations = math.nan, 0
         self._validation: tuple[float, float] = (math.nan, math.nan)
 
@@ -225,26 +250,26 @@ class EpochLog(Callback):
         self._started = time.perf_counter()
 
     def before_train(self) -> None:
-        self._clear()
+        self.sums = _Sums()
 
     def before_validate(self) -> None:
-        self._clear()
+        self.sums = _Sums()
 
     def after_batch(self) -> None:
         if not self.learn.yb:  # a prediction of images without labels
             return
-        n = len(self.learn.yb[0])
-        self.loss_sum = self.loss_sum + self.learn.loss.detach() * n
-        self.n_seen += n
+        n, sums = len(self.learn.yb[0]), self.sums
+        sums.loss = sums.loss + self.learn.loss.detach() * n
+        sums.seen += n
         if not self.learn.training:
-            self._correct = self._correct + (self.learn.pred.argmax(1) == self.learn.yb[0]).sum()
+            sums.correct = sums.correct + (self.learn.pred.argmax(1) == self.learn.yb[0]).sum()
 
     def take(self, loss: float, correct: float, n: int) -> None:
         """Take the sums of a pass over n images in place of its batches."""
-        self.loss_sum, self._correct, self.n_seen = loss, correct, n
+        self.sums.loss, self.sums.correct, self.sums.seen = loss, correct, n
 
     def after_train(self) -> None:
-        self._train_loss, self._iterations = float(self.loss_sum) / self.n_seen, self.learn.n_iter
+        self._train_loss, self._iterations = self.sums.mean_loss, self.learn.n_iter
         if not math.isfinite(self._train_loss):
             self._end_of_epoch()
             raise CancelFitException
@@ -252,7 +277,7 @@ class EpochLog(Callback):
     def after_validate(self) -> None:
         if self.learn.lock.locked():  # validate or get_preds, outside a fit
             return
-        self._validation = float(self.loss_sum) / self.n_seen, float(self._correct) / self.n_seen
+        self._validation = self.sums.mean_loss, float(self.sums.correct) / self.sums.seen
         self._end_of_epoch()
 
     def _end_of_epoch(self) -> None:
@@ -276,9 +301,6 @@ class EpochLog(Callback):
             self.on_epoch(self.rows)
         if self.diverged:
             raise CancelFitException
-
-    def _clear(self) -> None:
-        self.loss_sum, self._correct, self.n_seen = 0.0, 0.0, 0
 
 
 class ClassLoss(nn.CrossEntropyLoss):
