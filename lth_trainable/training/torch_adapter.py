@@ -47,8 +47,8 @@ def spare_compiler() -> None:
 def direct_step(optimizer: torch.optim.Optimizer) -> bool:
     """Make one step: the same bytes as `optimizer.step()`, without what is not arithmetic.
 
-    False, with nothing done: only `optimizer.step()` can make this one. That is so where hooks are to be called, and for
-    settings and tensors other than those of a trial on a CPU.
+    False, with nothing done: only `optimizer.step()` can make this one. That is so where hooks are to be called, and
+    for settings and tensors other than those of a trial on a CPU.
     """
     if not is_plain(optimizer) or _is_watched(optimizer):
         return False
