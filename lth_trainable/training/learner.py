@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -38,9 +38,9 @@ class TrialLearner(Learner):
     captured_steps: CapturedSteps | None = None
     autocast: Autocast | None = None
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.plain_steps = PlainSteps()
-        super().__init__(*args, **kwargs)
+    @functools.cached_property
+    def plain_steps(self) -> PlainSteps:
+        return PlainSteps()
 
     def __call__(self, event_name: Any) -> None:
         for name in [event_name] if isinstance(event_name, str) else event_name:
@@ -340,7 +340,7 @@ def optimizer_of(
     fp16, which only GPUs train in.
     """
     on_gpu = device.type == "cuda"
-    wrapper: Any = partial(RateOnDevice, scaler=scaler) if on_gpu else OptimWrapper
+    wrapper: Any = functools.partial(RateOnDevice, scaler=scaler) if on_gpu else OptimWrapper
     if spec.optimizer == "adam":
         settings: dict[str, Any] = {
             "betas": (spec.momentum, spec.beta2),
@@ -348,9 +348,9 @@ def optimizer_of(
             "weight_decay": spec.weight_decay,
             "capturable": on_gpu,
         }
-        return partial(wrapper, opt=partial(torch.optim.AdamW, fused=True, **settings))
+        return functools.partial(wrapper, opt=functools.partial(torch.optim.AdamW, fused=True, **settings))
     settings = {"momentum": spec.momentum, "weight_decay": spec.weight_decay}
-    return partial(wrapper, opt=partial(torch.optim.SGD, fused=True, **settings))
+    return functools.partial(wrapper, opt=functools.partial(torch.optim.SGD, fused=True, **settings))
 
 
 def finite(value: float) -> float | None:
