@@ -135,12 +135,13 @@ class BarrierJob:
 
     def do(self) -> list[Row]:
         """The rows of all lines; lines that are not stored are made first."""
-        from lth_trainable.training.execution import prepare, release
+        from lth_trainable.training.execution import prepared, release
 
         try:
-            if self.lines_left:
-                prepare(self.execution)
-            return [row for pair in self.settings.pairs for row in self._line(pair)]
+            if not self.lines_left:
+                return [row for pair in self.settings.pairs for row in self._line(pair)]
+            with prepared(self.execution, self.target.trial.spec.precision):
+                return [row for pair in self.settings.pairs for row in self._line(pair)]
         finally:
             self.__dict__.pop("start", None)  # frees the network and its data
             release(self.execution)
@@ -161,7 +162,7 @@ class BarrierJob:
             spec=target.trial.spec.canonical(), state=target.state, trained_under=self.ticket_fingerprint,
             rewound_to=target.rewound_to, masked_by=None if target.is_dense else target.ticket.folder.path,
             order_seed=order_seed, fingerprint=self.fingerprint, device=execution.device, threads=execution.threads,
-            deterministic=execution.deterministic,
+            deterministic=execution.deterministic, memory_format=execution.memory_format,
         )  # fmt: skip
 
     def _line(self, pair: Pair) -> list[Row]:

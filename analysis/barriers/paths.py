@@ -96,17 +96,21 @@ class LadderJob:
 
     def do(self) -> list[Row]:
         """The rows of all lines; those that are not stored are measured first, and networks trained for them."""
-        from lth_trainable.training.execution import prepare, release
+        from lth_trainable.training.execution import prepared, release
 
         try:
-            if self.pairs_left:
-                prepare(self.execution)
+            if not self.pairs_left:
+                return self._lines()
             for _, end in missing_ends(self.store, [self.left]):
                 self._train(end)
-            return [row for pair in self.ladder.pairs for row in self._line(pair)]
+            with prepared(self.execution, self.ladder.ticket.spec.precision):
+                return self._lines()
         finally:
             self.__dict__.pop("network", None)  # frees it and its data
             release(self.execution)
+
+    def _lines(self) -> list[Row]:
+        return [row for pair in self.ladder.pairs for row in self._line(pair)]
 
     def _train(self, end: End) -> None:
         from lth_trainable.training.run import train_state

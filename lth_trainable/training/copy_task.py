@@ -30,8 +30,8 @@ class CopyTask:
 
     path: where it is stored. trial, key, spec: of the network. state: where it starts, made under the fingerprint
     `trained_under`. rewound_to: that point of training. masked_by: folder of the ticket whose final mask it has; None
-    for a dense network. fingerprint: under which the copy has to be trained. device, threads, deterministic: of its
-    `Execution`.
+    for a dense network. fingerprint: under which the copy has to be trained. device, threads, deterministic,
+    memory_format: of its `Execution`.
     """
 
     path: str
@@ -47,6 +47,7 @@ class CopyTask:
     device: str
     threads: int
     deterministic: bool
+    memory_format: str
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -54,13 +55,18 @@ class CopyTask:
     def execution(self, data_root: Path | None, step: str = "captured") -> Execution:
         """Where the copy is trained. step: see `Execution`; it does not change the bytes."""
         return Execution(
-            data_root=data_root, device=self.device, threads=self.threads, deterministic=self.deterministic, step=step
-        )
+            data_root=data_root, device=self.device, threads=self.threads, deterministic=self.deterministic,
+            memory_format=self.memory_format, step=step,
+        )  # fmt: skip
+
+    @property
+    def spec_of_trial(self) -> TrialSpec:
+        return spec_from_dict(self.spec)
 
 
 def start_of(store: Store, task: CopyTask, execution: Execution) -> Start:
     """The start of a copy. Raises `UserError` if data, plug-ins or states are not those of the trial."""
-    spec = spec_from_dict(task.spec)
+    spec = task.spec_of_trial
     data = load_dataset(spec.dataset, execution.data_root, spec.split_seed, spec.image_size)
     check_same(spec, data.digest, task.key)
     masks = {}

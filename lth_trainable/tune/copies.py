@@ -8,7 +8,7 @@ from typing import Any
 
 from lth_trainable.store.store import Store
 from lth_trainable.training.copy_task import CopyTask, check_here, make_copy, start_of
-from lth_trainable.training.execution import prepare, release
+from lth_trainable.training.execution import prepared, release
 from lth_trainable.training.trial import OnEpoch
 from lth_trainable.tune.reports import epoch_metrics
 
@@ -30,9 +30,9 @@ def train_copy_trial(
         on_epoch(so_far)
 
     try:
-        prepare(execution)
-        check_here(copy, execution)
-        found = make_copy(store, copy, start_of(store, copy, execution), noted)
+        with prepared(execution, copy.spec_of_trial.precision):
+            check_here(copy, execution)
+            found = make_copy(store, copy, start_of(store, copy, execution), noted)
     finally:
         release(execution)
     measured = {} if found.diverged else {"test_accuracy": found.evaluation["test"][1]}
