@@ -27,7 +27,7 @@ from lth_trainable.store.states import States
 from lth_trainable.store.store import WEIGHTS, Damaged, Store
 from lth_trainable.store.tensor_files import check_like, tensors_of
 from lth_trainable.tensors import row_major
-from lth_trainable.training.execution import Execution
+from lth_trainable.training.execution import Execution, prepared
 from lth_trainable.training.learner import LevelClock
 from lth_trainable.training.measure import measure
 from lth_trainable.training.trial import OnEpoch, Trial
@@ -121,6 +121,11 @@ def train_copy(start: Start, order_seed: int) -> Copy:
     """
     lr = start.spec.lr if start.spec.control_lr is None else start.spec.control_lr
     spec = replace(start.spec, control="dense", lr=lr, seed=order_seed, order_seed=None, validate_every=None)
+    with prepared(start.execution, spec.precision):
+        return _trained(start, spec)
+
+
+def _trained(start: Start, spec: TrialSpec) -> Copy:
     trial = Trial(spec, start.data, start.execution, start.on_epoch)
     is_fresh = start.step == 0 or start.spec.rewind_optimizer == "fresh"
     start.point.restore(trial.model, None if is_fresh else trial.learn.opt)
