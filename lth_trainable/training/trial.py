@@ -31,21 +31,15 @@ from lth_trainable.seeds import derive_seed
 from lth_trainable.spec.segments import Segment
 from lth_trainable.spec.ticket_id import SHORT
 from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.stopwatch import part
 from lth_trainable.store import image_bits
 from lth_trainable.store.states import Memory, State
 from lth_trainable.tickets.imported import ImportedTicket
-from lth_trainable.training.cuda_graphs import CapturedSteps
+from lth_trainable.training.captured import CapturedSteps
 from lth_trainable.training.early_stop import make_early_stop
 from lth_trainable.training.execution import Execution, versions
-from lth_trainable.training.learner import (
-    EpochLog,
-    LevelClock,
-    balanced_accuracy,
-    finite,
-    make_learner,
-    measure,
-    seed_torch,
-)
+from lth_trainable.training.learner import EpochLog, LevelClock, finite, make_learner, seed_torch
+from lth_trainable.training.measure import balanced_accuracy, measure
 
 OnEpoch = Callable[[list[dict[str, Any]]], None]
 SAME_SPARSITY = Fraction(1, 10_000)  # a spec has the sparsity of an imported mask in percent, with two decimals
@@ -54,6 +48,7 @@ SAME_SPARSITY = Fraction(1, 10_000)  # a spec has the sparsity of an imported ma
 class Trial:
     """The network and learner of one trial. imported: the ticket that it starts from, if any."""
 
+    @part("network")
     def __init__(
         self,
         spec: TrialSpec,
@@ -68,9 +63,11 @@ class Trial:
         if imported is not None:
             imported.start(self.model)
         order_seed = spec.seed if spec.order_seed is None else spec.order_seed
-        self.dls = loaders_of(
-            data, batch_size=spec.batch_size, order_seed=order_seed, device=execution.device, augment=spec.augment
-        )
+        with part("data"):
+            self.dls = loaders_of(
+                data, batch_size=spec.batch_size, order_seed=order_seed, device=execution.device,
+                augment=spec.augment, channels_last=self._is_channels_last(self.model),
+            )  # fmt: skip
         self.log = EpochLog(self._describe, on_epoch)
         self.early_stop = make_early_stop(spec, lambda: self.level)
         captures = self.dls.device.type == "cuda" and execution.step == "captured"
@@ -106,11 +103,13 @@ class Trial:
         """Number of prunes so far."""
         return self.callback.level
 
+    @part("storing")
     def initial_state(self, restarted: bool) -> State:
         """The initial state. restarted: that of the new initialisation with which a control starts over."""
         snapshot = self._new_initialisation() if restarted else self.initial
         return State(snapshot=snapshot, memory=Memory(), history=self._history(Memory(), measured=False))
 
+    @part("storing")
     def state(self, measured: bool) -> State:
         """The current state. measured: evaluate the network on the validation and the test split."""
         memory = Memory.of(self.pruner) if self.pruner is not None else Memory()
@@ -134,16 +133,19 @@ class Trial:
             state.memory.give(self.pruner)
         state.snapshot.restore(self.model, self.learn.opt)
 
+    @part("training")
     def fit(self, start: int, end: int, level_clock: LevelClock, *more: Callback) -> None:
         """Train the epochs [start, end) of a level."""
         self.learn.clock.level_clock = level_clock
         self.learn.clock.start = start
         self.learn.fit(end - start, cbs=list(more))
 
+    @part("training")
     def fit_all(self, start: int, *more: Callback) -> None:
         """Train the single fit of a schedule within one fit, from epoch `start` on."""
         self.learn.fit(self.spec.epochs, start_epoch=start, cbs=list(more))
 
+    @part("pruning")
     def prune(self, segment: Segment) -> None:
         pruner = self.pruner
         assert pruner is not None
@@ -153,6 +155,7 @@ class Trial:
             target[pruner.layers[-1].parameter_name] = segment.output_sparsity
         self.callback.prune(target)
 
+    @part("pruning")
     def apply_imported_mask(self, segment: Segment) -> None:
         """Apply the imported mask instead of pruning. Raises `UserError` if its sparsity is not that of the spec."""
         pruner, imported = self.pruner, self.imported
@@ -169,6 +172,7 @@ class Trial:
         """After a prune: return to a snapshot, or continue from the pruned weights without one. Keeps the mask."""
         self.callback.rewind(to, self._optimizer_at_rewind(to))
 
+    @part("pruning")
     def control(self, rewind_point: Snapshot | None) -> None:
         """Instead of the ticket's last rewind, load the control's start weights and apply its mask.
 
@@ -206,7 +210,13 @@ class Trial:
         device = torch.device(self.execution.device)
         seed_torch(derive_seed(self.spec.seed, purpose), device)
         shape, n_classes = self.data.shape, len(self.data.classes)
-        return build(self.spec.model, shape, n_classes, self.spec.width_pct).to(device)
+        model = build(self.spec.model, shape, n_classes, self.spec.width_pct).to(device)
+        return model.to(memory_format=torch.channels_last) if self._is_channels_last(model) else model
+
+    def _is_channels_last(self, model: nn.Module) -> bool:
+        """Whether images and weights are laid out so: on a GPU, for networks with convolutions of images."""
+        is_asked = self.execution.device != "cpu" and self.execution.memory_format == "channels_last"
+        return is_asked and any(isinstance(module, nn.Conv2d | nn.ConvTranspose2d) for module in model.modules())
 
     def _new_initialisation(self) -> Snapshot:
         """Every tensor of a second initialisation with the trial's seed."""
@@ -270,7 +280,8 @@ class Trial:
 
         A loss that is not finite is None: the network is stored as it is, and was finite when it was last trained.
         """
-        valid, test = (measure(self.model, self.dls[index], self.learn.loss_func) for index in (1, 2))
+        learn = self.learn
+        valid, test = (measure(self.model, self.dls[index], learn.loss_func, learn.autocast) for index in (1, 2))
         return {
             "valid": [finite(valid.loss), valid.accuracy], "test": [finite(test.loss), test.accuracy],
             "balanced_accuracy": balanced_accuracy(self.dls[2].y, test.right),

@@ -16,7 +16,8 @@ class Resources:
 
     cpus: CPU cores (and threads) of a trial, 1 or more. gpus: 0, a fraction of one GPU, or 1. max_concurrent: most
     trials at the same time; None for as many as fit. deterministic: use only kernels whose results repeat exactly, on
-    a GPU too. step: how a GPU runs a training step (see `Execution`).
+    a GPU too. step: how a GPU runs a training step (see `Execution`). profile: whether a trial measures where its time
+    goes.
     """
 
     cpus: int = 1
@@ -24,6 +25,7 @@ class Resources:
     max_concurrent: int | None = None
     deterministic: bool = False
     step: str = "captured"
+    profile: bool = False
 
     def check(self, here: bool = True) -> None:
         """Raise `UserError` for resources that no machine has, or (here) not this one: Ray would wait forever."""
@@ -51,7 +53,10 @@ class Resources:
     def execution(self) -> dict[str, Any]:
         """Arguments of `Execution` that follow from these resources."""
         device = "cuda" if self.gpus else "cpu"
-        return {"threads": self.cpus, "device": device, "deterministic": self.deterministic, "step": self.step}
+        profile = {"profile": True} if self.profile else {}
+        return {
+            "threads": self.cpus, "device": device, "deterministic": self.deterministic, "step": self.step, **profile,
+        }  # fmt: skip
 
     def slots(self) -> int:
         """Number of trials that fit on this machine at the same time."""

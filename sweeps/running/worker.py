@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from lth_trainable.signals import SIGNALS
+from lth_trainable.stopwatch import part, running
 from lth_trainable.tune.config import task_of
 from sweeps.running.ray_adapter import before_first_trial, is_flag_set
 
@@ -54,12 +55,14 @@ def _take_defaults() -> None:
 @before_first_trial(unblock_for_children)
 def train(config: dict[str, Any]) -> None:
     """`trainable.train` of a trial that ends when the driver asks for it; at once, if it has not begun."""
-    should_stop = StopSign(task_of(config)["launch"])
+    task = task_of(config)
+    should_stop = StopSign(task["launch"])
     if should_stop():
         from ray import tune
 
         tune.report({"status": "stopped", "epochs_done": 0})
         return
-    from lth_trainable.trainable import train as train_trial
-
-    train_trial(config, should_stop)
+    with running(bool(task["execution"].get("profile"))):
+        with part("import"):
+            from lth_trainable.trainable import train as train_trial
+        train_trial(config, should_stop)
