@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,9 @@ def trained(store: Store, fields: dict[str, Any], wanted: bool = True) -> dict[s
 
 
 def test_the_parts_add_up_and_each_has_its_time(tmp_path: Path) -> None:
-    record = trained(Store(tmp_path), TICKET)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", category=UserWarning, module="fastai")  # such as of names used twice
+        record = trained(Store(tmp_path), TICKET)
     found = record["profile"]
     seconds = found["seconds"]
     assert set(seconds) == set(PARTS) and all(value >= 0 for value in seconds.values())
