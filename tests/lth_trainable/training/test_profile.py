@@ -58,8 +58,11 @@ def test_validation_is_not_part_of_training(tmp_path: Path, monkeypatch: pytest.
             return super().forward(x)
 
     monkeypatch.setattr("tests.plugins.tiny_cnn", lambda shape, n: nn.Sequential(Slow(), nn.Linear(64, n)))
-    seconds = trained(Store(tmp_path), {**FIT, "model": "tests.plugins:tiny_cnn"})["profile"]["seconds"]
-    assert seconds["validation"] > 0.15 and seconds["training"] < seconds["validation"]
+    for more, evaluations in (({}, 5), ({"validate_every": 1}, 13)):  # two splits at the end, and the best point
+        spec = {**FIT, "model": "tests.plugins:tiny_cnn", **more}
+        seconds = trained(Store(tmp_path / str(evaluations)), spec)["profile"]["seconds"]
+        assert seconds["validation"] >= evaluations * 0.05
+        assert seconds["training"] < seconds["validation"]
 
 
 def test_the_floor_is_the_arithmetic_of_what_was_trained(tmp_path: Path) -> None:
