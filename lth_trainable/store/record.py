@@ -61,12 +61,19 @@ def can_record(store: Store, trial: Identity) -> bool:
 
 
 def record_trial(
-    store: Store, run: str, trial: Identity, *, seconds: float = 0.0, epochs_trained: int = 0
+    store: Store,
+    run: str,
+    trial: Identity,
+    *,
+    seconds: float = 0.0,
+    epochs_trained: int = 0,
+    gpu: Mapping[str, Any] | None = None,
 ) -> dict[str, Any] | None:
     """Seal the trial under `run` from its states; returns the record, or None if a state is missing.
 
-    seconds, epochs_trained: training done by this trial itself; 0 if other trials had done all of it. Raises `Damaged`
-    if the history or masks of the final state do not match its manifest.
+    seconds, epochs_trained: training done by this trial itself; 0 if other trials had done all of it. gpu: how it
+    shared its GPU (`about_gpu`), which changes nothing else in the record. Raises `Damaged` if the history or masks of
+    the final state do not match its manifest.
     """
     sources = _sources(store, trial)
     if sources is None:
@@ -94,6 +101,8 @@ def record_trial(
         "right": _right(trial.spec, history),
         "all_weights": _all_weights(trial.spec, history), "dead_filters": history.get("dead_filters", {}),
     }  # fmt: skip
+    if gpu is not None:
+        record["gpu"] = dict(gpu)
     if trial.restored is not None:
         record["restored"] = dict(trial.restored)
     about = {

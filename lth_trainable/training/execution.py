@@ -35,7 +35,7 @@ class Execution:
     data_root: folder of data sets in files. device: a torch device. threads: CPU threads of one trial; results are
     equal bit for bit only for the same number of threads. deterministic: use only kernels with reproducible bytes; on a
     CPU all of them are. step: how a GPU runs a training step, "captured" as one graph or "eager", kernel by kernel;
-    both give the same bytes.
+    both give the same bytes. trials_on_gpu: that share the GPU, and its memory (`sharing.py`).
     """
 
     data_root: Path | None = None
@@ -43,6 +43,7 @@ class Execution:
     threads: int = 1
     deterministic: bool = False
     step: str = "captured"
+    trials_on_gpu: int = 1
 
     def __post_init__(self) -> None:
         if self.step not in STEPS:
@@ -103,10 +104,11 @@ def no_room(execution: Execution, trial: str) -> NoRoom:
     with contextlib.suppress(RuntimeError):  # a full GPU may not even answer this
         if device.type == "cuda":
             free, total = (amount / 2**30 for amount in torch.cuda.mem_get_info(device))
-            found = f" ({torch.cuda.get_device_name(device)}, {free:.1f} of {total:.1f} GiB free)"
+            share = f"1/{execution.trials_on_gpu} of " if execution.trials_on_gpu > 1 else ""
+            found = f" ({share}{torch.cuda.get_device_name(device)}, {free:.1f} of {total:.1f} GiB free)"
     return NoRoom(
         f"{trial}: found no memory left on device {execution.device}{found}; expected room for the trial and its "
-        "data; use a larger fraction of a GPU (--gpus-per-trial 1) or a smaller --batch-size, or stop what else uses it"
+        "data; use fewer trials on a GPU (--trials-per-gpu 1) or a smaller --batch-size, or stop what else uses it"
     )
 
 

@@ -20,6 +20,7 @@ from lth_trainable.tickets.imported import find_imported
 from lth_trainable.training.execution import Execution, fingerprint, is_no_room, no_room, prepare, release
 from lth_trainable.training.lifecycle import NOTHING_MORE, Keep, OnState, ShouldStop, TrialLifecycle, never
 from lth_trainable.training.restored import Restored
+from lth_trainable.training.sharing import about_gpu, bound_memory
 from lth_trainable.training.trial import OnEpoch, Trial
 
 SEALINGS = 5  # attempts to record a trial whose final state others are storing at the same time
@@ -90,6 +91,7 @@ def _run(
     restored: Restored | None,
 ) -> dict[str, Any]:
     prepare(execution)
+    bound_memory(execution)
     data = load_dataset(spec.dataset, execution.data_root, spec.split_seed, spec.image_size)
     imported = (
         find_imported(store, spec.ticket_id.digest)
@@ -104,7 +106,9 @@ def _run(
             on_note(note)
     seconds = time.perf_counter() - trial.started
     for _ in range(SEALINGS):
-        record = record_trial(store, run, lifecycle.identity, seconds=seconds, epochs_trained=trial.log.trained)
+        record = record_trial(
+            store, run, lifecycle.identity, seconds=seconds, epochs_trained=trial.log.trained, gpu=about_gpu(execution)
+        )
         if record is not None:
             return record
         lifecycle.end_again()

@@ -14,6 +14,7 @@ from lth_trainable.errors import StorageError
 from lth_trainable.store.trouble import TROUBLE
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.plan import PlannedTrial
+from sweeps.running.packing import Packing
 from sweeps.running.resources import Budget, Spent
 from sweeps.runs.health import Health
 
@@ -41,7 +42,7 @@ class PlanSearcher(Searcher):
     next stored state. health: of the storage; if it is in trouble, or a trial reports so, no other is started.
     covered_in_ray: how many trials whose epochs other trials have all trained are Ray trials too, which workers record.
     The others are recorded here as soon as their last state is stored. unlisted: how many finished trials Ray's results
-    of this launch do not list.
+    of this launch do not list. packing: of the trials on the GPUs of this machine.
     stopped_by: the limit because of which a trial was ended early or not started.
     """
 
@@ -58,6 +59,7 @@ class PlanSearcher(Searcher):
         health: Health | None = None,
         *,
         covered_in_ray: int = 0,
+        packing: Packing | None = None,
     ) -> None:
         super().__init__(metric="epochs_done", mode="max")
         self.dispatcher, self.spent, self.budget = dispatcher, spent, budget
@@ -65,7 +67,7 @@ class PlanSearcher(Searcher):
         self.fingerprint: Mapping[str, Any] | None = None  # of the workers, once one has reported it
         self.trials: dict[str, PlannedTrial] = {}
         self.stopped_by: str | None = None
-        self.covered_in_ray, self.unlisted = covered_in_ray, 0
+        self.covered_in_ray, self.unlisted, self.packing = covered_in_ray, 0, packing
         self.health = health or Health()
         self.reasons: dict[str, str] = {}  # of failed trials, as their workers report them
 
@@ -102,6 +104,8 @@ class PlanSearcher(Searcher):
         trial = self.trials.pop(trial_id, None)
         if trial is None:
             return
+        if self.packing is not None:
+            self.packing.leave(trial.name)
         result = result or {}
         with self._trouble_noted():
             self._take(result)

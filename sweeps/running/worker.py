@@ -9,6 +9,7 @@ from typing import Any
 
 from lth_trainable.signals import SIGNALS
 from lth_trainable.tune.config import task_of
+from sweeps.running.packing import VISIBLE
 from sweeps.running.ray_adapter import before_first_trial, is_flag_set
 
 LOOK_SECONDS = 1.0  # between two looks; one is a request to Ray's control store
@@ -54,12 +55,15 @@ def _take_defaults() -> None:
 @before_first_trial(unblock_for_children)
 def train(config: dict[str, Any]) -> None:
     """`trainable.train` of a trial that ends when the driver asks for it; at once, if it has not begun."""
-    should_stop = StopSign(task_of(config)["launch"])
+    task = task_of(config)
+    should_stop = StopSign(task["launch"])
     if should_stop():
         from ray import tune
 
         tune.report({"status": "stopped", "epochs_done": 0})
         return
+    if task.get("place"):  # read when this process first uses CUDA; all its trials have the same GPU
+        os.environ[VISIBLE] = task["place"]["visible"]
     from lth_trainable.trainable import train as train_trial
 
     train_trial(config, should_stop)

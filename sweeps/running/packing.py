@@ -1,0 +1,75 @@
+"""Which trial runs on which GPU of this machine, and how many share one.
+
+Ray would fill one GPU before it uses the next. Here each new trial gets the GPU with the fewest trials, so a sweep with
+less trials than places uses all GPUs. Ray is told of each GPU as a resource of its own, so that a worker, once its
+process uses a GPU, is only given trials of that GPU.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sweeps.running.resources import Resources, gpu_count
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a trial runs. gpu: index of the GPU among those of the sweep. visible: CUDA_VISIBLE_DEVICES of its worker.
+
+    sharing: number of trials that share the GPU.
+    """
+
+    gpu: int
+    visible: str
+    sharing: int
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Packing:
+    """The places of a sweep's trials on the GPUs of this machine. gpus: how many. on_each: trials on each of them."""
+
+    def __init__(self, gpus: int, on_each: int, environment: Mapping[str, str] = os.environ) -> None:
+        self.gpus, self.on_each, self.most = gpus, on_each, on_each
+        listed = environment.get(VISIBLE, "").replace(" ", "")
+        self.visible = listed.split(",") if listed else [str(gpu) for gpu in range(gpus)]
+        self._places: dict[str, Place] = {}
+
+    @classmethod
+    def of(cls, resources: Resources) -> Packing | None:
+        """For trials with these resources on this machine; None if they use no GPU."""
+        return cls(gpu_count(), resources.on_a_gpu) if resources.gpus else None
+
+    def place(self, trial: str) -> Place:
+        """The GPU with the fewest trials. It belongs to the trial until `leave`."""
+        load = Counter(place.gpu for place in self._places.values())
+        gpu = min(range(self.gpus), key=lambda gpu: load[gpu])
+        self._places[trial] = Place(gpu=gpu, visible=self.visible[gpu], sharing=self.on_each)
+        return self._places[trial]
+
+    def leave(self, trial: str) -> None:
+        """A trial has ended."""
+        self._places.pop(trial, None)
+
+    def for_ray(self) -> dict[str, float]:
+        """Ray's resources of this machine: as many places on each GPU as there may ever be trials."""
+        return {unit(gpu): self.most for gpu in range(self.gpus)}
+
+    def number_by_position(self) -> None:
+        """Let workers number the GPUs of CUDA_VISIBLE_DEVICES from 0, as those of an MPS daemon that has the same do.
+
+        Names (`GPU-...`, `MIG-...`) stay.
+        """
+        self.visible = [name if not name.isdigit() else str(at) for at, name in enumerate(self.visible)]
+
+
+def unit(gpu: int) -> str:
+    """Name of Ray's resource for a place on a GPU. "GPU" itself would let Ray choose which."""
+    return f"lottery_gpu_{gpu}"
