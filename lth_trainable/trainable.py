@@ -27,7 +27,7 @@ from lth_trainable.store.store import FAILURE, Store
 from lth_trainable.store.trouble import TROUBLE, ray_error
 from lth_trainable.tune.config import task_of
 from lth_trainable.tune.ray_adapter import checkpoint, write_results
-from lth_trainable.tune.reports import epoch_metrics, last_report, level_ends, results_of
+from lth_trainable.tune.reports import NO_ROOM, epoch_metrics, last_report, level_ends, results_of
 
 if TYPE_CHECKING:
     from lth_trainable.data.feeding import AnyDataset
@@ -63,15 +63,16 @@ def train(config: dict[str, Any], should_stop: Callable[[], bool] = lambda: Fals
     """Run the trial of a sweep. Ray gets progress, keys of states and checkpoints; the store gets the rest.
 
     config: the fields of the spec, for people, and `task`. task is JSON of {trial, storage, launch, spec, key, run,
-    execution, keep, marks, resumable, end, log, silence}. launch: id of the launch of Ray Tune. keep, marks, resumable:
-    the fields of `Keep` (marks: `mid_epoch_points`). key: of the trial. end: of its last trained state. log: whether
-    reports carry everything that is logged. silence: the limit of `Watch`. should_stop: looked at after each epoch; if
+    execution, keep, marks, resumable, end, log, silence, place}. launch: id of the launch of Ray Tune. keep, marks,
+    resumable: the fields of `Keep` (marks: `mid_epoch_points`). key: of the trial. end: of its last trained state. log:
+    whether reports carry everything that is logged. silence: the limit of `Watch`. should_stop: looked at after each epoch; if
     true, the state of the epoch is stored and reported, and the driver ends the trial.
 
     An attempt that fails leaves `failure.json` in the trial's folder. Then this raises `TrialFailed`, whereupon Ray
     ends this worker and tries again on a new one. The second failure in a launch is the last: the attempt after it does
     not train, but only reports the status "failed". A mistake of the user (`UserError`) fails at once.
     If the storage fails, that is not the trial's fault: it leaves no failure, and the report says what the trouble is.
+    Nor is it if it shares a GPU (place: where it runs, and beside how many) and finds no memory there.
     """
     attempt = _Attempt(config, should_stop)
     end: _End | TrialFailed
@@ -192,6 +193,9 @@ class _Attempt:
         progress = self.progress
         if isinstance(error, StorageError):
             return self._end_in_trouble(error)
+        sharing = (self.task.get("place") or {}).get("sharing", 1)
+        if isinstance(error, NoRoom) and sharing > 1:  # not its fault: the driver tries it again beside fewer
+            return self._end({"status": NO_ROOM, "sharing": sharing, "epochs_done": progress.epochs, **progress.news()})
         is_final = isinstance(error, UserError) and not isinstance(error, NoRoom)
         is_last = is_final or self.note.before is not None
         try:

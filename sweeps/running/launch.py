@@ -12,7 +12,6 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lth_trainable import signals
@@ -26,6 +25,7 @@ from sweeps.planning.plan import Plan, PlannedTrial
 from sweeps.running.deaths import reason_of_death
 from sweeps.running.gpus import NO_GPUS, Gpus, resources_of
 from sweeps.running.log_feed import NO_LOGGERS, Loggers
+from sweeps.running.names import name_of, trial_folder, trial_name
 from sweeps.running.packing import Place
 from sweeps.running.progress import Board, LiveView
 from sweeps.running.ray_adapter import drop_flag, lost_workers_as_dead, set_flag
@@ -127,6 +127,7 @@ def launch(
     if tuning.error is not None:
         raise _trouble(ledger.store, tuning.error)
     failed = dict.fromkeys(spent.failed, "") | searcher.reasons | tuning.errors
+    notes += gpus.packing.notes if gpus.packing is not None else []
     is_over = dispatcher.over and (source is None or source.is_over(dispatcher))
     stopped_by = searcher.stopped_by or (None if is_over or request.signal else request.reason)
     if searcher.unlisted and not stopped_by and not request.signal:
@@ -230,8 +231,8 @@ def _fit(
             search_alg=searcher,
             num_samples=-1,
             reuse_actors=True,
-            trial_name_creator=_trial_name,
-            trial_dirname_creator=_trial_name,
+            trial_name_creator=trial_name,
+            trial_dirname_creator=trial_folder,
         ),
         run_config=tune.RunConfig(
             name=config.launch,
@@ -248,8 +249,7 @@ def _fit(
         results = tuner.fit()
     if not request.reason:
         searcher.unlisted = _list_earlier(results, searcher, config)
-    # a trial that has never reported has no config, but its folder has its name
-    return {Path(result.path).name: reason_of_death(result.error) for result in results if result.error}
+    return {name_of(result): reason_of_death(result.error) for result in results if result.error}
 
 
 def _list_earlier(results: Any, searcher: PlanSearcher, config: Config) -> int:
@@ -259,7 +259,7 @@ def _list_earlier(results: Any, searcher: PlanSearcher, config: Config) -> int:
     """
     from sweeps.running.earlier import list_earlier
 
-    dispatcher, listed = searcher.dispatcher, {Path(result.path).name for result in results}
+    dispatcher, listed = searcher.dispatcher, {name_of(result) for result in results}
     others = [t for t in dispatcher.plan.trials if t.name in dispatcher.done and t.name not in listed]
     chosen = others[: searcher.covered_in_ray]
     if chosen:
@@ -345,16 +345,11 @@ def _counter(spent: Spent, notes: list[str]) -> Any:
 
     class Counter(tune.Callback):
         def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-            spent.stop(_trial_name(trial))  # the attempt of a worker that died
-            spent.report(_trial_name(trial), 0)
+            spent.stop(trial_name(trial))  # the attempt of a worker that died
+            spent.report(trial_name(trial), 0)
 
         def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **_: Any) -> None:
-            spent.report(_trial_name(trial), result.get("epochs_done", 0), result.get("level", 0))
+            spent.report(trial_name(trial), result.get("epochs_done", 0), result.get("level", 0))
             notes.extend(result.get("notes", ()))
 
     return Counter()
-
-
-def _trial_name(trial: Any) -> str:
-    """The name of the spec behind one of Tune's trials."""
-    return str(task_of(trial.config)["trial"])

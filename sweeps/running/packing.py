@@ -22,25 +22,31 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 class Place:
     """Where a trial runs. gpu: index of the GPU among those of the sweep. visible: CUDA_VISIBLE_DEVICES of its worker.
 
-    sharing: number of trials that share the GPU.
+    sharing: number of trials that share the GPU. attempt: counts from 0; each has a folder of its own in Ray's results.
     """
 
     gpu: int
     visible: str
     sharing: int
+    attempt: int = 0
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
 class Packing:
-    """The places of a sweep's trials on the GPUs of this machine. gpus: how many. on_each: trials on each of them."""
+    """The places of a sweep's trials on the GPUs of this machine.
+
+    gpus: how many. on_each: trials on each of them, now; `lower` halves it. notes: what has changed, for the user.
+    """
 
     def __init__(self, gpus: int, on_each: int, environment: Mapping[str, str] = os.environ) -> None:
         self.gpus, self.on_each, self.most = gpus, on_each, on_each
         listed = environment.get(VISIBLE, "").replace(" ", "")
         self.visible = listed.split(",") if listed else [str(gpu) for gpu in range(gpus)]
+        self.notes: list[str] = []
         self._places: dict[str, Place] = {}
+        self._attempts: Counter[str] = Counter()
 
     @classmethod
     def of(cls, resources: Resources) -> Packing | None:
@@ -51,12 +57,32 @@ class Packing:
         """The GPU with the fewest trials. It belongs to the trial until `leave`."""
         load = Counter(place.gpu for place in self._places.values())
         gpu = min(range(self.gpus), key=lambda gpu: load[gpu])
-        self._places[trial] = Place(gpu=gpu, visible=self.visible[gpu], sharing=self.on_each)
+        self._places[trial] = Place(
+            gpu=gpu, visible=self.visible[gpu], sharing=self.on_each, attempt=self._attempts[trial]
+        )
         return self._places[trial]
 
     def leave(self, trial: str) -> None:
         """A trial has ended."""
         self._places.pop(trial, None)
+
+    def lower(self, trial: str, sharing: int) -> None:
+        """A trial found no memory left beside others, `sharing` on each GPU: from now on they are half as many.
+
+        Those that run go on, and others that find no memory in the same share lower it no further.
+        """
+        self._attempts[trial] += 1
+        if sharing <= self.on_each:
+            self.on_each = max(1, sharing // 2)
+            self.notes.append(
+                f"{trial} found no memory left beside others: {self.on_each} instead of {sharing} trials share a GPU "
+                "from there on, and it was tried again"
+            )
+
+    @property
+    def slots(self) -> int:
+        """Trials that may run at once."""
+        return self.gpus * self.on_each
 
     def for_ray(self) -> dict[str, float]:
         """Ray's resources of this machine: as many places on each GPU as there may ever be trials."""

@@ -12,6 +12,7 @@ from ray.tune.search import Searcher
 
 from lth_trainable.errors import StorageError
 from lth_trainable.store.trouble import TROUBLE
+from lth_trainable.tune.reports import NO_ROOM
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.plan import PlannedTrial
 from sweeps.running.packing import Packing
@@ -116,6 +117,12 @@ class PlanSearcher(Searcher):
                 self.spent.finish(trial.name, int(result.get("epochs_done", 0)))
             self.show(trial.name, result)
             self.dispatcher.finished(trial.name)
+            return
+        if result.get("status") == NO_ROOM and self.packing is not None:
+            self.spent.stop(trial.name)
+            self.dispatcher.put_back(trial.name)
+            self.packing.lower(trial.name, int(result["sharing"]))
+            self.dispatcher.slots = min(self.dispatcher.slots, self.packing.slots)
             return
         if result.get("status") == TROUBLE:
             there = "" if result["host"] == socket.gethostname() else f" (on node {result['host']})"
