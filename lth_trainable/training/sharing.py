@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from lth_trainable.training.execution import Execution
+from lth_trainable.training.gpu_memory import fraction_of
 
-RESERVED = 3 * 2**28  # bytes of a share for what is not PyTorch's to count: the process's CUDA context, and kernels
 _CUDA = "libcuda.so.1"
 _MPS_ENABLED = 133  # CU_DEVICE_ATTRIBUTE_MPS_ENABLED in cuda.h; an older driver refuses it
 
@@ -24,11 +24,6 @@ def bound_memory(execution: Execution) -> None:
         total = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(fraction_of(execution.trials_on_gpu, total), device.index)
         torch.cuda.reset_peak_memory_stats(device)
-
-
-def fraction_of(trials: int, total: int) -> float:
-    """The fraction of `total` bytes that PyTorch may use in each of so many processes."""
-    return 1.0 if trials == 1 else max(0.5 / trials, 1 / trials - RESERVED / total)
 
 
 def about_gpu(execution: Execution) -> dict[str, Any] | None:

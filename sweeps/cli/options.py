@@ -53,8 +53,11 @@ class RunOptions:
         float, tyro.conf.arg(help="GPU of each trial: 0, a fraction or 1", metavar="0|0.25|1")
     ] = 0
     trials_per_gpu: Annotated[
-        int | None,
-        tyro.conf.arg(help="trials that share each GPU, instead of --gpus-per-trial", metavar="N"),
+        int | Literal["auto"] | None,
+        tyro.conf.arg(
+            help="trials that share each GPU, instead of --gpus-per-trial; auto: as many as fit beside the first",
+            metavar="N|auto",
+        ),
     ] = None
     mps: Annotated[
         Literal["auto", "off"],

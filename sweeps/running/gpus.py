@@ -24,7 +24,8 @@ class Gpus:
         packing = Packing.of(resources)
         if packing is None:
             return NO_GPUS
-        there = mps_for(packing.on_each, mps)
+        there = mps_for(packing.most, mps)
+        packing.has_mps = there.kind in ("own", "user's")
         if there.kind == "own":
             packing.number_by_position()
         return cls(packing=packing, mps=there)

@@ -72,14 +72,14 @@ def mps_for(trials: int, wanted: str, asked: Mapping[str, str] = os.environ) -> 
     of_user = asked.get(PIPE_VARIABLE) or str(DEFAULT_PIPES)
     if _answers(of_user):
         return Mps(
-            kind="user's", environment={}, told=f"MPS: the {trials} trials on a GPU share the daemon of {of_user}"
+            kind="user's", environment={}, told=f"MPS: trials that share a GPU use the daemon of {one_line(of_user)}"
         )
     if asked.get(PIPE_VARIABLE):
         return Mps(
             kind="none", environment={},
             told=f"no MPS: no daemon answers at {PIPE_VARIABLE}={one_line(of_user)}; {WITHOUT}",
         )  # fmt: skip
-    return _own(trials)
+    return _own()
 
 
 def _answers(pipes: str) -> bool:
@@ -96,7 +96,7 @@ def _answers(pipes: str) -> bool:
     return done.returncode == 0
 
 
-def _own(trials: int) -> Mps:
+def _own() -> Mps:
     """A daemon of this sweep's own; none, with the reason, where it does not start."""
     base = Path(socket_folder(BELOW, chosen_folder()[0]))
     try:
@@ -114,7 +114,7 @@ def _own(trials: int) -> Mps:
         )  # fmt: skip
     return Mps(
         kind="own", environment=mps_keeper.environment_of(folder), lifeline=lifeline,
-        told=f"MPS: the {trials} trials on a GPU compute at the same time; its daemon ends with this command",
+        told="MPS: trials that share a GPU compute at the same time; its daemon ends with this command",
     )  # fmt: skip
 
 

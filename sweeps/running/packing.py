@@ -7,14 +7,17 @@ process uses a GPU, is only given trials of that GPU.
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sweeps.running.resources import Resources, gpu_count
+from sweeps.running.measured import Sample, choose
+from sweeps.running.resources import MOST, Resources, gpu_count
 
+MEASURE_SECONDS = 2.0  # of a trial's training after its first epoch
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
@@ -23,12 +26,14 @@ class Place:
     """Where a trial runs. gpu: index of the GPU among those of the sweep. visible: CUDA_VISIBLE_DEVICES of its worker.
 
     sharing: number of trials that share the GPU. attempt: counts from 0; each has a folder of its own in Ray's results.
+    measures: whether the trial has the GPU for itself, so that it shows how many can share one.
     """
 
     gpu: int
     visible: str
     sharing: int
     attempt: int = 0
+    measures: bool = False
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -37,11 +42,18 @@ class Place:
 class Packing:
     """The places of a sweep's trials on the GPUs of this machine.
 
-    gpus: how many. on_each: trials on each of them, now; `lower` halves it. notes: what has changed, for the user.
+    gpus: how many. on_each: trials on each of them, now; `lower` halves it. most: that `take` may raise it to, once the
+    first trials have shown what they use; None: it is not measured. notes: what has changed, for the user. has_mps:
+    whether the trials on a GPU share it through MPS.
     """
 
-    def __init__(self, gpus: int, on_each: int, environment: Mapping[str, str] = os.environ) -> None:
-        self.gpus, self.on_each, self.most = gpus, on_each, on_each
+    has_mps = False
+
+    def __init__(
+        self, gpus: int, on_each: int, environment: Mapping[str, str] = os.environ, *, most: int | None = None
+    ) -> None:
+        self.gpus, self.on_each, self.most = gpus, on_each, most or on_each
+        self.is_measuring = most is not None
         listed = environment.get(VISIBLE, "").replace(" ", "")
         self.visible = listed.split(",") if listed else [str(gpu) for gpu in range(gpus)]
         self.notes: list[str] = []
@@ -51,20 +63,38 @@ class Packing:
     @classmethod
     def of(cls, resources: Resources) -> Packing | None:
         """For trials with these resources on this machine; None if they use no GPU."""
-        return cls(gpu_count(), resources.on_a_gpu) if resources.gpus else None
+        if not resources.gpus:
+            return None
+        gpus = gpu_count()
+        if resources.sharing != "measured":
+            return cls(gpus, resources.on_a_gpu)
+        at_once = min((os.cpu_count() or 1) // resources.cpus, resources.max_concurrent or MOST * gpus)
+        return cls(gpus, 1, most=min(MOST, max(1, at_once // gpus)))
 
     def place(self, trial: str) -> Place:
         """The GPU with the fewest trials. It belongs to the trial until `leave`."""
         load = Counter(place.gpu for place in self._places.values())
         gpu = min(range(self.gpus), key=lambda gpu: load[gpu])
         self._places[trial] = Place(
-            gpu=gpu, visible=self.visible[gpu], sharing=self.on_each, attempt=self._attempts[trial]
-        )
+            gpu=gpu, visible=self.visible[gpu], sharing=self.on_each, attempt=self._attempts[trial],
+            measures=self.is_measuring,
+        )  # fmt: skip
         return self._places[trial]
 
     def leave(self, trial: str) -> None:
         """A trial has ended."""
         self._places.pop(trial, None)
+
+    def take(self, report: Mapping[str, Any]) -> str | None:
+        """A report of a trial that measures; what follows from it, in words, if it has seen enough."""
+        if not self.is_measuring or "gpu" not in report:
+            return None
+        seen = json.loads(report["gpu"])
+        if seen.pop("seconds") < MEASURE_SECONDS and "status" not in report:
+            return None
+        choice = choose(Sample.of(seen), self.most, self.has_mps)
+        self.is_measuring, self.on_each = False, choice.trials
+        return f"--trials-per-gpu auto: from here on --trials-per-gpu {choice.trials}, because {choice.why}"
 
     def lower(self, trial: str, sharing: int) -> None:
         """A trial found no memory left beside others, `sharing` on each GPU: from now on they are half as many.

@@ -22,19 +22,25 @@ class Resources:
     cpus: CPU cores (and threads) of a trial, 1 or more. gpus: 0, a fraction of one GPU, or 1. max_concurrent: most
     trials at the same time; None for as many as fit. deterministic: use only kernels whose results repeat exactly, on
     a GPU too. step: how a GPU runs a training step (see `Execution`). sharing: whether a GPU has as many trials as
-    `gpus` says, also where these have less than `cpus` cores each.
+    `gpus` says, also where these have less than `cpus` cores each ("number"), or as many as turn out to fit
+    ("measured").
     """
 
     cpus: int = 1
     gpus: float = 0
-    sharing: Literal["fraction", "number"] = "fraction"
+    sharing: Literal["fraction", "number", "measured"] = "fraction"
     max_concurrent: int | None = None
     deterministic: bool = False
     step: str = "captured"
 
     @classmethod
     def asked(
-        cls, cpus: int, gpus: float, trials_per_gpu: int | None, max_concurrent: int | None, **how: Any
+        cls,
+        cpus: int,
+        gpus: float,
+        trials_per_gpu: int | Literal["auto"] | None,
+        max_concurrent: int | None,
+        **how: Any,
     ) -> Resources:
         """The resources of a command line. Raises `UserError` for both a part of a GPU and a number of trials on it."""
         if trials_per_gpu is None:
@@ -44,8 +50,10 @@ class Resources:
                 "trials-per-gpu", trials_per_gpu, f"one of --trials-per-gpu and --gpus-per-trial ({gpus:g})",
                 "both say how many trials share a GPU",
             )  # fmt: skip
+        if trials_per_gpu == "auto":
+            return cls(cpus=cpus, gpus=1, sharing="measured", max_concurrent=max_concurrent, **how)
         if not 1 <= trials_per_gpu <= MOST:
-            raise bad_value("trials-per-gpu", trials_per_gpu, f"1 to {MOST}")
+            raise bad_value("trials-per-gpu", trials_per_gpu, f"1 to {MOST}, or auto")
         return cls(cpus=cpus, gpus=1 / trials_per_gpu, sharing="number", max_concurrent=max_concurrent, **how)
 
     @property
@@ -82,10 +90,14 @@ class Resources:
             raise bad_value(
                 "gpus-per-trial", self.gpus, "0, a fraction of a GPU such as 0.25, or 1", "a trial uses one GPU"
             )
+        if self.sharing == "measured" and not here:
+            raise bad_value("trials-per-gpu", "auto", "a number", "it is measured on this machine only")
         if here and self.gpus > 0 and not gpu_count():
             why = "this machine has no GPU that PyTorch can use"
-            if self.sharing == "number":
-                raise bad_value("trials-per-gpu", self.on_a_gpu, "no such flag", why)
+            if self.sharing != "fraction":
+                raise bad_value(
+                    "trials-per-gpu", self.on_a_gpu if self.sharing == "number" else "auto", "no such flag", why
+                )
             raise bad_value("gpus-per-trial", self.gpus, "0", why)
 
     def unused(self) -> str | None:

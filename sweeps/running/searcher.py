@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -98,6 +99,7 @@ class PlanSearcher(Searcher):
         return self.config_of(trial)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        self._measure(result)
         with self._trouble_noted():
             self._take(result)
 
@@ -108,6 +110,7 @@ class PlanSearcher(Searcher):
         if self.packing is not None:
             self.packing.leave(trial.name)
         result = result or {}
+        self._measure(result)
         with self._trouble_noted():
             self._take(result)
         if result.get("status") in ("done", "diverged"):
@@ -168,6 +171,13 @@ class PlanSearcher(Searcher):
     def __getstate__(self) -> dict[str, Any]:
         """Pickle nothing: Tune pickles its parts to restore them later, which never happens here."""
         return {}
+
+    def _measure(self, result: Mapping[str, Any]) -> None:
+        """Start more trials, once the first have shown how many can share a GPU."""
+        told = self.packing.take(result) if self.packing is not None else None
+        if told is not None and self.packing is not None:
+            self.dispatcher.slots = self.packing.slots
+            print(told, file=sys.stderr)
 
     def _next(self) -> PlannedTrial | None:
         while True:

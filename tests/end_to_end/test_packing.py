@@ -26,11 +26,11 @@ def test_trials_spread_over_the_gpus_and_are_tried_again_beside_fewer_if_memory_
         code, summary, out, err = grid(
             tmp_path / "runs", "--epochs", "1", "--schedule", "omp", "--sparsity", "50", "--rewind-epoch", "0",
             "--seeds", "4", "--model", "tests.support.fake_gpus:network", "--trials-per-gpu", "2",
-            "--max-concurrent", "2", command=command_with_gpus(2),
+            "--max-concurrent", "2", "--controls", "none", command=command_with_gpus(2),
         )  # fmt: skip
         assert not list(Path(base).glob("lthm-*")), "the daemon ends with the command"
     assert code == 0 and (summary["planned"], summary["done"], summary["failed"]) == (8, 8, 0), out + err
-    assert "MPS: the 2 trials on a GPU compute at the same time" in out and stand_in.calls == ["-d", "quit"]
+    assert "MPS: trials that share a GPU compute at the same time" in out and stand_in.calls == ["-d", "quit"]
     assert out.count("found no memory left beside others: 1 instead of 2 trials share a GPU") == 1, out
     by_gpu = {place["gpu"] for place in notes(seen)}
     assert by_gpu == {"0", "1"} and all("/lthm-" in place["mps"] for place in notes(seen))

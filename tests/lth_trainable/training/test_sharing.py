@@ -12,8 +12,9 @@ from lth_trainable.errors import UserError
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.store import Store
 from lth_trainable.training.execution import Execution, no_room, prepare
+from lth_trainable.training.gpu_memory import fraction_of
 from lth_trainable.training.run import run_trial
-from lth_trainable.training.sharing import about_gpu, bound_memory, fraction_of
+from lth_trainable.training.sharing import about_gpu, bound_memory
 
 GIB = 2**30
 with_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -53,7 +53,7 @@ def test_the_daemon_runs_until_it_is_closed(stand_in: StandIn, base: Path) -> No
     there = mps_for(8, "auto")
     folder = Path(there.environment[PIPE_VARIABLE]).parent
     assert there.kind == "own" and folder.parent == base and folder.stat().st_mode & 0o777 == 0o700
-    assert there.told == "MPS: the 8 trials on a GPU compute at the same time; its daemon ends with this command"
+    assert there.told == "MPS: trials that share a GPU compute at the same time; its daemon ends with this command"
     daemon = daemon_of(folder)
     assert is_running(daemon) and stand_in.calls == ["-d"]
     there.close()
