@@ -8,6 +8,7 @@ give the same bytes, however the tables were put together.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from analysis.adoption.plan import find_or_adopt
-from analysis.labels import group_name, ladder_name
+from analysis.labels import group_name, ladder_name, replicate_fields
 from analysis.tables import schema
 from analysis.tables.clocks import clock_columns
 from analysis.tables.columns import spec_columns
@@ -36,6 +37,7 @@ from analysis.tables.index import (
 )
 from analysis.tables.inputs import inputs_of, list_settled
 from analysis.tables.parquet import OPTIONAL, Frames, read_table, write_table
+from analysis.tables.profile_schema import profile_values
 from analysis.tables.record_rows import ENTRIES, Entries, epochs_to_dense_accuracy
 from analysis.tables.records import Files, Found, is_begun, read_trials, trial_names
 from analysis.tables.roles import AGAIN, is_dense_again
@@ -178,6 +180,8 @@ def _tabulate(
                     settled[name] = Known(mark=signature, key=row["key"], status=trial.status, reason=trial.reason)
         rows.append({**row, **_by_the_run(row, trial, planned.get(name), excluded.get(name))})
         order.append(((name,), int(isinstance(trial, Known))))
+    replicate = replicate_fields(row["trial"] for row in rows)
+    rows = [{**row, **_names(row, replicate)} for row in rows]
     fresh = entries.tables()
     tables = {name: arranged(order, ["trial"], fresh[name], previous.tables.get(name, fresh[name])) for name in ENTRIES}
     sooner = epochs_to_dense_accuracy(rows, tables["epochs"], plan.rule.tuned)
@@ -205,22 +209,29 @@ def _by_the_run(
     """The columns that do not follow from the record of the trial, but from the plan and from exclusions."""
     status, reason = ("excluded", exclusion["reason"]) if exclusion else (trial.status, trial.reason)
     role = planned.role if planned else role_of(row) if row["control"] else None
-    again = is_dense_again({**row, "role": role})
-    group = {"group": f"{group_name(row['trial'])}-{AGAIN}"} if again else {}
     parent = planned.parent if planned else None
-    return {**group, "role": role, "parent": parent, "status": status, "reason": reason}
+    return {"role": role, "parent": parent, "status": status, "reason": reason}
+
+
+def _names(row: schema.Row, replicate: Sequence[str]) -> dict[str, str]:
+    """The group and the ladder of a trial. replicate: the fields that make the replicates of the run."""
+    group = group_name(row["trial"], replicate)
+    return {"group": f"{group}-{AGAIN}" if is_dense_again(row) else group, "ladder": _ladder(group)}
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def _ladder(group: str) -> str:
+    return ladder_name(group)
 
 
 def _trial_row(run: str, name: str, found: Found, planned: PlanEntry | None) -> dict[str, Any]:
-    """A row of trials.parquet without `_by_the_run`; what the trial does not have is left out, so null."""
+    """A row of trials.parquet without `_by_the_run` and `_names`; what the trial does not have is left out, so null."""
     record = found.record
     spec = record.get("spec") or (planned.spec if planned else None)
     return {
         "run": run,
         "trial": name,
         "key": record.get("key") or (planned.key if planned else None),
-        "group": group_name(name),
-        "ladder": ladder_name(name),
         **(spec_columns(spec) if spec else dict.fromkeys(schema.SPEC_FIELDS)),
         **_measured(record),
         **_provenance(record),
@@ -235,6 +246,7 @@ def _measured(record: Mapping[str, Any]) -> dict[str, Any]:
         "n_collapsed_layers": None if collapsed is None else len(collapsed),
         **_of_all_weights(record, result),
         **{name: record.get(name) for name in ("epochs_trained", "train_seconds")},
+        **profile_values(record.get("profile")),
         "seconds_total": None if rows is None else sum(row["seconds"] for row in rows),
         **{name: data.get(name) for name in _DATA},
         **{f"{name}_right": to_bytes(text) for name in _RIGHT if (text := right.get(name)) is not None},

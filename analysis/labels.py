@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from lth_trainable.spec.naming import IMPORTED
 from lth_trainable.spec.values import OF_CONTROLS
 from lth_trainable.spec.words import FIELD_WORDS, name_part
 
-SEEDS = ("seed", "order_seed")
+SEEDS = ("seed", "order_seed")  # fields that make a replicate
 _PLAIN_DENSE = "dense-e"  # how the baseline of a dense network begins, before its number of epochs
 _FIRST = ("dataset", "model", "schedule")  # fields that a name begins with
 _NUMBER, _WORD, _TICKET = r"[\d.e+]+", r".+", r"[0-9a-f]{8}(?:\.e\d+)?"
@@ -39,14 +39,36 @@ def name_parts(name: str) -> list[NamePart]:
     ]
 
 
-def group_name(trial: str) -> str:
-    """A trial's name without its seeds: `digits-lenet-imp-s64-r0-seed3` -> `digits-lenet-imp-s64-r0`."""
-    return without_fields(trial, SEEDS)
+def replicate_fields(trials: Iterable[str]) -> tuple[str, ...]:
+    """The fields that make the replicates of a run, from the names of all its trials: also the split, if it is their
+    seed's own (`--split-seed seed`), so that the split seed of each trial is its seed."""
+    found = {_seed_and_split(trial) for trial in trials} - {None}
+    return (*SEEDS, "split_seed") if is_own_split(pair for pair in found if pair is not None) else SEEDS
 
 
-def ladder_name(trial: str) -> str:
+def is_own_split(seeds: Iterable[tuple[int, int]]) -> bool:
+    """Whether each seed has a split of its own, from the pairs (seed, split seed) of all trials of a run."""
+    pairs = set(seeds)
+    return len(pairs) > 1 and all(seed == split for seed, split in pairs)
+
+
+def group_name(trial: str, replicate: Collection[str] = SEEDS) -> str:
+    """A trial's name without its seeds: `digits-lenet-imp-s64-r0-seed3` -> `digits-lenet-imp-s64-r0`.
+
+    replicate: see `replicate_fields`.
+    """
+    return without_fields(trial, replicate)
+
+
+def ladder_name(trial: str, replicate: Collection[str] = SEEDS) -> str:
     """The same without its target sparsity, for a trial or a group: `digits-lenet-imp-r0`."""
-    return without_fields(trial, (*SEEDS, "target_sparsity_pct"))
+    return without_fields(trial, (*replicate, "target_sparsity_pct"))
+
+
+def _seed_and_split(trial: str) -> tuple[int, int] | None:
+    """The seed and the split seed in a trial's name; None if it has no seed. A split seed of 0 is not written."""
+    seed, split = (re.search(rf"-{name}(\d+)(?=-|$)", trial) for name in ("seed", "split"))
+    return None if seed is None else (int(seed[1]), int(split[1]) if split else 0)
 
 
 def without_fields(name: str, fields: Collection[str]) -> str:

@@ -20,6 +20,7 @@ from lth_trainable.errors import NoRoom, StorageError, UserError
 from lth_trainable.silence import pulse
 from lth_trainable.silence.watchdog import Watch, watched
 from lth_trainable.spec.trial_spec import TrialSpec, spec_from_dict
+from lth_trainable.stopwatch import part
 from lth_trainable.store.checkpoint import Content, content_at
 from lth_trainable.store.failures import Note, failure_of, reason_of
 from lth_trainable.store.record import Identity
@@ -149,12 +150,13 @@ class _Attempt:
 
     def _train(self, store: Store) -> tuple[dict[str, Any], str]:
         """The record of the trial, and the key of its last state."""
-        from lth_trainable.training.execution import (  # so that torch is loaded in the workers, not in the driver
-            Execution,
-            fingerprint,
-        )
-        from lth_trainable.training.lifecycle import identity_of
-        from lth_trainable.training.run import Keep, record_covered, run_trial
+        with part("import"):
+            from lth_trainable.training.execution import (  # so that torch is loaded in the workers, not in the driver
+                Execution,
+                fingerprint,
+            )
+            from lth_trainable.training.lifecycle import identity_of
+            from lth_trainable.training.run import Keep, record_covered, run_trial
 
         task, progress = self.task, self.progress
         with self._watched():
@@ -223,6 +225,7 @@ def _traceback_of(error: BaseException) -> str:
         return f"the traceback cannot be read ({type(broken).__name__})"
 
 
+@part("data")
 def _check_same(spec: TrialSpec, key: str, execution: Execution) -> AnyDataset:
     """The trial's data. Refuses a trial whose data or plug-ins are not the plan's: nodes may have other files."""
     data = load_dataset(spec.dataset, execution.data_root, spec.split_seed, spec.image_size)
@@ -305,7 +308,7 @@ class _Progress:
     def _report(self, checkpoint_at: str | None = None) -> None:
         self.last = time.monotonic()
         report = {"epochs_done": self.epochs, **epoch_metrics(self.rows[-1]), **self.news()}
-        with pulse.waiting():
+        with pulse.waiting(), part("waiting"):
             try:
                 self.tell(report, checkpoint_at)
             except SystemExit:

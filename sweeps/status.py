@@ -23,7 +23,7 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
-from analysis.labels import group_name, ladder_name
+from analysis.labels import group_name, ladder_name, replicate_fields
 from analysis.text import console, duration, print_line, table_of
 from lth_trainable.collector import no_garbage_collection
 from lth_trainable.errors import OK, UserError, command_line
@@ -119,10 +119,11 @@ def _driver_line(driver: Mapping[str, Any] | None) -> str:
 
 def _folded(trials: Sequence[Mapping[str, Any]]) -> tuple[list[tuple[str, Counter[str]]], int]:
     """Counts of statuses by group, or by ladder if there are too many groups; and how many are left out."""
+    replicate = replicate_fields(trial["trial"] for trial in trials)
     for name_of in (group_name, ladder_name):
         groups: dict[str, Counter[str]] = defaultdict(Counter)
         for trial in trials:
-            groups[name_of(trial["trial"])][trial["status"]] += 1
+            groups[name_of(trial["trial"], replicate)][trial["status"]] += 1
         if len(groups) <= GROUPS:
             break
     return list(groups.items())[:GROUPS], max(0, len(groups) - GROUPS)

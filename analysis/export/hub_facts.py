@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis.gather import collect
-from analysis.labels import claim_label, group_name
+from analysis.labels import claim_label
 from analysis.report.terminal import is_other_claim
 from analysis.tables.run_plan import read_plan, role_of
 from analysis.tables.schema import Row
@@ -95,7 +95,7 @@ def standing_of(store: Store, run: str, name: str) -> Standing | None:
     if name not in trials:
         return None
     row, verdicts = trials[name], tables["verdicts"].to_pylist()
-    ours = [judged for judged in verdicts if judged["group"] == group_name(name)]
+    ours = [judged for judged in verdicts if judged["group"] == row["group"]]
     return Standing(
         role=row["role"] or role_of(row), parent=row["parent"],
         excluded=(row["reason"] or "no reason given") if row["status"] == "excluded" else None,

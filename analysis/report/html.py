@@ -21,6 +21,7 @@ from analysis.figures.gallery import Material, drawn, read_suggestions
 from analysis.figures.style import COLOURS, NARROW, THEMES, to_svg
 from analysis.labels import common_label
 from analysis.report.lines import NOTHING, samples
+from analysis.report.profile import profile_view
 from analysis.report.proportion import again, margin
 from analysis.report.set_up import set_up
 from analysis.report.terminal import is_other_claim, status_line
@@ -106,6 +107,7 @@ def report_html(frames: Frames, plan: RunPlan, run: str, suggestions: Sequence[R
         variances=variance_view(frames.rows("variances")),
         work=_work_view(work, len(plan.trials)),
         flops=_flops(work),
+        profile=profile_view(trials),
         status=status_line(frames),
         weights=weights_said(frames),
         trials=[trial_cells(row) for row in trials],

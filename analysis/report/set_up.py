@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from analysis.labels import is_own_split
 from analysis.tables.schema import Row
 from lth_trainable.spec.words import field_words
 
@@ -72,8 +73,11 @@ def _data(trials: Sequence[Row], done: Sequence[Row]) -> str:
     if len(sizes) != 1:
         return names
     train, valid, test = sizes[0]
-    splits = _listed(_words(trials, "split_seed", str))
-    return f"{names}: {train:,} training, {valid:,} validation, {test:,} test images (split seed {splits})"
+    images = f"{names}: {train:,} training, {valid:,} validation, {test:,} test images"
+    known = [row for row in trials if row["seed"] is not None and row["split_seed"] is not None]
+    if is_own_split((row["seed"], row["split_seed"]) for row in known):
+        return f"{images} (a split of its own for each seed)"
+    return f"{images} (split seed {_listed(_words(trials, 'split_seed', str))})"
 
 
 def _optimiser(trials: Sequence[Row]) -> str:

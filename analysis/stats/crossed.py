@@ -25,6 +25,15 @@ mean *were* at the bound, as in the score test for paired proportions (Tango 199
 the missing difference would come from further images. Each would add its part of the mean to the squares: a whole image
 if all seeds differ on it. The images that differ in the data have the weighted mean h = sum(d_i^2) / sum(|d_i|) of
 their differences d_i; taken is the geometric mean of h and 1. `test_crossed.py` shows that alpha holds.
+
+If each seed has a split of its own, it is tested on m of N images, and two seeds have a part m / N of their images in
+common. Then the spread over seeds holds most of the images' part, but not all: with the variance v of the images'
+effects, seeds have the covariance v / N. So
+
+    V = variance over seeds / n + max(v, 0) / N,
+
+where v is the mean product of the deviations of two seeds on an image that both were tested on (each deviation from the
+mean of its seed). For m = N this is the V above.
 """
 
 from __future__ import annotations
@@ -39,12 +48,15 @@ from scipy import special
 from analysis.stats.paired import Interval, PValue
 
 CROSSED = "seeds x images"
-Outcomes = npt.NDArray[np.float64]  # (n seeds, m images), ticket minus baseline; each is 1 where it has the image right
+# (n seeds, images), ticket minus baseline; each is 1 where it has the image right. NaN: not in the split of the seed
+Outcomes = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Crossed:
     """The mean difference over n seeds and m images, in percentage points (pp), and what its variance consists of.
+
+    m: images that at least one seed was tested on.
 
     of_seeds: part of the variance that more seeds make smaller, in pp^2; of_images: that only more images do.
     growth: what each pp between the mean and a bound further from 0 adds to the variance at that bound, in pp.
@@ -97,13 +109,18 @@ class Crossed:
 
 
 def crossed(outcomes: Outcomes) -> Crossed:
-    """The estimate from differences of shape (n seeds, m images), each from -1 to 1.
+    """The estimate from differences of shape (n seeds, images), each from -1 to 1; NaN: not in the split of the seed.
+
+    The splits of all seeds have the same size.
 
     Raises `ValueError` for fewer than 2 seeds or 2 images.
     """
     n, m = outcomes.shape
     if n < 2 or m < 2:
         raise ValueError(f"found {n} seeds and {m} images, expected at least 2 of each")
+    seen = ~np.isnan(outcomes)
+    if not seen.all():
+        return _of_own_splits(np.where(seen, outcomes, 0.0), seen)
     by_seed, by_image = outcomes.mean(axis=1), outcomes.mean(axis=0)
     mean = float(by_seed.mean())
     seeds = m * float(np.square(by_seed - mean).sum())
@@ -112,9 +129,34 @@ def crossed(outcomes: Outcomes) -> Crossed:
     rest = max(total - seeds - images, 0.0) / ((n - 1) * (m - 1))
     of_seeds, of_images = seeds / (n - 1), max(images / (m - 1) - rest, 0.0)
     df = (n - 1) * ((of_seeds + of_images) / of_seeds) ** 2 if of_seeds > 0 else math.inf
-    size = float(np.abs(by_image).sum())
-    seen = float(np.square(by_image).sum()) / size if size else 1.0
     return Crossed(
         n=n, m=m, mean=100 * mean, of_seeds=1e4 * of_seeds / (n * m), of_images=1e4 * of_images / (n * m),
-        df=max(n - 1, min(df, m - 1)), growth=100 * math.sqrt(seen) / m,
+        df=max(n - 1, min(df, m - 1)), growth=100 * math.sqrt(_size(by_image)) / m,
     )  # fmt: skip
+
+
+def _of_own_splits(outcomes: Outcomes, seen: npt.NDArray[np.bool_]) -> Crossed:
+    """The same if each seed has a split of its own. outcomes: 0 where a seed was not tested on the image."""
+    n, pool = outcomes.shape
+    tested, counts = int(seen[0].sum()), seen.sum(axis=0)
+    by_seed = outcomes.sum(axis=1) / tested
+    mean = float(by_seed.mean())
+    apart = np.where(seen, outcomes - by_seed[:, None], 0.0)
+    products = float((np.square(apart.sum(axis=0)) - np.square(apart).sum(axis=0)).sum())
+    shared = int((counts * (counts - 1)).sum())
+    of_image = max(products / shared * tested / (tested - 1), 0.0) if shared else 0.0
+    of_seeds, of_images = float(by_seed.var(ddof=1)) / n, of_image / pool
+    df = (n - 1) * ((of_seeds + of_images) / of_seeds) ** 2 if of_seeds > 0 else math.inf
+    m = int((counts > 0).sum())
+    of_bound = (1 - tested / pool) / (n * tested) + 1 / pool  # of the variance, by that of the images
+    by_image = outcomes.sum(axis=0)[counts > 0] / counts[counts > 0]
+    return Crossed(
+        n=n, m=m, mean=100 * mean, of_seeds=1e4 * of_seeds, of_images=1e4 * of_images,
+        df=max(n - 1, min(df, m - 1)), growth=100 * math.sqrt(_size(by_image)) * of_bound,
+    )  # fmt: skip
+
+
+def _size(by_image: npt.NDArray[np.float64]) -> float:
+    """The weighted mean of the differences of the images that differ, h."""
+    size = float(np.abs(by_image).sum())
+    return float(np.square(by_image).sum()) / size if size else 1.0

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from analysis.tables.columns import BOOL, BYTES, FLOAT, INT, TEXT, column, spec_fields, table_schema
 from analysis.tables.geometry_schema import BARRIERS, OVERLAPS, SIGNS
+from analysis.tables.profile_schema import profile_columns
 from analysis.tables.variance_schema import VARIANCES
 from lth_trainable.spec.trial_spec import TrialSpec
 
@@ -157,6 +158,7 @@ TRIALS = table_schema("trials", "one row for each trial, planned or stored", [
     column("threads", INT, "threads", "record.json: fingerprint.threads", "CPU threads that trained it"),
     column("deterministic", BOOL, "true or false", "record.json: fingerprint.deterministic",
            "whether only kernels with reproducible bytes were used"),
+    *profile_columns(),
 ])  # fmt: skip
 
 EPOCHS = table_schema("epochs", "one row for each trial, level and epoch; inherited epochs are rows too", [
@@ -245,7 +247,8 @@ VERDICT_ROWS = table_schema("verdicts", "one row for each group of tickets, clai
     column("n_diverged", INT, "pairs", "computed", "pairs with a diverged trial, which counts at chance accuracy "
            "(1 / number of classes)"),
     column("n_images", INT, "pictures", "computed", "images of the split that the test takes as a sample too; null: "
-           "it is over seeds alone, so it speaks of these images (records of an earlier version, several splits)"),
+           "it is over seeds alone, so it speaks of these images (records of an earlier version; a split for each "
+           "seed of a data set of one's own)"),
     column("n_censored", INT, "pairs", "computed", "pairs with a value that is only a lower bound"),
     column("mean_ticket", FLOAT, "that of the endpoint", "computed", "mean of the paired tickets"),
     column("mean_baseline", FLOAT, "that of the endpoint", "computed", "mean of the trials that they are paired with"),

@@ -14,6 +14,7 @@ from analysis.labels import control_name
 from analysis.tables.roles import is_dense_again, is_dense_network
 from analysis.tables.schema import SPEC_FIELDS, Row
 from analysis.verdicts.groups import BASELINE, SEEDS, TICKET, Group, find_groups, values_of
+from analysis.verdicts.splits import with_own_splits
 from lth_trainable.spec.values import OF_CONTROLS, usual_order
 
 # Fields that both specs have but that may differ between a ticket and its dense baseline: the replicate, what makes a
@@ -84,7 +85,7 @@ def find_candidates(trials: Iterable[Row], tuned: bool = False) -> list[Candidat
     `dense_restarts`, agrees with its ticket in every field but `control`. tuned: whether the learning rates of tickets
     and dense networks were each tuned, so that they may differ.
     """
-    rows = list(trials)
+    rows = with_own_splits(trials)
     groups = find_groups(rows)
     budgets = {role: {_total_epochs(group) for group in groups if group.role in (role, TICKET)} for role in _ROLES}
     dense = [row for row in rows if is_dense_network(row)]
@@ -111,7 +112,7 @@ def nearest_dense(candidate: Candidate, trials: Iterable[Row]) -> tuple[Row, Row
 
     None if every ticket has its dense network, or no dense trial has the seed of one that lacks it.
     """
-    dense = [row for row in trials if is_dense_network(row) and row.get("width_pct") is None]
+    dense = [row for row in with_own_splits(trials) if is_dense_network(row) and row.get("width_pct") is None]
     fields = [*_acting_fields(dense), "epochs"]
     paired = {row["seed"] for row in candidate.dense.rows}
     found = [

@@ -17,6 +17,7 @@ from analysis.tables.roles import is_dense_network
 from analysis.tables.schema import SPEC_FIELDS, Row
 from analysis.verdicts.groups import BASELINE, SEEDS, Pairs, pair_up, values_of
 from analysis.verdicts.questions import MIN_PAIRS
+from analysis.verdicts.splits import with_own_splits
 
 ALPHA = 0.05  # two-sided, after Holm; matches the 95 % intervals
 TICKETS, BASELINES, DENSE = KINDS = ("tickets", "baselines", "dense")  # of groups, each a family
@@ -108,7 +109,7 @@ def compare(a: Iterable[Row], b: Iterable[Row], endpoint: str) -> Compared:
 
     Controls are left out: they are compared with their tickets within a run.
     """
-    rows_a, rows_b = list(a), list(b)
+    rows_a, rows_b = with_own_splits(a), with_own_splits(b)
     free: dict[str, Difference] = {}
     comparisons: list[Comparison] = []
     unmatched: list[Unmatched] = []

@@ -26,6 +26,7 @@ from analysis.tables.clocks import FROM_INIT
 from analysis.tables.schema import DIVERGED, SPEC_FIELDS, Row
 from analysis.text import number_of
 from analysis.verdicts.images import outcomes
+from analysis.verdicts.splits import with_own_splits
 
 TICKET, BASELINE = "ticket", "baseline"  # roles of a group
 CENSORED = {FROM_INIT: "early_stop_censored"}  # column -> column that is true if it is a lower bound
@@ -147,7 +148,7 @@ def find_groups(trials: Iterable[Row]) -> list[Group]:
     """The groups of tickets, by ladder in order of first appearance, and within it from the least sparse on."""
     shared = [name for name in SPEC_FIELDS if name not in SEEDS]
     members: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
-    for row in trials:
+    for row in with_own_splits(trials):
         if row["control"] == "none":
             members[values_of(row, shared)].append(row)
     groups = [_group(rows, shared) for rows in members.values()]

@@ -28,6 +28,7 @@ from lth_trainable.pruning.pruner import MaskedLayers, Pruner, check_criterion
 from lth_trainable.pruning.snapshot import Snapshot
 from lth_trainable.pruning.ticket import Ticket, state_of
 from lth_trainable.pruning.weight_copies import OptimizerCopies
+from lth_trainable.stopwatch import part
 from lth_trainable.versions import project_version
 
 if TYPE_CHECKING:
@@ -119,17 +120,20 @@ class TicketHolder(Callback):
         learn = self.learner
         self._learner, self.model_of_fit, self.dls_of_fit = weakref.ref(learn), learn.model, learn.dls
 
+    @part("pruning")
     def prune(self, target: Target) -> None:
         """Find new masks now and set to zero what they remove. target: a fraction, or one by parameter name."""
         self.check_own_weights("prune")
         learn = self.learner
         self._pruner.prune(target, learn.model, calibration(learn.dls))
 
+    @part("pruning")
     def rewind(self, to: Snapshot | None, optimizer: Optimizer) -> None:
         """Return to the weights and buffers of a snapshot under the present mask; None: stay with the present ones."""
         self.return_to(to, optimizer)
         self._pruner.apply()
 
+    @part("pruning")
     def return_to(self, to: Snapshot | None, optimizer: Optimizer) -> None:
         """Return to the weights and buffers of a snapshot, without the mask; copies of the weights return too."""
         learn = self.learner

@@ -72,7 +72,9 @@ class TrialSpec:
     """
 
     dataset: str = _choice("digits", DATASETS, "data set")
-    split_seed: int = _help(0, "seed of the data split; fixed, so that all trials see the same data")
+    split_seed: int = _help(
+        0, "seed of the data split, the same for all trials; seed: each seed has a split of its own", as_text="N|seed"
+    )
     batch_size: int = _help(60, "training images per step")
     model: str = _choice("lenet_300_100", MODELS, "network; also torchvision:NAME and timm:NAME")
     layers: str = _choice("auto", LAYERS, "layers to prune; auto: convolutions, or linear layers if there are none")

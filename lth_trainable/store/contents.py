@@ -22,6 +22,7 @@ POSITIVE = Value(types=(int,), words="a whole number of at least 1", least=1)
 NUMBER = Value(types=(int, float), words="a number")
 NUMBER_OR_NULL = Value(types=(int, float), words="a number or null", null=True)
 SECONDS = Value(types=(int, float), words="seconds", least=0)
+SECONDS_OR_NULL = Value(types=(int, float), words="seconds or null", least=0, null=True)
 SHARE = Value(types=(int, float), words="a number from 0 to 1", least=0, most=1)
 SHARE_OR_NULL = Value(types=(int, float), words="a number from 0 to 1, or null", least=0, most=1, null=True)
 PERCENT = Value(types=(int, float), words="a number from 0 to 100", least=0, most=100)
@@ -55,6 +56,14 @@ RESULT = Entries(
     },
 )  # fmt: skip
 ALL_WEIGHTS = Entries(needed={"n": COUNT, "not_pruned": Each(of=COUNT)}, null=True)  # null: of an older version
+PROFILE = Entries(
+    needed={"wall_seconds": SECONDS, "seconds": Each(of=SECONDS)},
+    others={
+        "idle_seconds": SECONDS_OR_NULL, "kernel_share": SHARE_OR_NULL, "multiply_adds": NUMBER,
+        "peak_multiply_adds": NUMBER, "floor_seconds": SECONDS,
+    },
+    null=True,
+)  # fmt: skip
 RECORD_LAYOUT = Entries(
     needed={
         "format": COUNT, "trial": TEXT, "key": TEXT, "spec": Entries(), "status": TEXT, "reason": TEXT_OR_NULL,
@@ -69,7 +78,7 @@ RECORD_LAYOUT = Entries(
     },
     others={
         "train_seconds": SECONDS, "epochs_trained": COUNT, "right": Each(of=TEXT_OR_NULL), "all_weights": ALL_WEIGHTS,
-        "dead_filters": Each(of=COUNT),
+        "dead_filters": Each(of=COUNT), "profile": PROFILE,
     },
 )  # fmt: skip
 HISTORY_LAYOUT = Entries(

@@ -15,6 +15,7 @@ from lth_trainable.models.flops import costs
 from lth_trainable.spec.segments import Segment, recorded_keys
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.spec.values import digest
+from lth_trainable.stopwatch import part
 from lth_trainable.store.contents import read_history
 from lth_trainable.store.layout import Odd, readable
 from lth_trainable.store.store import FORMAT, HISTORY, MANIFEST, MASKS, RECORD, WEIGHTS, Damaged, Sealed, Store, to_json
@@ -49,6 +50,7 @@ class Identity:
         return recorded_keys(self.spec, self.chain)
 
 
+@part("storing")
 def can_record(store: Store, trial: Identity) -> bool:
     """Whether every state that the record refers to is stored, and the final one has been evaluated.
 
@@ -67,13 +69,14 @@ def record_trial(
     *,
     seconds: float = 0.0,
     epochs_trained: int = 0,
+    profile: Mapping[str, Any] | None = None,
     gpu: Mapping[str, Any] | None = None,
 ) -> dict[str, Any] | None:
     """Seal the trial under `run` from its states; returns the record, or None if a state is missing.
 
-    seconds, epochs_trained: training done by this trial itself; 0 if other trials had done all of it. gpu: how it
-    shared its GPU (`about_gpu`), which changes nothing else in the record. Raises `Damaged` if the history or masks of
-    the final state do not match its manifest.
+    seconds, epochs_trained: training done by this trial itself; 0 if other trials had done all of it. profile: where
+    its time went, if that was measured. gpu: how it shared its GPU (`about_gpu`), which changes nothing else in the
+    record. Raises `Damaged` if the history or masks of the final state do not match its manifest.
     """
     sources = _sources(store, trial)
     if sources is None:
@@ -101,6 +104,8 @@ def record_trial(
         "right": _right(trial.spec, history),
         "all_weights": _all_weights(trial.spec, history), "dead_filters": history.get("dead_filters", {}),
     }  # fmt: skip
+    if profile is not None:
+        record["profile"] = dict(profile)
     if gpu is not None:
         record["gpu"] = dict(gpu)
     if trial.restored is not None:

@@ -21,6 +21,7 @@ from fastai.optimizer import OptimWrapper
 from torch import Tensor
 
 from lth_trainable.pruning.keep_mask import KeepMask
+from lth_trainable.stopwatch import part
 from lth_trainable.training.fastai_adapter import eager_step
 
 WITHIN_A_STEP = (
@@ -106,6 +107,7 @@ class CapturedSteps(Callback):
             else:
                 warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
+    @part("capture")
     def _capture(self, shapes: Shapes) -> bool:
         self._pool = self._pool or torch.cuda.graph_pool_handle()
         try:

@@ -35,7 +35,8 @@ class Execution:
     data_root: folder of data sets in files. device: a torch device. threads: CPU threads of one trial; results are
     equal bit for bit only for the same number of threads. deterministic: use only kernels with reproducible bytes; on a
     CPU all of them are. step: how a GPU runs a training step, "captured" as one graph or "eager", kernel by kernel;
-    both give the same bytes. trials_on_gpu: that share the GPU, and its memory (`sharing.py`).
+    both give the same bytes. profile: measure where the time of a trial goes, for its record. trials_on_gpu: that share
+    the GPU, and its memory (`sharing.py`).
     """
 
     data_root: Path | None = None
@@ -44,6 +45,7 @@ class Execution:
     deterministic: bool = False
     step: str = "captured"
     trials_on_gpu: int = 1
+    profile: bool = False
 
     def __post_init__(self) -> None:
         if self.step not in STEPS:

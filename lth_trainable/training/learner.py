@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from lth_trainable.seeds import derive_seed
 from lth_trainable.silence import pulse
 from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.stopwatch import part
 from lth_trainable.training.cuda_graphs import CapturedSteps, RateOnDevice
 from lth_trainable.training.fastai_adapter import eager_step
 
@@ -266,6 +267,7 @@ class Measured(NamedTuple):
     right: Tensor
 
 
+@part("validation")
 @torch.no_grad()
 def measure(model: nn.Module, loader: Any, loss_func: Any) -> Measured:
     """Evaluate a model on all images of a loader, as in an epoch's validation. Changes nothing."""

@@ -15,6 +15,7 @@ from lth_trainable.silence import pulse
 from lth_trainable.spec.rewind_point import INITIALISATION
 from lth_trainable.spec.segments import Segment, rewind_key, segments
 from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.stopwatch import part
 from lth_trainable.store.record import Identity, can_record
 from lth_trainable.store.states import State, States
 from lth_trainable.training.learner import LevelClock
@@ -131,6 +132,7 @@ class TrialLifecycle:
 
     # -- where to start ----------------------------------------------------------------------------------------------
 
+    @part("storing")
     def _start(self) -> tuple[int, int]:
         """Load the deepest stored state; returns the index of the segment to continue with, and the epoch in it."""
         found = self._deepest_first(len(self.chain))
@@ -242,6 +244,7 @@ class TrialLifecycle:
 
     # -- storing -----------------------------------------------------------------------------------------------------
 
+    @part("storing")
     def at_boundary(self, segment: Segment | None, epoch: int) -> None:
         """After an epoch: store the state if it is needed, or a temporary one if much work could be lost.
 
@@ -267,6 +270,7 @@ class TrialLifecycle:
             self._seal_temporary(key)
             self._report(key)
 
+    @part("storing")
     def at_mid_epoch_point(self, step: int) -> None:
         """Before update `step` of the dense network: store its state, which tickets are rewound to."""
         key = self.mid_epoch_points[step]
@@ -274,6 +278,7 @@ class TrialLifecycle:
             self.rewind_point = Snapshot(self.trial.model, self.trial.learn.opt)
         self._seal(key, measured=False)
 
+    @part("storing")
     def _seal_initial(self) -> None:
         """Store the initial weights. A control that starts over also stores those of its ticket.
 
@@ -306,6 +311,7 @@ class TrialLifecycle:
         else:
             self.run()
 
+    @part("storing")
     def _end(self) -> None:
         """Store and evaluate the trial's final state, and delete its temporary states."""
         if not can_record(self.states.store, self.identity):  # it may be stored for other trials, without an evaluation

@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import time
 import traceback
+from collections.abc import Callable
 from typing import Any
+
+import torch
 
 from lth_trainable.data.datasets import load_dataset
 from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.stopwatch import current, part, running
 from lth_trainable.store.record import Identity, can_record, record_trial
 from lth_trainable.store.states import States
 from lth_trainable.store.store import Damaged, Store
 from lth_trainable.tickets.imported import find_imported
 from lth_trainable.training.execution import Execution, fingerprint, is_no_room, no_room, prepare, release
 from lth_trainable.training.lifecycle import NOTHING_MORE, Keep, OnState, ShouldStop, TrialLifecycle, never
+from lth_trainable.training.profile import Watch, measured, settle_on
 from lth_trainable.training.restored import Restored
 from lth_trainable.training.sharing import about_gpu, bound_memory
 from lth_trainable.training.trial import OnEpoch, Trial
@@ -51,7 +56,8 @@ def run_trial(
     """
     execution = execution or Execution()
     try:
-        return _run(spec, store, run, execution, on_epoch, keep, on_state, on_note, should_stop, restored)
+        with running(execution.profile):
+            return _run(spec, store, run, execution, on_epoch, keep, on_state, on_note, should_stop, restored)
     except Exception as error:
         if not is_no_room(error):
             raise
@@ -92,13 +98,15 @@ def _run(
 ) -> dict[str, Any]:
     prepare(execution)
     bound_memory(execution)
-    data = load_dataset(spec.dataset, execution.data_root, spec.split_seed, spec.image_size)
+    with part("data"):
+        data = load_dataset(spec.dataset, execution.data_root, spec.split_seed, spec.image_size)
     imported = (
         find_imported(store, spec.ticket_id.digest)
         if spec.ticket_id is not None and spec.starts_from_imported
         else None
     )
     trial = Trial(spec, data, execution, on_epoch, imported)
+    profile = _watched(trial)
     lifecycle = TrialLifecycle(trial, States(store, fingerprint(execution)), keep, on_state, should_stop, restored)
     lifecycle.run()
     for note in (*(f"damaged, trained again: {report}" for report in lifecycle.states.set_aside), *trial.notes):
@@ -107,9 +115,26 @@ def _run(
     seconds = time.perf_counter() - trial.started
     for _ in range(SEALINGS):
         record = record_trial(
-            store, run, lifecycle.identity, seconds=seconds, epochs_trained=trial.log.trained, gpu=about_gpu(execution)
+            store,
+            run,
+            lifecycle.identity,
+            seconds=seconds,
+            epochs_trained=trial.log.trained,
+            profile=profile(),
+            gpu=about_gpu(execution),
         )
         if record is not None:
             return record
         lifecycle.end_again()
     raise AssertionError("a state of the trial was deleted while it was sealed; run the trial again")
+
+
+def _watched(trial: Trial) -> Callable[[], dict[str, Any] | None]:
+    """Have a trial's fits measured, if it is profiled. Returns what reads the profile; it gives None if not."""
+    stopwatch = current()
+    if stopwatch is None:
+        return lambda: None
+    watch = Watch(stopwatch)
+    stopwatch.settle = settle_on(torch.device(trial.execution.device))
+    trial.learn.add_cbs(watch.beside)
+    return lambda: measured(stopwatch, watch, trial)

@@ -31,6 +31,7 @@ from lth_trainable.seeds import derive_seed
 from lth_trainable.spec.segments import Segment
 from lth_trainable.spec.ticket_id import SHORT
 from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.stopwatch import part
 from lth_trainable.store import image_bits
 from lth_trainable.store.states import Memory, State
 from lth_trainable.tickets.imported import ImportedTicket
@@ -54,6 +55,7 @@ SAME_SPARSITY = Fraction(1, 10_000)  # a spec has the sparsity of an imported ma
 class Trial:
     """The network and learner of one trial. imported: the ticket that it starts from, if any."""
 
+    @part("network")
     def __init__(
         self,
         spec: TrialSpec,
@@ -68,9 +70,10 @@ class Trial:
         if imported is not None:
             imported.start(self.model)
         order_seed = spec.seed if spec.order_seed is None else spec.order_seed
-        self.dls = loaders_of(
-            data, batch_size=spec.batch_size, order_seed=order_seed, device=execution.device, augment=spec.augment
-        )
+        with part("data"):
+            self.dls = loaders_of(
+                data, batch_size=spec.batch_size, order_seed=order_seed, device=execution.device, augment=spec.augment
+            )
         self.log = EpochLog(self._describe, on_epoch)
         self.early_stop = make_early_stop(spec, lambda: self.level)
         captures = self.dls.device.type == "cuda" and execution.step == "captured"
@@ -106,11 +109,13 @@ class Trial:
         """Number of prunes so far."""
         return self.callback.level
 
+    @part("storing")
     def initial_state(self, restarted: bool) -> State:
         """The initial state. restarted: that of the new initialisation with which a control starts over."""
         snapshot = self._new_initialisation() if restarted else self.initial
         return State(snapshot=snapshot, memory=Memory(), history=self._history(Memory(), measured=False))
 
+    @part("storing")
     def state(self, measured: bool) -> State:
         """The current state. measured: evaluate the network on the validation and the test split."""
         memory = Memory.of(self.pruner) if self.pruner is not None else Memory()
@@ -134,16 +139,19 @@ class Trial:
             state.memory.give(self.pruner)
         state.snapshot.restore(self.model, self.learn.opt)
 
+    @part("training")
     def fit(self, start: int, end: int, level_clock: LevelClock, *more: Callback) -> None:
         """Train the epochs [start, end) of a level."""
         self.learn.clock.level_clock = level_clock
         self.learn.clock.start = start
         self.learn.fit(end - start, cbs=list(more))
 
+    @part("training")
     def fit_all(self, start: int, *more: Callback) -> None:
         """Train the single fit of a schedule within one fit, from epoch `start` on."""
         self.learn.fit(self.spec.epochs, start_epoch=start, cbs=list(more))
 
+    @part("pruning")
     def prune(self, segment: Segment) -> None:
         pruner = self.pruner
         assert pruner is not None
@@ -153,6 +161,7 @@ class Trial:
             target[pruner.layers[-1].parameter_name] = segment.output_sparsity
         self.callback.prune(target)
 
+    @part("pruning")
     def apply_imported_mask(self, segment: Segment) -> None:
         """Apply the imported mask instead of pruning. Raises `UserError` if its sparsity is not that of the spec."""
         pruner, imported = self.pruner, self.imported
@@ -169,6 +178,7 @@ class Trial:
         """After a prune: return to a snapshot, or continue from the pruned weights without one. Keeps the mask."""
         self.callback.rewind(to, self._optimizer_at_rewind(to))
 
+    @part("pruning")
     def control(self, rewind_point: Snapshot | None) -> None:
         """Instead of the ticket's last rewind, load the control's start weights and apply its mask.
 

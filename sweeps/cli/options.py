@@ -21,6 +21,8 @@ from sweeps.experiments.expand import seed_values
 from sweeps.experiments.imported_tickets import without_own_tickets
 from sweeps.experiments.recipe_files import WITH_COMMAS, any_recipe
 from sweeps.experiments.recipes import FLAG_OF, NO_AXIS, RECIPES, Sweep
+from sweeps.experiments.split_seeds import FIELD as SPLIT
+from sweeps.experiments.split_seeds import split_value
 from sweeps.experiments.tuning import SEEDS as TUNE_SEEDS
 from sweeps.running.conclusion import MATCHING
 from sweeps.running.launch import COVERED_IN_RAY
@@ -83,6 +85,9 @@ class RunOptions:
             help="on a GPU: run a training step as one CUDA graph, or kernel by kernel; the bytes are the same"
         ),
     ] = "captured"
+    profile: Annotated[
+        bool, tyro.conf.arg(help="measure where the time of each trial goes: columns of its record, and of the report")
+    ] = False
     max_hours: Annotated[
         float | None, tyro.conf.arg(help="stop after H hours; the same command continues", metavar="H")
     ] = None
@@ -126,7 +131,7 @@ class RunOptions:
         """What each trial gets, according to the command line."""
         return Resources.asked(
             self.cpus_per_trial, self.gpus_per_trial, self.trials_per_gpu, self.max_concurrent,
-            deterministic=self.deterministic, step=self.step,
+            deterministic=self.deterministic, step=self.step, profile=self.profile,
         )  # fmt: skip
 
     @property
@@ -240,6 +245,7 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Options, Sweep]:
     argv, arguments = read(argv, HELP, Options, _axes_class(), (*BRANCHES, "tune_lr"))
     sweep = any_recipe(arguments.recipe)
     typed = {name: getattr(arguments.axes, flag) for name, flag in flags().items()}
+    typed[SPLIT] = tuple(split_value("split-seed", value) for value in typed[SPLIT])
     if arguments.import_ticket:
         sweep = without_own_tickets(sweep, typed, flags())
     branches = {name: getattr(arguments, name) for name in BRANCHES}

@@ -19,6 +19,7 @@ from lth_trainable.spec.trial_spec import DataKey, TrialSpec
 from sweeps.cli.confirm import confirm, distinct, knee
 from sweeps.cli.job import Job, Setting, facts_of, open_run
 from sweeps.cli.search_options import SearchOptions
+from sweeps.experiments.split_seeds import of_seed
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.fit_together import check_fit_together, check_network, keys_do_not_cover
 from sweeps.planning.plan import Facts, make_plan
@@ -68,7 +69,8 @@ def _fixed(search: Search) -> TrialSpec | None:
     names = ("dataset", "model", "split_seed", "image_size")
     if search.sampler == OWN or any(name in search.axes for name in names):
         return None
-    return TrialSpec(control="dense", **{name: search.sweep.base[name] for name in names if name in search.sweep.base})
+    base = {name: search.sweep.base[name] for name in names if name in search.sweep.base}
+    return TrialSpec(control="dense", **of_seed(base, search.sweep.seeds[0]))
 
 
 def carry_out_search(job: Job, options: SearchOptions, search: Search, study: optuna.Study | None = None) -> Found:

@@ -113,13 +113,15 @@ def _first(job: Job, looks: Sequence[int]) -> int:
     store, run = job.ledger.store, job.ledger.run
     if not store.exists(f"{run}/{PLAN}"):
         return looks[0]
-    from analysis.labels import group_name
+    from analysis.labels import group_name, replicate_fields
     from analysis.tables.run_plan import read_plan
 
     planned = read_plan(store, run)
-    before = {group_name(t.name) for t in planned.trials if t.role == TICKET}
+    of_plan = replicate_fields(t.name for t in planned.trials)
+    before = {group_name(t.name, of_plan) for t in planned.trials if t.role == TICKET}
     roles = {t.name: job.ledger.roles.get(t.name, role_of(t.spec)) for t in job.ledger.plan.trials}
-    found = {group_name(name) for name, role in roles.items() if role == TICKET}
+    replicate = replicate_fields(roles)
+    found = {group_name(name, replicate) for name, role in roles.items() if role == TICKET}
     if planned.rule.looks and before != found:
         other = sorted(before ^ found)[0]
         raise UserError(

@@ -16,6 +16,8 @@ from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.spec.values import OF_CONTROLS
 from sweeps.experiments.branches import Branches, baselines_of, controls_of
 from sweeps.experiments.recipes import Sweep
+from sweeps.experiments.split_seeds import FIELD as SPLIT
+from sweeps.experiments.split_seeds import check_splits, has_own_splits, of_seed
 from sweeps.experiments.tuning import Tuning
 
 MOST_SEEDS = 100_000  # of one command
@@ -49,6 +51,7 @@ def expand(sweep: Sweep, data_root: Path | None = None) -> Trials:
     """
     check_seeds(sweep.seeds)
     _check_repeats(sweep.axes)
+    check_splits("split_seed", sweep.axes.get(SPLIT, (sweep.base[SPLIT],) if SPLIT in sweep.base else ()))
     for value in sweep.axes.get("target_sparsity_pct", ()):
         check_sparsity("sparsity", value)
     of_controls = {name: sweep.axes[name] for name in OF_CONTROLS if name in sweep.axes}
@@ -57,12 +60,14 @@ def expand(sweep: Sweep, data_root: Path | None = None) -> Trials:
     if not points:
         raise UserError(f"axes of {sweep.name}: {sweep.selects.__name__} leaves no ticket; expected at least one")
     fields = [_with_usual_context({**sweep.base, **point}) for point in points]
-    tickets = [TrialSpec(**values, seed=seed) for seed in sweep.seeds for values in fields]
+    tickets = [TrialSpec(**of_seed(values, seed)) for seed in sweep.seeds for values in fields]
     if "retrain_order" not in {**sweep.base, **sweep.axes}:
         tickets, orders = _with_one_order(tickets)
     else:
         orders = []
     notes = list(dict.fromkeys([*(note for ticket in tickets for note in ticket.notes), *orders]))
+    if has_own_splits({**sweep.base, **sweep.axes}):
+        notes.append("each seed has a split of the data of its own: a replicate is a seed with its split")
     if len(set(tickets)) < len(tickets):
         notes.append(
             "equal trials are counted once: some values have no effect under a schedule, or lead to the same rung"

@@ -20,6 +20,8 @@ from lth_trainable.spec.ticket_id import SHORT
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.store import Store
 from sweeps.experiments.recipes import Sweep
+from sweeps.experiments.split_seeds import FIELD as SPLIT
+from sweeps.experiments.split_seeds import OWN
 
 if TYPE_CHECKING:
     from torch import nn
@@ -139,6 +141,11 @@ def _one(sweep: Sweep, name: str) -> Any:
     values = sweep.axes.get(name, (sweep.base.get(name, getattr(TrialSpec(), name)),))
     if len(values) > 1:
         raise bad_value(f"--{name.replace('_', '-')}", " ".join(map(str, values)), "one value with --import-ticket")
+    if name == SPLIT and values[0] == OWN:
+        raise bad_value(
+            "--split-seed", OWN, "a number with --import-ticket",
+            "its mask was found on the training images of one split, which others would test on",
+        )  # fmt: skip
     return values[0]
 
 

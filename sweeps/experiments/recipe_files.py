@@ -29,6 +29,8 @@ from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.names import is_name
 from sweeps.experiments.expand import MOST_SEEDS
 from sweeps.experiments.recipes import FLAG_OF, NO_AXIS, RECIPES, SELECTIONS, Sweep, find_recipe
+from sweeps.experiments.split_seeds import FIELD as SPLIT
+from sweeps.experiments.split_seeds import OWN
 
 ENDINGS = (".yaml", ".yml", ".toml")
 FROM = "from"
@@ -221,8 +223,11 @@ def _typed(where: str, field: str, value: Any) -> Any:
         return _number(where, value)
     if field == "rewind_epoch" and isinstance(value, str):  # an iteration, such as 500it
         return value
+    if field == SPLIT and value == OWN:
+        return value
     if type(value) is not kind:
         shown = {int: "a whole number", bool: "true or false", str: "text"}[kind]
+        shown += f", or {OWN}: each seed has a split of its own" if field == SPLIT else ""
         raise bad_value(where, value, shown)
     return value
 

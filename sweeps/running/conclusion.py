@@ -7,7 +7,7 @@ import hashlib
 import importlib.util
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,7 @@ class Conclusion:
 
     identity: of the run, the same whenever its command is repeated on the same storage. answer: one sentence. rows: the
     comparisons with dense networks, see `analysis.verdicts.headlines`. choice: the tickets to log, and why.
-    data_root: of data sets in files.
+    data_root: of data sets in files. groups: of the trials, by their names.
     """
 
     store: Store
@@ -46,6 +46,7 @@ class Conclusion:
     rows: Sequence[Row]
     choice: Choice
     data_root: Path | None = None
+    groups: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -56,11 +57,12 @@ class Conclusion:
         from analysis.verdicts.answer import answer_sentence
         from analysis.verdicts.headlines import headlines
 
-        verdicts = frames.rows("verdicts")
+        trials, verdicts = frames.rows("trials"), frames.rows("verdicts")
         return cls(
             store=store, run=run, identity=hashlib.sha256(f"{store.root}\n{run}".encode()).hexdigest()[:12],
             answer=answer_sentence(verdicts), rows=headlines(verdicts),
-            choice=choose(frames.rows("trials"), verdicts, wanted, "--log-tickets"), data_root=data_root,
+            choice=choose(trials, verdicts, wanted, "--log-tickets"), data_root=data_root,
+            groups={row["trial"]: row["group"] for row in trials},
         )  # fmt: skip
 
     def table(self) -> tuple[Sequence[str], list[list[Any]]]:
@@ -82,9 +84,7 @@ class Conclusion:
 
     def about(self, trial: str) -> Mapping[str, Any]:
         """What is said beside a logged ticket."""
-        from analysis.labels import group_name
-
-        ours = [row for row in self.rows if row["group"] == group_name(trial)]
+        ours = [row for row in self.rows if row["group"] == self.groups.get(trial)]
         return {"run": self.run, "trial": trial, "chosen": self.choice.why, **{_name(r): r["verdict"] for r in ours}}
 
     @contextlib.contextmanager

@@ -21,9 +21,9 @@ class Resources:
 
     cpus: CPU cores (and threads) of a trial, 1 or more. gpus: 0, a fraction of one GPU, or 1. max_concurrent: most
     trials at the same time; None for as many as fit. deterministic: use only kernels whose results repeat exactly, on
-    a GPU too. step: how a GPU runs a training step (see `Execution`). sharing: whether a GPU has as many trials as
-    `gpus` says, also where these have less than `cpus` cores each ("number"), or as many as turn out to fit
-    ("measured").
+    a GPU too. step: how a GPU runs a training step (see `Execution`). profile: whether a trial measures where its time
+    goes. sharing: whether a GPU has as many trials as `gpus` says, also where these have less than `cpus` cores each
+    ("number"), or as many as turn out to fit ("measured").
     """
 
     cpus: int = 1
@@ -32,6 +32,7 @@ class Resources:
     max_concurrent: int | None = None
     deterministic: bool = False
     step: str = "captured"
+    profile: bool = False
 
     @classmethod
     def asked(
@@ -110,7 +111,10 @@ class Resources:
     def execution(self) -> dict[str, Any]:
         """Arguments of `Execution` that follow from these resources."""
         device = "cuda" if self.gpus else "cpu"
-        return {"threads": self.cpus, "device": device, "deterministic": self.deterministic, "step": self.step}
+        profile = {"profile": True} if self.profile else {}
+        return {
+            "threads": self.cpus, "device": device, "deterministic": self.deterministic, "step": self.step, **profile,
+        }  # fmt: skip
 
     def slots(self) -> int:
         """Number of trials that fit on this machine at the same time."""

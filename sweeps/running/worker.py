@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from lth_trainable.signals import SIGNALS
+from lth_trainable.stopwatch import part, running
 from lth_trainable.tune.config import task_of
 from sweeps.running.packing import VISIBLE
 from sweeps.running.ray_adapter import before_first_trial, is_flag_set
@@ -64,6 +65,7 @@ def train(config: dict[str, Any]) -> None:
         return
     if task.get("place"):  # read when this process first uses CUDA; all its trials have the same GPU
         os.environ[VISIBLE] = task["place"]["visible"]
-    from lth_trainable.trainable import train as train_trial
-
-    train_trial(config, should_stop)
+    with running(bool(task["execution"].get("profile"))):
+        with part("import"):
+            from lth_trainable.trainable import train as train_trial
+        train_trial(config, should_stop)

@@ -22,6 +22,8 @@ from lth_trainable.errors import UserError, bad_value, is_finite_number, too_lar
 from lth_trainable.scalars import plain_fields
 from lth_trainable.spec.draft import MOST_SEED
 from lth_trainable.spec.trial_spec import TrialSpec
+from sweeps.experiments.split_seeds import FIELD as SPLIT
+from sweeps.experiments.split_seeds import OWN, check_splits, of_seed
 
 if TYPE_CHECKING:  # Optuna takes a second to import
     from optuna.distributions import BaseDistribution
@@ -126,7 +128,10 @@ def parse_axis(field: str, flag: str, texts: Sequence[str]) -> Axis:
     kind = next(t for t in (*typing.get_args(hint), hint) if t is not type(None))
     ranges = [text for text in texts if ".." in text]
     if not ranges:
-        return Choice(values=tuple(dict.fromkeys(_value(field, flag, kind, text) for text in texts)))
+        values = tuple(dict.fromkeys(_value(field, flag, kind, text) for text in texts))
+        if field == SPLIT:
+            check_splits(flag, values)
+        return Choice(values=values)
     if len(texts) > 1:
         raise bad_value(flag, " ".join(texts), "either values or one range")
     return _range(field, flag, kind, texts[0])
@@ -166,7 +171,7 @@ def acts(name: str, axis: Axis, point: Mapping[str, Any]) -> bool:
     """Whether the field has an effect in a trial with these values. True if they do not make a valid trial."""
     names = ("rewind_epoch", "rewind_step") if name == "rewind_epoch" else (name,)
     try:
-        spec = TrialSpec(**{**point, name: axis.ends[0]})
+        spec = _any_of({**point, name: axis.ends[0]})
     except UserError:
         return True
     return any(getattr(spec, n) is not None for n in names)
@@ -187,10 +192,15 @@ def check_axes(base: Mapping[str, Any], axes: Mapping[str, Axis]) -> None:
 
 def _refusal(point: Mapping[str, Any]) -> UserError | None:
     try:
-        TrialSpec(**point)
+        _any_of(point)
     except UserError as error:
         return error
     return None
+
+
+def _any_of(point: Mapping[str, Any]) -> TrialSpec:
+    """The trial of some seed."""
+    return TrialSpec(**of_seed(point, point.get("seed", 0)))
 
 
 def _text(value: Any) -> str:
@@ -223,7 +233,7 @@ def _value(field: str, flag: str, kind: type, text: str) -> Any:
         if text not in ("True", "False"):
             raise bad_value(flag, text, "True or False")
         return text == "True"
-    if kind is str or (field == "rewind_epoch" and text.endswith("it")):
+    if kind is str or (field == "rewind_epoch" and text.endswith("it")) or (field == SPLIT and text == OWN):
         return text
     try:
         value = kind(text)

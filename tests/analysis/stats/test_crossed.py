@@ -67,6 +67,27 @@ def test_a_bound_far_from_a_mean_of_zero_is_not_refuted_by_the_lack_of_images_th
         found.superiority(0)
 
 
+def test_one_split_written_as_splits_of_their_own_is_estimated_alike() -> None:
+    """Images that no seed was tested on change nothing but the size of what they are drawn from."""
+    d = some()
+    n, m = d.shape
+    of_one, own = crossed(d), crossed(np.hstack([d, np.full((n, m), np.nan)]))
+    assert own.mean == pytest.approx(of_one.mean) and own.of_seeds == pytest.approx(of_one.of_seeds)
+    assert own.m == m and 2 * own.of_images == pytest.approx(of_one.of_images)
+
+
+def test_images_that_two_seeds_share_say_how_much_images_differ() -> None:
+    """Every second image is lost by each seed that sees it: seeds hang together by it, however many there are."""
+    d = np.full((3, 60), np.nan)
+    for seed in range(3):
+        d[seed, seed * 20 : seed * 20 + 20] = -1.0 * (np.arange(20) % 2)
+    assert crossed(d).of_images == 0  # no two seeds share an image
+    d = np.full((3, 30), np.nan)
+    for seed in range(3):
+        d[seed, seed * 5 : seed * 5 + 20] = -1.0 * ((np.arange(20) + seed * 5) % 2)
+    assert crossed(d).of_images == pytest.approx(1e4 * 0.25 / 30, rel=0.06)
+
+
 @pytest.mark.parametrize(("n", "m"), [(1, 40), (6, 1)])
 def test_too_little_to_estimate_a_variance_is_refused(n: int, m: int) -> None:
     with pytest.raises(ValueError, match=f"found {n} seeds and {m} images"):
@@ -142,3 +163,45 @@ def test_seeds_alone_call_a_lower_ticket_matching_far_too_often_and_crossed_they
 def test_images_enough_and_seeds_enough_show_a_match() -> None:
     found = simulated(np.random.default_rng(0), 100, 8, 2000, 0.0, 2.0, 0.5)
     assert sum(each.superiority(-1).p <= ALPHA for each in found) >= 80
+
+
+POOL, OF_A_SPLIT = 1797, 360  # of digits
+
+
+def with_own_splits(
+    rng: np.random.Generator, sweeps: int, n: int, wanted: float, level: float, image_sd: float
+) -> list[Crossed]:
+    """As `simulated`, but each seed is tested on images of its own, drawn from those of digits."""
+    shift, found = shift_for(wanted, level, image_sd), []
+    for _ in range(sweeps):
+        images = rng.normal(0, 1, POOL)
+        of_tickets = images + shift + rng.normal(0, image_sd, POOL)
+        d = np.full((n, POOL), np.nan)
+        for seed in range(n):
+            split = rng.permutation(POOL)[:OF_A_SPLIT]
+            noise = rng.normal(0, SEED_SD, (2, 1)) + rng.normal(0, REST_SD, (2, OF_A_SPLIT))
+            d[seed, split] = 1.0 * (level + of_tickets[split] + noise[0] > 0) - (level + images[split] + noise[1] > 0)
+        found.append(crossed(d))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", [0.8, 2.0, 3.0])
+@pytest.mark.parametrize("image_sd", [0.0, 0.5])
+@pytest.mark.parametrize("n", [5, 8, 20])
+def test_alpha_holds_if_each_seed_has_a_split_of_its_own(n: int, image_sd: float, level: float) -> None:
+    sweeps, rng = 2000, np.random.default_rng(n)
+    most = ALPHA + 4 * math.sqrt(ALPHA * (1 - ALPHA) / sweeps)
+    for wanted in (-1.0, 0.0):
+        drawn = with_own_splits(rng, sweeps, n, wanted, level, image_sd)
+        found = [each for each in drawn if each.variance_at(wanted) > 0]
+        assert sum(each.superiority(wanted).p <= ALPHA for each in found) / sweeps <= most
+        assert sum(each.inferiority(wanted).p <= ALPHA for each in found) / sweeps <= most
+
+
+def test_seeds_alone_are_not_sample_enough_where_their_splits_overlap() -> None:
+    """20 seeds whose test splits have a fifth of their images in common, and a ticket that is 1 pp lower."""
+    found = with_own_splits(np.random.default_rng(0), 400, 20, -1.0, 3.0, 0.5)
+    alone = sum(seeds_alone_p(each, -1) <= ALPHA for each in found) / len(found)
+    assert alone > 2 * ALPHA
+    assert sum(each.superiority(-1).p <= ALPHA for each in found) / len(found) <= 0.05

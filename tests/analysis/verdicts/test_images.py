@@ -12,7 +12,6 @@ from analysis.stats.crossed import CROSSED, crossed
 from analysis.stats.paired import superiority, t_interval
 from analysis.tables.run_plan import Rule
 from analysis.verdicts.claims import verdicts
-from analysis.verdicts.groups import pair_up
 from lth_trainable.store.image_bits import pack, unpack
 from tests.support.verdicts import Rows, of, trials
 
@@ -95,14 +94,6 @@ def test_a_diverged_ticket_has_each_image_right_by_chance() -> None:
     assert found["mean_ticket"] == pytest.approx(
         np.mean([0.1, *(1 - (7 + lost) / N for lost in [4, 3, 3, 4, 2])]), abs=1e-9
     )
-
-
-def test_replicates_on_other_splits_have_images_of_their_own() -> None:
-    rows = rows_of([4, 3, 5, 3, 4, 2], shared=2)
-    own = [{**row, "split_seed": row["seed"]} for row in rows]
-    tickets, dense = ([row for row in own if row["control"] == control] for control in ("none", "dense"))
-    pairs = pair_up(tickets, dense, "test_accuracy", "dense")
-    assert pairs.n == SEEDS and pairs.crossed is None
 
 
 def test_order_seeds_of_one_seed_count_as_their_mean() -> None:
