@@ -45,8 +45,11 @@ def test_processes_that_need_the_same_images_wait_for_the_one_that_decodes(is_ki
     others = [start() for _ in range(3)]
     if is_killed:
         first.kill()
+    for process in (first, *others):  # all may go on before one is waited for
+        assert process.stdin is not None
+        process.stdin.close()
     for process in (first, *others):
-        process.communicate()
+        assert process.wait(timeout=120) is not None
     assert all(process.returncode == 0 for process in others) and (first.returncode == 0) is not is_killed
     decoded = log.read_text().split()
     assert len(decoded) == (4 if is_killed else 3), "the first alone; or after its first image, one other all three"
