@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from lth_trainable.seeds import derive_seed
 from lth_trainable.silence import pulse
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.stopwatch import part
+from lth_trainable.training.cpu_step import PlainSteps
 from lth_trainable.training.cuda_graphs import CapturedSteps, RateOnDevice
 from lth_trainable.training.fastai_adapter import eager_step
 
@@ -35,13 +36,24 @@ class TrialLearner(Learner):
 
     captured_steps: CapturedSteps | None = None
 
+    @functools.cached_property
+    def plain_steps(self) -> PlainSteps:
+        return PlainSteps()
+
     def __call__(self, event_name: Any) -> None:
         for name in [event_name] if isinstance(event_name, str) else event_name:
-            for callback in self._listeners(name):
+            for callback in self.listeners(name):
                 callback(name)
 
-    def _listeners(self, event_name: str) -> list[Callback]:
-        known: dict[str, list[Callback]] = self.__dict__.setdefault("_known_listeners", {})
+    @property
+    def known_listeners(self) -> dict[str, list[Callback]]:
+        """The callbacks that define an event, as far as they were asked for. A new dict when callbacks have changed."""
+        found: dict[str, list[Callback]] = self.__dict__.setdefault("_known_listeners", {})
+        return found
+
+    def listeners(self, event_name: str) -> list[Callback]:
+        """The callbacks that get an event, in their order."""
+        known = self.known_listeners
         if event_name not in known:
             callbacks = self.cbs.sorted("order")
             # after_fit also re-enables callbacks, so all of them get it
@@ -57,12 +69,15 @@ class TrialLearner(Learner):
         self.iter, self.xb, self.yb = i, b[:n_inputs], b[n_inputs:]
         try:
             self("before_batch")
-            if not (self.training and self.captured_steps is not None and self.captured_steps.take()):
+            if not (self.training and self._own_step()):
                 eager_step(self)
         except CancelBatchException:
             self("after_cancel_batch")
         self("after_batch")
         pulse.step()
+
+    def _own_step(self) -> bool:
+        return self.captured_steps.take() if self.captured_steps is not None else self.plain_steps.take(self)
 
     def add_cb(self, cb: Any) -> TrialLearner:
         self.__dict__.pop("_known_listeners", None)
@@ -136,7 +151,7 @@ class Clock(Callback):
     def before_batch(self) -> None:
         if not self.learn.training:
             return
-        seed_torch((self.stream + self.skipped + self.learn.iter) & _LARGEST_SEED, self.dls.device)
+        seed_torch((self.stream + self.skipped + self.learn.iter) & _LARGEST_SEED, self.learn.dls.device)
         if self.rate_moves:
             step = self.curve.total_steps - 1 if self.level_clock.lr_is_last else self.step
             fraction = self.level_clock.lr_fraction
@@ -156,6 +171,19 @@ def seed_torch(seed: int, device: torch.device) -> None:
         torch.cuda.manual_seed_all(seed)
 
 
+@dataclass(slots=True)
+class _Sums:
+    """Sums over the images of a pass: loss and correct answers as tensors on the device, and the number of images."""
+
+    loss: Any = 0.0
+    correct: Any = 0.0
+    seen: int = 0
+
+    @property
+    def mean_loss(self) -> float:
+        return float(self.loss) / self.seen
+
+
 class EpochLog(Callback):
     """A row of measurements for each epoch. Losses are plain means over images, accuracies are fractions.
 
@@ -172,9 +200,7 @@ class EpochLog(Callback):
         self.rows: list[dict[str, Any]] = []
         self.trained = 0  # epochs trained by this trial itself, not read from a state
         self.diverged = False
-        self._loss: Any = 0.0
-        self._correct: Any = 0.0
-        self._seen = 0
+        self._sums = _Sums()
         self._train_loss, self._iterations = math.nan, 0
         self._validation: tuple[float, float] = (math.nan, math.nan)
 
@@ -182,22 +208,22 @@ class EpochLog(Callback):
         self._started = time.perf_counter()
 
     def before_train(self) -> None:
-        self._clear()
+        self._sums = _Sums()
 
     def before_validate(self) -> None:
-        self._clear()
+        self._sums = _Sums()
 
     def after_batch(self) -> None:
         if not self.learn.yb:  # a prediction of images without labels
             return
-        n = len(self.learn.yb[0])
-        self._loss = self._loss + self.learn.loss.detach() * n
-        self._seen += n
+        n, sums = len(self.learn.yb[0]), self._sums
+        sums.loss = sums.loss + self.learn.loss.detach() * n
+        sums.seen += n
         if not self.learn.training:
-            self._correct = self._correct + (self.learn.pred.argmax(1) == self.learn.yb[0]).sum()
+            sums.correct = sums.correct + (self.learn.pred.argmax(1) == self.learn.yb[0]).sum()
 
     def after_train(self) -> None:
-        self._train_loss, self._iterations = float(self._loss) / self._seen, self.learn.n_iter
+        self._train_loss, self._iterations = self._sums.mean_loss, self.learn.n_iter
         if not math.isfinite(self._train_loss):
             self._end_of_epoch()
             raise CancelFitException
@@ -205,7 +231,7 @@ class EpochLog(Callback):
     def after_validate(self) -> None:
         if self.learn.lock.locked():  # validate or get_preds, outside a fit
             return
-        self._validation = float(self._loss) / self._seen, float(self._correct) / self._seen
+        self._validation = self._sums.mean_loss, float(self._sums.correct) / self._sums.seen
         self._end_of_epoch()
 
     def _end_of_epoch(self) -> None:
@@ -229,9 +255,6 @@ class EpochLog(Callback):
             self.on_epoch(self.rows)
         if self.diverged:
             raise CancelFitException
-
-    def _clear(self) -> None:
-        self._loss, self._correct, self._seen = 0.0, 0.0, 0
 
 
 class ClassLoss(nn.CrossEntropyLoss):
@@ -304,9 +327,9 @@ def optimizer_of(spec: TrialSpec, device: torch.device) -> Callable[..., OptimWr
             "weight_decay": spec.weight_decay,
             "capturable": on_gpu,
         }
-        return partial(wrapper, opt=partial(torch.optim.AdamW, fused=True, **settings))
+        return functools.partial(wrapper, opt=functools.partial(torch.optim.AdamW, fused=True, **settings))
     settings = {"momentum": spec.momentum, "weight_decay": spec.weight_decay}
-    return partial(wrapper, opt=partial(torch.optim.SGD, fused=True, **settings))
+    return functools.partial(wrapper, opt=functools.partial(torch.optim.SGD, fused=True, **settings))
 
 
 def finite(value: float) -> float | None:
