@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,16 +16,22 @@ _CUDA = "libcuda.so.1"
 _MPS_ENABLED = 133  # CU_DEVICE_ATTRIBUTE_MPS_ENABLED in cuda.h; an older driver refuses it
 
 
-def bound_memory(execution: Execution) -> None:
-    """Let this process use its share of the GPU's memory only; beyond it, PyTorch raises `OutOfMemoryError`.
+@contextlib.contextmanager
+def memory_bounded(execution: Execution) -> Iterator[None]:
+    """Within this block, this process may use its share of the GPU's memory only.
 
-    So a trial that needs more cannot take the memory of the others. Its peak is measured from here on.
+    Beyond it, PyTorch raises `OutOfMemoryError`, so a trial that needs more cannot take the memory of the others. The
+    peak of its memory is measured from here on.
     """
     device = torch.device(execution.device)
-    if device.type == "cuda":
-        total = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction(fraction_of(execution.trials_on_gpu, total), device.index)
-        torch.cuda.reset_peak_memory_stats(device)
+    with contextlib.ExitStack() as stack:
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+            if execution.trials_on_gpu > 1:
+                total = torch.cuda.get_device_properties(device).total_memory
+                stack.callback(torch.cuda.set_per_process_memory_fraction, 1.0, device.index)
+                torch.cuda.set_per_process_memory_fraction(fraction_of(execution.trials_on_gpu, total), device.index)
+        yield
 
 
 def about_gpu(execution: Execution) -> dict[str, Any] | None:

@@ -11,10 +11,10 @@ import torch
 from lth_trainable.errors import UserError
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.store import Store
-from lth_trainable.training.execution import Execution, no_room, prepare
+from lth_trainable.training.execution import Execution, no_room
 from lth_trainable.training.gpu_memory import fraction_of
 from lth_trainable.training.run import run_trial
-from lth_trainable.training.sharing import about_gpu, bound_memory
+from lth_trainable.training.sharing import about_gpu, memory_bounded
 
 GIB = 2**30
 with_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -33,18 +33,15 @@ def test_records_of_the_cpu_say_nothing_about_a_gpu(tmp_path: Path) -> None:
 @with_gpu
 def test_a_trial_that_needs_more_than_its_share_fails_and_says_so() -> None:
     execution = Execution(device="cuda", trials_on_gpu=8)
-    prepare(execution)
-    bound_memory(execution)
     total = torch.cuda.get_device_properties(0).total_memory
-    try:
+    with memory_bounded(execution):
         torch.empty(total // 16, dtype=torch.uint8, device="cuda")
         with pytest.raises(torch.OutOfMemoryError):
             torch.empty(total // 6, dtype=torch.uint8, device="cuda")
         error = no_room(execution, "t")
-        assert isinstance(error, UserError) and "1/8 of " in str(error) and "--trials-per-gpu" in str(error)
-    finally:
-        bound_memory(Execution(device="cuda"))
-        torch.cuda.empty_cache()
+    assert isinstance(error, UserError) and "1/8 of " in str(error) and "--trials-per-gpu" in str(error)
+    torch.empty(total // 6, dtype=torch.uint8, device="cuda")
+    torch.cuda.empty_cache()
 
 
 @with_gpu
