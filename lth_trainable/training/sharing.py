@@ -26,6 +26,7 @@ def memory_bounded(execution: Execution) -> Iterator[None]:
     device = torch.device(execution.device)
     with contextlib.ExitStack() as stack:
         if device.type == "cuda":
+            torch.cuda.init()  # a process that has not used it has no statistics
             torch.cuda.reset_peak_memory_stats(device)
             if execution.trials_on_gpu > 1:
                 total = torch.cuda.get_device_properties(device).total_memory
