@@ -139,12 +139,13 @@ class BarrierJob:
 
     def do(self) -> list[Row]:
         """The rows of all lines; lines that are not stored are made first."""
-        from lth_trainable.training.execution import prepare, release
+        from lth_trainable.training.execution import prepared, release
 
         try:
-            if self.lines_left:
-                prepare(self.execution)
-            return [row for pair in self.settings.pairs for row in self._line(pair)]
+            if not self.lines_left:
+                return [row for pair in self.settings.pairs for row in self._line(pair)]
+            with prepared(self.execution, self.target.trial.spec.precision):
+                return [row for pair in self.settings.pairs for row in self._line(pair)]
         finally:
             self.__dict__.pop("start", None)  # frees the network and its data
             release(self.execution)

@@ -12,7 +12,7 @@ from typing import Any
 from fastai.optimizer import OptimWrapper
 
 from lth_trainable.pruning.keep_mask import KeepMask
-from lth_trainable.training.cuda_graphs import WITHIN_A_STEP
+from lth_trainable.training.captured import WITHIN_A_STEP
 from lth_trainable.training.torch_adapter import direct_step, is_plain
 
 

@@ -28,7 +28,8 @@ from lth_trainable.store.store import WEIGHTS, Damaged, Store
 from lth_trainable.store.tensor_files import check_like, tensors_of
 from lth_trainable.tensors import row_major
 from lth_trainable.training.execution import Execution
-from lth_trainable.training.learner import LevelClock, measure
+from lth_trainable.training.learner import LevelClock
+from lth_trainable.training.measure import measure
 from lth_trainable.training.trial import Trial
 
 SPLITS = ("train", "test")
@@ -122,7 +123,7 @@ def errors_between(start: Start, a: Tensors, b: Tensors, n_points: int) -> Curve
     augmentation (`supermask.recompute_batchnorm`). Without BatchNorm both curves are equal. Both ends have the same
     mask, so removed weights are zero on the whole line.
     """
-    model, loss = start.origin.model, start.origin.learn.loss_func
+    model, learn = start.origin.model, start.origin.learn
     first = start.origin.dls.train
     train, like_first = first.dataset, type(first)
     loaders = {
@@ -137,7 +138,10 @@ def errors_between(start: Start, a: Tensors, b: Tensors, n_points: int) -> Curve
         if batchnorms(model):
             networks["recomputed"] = recompute_batchnorm(model, gathering)
         for split, loader in loaders.items():
-            errors = {norm: 100 * (1 - measure(network, loader, loss).accuracy) for norm, network in networks.items()}
+            errors = {
+                norm: 100 * (1 - measure(network, loader, learn.loss_func, learn.autocast).accuracy)
+                for norm, network in networks.items()
+            }
             for norm in BATCH_NORMS:
                 curves[split, norm].append(errors.get(norm, errors["raw"]))
     return {key: tuple(errors) for key, errors in curves.items()}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lth_trainable.data.datasets import load_dataset
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.training import cpu_step
-from lth_trainable.training.cuda_graphs import WITHIN_A_STEP
+from lth_trainable.training.captured import WITHIN_A_STEP
 from lth_trainable.training.execution import Execution
 from lth_trainable.training.learner import LevelClock, TrialLearner
 from lth_trainable.training.trial import Trial
