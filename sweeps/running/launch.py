@@ -28,8 +28,14 @@ from sweeps.running.log_feed import NO_LOGGERS, Loggers
 from sweeps.running.names import name_of, trial_folder, trial_name
 from sweeps.running.packing import Place
 from sweeps.running.progress import Board, LiveView
-from sweeps.running.ray_adapter import drop_flag, lost_workers_as_dead, set_flag
+from sweeps.running.ray_adapter import (
+    drop_flag,
+    lost_workers_as_dead,
+    set_flag,
+    trials_on_idle_workers,
+)
 from sweeps.running.ray_process import (
+    Workers,
     end_workers,
     quieten,
     ray_here,
@@ -122,7 +128,7 @@ def launch(
     callbacks = [_counter(spent, notes), *([loggers.callback()] if loggers else [])]
     tuning = _Tuning(lambda: _fit(searcher, config, resources, callbacks, cluster, request))
     with LiveView(board) if board is not None else contextlib.nullcontext():
-        _run(tuning, request, name, dispatcher, cluster, board, gpus)
+        _run(tuning, request, name, dispatcher, cluster, board, gpus, _workers(resources, dispatcher, gpus))
     health.check()
     if tuning.error is not None:
         raise _trouble(ledger.store, tuning.error)
@@ -173,13 +179,13 @@ class _Tuning(threading.Thread):
 
 def _run(
     tuning: _Tuning, request: StopRequest, launch: str, dispatcher: Dispatcher, cluster: Cluster | None,
-    board: Board | None, gpus: Gpus,
+    board: Board | None, gpus: Gpus, workers: Workers,
 ) -> None:  # fmt: skip
     """Start Ray, or follow the cluster, and run Tune until it has ended, or should have."""
     has_ended = True
     try:
         with (
-            ray_here(gpus.environment, gpus.for_ray) if cluster is None else cluster.followed(dispatcher, board),
+            ray_here(workers) if cluster is None else cluster.followed(dispatcher, board),
             signals.asking(request.ask),  # after Ray has set its own handler
         ):
             tuning.start()
@@ -192,6 +198,14 @@ def _run(
             shut_down_ray(gpus.close)
         else:
             signals.hurry()
+
+
+def _workers(resources: Resources, dispatcher: Dispatcher, gpus: Gpus) -> Workers:
+    """The workers of this machine's Ray: one is ready for each trial that can begin, and not more."""
+    return Workers(
+        ready=min(resources.slots(), max(1, len(dispatcher.waiting))), resources=gpus.for_ray,
+        environment={"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(resources.cpus)), **gpus.environment},
+    )  # fmt: skip
 
 
 def _fit(
@@ -245,7 +259,7 @@ def _fit(
             failure_config=tune.FailureConfig(max_failures=RETRIES),
         ),
     )
-    with lost_workers_as_dead():
+    with lost_workers_as_dead(), trials_on_idle_workers() if cluster is None else contextlib.nullcontext():
         results = tuner.fit()
     if not request.reason:
         searcher.unlisted = _list_earlier(results, searcher, config)

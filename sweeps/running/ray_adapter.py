@@ -152,6 +152,53 @@ def shielded(signals: Collection[signal.Signals]) -> Iterator[None]:
             signal.signal(signal.SIGTERM, handler)
 
 
+PRESTARTED = "--num_prestart_python_workers="
+
+
+@contextlib.contextmanager
+def with_idle_workers(count: int) -> Iterator[None]:
+    """Let the Ray that `ray.init` starts in this block begin with this many workers, instead of one for each core."""
+    from ray._private import services
+
+    plain = services.ConsolePopen
+
+    class Fewer(plain):  # type: ignore[misc, valid-type]
+        def __init__(self, command: Any, *args: Any, **more: Any) -> None:
+            if not isinstance(command, str):
+                command = [f"{PRESTARTED}{count}" if str(part).startswith(PRESTARTED) else part for part in command]
+            super().__init__(command, *args, **more)
+
+    services.ConsolePopen = Fewer
+    try:
+        yield
+    finally:
+        services.ConsolePopen = plain
+
+
+@contextlib.contextmanager
+def trials_on_idle_workers() -> Iterator[None]:
+    """Within this block, trials of Tune run on the workers that Ray has started before anything needed them.
+
+    Tune asks for workers that have some environment variables of this process, and Ray starts new ones for that. On
+    this machine all workers have the variables of this process anyway.
+    """
+    import ray
+    from ray.tune.execution.class_cache import _ActorClassCache
+
+    plain = _ActorClassCache.get
+
+    def get(self: Any, trainable: Any) -> Any:
+        if trainable not in self._cache:
+            self._cache[trainable] = ray.remote(trainable)
+        return self._cache[trainable]
+
+    _ActorClassCache.get = get
+    try:
+        yield
+    finally:
+        _ActorClassCache.get = plain
+
+
 def before_first_trial(action: Callable[[], None]) -> Callable[[Function], Function]:
     """Let Tune call `action` in the main thread of a worker that trains with this function, before its first trial."""
 

@@ -13,14 +13,22 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lth_trainable.errors import FAILED, UserError
 from lth_trainable.processes import Family, kill
 from lth_trainable.signals import SIGNALS, end, undoing
+from sweeps.running.preload import preloading
 from sweeps.running.private_ray import private_folder, private_settings, remove, set_for_ray
-from sweeps.running.ray_adapter import dead_processes, is_connected, read_environment_again, shielded
+from sweeps.running.ray_adapter import (
+    dead_processes,
+    is_connected,
+    read_environment_again,
+    shielded,
+    with_idle_workers,
+)
 
 WATCH_SECONDS, START_WATCH_SECONDS = 2.0, 0.2
 CONTROL_STORE = "gcs_server"
@@ -43,9 +51,24 @@ QUIET = {
 }
 LOUD = ("ray", "ray.tune", "ray.data")  # loggers
 WIDGETS = "ray.widgets.util"  # logger that recommends ipywidgets in a notebook, when Ray is imported
-NOTHING: Mapping[str, Any] = {}
+
 _shutting_down: list[threading.Thread] = []
 _at_shutdown = contextlib.ExitStack()  # what a Ray of this process leaves to be cleared away
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workers:
+    """The workers of a Ray on this machine. ready: how many start with it, before a trial needs them.
+
+    environment: variables for them. resources: that Ray is told of, besides those that it finds.
+    """
+
+    ready: int = 0
+    environment: Mapping[str, str] = field(default_factory=dict)
+    resources: Mapping[str, float] = field(default_factory=dict)
+
+
+FEW = Workers()
 
 
 def quieten() -> None:
@@ -88,22 +111,22 @@ def refuse_other_ray() -> None:
         )
 
 
-def start_ray(ray: Any, environment: Mapping[str, str] = NOTHING, resources: Mapping[str, float] = NOTHING) -> None:
+def start_ray(ray: Any, workers: Workers = FEW) -> None:
     """Start Ray on this machine for this process alone. Tries twice: half a minute may not be enough on a busy machine.
 
-    environment: variables for its workers. resources: that it is told of, besides those that it finds. Raises
-    `UserError` if it does not start. `clear_away` undoes what is left of it after `ray.shutdown()`.
+    Raises `UserError` if it does not start. `clear_away` undoes what is left of it after `ray.shutdown()`.
     """
     for is_last in (False, True):
         try:
             _at_shutdown.callback(read_environment_again)  # so that the next Ray is not expected to know this token
             folder = _at_shutdown.enter_context(private_folder())
             _at_shutdown.enter_context(undoing(functools.partial(remove, folder.parent)))
-            with set_for_ray({**environment, **private_settings(), MARK: _mark}), shielded(SIGNALS):
+            settings = {**workers.environment, **preloading(folder.parent), **private_settings(), MARK: _mark}
+            with set_for_ray(settings), shielded(SIGNALS), with_idle_workers(workers.ready):
                 ray.init(
                     address="local",  # not a cluster that runs on this machine
                     include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL,
-                    configure_logging=True, _temp_dir=str(folder), resources=dict(resources),
+                    configure_logging=True, _temp_dir=str(folder), resources=dict(workers.resources),
                 )  # fmt: skip
             return
         except UserError:
@@ -127,12 +150,12 @@ def no_entry(address: str) -> UserError:
 
 
 @contextlib.contextmanager
-def ray_here(environment: Mapping[str, str] = NOTHING, resources: Mapping[str, float] = NOTHING) -> Iterator[None]:
+def ray_here(workers: Workers = FEW) -> Iterator[None]:
     """Ray on this machine for this process: started, watched, and ended with the process if a signal ends that."""
     import ray
 
     with undoing(lambda: kill(_family.look)), node_watched() as started:
-        start_ray(ray, environment, resources)
+        start_ray(ray, workers)
         started.set()
         yield
 

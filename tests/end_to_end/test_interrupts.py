@@ -162,6 +162,8 @@ def test_a_killed_worker_is_replaced(tmp_path: Path) -> None:
             ["pgrep", "-s", str(process.pid), "-f", "ray::ImplicitFunc"], capture_output=True, text=True, check=False
         ).stdout.split()
         assert workers, "no worker to kill"
+        idle = [what for what in of_session(process.pid).values() if what.startswith("ray::IDLE")]
+        assert not idle, "the trial does not run in the worker that had started before and has imported what it needs"
         os.kill(int(workers[0]), signal.SIGKILL)
         out, err = process.communicate(timeout=240)
     assert process.returncode == 0, out + err

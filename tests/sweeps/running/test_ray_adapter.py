@@ -15,6 +15,7 @@ import pytest
 import ray
 
 from sweeps.running.ray_adapter import (
+    PRESTARTED,
     address_of_local_node,
     bootstrap_address,
     dead_processes,
@@ -26,6 +27,8 @@ from sweeps.running.ray_adapter import (
     read_environment_again,
     set_flag,
     shielded,
+    trials_on_idle_workers,
+    with_idle_workers,
 )
 
 GONE = "Ray {version} has no {name}: sweeps/running/ray_adapter.py needs another way, or pyproject.toml a bound on Ray"
@@ -121,6 +124,35 @@ def test_processes_that_ray_starts_can_be_made_deaf_to_signals() -> None:
         shown = blocked()
     assert (plain, shown) == (f"[{signal.SIGINT!r}]", f"[{signal.SIGINT!r}, {signal.SIGUSR1!r}, {signal.SIGTERM!r}]")
     assert signal.getsignal(signal.SIGTERM) is mine and blocked() == plain
+
+
+def test_ray_starts_as_many_workers_at_once_as_it_is_told() -> None:
+    services = import_module("ray._private.services")
+    source = Path(inspect.getfile(services)).read_text()
+    assert PRESTARTED in source, GONE.format(version=ray.__version__, name=PRESTARTED)
+    show = [sys.executable, "-c", "import sys; print(sys.argv[1:])", f"{PRESTARTED}64", "other"]
+
+    def shown() -> str:
+        return str(services.ConsolePopen(show, stdout=subprocess.PIPE, text=True).communicate()[0]).strip()
+
+    with shielded(()), with_idle_workers(3):
+        assert shown() == f"['{PRESTARTED}3', 'other']"
+    assert shown() == f"['{PRESTARTED}64', 'other']"
+
+
+def test_trials_of_tune_take_workers_without_an_environment_of_their_own() -> None:
+    """Those that are idle have none. `test_a_killed_worker_is_replaced` sees that a trial runs in one of them."""
+    cache = import_module("ray.tune.execution.class_cache")._ActorClassCache
+
+    class Trainable:
+        pass
+
+    def environment() -> Any:
+        return cache().get(Trainable)._default_options.get("runtime_env")
+
+    with trials_on_idle_workers():
+        assert not environment()
+    assert environment(), f"Ray {ray.__version__} needs no trials_on_idle_workers any more"
 
 
 def test_the_control_store_of_ray_has_flags() -> None:
