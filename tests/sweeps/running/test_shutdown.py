@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,10 +23,10 @@ def test_no_ray_handle_is_left_when_ray_shuts_down(tmp_path: Path, monkeypatch: 
     left: list[str] = []
     plain = launch.shut_down_ray
 
-    def looked_at() -> None:
+    def looked_at(afterwards: Callable[[], None]) -> None:
         gc.collect()
         left.extend(type(one).__name__ for one in gc.get_objects() if isinstance(one, ObjectRef | ActorHandle))
-        plain()
+        plain(afterwards)
 
     monkeypatch.setattr(launch, "shut_down_ray", looked_at)
     flags = (
