@@ -91,7 +91,7 @@ class Sweep:
         options, command = changed(SWEEP, self.options, self.command, storage, changes, OF_RECIPE)
         options = replace(options, **fixed)
         sweep = with_precision(
-            with_looks(options, self.recipe), on_gpus=options.gpus_per_trial > 0, here=options.is_here
+            with_looks(options, self.recipe), on_gpus=options.resources.gpus > 0, here=options.is_here
         )
         files = Files(tickets=options.import_ticket, masks=options.import_masks)
         check_tuning(options, sweep)

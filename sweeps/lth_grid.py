@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(options: Options, sweep: Sweep, arguments: Sequence[str]) -> int:
     """Train the missing trials of the sweep and make the verdicts; or show the plan."""
     started = time.monotonic()
-    sweep = with_precision(with_looks(options, sweep), on_gpus=options.gpus_per_trial > 0, here=options.is_here)
+    sweep = with_precision(with_looks(options, sweep), on_gpus=options.resources.gpus > 0, here=options.is_here)
     files = Files(tickets=options.import_ticket, masks=options.import_masks)
     setting = Setting.of(options, trains=not options.shows_plan)
     check_tuning(options, sweep)

@@ -38,8 +38,8 @@ class Execution:
     equal bit for bit only for the same number of threads. deterministic: use only kernels with reproducible bytes; on a
     CPU all of them are. step: how a GPU runs a training step, "captured" as one graph or "eager", kernel by kernel;
     both give the same bytes. memory_format: how a GPU lays out the weights and images of networks with convolutions;
-    "channels_last" is faster. Files always have PyTorch's own order.
-    profile: measure where the time of a trial goes, for its record.
+    "channels_last" is faster. Files always have PyTorch's own order. profile: measure where the time of a trial goes,
+    for its record. trials_on_gpu: that share the GPU, and its memory (`sharing.py`).
     """
 
     data_root: Path | None = None
@@ -47,6 +47,7 @@ class Execution:
     threads: int = 1
     deterministic: bool = False
     step: str = "captured"
+    trials_on_gpu: int = 1
     memory_format: str = "channels_last"
     profile: bool = False
 
@@ -131,10 +132,11 @@ def no_room(execution: Execution, trial: str) -> NoRoom:
     with contextlib.suppress(RuntimeError):  # a full GPU may not even answer this
         if device.type == "cuda":
             free, total = (amount / 2**30 for amount in torch.cuda.mem_get_info(device))
-            found = f" ({torch.cuda.get_device_name(device)}, {free:.1f} of {total:.1f} GiB free)"
+            share = f"1/{execution.trials_on_gpu} of " if execution.trials_on_gpu > 1 else ""
+            found = f" ({share}{torch.cuda.get_device_name(device)}, {free:.1f} of {total:.1f} GiB free)"
     return NoRoom(
         f"{trial}: found no memory left on device {execution.device}{found}; expected room for the trial and its "
-        "data; use a larger fraction of a GPU (--gpus-per-trial 1) or a smaller --batch-size, or stop what else uses it"
+        "data; use fewer trials on a GPU (--trials-per-gpu 1) or a smaller --batch-size, or stop what else uses it"
     )
 
 

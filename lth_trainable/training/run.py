@@ -25,6 +25,7 @@ from lth_trainable.training.execution import Execution, fingerprint, is_no_room,
 from lth_trainable.training.lifecycle import NOTHING_MORE, Keep, OnState, ShouldStop, TrialLifecycle, never
 from lth_trainable.training.profile import Watch, measured, settle_on
 from lth_trainable.training.restored import Restored
+from lth_trainable.training.sharing import about_gpu, memory_bounded
 from lth_trainable.training.trial import OnEpoch, Trial
 
 SEALINGS = 5  # attempts to record a trial whose final state others are storing at the same time
@@ -55,7 +56,7 @@ def run_trial(
     """
     execution = execution or Execution()
     try:
-        with prepared(execution, spec.precision), running(execution.profile):
+        with prepared(execution, spec.precision), memory_bounded(execution), running(execution.profile):
             return _run(spec, store, run, execution, on_epoch, keep, on_state, on_note, should_stop, restored)
     except Exception as error:
         if not is_no_room(error):
@@ -112,7 +113,13 @@ def _run(
     seconds = time.perf_counter() - trial.started
     for _ in range(SEALINGS):
         record = record_trial(
-            store, run, lifecycle.identity, seconds=seconds, epochs_trained=trial.log.trained, profile=profile()
+            store,
+            run,
+            lifecycle.identity,
+            seconds=seconds,
+            epochs_trained=trial.log.trained,
+            profile=profile(),
+            gpu=about_gpu(execution),
         )
         if record is not None:
             return record

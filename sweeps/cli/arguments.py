@@ -52,7 +52,8 @@ class Arguments:
         kinds = _kinds_of(self._hints[name])
         if value is None and type(None) in kinds:
             return None
-        (kind,) = (kind for kind in kinds if kind is not type(None))
+        others = [kind for kind in kinds if kind is not type(None)]
+        kind = next((k for k in others if isinstance(value, str) == (typing.get_origin(k) is Literal)), others[0])
         where = f"{self.where}, {name}"
         if typing.get_origin(kind) is tuple:
             return tuple(_one(where, each, typing.get_args(kind)[0]) for each in several(value))

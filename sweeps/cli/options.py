@@ -54,6 +54,17 @@ class RunOptions:
     gpus_per_trial: Annotated[
         float, tyro.conf.arg(help="GPU of each trial: 0, a fraction or 1", metavar="0|0.25|1")
     ] = 0
+    trials_per_gpu: Annotated[
+        int | Literal["auto"] | None,
+        tyro.conf.arg(
+            help="trials that share each GPU, instead of --gpus-per-trial; auto: as many as fit beside the first",
+            metavar="N|auto",
+        ),
+    ] = None
+    mps: Annotated[
+        Literal["auto", "off"],
+        tyro.conf.arg(help="trials that share a GPU of this machine compute at the same time, through NVIDIA's MPS"),
+    ] = "auto"
     max_concurrent: Annotated[int | None, tyro.conf.arg(help="trials at a time; None: as many as fit", metavar="N")] = (
         None
     )
@@ -118,8 +129,8 @@ class RunOptions:
     @property
     def resources(self) -> Resources:
         """What each trial gets, according to the command line."""
-        return Resources(
-            cpus=self.cpus_per_trial, gpus=self.gpus_per_trial, max_concurrent=self.max_concurrent,
+        return Resources.asked(
+            self.cpus_per_trial, self.gpus_per_trial, self.trials_per_gpu, self.max_concurrent,
             deterministic=self.deterministic, step=self.step, profile=self.profile,
         )  # fmt: skip
 
@@ -202,7 +213,8 @@ class Options(RunOptions):
 
 
 WHERE = (
-    "storage", "name", "data_root", "max_concurrent", "cpus_per_trial", "gpus_per_trial", "cluster", "address",
+    "storage", "name", "data_root", "max_concurrent", "cpus_per_trial", "gpus_per_trial", "trials_per_gpu",
+    "cluster", "address",
 )  # fmt: skip
 LISTS = ("seed", "log", "log_tickets")  # options with several values that are no axes
 STOP = ("max_hours", "max_epochs", "trial_silence", "retry_failed")

@@ -125,7 +125,7 @@ def parse(argv: Sequence[str] | None = None) -> tuple[SearchOptions, Search]:
 
 def with_options(search: Search, axes: Mapping[str, Axis], seeds: tuple[int, ...], options: SearchOptions) -> Search:
     """The search with these axes and seeds, and what the options say of it, checked. Raises `UserError`."""
-    on_gpus = options.gpus_per_trial > 0
+    on_gpus = options.resources.gpus > 0
     sweep = with_precision(replace(search.sweep, seeds=seeds), on_gpus=on_gpus, here=options.is_here)
     if isinstance(chosen := axes.get(PRECISION), Choice):
         of_axis = with_precision(replace(sweep, axes={PRECISION: chosen.values}), on_gpus=on_gpus, here=options.is_here)
