@@ -48,7 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gpus, load = torch.cuda.device_count(), os.getloadavg()[0]
     found = {name: part(name, options) for name in options.parts if PARTS[name][0] <= gpus}
     hashes = {name: each.pop("hashes") for name, each in found.items()}
-    same = None if options.fast else len({json.dumps(each, sort_keys=True) for each in hashes.values()}) <= 1
+    same = (
+        None
+        if options.fast or len(found) < 2
+        else len({json.dumps(each, sort_keys=True) for each in hashes.values()}) <= 1
+    )
     done = bool(found) and all(each["exit_code"] == 0 and each["trials"] == 2 * SEEDS for each in found.values())
     print(json.dumps({
         "gpus": [torch.cuda.get_device_name(gpu) for gpu in range(gpus)], "cores": os.cpu_count(),
@@ -100,16 +104,15 @@ def part(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def left_in(storage: Path) -> dict[str, Any]:
-    """What the records and Ray's results say. training_s: from the start of the first trial to the end of the last."""
-    records = [json.loads(file.read_text()) for file in storage.glob("*/trials/*/record.json")]
+    """What the records say. training_s: from the start of the first trial to the end of the last."""
+    files = list(storage.glob("*/trials/*/record.json"))
+    records = [json.loads(file.read_text()) for file in files]
     shared = [record["gpu"] for record in records if "gpu" in record]
-    lines = [line for file in storage.glob("*/ray/*/*/result.json") for line in file.read_text().splitlines()]
-    results = [json.loads(line) for line in lines if line]
-    spans = [(each["timestamp"] - each["time_total_s"], each["timestamp"]) for each in results]
-    begun, ended = [span[0] for span in spans], [span[1] for span in spans]
+    ended = [file.stat().st_mtime for file in files]
+    begun = [end - record["train_seconds"] for end, record in zip(ended, records, strict=True)]
     return {
         "trials": len(records), "epochs": sum(record["epochs_trained"] for record in records),
-        "training_s": round(max(ended) - min(begun), 1) if spans else None,
+        "training_s": round(max(ended) - min(begun), 1) if records else None,
         "mps": sorted({str(each["mps"]) for each in shared}),
         "trials_on_gpu": sorted({each["trials_on_gpu"] for each in shared}),
         "peak_mib": max((each["peak_bytes"] >> 20 for each in shared), default=None),

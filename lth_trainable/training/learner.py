@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from lth_trainable.seeds import derive_seed
 from lth_trainable.silence import pulse
 from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.stopwatch import part
 from lth_trainable.training.captured import CapturedSteps
 from lth_trainable.training.cpu_step import PlainSteps
 from lth_trainable.training.fastai_adapter import eager_step
@@ -75,6 +76,7 @@ class TrialLearner(Learner):
         with self.autocast.forward():
             eager_step(self)
 
+    @part("validation")
     def measure_validation(self) -> tuple[float, float]:
         """Mean loss and accuracy (fraction) of the network on the validation split. Changes nothing."""
         valid = self.dls.valid

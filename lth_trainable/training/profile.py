@@ -26,7 +26,7 @@ TRACEABLE = {"cuda": torch.profiler.ProfilerActivity.CUDA}  # devices whose work
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}  # precisions whose products are not of float32
 
 
-class Watch(Callback):
+class ProfileWatch(Callback):
     """Counts the images that are trained, and traces the kernels of one epoch on a GPU. Marks what is validation."""
 
     order = 75  # after what prunes, masks and captures at the start of an epoch
@@ -41,7 +41,7 @@ class Watch(Callback):
     @property
     def beside(self) -> list[Callback]:
         """The callbacks that belong to this one."""
-        return [self, _Validation(self)]
+        return [self, ProfileValidation(self)]
 
     def before_train(self) -> None:
         self.epochs += 1
@@ -85,12 +85,12 @@ class Watch(Callback):
         self.kernel_share = min(1.0, covered(spans) / 1e6 / seconds) if spans else None  # none: tracing is forbidden
 
 
-class _Validation(Callback):
+class ProfileValidation(Callback):
     """Tells the watch that a validation begins, before any other callback acts in it."""
 
     order = -100
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: ProfileWatch) -> None:
         self.watch = watch
 
     def before_validate(self) -> None:
@@ -118,7 +118,7 @@ def settle_on(device: torch.device) -> Callable[[], None] | None:
     return settle
 
 
-def measured(stopwatch: Stopwatch, watch: Watch, trial: Any) -> dict[str, Any]:
+def measured(stopwatch: Stopwatch, watch: ProfileWatch, trial: Any) -> dict[str, Any]:
     """The profile for the record of a trial that is trained, up to now."""
     with part("measuring"):
         device = torch.device(trial.execution.device)

@@ -23,7 +23,7 @@ from lth_trainable.store.store import Damaged, Store
 from lth_trainable.tickets.imported import find_imported
 from lth_trainable.training.execution import Execution, fingerprint, is_no_room, no_room, prepared, release
 from lth_trainable.training.lifecycle import NOTHING_MORE, Keep, OnState, ShouldStop, TrialLifecycle, never
-from lth_trainable.training.profile import Watch, measured, settle_on
+from lth_trainable.training.profile import ProfileWatch, measured, settle_on
 from lth_trainable.training.restored import Restored
 from lth_trainable.training.sharing import about_gpu, memory_bounded
 from lth_trainable.training.trial import OnEpoch, Trial
@@ -132,7 +132,7 @@ def _watched(trial: Trial) -> Callable[[], dict[str, Any] | None]:
     stopwatch = current()
     if stopwatch is None:
         return lambda: None
-    watch = Watch(stopwatch)
+    watch = ProfileWatch(stopwatch)
     stopwatch.settle = settle_on(torch.device(trial.execution.device))
     trial.learn.add_cbs(watch.beside)
     return lambda: measured(stopwatch, watch, trial)

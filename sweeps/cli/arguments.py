@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 from lth_trainable.errors import UserError, bad_value, refuse_secrets, unknown_name
 from lth_trainable.scalars import plain
-from sweeps.cli.options import BRANCHES, Options, RunOptions, flags
+from sweeps.cli.options import Options, RunOptions, flags
 from sweeps.cli.search_options import SearchOptions
+from sweeps.experiments.recipes import BRANCHES
 
 NOT_HERE = {
     "cluster": "from Python the trials run on this machine, or with address='auto' on the cluster that it belongs to",

@@ -20,7 +20,7 @@ from sweeps.experiments.branches import NAMES
 from sweeps.experiments.expand import seed_values
 from sweeps.experiments.imported_tickets import without_own_tickets
 from sweeps.experiments.recipe_files import WITH_COMMAS, any_recipe
-from sweeps.experiments.recipes import FLAG_OF, NO_AXIS, RECIPES, Sweep
+from sweeps.experiments.recipes import BRANCHES, FLAG_OF, NO_AXIS, RECIPES, Sweep
 from sweeps.experiments.split_seeds import FIELD as SPLIT
 from sweeps.experiments.split_seeds import split_value
 from sweeps.experiments.tuning import SEEDS as TUNE_SEEDS
@@ -30,7 +30,6 @@ from sweeps.running.loggers import LOGGERS
 from sweeps.running.resources import Resources
 from sweeps.running.submit import Target
 
-BRANCHES = ("controls", "baselines")
 FIRST = (
     "target_sparsity_pct", "schedule", "rewind_epoch", "prune_rate_pct", "prune_steps", "start_pct", "end_pct",
     "retrain", "reset_end", "criterion", "granularity", "context", "layers",
@@ -213,7 +212,7 @@ class Options(RunOptions):
 
 
 WHERE = (
-    "storage", "name", "data_root", "max_concurrent", "cpus_per_trial", "gpus_per_trial", "trials_per_gpu",
+    "storage", "name", "data_root", "max_concurrent", "gpus_per_trial", "trials_per_gpu",
     "cluster", "address",
 )  # fmt: skip
 LISTS = ("seed", "log", "log_tickets")  # options with several values that are no axes
@@ -228,7 +227,7 @@ HELP = Help(
         "where": WHERE, "stop": STOP, "watch": ("dry_run", "on", "plan_figure", "list", "json", "log"),
     },
     examples={
-        "python -m sweeps.lth_grid": "the recipe digits: half a minute on two cores",
+        "python -m sweeps.lth_grid": "the recipe digits: a minute on two cores",
         "python -m sweeps.lth_grid digits --sparsity 50,80,90 --controls reinit --dry-run":
             "the plan of a sweep with other sparsities and a control, its epochs and its time",
         "python -m sweeps.lth_grid my_sweep.yaml --max-hours 2":
@@ -268,7 +267,8 @@ def with_values(
     given = {**sweep.axes, **{name: values for name, values in axes.items() if values}}
     base = {name: value for name, value in sweep.base.items() if name not in given}
     requested: dict[str, Any] = {name: values for name, values in branches.items() if values}
-    return replace(sweep, base=base, axes=given, seeds=seeds, **requested)
+    optional = tuple(name for name in sweep.if_possible if name not in requested)
+    return replace(sweep, base=base, axes=given, seeds=seeds, if_possible=optional, **requested)
 
 
 def read(

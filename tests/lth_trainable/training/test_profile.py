@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,9 @@ def trained(store: Store, fields: dict[str, Any], wanted: bool = True) -> dict[s
 
 
 def test_the_parts_add_up_and_each_has_its_time(tmp_path: Path) -> None:
-    record = trained(Store(tmp_path), TICKET)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", category=UserWarning, module="fastai")  # such as of names used twice
+        record = trained(Store(tmp_path), TICKET)
     found = record["profile"]
     seconds = found["seconds"]
     assert set(seconds) == set(PARTS) and all(value >= 0 for value in seconds.values())
@@ -55,8 +58,11 @@ def test_validation_is_not_part_of_training(tmp_path: Path, monkeypatch: pytest.
             return super().forward(x)
 
     monkeypatch.setattr("tests.plugins.tiny_cnn", lambda shape, n: nn.Sequential(Slow(), nn.Linear(64, n)))
-    seconds = trained(Store(tmp_path), {**FIT, "model": "tests.plugins:tiny_cnn"})["profile"]["seconds"]
-    assert seconds["validation"] > 0.15 and seconds["training"] < seconds["validation"]
+    for more, evaluations in (({}, 5), ({"validate_every": 1}, 13)):  # two splits at the end, and the best point
+        spec = {**FIT, "model": "tests.plugins:tiny_cnn", **more}
+        seconds = trained(Store(tmp_path / str(evaluations)), spec)["profile"]["seconds"]
+        assert seconds["validation"] >= evaluations * 0.05
+        assert seconds["training"] < seconds["validation"]
 
 
 def test_the_floor_is_the_arithmetic_of_what_was_trained(tmp_path: Path) -> None:
