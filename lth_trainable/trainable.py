@@ -65,10 +65,11 @@ def train(config: dict[str, Any], should_stop: Callable[[], bool] = lambda: Fals
     """Run the trial of a sweep. Ray gets progress, keys of states and checkpoints; the store gets the rest.
 
     config: the fields of the spec, for people, and `task`. task is JSON of {trial, storage, launch, spec, key, run,
-    execution, keep, marks, resumable, end, log, silence, place}. launch: id of the launch of Ray Tune. keep, marks,
-    resumable: the fields of `Keep` (marks: `mid_epoch_points`). key: of the trial. end: of its last trained state. log:
-    whether reports carry everything that is logged. silence: the limit of `Watch`. should_stop: looked at after
-    each epoch; if true, the state of the epoch is stored and reported, and the driver ends the trial.
+    execution, keep, marks, resumable, end, log, silence, place}, and copy for a `CopyTask`. launch: id of the launch of
+    Ray Tune. keep, marks, resumable: the fields of `Keep` (marks: `mid_epoch_points`). key: of the trial. end: of its
+    last trained state. log: whether reports carry everything that is logged. silence: the limit of `Watch`.
+    should_stop: looked at after each epoch; if true, the state of the epoch is stored and reported, and the driver ends
+    the trial.
 
     An attempt that fails leaves `failure.json` in the trial's folder. Then this raises `TrialFailed`, whereupon Ray
     ends this worker and tries again on a new one. The second failure in a launch is the last: the attempt after it does
@@ -141,6 +142,8 @@ class _Attempt:
             warnings.catch_warnings(),
         ):  # a trial's code may change them, and this worker trains other trials too
             warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
+            if "copy" in self.task:
+                return self._train_copy(store)
             record, final = self._train(store)
             result = self._result(record)
         return self._end(result, final=final, rows=record["epochs"])
@@ -180,6 +183,15 @@ class _Attempt:
                     on_note=progress.note, should_stop=self.should_stop,
                 )  # fmt: skip
             return record, trial.state_keys["final"]
+
+    def _train_copy(self, store: Store) -> _End:
+        """Train a copy for the analysis of barriers, which is stored where its task says and has no record."""
+        from lth_trainable.tune.copies import train_copy_trial
+
+        with self._watched():
+            report, here = train_copy_trial(store, self.task, self.progress.epoch)
+        self.progress.fingerprint = json.dumps(here)
+        return self._end({**report, **self.progress.news(), "done": True}, rows=self.progress.rows)
 
     @contextlib.contextmanager
     def _watched(self) -> Iterator[None]:

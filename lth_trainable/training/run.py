@@ -84,6 +84,24 @@ def record_covered(store: Store, run: str, trial: Identity) -> dict[str, Any] | 
         return None
 
 
+def train_state(spec: TrialSpec, store: Store, execution: Execution) -> None:
+    """Train a trial to its end and store the states that a record would refer to, without a record of it.
+
+    Raises `UserError` if the device's memory is too small.
+    """
+    try:
+        with prepared(execution, spec.precision):
+            trial = _trial_of(spec, store, execution, None)
+            TrialLifecycle(trial, States(store, fingerprint(execution)), NOTHING_MORE, None).run()
+    except Exception as error:
+        if not is_no_room(error):
+            raise
+        traceback.clear_frames(error.__traceback__)
+        raise no_room(execution, spec.name) from error
+    finally:
+        release(execution)
+
+
 def _run(
     spec: TrialSpec,
     store: Store,
@@ -96,14 +114,7 @@ def _run(
     should_stop: ShouldStop,
     restored: Restored | None,
 ) -> dict[str, Any]:
-    with part("data"):
-        data = load_dataset(spec.dataset, execution.data_root, spec.split_seed, spec.image_size)
-    imported = (
-        find_imported(store, spec.ticket_id.digest)
-        if spec.ticket_id is not None and spec.starts_from_imported
-        else None
-    )
-    trial = Trial(spec, data, execution, on_epoch, imported)
+    trial = _trial_of(spec, store, execution, on_epoch)
     profile = _watched(trial)
     lifecycle = TrialLifecycle(trial, States(store, fingerprint(execution)), keep, on_state, should_stop, restored)
     lifecycle.run()
@@ -125,6 +136,17 @@ def _run(
             return record
         lifecycle.end_again()
     raise AssertionError("a state of the trial was deleted while it was sealed; run the trial again")
+
+
+def _trial_of(spec: TrialSpec, store: Store, execution: Execution, on_epoch: OnEpoch | None) -> Trial:
+    with part("data"):
+        data = load_dataset(spec.dataset, execution.data_root, spec.split_seed, spec.image_size)
+    imported = (
+        find_imported(store, spec.ticket_id.digest)
+        if spec.ticket_id is not None and spec.starts_from_imported
+        else None
+    )
+    return Trial(spec, data, execution, on_epoch, imported)
 
 
 def _watched(trial: Trial) -> Callable[[], dict[str, Any] | None]:

@@ -296,6 +296,7 @@ class Config:
             "execution": {**self.execution, **shared}, "keep": plan.keep(trial), "marks": plan.rewind_steps(trial),
             "resumable": plan.policy != "none", "end": trial.end.key, "log": self.log,
             "silence": self.silence, "place": place and place.as_json(),
+            **({} if trial.copy is None else {"copy": dict(trial.copy)}),
         }  # fmt: skip
         return {**fields, TASK: json.dumps(task, default=str)}
 
