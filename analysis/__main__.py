@@ -51,7 +51,9 @@ class Command:
 # parser with sub-commands does not take `python -m analysis RUN`.
 COMMANDS: dict[str, Command] = {
     "pack": Command(module="analysis.commands.pack", text="pack a run into one file for a colleague"),
-    "barrier": Command(module="analysis.commands.barrier", text="measure whether tickets are stable to SGD noise"),
+    "barrier": Command(
+        module="analysis.commands.barrier", text="measure the error between copies, levels, or dense and ticket"
+    ),
     "figures": Command(module="analysis.commands.figures", text="write figures for a paper (pdf, svg or png)"),
     "table": Command(module="analysis.commands.table", text="print the verdicts for a paper (latex, csv, markdown)"),
     "predictions": Command(

@@ -40,6 +40,12 @@ class Stopwatch:
         self._count()
         self._within.pop()
 
+    def abandon(self) -> None:
+        """End it because of an exception, without waiting for the device: that may be broken, and hide the reason."""
+        settle, self.settle = self.settle, None
+        self.end()
+        self.settle = settle
+
     def read(self) -> tuple[float, dict[str, float]]:
         """Wall time so far, and the seconds of each part, which add up to it."""
         self._count()
@@ -73,10 +79,10 @@ class part(contextlib.ContextDecorator):
         if stopwatch is not None:
             stopwatch.begin(self.name)
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         stopwatch = current()
         if stopwatch is not None:
-            stopwatch.end()
+            stopwatch.end() if kind is None else stopwatch.abandon()
 
 
 @contextlib.contextmanager

@@ -28,11 +28,12 @@ from lth_trainable.store.store import FAILURE, Store
 from lth_trainable.store.trouble import TROUBLE, ray_error
 from lth_trainable.tune.config import task_of
 from lth_trainable.tune.ray_adapter import checkpoint, write_results
-from lth_trainable.tune.reports import epoch_metrics, last_report, level_ends, results_of
+from lth_trainable.tune.reports import NO_ROOM, epoch_metrics, last_report, level_ends, results_of
 
 if TYPE_CHECKING:
     from lth_trainable.data.feeding import AnyDataset
     from lth_trainable.training.execution import Execution
+    from lth_trainable.training.gauge import Gauge
 
 REPORT_SECONDS = 1.0  # between progress reports of a trial
 TELL = ("-m", "lth_trainable.store.failures")  # arguments of Python, to note that a trial is silent
@@ -64,15 +65,17 @@ def train(config: dict[str, Any], should_stop: Callable[[], bool] = lambda: Fals
     """Run the trial of a sweep. Ray gets progress, keys of states and checkpoints; the store gets the rest.
 
     config: the fields of the spec, for people, and `task`. task is JSON of {trial, storage, launch, spec, key, run,
-    execution, keep, marks, resumable, end, log, silence}. launch: id of the launch of Ray Tune. keep, marks, resumable:
-    the fields of `Keep` (marks: `mid_epoch_points`). key: of the trial. end: of its last trained state. log: whether
-    reports carry everything that is logged. silence: the limit of `Watch`. should_stop: looked at after each epoch; if
-    true, the state of the epoch is stored and reported, and the driver ends the trial.
+    execution, keep, marks, resumable, end, log, silence, place}, and copy for a `CopyTask`. launch: id of the launch of
+    Ray Tune. keep, marks, resumable: the fields of `Keep` (marks: `mid_epoch_points`). key: of the trial. end: of its
+    last trained state. log: whether reports carry everything that is logged. silence: the limit of `Watch`.
+    should_stop: looked at after each epoch; if true, the state of the epoch is stored and reported, and the driver ends
+    the trial.
 
     An attempt that fails leaves `failure.json` in the trial's folder. Then this raises `TrialFailed`, whereupon Ray
     ends this worker and tries again on a new one. The second failure in a launch is the last: the attempt after it does
     not train, but only reports the status "failed". A mistake of the user (`UserError`) fails at once.
     If the storage fails, that is not the trial's fault: it leaves no failure, and the report says what the trouble is.
+    Nor is it if it shares a GPU (place: where it runs, and beside how many) and finds no memory there.
     """
     attempt = _Attempt(config, should_stop)
     end: _End | TrialFailed
@@ -121,6 +124,7 @@ class _Attempt:
         self.task = task_of(config)
         self.trial, self.path = self.task["trial"], f"{self.task['run']}/trials/{self.task['trial']}"
         self.progress = _Progress(self.task["end"], self.task["log"])
+        self.progress.measures = bool((self.task.get("place") or {}).get("measures"))
         self.note = Note(storage=self.task["storage"], path=self.path, launch=self.task["launch"])
 
     def run(self) -> _End:
@@ -133,10 +137,16 @@ class _Attempt:
         if before is not None:
             self.note = replace(self.note, before=before.reason)
             self.progress.note(f"{self.trial}: tried again after {before.reason}")
-        with warnings.catch_warnings():  # a trial's code may change them, and this worker trains other trials too
+        with (
+            self.progress.measured(),
+            warnings.catch_warnings(),
+        ):  # a trial's code may change them, and this worker trains other trials too
             warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
+            if "copy" in self.task:
+                return self._train_copy(store)
             record, final = self._train(store)
-        return self._end(self._result(record), final=final, rows=record["epochs"])
+            result = self._result(record)
+        return self._end(result, final=final, rows=record["epochs"])
 
     def _end(self, report: Mapping[str, Any], **more: Any) -> _End:
         return _End(report=report, progress=self.progress, **more)
@@ -174,6 +184,15 @@ class _Attempt:
                 )  # fmt: skip
             return record, trial.state_keys["final"]
 
+    def _train_copy(self, store: Store) -> _End:
+        """Train a copy for the analysis of barriers, which is stored where its task says and has no record."""
+        from lth_trainable.tune.copies import train_copy_trial
+
+        with self._watched():
+            report, here = train_copy_trial(store, self.task, self.progress.epoch)
+        self.progress.fingerprint = json.dumps(here)
+        return self._end({**report, **self.progress.news(), "done": True}, rows=self.progress.rows)
+
     @contextlib.contextmanager
     def _watched(self) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
@@ -194,6 +213,9 @@ class _Attempt:
         progress = self.progress
         if isinstance(error, StorageError):
             return self._end_in_trouble(error)
+        sharing = (self.task.get("place") or {}).get("sharing", 1)
+        if isinstance(error, NoRoom) and sharing > 1:  # not its fault: the driver tries it again beside fewer
+            return self._end({"status": NO_ROOM, "sharing": sharing, "epochs_done": progress.epochs, **progress.news()})
         is_final = isinstance(error, UserError) and not isinstance(error, NoRoom)
         is_last = is_final or self.note.before is not None
         try:
@@ -245,6 +267,8 @@ class _Progress:
         self.content_at: Callable[[str, int], Content | None] = lambda key, epochs: None
         self.store: Store | None = None
         self.ends: set[str] = set()  # keys of the states at the levels' ends
+        self.measures = False
+        self.gauge: Gauge | None = None  # of a trial that shows how many can share its GPU
 
     def of(self, store: Store, trial: Identity, run: str, data: AnyDataset) -> None:
         """From now on reports have checkpoints of this trial."""
@@ -253,7 +277,21 @@ class _Progress:
             store, trial, key, run=run, epochs=epochs, shape=data.shape, n_classes=len(data.classes)
         )
 
+    @contextlib.contextmanager
+    def measured(self) -> Iterator[None]:
+        """The block in which the trial trains: it ends the measurement that the first epoch begins."""
+        try:
+            yield
+        finally:
+            if self.gauge is not None:
+                self.gauge.close()
+                self.gauge = None
+
     def epoch(self, rows: list[dict[str, Any]]) -> None:
+        if self.measures and self.gauge is None:
+            from lth_trainable.training.gauge import Gauge
+
+            self.gauge = Gauge()
         self.epochs += 1
         self.rows = rows
         if time.monotonic() - self.last >= REPORT_SECONDS:
@@ -272,6 +310,8 @@ class _Progress:
         # the fingerprint is text, because Tune flattens nested results
         news = {"stored": self.stored, "fingerprint": self.fingerprint, "notes": self.notes}
         self.stored, self.notes = [], []
+        if self.gauge is not None:
+            news["gpu"] = json.dumps(self.gauge.now())
         if self.logged:  # all epochs since the last report
             log = {"first": self.reported, "rows": self.rows[self.reported :], "result": result}
             news["log"], self.reported = json.dumps(log), len(self.rows)

@@ -29,13 +29,15 @@ from sweeps.cli.dry_run import show_plan
 from sweeps.cli.grid import carry_out, open_job
 from sweeps.cli.in_python import changed, ended_by, ray_of_its_own, seeds_of, setting_of, told
 from sweeps.cli.job import Job, finish
-from sweeps.cli.options import BRANCHES, Options, flags, with_values
+from sweeps.cli.options import Options, flags, with_values
 from sweeps.cli.tune_lr import NotTuned, OnlyPlanned, check_tuning, tuned
 from sweeps.cli.until_decided import with_looks
 from sweeps.experiments.expand import expand, of_specs
 from sweeps.experiments.experiment import Experiment, prepare
 from sweeps.experiments.imported_tickets import Files, without_own_tickets
+from sweeps.experiments.precision import with_precision
 from sweeps.experiments.recipe_files import any_recipe, check_rule, field_of, recipe_of, value_of
+from sweeps.experiments.recipes import BRANCHES
 from sweeps.experiments.recipes import Sweep as Recipe
 
 AnyRecipe = str | os.PathLike[str] | Mapping[str, Any] | Recipe | Callable[[], Recipe]
@@ -89,7 +91,9 @@ class Sweep:
     ) -> tuple[Options, Callable[[], tuple[Job, Experiment]]]:
         options, command = changed(SWEEP, self.options, self.command, storage, changes, OF_RECIPE)
         options = replace(options, **fixed)
-        sweep = with_looks(options, self.recipe)
+        sweep = with_precision(
+            with_looks(options, self.recipe), on_gpus=options.resources.gpus > 0, here=options.is_here
+        )
         files = Files(tickets=options.import_ticket, masks=options.import_masks)
         check_tuning(options, sweep)
 

@@ -94,7 +94,7 @@ def test_running_text_names_commands_and_flags_that_exist(page: str) -> None:
 
 def test_every_flag_that_a_page_shows_belongs_to_a_command(page_flags: dict[str, set[str]]) -> None:
     known = set().union(*(flags_of(module) for module in ("sweeps.lth_grid", "sweeps.lth_search", "sweeps.status")))
-    known |= set().union(*(flags_of(f"sweeps.{name}") for name in ("storage", "verify", "recipe")))
+    known |= set().union(*(flags_of(f"sweeps.{name}") for name in ("storage", "verify", "recipe", "barrier")))
     known |= flags_of("analysis") | flags_of("lth_trainable.check")
     for path in (ROOT / "analysis" / "commands").glob("[a-z]*.py"):
         known |= flags_of("analysis", (path.stem,)) if path.stem != "tables_page" else set()
@@ -138,7 +138,7 @@ def test_a_command_that_reads_runs(
     page: str, words: list[str], reader: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = typed(words[3:])
-    if "barrier" in arguments and "--dry-run" not in arguments:
+    if "barrier" in (*arguments, words[2].removeprefix("sweeps.")) and "--dry-run" not in arguments:
         arguments.append("--dry-run")
     assert main_of(words[2])(arguments) == 0, capsys.readouterr()
 

@@ -12,33 +12,28 @@ that was being trained.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from analysis.barriers.networks import DONE, about_line, line_rows
+from analysis.barriers.networks import about_line, line_rows
+from analysis.barriers.stored import BETWEEN_COPIES, ROWS, is_sealed, read_line
 from analysis.barriers.targets import BarrierTarget
-from analysis.tables import schema
-from analysis.tables.index import write_noted
-from analysis.tables.run_plan import RunPlan
 from analysis.tables.schema import Row
 from lth_trainable.errors import UserError, bad_value, too_large
 from lth_trainable.spec.draft import MOST_SEED
 from lth_trainable.spec.values import digest
-from lth_trainable.store.json_files import from_json
-from lth_trainable.store.layout import Odd, readable
 from lth_trainable.store.store import Damaged, Store, to_json
-from lth_trainable.store.trials import load_masks
 
 if TYPE_CHECKING:  # torch takes seconds to import
+    from lth_trainable.training.copy_task import CopyTask
     from lth_trainable.training.execution import Execution
     from lth_trainable.training.instability import Copy, Start
 
-MEASURED = {"error_a_pct", "error_b_pct", "error_max_pct", "at_max", "barrier_pp", "stable", "errors_pct"}
-WEIGHTS, ROWS = "weights.safetensors", "rows.json"
+WEIGHTS = "weights.safetensors"
 MOST_POINTS = 10_000  # networks on a line
 Pair = tuple[int, int]
 
@@ -85,25 +80,26 @@ class Cost:
     seconds: float
 
 
+def here(trial: str, trained_under: Mapping[str, Any], settings: Settings) -> tuple[Execution, dict[str, Any]]:
+    """The execution on this machine that is like the one of a trial, and its fingerprint. Raises `UserError`."""
+    from lth_trainable.training.execution import execution_like, fingerprint
+
+    execution = execution_like(trained_under, settings.data_root)
+    execution = replace(execution, device=settings.device or execution.device)
+    try:
+        return execution, fingerprint(execution)
+    except UserError as error:
+        raise UserError(f"{trial}: {error}; here: --device cpu") from error
+
+
 class BarrierJob:
     """The copies of one network, and the lines between them."""
 
     def __init__(self, store: Store, run: str, target: BarrierTarget, settings: Settings) -> None:
-        from lth_trainable.training.execution import execution_like
-
         self.store, self.run, self.target, self.settings = store, run, target, settings
         self.ticket_fingerprint = target.ticket.record["fingerprint"]
-        execution = execution_like(self.ticket_fingerprint, settings.data_root)
-        self.execution: Execution = replace(execution, device=settings.device or execution.device)
-        self.fingerprint = self._fingerprint()
-
-    def _fingerprint(self) -> dict[str, Any]:
-        from lth_trainable.training.execution import fingerprint
-
-        try:
-            return fingerprint(self.execution)
-        except UserError as error:
-            raise UserError(f"{self.target.trial.name}: {error}; here: --device cpu") from error
+        self.execution: Execution
+        self.execution, self.fingerprint = here(target.trial.name, self.ticket_fingerprint, settings)
 
     # -- what is stored -----------------------------------------------------------------------------------------------
 
@@ -119,7 +115,7 @@ class BarrierJob:
 
     def line_path(self, pair: Pair) -> str:
         ends = [self.copy_path(seed) for seed in pair]
-        return f"{self.run}/barriers/lines/{digest({'ends': ends, 'points': self.settings.n_points})}"
+        return BETWEEN_COPIES.path(self.run, digest({"ends": ends, "points": self.settings.n_points}))
 
     @property
     def lines_left(self) -> list[Pair]:
@@ -139,40 +135,42 @@ class BarrierJob:
 
     def do(self) -> list[Row]:
         """The rows of all lines; lines that are not stored are made first."""
-        from lth_trainable.training.execution import prepare, release
+        from lth_trainable.training.execution import prepared, release
 
         try:
-            if self.lines_left:
-                prepare(self.execution)
-            return [row for pair in self.settings.pairs for row in self._line(pair)]
+            if not self.lines_left:
+                return [row for pair in self.settings.pairs for row in self._line(pair)]
+            with prepared(self.execution, self.target.trial.spec.precision):
+                return [row for pair in self.settings.pairs for row in self._line(pair)]
         finally:
             self.__dict__.pop("start", None)  # frees the network and its data
             release(self.execution)
 
     @cached_property
     def start(self) -> Start:
-        from lth_trainable.data.datasets import load_dataset
-        from lth_trainable.training.instability import start_at
+        from lth_trainable.training.copy_task import start_of
 
-        target, spec = self.target, self.target.trial.spec
-        data = load_dataset(spec.dataset, self.execution.data_root, spec.split_seed, spec.image_size)
-        if spec.key(data.digest) != target.trial.record["key"]:
-            raise UserError(
-                f"{target.trial.name}: its data, or its plug-in code, is not what it was trained with; expected the "
-                "same; restore it, or rerun the sweep under another --name"
-            )
-        levels = {} if target.is_dense else load_masks(self.store, target.ticket.folder)
-        return start_at(
-            spec, data, self.execution, store=self.store, state=target.state, fingerprint=self.ticket_fingerprint,
-            rewound_to=target.rewind_point, masks=levels[max(levels)] if levels else {},
+        return start_of(self.store, self.task(self.settings.order_seeds[0]), self.execution)
+
+    def task(self, order_seed: int) -> CopyTask:
+        """The copy with this order seed, as a task for whichever process trains it."""
+        from lth_trainable.training.copy_task import CopyTask
+
+        target, execution = self.target, self.execution
+        return CopyTask(
+            path=self.copy_path(order_seed), trial=target.trial.name, key=target.trial.record["key"],
+            spec=target.trial.spec.canonical(), state=target.state, trained_under=self.ticket_fingerprint,
+            rewound_to=target.rewound_to, masked_by=None if target.is_dense else target.ticket.folder.path,
+            order_seed=order_seed, fingerprint=self.fingerprint, device=execution.device, threads=execution.threads,
+            deterministic=execution.deterministic, memory_format=execution.memory_format,
         )  # fmt: skip
 
     def _line(self, pair: Pair) -> list[Row]:
-        path = self.line_path(pair)
-        rows = read_line(self.store, self.run, path)
+        path, given = self.line_path(pair), {"run": self.run}
+        rows = read_line(self.store, path, BETWEEN_COPIES, given)
         if not rows:
             self._make_line(path, pair)
-        return rows or read_line(self.store, self.run, path)
+        return rows or read_line(self.store, path, BETWEEN_COPIES, given)
 
     def _make_line(self, path: str, pair: Pair) -> None:
         from lth_trainable.training.instability import BATCH_NORMS, SPLITS, alphas, errors_between
@@ -188,20 +186,10 @@ class BarrierJob:
         self.store.seal(path, {ROWS: to_json(rows)}, about)
 
     def _copy(self, order_seed: int) -> Copy:
-        from lth_trainable.training.instability import pack_tensors, train_copy
+        from lth_trainable.training.copy_task import make_copy
 
-        path = self.copy_path(order_seed)
-        stored = self._stored_copy(path)
-        if stored is not None:
-            return stored
-        copy = train_copy(self.start, order_seed)
-        about = {
-            "kind": "copy", "trial": self.target.trial.name, "key": self.target.trial.record["key"],
-            "start": self.target.state, "rewound_to": self.target.rewound_to, "order_seed": order_seed,
-            "fingerprint": self.fingerprint, "evaluation": dict(copy.evaluation),
-        }  # fmt: skip
-        self.store.seal(path, {WEIGHTS: pack_tensors(copy.tensors)}, about)
-        return copy
+        stored = self._stored_copy(self.copy_path(order_seed))
+        return make_copy(self.store, self.task(order_seed), self.start) if stored is None else stored
 
     def _stored_copy(self, path: str) -> Copy | None:
         """The copy in a folder; None if it is missing, damaged, or of another network."""
@@ -238,53 +226,3 @@ def do_all(jobs: Sequence[BarrierJob], on_job: Callable[[], None]) -> list[Row]:
         rows += job.do()
         on_job()
     return rows
-
-
-def write_barriers(store: Store, run: str, plan: RunPlan) -> None:
-    """Write RUN/analysis/barriers.parquet from all stored lines of the trials in the plan."""
-    order = {trial.name: number for number, trial in enumerate(plan.trials)}
-    keys = {(trial.name, trial.key) for trial in plan.trials}
-    paths = (f"{run}/barriers/lines/{name}" for name in store.folders(f"{run}/barriers/lines"))
-    lines = [read_line(store, run, path) for path in paths]
-    current = [rows for rows in lines if rows and (rows[0]["trial"], rows[0]["key"]) in keys]
-    columns = ("rewound_to_step", "order_seed_a", "order_seed_b", "n_points", "device")
-    current.sort(key=lambda rows: (order[rows[0]["trial"]], *(rows[0][name] for name in columns)))
-    write_noted(store, run, "barriers", schema.table("barriers", (row for rows in current for row in rows)))
-
-
-def read_line(store: Store, run: str, path: str) -> list[Row]:
-    """The rows of a stored line; empty if it is missing or damaged."""
-    content = read(store, path, ROWS)
-    if content is None:
-        return []
-    try:
-        with readable(ROWS):
-            rows: list[Row] = [{"run": run, **row} for row in from_json(content)]
-            schema.table("barriers", rows)  # raises if a value has another type
-            return rows if all(map(_is_whole, rows)) else []
-    except Odd:
-        return []
-
-
-def _is_whole(row: Row) -> bool:
-    """Whether a row has a value in every column that must have one."""
-    missing = {field.name for field in schema.TABLES["barriers"] if not field.nullable and row.get(field.name) is None}
-    needed = set(schema.TABLES["barriers"].names) - (MEASURED if row.get("status") != DONE else set())
-    return not missing and needed <= row.keys()
-
-
-def is_sealed(store: Store, path: str) -> bool:
-    """Whether the folder exists and is complete, judging by the sizes of its files."""
-    try:
-        return store.find(path) is not None
-    except Damaged:
-        return False
-
-
-def read(store: Store, path: str, name: str) -> bytes | None:
-    """The content of a file in a sealed folder; None if it is missing or damaged."""
-    try:
-        folder = store.find(path)
-        return store.content(folder, name) if folder is not None else None
-    except Damaged:
-        return None

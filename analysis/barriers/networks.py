@@ -59,6 +59,21 @@ def barrier_of(errors: Sequence[float], alphas: Sequence[float]) -> dict[str, An
     }  # fmt: skip
 
 
+def barrier_between(errors: Sequence[float], alphas: Sequence[float]) -> dict[str, Any]:
+    """The same for two networks that are not copies, whose errors may differ: how far the error rises above
+    (1 - alpha) error_a + alpha error_b at its highest (Entezari et al., arXiv 2110.06296).
+
+    Above the mean of the ends, as for copies, half of their difference would count as a barrier.
+    """
+    rises = [e - ((1 - x) * errors[0] + x * errors[-1]) for e, x in zip(errors, alphas, strict=True)]
+    rises[0] = rises[-1] = 0.0  # the ends are exact
+    barrier = max(rises)
+    return {
+        "error_a_pct": errors[0], "error_b_pct": errors[-1], "error_max_pct": max(errors),
+        "at_max": alphas[rises.index(barrier)], "barrier_pp": barrier, "connected": barrier < STABLE_PP,
+    }  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True)
 class Network:
     """All rows of one group of tickets, or of the dense network beside them, for one rewind point.
@@ -143,7 +158,7 @@ def has_batch_norm(rows: Iterable[Row]) -> bool:
     errors: dict[tuple[object, ...], dict[str, object]] = defaultdict(dict)
     for row in rows:
         errors[*_line_of(row), row["part"]][row["batch_norm"]] = row.get("errors_pct")
-    return any(kinds[RAW] != kinds[RECOMPUTED] for kinds in errors.values())
+    return any(kinds.get(RAW) != kinds.get(RECOMPUTED) for kinds in errors.values())
 
 
 def ladder_without_point(ladder: str) -> str:
@@ -151,7 +166,9 @@ def ladder_without_point(ladder: str) -> str:
     return without_fields(ladder, ("rewind_epoch", "rewind_step"))
 
 
+_LINE = ("trial", "rewound_to", "order_seed_a", "order_seed_b", "state_a", "state_b", "n_points", "device")
+
+
 def _line_of(row: Row) -> tuple[object, ...]:
-    return tuple(
-        row[name] for name in ("trial", "rewound_to", "order_seed_a", "order_seed_b", "n_points", "device")
-    )  # fmt: skip
+    """What tells a line from others of its table."""
+    return tuple(row.get(name) for name in _LINE)

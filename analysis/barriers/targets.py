@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -91,7 +91,7 @@ def choose(store: Store, run: str, plan: RunPlan, names: Sequence[str], seeds: i
     tickets of its seed. Raises `UserError` for unknown names, for named trials that are not finished or have no rewind
     point, and if nothing is left.
     """
-    trials = _Trials(store, run, [spec_from_dict(trial.spec) for trial in plan.trials], read_exclusions(store, run))
+    trials = Trials(store, run, plan, why_not)
     tickets, dense = trials.named(names) if names else (trials.first(seeds), [])
     found = [target for ticket in tickets for target in trials.from_the_point_of(ticket)]
     found += [target for trial in dense for target in trials.from_all_points(trial)]
@@ -123,12 +123,19 @@ def why_not(spec: TrialSpec) -> str | None:
     return None
 
 
-class _Trials:
-    """The planned trials of a run. Records are read when they are needed."""
+class Trials:
+    """The planned trials of a run. Records are read when they are needed.
 
-    def __init__(self, store: Store, run: str, specs: Iterable[TrialSpec], excluded: Collection[str]) -> None:
-        self.store, self.run, self.excluded = store, run, excluded
-        self.specs = {spec.name: spec for spec in specs}
+    why_not: why nothing can be measured for a trial, in a few words; None if it can. expected: trials for which it can.
+    """
+
+    def __init__(
+        self, store: Store, run: str, plan: RunPlan, why_not: Callable[[TrialSpec], str | None],
+        expected: str = "a ticket of imp or omp with weight_rewinding, or a dense trial",
+    ) -> None:  # fmt: skip
+        self.store, self.run, self.excluded = store, run, read_exclusions(store, run)
+        self.why_not, self.expected = why_not, expected
+        self.specs = {spec.name: spec for spec in (spec_from_dict(trial.spec) for trial in plan.trials)}
         self.found: dict[str, Finished | None] = {}
         self.left_out: Counter[str] = Counter()  # reason -> number of tickets
 
@@ -151,7 +158,7 @@ class _Trials:
         for spec in self.specs.values():
             if spec.control != "none" or len(chosen[group_name(spec.name)]) == seeds:
                 continue
-            reason = why_not(spec)
+            reason = self.why_not(spec)
             trial = None if reason else self.finished(spec)
             if trial is None:
                 self.left_out[reason or "not finished, or excluded"] += 1
@@ -201,11 +208,9 @@ class _Trials:
         return tuple(f"{plural(count, 'trial')} left out: {why}" for why, count in self.left_out.items())
 
     def _usable(self, spec: TrialSpec) -> Finished | None:
-        reason = why_not(spec)
+        reason = self.why_not(spec)
         if reason is not None:
-            raise bad_value(
-                "TRIAL", spec.name, "a ticket of imp or omp with weight_rewinding, or a dense trial", reason
-            )
+            raise bad_value("TRIAL", spec.name, self.expected, reason)
         return self.finished(spec)
 
     def _read(self, spec: TrialSpec) -> Finished | None:

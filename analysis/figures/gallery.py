@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
+from analysis.barriers.connections import connection_sentences
+from analysis.barriers.ends import DENSE, LEVELS
 from analysis.figures.accuracy import accuracy_figure
 from analysis.figures.accuracy_layout import thinned
 from analysis.figures.barriers import barrier_figure
+from analysis.figures.connections import dense_figure, levels_figure
 from analysis.figures.controls import controls_figure
 from analysis.figures.curves import ladders, panels
 from analysis.figures.differences import differences_figure
@@ -62,6 +65,21 @@ def drawn(material: Material, theme: str) -> Iterator[tuple[str, Drawing, Figure
 def _barriers(material: Material, theme: str) -> Figure | None:
     rows = material.frames.rows("barriers")
     return barrier_figure(rows, theme) if rows else None
+
+
+def line_figure(name: str, rows: Sequence[Row]) -> Figure:
+    """The figure of these lines, which are not all of the run. name: barriers, levels_barriers or dense_barriers."""
+    draw = {"barriers": barrier_figure, "levels_barriers": levels_figure, "dense_barriers": dense_figure}
+    figure = draw[name](rows)
+    assert figure is not None, "there are lines"
+    return figure
+
+
+def _about_connections(between: str) -> Callable[[Frames], str]:
+    def caption(frames: Frames) -> str:
+        return " ".join(connection_sentences([row for row in frames.rows("connections") if row["between"] == between]))
+
+    return caption
 
 
 def _pareto(material: Material, theme: str) -> Figure | None:
@@ -156,5 +174,15 @@ FIGURES: dict[str, Drawing] = {
             "of copies, thick lines their means."
         ),
         draw=_barriers,
+    ),
+    "levels_barriers": Drawing(
+        title="From level to level",
+        caption=_about_connections(LEVELS),
+        draw=lambda material, theme: levels_figure(material.frames.rows("connections"), theme),
+    ),
+    "dense_barriers": Drawing(
+        title="From the dense network to the ticket",
+        caption=_about_connections(DENSE),
+        draw=lambda material, theme: dense_figure(material.frames.rows("connections"), theme),
     ),
 }  # fmt: skip

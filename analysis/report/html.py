@@ -33,7 +33,7 @@ from analysis.tables.parquet import Frames
 from analysis.tables.run_plan import RunPlan
 from analysis.tables.schema import Row
 from analysis.text import plural
-from analysis.verdicts.answer import answer_sentence, caution
+from analysis.verdicts.answer import about_initialisation, answer_sentence
 from analysis.verdicts.groups import TICKET
 from analysis.verdicts.headlines import headlines, of_tickets
 from analysis.verdicts.questions import MIN_PAIRS
@@ -89,7 +89,7 @@ def report_html(frames: Frames, plan: RunPlan, run: str, suggestions: Sequence[R
         plan=plan,
         question=plan.claim,
         answer=answer_sentence(verdicts),
-        caution=caution(verdicts),
+        initialisation=about_initialisation(verdicts),
         set_up=set_up(trials, sorted(plan.versions.items())),
         setting=common_label([row["ladder"] for row in primary]),
         endpoint=plan.rule.endpoint.replace("_", " "),

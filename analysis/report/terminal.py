@@ -43,7 +43,7 @@ from analysis.tables.schema import (
     Row,
 )
 from analysis.text import PLAIN_WIDTH, human_bytes, print_line
-from analysis.verdicts.answer import answer_sentence, caution
+from analysis.verdicts.answer import about_initialisation, answer_sentence
 from analysis.verdicts.baselines import DENSE_KINDS
 from analysis.verdicts.groups import TICKET
 from analysis.verdicts.headlines import headlines
@@ -184,8 +184,8 @@ def show(console: Console, frames: Frames, run: str, lines: Lines = folded) -> N
     if verdicts:
         console.print()
         console.print(verdict_view(verdicts, console.width, lines))
-        for sentence in again(headlines(verdicts)):
-            print_line(console, sentence, style="dim")
+        for line in again(headlines(verdicts)):
+            print_line(console, line, style="dim")
         others = claims_table(verdicts, lines)
         if others.row_count:
             console.print()
@@ -194,8 +194,8 @@ def show(console: Console, frames: Frames, run: str, lines: Lines = folded) -> N
             print_line(console, f"each undecided row by itself: python -m analysis {run} --details", style="dim")
     console.print()
     console.print(answer_sentence(verdicts), soft_wrap=not console.is_terminal, highlight=False)
-    if (unclaimed := caution(verdicts)) is not None:
-        console.print(unclaimed, soft_wrap=not console.is_terminal, highlight=False)
+    if (sentence := about_initialisation(verdicts)) is not None:
+        console.print(sentence, soft_wrap=not console.is_terminal, highlight=False)
     trials = frames.tables["trials"].select(["trial", "status", "reason"]).to_pylist()
     style = "dim" if all(row["status"] == "done" for row in trials) else "yellow"
     print_line(console, status_line(frames), style=style)

@@ -1,4 +1,4 @@
-"""Schemas of the tables that compare masks or weights: overlaps, signs and barriers."""
+"""Schemas of the tables that compare masks or weights: overlaps, signs, barriers and connections."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from analysis.tables.columns import BOOL, FLOAT, INT, TEXT, column, table_schema
 
-OVERLAP, COPIES = "analysis.stats.overlap", "analysis.barriers.copies"
+OVERLAP, COPIES, PATHS = "analysis.stats.overlap", "analysis.barriers.copies", "analysis.barriers.paths"
 PART, PER_CENT = "part (0..1)", "per cent (0..100)"
 _RUN = column("run", TEXT, "name", "folder of the run", "name of the run", nullable=False)
 _LAYER = column("layer", TEXT, "name", "record.json: layers.layer", "parameter of the model; null: all layers at once")
@@ -79,4 +79,38 @@ BARRIERS = table_schema("barriers", "one row for each network, pair of order see
     column("alphas", _FLOATS, PART, COPIES, "points on the line: (1 - alpha) a + alpha b"),
     column("errors_pct", _FLOATS, PER_CENT, COPIES, "error at each of them"),
     column("device", TEXT, "text", COPIES, "device that trained the copies"),
+])  # fmt: skip
+
+CONNECTIONS = table_schema("connections", "one row for each pair of trained networks, split and kind of statistics", [
+    _RUN,
+    column("trial", TEXT, "name", "plan.json: name", "the ticket whose levels these are, or the ticket at the end b",
+           nullable=False),
+    column("group", TEXT, "name", "computed from trial", "the trial's name without its seeds", nullable=False),
+    column("ladder", TEXT, "name", "computed from trial", "the group's name without its target sparsity",
+           nullable=False),
+    column("key", TEXT, "SHA-256 (hex)", "record.json: key", "identity of the trial"),
+    column("seed", INT, "number", "spec.seed", "the replicate", nullable=False),
+    column("between", TEXT, "name", PATHS, "levels: the ends of consecutive levels of one trial; dense: the dense "
+           "network and the ticket", nullable=False),
+    column("level_a", INT, "number", PATHS, "prune events of network a; 0 is dense", nullable=False),
+    column("level_b", INT, "number", PATHS, "the same of network b", nullable=False),
+    column("sparsity_a_pct", FLOAT, PER_CENT, PATHS, "sparsity of network a", nullable=False),
+    column("sparsity_b_pct", FLOAT, PER_CENT, PATHS, "the same of network b", nullable=False),
+    column("state_a", TEXT, "path", PATHS, "folder of the state of network a in the storage", nullable=False),
+    column("state_b", TEXT, "path", PATHS, "the same of network b", nullable=False),
+    column("part", TEXT, "name", PATHS, "split of the data: train or test", nullable=False),
+    column("batch_norm", TEXT, "name", PATHS, "running statistics on the line: raw (interpolated like the "
+           "weights) or recomputed (on training data); equal without BatchNorm", nullable=False),
+    column("n_points", INT, "points", PATHS, "networks on the line, ends included", nullable=False),
+    column("error_a_pct", FLOAT, PER_CENT, PATHS, "error of network a"),
+    column("error_b_pct", FLOAT, PER_CENT, PATHS, "error of network b"),
+    column("error_max_pct", FLOAT, PER_CENT, "computed", "largest error on the line"),
+    column("at_max", FLOAT, PART, "computed", "where the barrier is: 0 at a, 1 at b; the first if there are several"),
+    column("barrier_pp", FLOAT, "percentage points", "computed", "the largest difference between the error at a point "
+           "and (1 - alpha) error_a_pct + alpha error_b_pct (arXiv 2110.06296)"),
+    column("connected", BOOL, "true or false", "computed", "barrier_pp is below 2"),
+    column("margin_pp", FLOAT, "percentage points", "plan.json: margin_pp", "margin of the run's verdict"),
+    column("alphas", _FLOATS, PART, PATHS, "points on the line: (1 - alpha) a + alpha b"),
+    column("errors_pct", _FLOATS, PER_CENT, PATHS, "error at each of them"),
+    column("device", TEXT, "text", PATHS, "device on which the line was measured", nullable=False),
 ])  # fmt: skip

@@ -31,7 +31,7 @@ from lth_trainable.store.json_files import NotJson, unseal_json
 from lth_trainable.store.store import Store
 
 PART_ROWS = 1_000_000  # of one file; a larger table is a folder of shards
-OPTIONAL = ("barriers",)  # written by other commands; if there is no file, the table is empty
+OPTIONAL = ("barriers", "connections")  # written by other commands; if there is no file, the table is empty
 LATER = ("variances",)  # runs that version 0.4.0 has gathered do not have them: empty
 UNSEALED = 1  # format of an index of version 0.4.0, without a checksum
 INDEX = "index.json"  # has the SHA-256 of every table, see `tables/index.py`
@@ -59,6 +59,7 @@ class Frames:
     overlaps = _as_pandas("overlaps")
     signs = _as_pandas("signs")
     barriers = _as_pandas("barriers")
+    connections = _as_pandas("connections")
     verdicts = _as_pandas("verdicts")
     variances = _as_pandas("variances")
 

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from analysis.tables.columns import BOOL, BYTES, FLOAT, INT, TEXT, column, spec_fields, table_schema
-from analysis.tables.geometry_schema import BARRIERS, OVERLAPS, SIGNS
+from analysis.tables.geometry_schema import BARRIERS, CONNECTIONS, OVERLAPS, SIGNS
 from analysis.tables.profile_schema import profile_columns
 from analysis.tables.variance_schema import VARIANCES
 from lth_trainable.spec.trial_spec import TrialSpec
@@ -158,6 +158,8 @@ TRIALS = table_schema("trials", "one row for each trial, planned or stored", [
     column("threads", INT, "threads", "record.json: fingerprint.threads", "CPU threads that trained it"),
     column("deterministic", BOOL, "true or false", "record.json: fingerprint.deterministic",
            "whether only kernels with reproducible bytes were used"),
+    column("memory_format", TEXT, "name", "record.json: fingerprint.memory_format", "how a GPU lays out convolutions; "
+           "null on a CPU, and of trials of older versions, whose convolutions on a GPU were computed in TF32"),
     *profile_columns(),
 ])  # fmt: skip
 
@@ -321,5 +323,5 @@ VERDICT_ROWS = table_schema("verdicts", "one row for each group of tickets, clai
 
 TABLES: dict[str, pa.Schema] = {
     "trials": TRIALS, "epochs": EPOCHS, "levels": LEVELS, "layers": LAYERS, "overlaps": OVERLAPS, "signs": SIGNS,
-    "barriers": BARRIERS, "verdicts": VERDICT_ROWS, "variances": VARIANCES,
+    "barriers": BARRIERS, "connections": CONNECTIONS, "verdicts": VERDICT_ROWS, "variances": VARIANCES,
 }  # fmt: skip

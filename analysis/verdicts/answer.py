@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from analysis.labels import in_words, name_parts, short_labels
 from analysis.tables.schema import BEATS, FALLS_SHORT, LOWER, UNDECIDED, Row
-from analysis.text import percent, signed
+from analysis.text import percent, plural, signed
 from analysis.verdicts.groups import TICKET
 from analysis.verdicts.headlines import KEEPING_UP, of_tickets
 from analysis.verdicts.prizes import REINIT
@@ -32,15 +32,52 @@ def answer_sentence(verdicts: Sequence[Row]) -> str:
     return sentence[0].upper() + sentence[1:]
 
 
-def caution(verdicts: Sequence[Row]) -> str | None:
-    """What a run without reinitialised tickets does not show, in a sentence; None if it has them, or no tickets."""
+def about_initialisation(verdicts: Sequence[Row]) -> str | None:
+    """What the run shows about the tickets' own start weights, in a sentence; None for a run without tickets.
+
+    It needs tickets' masks that were also trained from another initialisation (the control reinit). Without them the
+    sentence says that nothing is claimed.
+    """
     asked = [row for row in verdicts if row["role"] == TICKET and row["n_pairs"]]
-    if not asked or any(row["kind"] == REINIT for row in asked):
+    if not asked:
         return None
+    found = [row for row in asked if row["claim"] == "beats" and row["kind"] == REINIT and row["effect"] is not None]
+    if not found:
+        return (
+            "No ticket was trained from another initialisation under the same mask (--controls reinit), so nothing is "
+            "claimed about the initialisation."
+        )
+    shows = _matters(found) if any(row["verdict"] == "yes" for row in found) else _not_shown_to_matter(found)
+    return f"{shows}{_below(found)}."
+
+
+def _matters(rows: Sequence[Row]) -> str:
+    better = [row for row in rows if row["verdict"] == "yes"]
     return (
-        "No ticket was trained from another initialisation under the same mask (--controls reinit), so nothing is "
-        "claimed about the initialisation."
+        f"The initialisation is shown to matter in {len(better)} of {plural(len(rows), 'comparison')}: there the "
+        f"tickets beat the same masks trained from another initialisation (reinit; {_effects(better)} on average)"
     )
+
+
+def _not_shown_to_matter(rows: Sequence[Row]) -> str:
+    above = sum(row["ci_low"] is not None and row["ci_low"] > 0 for row in rows)
+    corrected = f" ({above} of the 95 % intervals lie above 0, but not after Holm's correction over {len(rows)})"
+    return (
+        "It is not shown that the initialisation matters: tickets minus the same masks trained from another "
+        f"initialisation (reinit) are {_effects(rows)} on average, and in none of "
+        f"{plural(len(rows), 'comparison')} is the ticket shown to be better{corrected if above else ''}"
+    )
+
+
+def _below(rows: Sequence[Row]) -> str:
+    count = sum(row["verdict"] == "no" for row in rows)
+    return f"; in {count} of them the ticket is shown to be worse" if count else ""
+
+
+def _effects(rows: Sequence[Row]) -> str:
+    """The smallest and the largest mean difference."""
+    low, high = (signed(end(row["effect"] for row in rows)) for end in (min, max))
+    return f"{low} pp" if low == high else f"{low} to {high} pp"
 
 
 def setting(row: Row) -> str:

@@ -51,8 +51,19 @@ class Draws:
         """The same draws for batches on `device`."""
         return Draws(self.flip, self.dy, self.dx, side=self.side, reach=self.reach, device=device)
 
+    def replace(self, other: Draws) -> None:
+        """Take the draws of another epoch, in place, for CUDA graphs that read them."""
+        self.flip, self.dy, self.dx = other.flip, other.dy, other.dx
+        self._row_of.copy_(other._row_of)
+        self._column_of.copy_(other._column_of)
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """What a call reads."""
+        return [self._rows, self._columns, self._row_of, self._column_of]
+
     def __call__(self, x: Tensor, index: Tensor) -> Tensor:
-        """The augmented batch (batch, c, side, side), new and contiguous.
+        """The augmented batch (batch, c, side, side), new, and laid out as `x` is: contiguous or channels_last.
 
         x: the batch before augmentation. index (batch,) int64: the images' indices in the data.
         """
@@ -62,7 +73,10 @@ class Draws:
         rows = self._rows.index_select(0, self._row_of.index_select(0, index))
         columns = self._columns.index_select(0, self._column_of.index_select(0, index))
         pixels = (rows.unsqueeze(2) + columns.unsqueeze(1)).view(batch, 1, -1)
-        return x.flatten(2).gather(2, pixels.expand(-1, channels, -1)).view(x.shape)
+        if x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last):
+            return x.flatten(2).gather(2, pixels.expand(-1, channels, -1)).view(x.shape)
+        found = x.permute(0, 2, 3, 1).flatten(1, 2).gather(1, pixels.view(batch, -1, 1).expand(-1, -1, channels))
+        return found.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
 def _reflect(position: npt.NDArray[np.int64], side: int) -> npt.NDArray[np.int64]:

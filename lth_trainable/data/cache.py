@@ -1,4 +1,6 @@
-"""Keeps decoded images, so that later processes map them into memory instead of decoding again. No torch.
+"""Keeps decoded images, so that other processes map them into memory instead of decoding again. No torch.
+
+If several processes need the same images at the same time, one decodes them, and the others wait for it.
 
 The folder is `$LTH_CACHE` (or `~/.cache/lottery-sweep`). Each file holds uint8 pixels and their SHA-256; its name is a
 hash of everything that decides the pixels.
@@ -6,12 +8,15 @@ hash of everything that decides the pixels.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import glob
 import hashlib
 import os
 import tempfile
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +27,7 @@ from lth_trainable.silence import pulse
 from lth_trainable.unfinished import PART, remove_abandoned
 
 CACHE_VARIABLE = "LTH_CACHE"
+WAIT_SECONDS = 0.1  # between two looks at whether another process is still decoding
 SHA = hashlib.sha256().digest_size
 
 
@@ -33,8 +39,16 @@ def kept_or_decoded(
     decode: returns the image of an index.
     """
     found = kept(name, shape)
-    if found is not None:
-        return found
+    if found is None:
+        with alone():
+            found = kept(name, shape)
+            return _decoded(name, shape, decode) if found is None else found
+    return found
+
+
+def _decoded(
+    name: str, shape: tuple[int, ...], decode: Callable[[int], npt.NDArray[np.uint8]]
+) -> npt.NDArray[np.uint8]:
     flat = np.empty(int(np.prod(shape)) + SHA, np.uint8)
     pixels = flat[:-SHA].reshape(shape)
     for index in range(shape[0]):
@@ -43,6 +57,36 @@ def kept_or_decoded(
     flat[-SHA:] = _sha(flat[:-SHA])
     _keep(cache_folder() / name, flat)
     return pixels
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Only one process at a time is in this block with this cache; the others wait. The lock ends with its process.
+
+    Where the cache cannot be made, or its file system has no locks, nobody waits, and each process decodes.
+    """
+    try:
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        lock = os.open(cache_folder(), os.O_RDONLY)
+    except OSError:
+        yield
+        return
+    try:
+        with contextlib.suppress(OSError):  # no locks here
+            while not _is_taken(lock):
+                pulse.beat()
+                time.sleep(WAIT_SECONDS)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _is_taken(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def kept(name: str, shape: tuple[int, ...]) -> npt.NDArray[np.uint8] | None:

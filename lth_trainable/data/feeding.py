@@ -15,11 +15,18 @@ AnyDataset = Dataset | StreamedDataset
 
 
 def loaders_of(
-    data: AnyDataset, *, batch_size: int, order_seed: int, device: Any = "cpu", augment: str = "none"
-) -> DataLoaders:
-    """fastai DataLoaders: `train` (shuffled by seed and epoch), `valid`, and the test split third."""
+    data: AnyDataset, *, batch_size: int, order_seed: int, device: Any = "cpu", augment: str = "none",
+    channels_last: bool = False,
+) -> DataLoaders:  # fmt: skip
+    """fastai DataLoaders: `train` (shuffled by seed and epoch), `valid`, and the test split third.
+
+    channels_last: lay images in memory out so; images that a user's loaders make are as these make them.
+    """
     if isinstance(data, Dataset):
-        return resident_loaders(data, batch_size=batch_size, order_seed=order_seed, device=device, augment=augment)
+        return resident_loaders(
+            data, batch_size=batch_size, order_seed=order_seed, device=device, augment=augment,
+            channels_last=channels_last,
+        )  # fmt: skip
     loaders = [
         StreamedLoader(data.train, batch_size, order_seed, device, augment=augment),
         StreamedLoader(data.valid, data.valid.evaluation_batch, None, device),

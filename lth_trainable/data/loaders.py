@@ -26,19 +26,23 @@ from lth_trainable.data.passes import Passes
 from lth_trainable.data.showing import Items, ShowsImages
 from lth_trainable.data.splits import EVALUATION_BATCH
 
-_copies: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
+_copies: dict[tuple[int, torch.device, bool], tuple[Tensor, Tensor]] = {}
 
 
-def resident(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Images and labels of a split on a device. On the CPU these use the memory of the split itself."""
-    own = torch.from_numpy(split.x), torch.from_numpy(split.y)
+def resident(split: Split, device: torch.device, channels_last: bool = False) -> tuple[Tensor, Tensor]:
+    """Images and labels of a split on a device. On the CPU these use the memory of the split itself.
+
+    channels_last: on a GPU, lay images (n, c, h, w) out with the channels of a pixel side by side.
+    """
+    x, y = torch.from_numpy(split.x), torch.from_numpy(split.y)
     if device.type == "cpu":
-        return own
+        return x, y
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", torch.cuda.current_device())
-    key = (id(split), device)  # an id is reused only after the split, and with it the copy, is gone
+    key = (id(split), device, channels_last)  # an id is reused only after the split, and with it the copy, is gone
     if key not in _copies:
-        _copies[key] = own[0].to(device), own[1].to(device)
+        x = x.to(device)
+        _copies[key] = x.contiguous(memory_format=torch.channels_last) if channels_last else x, y.to(device)
         weakref.finalize(split, _copies.pop, key, None)
     return _copies[key]
 
@@ -46,7 +50,8 @@ def resident(split: Split, device: torch.device) -> tuple[Tensor, Tensor]:
 class ResidentLoader(ShowsImages, Passes):
     """Batches (x, y) of one split of a data set.
 
-    augment: a name of `AUGMENTATIONS`, drawn from the same seed and epoch as the order, or "none". The rest: `Passes`.
+    augment: a name of `AUGMENTATIONS`, drawn from the same seed and epoch as the order, or "none". channels_last: see
+    `resident`. The rest: `Passes`.
     """
 
     def __init__(
@@ -57,8 +62,9 @@ class ResidentLoader(ShowsImages, Passes):
         device: Any = "cpu",
         epoch: int = 0,
         augment: str = "none",
+        channels_last: bool = False,
     ) -> None:
-        self.augment = augment
+        self.augment, self.channels_last = augment, channels_last
         super().__init__(dataset, batch_size, order_seed, device, epoch)
 
     @property
@@ -80,7 +86,7 @@ class ResidentLoader(ShowsImages, Passes):
 
     def to(self, device: Any) -> ResidentLoader:
         super().to(device)
-        self.x, self.y = resident(self.dataset.split, self.device)
+        self.x, self.y = resident(self.dataset.split, self.device, self.channels_last)
         return self
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
@@ -91,7 +97,11 @@ class ResidentLoader(ShowsImages, Passes):
         else:
             draws = self.draws()
             for index in self.order().split(self.bs)[self.skip :]:
-                yield self._batch(index, draws)
+                yield self.batch(index, draws)
+        self.end_pass()
+
+    def end_pass(self) -> None:
+        """Go to the next pass."""
         self.epoch += 1
         self.skip = 0
 
@@ -109,10 +119,14 @@ class ResidentLoader(ShowsImages, Passes):
         """The first batch of the next pass."""
         if self.order_seed is None:
             return self.x[: self.bs], self.y[: self.bs]
-        return self._batch(self.order()[: self.bs], self.draws())
+        return self.batch(self.order()[: self.bs], self.draws())
 
-    def _batch(self, index: Tensor, draws: Draws | None) -> tuple[Tensor, Tensor]:
-        x = self.x.index_select(0, index)
+    def batch(self, index: Tensor, draws: Draws | None) -> tuple[Tensor, Tensor]:
+        """Images and labels of these indices (batch,), augmented; images are laid out as those of the loader."""
+        if self.channels_last:
+            x = self.x.permute(0, 2, 3, 1).index_select(0, index).permute(0, 3, 1, 2)
+        else:
+            x = self.x.index_select(0, index)
         return x if draws is None else draws(x, index), self.y.index_select(0, index)
 
     def new(self, dataset: Any = None, shuffle: bool = False, **_: Any) -> ResidentLoader:
@@ -125,14 +139,14 @@ class ResidentLoader(ShowsImages, Passes):
         seed = self.order_seed if shuffle else None
         augment = self.augment if shuffle else "none"
         found = self.dataset if dataset is None else dataset
-        return type(self)(found, self.bs, seed, self.device, self.epoch, augment)
+        return type(self)(found, self.bs, seed, self.device, self.epoch, augment, self.channels_last)
 
     def _versions_of_one(self, n: int) -> tuple[Tensor, Tensor]:
         """The first image of the order, as it is in the next `n` epochs."""
         first, epoch, found = self.order()[:1] if self.order_seed is not None else torch.tensor([0]), self.epoch, []
         try:
             for self.epoch in range(epoch, epoch + n):
-                found.append(self._batch(first.to(self.device), self.draws()))
+                found.append(self.batch(first.to(self.device), self.draws()))
         finally:
             self.epoch = epoch
         return torch.cat([x for x, _ in found]), torch.cat([y for _, y in found])
@@ -169,16 +183,17 @@ class _Resident(TensorDataset):
 
 
 def resident_loaders(
-    data: Dataset, *, batch_size: int, order_seed: int, device: Any = "cpu", augment: str = "none"
-) -> DataLoaders:
+    data: Dataset, *, batch_size: int, order_seed: int, device: Any = "cpu", augment: str = "none",
+    channels_last: bool = False,
+) -> DataLoaders:  # fmt: skip
     """fastai DataLoaders over resident data: `train` (shuffled by seed and epoch), `valid`, and the test split third.
 
     Shapes: x (batch, channels, height, width) float32, y (batch,) int64.
     """
     train, valid, test = (_Resident(split, data.classes, data.pixels) for split in (data.train, data.valid, data.test))
     loaders = [
-        ResidentLoader(train, batch_size, order_seed, device, augment=augment),
-        ResidentLoader(valid, EVALUATION_BATCH, None, device),
-        ResidentLoader(test, EVALUATION_BATCH, None, device),
+        ResidentLoader(train, batch_size, order_seed, device, augment=augment, channels_last=channels_last),
+        ResidentLoader(valid, EVALUATION_BATCH, None, device, channels_last=channels_last),
+        ResidentLoader(test, EVALUATION_BATCH, None, device, channels_last=channels_last),
     ]
     return DataLoaders(*loaders, device=torch.device(device))

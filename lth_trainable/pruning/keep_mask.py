@@ -157,7 +157,7 @@ class KeepMask(Callback):
             self._acts = self.is_active() and self.has_own_weights
         if not self._acts:
             return
-        self.is_within_step = True
+        self._note_step(begun=True)
         if self._gradients_are_read:
             self.pruner.apply_to_gradients()
 
@@ -186,7 +186,11 @@ class KeepMask(Callback):
     def _apply(self) -> None:
         if self._acts and self.is_active():
             self.pruner.apply()
-            self.is_within_step = False
+            self._note_step(begun=False)
+
+    def _note_step(self, *, begun: bool) -> None:
+        """Set `is_within_step`. fastai would look for the name in learner and network first, in every step."""
+        self.__dict__["is_within_step"] = begun
 
 
 def without_keepers(learn: Any) -> MaskedLayers | None:

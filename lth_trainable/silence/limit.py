@@ -18,6 +18,7 @@ from lth_trainable.silence import pulse
 
 SLOW = 60.0  # seconds after which a command that waits says so
 LOOKS = 5.0  # most seconds between two looks
+STANDARD_ERROR = 2  # the descriptor; `sys.stderr` of a notebook or a test may have none
 BLOCKED = 30.0  # seconds after which code that keeps Python's threads from running is ended too
 
 
@@ -36,8 +37,12 @@ def limited(seconds: float, what: str) -> Iterator[None]:
     if not seconds:
         yield
         return
+
+    def put_off() -> None:
+        faulthandler.dump_traceback_later(seconds + BLOCKED, exit=True, file=STANDARD_ERROR)
+
     try:
-        with _looked_at(seconds, end, lambda: faulthandler.dump_traceback_later(seconds + BLOCKED, exit=True)):
+        with _looked_at(seconds, end, put_off):
             yield
     finally:
         faulthandler.cancel_dump_traceback_later()

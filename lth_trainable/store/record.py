@@ -70,12 +70,13 @@ def record_trial(
     seconds: float = 0.0,
     epochs_trained: int = 0,
     profile: Mapping[str, Any] | None = None,
+    gpu: Mapping[str, Any] | None = None,
 ) -> dict[str, Any] | None:
     """Seal the trial under `run` from its states; returns the record, or None if a state is missing.
 
     seconds, epochs_trained: training done by this trial itself; 0 if other trials had done all of it. profile: where
-    its time went, if that was measured. Raises `Damaged` if the history or masks of the final state do not match its
-    manifest.
+    its time went, if that was measured. gpu: how it shared its GPU (`about_gpu`), which changes nothing else in the
+    record. Raises `Damaged` if the history or masks of the final state do not match its manifest.
     """
     sources = _sources(store, trial)
     if sources is None:
@@ -105,6 +106,8 @@ def record_trial(
     }  # fmt: skip
     if profile is not None:
         record["profile"] = dict(profile)
+    if gpu is not None:
+        record["gpu"] = dict(gpu)
     if trial.restored is not None:
         record["restored"] = dict(trial.restored)
     about = {

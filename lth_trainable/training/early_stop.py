@@ -17,7 +17,7 @@ from fastai.callback.core import Callback
 from lth_trainable.pruning.snapshot import Snapshot
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store import image_bits
-from lth_trainable.training.learner import Measured, measure
+from lth_trainable.training.measure import Measured, measure
 
 
 class EarlyStop(Callback):
@@ -76,7 +76,7 @@ class EarlyStop(Callback):
         model, now = self.learn.model, Snapshot(self.learn.model)
         weights.restore(model)
         try:
-            return measure(model, self.dls[2], self.learn.loss_func)
+            return measure(model, self.dls[2], self.learn.loss_func, self.learn.autocast)
         finally:
             now.restore(model)
 
@@ -88,13 +88,16 @@ class FrequentEarlyStop(EarlyStop):
         super().__init__(level)
         self.every = every
 
+    def acts_at(self, event: str, n_iter: int) -> set[int]:
+        """The batches of an epoch after which it validates; after the last one, fastai does."""
+        if event != "after_batch":
+            return set()
+        return set(range(self.every - 1 - self.before % self.every, n_iter - 1, self.every))
+
     def after_batch(self) -> None:
-        if not self.learn.training:
-            return
         done = self.learn.iter + 1
-        if (self.before + done) % self.every == 0 and done < self.learn.n_iter:  # after the last one, fastai validates
-            found = measure(self.learn.model, self.dls.valid, self.learn.loss_func)
-            self._consider(self.before + done, found.loss, found.accuracy)
+        if self.learn.training and (self.before + done) % self.every == 0 and done < self.learn.n_iter:
+            self._consider(self.before + done, *self.learn.measure_validation())
 
 
 def make_early_stop(spec: TrialSpec, level: Callable[[], int]) -> EarlyStop:

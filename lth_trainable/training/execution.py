@@ -8,7 +8,7 @@ import gc
 import os
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,9 +18,11 @@ from typing import Any
 import torch
 
 from lth_trainable.errors import NoRoom, UserError, bad_value
+from lth_trainable.training.precision import check_precision, tensor_float
 from lth_trainable.versions import DISTRIBUTION, project_version, source_sha256
 
 STEPS = ("captured", "eager")
+MEMORY_FORMATS = ("channels_last", "contiguous")
 DRIVER = Path("/proc/driver/nvidia/version")
 _NO_ROOM = (
     "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED",
@@ -35,7 +37,9 @@ class Execution:
     data_root: folder of data sets in files. device: a torch device. threads: CPU threads of one trial; results are
     equal bit for bit only for the same number of threads. deterministic: use only kernels with reproducible bytes; on a
     CPU all of them are. step: how a GPU runs a training step, "captured" as one graph or "eager", kernel by kernel;
-    both give the same bytes. profile: measure where the time of a trial goes, for its record.
+    both give the same bytes. memory_format: how a GPU lays out the weights and images of networks with convolutions;
+    "channels_last" is faster. Files always have PyTorch's own order. profile: measure where the time of a trial goes,
+    for its record. trials_on_gpu: that share the GPU, and its memory (`sharing.py`).
     """
 
     data_root: Path | None = None
@@ -43,30 +47,54 @@ class Execution:
     threads: int = 1
     deterministic: bool = False
     step: str = "captured"
+    trials_on_gpu: int = 1
+    memory_format: str = "channels_last"
     profile: bool = False
 
     def __post_init__(self) -> None:
-        if self.step not in STEPS:
-            raise bad_value("step", self.step, " or ".join(STEPS))
+        for name, allowed in (("step", STEPS), ("memory_format", MEMORY_FORMATS)):
+            if getattr(self, name) not in allowed:
+                raise bad_value(name, getattr(self, name), " or ".join(allowed))
 
 
 def execution_like(fingerprint: Mapping[str, Any], data_root: Path | None) -> Execution:
     """The execution that repeats the one of this fingerprint, as far as this machine is like that one."""
     device = fingerprint["device"].partition(":")[0]
     deterministic = fingerprint["deterministic"] and device != "cpu"
-    return Execution(data_root=data_root, device=device, threads=fingerprint["threads"], deterministic=deterministic)
+    return Execution(
+        data_root=data_root, device=device, threads=fingerprint["threads"], deterministic=deterministic,
+        memory_format=fingerprint.get("memory_format", "channels_last"),
+    )  # fmt: skip
 
 
-def prepare(execution: Execution) -> None:
-    """Prepare this process for trials of this execution. Raises `UserError` if it does not have the device."""
+@contextlib.contextmanager
+def prepared(execution: Execution, precision: str) -> Iterator[None]:
+    """Within this block, the process's settings of torch are those of a trial; afterwards as before.
+
+    Raises `UserError` if there is no such device, or if it does not have the precision.
+    """
     check_device(execution)
-    torch.set_num_threads(execution.threads)
-    if torch.device(execution.device).type == "cuda":
-        if execution.deterministic:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first use of cuBLAS
-        torch.use_deterministic_algorithms(execution.deterministic)
-        torch.backends.cudnn.deterministic = execution.deterministic
-        torch.backends.cudnn.benchmark = False
+    device = torch.device(execution.device)
+    check_precision(precision, device)
+    with contextlib.ExitStack() as stack:
+        stack.callback(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(execution.threads)
+        stack.enter_context(tensor_float(precision))
+        if device.type == "cuda":
+            if execution.deterministic:
+                os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first use of cuBLAS
+            deterministic = torch.are_deterministic_algorithms_enabled()
+            stack.callback(torch.use_deterministic_algorithms, deterministic, warn_only=_warns_only())
+            torch.use_deterministic_algorithms(execution.deterministic)
+            flags = {"benchmark": False, "deterministic": execution.deterministic}
+            for name, value in flags.items():
+                stack.callback(setattr, torch.backends.cudnn, name, getattr(torch.backends.cudnn, name))
+                setattr(torch.backends.cudnn, name, value)
+        yield
+
+
+def _warns_only() -> bool:
+    return torch.is_deterministic_algorithms_warn_only_enabled()
 
 
 def check_device(execution: Execution) -> None:
@@ -104,25 +132,31 @@ def no_room(execution: Execution, trial: str) -> NoRoom:
     with contextlib.suppress(RuntimeError):  # a full GPU may not even answer this
         if device.type == "cuda":
             free, total = (amount / 2**30 for amount in torch.cuda.mem_get_info(device))
-            found = f" ({torch.cuda.get_device_name(device)}, {free:.1f} of {total:.1f} GiB free)"
+            share = f"1/{execution.trials_on_gpu} of " if execution.trials_on_gpu > 1 else ""
+            found = f" ({share}{torch.cuda.get_device_name(device)}, {free:.1f} of {total:.1f} GiB free)"
     return NoRoom(
         f"{trial}: found no memory left on device {execution.device}{found}; expected room for the trial and its "
-        "data; use a larger fraction of a GPU (--gpus-per-trial 1) or a smaller --batch-size, or stop what else uses it"
+        "data; use fewer trials on a GPU (--trials-per-gpu 1) or a smaller --batch-size, or stop what else uses it"
     )
 
 
 def fingerprint(execution: Execution) -> dict[str, Any]:
     """What may change the bytes of a result without being part of the trial's identity.
 
-    Results are only compared or reused if their fingerprints are equal. Raises `UserError` if there is no such device.
+    Results are only compared or reused if their fingerprints are equal. That of a GPU has the memory format. Where it
+    has none, the trial is older than `--precision`, and its convolutions ran in TF32. Raises `UserError` if there is no
+    such device.
     """
     check_device(execution)
+    device = torch.device(execution.device)
+    on_gpu = {"memory_format": execution.memory_format} if device.type == "cuda" else {}
     return {
         "code": project_version(),
         "torch": torch.__version__,
-        "device": _device_model(torch.device(execution.device)),
+        "device": _device_model(device),
         "threads": execution.threads,
         "deterministic": execution.deterministic or execution.device == "cpu",
+        **on_gpu,
     }
 
 

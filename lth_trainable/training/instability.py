@@ -27,9 +27,10 @@ from lth_trainable.store.states import States
 from lth_trainable.store.store import WEIGHTS, Damaged, Store
 from lth_trainable.store.tensor_files import check_like, tensors_of
 from lth_trainable.tensors import row_major
-from lth_trainable.training.execution import Execution
-from lth_trainable.training.learner import LevelClock, measure
-from lth_trainable.training.trial import Trial
+from lth_trainable.training.execution import Execution, prepared
+from lth_trainable.training.learner import LevelClock
+from lth_trainable.training.measure import measure
+from lth_trainable.training.trial import OnEpoch, Trial
 
 SPLITS = ("train", "test")
 BATCH_NORMS = ("raw", "recomputed")
@@ -46,7 +47,7 @@ class Start:
 
     spec: of the trial. origin: its network and data; its weights may be overwritten. point: every tensor at this point
     and, after the first update, the optimiser's state. masks: of the ticket, by parameter name; empty for the dense
-    network. step: number of updates before the point.
+    network. step: number of updates before the point. on_epoch: called after each epoch, with all rows so far.
     """
 
     spec: TrialSpec
@@ -56,6 +57,7 @@ class Start:
     point: Snapshot
     masks: Mapping[str, Mask]
     step: int
+    on_epoch: OnEpoch | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +94,25 @@ def start_at(
     return Start(spec=spec, data=data, execution=execution, origin=origin, point=point, masks=masks, step=step)
 
 
+def network_of(spec: TrialSpec, data: AnyDataset, execution: Execution) -> Start:
+    """The network of a trial at its initialisation, as a place in which networks of the same shape are measured."""
+    origin = Trial(spec, data, execution, None)
+    return Start(spec=spec, data=data, execution=execution, origin=origin, point=origin.initial, masks={}, step=0)
+
+
+def stored_tensors(store: Store, path: str, like: Start) -> dict[str, Tensor]:
+    """Every tensor of the network in a stored state. What `state_dict` leaves out is as at the initialisation.
+
+    Raises `Damaged` if the state is missing, or of another network.
+    """
+    folder = store.find(path)
+    if folder is None:
+        raise Damaged(path, "there is no manifest")
+    weights = tensors_of(store, folder, WEIGHTS)
+    check_like(folder, WEIGHTS, weights, like.point.weights)
+    return {**like.point.tensors, **weights}
+
+
 def train_copy(start: Start, order_seed: int) -> Copy:
     """Train a copy from the start to the end of the trial's epochs, with all SGD noise drawn from `order_seed`.
 
@@ -100,7 +121,12 @@ def train_copy(start: Start, order_seed: int) -> Copy:
     """
     lr = start.spec.lr if start.spec.control_lr is None else start.spec.control_lr
     spec = replace(start.spec, control="dense", lr=lr, seed=order_seed, order_seed=None, validate_every=None)
-    trial = Trial(spec, start.data, start.execution, None)
+    with prepared(start.execution, spec.precision):
+        return _trained(start, spec)
+
+
+def _trained(start: Start, spec: TrialSpec) -> Copy:
+    trial = Trial(spec, start.data, start.execution, start.on_epoch)
     is_fresh = start.step == 0 or start.spec.rewind_optimizer == "fresh"
     start.point.restore(trial.model, None if is_fresh else trial.learn.opt)
     if start.masks:
@@ -119,10 +145,10 @@ def errors_between(start: Start, a: Tensors, b: Tensors, n_points: int) -> Curve
 
     Every tensor is interpolated: weights, affine weights of norms, and BatchNorm's running statistics ("raw"). For
     "recomputed", the running statistics are computed again on training data, in one order for all networks and without
-    augmentation (`supermask.recompute_batchnorm`). Without BatchNorm both curves are equal. Both ends have the same
-    mask, so removed weights are zero on the whole line.
+    augmentation (`supermask.recompute_batchnorm`). Without BatchNorm both curves are equal. No mask is applied: what
+    both ends have removed is zero on the whole line, and what only b has removed goes to zero in proportion.
     """
-    model, loss = start.origin.model, start.origin.learn.loss_func
+    model, learn = start.origin.model, start.origin.learn
     first = start.origin.dls.train
     train, like_first = first.dataset, type(first)
     loaders = {
@@ -137,7 +163,10 @@ def errors_between(start: Start, a: Tensors, b: Tensors, n_points: int) -> Curve
         if batchnorms(model):
             networks["recomputed"] = recompute_batchnorm(model, gathering)
         for split, loader in loaders.items():
-            errors = {norm: 100 * (1 - measure(network, loader, loss).accuracy) for norm, network in networks.items()}
+            errors = {
+                norm: 100 * (1 - measure(network, loader, learn.loss_func, learn.autocast).accuracy)
+                for norm, network in networks.items()
+            }
             for norm in BATCH_NORMS:
                 curves[split, norm].append(errors.get(norm, errors["raw"]))
     return {key: tuple(errors) for key, errors in curves.items()}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 from fastai.callback.core import Callback, CancelBatchException, CancelFitException, TrainEvalCallback
 from fastai.data.core import DataLoaders
@@ -21,8 +20,12 @@ from lth_trainable.seeds import derive_seed
 from lth_trainable.silence import pulse
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.stopwatch import part
-from lth_trainable.training.cuda_graphs import CapturedSteps, RateOnDevice
+from lth_trainable.training.captured import CapturedSteps
+from lth_trainable.training.cpu_step import PlainSteps
 from lth_trainable.training.fastai_adapter import eager_step
+from lth_trainable.training.measure import evaluate
+from lth_trainable.training.precision import AUTOCAST, Autocast
+from lth_trainable.training.rate_on_device import RateOnDevice
 
 _LARGEST_SEED = (1 << 63) - 1
 
@@ -34,19 +37,55 @@ class TrialLearner(Learner):
     """
 
     captured_steps: CapturedSteps | None = None
+    autocast: Autocast | None = None
+
+    @functools.cached_property
+    def plain_steps(self) -> PlainSteps:
+        return PlainSteps()
 
     def __call__(self, event_name: Any) -> None:
         for name in [event_name] if isinstance(event_name, str) else event_name:
-            for callback in self._listeners(name):
+            for callback in self.listeners(name):
                 callback(name)
 
-    def _listeners(self, event_name: str) -> list[Callback]:
-        known: dict[str, list[Callback]] = self.__dict__.setdefault("_known_listeners", {})
+    @property
+    def known_listeners(self) -> dict[str, list[Callback]]:
+        """The callbacks that define an event, as far as they were asked for. A new dict when callbacks have changed."""
+        found: dict[str, list[Callback]] = self.__dict__.setdefault("_known_listeners", {})
+        return found
+
+    def listeners(self, event_name: str) -> list[Callback]:
+        """The callbacks that get an event, in their order."""
+        known = self.known_listeners
         if event_name not in known:
             callbacks = self.cbs.sorted("order")
             # after_fit also re-enables callbacks, so all of them get it
             known[event_name] = [c for c in callbacks if event_name == "after_fit" or hasattr(type(c), event_name)]
         return known[event_name]
+
+    def all_batches(self) -> None:
+        captured = self.captured_steps
+        if captured is None or not (captured.train_epoch() if self.training else captured.validate_epoch()):
+            super().all_batches()
+
+    def do_step(self) -> None:
+        """The step of the learner's batch, in its precision."""
+        if self.autocast is None:
+            eager_step(self)
+            return
+        with self.autocast.forward():
+            eager_step(self)
+
+    @part("validation")
+    def measure_validation(self) -> tuple[float, float]:
+        """Mean loss and accuracy (fraction) of the network on the validation split. Changes nothing."""
+        valid = self.dls.valid
+        if self.captured_steps is not None and self.captured_steps.can_validate:
+            loss, correct = self.captured_steps.sums_on_validation()
+        else:
+            found = evaluate(self.model, valid, self.loss_func, self.autocast)
+            loss, correct = float(found.loss), float(found.correct)
+        return loss / valid.n, correct / valid.n
 
     def one_batch(self, i: int, b: tuple[Any, ...]) -> None:
         """Like fastai's, except that a training step may be a captured one, and the batch is not moved to a device.
@@ -57,12 +96,15 @@ class TrialLearner(Learner):
         self.iter, self.xb, self.yb = i, b[:n_inputs], b[n_inputs:]
         try:
             self("before_batch")
-            if not (self.training and self.captured_steps is not None and self.captured_steps.take()):
-                eager_step(self)
+            if not (self.training and self._own_step()):
+                self.do_step()
         except CancelBatchException:
             self("after_cancel_batch")
         self("after_batch")
         pulse.step()
+
+    def _own_step(self) -> bool:
+        return self.captured_steps.take() if self.captured_steps is not None else self.plain_steps.take(self)
 
     def add_cb(self, cb: Any) -> TrialLearner:
         self.__dict__.pop("_known_listeners", None)
@@ -101,6 +143,7 @@ class Clock(Callback):
     """
 
     order = -5
+    is_in_graphs = True
 
     def __init__(self, spec: TrialSpec) -> None:
         self.spec, self.start, self.level_clock = spec, 0, LevelClock()
@@ -133,17 +176,32 @@ class Clock(Callback):
         """Number of the current batch's update, on the clock of the trial."""
         return self.first + self.learn.iter
 
+    @property
+    def number(self) -> int:
+        """Number of the current batch in its complete epoch."""
+        return self.skipped + self.learn.iter
+
+    def seed(self) -> None:
+        """Set torch's random streams to those of the current batch."""
+        seed_torch((self.stream + self.number) & _LARGEST_SEED, self.dls.device)
+
+    def rate_of(self, number: int) -> float:
+        """The learning rate of a batch of this epoch."""
+        fraction = self.level_clock.lr_fraction
+        return self.curve.lr_at(self._step_of_rate(number)) if fraction is None else fraction * self.curve.lr
+
     def before_batch(self) -> None:
         if not self.learn.training:
             return
-        seed_torch((self.stream + self.skipped + self.learn.iter) & _LARGEST_SEED, self.dls.device)
+        self.seed()
         if self.rate_moves:
-            step = self.curve.total_steps - 1 if self.level_clock.lr_is_last else self.step
-            fraction = self.level_clock.lr_fraction
-            rate = self.curve.lr_at(step) if fraction is None else fraction * self.curve.lr
-            self.learn.opt.set_hyper("lr", rate)
+            self.learn.opt.set_hyper("lr", self.rate_of(self.number))
             if self.curve.rule.cycles_momentum:
-                self.learn.opt.set_hyper("mom", self.curve.momentum_at(step))
+                self.learn.opt.set_hyper("mom", self.curve.momentum_at(self._step_of_rate(self.number)))
+
+    def _step_of_rate(self, number: int) -> int:
+        """The step whose learning rate and momentum a batch has."""
+        return self.curve.total_steps - 1 if self.level_clock.lr_is_last else self.first - self.skipped + number
 
 
 def seed_torch(seed: int, device: torch.device) -> None:
@@ -156,6 +214,19 @@ def seed_torch(seed: int, device: torch.device) -> None:
         torch.cuda.manual_seed_all(seed)
 
 
+@dataclass(slots=True)
+class _Sums:
+    """Sums over the images of a pass: loss and correct answers as tensors on the device, and the number of images."""
+
+    loss: Any = 0.0
+    correct: Any = 0.0
+    seen: int = 0
+
+    @property
+    def mean_loss(self) -> float:
+        return float(self.loss) / self.seen
+
+
 class EpochLog(Callback):
     """A row of measurements for each epoch. Losses are plain means over images, accuracies are fractions.
 
@@ -164,6 +235,7 @@ class EpochLog(Callback):
     """
 
     order = 10
+    is_in_graphs = True
 
     def __init__(
         self, describe: Callable[[], dict[str, Any]], on_epoch: Callable[[list[dict[str, Any]]], None] | None = None
@@ -172,9 +244,7 @@ class EpochLog(Callback):
         self.rows: list[dict[str, Any]] = []
         self.trained = 0  # epochs trained by this trial itself, not read from a state
         self.diverged = False
-        self._loss: Any = 0.0
-        self._correct: Any = 0.0
-        self._seen = 0
+        self.sums = _Sums()
         self._train_loss, self._iterations = math.nan, 0
         self._validation: tuple[float, float] = (math.nan, math.nan)
 
@@ -182,22 +252,26 @@ class EpochLog(Callback):
         self._started = time.perf_counter()
 
     def before_train(self) -> None:
-        self._clear()
+        self.sums = _Sums()
 
     def before_validate(self) -> None:
-        self._clear()
+        self.sums = _Sums()
 
     def after_batch(self) -> None:
         if not self.learn.yb:  # a prediction of images without labels
             return
-        n = len(self.learn.yb[0])
-        self._loss = self._loss + self.learn.loss.detach() * n
-        self._seen += n
+        n, sums = len(self.learn.yb[0]), self.sums
+        sums.loss = sums.loss + self.learn.loss.detach() * n
+        sums.seen += n
         if not self.learn.training:
-            self._correct = self._correct + (self.learn.pred.argmax(1) == self.learn.yb[0]).sum()
+            sums.correct = sums.correct + (self.learn.pred.argmax(1) == self.learn.yb[0]).sum()
+
+    def take(self, loss: float, correct: float, n: int) -> None:
+        """Take the sums of a pass over n images in place of its batches."""
+        self.sums.loss, self.sums.correct, self.sums.seen = loss, correct, n
 
     def after_train(self) -> None:
-        self._train_loss, self._iterations = float(self._loss) / self._seen, self.learn.n_iter
+        self._train_loss, self._iterations = self.sums.mean_loss, self.learn.n_iter
         if not math.isfinite(self._train_loss):
             self._end_of_epoch()
             raise CancelFitException
@@ -205,7 +279,7 @@ class EpochLog(Callback):
     def after_validate(self) -> None:
         if self.learn.lock.locked():  # validate or get_preds, outside a fit
             return
-        self._validation = float(self._loss) / self._seen, float(self._correct) / self._seen
+        self._validation = self.sums.mean_loss, float(self.sums.correct) / self.sums.seen
         self._end_of_epoch()
 
     def _end_of_epoch(self) -> None:
@@ -230,9 +304,6 @@ class EpochLog(Callback):
         if self.diverged:
             raise CancelFitException
 
-    def _clear(self) -> None:
-        self._loss, self._correct, self._seen = 0.0, 0.0, 0
-
 
 class ClassLoss(nn.CrossEntropyLoss):
     """Cross-entropy, with what fastai needs to turn scores (n, classes) into probabilities and classes."""
@@ -246,57 +317,32 @@ class ClassLoss(nn.CrossEntropyLoss):
 
 def make_learner(spec: TrialSpec, model: nn.Module, dls: DataLoaders, log: EpochLog, *more: Callback) -> Learner:
     """The Learner of a trial: its optimiser, clock, log and further callbacks, without fastai's console output."""
+    autocast = Autocast(spec.precision, dls.device) if spec.precision in AUTOCAST else None
+    also = [] if autocast is None else [autocast]
+    scaler = None if autocast is None else autocast.scaler
     return TrialLearner(
         dls,
         model,
         loss_func=ClassLoss(),
-        opt_func=optimizer_of(spec, dls.device),
+        opt_func=optimizer_of(spec, dls.device, scaler),
         lr=spec.lr,
         wd_bn_bias=True,
         train_bn=False,
         default_cbs=False,
-        cbs=[TrainEvalCallback(), Clock(spec), log, *more],
+        cbs=[TrainEvalCallback(), Clock(spec), log, *also, *more],
     )
 
 
-class Measured(NamedTuple):
-    """Results on all images of a loader: mean loss, accuracy (fraction), and whether each image is right, (n,) bool."""
-
-    loss: float
-    accuracy: float
-    right: Tensor
-
-
-@part("validation")
-@torch.no_grad()
-def measure(model: nn.Module, loader: Any, loss_func: Any) -> Measured:
-    """Evaluate a model on all images of a loader, as in an epoch's validation. Changes nothing."""
-    training, loss, correct, seen, right = model.training, 0.0, 0.0, 0, []
-    model.eval()
-    for x, y in loader:
-        output = model(x)
-        loss, seen = loss + loss_func(output, y) * len(y), seen + len(y)
-        right.append(output.argmax(1) == y)
-        correct = correct + right[-1].sum()
-        pulse.beat()
-    model.train(training)
-    return Measured(float(loss) / seen, float(correct) / seen, torch.cat(right))
-
-
-def balanced_accuracy(y: Tensor, right: Tensor) -> float:
-    """Mean accuracy over the classes in `y`, each class counting the same. y: class numbers (n,). right: bool (n,)."""
-    labels = y.cpu().numpy()
-    n, hits = np.bincount(labels), np.bincount(labels, weights=right.cpu().numpy())
-    return float(np.mean(hits[n > 0] / n[n > 0]))
-
-
-def optimizer_of(spec: TrialSpec, device: torch.device) -> Callable[..., OptimWrapper]:
+def optimizer_of(
+    spec: TrialSpec, device: torch.device, scaler: torch.amp.GradScaler | None = None
+) -> Callable[..., OptimWrapper]:
     """PyTorch's fused optimiser with the trial's settings.
 
-    fastai's defaults (beta2 0.99, eps 1e-5, weight decay 0.01) differ from those of the papers.
+    fastai's defaults (beta2 0.99, eps 1e-5, weight decay 0.01) differ from those of the papers. scaler: of the loss, in
+    fp16, which only GPUs train in.
     """
     on_gpu = device.type == "cuda"
-    wrapper = RateOnDevice if on_gpu else OptimWrapper
+    wrapper: Any = functools.partial(RateOnDevice, scaler=scaler) if on_gpu else OptimWrapper
     if spec.optimizer == "adam":
         settings: dict[str, Any] = {
             "betas": (spec.momentum, spec.beta2),
@@ -304,9 +350,9 @@ def optimizer_of(spec: TrialSpec, device: torch.device) -> Callable[..., OptimWr
             "weight_decay": spec.weight_decay,
             "capturable": on_gpu,
         }
-        return partial(wrapper, opt=partial(torch.optim.AdamW, fused=True, **settings))
+        return functools.partial(wrapper, opt=functools.partial(torch.optim.AdamW, fused=True, **settings))
     settings = {"momentum": spec.momentum, "weight_decay": spec.weight_decay}
-    return partial(wrapper, opt=partial(torch.optim.SGD, fused=True, **settings))
+    return functools.partial(wrapper, opt=functools.partial(torch.optim.SGD, fused=True, **settings))
 
 
 def finite(value: float) -> float | None:

@@ -357,6 +357,11 @@ class _AtStep(Callback):
     def __init__(self, lifecycle: TrialLifecycle, steps: Collection[int], stop: int | None) -> None:
         self.lifecycle, self.steps, self.stop = lifecycle, steps, stop
 
+    def acts_at(self, event: str, n_iter: int) -> set[int]:
+        """The batches of an epoch before which it acts."""
+        first = self.learn.clock.first
+        return {step - first for step in self.steps if event == "before_batch" and 0 <= step - first < n_iter}
+
     def before_batch(self) -> None:
         if self.learn.training and self.learn.clock.step in self.steps:
             self.lifecycle.at_mid_epoch_point(self.learn.clock.step)

@@ -19,7 +19,7 @@ from lth_trainable.data.datasets import load_dataset
 from lth_trainable.errors import UserError
 from lth_trainable.spec.trial_spec import TrialSpec, spec_from_dict
 from lth_trainable.store.states import size_of
-from lth_trainable.training.execution import Execution, prepare
+from lth_trainable.training.execution import Execution, prepared
 from lth_trainable.training.trial import Trial
 
 
@@ -28,12 +28,12 @@ def probe(spec: TrialSpec, execution: Execution, budget: float) -> tuple[float, 
 
     Runs dense training steps for `budget` seconds.
     """
-    prepare(execution)
-    data = load_dataset(spec.dataset, execution.data_root, spec.split_seed, spec.image_size)
-    trial = Trial(spec, data, execution, None)
-    steps = _TimedSteps(budget)
-    trial.learn.fit(1_000_000, cbs=steps)
-    return steps.seconds_per_step * trial.steps_per_epoch, size_of(trial.state(False))
+    with prepared(execution, spec.precision):
+        data = load_dataset(spec.dataset, execution.data_root, spec.split_seed, spec.image_size)
+        trial = Trial(spec, data, execution, None)
+        steps = _TimedSteps(budget)
+        trial.learn.fit(1_000_000, cbs=steps)
+        return steps.seconds_per_step * trial.steps_per_epoch, size_of(trial.state(False))
 
 
 class _TimedSteps(Callback):

@@ -22,10 +22,11 @@ TRACED = 2  # the epoch whose kernels are traced: the first creates the optimise
 MOST_STEPS = 5_000  # of an epoch that is traced; each step has some hundred kernels
 SIDE = {"cuda": 4096, "cpu": 1024}  # of the square matrices whose product gives the peak
 REPEATS = 5
+TRACEABLE = {"cuda": torch.profiler.ProfilerActivity.CUDA}  # devices whose work is traced, and as what
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}  # precisions whose products are not of float32
 
 
-class Watch(Callback):
+class ProfileWatch(Callback):
     """Counts the images that are trained, and traces the kernels of one epoch on a GPU. Marks what is validation."""
 
     order = 75  # after what prunes, masks and captures at the start of an epoch
@@ -40,11 +41,11 @@ class Watch(Callback):
     @property
     def beside(self) -> list[Callback]:
         """The callbacks that belong to this one."""
-        return [self, _Validation(self)]
+        return [self, ProfileValidation(self)]
 
     def before_train(self) -> None:
         self.epochs += 1
-        if self.epochs == TRACED and self.dls.device.type == "cuda" and len(self.dls.train) <= MOST_STEPS:
+        if self.epochs == TRACED and self.dls.device.type in TRACEABLE and len(self.dls.train) <= MOST_STEPS:
             self._trace()
 
     def after_train(self) -> None:
@@ -70,10 +71,8 @@ class Watch(Callback):
 
     @part("measuring")
     def _trace(self) -> None:
-        activity = torch.profiler.ProfilerActivity.CUDA
-        self._tracer = torch.profiler.profile(activities=[activity])
+        self._tracer = torch.profiler.profile(activities=[TRACEABLE[self.dls.device.type]], acc_events=True)
         self._tracer.start()
-        torch.cuda.synchronize(self.dls.device)
         self._since = time.perf_counter()
 
     @part("measuring")
@@ -81,17 +80,17 @@ class Watch(Callback):
         seconds = time.perf_counter() - self._since  # the device has ended: a part begins with it idle
         tracer, self._tracer = self._tracer, None
         tracer.stop()
-        kind = torch.autograd.DeviceType.CUDA
+        kind = getattr(torch.autograd.DeviceType, TRACEABLE[self.dls.device.type].name)
         spans = [(e.time_range.start, e.time_range.end) for e in tracer.events() if e.device_type == kind]
         self.kernel_share = min(1.0, covered(spans) / 1e6 / seconds) if spans else None  # none: tracing is forbidden
 
 
-class _Validation(Callback):
+class ProfileValidation(Callback):
     """Tells the watch that a validation begins, before any other callback acts in it."""
 
     order = -100
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: ProfileWatch) -> None:
         self.watch = watch
 
     def before_validate(self) -> None:
@@ -119,7 +118,7 @@ def settle_on(device: torch.device) -> Callable[[], None] | None:
     return settle
 
 
-def measured(stopwatch: Stopwatch, watch: Watch, trial: Any) -> dict[str, Any]:
+def measured(stopwatch: Stopwatch, watch: ProfileWatch, trial: Any) -> dict[str, Any]:
     """The profile for the record of a trial that is trained, up to now."""
     with part("measuring"):
         device = torch.device(trial.execution.device)

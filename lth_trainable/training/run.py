@@ -21,10 +21,11 @@ from lth_trainable.store.record import Identity, can_record, record_trial
 from lth_trainable.store.states import States
 from lth_trainable.store.store import Damaged, Store
 from lth_trainable.tickets.imported import find_imported
-from lth_trainable.training.execution import Execution, fingerprint, is_no_room, no_room, prepare, release
+from lth_trainable.training.execution import Execution, fingerprint, is_no_room, no_room, prepared, release
 from lth_trainable.training.lifecycle import NOTHING_MORE, Keep, OnState, ShouldStop, TrialLifecycle, never
-from lth_trainable.training.profile import Watch, measured, settle_on
+from lth_trainable.training.profile import ProfileWatch, measured, settle_on
 from lth_trainable.training.restored import Restored
+from lth_trainable.training.sharing import about_gpu, memory_bounded
 from lth_trainable.training.trial import OnEpoch, Trial
 
 SEALINGS = 5  # attempts to record a trial whose final state others are storing at the same time
@@ -55,7 +56,7 @@ def run_trial(
     """
     execution = execution or Execution()
     try:
-        with running(execution.profile):
+        with prepared(execution, spec.precision), memory_bounded(execution), running(execution.profile):
             return _run(spec, store, run, execution, on_epoch, keep, on_state, on_note, should_stop, restored)
     except Exception as error:
         if not is_no_room(error):
@@ -83,6 +84,24 @@ def record_covered(store: Store, run: str, trial: Identity) -> dict[str, Any] | 
         return None
 
 
+def train_state(spec: TrialSpec, store: Store, execution: Execution) -> None:
+    """Train a trial to its end and store the states that a record would refer to, without a record of it.
+
+    Raises `UserError` if the device's memory is too small.
+    """
+    try:
+        with prepared(execution, spec.precision):
+            trial = _trial_of(spec, store, execution, None)
+            TrialLifecycle(trial, States(store, fingerprint(execution)), NOTHING_MORE, None).run()
+    except Exception as error:
+        if not is_no_room(error):
+            raise
+        traceback.clear_frames(error.__traceback__)
+        raise no_room(execution, spec.name) from error
+    finally:
+        release(execution)
+
+
 def _run(
     spec: TrialSpec,
     store: Store,
@@ -95,15 +114,7 @@ def _run(
     should_stop: ShouldStop,
     restored: Restored | None,
 ) -> dict[str, Any]:
-    prepare(execution)
-    with part("data"):
-        data = load_dataset(spec.dataset, execution.data_root, spec.split_seed, spec.image_size)
-    imported = (
-        find_imported(store, spec.ticket_id.digest)
-        if spec.ticket_id is not None and spec.starts_from_imported
-        else None
-    )
-    trial = Trial(spec, data, execution, on_epoch, imported)
+    trial = _trial_of(spec, store, execution, on_epoch)
     profile = _watched(trial)
     lifecycle = TrialLifecycle(trial, States(store, fingerprint(execution)), keep, on_state, should_stop, restored)
     lifecycle.run()
@@ -113,7 +124,13 @@ def _run(
     seconds = time.perf_counter() - trial.started
     for _ in range(SEALINGS):
         record = record_trial(
-            store, run, lifecycle.identity, seconds=seconds, epochs_trained=trial.log.trained, profile=profile()
+            store,
+            run,
+            lifecycle.identity,
+            seconds=seconds,
+            epochs_trained=trial.log.trained,
+            profile=profile(),
+            gpu=about_gpu(execution),
         )
         if record is not None:
             return record
@@ -121,12 +138,23 @@ def _run(
     raise AssertionError("a state of the trial was deleted while it was sealed; run the trial again")
 
 
+def _trial_of(spec: TrialSpec, store: Store, execution: Execution, on_epoch: OnEpoch | None) -> Trial:
+    with part("data"):
+        data = load_dataset(spec.dataset, execution.data_root, spec.split_seed, spec.image_size)
+    imported = (
+        find_imported(store, spec.ticket_id.digest)
+        if spec.ticket_id is not None and spec.starts_from_imported
+        else None
+    )
+    return Trial(spec, data, execution, on_epoch, imported)
+
+
 def _watched(trial: Trial) -> Callable[[], dict[str, Any] | None]:
     """Have a trial's fits measured, if it is profiled. Returns what reads the profile; it gives None if not."""
     stopwatch = current()
     if stopwatch is None:
         return lambda: None
-    watch = Watch(stopwatch)
+    watch = ProfileWatch(stopwatch)
     stopwatch.settle = settle_on(torch.device(trial.execution.device))
     trial.learn.add_cbs(watch.beside)
     return lambda: measured(stopwatch, watch, trial)

@@ -35,18 +35,11 @@ from lth_trainable.stopwatch import part
 from lth_trainable.store import image_bits
 from lth_trainable.store.states import Memory, State
 from lth_trainable.tickets.imported import ImportedTicket
-from lth_trainable.training.cuda_graphs import CapturedSteps
+from lth_trainable.training.captured import CapturedSteps
 from lth_trainable.training.early_stop import make_early_stop
 from lth_trainable.training.execution import Execution, versions
-from lth_trainable.training.learner import (
-    EpochLog,
-    LevelClock,
-    balanced_accuracy,
-    finite,
-    make_learner,
-    measure,
-    seed_torch,
-)
+from lth_trainable.training.learner import EpochLog, LevelClock, finite, make_learner, seed_torch
+from lth_trainable.training.measure import balanced_accuracy, measure
 
 OnEpoch = Callable[[list[dict[str, Any]]], None]
 SAME_SPARSITY = Fraction(1, 10_000)  # a spec has the sparsity of an imported mask in percent, with two decimals
@@ -72,8 +65,9 @@ class Trial:
         order_seed = spec.seed if spec.order_seed is None else spec.order_seed
         with part("data"):
             self.dls = loaders_of(
-                data, batch_size=spec.batch_size, order_seed=order_seed, device=execution.device, augment=spec.augment
-            )
+                data, batch_size=spec.batch_size, order_seed=order_seed, device=execution.device,
+                augment=spec.augment, channels_last=self._is_channels_last(self.model),
+            )  # fmt: skip
         self.log = EpochLog(self._describe, on_epoch)
         self.early_stop = make_early_stop(spec, lambda: self.level)
         captures = self.dls.device.type == "cuda" and execution.step == "captured"
@@ -216,7 +210,13 @@ class Trial:
         device = torch.device(self.execution.device)
         seed_torch(derive_seed(self.spec.seed, purpose), device)
         shape, n_classes = self.data.shape, len(self.data.classes)
-        return build(self.spec.model, shape, n_classes, self.spec.width_pct).to(device)
+        model = build(self.spec.model, shape, n_classes, self.spec.width_pct).to(device)
+        return model.to(memory_format=torch.channels_last) if self._is_channels_last(model) else model
+
+    def _is_channels_last(self, model: nn.Module) -> bool:
+        """Whether images and weights are laid out so: on a GPU, for networks with convolutions of images."""
+        is_asked = self.execution.device != "cpu" and self.execution.memory_format == "channels_last"
+        return is_asked and any(isinstance(module, nn.Conv2d | nn.ConvTranspose2d) for module in model.modules())
 
     def _new_initialisation(self) -> Snapshot:
         """Every tensor of a second initialisation with the trial's seed."""
@@ -280,7 +280,8 @@ class Trial:
 
         A loss that is not finite is None: the network is stored as it is, and was finite when it was last trained.
         """
-        valid, test = (measure(self.model, self.dls[index], self.learn.loss_func) for index in (1, 2))
+        learn = self.learn
+        valid, test = (measure(self.model, self.dls[index], learn.loss_func, learn.autocast) for index in (1, 2))
         return {
             "valid": [finite(valid.loss), valid.accuracy], "test": [finite(test.loss), test.accuracy],
             "balanced_accuracy": balanced_accuracy(self.dls[2].y, test.right),

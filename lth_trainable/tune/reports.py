@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from lth_trainable.spec.segments import Segment
 
 OF_EPOCH = ("valid_accuracy", "valid_loss", "train_loss", "sparsity_pct", "level", "epoch")
+NO_ROOM = "no room"  # status of a trial that found no memory beside others on its GPU; it is tried again beside fewer
 
 
 class Tell(Protocol):

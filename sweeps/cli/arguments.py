@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 from lth_trainable.errors import UserError, bad_value, refuse_secrets, unknown_name
 from lth_trainable.scalars import plain
-from sweeps.cli.options import BRANCHES, Options, RunOptions, flags
+from sweeps.cli.options import Options, RunOptions, flags
 from sweeps.cli.search_options import SearchOptions
+from sweeps.experiments.recipes import BRANCHES
 
 NOT_HERE = {
     "cluster": "from Python the trials run on this machine, or with address='auto' on the cluster that it belongs to",
@@ -52,7 +53,8 @@ class Arguments:
         kinds = _kinds_of(self._hints[name])
         if value is None and type(None) in kinds:
             return None
-        (kind,) = (kind for kind in kinds if kind is not type(None))
+        others = [kind for kind in kinds if kind is not type(None)]
+        kind = next((k for k in others if isinstance(value, str) == (typing.get_origin(k) is Literal)), others[0])
         where = f"{self.where}, {name}"
         if typing.get_origin(kind) is tuple:
             return tuple(_one(where, each, typing.get_args(kind)[0]) for each in several(value))

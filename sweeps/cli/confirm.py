@@ -16,6 +16,9 @@ from sweeps.search.searches import Search
 Row = Mapping[str, Any]
 SEEDS = 8
 EQUAL = 1e-9  # sums that differ less are equal
+WHERE = (
+    "data_root", "storage", "cpus_per_trial", "gpus_per_trial", "trials_per_gpu", "mps", "max_concurrent", "cluster",
+)  # fmt: skip
 NO_WEIGHTS = 1e-6  # density (percent) that counts as none, for its logarithm
 
 
@@ -92,7 +95,15 @@ def _unused(seeds: Sequence[int]) -> list[int]:
 def _where(options: RunOptions) -> list[str]:
     """Flags for where and how trials run, if they differ from their defaults."""
     plain, words = RunOptions(), list[str]()
-    for name in ("data_root", "storage", "cpus_per_trial", "gpus_per_trial", "max_concurrent", "cluster"):
+    for name in (
+        "data_root",
+        "storage",
+        "cpus_per_trial",
+        "gpus_per_trial",
+        "trials_per_gpu",
+        "max_concurrent",
+        "cluster",
+    ):
         if getattr(options, name) != getattr(plain, name):
             words += [f"--{name.replace('_', '-')}", _text(getattr(options, name))]
     return words + ["--deterministic"] * options.deterministic

@@ -20,7 +20,7 @@ from sweeps.experiments.branches import NAMES
 from sweeps.experiments.expand import seed_values
 from sweeps.experiments.imported_tickets import without_own_tickets
 from sweeps.experiments.recipe_files import WITH_COMMAS, any_recipe
-from sweeps.experiments.recipes import FLAG_OF, NO_AXIS, RECIPES, Sweep
+from sweeps.experiments.recipes import BRANCHES, FLAG_OF, NO_AXIS, RECIPES, Sweep
 from sweeps.experiments.split_seeds import FIELD as SPLIT
 from sweeps.experiments.split_seeds import split_value
 from sweeps.experiments.tuning import SEEDS as TUNE_SEEDS
@@ -30,7 +30,6 @@ from sweeps.running.loggers import LOGGERS
 from sweeps.running.resources import Resources
 from sweeps.running.submit import Target
 
-BRANCHES = ("controls", "baselines")
 FIRST = (
     "target_sparsity_pct", "schedule", "rewind_epoch", "prune_rate_pct", "prune_steps", "start_pct", "end_pct",
     "retrain", "reset_end", "criterion", "granularity", "context", "layers",
@@ -54,6 +53,17 @@ class RunOptions:
     gpus_per_trial: Annotated[
         float, tyro.conf.arg(help="GPU of each trial: 0, a fraction or 1", metavar="0|0.25|1")
     ] = 0
+    trials_per_gpu: Annotated[
+        int | Literal["auto"] | None,
+        tyro.conf.arg(
+            help="in place of it: trials that share each GPU; auto: as many as fit",
+            metavar="N|auto",
+        ),
+    ] = None
+    mps: Annotated[
+        Literal["auto", "off"],
+        tyro.conf.arg(help="trials that share a GPU of this machine compute at the same time, through NVIDIA's MPS"),
+    ] = "auto"
     max_concurrent: Annotated[int | None, tyro.conf.arg(help="trials at a time; None: as many as fit", metavar="N")] = (
         None
     )
@@ -118,8 +128,8 @@ class RunOptions:
     @property
     def resources(self) -> Resources:
         """What each trial gets, according to the command line."""
-        return Resources(
-            cpus=self.cpus_per_trial, gpus=self.gpus_per_trial, max_concurrent=self.max_concurrent,
+        return Resources.asked(
+            self.cpus_per_trial, self.gpus_per_trial, self.trials_per_gpu, self.max_concurrent,
             deterministic=self.deterministic, step=self.step, profile=self.profile,
         )  # fmt: skip
 
@@ -202,7 +212,7 @@ class Options(RunOptions):
 
 
 WHERE = (
-    "storage", "name", "data_root", "max_concurrent", "cpus_per_trial", "gpus_per_trial", "cluster", "address",
+    "storage", "name", "data_root", "max_concurrent", "gpus_per_trial", "trials_per_gpu", "cluster", "address",
 )  # fmt: skip
 LISTS = ("seed", "log", "log_tickets")  # options with several values that are no axes
 STOP = ("max_hours", "max_epochs", "trial_silence", "retry_failed")
@@ -216,7 +226,7 @@ HELP = Help(
         "where": WHERE, "stop": STOP, "watch": ("dry_run", "on", "plan_figure", "list", "json", "log"),
     },
     examples={
-        "python -m sweeps.lth_grid": "the recipe digits: half a minute on two cores",
+        "python -m sweeps.lth_grid": "the recipe digits: a minute on two cores",
         "python -m sweeps.lth_grid digits --sparsity 50,80,90 --controls reinit --dry-run":
             "the plan of a sweep with other sparsities and a control, its epochs and its time",
         "python -m sweeps.lth_grid my_sweep.yaml --max-hours 2":
@@ -256,7 +266,8 @@ def with_values(
     given = {**sweep.axes, **{name: values for name, values in axes.items() if values}}
     base = {name: value for name, value in sweep.base.items() if name not in given}
     requested: dict[str, Any] = {name: values for name, values in branches.items() if values}
-    return replace(sweep, base=base, axes=given, seeds=seeds, **requested)
+    optional = tuple(name for name in sweep.if_possible if name not in requested)
+    return replace(sweep, base=base, axes=given, seeds=seeds, if_possible=optional, **requested)
 
 
 def read(

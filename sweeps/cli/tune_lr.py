@@ -71,7 +71,7 @@ def tuned(options: Options, setting: Setting, sweep: Sweep, command: Sequence[st
     name = f"{options.name or sweep.name}{SUFFIX}"
     candidates = tuple(dict.fromkeys(sweep.axes["lr"]))
     base = replace(
-        sweep, name=name, claim=CLAIM, seeds=_seeds(options), looks=(), controls=(), baselines=(DENSE,),
+        sweep, name=name, claim=CLAIM, seeds=_seeds(options), looks=(), controls=(), baselines=(DENSE,), if_possible=(),
         axes={**sweep.axes, "lr": candidates},
     )  # fmt: skip
     arms: dict[str, Arm] = {}

@@ -6,6 +6,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -23,6 +24,14 @@ NAMES = (*CONTROLS, AGAIN)  # of controls
 OTHER_ORDER = 1_000_000  # from the order seed of a dense network to that of its repetition
 
 
+class IfNone(Enum):
+    """What happens if no ticket can have a control or baseline."""
+
+    ERROR = "an error: the user has named it"
+    NOTE = "a note: the recipe has it where it is possible"
+    SUMMARY = 'an entry in the note on what "all" leaves out'
+
+
 @dataclass(frozen=True, kw_only=True)
 class Branches:
     """Trials that accompany the tickets, with notes for the user on how they were chosen."""
@@ -32,7 +41,10 @@ class Branches:
 
 
 def controls_of(
-    tickets: Sequence[TrialSpec], names: Sequence[str], settings: Mapping[str, Sequence[Any]] = MappingProxyType({})
+    tickets: Sequence[TrialSpec],
+    names: Sequence[str],
+    settings: Mapping[str, Sequence[Any]] = MappingProxyType({}),
+    if_none: IfNone = IfNone.ERROR,
 ) -> Branches:
     """The controls of the tickets. names: of `NAMES`, or "all" or "none". Raises `UserError`.
 
@@ -46,7 +58,7 @@ def controls_of(
         return lambda ticket: [replace(ticket, control=name, **own) for own in values]
 
     chosen = _chosen("controls", names, dict.fromkeys(NAMES))
-    return _made("controls", tickets, {name: maker(name) for name in chosen}, ALL in names)
+    return _made("controls", tickets, {name: maker(name) for name in chosen}, _if_none(names, if_none))
 
 
 def dense_again(ticket: TrialSpec) -> TrialSpec:
@@ -59,12 +71,14 @@ def dense_again(ticket: TrialSpec) -> TrialSpec:
     return replace(ticket, control="dense", order_seed=other)
 
 
-def baselines_of(tickets: Sequence[TrialSpec], names: Sequence[str], data_root: Path | None = None) -> Branches:
+def baselines_of(
+    tickets: Sequence[TrialSpec], names: Sequence[str], data_root: Path | None = None, if_none: IfNone = IfNone.ERROR
+) -> Branches:
     """The baselines of the tickets, always with the dense one. names: as for controls, or `package.module:function`."""
     chosen = dict.fromkeys(["dense", *_chosen("baselines", names, BASELINES)])
     found: dict[str, Baseline] = {name: lookup("baseline", name, BASELINES) for name in chosen}
     makers = {name: lambda ticket, make=make: [make(ticket, data_root)] for name, make in found.items()}
-    made = _made("baselines", tickets, makers, ALL in names)
+    made = _made("baselines", tickets, makers, _if_none(names, if_none))
     if "small_dense" not in chosen:
         return made
     return replace(made, notes=(*made.notes, *_widths(tickets, made, data_root)))
@@ -82,20 +96,30 @@ def _chosen(flag: str, names: Sequence[str], valid: Mapping[str, object]) -> lis
     return [name for name in dict.fromkeys(names) if name != NONE]
 
 
+def _if_none(names: Sequence[str], otherwise: IfNone) -> IfNone:
+    return IfNone.SUMMARY if ALL in names else otherwise
+
+
 def _made(
-    flag: str, tickets: Sequence[TrialSpec], makers: Mapping[str, Callable[[TrialSpec], list[TrialSpec]]], all_: bool
+    flag: str,
+    tickets: Sequence[TrialSpec],
+    makers: Mapping[str, Callable[[TrialSpec], list[TrialSpec]]],
+    if_none: IfNone,
 ) -> Branches:
-    """The trials that the makers give for the tickets. Raises `UserError` if a requested name fits no ticket."""
+    """The trials that the makers give for the tickets. Raises `UserError` if a name fits none and that is an error."""
     trials: list[TrialSpec] = []
     notes: list[str] = []
     left_out: list[str] = []
     for name, make in makers.items():
         made, refused = _each(make, tickets)
         trials += itertools.chain.from_iterable(made)
-        if refused and not made and not all_:
+        is_absent = bool(refused) and not made
+        if is_absent and if_none is IfNone.ERROR:
             raise UserError(f"{flag} {name}: no ticket of this sweep can have it; {next(iter(refused))}")
-        if refused and all_:
-            left_out.append(f"{name} {'for none' if not made else f'for {len(made)} only'}")
+        if is_absent and if_none is IfNone.NOTE:
+            notes.append(f"{flag}: {name} of the recipe is left out, no ticket can have it; {next(iter(refused))}")
+        elif refused and if_none is IfNone.SUMMARY:
+            left_out.append(f"{name} {'for none' if is_absent else f'for {len(made)} only'}")
         else:
             notes += [
                 f"{name}: {n} of {len(tickets)} tickets do not have it; {reason}" for reason, n in refused.items()

@@ -14,7 +14,8 @@ from lth_trainable.errors import UserError, bad_value, check_sparsity, too_large
 from lth_trainable.spec.draft import MOST_SEED
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.spec.values import OF_CONTROLS
-from sweeps.experiments.branches import Branches, baselines_of, controls_of
+from sweeps.experiments.branches import Branches, IfNone, baselines_of, controls_of
+from sweeps.experiments.precision import resolved
 from sweeps.experiments.recipes import Sweep
 from sweeps.experiments.split_seeds import FIELD as SPLIT
 from sweeps.experiments.split_seeds import check_splits, has_own_splits, of_seed
@@ -49,6 +50,7 @@ def expand(sweep: Sweep, data_root: Path | None = None) -> Trials:
     such as the rewind epoch of agp, does not multiply trials. data_root: folder of data sets that read files; only
     `small_dense` uses it, because its width depends on the images. Raises `UserError`.
     """
+    sweep = resolved(sweep)  # where no hardware is known
     check_seeds(sweep.seeds)
     _check_repeats(sweep.axes)
     check_splits("split_seed", sweep.axes.get(SPLIT, (sweep.base[SPLIT],) if SPLIT in sweep.base else ()))
@@ -78,9 +80,9 @@ def expand(sweep: Sweep, data_root: Path | None = None) -> Trials:
     }:
         notes.append("wanda ranks the weights within each output row, as its paper does; --context local: in the layer")
     notes += [f"{name} has no effect in any trial of this sweep" for name in axes if _is_idle(name, tickets)]
-    baselines = baselines_of(tickets, sweep.baselines, data_root)
+    baselines = baselines_of(tickets, sweep.baselines, data_root, _if_none(sweep, "baselines"))
     settings = {name: (sweep.base[name],) for name in OF_CONTROLS if name in sweep.base} | of_controls
-    controls = controls_of(tickets, sweep.controls, settings)
+    controls = controls_of(tickets, sweep.controls, settings, _if_none(sweep, "controls"))
     for name in of_controls:
         if all(getattr(trial, name) is None for trial in controls.trials):
             notes.append(f"{name} has no effect in any trial of this sweep: it is for controls (--controls)")
@@ -98,6 +100,10 @@ def expand(sweep: Sweep, data_root: Path | None = None) -> Trials:
     again = {spec for spec in controls.trials if spec.is_dense} - set(baselines.trials)
     roles |= {spec.name: CONTROL for spec in again}
     return Trials(trials=tuple(trials), notes=tuple(notes), roles=roles)
+
+
+def _if_none(sweep: Sweep, branches: str) -> IfNone:
+    return IfNone.NOTE if branches in sweep.if_possible else IfNone.ERROR
 
 
 def _at_own_rates(branches: Branches, tuning: Tuning) -> Branches:

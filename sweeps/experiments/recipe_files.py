@@ -28,12 +28,13 @@ from lth_trainable.registry import lookup
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.names import is_name
 from sweeps.experiments.expand import MOST_SEEDS
-from sweeps.experiments.recipes import FLAG_OF, NO_AXIS, RECIPES, SELECTIONS, Sweep, find_recipe
+from sweeps.experiments.recipes import BRANCHES, FLAG_OF, NO_AXIS, RECIPES, SELECTIONS, Sweep, find_recipe
 from sweeps.experiments.split_seeds import FIELD as SPLIT
 from sweeps.experiments.split_seeds import OWN
 
 ENDINGS = (".yaml", ".yml", ".toml")
 FROM = "from"
+IF_POSSIBLE = "if_possible"
 _TEXTS = ("name", "claim", "endpoint")
 _NUMBERS = ("margin_pp", "alpha")
 WITH_COMMAS = ("layers", "lr_drops")  # fields whose values may contain commas themselves
@@ -76,6 +77,7 @@ def recipe_of(where: str, name: str, content: Mapping[str, Any]) -> Sweep:
     twice = sorted(set(values.get("base", ())) & set(values.get("axes", ())))
     if twice:
         raise UserError(f"{where}: found {twice[0]} under base and under axes; expected it under one of them")
+    values.setdefault(IF_POSSIBLE, tuple(field for field in start.if_possible if field not in values))
     sweep = replace(start, **{"name": name, **values})
     if not is_name(sweep.name):
         raise bad_value(f"{where}, name", sweep.name, "a name for the folder of the run")
@@ -177,12 +179,15 @@ def value_of(where: str, key: str, value: Any) -> Any:
         if not 0 < value <= MOST_SEEDS:
             raise bad_value(where, value, "the number of seeds, or a list of them")
         return tuple(range(value))
-    kind = str if key in ("controls", "baselines") else int
+    kind = str if key in (*BRANCHES, IF_POSSIBLE) else int
     if isinstance(value, str) and (parts := value.replace(",", " ").split()):
         of = "names" if kind is str else "whole numbers"
         raise bad_value(where, value, f"a list of {of}", f"did you mean [{', '.join(parts)}]?")
     if not isinstance(value, list) or not all(type(entry) is kind for entry in value):
         raise bad_value(where, value, "a list of names" if kind is str else "a list of whole numbers")
+    for entry in value if key == IF_POSSIBLE else ():
+        if entry not in BRANCHES:
+            raise unknown_name(where, entry, BRANCHES)
     return tuple(value)
 
 

@@ -31,6 +31,7 @@ SELECTIONS: dict[str, Callable[[Mapping[str, Any], Axes], bool]] = {
 }  # fmt: skip
 # Names of fields on the command line and in recipes, where they differ from those of `TrialSpec`.
 FLAG_OF = {"target_sparsity_pct": "sparsity", "prune_rate_pct": "prune_rate", "criterion": "criteria"}
+BRANCHES = ("controls", "baselines")  # fields that name what tickets are compared with
 # Seeds, controls, baselines and imported tickets have their own flags; --rewind-epoch also takes iterations.
 NO_AXIS = ("seed", "control", "width_pct", "rewind_step", "ticket")
 
@@ -42,10 +43,11 @@ class Sweep:
     base: spec fields that differ from the defaults. axes: values by spec field; their product gives the tickets.
     selects: which points of the product become tickets, a function of the point and the axes. seeds: replicates.
     controls: names in `branches.NAMES`. baselines: names in `baselines.BASELINES`; the dense network trained for the
-    ticket's own epochs always belongs to them. endpoint: column of trials.parquet that decides. margin_pp: margin for
-    "matches", in percentage points. alpha: level of each test. looks: increasing numbers of seeds at which the verdict
-    is made; if empty, it is made once, with all seeds. tuning: how the learning rates of its arms were chosen, if they
-    were tuned.
+    ticket's own epochs always belongs to them. if_possible: "controls", "baselines" or both: one of these that no
+    ticket can have is left out with a note; otherwise it is an error. endpoint: column of trials.parquet that decides.
+    margin_pp: margin for "matches", in percentage points. alpha: level of each test. looks: increasing numbers of seeds
+    at which the verdict is made; if empty, it is made once, with all seeds. tuning: how the learning rates of its arms
+    were chosen, if they were tuned.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Sweep:
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     controls: tuple[str, ...] = ()
     baselines: tuple[str, ...] = ("dense",)
+    if_possible: tuple[str, ...] = ()
     endpoint: str = "test_accuracy"
     margin_pp: float = 0.5
     alpha: float = ALPHA
@@ -70,8 +73,9 @@ def digits() -> Sweep:
     """Tickets found by iterative magnitude pruning match the dense network, down to a few percent of its weights.
 
     Source: Frankle & Carbin, arXiv 1803.03635, sec. 2, on scikit-learn's digits. LeNet-300-100, Adam 1.2e-3, batch 60,
-    40 % a level, 20 epochs a level, rewinding to epochs 0 and 1, eight seeds. 48 tickets and 8 dense trials, 4,552
-    epochs, of which 1,720 are distinct and are trained: half a minute on two cores.
+    40 % a level, 20 epochs a level, rewinding to epochs 0 and 1, eight seeds. Each ticket's mask is also trained from
+    another initialisation (the control reinit). 48 tickets, 48 controls and 8 dense trials, 8,968 epochs, of which
+    2,680 are distinct and are trained: a minute on two cores.
     The margin is 2 pp, seven of the 360 test images, which are a sample as seeds are: even networks that agree on all
     of 360 images may differ on 1.02 % of others (97.5 % bound), so 1 pp cannot be shown with them.
     """
@@ -80,6 +84,8 @@ def digits() -> Sweep:
         claim="Do tickets found by iterative magnitude pruning match the dense network?",
         axes={"target_sparsity_pct": (64.0, 87.04, 92.22), "rewind_epoch": (0, 1)},
         seeds=tuple(range(8)),
+        controls=("reinit",),
+        if_possible=("controls",),
         margin_pp=2.0,
     )
 
@@ -96,6 +102,7 @@ def digits_tutorial() -> Sweep:
         base={"schedule": "iterative", "start_pct": 0.25},
         axes={"target_sparsity_pct": (50.0, 80.0, 90.0, 95.0), "rewind_epoch": (0, 1)},
         baselines=("dense", "dense_to_first_prune"),
+        if_possible=("baselines",),
         margin_pp=2.0,
     )
 
@@ -109,7 +116,7 @@ def pets_tutorial() -> Sweep:
     Differs from the tutorial: five seeds; 80 and 90 % too; dense training for 20 epochs as well as for 5; judged by the
     last epoch on 739 test images (there: 1,478 validation images); images are normalised and always cropped to their
     centre square (there: to a random square in training); the last, smaller batch of an epoch is trained on; weight
-    decay acts on biases and BatchNorm too.
+    decay acts on biases and BatchNorm too; precision auto, bf16 on a GPU that has it (there: fp32).
     The margin is 0.5 pp; one test image is 0.14 pp. Over seeds alone, on these images, pairs differ by about 1.2 pp, so
     that 0.5 pp takes about 36 seeds (--seeds 36). For other images it takes more of them: 739 images that agree still
     leave 0.5 % (97.5 % bound). Five seeds can only show large differences.
@@ -121,11 +128,12 @@ def pets_tutorial() -> Sweep:
         claim="Do the tutorial's tickets and supermasks match the dense network on cats and dogs?",
         base={
             "dataset": "pets", "model": "resnet18", "batch_size": 64, "lr": 1e-3, "beta2": 0.99, "eps": 1e-5,
-            "weight_decay": 0.01, "schedule": "iterative", "start_pct": 0.25,
+            "weight_decay": 0.01, "schedule": "iterative", "start_pct": 0.25, "precision": "auto",
         },
         axes={"target_sparsity_pct": (50.0, 80.0, 90.0), "rewind_epoch": (0, 1), "reset_end": (False, True)},
         selects=supermasks_once,
         baselines=("dense", "dense_to_first_prune"),
+        if_possible=("baselines",),
     )  # fmt: skip
 
 

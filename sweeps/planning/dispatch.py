@@ -115,6 +115,18 @@ class Dispatcher:
             for freed in (node, *self._waiters[id(node)]):
                 self._offer(freed)
 
+    def put_back(self, name: str) -> None:
+        """Note that a trial has ended without a result, through no fault of its own: it is handed out again."""
+        nodes = self.running.pop(name, [])
+        for node in nodes:
+            if self._making.get(id(node)) == name:
+                del self._making[id(node)]
+        for node in nodes:
+            for freed in (node, *self._waiters[id(node)]):
+                self._offer(freed)
+        if not nodes and self.waiting[name].end.key in self.stored:
+            self._loose.append(self.waiting[name])
+
     def next(self) -> PlannedTrial | None:
         """The trial to start now; None while all are held back, or if none is left (see `over`)."""
         while self._loose:

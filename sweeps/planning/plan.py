@@ -11,6 +11,7 @@ import functools
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from lth_trainable.spec.segments import Segment, rewind_key, segments
 from lth_trainable.spec.trial_spec import DataKey, TrialSpec
@@ -88,7 +89,8 @@ class PlannedTrial:
     """A trial and its path in the tree.
 
     key: its identity. end: the node in which it ends. rewind, mid_epoch_point: where its rewinds return to, if it has
-    any: the end of a node, or a point within an epoch.
+    any: the end of a node, or a point within an epoch. copy: the task of a copy for the analysis of barriers, which is
+    stored there and has no record; None for a trial of a run.
     """
 
     spec: TrialSpec
@@ -98,6 +100,7 @@ class PlannedTrial:
     end: Node
     rewind: Node | None
     mid_epoch_point: MidEpochPoint | None
+    copy: Mapping[str, Any] | None = None
 
     @property
     def is_end_of_node(self) -> bool:

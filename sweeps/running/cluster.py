@@ -94,7 +94,7 @@ class Cluster:
         """
         import ray
 
-        resources = {"num_cpus": self.resources.cpus, "num_gpus": self.resources.gpus}
+        resources = {"num_cpus": self.resources.cpus, "num_gpus": self.resources.ray_gpus}
         waiting = ray.remote(_fingerprint).options(**resources).remote(self.resources.execution())
         while not ray.wait([waiting], timeout=min(NOTE_SECONDS, budget.seconds_left() or NOTE_SECONDS))[0]:
             if budget.seconds_left() == 0:
@@ -187,7 +187,7 @@ class Cluster:
         if may_grow() and trials != asked:
             from ray.autoscaler.sdk import request_resources
 
-            bundle = {"CPU": self.resources.cpus, **({"GPU": self.resources.gpus} if self.resources.gpus else {})}
+            bundle = {"CPU": self.resources.cpus, **({"GPU": self.resources.ray_gpus} if self.resources.gpus else {})}
             request_resources(bundles=[bundle] * trials)
         return trials
 
@@ -210,7 +210,7 @@ def _check_answers(address: str) -> None:
 def fitting(node: Mapping[str, float], resources: Resources) -> int:
     """Number of trials that fit on a node at the same time."""
     fit = int(node.get("CPU", 0) // resources.cpus)
-    return min(fit, int(node.get("GPU", 0)) * int(1 / resources.gpus)) if resources.gpus else fit
+    return min(fit, int(node.get("GPU", 0)) * resources.on_a_gpu) if resources.gpus else fit
 
 
 def may_grow() -> bool:

@@ -46,7 +46,7 @@ class Hardware:
         """What the time rests on besides its measurement."""
         shared = []
         if 0 < resources.gpus < 1:
-            shared = [f"trials that share a GPU ({int(1 / resources.gpus)} each) are as fast as the measured ones"]
+            shared = [f"trials that share a GPU ({resources.on_a_gpu} each) are as fast as the measured ones"]
         return [*self.assumed, *shared, "no training states are stored for these devices yet"]
 
 

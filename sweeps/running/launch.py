@@ -12,7 +12,6 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lth_trainable import signals
@@ -24,7 +23,10 @@ from lth_trainable.tune.config import TASK, task_of
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.plan import Plan, PlannedTrial
 from sweeps.running.deaths import reason_of_death
+from sweeps.running.gpus import NO_GPUS, Gpus, resources_of
 from sweeps.running.log_feed import NO_LOGGERS, Loggers
+from sweeps.running.names import name_of, trial_folder, trial_name
+from sweeps.running.packing import Place
 from sweeps.running.progress import Board, LiveView
 from sweeps.running.ray_adapter import drop_flag, lost_workers_as_dead, set_flag
 from sweeps.running.ray_process import (
@@ -78,6 +80,7 @@ def launch(
     health: Health | None = None,
     silence: float | None = None,
     covered_in_ray: int = COVERED_IN_RAY,
+    gpus: Gpus = NO_GPUS,
 ) -> Outcome:
     """Train the trials that the dispatcher hands out, and store each. Raises `StorageError` if the storage fails.
 
@@ -86,7 +89,8 @@ def launch(
 
     spent: counts the epochs. board: for the live view; None for no view. cluster: that this process is connected to;
     None to start Ray on this machine. source: of trials that are not in the plan yet. loggers: must be `running`.
-    silence: see `Config`. covered_in_ray: see `PlanSearcher`. health: of the storage; trouble ends the launch.
+    silence: see `Config`. covered_in_ray: see `PlanSearcher`. gpus: of this machine. health: of the
+    storage; trouble ends the launch.
     """
     if cluster is None:
         quieten()
@@ -105,19 +109,25 @@ def launch(
         marker=cluster.marker if cluster is not None else None, log=bool(loggers), silence=silence,
     )  # fmt: skip
     show = board.show if board is not None else _nobody
+
+    def config_of(trial: PlannedTrial) -> dict[str, Any]:
+        place = gpus.packing.place(trial.name) if gpus.packing is not None else None
+        return config.of(dispatcher.plan, trial, place)
+
     searcher = PlanSearcher(
-        dispatcher, spent, budget, lambda trial: config.of(dispatcher.plan, trial), _recorder(ledger, show, loggers),
-        source, show, request, health, covered_in_ray=covered_in_ray,
+        dispatcher, spent, budget, config_of, _recorder(ledger, show, loggers),
+        source, show, request, health, covered_in_ray=covered_in_ray, packing=gpus.packing,
     )  # fmt: skip
     notes: list[str] = []
     callbacks = [_counter(spent, notes), *([loggers.callback()] if loggers else [])]
     tuning = _Tuning(lambda: _fit(searcher, config, resources, callbacks, cluster, request))
     with LiveView(board) if board is not None else contextlib.nullcontext():
-        _run(tuning, request, name, dispatcher, cluster, board)
+        _run(tuning, request, name, dispatcher, cluster, board, gpus)
     health.check()
     if tuning.error is not None:
         raise _trouble(ledger.store, tuning.error)
     failed = dict.fromkeys(spent.failed, "") | searcher.reasons | tuning.errors
+    notes += gpus.packing.notes if gpus.packing is not None else []
     is_over = dispatcher.over and (source is None or source.is_over(dispatcher))
     stopped_by = searcher.stopped_by or (None if is_over or request.signal else request.reason)
     if searcher.unlisted and not stopped_by and not request.signal:
@@ -163,13 +173,13 @@ class _Tuning(threading.Thread):
 
 def _run(
     tuning: _Tuning, request: StopRequest, launch: str, dispatcher: Dispatcher, cluster: Cluster | None,
-    board: Board | None,
+    board: Board | None, gpus: Gpus,
 ) -> None:  # fmt: skip
     """Start Ray, or follow the cluster, and run Tune until it has ended, or should have."""
     has_ended = True
     try:
         with (
-            ray_here() if cluster is None else cluster.followed(dispatcher, board),
+            ray_here(gpus.environment, gpus.for_ray) if cluster is None else cluster.followed(dispatcher, board),
             signals.asking(request.ask),  # after Ray has set its own handler
         ):
             tuning.start()
@@ -179,7 +189,7 @@ def _run(
                 drop_flag(launch)
     finally:
         if has_ended:
-            shut_down_ray()
+            shut_down_ray(gpus.close)
         else:
             signals.hurry()
 
@@ -198,6 +208,9 @@ def _fit(
     """
     from ray import tune
 
+    def of_trial(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        return tune.PlacementGroupFactory([resources_of(task_of(config)["place"], resources)])
+
     class AtRequest(tune.Stopper):
         def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
             return searcher.should_stop(trial_id, result)
@@ -213,13 +226,13 @@ def _fit(
 
     store = config.ledger.store
     tuner = tune.Tuner(
-        tune.with_resources(_trainable(cluster), {"cpu": resources.cpus, "gpu": resources.gpus}),
+        tune.with_resources(_trainable(cluster), of_trial if cluster is None else resources.for_ray()),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             num_samples=-1,
             reuse_actors=True,
-            trial_name_creator=_trial_name,
-            trial_dirname_creator=_trial_name,
+            trial_name_creator=trial_name,
+            trial_dirname_creator=trial_folder,
         ),
         run_config=tune.RunConfig(
             name=config.launch,
@@ -236,8 +249,7 @@ def _fit(
         results = tuner.fit()
     if not request.reason:
         searcher.unlisted = _list_earlier(results, searcher, config)
-    # a trial that has never reported has no config, but its folder has its name
-    return {Path(result.path).name: reason_of_death(result.error) for result in results if result.error}
+    return {name_of(result): reason_of_death(result.error) for result in results if result.error}
 
 
 def _list_earlier(results: Any, searcher: PlanSearcher, config: Config) -> int:
@@ -247,7 +259,7 @@ def _list_earlier(results: Any, searcher: PlanSearcher, config: Config) -> int:
     """
     from sweeps.running.earlier import list_earlier
 
-    dispatcher, listed = searcher.dispatcher, {Path(result.path).name for result in results}
+    dispatcher, listed = searcher.dispatcher, {name_of(result) for result in results}
     others = [t for t in dispatcher.plan.trials if t.name in dispatcher.done and t.name not in listed]
     chosen = others[: searcher.covered_in_ray]
     if chosen:
@@ -271,18 +283,20 @@ class Config:
     log: bool = False
     silence: float | None = None
 
-    def of(self, plan: Plan, trial: PlannedTrial) -> dict[str, Any]:
+    def of(self, plan: Plan, trial: PlannedTrial, place: Place | None = None) -> dict[str, Any]:
         """The config of a Ray trial: the spec's fields that have a value, and the task, which is for the worker only.
 
-        The task is one string: Tune copies, flattens and writes it with every result.
+        place: on a GPU of this machine. The task is one string: Tune copies, flattens and writes it with every result.
         """
         fields = {name: value for name, value in trial.spec.canonical().items() if value is not None}
+        shared = {"trials_on_gpu": place.sharing} if place is not None else {}
         task = {
             "trial": trial.name, "storage": self.ledger.store.uri, "shared": self.marker, "launch": self.launch,
             "spec": trial.spec.canonical(), "key": trial.key, "run": self.ledger.run,
-            "execution": dict(self.execution), "keep": plan.keep(trial), "marks": plan.rewind_steps(trial),
+            "execution": {**self.execution, **shared}, "keep": plan.keep(trial), "marks": plan.rewind_steps(trial),
             "resumable": plan.policy != "none", "end": trial.end.key, "log": self.log,
-            "silence": self.silence,
+            "silence": self.silence, "place": place and place.as_json(),
+            **({} if trial.copy is None else {"copy": dict(trial.copy)}),
         }  # fmt: skip
         return {**fields, TASK: json.dumps(task, default=str)}
 
@@ -332,16 +346,11 @@ def _counter(spent: Spent, notes: list[str]) -> Any:
 
     class Counter(tune.Callback):
         def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-            spent.stop(_trial_name(trial))  # the attempt of a worker that died
-            spent.report(_trial_name(trial), 0)
+            spent.stop(trial_name(trial))  # the attempt of a worker that died
+            spent.report(trial_name(trial), 0)
 
         def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **_: Any) -> None:
-            spent.report(_trial_name(trial), result.get("epochs_done", 0), result.get("level", 0))
+            spent.report(trial_name(trial), result.get("epochs_done", 0), result.get("level", 0))
             notes.extend(result.get("notes", ()))
 
     return Counter()
-
-
-def _trial_name(trial: Any) -> str:
-    """The name of the spec behind one of Tune's trials."""
-    return str(task_of(trial.config)["trial"])

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ QUIET = {
 }
 LOUD = ("ray", "ray.tune", "ray.data")  # loggers
 WIDGETS = "ray.widgets.util"  # logger that recommends ipywidgets in a notebook, when Ray is imported
+NOTHING: Mapping[str, Any] = {}
 _shutting_down: list[threading.Thread] = []
 _at_shutdown = contextlib.ExitStack()  # what a Ray of this process leaves to be cleared away
 
@@ -87,21 +88,22 @@ def refuse_other_ray() -> None:
         )
 
 
-def start_ray(ray: Any) -> None:
+def start_ray(ray: Any, environment: Mapping[str, str] = NOTHING, resources: Mapping[str, float] = NOTHING) -> None:
     """Start Ray on this machine for this process alone. Tries twice: half a minute may not be enough on a busy machine.
 
-    Raises `UserError` if it does not start. `clear_away` undoes what is left of it after `ray.shutdown()`.
+    environment: variables for its workers. resources: that it is told of, besides those that it finds. Raises
+    `UserError` if it does not start. `clear_away` undoes what is left of it after `ray.shutdown()`.
     """
     for is_last in (False, True):
         try:
             _at_shutdown.callback(read_environment_again)  # so that the next Ray is not expected to know this token
             folder = _at_shutdown.enter_context(private_folder())
             _at_shutdown.enter_context(undoing(functools.partial(remove, folder.parent)))
-            with set_for_ray({**private_settings(), MARK: _mark}), shielded(SIGNALS):
+            with set_for_ray({**environment, **private_settings(), MARK: _mark}), shielded(SIGNALS):
                 ray.init(
                     address="local",  # not a cluster that runs on this machine
                     include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL,
-                    configure_logging=True, _temp_dir=str(folder),
+                    configure_logging=True, _temp_dir=str(folder), resources=dict(resources),
                 )  # fmt: skip
             return
         except UserError:
@@ -125,12 +127,12 @@ def no_entry(address: str) -> UserError:
 
 
 @contextlib.contextmanager
-def ray_here() -> Iterator[None]:
+def ray_here(environment: Mapping[str, str] = NOTHING, resources: Mapping[str, float] = NOTHING) -> Iterator[None]:
     """Ray on this machine for this process: started, watched, and ended with the process if a signal ends that."""
     import ray
 
     with undoing(lambda: kill(_family.look)), node_watched() as started:
-        start_ray(ray)
+        start_ray(ray, environment, resources)
         started.set()
         yield
 
@@ -184,10 +186,20 @@ def _is_control_store(pid: int) -> bool:
         return False
 
 
-def shut_down_ray() -> None:
-    """Disconnect this process from Ray, in a thread: it takes a second, in which results can be gathered."""
+def shut_down_ray(afterwards: Callable[[], None] = lambda: None) -> None:
+    """Disconnect this process from Ray, in a thread: it takes a second, in which results can be gathered.
+
+    afterwards: called there once Ray has ended.
+    """
     gc.collect()  # a Ray handle that is garbage-collected after the shutdown crashes this process
-    _shutting_down.append(threading.Thread(target=_shut_down))
+
+    def shut_down() -> None:
+        try:
+            _shut_down()
+        finally:
+            afterwards()
+
+    _shutting_down.append(threading.Thread(target=shut_down))
     _shutting_down[-1].start()
 
 

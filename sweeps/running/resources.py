@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from lth_trainable.errors import bad_value
+
+MOST = 48  # trials on one GPU: as many processes can share a GPU through MPS
+RAY_PARTS = 10_000  # of a resource, which Ray does not divide further
+CLOSE = 1e-6  # 1/49 is not quite a 49th
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,15 +22,61 @@ class Resources:
     cpus: CPU cores (and threads) of a trial, 1 or more. gpus: 0, a fraction of one GPU, or 1. max_concurrent: most
     trials at the same time; None for as many as fit. deterministic: use only kernels whose results repeat exactly, on
     a GPU too. step: how a GPU runs a training step (see `Execution`). profile: whether a trial measures where its time
-    goes.
+    goes. sharing: whether a GPU has as many trials as `gpus` says, also where these have less than `cpus` cores each
+    ("number"), or as many as turn out to fit ("measured").
     """
 
     cpus: int = 1
     gpus: float = 0
+    sharing: Literal["fraction", "number", "measured"] = "fraction"
     max_concurrent: int | None = None
     deterministic: bool = False
     step: str = "captured"
     profile: bool = False
+
+    @classmethod
+    def asked(
+        cls,
+        cpus: int,
+        gpus: float,
+        trials_per_gpu: int | Literal["auto"] | None,
+        max_concurrent: int | None,
+        **how: Any,
+    ) -> Resources:
+        """The resources of a command line. Raises `UserError` for both a part of a GPU and a number of trials on it."""
+        if trials_per_gpu is None:
+            return cls(cpus=cpus, gpus=gpus, max_concurrent=max_concurrent, **how)
+        if gpus:
+            raise bad_value(
+                "trials-per-gpu", trials_per_gpu, f"one of --trials-per-gpu and --gpus-per-trial ({gpus:g})",
+                "both say how many trials share a GPU",
+            )  # fmt: skip
+        if trials_per_gpu == "auto":
+            return cls(cpus=cpus, gpus=1, sharing="measured", max_concurrent=max_concurrent, **how)
+        if not 1 <= trials_per_gpu <= MOST:
+            raise bad_value("trials-per-gpu", trials_per_gpu, f"1 to {MOST}, or auto")
+        return cls(cpus=cpus, gpus=1 / trials_per_gpu, sharing="number", max_concurrent=max_concurrent, **how)
+
+    @property
+    def on_a_gpu(self) -> int:
+        """Number of trials that share a GPU; 0 if they use none."""
+        return int(1 / self.gpus + CLOSE) if self.gpus else 0
+
+    @property
+    def ray_gpus(self) -> float:
+        """The part of a GPU to ask Ray for, which counts in ten-thousandths and rounds: as many as wanted must fit."""
+        return min(1.0, math.floor(self.gpus * RAY_PARTS + CLOSE) / RAY_PARTS)
+
+    def ray_cpus(self) -> float:
+        """CPU cores to ask Ray for. Less than one where a GPU has more trials than this machine has cores for them."""
+        cores, trials = os.cpu_count() or 1, gpu_count() * self.on_a_gpu if self.sharing == "number" else 0
+        if self.cpus > 1 or trials <= cores:
+            return self.cpus
+        return math.floor(cores / trials * RAY_PARTS) / RAY_PARTS
+
+    def for_ray(self) -> dict[str, float]:
+        """What to ask Ray for on a cluster, where it chooses the GPU."""
+        return {"cpu": self.cpus, "gpu": self.ray_gpus}
 
     def check(self, here: bool = True) -> None:
         """Raise `UserError` for resources that no machine has, or (here) not this one: Ray would wait forever."""
@@ -36,19 +87,26 @@ class Resources:
             )
         if self.max_concurrent is not None and self.max_concurrent < 1:
             raise bad_value("max-concurrent", self.max_concurrent, "at least 1")
-        if not 0 <= self.gpus <= 1:
+        if not (self.gpus == 0 or 1 / RAY_PARTS <= self.gpus <= 1):
             raise bad_value(
                 "gpus-per-trial", self.gpus, "0, a fraction of a GPU such as 0.25, or 1", "a trial uses one GPU"
             )
-        if here and self.gpus > 0 and not _gpu_count():
-            raise bad_value("gpus-per-trial", self.gpus, "0", "this machine has no GPU that PyTorch can use")
+        if self.sharing == "measured" and not here:
+            raise bad_value("trials-per-gpu", "auto", "a number", "it is measured on this machine only")
+        if here and self.gpus > 0 and not gpu_count():
+            why = "this machine has no GPU that PyTorch can use"
+            if self.sharing != "fraction":
+                raise bad_value(
+                    "trials-per-gpu", self.on_a_gpu if self.sharing == "number" else "auto", "no such flag", why
+                )
+            raise bad_value("gpus-per-trial", self.gpus, "0", why)
 
     def unused(self) -> str | None:
         """What to say if this machine has GPUs and the trials do not use them."""
-        if self.gpus or not (found := _gpu_count()):
+        if self.gpus or not (found := gpu_count()):
             return None
         what = "a GPU" if found == 1 else f"{found} GPUs"
-        return f"trials train on the CPU, but this machine has {what}; --gpus-per-trial 0.25 trains four on each"
+        return f"trials train on the CPU, but this machine has {what}; --trials-per-gpu 4 trains four on each"
 
     def execution(self) -> dict[str, Any]:
         """Arguments of `Execution` that follow from these resources."""
@@ -60,9 +118,9 @@ class Resources:
 
     def slots(self) -> int:
         """Number of trials that fit on this machine at the same time."""
-        fit = (os.cpu_count() or 1) // self.cpus
+        fit = int((os.cpu_count() or 1) / self.ray_cpus() + CLOSE)
         if self.gpus:
-            fit = min(fit, _gpu_count() * int(1 / self.gpus))
+            fit = min(fit, gpu_count() * self.on_a_gpu)
         return min(fit, self.max_concurrent or fit)
 
 
@@ -150,7 +208,8 @@ class Spent:
         self.failed.add(trial)
 
 
-def _gpu_count() -> int:
+def gpu_count() -> int:
+    """GPUs of this machine that PyTorch can use here: those of CUDA_VISIBLE_DEVICES, if that is set."""
     import torch
 
     return torch.cuda.device_count()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -12,8 +13,10 @@ from ray.tune.search import Searcher
 
 from lth_trainable.errors import StorageError
 from lth_trainable.store.trouble import TROUBLE
+from lth_trainable.tune.reports import NO_ROOM
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.plan import PlannedTrial
+from sweeps.running.packing import Packing
 from sweeps.running.resources import Budget, Spent
 from sweeps.runs.health import Health
 
@@ -41,7 +44,7 @@ class PlanSearcher(Searcher):
     next stored state. health: of the storage; if it is in trouble, or a trial reports so, no other is started.
     covered_in_ray: how many trials whose epochs other trials have all trained are Ray trials too, which workers record.
     The others are recorded here as soon as their last state is stored. unlisted: how many finished trials Ray's results
-    of this launch do not list.
+    of this launch do not list. packing: of the trials on the GPUs of this machine.
     stopped_by: the limit because of which a trial was ended early or not started.
     """
 
@@ -58,6 +61,7 @@ class PlanSearcher(Searcher):
         health: Health | None = None,
         *,
         covered_in_ray: int = 0,
+        packing: Packing | None = None,
     ) -> None:
         super().__init__(metric="epochs_done", mode="max")
         self.dispatcher, self.spent, self.budget = dispatcher, spent, budget
@@ -65,7 +69,7 @@ class PlanSearcher(Searcher):
         self.fingerprint: Mapping[str, Any] | None = None  # of the workers, once one has reported it
         self.trials: dict[str, PlannedTrial] = {}
         self.stopped_by: str | None = None
-        self.covered_in_ray, self.unlisted = covered_in_ray, 0
+        self.covered_in_ray, self.unlisted, self.packing = covered_in_ray, 0, packing
         self.health = health or Health()
         self.reasons: dict[str, str] = {}  # of failed trials, as their workers report them
 
@@ -95,6 +99,7 @@ class PlanSearcher(Searcher):
         return self.config_of(trial)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        self._measure(result)
         with self._trouble_noted():
             self._take(result)
 
@@ -102,7 +107,10 @@ class PlanSearcher(Searcher):
         trial = self.trials.pop(trial_id, None)
         if trial is None:
             return
+        if self.packing is not None:
+            self.packing.leave(trial.name)
         result = result or {}
+        self._measure(result)
         with self._trouble_noted():
             self._take(result)
         if result.get("status") in ("done", "diverged"):
@@ -112,6 +120,12 @@ class PlanSearcher(Searcher):
                 self.spent.finish(trial.name, int(result.get("epochs_done", 0)))
             self.show(trial.name, result)
             self.dispatcher.finished(trial.name)
+            return
+        if result.get("status") == NO_ROOM and self.packing is not None:
+            self.spent.stop(trial.name)
+            self.dispatcher.put_back(trial.name)
+            self.packing.lower(trial.name, int(result["sharing"]))
+            self.dispatcher.slots = min(self.dispatcher.slots, self.packing.slots)
             return
         if result.get("status") == TROUBLE:
             there = "" if result["host"] == socket.gethostname() else f" (on node {result['host']})"
@@ -157,6 +171,13 @@ class PlanSearcher(Searcher):
     def __getstate__(self) -> dict[str, Any]:
         """Pickle nothing: Tune pickles its parts to restore them later, which never happens here."""
         return {}
+
+    def _measure(self, result: Mapping[str, Any]) -> None:
+        """Start more trials, once the first have shown how many can share a GPU."""
+        told = self.packing.take(result) if self.packing is not None else None
+        if told is not None and self.packing is not None:
+            self.dispatcher.slots = self.packing.slots
+            print(told, file=sys.stderr)
 
     def _next(self) -> PlannedTrial | None:
         while True:

@@ -10,6 +10,7 @@ from typing import Any
 from lth_trainable.signals import SIGNALS
 from lth_trainable.stopwatch import part, running
 from lth_trainable.tune.config import task_of
+from sweeps.running.packing import VISIBLE
 from sweeps.running.ray_adapter import before_first_trial, is_flag_set
 
 LOOK_SECONDS = 1.0  # between two looks; one is a request to Ray's control store
@@ -62,6 +63,8 @@ def train(config: dict[str, Any]) -> None:
 
         tune.report({"status": "stopped", "epochs_done": 0})
         return
+    if task.get("place"):  # read when this process first uses CUDA; all its trials have the same GPU
+        os.environ[VISIBLE] = task["place"]["visible"]
     with running(bool(task["execution"].get("profile"))):
         with part("import"):
             from lth_trainable.trainable import train as train_trial

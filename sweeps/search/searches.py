@@ -62,6 +62,8 @@ class Search:
     def check(self) -> Search:
         """This search with single values fixed, sparsities above the floor, and a grid's number of points.
 
+        Controls that a recipe has only where they are possible are left out.
+
         Raises `UserError` if it is invalid.
         """
         if self.suggestions < 1:
@@ -69,6 +71,8 @@ class Search:
         check_seeds(self.sweep.seeds)
         if self.sampler not in SAMPLERS and ":" not in self.sampler:
             raise unknown_name("sampler", self.sampler, SAMPLERS)
+        if "controls" in self.sweep.if_possible:
+            return replace(self, sweep=replace(self.sweep, controls=(), if_possible=())).check()
         more = [*self.sweep.controls, *(name for name in self.sweep.baselines if name not in COMPARED_WITH)]
         if more:
             raise bad_value(

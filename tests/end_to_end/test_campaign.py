@@ -37,7 +37,10 @@ from tests.support.disturb import (
 from tests.support.processes import left_after, of_session, waits_for_signals
 
 SWEEPS = int(os.environ.get("LTH_CAMPAIGN", "100"))
-ARGUMENTS = ["digits", "--epochs", "12", "--sparsity", "64", "--rewind-epoch", "1", "--seeds", "1", *ONE_WORKER]
+ARGUMENTS = [
+    "digits", "--controls", "none", "--epochs", "12", "--sparsity", "64", "--rewind-epoch", "1", "--seeds", "1",
+    *ONE_WORKER,
+]  # fmt: skip
 TRIALS, STATES = 2, 4
 LONGEST_DELAY = 0.6  # seconds after a moment
 CONTINUE = "the same command again"

@@ -32,8 +32,11 @@ from tests.support.command import ROOT, command, free_ports, hashes
 
 pytest.importorskip("aiohttp", reason="for the cluster extra")
 
-SMALL = ["digits", "--epochs", "1", "--sparsity", "40", "--rewind-epoch", "0", "--seeds", "1"]
-LONG = ["digits", "--epochs", "20", "--sparsity", "87.04", "--rewind-epoch", "0", "1", "--seeds", "5"]
+SMALL = ["digits", "--controls", "none", "--epochs", "1", "--sparsity", "40", "--rewind-epoch", "0", "--seeds", "1"]
+LONG = [
+    "digits", "--controls", "none", "--epochs", "20", "--sparsity", "87.04", "--rewind-epoch", "0", "1", "--seeds",
+    "5",
+]  # fmt: skip
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}  # as on every cluster that others can reach
 ENVIRONMENT = {
     **os.environ, **TOKEN, "RAY_USAGE_STATS_ENABLED": "0",

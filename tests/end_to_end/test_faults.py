@@ -24,7 +24,10 @@ from tests.support import disturb
 from tests.support.command import ONE_WORKER, ROOT, hashes
 from tests.support.disturb import RAYLET, WORKER, finish, processes_of, sealed, send, until
 
-ARGUMENTS = ["digits", "--epochs", "20", "--sparsity", "64", "87.04", "--rewind-epoch", "0", "1", "--seeds", "3"]
+ARGUMENTS = [
+    "digits", "--controls", "none", "--epochs", "20", "--sparsity", "64", "87.04", "--rewind-epoch", "0", "1",
+    "--seeds", "3",
+]  # fmt: skip
 KILLS = 20
 
 
@@ -135,10 +138,11 @@ def test_two_drivers_on_one_storage_do_not_harm_each_other(tmp_path: Path, undis
 
 TIGHT = """
 mount -t tmpfs -o size=2m tmpfs "$1"
-"$2" -m sweeps.lth_grid digits --epochs 1 --sparsity 64 87.04 --rewind-epoch 0 --seeds 2 --storage "$1"
+"$2" -m sweeps.lth_grid digits --controls none --epochs 1 --sparsity 64 87.04 --rewind-epoch 0 --seeds 2 --storage "$1"
 echo "exit $?, $(find "$1" -name '*.part' | wc -l) parts"
 mount -o remount,size=100m tmpfs "$1"
-"$2" -m sweeps.lth_grid digits --epochs 1 --sparsity 64 87.04 --rewind-epoch 0 --seeds 2 --storage "$1" --json
+"$2" -m sweeps.lth_grid digits --controls none --epochs 1 --sparsity 64 87.04 --rewind-epoch 0 --seeds 2 \
+    --storage "$1" --json
 """
 
 

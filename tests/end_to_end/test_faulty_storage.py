@@ -65,7 +65,7 @@ def test_a_trial_through_a_bad_network_is_the_trial_without_it(server: str, stor
 def sweep(address: str, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command("digits", "--epochs", "20", "--sparsity", "64", "87.04", "--rewind-epoch", "0", "1", "--seeds", "2",
-                *ONE_WORKER, "--storage", storage(address, name), "--json", *arguments),
+                "--controls", "none", *ONE_WORKER, "--storage", storage(address, name), "--json", *arguments),
         capture_output=True, text=True, check=False, cwd=ROOT, timeout=700,
     )  # fmt: skip
 

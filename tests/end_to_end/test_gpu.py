@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+import shutil
 from fractions import Fraction
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from lth_trainable.store.trials import load_masks, load_trial
 from lth_trainable.training.execution import Execution
 from lth_trainable.training.run import run_trial
 from tests.support.callback import callback, learner, masked
-from tests.support.command import grid
+from tests.support.command import grid, hashes
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -95,3 +97,24 @@ def test_trials_that_break_the_gpu_or_its_memory_fail_and_the_others_go_on(tmp_p
     )
     assert "device-side assert triggered" in failed[f"{of}assert"] and failed[f"{of}assert"].endswith("(twice)")
     assert "Traceback" not in out + err
+
+
+def test_trials_that_share_a_gpu_through_mps_have_the_bytes_of_those_alone(tmp_path: Path) -> None:
+    """With the machine's own MPS, if it has one, and without; and with the number that the first trial leads to."""
+    flags = ("--epochs", "2", "--schedule", "omp", "--sparsity", "50", "--rewind-epoch", "0", "--seeds", "4",
+             "--controls", "none", "--deterministic")  # fmt: skip
+    ways = {"alone": ("--trials-per-gpu", "1"), "mps": ("--trials-per-gpu", "4"), "auto": ("--trials-per-gpu", "auto"),
+            "turns": ("--trials-per-gpu", "4", "--mps", "off")}  # fmt: skip
+    found, shared = {}, {}
+    for name, way in ways.items():
+        code, summary, out, err = grid(tmp_path / name, *flags, *way)
+        assert code == 0 and summary["done"] == 8, out + err
+        found[name] = hashes(tmp_path / name)
+        records = (tmp_path / name / "digits" / "trials").glob("*/record.json")
+        shared[name] = [entry for file in records if (entry := json.loads(file.read_text()).get("gpu"))]
+        assert shared[name] and all(0 < entry["peak_bytes"] < entry["total_bytes"] for entry in shared[name])
+    assert found["alone"] == found["mps"] == found["turns"] == found["auto"]
+    assert {entry["trials_on_gpu"] for entry in shared["mps"]} == {4}
+    assert not any(entry["mps"] for entry in shared["turns"]), "--mps off"
+    if shutil.which("nvidia-cuda-mps-control"):
+        assert all(entry["mps"] in (True, None) for entry in shared["mps"])

@@ -19,7 +19,7 @@ from tests.support.nodes import Nodes, ended, killed, nodes
 
 pytest.importorskip("aiohttp", reason="for the cluster extra")
 
-ARGUMENTS = ["digits", "--epochs", "20", "--sparsity", "64", "87.04", "--rewind-epoch", "0"]
+ARGUMENTS = ["digits", "--controls", "none", "--epochs", "20", "--sparsity", "64", "87.04", "--rewind-epoch", "0"]
 DIES, JOINS, DRIVER, BOTH = "a node dies", "a node joins", "the driver is killed", "the driver's node dies with it"
 ALL = "all nodes die with the driver, and another joins"
 

@@ -31,7 +31,7 @@ from tests.support.s3 import BUCKET, s3_server
 boto3 = pytest.importorskip("boto3", reason="for the test extra")
 pytest.importorskip("moto.server", reason="for the test extra")
 
-SMALL = ["digits", "--epochs", "1", "--sparsity", "40", "--rewind-epoch", "0", "--json"]
+SMALL = ["digits", "--controls", "none", "--epochs", "1", "--sparsity", "40", "--rewind-epoch", "0", "--json"]
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from tests.support.command import ROOT
 SOURCE = ("pyproject.toml", "README.md", "LICENSE", "lth_trainable", "sweeps", "analysis")
 PIP = (sys.executable, "-m", "pip", "--quiet")
 OFFLINE = ("--no-deps", "--no-build-isolation", "--no-index")
-SMALL = ["--epochs", "2", "--sparsity", "40", "--rewind-epoch", "0", "--seeds", "2"]
+SMALL = ["--controls", "none", "--epochs", "2", "--sparsity", "40", "--rewind-epoch", "0", "--seeds", "2"]
 
 
 def ran(*command: str | Path, cwd: Path, **variables: str) -> str:

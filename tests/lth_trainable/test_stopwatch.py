@@ -86,3 +86,15 @@ def test_the_device_is_waited_for_where_a_part_begins_or_ends() -> None:
         with part("training"):
             assert len(waits) == 1
         assert len(waits) == 2
+
+
+def test_an_exception_is_not_hidden_by_a_device_that_is_broken() -> None:
+    def broken() -> None:
+        raise RuntimeError("the device is broken")
+
+    with running() as stopwatch:
+        assert stopwatch is not None
+        with pytest.raises(ZeroDivisionError), part("training"), part("storing"):
+            stopwatch.settle = broken
+            _ = 1 / 0
+        assert stopwatch.settle is broken

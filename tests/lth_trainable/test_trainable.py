@@ -20,8 +20,10 @@ from lth_trainable.store.checkpoint import CHECKPOINT
 from lth_trainable.store.store import FAILURE, Store
 from lth_trainable.store.trouble import TROUBLE
 from lth_trainable.trainable import TrialFailed
+from sweeps.cli.options import parse
 from sweeps.planning.plan import Facts, Plan, make_plan
 from sweeps.running.launch import Config
+from sweeps.running.worker import train as train_in_worker
 from sweeps.runs.ledger import Ledger
 
 FIELDS = {"epochs": 1, "rewind_epoch": 0, "prune_rate_pct": 40.0}
@@ -59,6 +61,22 @@ def test_a_state_that_others_wait_for_is_told_at_once_and_the_last_one_with_the_
     assert [report.get("status") for report in told] == [None, "done"]
     assert [report["epochs_done"] for report in told] == [2, 3]
     assert [set(report["checkpoint"]) for report in told] == [{CHECKPOINT}] * 2, "at the level's end, and at the end"
+
+
+def test_a_profiled_trial_counts_imports_and_waiting_and_one_that_others_trained_has_no_profile(
+    plan: Plan, store: Store, told: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeps.running.worker.is_flag_set", lambda launch: False)
+    ledger = Ledger(store=store, run="run", plan=plan, facts={})
+    resources = parse(["digits", "--profile"])[0].resources
+    for trial in plan.trials[::-1]:  # the deep one first
+        train_in_worker(Config(ledger=ledger, execution=resources.execution()).of(plan, trial))
+    profiles = [ledger.read_record(trial.name).get("profile") for trial in plan.trials]
+    assert profiles[0] is None and profiles[1] is not None
+    seconds = profiles[1]["seconds"]
+    assert sum(seconds.values()) == pytest.approx(profiles[1]["wall_seconds"], abs=1e-6)
+    assert seconds["import"] > 0 and seconds["waiting"] > 0 and seconds["data"] > 0
+    assert "profile" not in parse(["digits"])[0].resources.execution()
 
 
 def test_a_trial_and_its_result_are_a_few_plain_values_to_tune(

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,17 @@ def command_without_retries(*arguments: str) -> list[str]:
     return [sys.executable, "-c", f"{code}; sys.exit(lth_grid.main(sys.argv[1:]))", *arguments]
 
 
+def with_controls(arguments: Sequence[str]) -> tuple[str, ...]:
+    """The arguments, without the controls that the recipe has by itself unless they name some: they take time."""
+    return (*arguments, *(() if "--controls" in arguments else ("--controls", "none")))
+
+
 def grid(
     storage: Path, *arguments: str, command: Callable[..., list[str]] = command, timeout: float = 300
 ) -> tuple[int, dict[str, Any], str, str]:
     """Exit code, the JSON of the last line, standard output and error."""
     done = subprocess.run(
-        command("digits", *arguments, "--storage", str(storage), "--json"),
+        command("digits", *with_controls(arguments), "--storage", str(storage), "--json"),
         capture_output=True, text=True, check=False, cwd=ROOT, timeout=timeout,
     )  # fmt: skip
     last = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
@@ -49,8 +54,8 @@ def hashes(storage: Path, run: str = "digits") -> dict[str, Any]:
 @contextlib.contextmanager
 def running(storage: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        command("digits", *arguments, "--storage", str(storage), "--json"), cwd=ROOT, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True, start_new_session=True,
+        command("digits", *with_controls(arguments), "--storage", str(storage), "--json"), cwd=ROOT,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     try:
         yield process

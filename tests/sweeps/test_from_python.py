@@ -173,7 +173,7 @@ def test_what_is_no_trial_is_refused(given: list[Any], message: str) -> None:
 
 
 def test_a_sweep_runs_plans_and_tells_how_to_repeat_it(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sweep = Sweep("digits", sparsity=40, rewind_epoch=0, epochs=1, seeds=2)
+    sweep = Sweep("digits", sparsity=40, rewind_epoch=0, epochs=1, seeds=2, controls="none")
     sweep.plan(trained)
     assert "seeds 0, 1" in capsys.readouterr().out and not (trained / "digits").exists()
     run = sweep.run(trained)

@@ -127,7 +127,8 @@ def test_a_name_with_another_identity_is_refused(tmp_path: Path, capsys: pytest.
 def test_dry_run_shows_trials_epochs_and_time_and_writes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["digits", "--seeds", "1", "--dry-run", "--json", "--storage", str(tmp_path / "runs")]) == 0
+    options = ("--controls", "none", "--seeds", "1", "--dry-run", "--json")
+    assert main(["digits", *options, "--storage", str(tmp_path / "runs")]) == 0
     *shown, last = capsys.readouterr().out.strip().splitlines()
     content = json.loads(last)
     figures = [

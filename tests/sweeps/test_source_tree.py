@@ -88,7 +88,7 @@ def test_every_command_has_help_and_the_plan_is_shown(tree: Tree, tmp_path: Path
 @pytest.mark.slow
 def test_a_sweep_is_trained_read_and_repeated(tree: Tree, tmp_path: Path) -> None:
     storage, run = str(tmp_path / "runs"), str(tmp_path / "runs" / "digits")
-    axes = ("--epochs", "1", "--sparsity", "40", "--rewind-epoch", "0", "--seeds", "1")
+    axes = ("--epochs", "1", "--sparsity", "40", "--rewind-epoch", "0", "--seeds", "1", "--controls", "none")
     tree.python("-m", "sweeps.lth_grid", "digits", *axes, "--storage", storage)
     assert "2 done" in tree.python("-m", "sweeps.status", run)
     assert "digits" in tree.python("-m", "sweeps.storage", "du", storage)

@@ -16,7 +16,7 @@ import torch
 from pyarrow import parquet
 
 import analysis
-import lth_trainable.training.instability as instability
+import lth_trainable.training.copy_task as copy_task
 from analysis.__main__ import main
 from analysis.barriers.copies import Settings
 from analysis.barriers.networks import barrier_of
@@ -51,7 +51,7 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
         trained.append((start.spec.name, order_seed))
         return train_copy(start, order_seed)
 
-    monkeypatch.setattr(instability, "train_copy", train)
+    monkeypatch.setattr(copy_task, "train_copy", train)
     return trained
 
 
@@ -137,18 +137,18 @@ def test_json_is_one_object_and_nothing_else(run: Path, capsys: pytest.CaptureFi
 def test_a_kill_costs_the_copy_in_training_alone(
     run: Path, monkeypatch: pytest.MonkeyPatch, trainings: list[tuple[str, int]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train, name = instability.train_copy, TICKETS["1"].name
+    train, name = copy_task.train_copy, TICKETS["1"].name
 
     def killed(start: Start, order_seed: int) -> Copy:
         if (start.spec.name, order_seed) == (name, 1002):
             raise KeyboardInterrupt
         return train(start, order_seed)
 
-    monkeypatch.setattr(instability, "train_copy", killed)
+    monkeypatch.setattr(copy_task, "train_copy", killed)
     assert barrier(run, name, "--points", "3") == 130
     assert "the same command goes on" in capsys.readouterr().err
     assert trainings == [(DENSE.name, 1001), (DENSE.name, 1002), (name, 1001)]
-    monkeypatch.setattr(instability, "train_copy", train)
+    monkeypatch.setattr(copy_task, "train_copy", train)
     trainings.clear()
     assert barrier(run, name, "--points", "3") == 0
     assert trainings == [(name, 1002)]
@@ -176,7 +176,7 @@ def test_a_diverged_copy_is_a_row_without_errors(
         hot = replace(start, spec=replace(start.spec, lr=1e30)) if order_seed == 1002 else start
         return train_copy(hot, order_seed)
 
-    monkeypatch.setattr(instability, "train_copy", train)
+    monkeypatch.setattr(copy_task, "train_copy", train)
     assert barrier(run, TICKETS["1"].name, "--points", "3") == 0
     rows = rows_of(run)
     assert {row["status"] for row in rows} == {"diverged"}

@@ -6,7 +6,7 @@ import pytest
 
 from analysis.report.set_up import set_up
 from analysis.tables.run_plan import Rule
-from analysis.verdicts.answer import caution
+from analysis.verdicts.answer import about_initialisation
 from analysis.verdicts.claims import verdicts
 from tests.support.records import control_rows, dense, drops, ladder, trial_rows
 from tests.support.verdicts import Rows
@@ -37,10 +37,31 @@ def test_a_run_without_a_finished_trial_has_the_versions_of_its_plan(rows: Rows)
     assert set_up([], []) == []
 
 
+def said(rows: Rows, ahead_pp: list[float]) -> str:
+    """What is said of tickets that are so many percentage points ahead of their reinitialisation, by seed."""
+    reinit = [{**row, "role": "control"} for row in control_rows(rows, "reinit", ahead_pp)]
+    return about_initialisation(verdicts([*rows, *reinit], Rule())) or ""
+
+
 def test_without_reinitialised_tickets_nothing_is_claimed_about_the_initialisation(rows: Rows) -> None:
-    assert "nothing is claimed about the initialisation" in (caution(verdicts(rows, Rule())) or "")
-    reinit = [{**row, "role": "control"} for row in control_rows(rows, "reinit", [2.0] * 5)]
-    assert caution(verdicts([*rows, *reinit], Rule())) is None
+    assert "nothing is claimed about the initialisation" in (about_initialisation(verdicts(rows, Rule())) or "")
     other = [{**row, "role": "control"} for row in control_rows(rows, "random_mask", [2.0] * 5)]
-    assert caution(verdicts([*rows, *other], Rule())) is not None
-    assert caution([]) is None
+    sentence = about_initialisation(verdicts([*rows, *other], Rule()))
+    assert "nothing is claimed about the initialisation" in (sentence or "")
+    assert about_initialisation([]) is None
+
+
+def test_with_reinitialised_tickets_the_answer_says_whether_the_initialisation_is_shown_to_matter(rows: Rows) -> None:
+    assert said(rows, [2.0, 2.1, 1.9, 2.0, 2.1]) == (
+        "The initialisation is shown to matter in 2 of 2 comparisons: there the tickets beat the same masks trained "
+        "from another initialisation (reinit; +2.02 pp on average)."
+    )
+    unclear, worse = said(rows, [-1.0, 1.0, 0.0, 2.0, -2.1]), said(rows, [-2.0, -2.1, -1.9, -2.0, -2.1])
+    assert unclear.startswith("It is not shown that the initialisation matters: tickets minus the same masks")
+    assert unclear.endswith("are −0.02 pp on average, and in none of 2 comparisons is the ticket shown to be better.")
+    assert worse.endswith("shown to be better; in 2 of them the ticket is shown to be worse.")
+
+
+def test_an_interval_above_zero_that_a_correction_undoes_is_told(rows: Rows) -> None:
+    ahead = [2.2, 0.9, 0.5, 1.6, 0.3]  # p is between 0.025 / 2 and 0.025
+    assert "(2 of the 95 % intervals lie above 0, but not after Holm's correction over 2)" in said(rows, ahead)

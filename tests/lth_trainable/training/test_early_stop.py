@@ -18,7 +18,8 @@ from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.image_bits import pack, to_bytes, unpack
 from lth_trainable.store.store import Store
 from lth_trainable.training.execution import Execution
-from lth_trainable.training.learner import LevelClock, balanced_accuracy
+from lth_trainable.training.learner import LevelClock
+from lth_trainable.training.measure import balanced_accuracy
 from lth_trainable.training.run import Keep, run_trial
 from lth_trainable.training.trial import Trial
 

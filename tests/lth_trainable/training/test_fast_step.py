@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from lth_trainable.errors import UserError
 from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.spec.values import PRECISIONS
 from lth_trainable.store.store import Store
-from lth_trainable.training import cuda_graphs as fast_step
-from lth_trainable.training.cuda_graphs import RateOnDevice
+from lth_trainable.training.captured import CapturedSteps
 from lth_trainable.training.execution import Execution
+from lth_trainable.training.rate_on_device import RateOnDevice
 from lth_trainable.training.run import run_trial
 from tests.plugins import tiny_cnn
 from tests.support.grids import GRIDS
@@ -30,8 +31,15 @@ on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA 
 def replays(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Grows by one with each step that a graph makes."""
     made: list[Any] = []
-    replay = fast_step._Graph.replay
-    monkeypatch.setattr(fast_step._Graph, "replay", lambda *args: (made.append(args), replay(*args))[1])
+    record = CapturedSteps._captured_batch
+
+    def counted(self: CapturedSteps, epoch: Any, size: int) -> Any:
+        replay = record(self, epoch, size)
+        if replay is not None:
+            self._replays[size] = lambda: (made.append(size), replay())
+        return self._replays.get(size)
+
+    monkeypatch.setattr(CapturedSteps, "_captured_batch", counted)
     return made
 
 
@@ -41,9 +49,10 @@ def trained(spec: TrialSpec, folder: Path, step: str, notes: list[str] | None = 
 
 
 @on_gpu
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("grid", GRIDS)
-def test_captured_or_eager_the_bytes_are_equal(grid: str, tmp_path: Path, replays: list[Any]) -> None:
-    specs = list(dict.fromkeys(TrialSpec(**fields) for fields in GRIDS[grid]))
+def test_captured_or_eager_the_bytes_are_equal(grid: str, precision: str, tmp_path: Path, replays: list[Any]) -> None:
+    specs = list(dict.fromkeys(TrialSpec(**{**fields, "precision": precision}) for fields in GRIDS[grid]))
     notes: list[str] = []
     for spec in specs:
         captured = trained(spec, tmp_path / spec.name, "captured", notes)
@@ -51,7 +60,34 @@ def test_captured_or_eager_the_bytes_are_equal(grid: str, tmp_path: Path, replay
         assert captured["sha256"] == trained(spec, tmp_path / spec.name, "eager", notes)["sha256"], spec.name
         assert len(replays) == made, "an eager step was made by a graph"
     cycles = all(spec.lr_policy == "one_cycle" for spec in specs)
-    assert (len(replays) == 0) == cycles and notes == []
+    assert (len(replays) == 0) == cycles
+    assert all("its momentum changes" in note for note in notes) and (not notes or cycles)
+
+
+@on_gpu
+def test_each_precision_has_bytes_of_its_own_and_fp32_is_ieee(tmp_path: Path) -> None:
+    """With a convolution of 64 channels, TF32 differs from fp32; the weights are float32 in all."""
+    found = {}
+    for precision in PRECISIONS:
+        spec = TrialSpec(model="conv_2", control="dense", epochs=1, precision=precision)
+        record = trained(spec, tmp_path / precision, "captured")
+        found[precision] = record["sha256"]["weights"]
+    assert len(set(found.values())) == len(PRECISIONS)
+
+
+@on_gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_trial_that_goes_on_from_a_state_has_the_bytes_of_one_that_was_not_stopped(
+    precision: str, tmp_path: Path
+) -> None:
+    """Moments of channels_last weights and the scale of the loss are in the state."""
+    fields: dict[str, Any] = {"model": "conv_2", "precision": precision, "rewind_epoch": 1, "target_sparsity_pct": 64}
+    whole = trained(TrialSpec(**fields, epochs=3), tmp_path / "whole", "captured")
+    for target in (40, 64):  # the second goes on from the states of the first
+        parts = trained(
+            TrialSpec(**{**fields, "target_sparsity_pct": target}, epochs=3), tmp_path / "parts", "captured"
+        )
+    assert parts["sha256"] == whole["sha256"]
 
 
 @on_gpu

@@ -15,9 +15,10 @@ from torch import nn
 
 from lth_trainable.data.datasets import load_dataset
 from lth_trainable.data.loaders import resident_loaders
-from lth_trainable.training.cuda_graphs import WITHIN_A_STEP, RateOnDevice
+from lth_trainable.training.captured import WITHIN_A_STEP
 from lth_trainable.training.fastai_adapter import eager_step
 from lth_trainable.training.learner import TrialLearner
+from lth_trainable.training.rate_on_device import RateOnDevice
 
 EVENTS = [name for name in vars(event) if name.startswith(("before_", "after_")) and name != "after_create"]
 
@@ -71,7 +72,7 @@ def test_the_step_has_the_events_that_may_fall_within_a_captured_one() -> None:
     cancelled = {"after_cancel_backward", "after_cancel_step"}
     assert witness.events == [name for name in WITHIN_A_STEP if name not in cancelled], (
         f"fastai {version('fastai')}: found the events {witness.events} in the step of a batch; see whether "
-        "WITHIN_A_STEP of lth_trainable/training/cuda_graphs.py still names all that may act within one"
+        "WITHIN_A_STEP of lth_trainable/training/captured.py still names all that may act within one"
     )
 
 

@@ -217,7 +217,7 @@ def test_every_recipe_takes_an_import(half_ticket: ImportedTicket) -> None:
         sweep = without_own_tickets(recipe(), {}, {})
         ticket = {"ticket": (DIGEST,), "target_sparsity_pct": (50.0,), "layers": ("auto",)}
         trials = expand(replace(sweep, axes={**sweep.axes, **ticket})).trials
-        assert len(trials) == 2 * len(sweep.seeds), "a ticket and its dense network on each seed"
+        assert len(trials) == (2 + len(sweep.controls)) * len(sweep.seeds), "a ticket with all it has on each seed"
 
 
 def test_in_one_run_every_ticket_is_compared_with_the_dense_network_of_its_own(tmp_path: Path) -> None:
@@ -238,7 +238,7 @@ def test_in_one_run_every_ticket_is_compared_with_the_dense_network_of_its_own(t
 @pytest.mark.slow
 def test_an_imported_ticket_goes_through_a_sweep_to_a_verdict(half_ticket: ImportedTicket, tmp_path: Path) -> None:
     storage = str(tmp_path / "runs")
-    common = ["digits", "--epochs", "2", "--seeds", "5", "--storage", storage, "--json"]
+    common = ["digits", "--controls", "none", "--epochs", "2", "--seeds", "5", "--storage", storage, "--json"]
     assert main([*common, "--import-ticket", str(tmp_path / "half.pt")]) == 0
     frames = analysis.load(f"{storage}/digits_import")
     assert set(frames.trials["status"]) == {"done"} and set(frames.trials["ticket"]) == {half_ticket.digest}

@@ -20,8 +20,8 @@ from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.store import Store
 from lth_trainable.store.trials import load_trial
 from lth_trainable.training.instability import Copy, Start, alphas, between, errors_between, train_copy
-from lth_trainable.training.learner import measure
 from lth_trainable.training.lifecycle import Keep
+from lth_trainable.training.measure import measure
 from lth_trainable.training.run import run_trial
 from tests.support import barriers
 from tests.support.barriers import BASE, CONTROLS, DENSE, STEPS, TICKETS, start_of, train_run, write_plan

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import time
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from analysis.report.profile import profile_view
 from analysis.tables.profile_schema import profile_columns, profile_values
@@ -15,6 +19,7 @@ from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.stopwatch import PARTS, current
 from lth_trainable.store.contents import read_record
 from lth_trainable.store.store import Damaged, Store, to_json
+from lth_trainable.training import profile
 from lth_trainable.training.execution import Execution, fingerprint
 from lth_trainable.training.profile import covered, multiply_adds, peak_of
 from lth_trainable.training.run import run_trial
@@ -23,12 +28,14 @@ TICKET = {"target_sparsity_pct": 64, "epochs": 2, "rewind_epoch": 1, "batch_size
 FIT = {"schedule": "one_shot", "target_sparsity_pct": 50, "epochs": 2, "batch_size": 230}
 
 
-def trained(store: Store, fields: dict[str, Any], profile: bool = True) -> dict[str, Any]:
-    return run_trial(TrialSpec(**fields), store, execution=Execution(profile=profile))
+def trained(store: Store, fields: dict[str, Any], wanted: bool = True) -> dict[str, Any]:
+    return run_trial(TrialSpec(**fields), store, execution=Execution(profile=wanted))
 
 
 def test_the_parts_add_up_and_each_has_its_time(tmp_path: Path) -> None:
-    record = trained(Store(tmp_path), TICKET)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", category=UserWarning, module="fastai")  # such as of names used twice
+        record = trained(Store(tmp_path), TICKET)
     found = record["profile"]
     seconds = found["seconds"]
     assert set(seconds) == set(PARTS) and all(value >= 0 for value in seconds.values())
@@ -43,9 +50,6 @@ def test_the_parts_add_up_and_each_has_its_time(tmp_path: Path) -> None:
 
 def test_validation_is_not_part_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With networks that take long only in evaluation, most of the time is validation, within fits too."""
-    import time
-
-    from torch import nn
 
     class Slow(nn.Flatten):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -54,8 +58,11 @@ def test_validation_is_not_part_of_training(tmp_path: Path, monkeypatch: pytest.
             return super().forward(x)
 
     monkeypatch.setattr("tests.plugins.tiny_cnn", lambda shape, n: nn.Sequential(Slow(), nn.Linear(64, n)))
-    seconds = trained(Store(tmp_path), {**FIT, "model": "tests.plugins:tiny_cnn"})["profile"]["seconds"]
-    assert seconds["validation"] > 0.15 and seconds["training"] < seconds["validation"]
+    for more, evaluations in (({}, 5), ({"validate_every": 1}, 13)):  # two splits at the end, and the best point
+        spec = {**FIT, "model": "tests.plugins:tiny_cnn", **more}
+        seconds = trained(Store(tmp_path / str(evaluations)), spec)["profile"]["seconds"]
+        assert seconds["validation"] >= evaluations * 0.05
+        assert seconds["training"] < seconds["validation"]
 
 
 def test_the_floor_is_the_arithmetic_of_what_was_trained(tmp_path: Path) -> None:
@@ -78,6 +85,42 @@ def test_a_profiled_trial_has_the_bytes_of_one_that_is_not(fields: dict[str, Any
     times = {"profile", "train_seconds", "epochs"}
     assert {k: v for k, v in plain.items() if k not in times} == {k: v for k, v in profiled.items() if k not in times}
     assert fingerprint(Execution(profile=True)) == fingerprint(Execution())
+
+
+@pytest.mark.parametrize("fields", [TICKET, FIT], ids=["levels", "fit"])
+def test_the_work_of_the_device_is_traced_in_one_epoch(
+    fields: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, with the operations of the CPU in the place of kernels. Bytes stay, and one epoch gives none."""
+    plain = trained(Store(tmp_path / "plain"), fields, False)
+    monkeypatch.setattr(profile, "TRACEABLE", {"cpu": torch.profiler.ProfilerActivity.CPU})
+    traced = trained(Store(tmp_path / "traced"), fields)
+    assert 0.05 < traced["profile"]["kernel_share"] <= 1
+    assert traced["sha256"] == plain["sha256"]
+    found = traced["profile"]
+    assert sum(found["seconds"].values()) == pytest.approx(found["wall_seconds"], abs=1e-6)
+    one = trained(Store(tmp_path / "one"), {"control": "dense", "epochs": 1})
+    assert one["profile"]["kernel_share"] is None
+
+
+class Breaks(nn.Flatten):
+    """From the second epoch of five steps on, its outputs in training are no numbers."""
+
+    calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += self.training
+        return super().forward(x) * (math.nan if self.training and self.calls > 5 else 1.0)
+
+
+def test_a_traced_epoch_may_end_the_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profile, "TRACEABLE", {"cpu": torch.profiler.ProfilerActivity.CPU})
+    monkeypatch.setattr("tests.plugins.tiny_cnn", lambda shape, n: nn.Sequential(Breaks(), nn.Linear(64, n)))
+    record = trained(Store(tmp_path), {**FIT, "model": "tests.plugins:tiny_cnn", "control": "dense", "epochs": 4})
+    assert (record["status"], record["epochs_trained"]) == ("diverged", 2)
+    assert sum(record["profile"]["seconds"].values()) == pytest.approx(record["profile"]["wall_seconds"], abs=1e-6)
+    again = trained(Store(tmp_path / "again"), TICKET)  # the tracer of the broken fit has ended
+    assert again["profile"]["kernel_share"] is not None
 
 
 def test_a_trial_that_diverges_is_profiled_too(tmp_path: Path) -> None:

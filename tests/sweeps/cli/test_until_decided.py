@@ -18,7 +18,10 @@ from sweeps.running.launch import Outcome
 from tests.support.command import ROOT, command
 from tests.support.records import record, seal
 
-FLAGS = ["digits", "--epochs", "2", "--schedule", "omp", "--rewind-epoch", "0", "--sparsity", "50", "80"]
+FLAGS = [
+    "digits", "--controls", "none", "--epochs", "2", "--schedule", "omp", "--rewind-epoch", "0", "--sparsity",
+    "50", "80",
+]  # fmt: skip
 SAME = [0.0, -0.1, 0.1, 0.05, -0.05, 0.2, -0.2, 0.1, 0.0, -0.1, 0.1, 0.0]
 NEAR = [-2.0, -2.5, -1.5, -2.2, -1.8, -2.1, -1.9, -2.3, -1.7, -2.0, -2.4, -1.6]  # the margin of digits is 2 pp
 FAR = [-3.0 + x for x in SAME]
@@ -182,6 +185,7 @@ def test_flags_that_make_no_plan(
 def test_looks_on_digits_from_first_trial_to_verdict(tmp_path: Path) -> None:
     """Real trials: two looks in one process, each with its own Ray; a rerun trains nothing."""
     flags = ["--epochs", "3", "--sparsity", "40", "92.22", "--rewind-epoch", "0", "--until-decided", "--max-seeds", "7"]
+    flags += ["--controls", "none"]
     words = command("digits", *flags, "--storage", str(tmp_path), "--json")
     done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT, timeout=500)
     assert done.returncode == 0, done.stderr

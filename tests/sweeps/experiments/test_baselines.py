@@ -43,7 +43,7 @@ OF_TICKETS = [name for name, control in CONTROLS.items() if control.of_tickets]
 
 
 def sweep(**changes: Any) -> Sweep:
-    return replace(find_recipe("digits"), **{"seeds": (0, 1), **changes})
+    return replace(find_recipe("digits"), **{"seeds": (0, 1), "controls": (), "if_possible": (), **changes})
 
 
 def trials_of(expanded: Trials, role: str) -> list[TrialSpec]:
@@ -232,6 +232,31 @@ def test_the_command_line_overrides_the_recipe() -> None:
     assert parse(["digits", "--controls", "none"])[1].controls == ("none",)
     with pytest.raises(UserError, match="--controls"):
         parse(["digits", "--controls"])
+
+
+@pytest.mark.parametrize("flags", [["--schedule", "dsd"], ["--reset-end", "True"]], ids=["dsd", "supermasks"])
+def test_the_recipes_own_control_that_fits_no_ticket_is_a_note_and_the_users_an_error(flags: list[str]) -> None:
+    expanded = expand(parse(["digits", *flags])[1])
+    assert not trials_of(expanded, "control") and trials_of(expanded, "ticket")
+    (note,) = [note for note in expanded.notes if "reinit" in note]
+    assert note.startswith("controls: reinit of the recipe is left out, no ticket can have it") and "\n" not in note
+    with pytest.raises(UserError, match="controls reinit: no ticket of this sweep can have it"):
+        expand(parse(["digits", *flags, "--controls", "reinit"])[1])
+    assert not [note for note in expand(parse(["digits", *flags, "--controls", "none"])[1]).notes if "reinit" in note]
+
+
+def test_the_recipes_own_control_is_of_the_tickets_that_can_have_it() -> None:
+    expanded = expand(parse(["digits", "--seeds", "1", "--schedule", "imp", "dsd"])[1])
+    assert {spec.schedule for spec in trials_of(expanded, "control")} == {"imp"}
+    assert any(note.startswith("reinit: 6 of 12 tickets do not have it") for note in expanded.notes)
+
+
+def test_a_baseline_of_a_recipe_that_fits_no_ticket_is_a_note_too() -> None:
+    own = sweep(baselines=("dense", "small_dense"), base={"model": "tests.plugins:tiny_cnn"}, seeds=(0,))
+    with pytest.raises(UserError, match="baselines small_dense: no ticket"):
+        expand(own)
+    notes = expand(replace(own, if_possible=("baselines",))).notes
+    assert any(note.startswith("baselines: small_dense of the recipe is left out") for note in notes)
 
 
 def test_the_command_line_names_them_all(capsys: pytest.CaptureFixture[str]) -> None:

@@ -44,6 +44,17 @@ def test_toml_says_the_same(tmp_path: Path) -> None:
     assert {trial.lr for trial in expand(sweep).trials} == {0.002}
 
 
+def test_controls_of_the_recipe_it_starts_from_are_optional_and_those_of_the_file_are_not(tmp_path: Path) -> None:
+    inherited = read_recipe(written(tmp_path, "from: digits\nbase: {schedule: dsd}\n"))
+    assert (inherited.controls, inherited.if_possible) == (("reinit",), ("controls",))
+    assert any("reinit of the recipe is left out" in note for note in expand(inherited).notes)
+    named = read_recipe(written(tmp_path, "from: digits\ncontrols: [reinit]\nbase: {schedule: dsd}\n"))
+    with pytest.raises(UserError, match="controls reinit: no ticket of this sweep can have it"):
+        expand(named)
+    asked = read_recipe(written(tmp_path, "from: digits\ncontrols: [reinit]\nif_possible: [controls]\n"))
+    assert asked.if_possible == ("controls",)
+
+
 def test_numbers_that_yaml_takes_for_text_are_numbers(tmp_path: Path) -> None:
     sweep = read_recipe(written(tmp_path, "base: {lr: 1e-3, epochs: 2}\naxes: {sparsity: 50}\nmargin_pp: 5e-1\n"))
     assert (sweep.base["lr"], sweep.margin_pp, sweep.axes) == (1e-3, 0.5, {"target_sparsity_pct": (50.0,)})
@@ -61,6 +72,7 @@ def test_base_and_axes_replace_those_of_the_recipe_that_the_file_starts_from(tmp
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("from: digits\nif_possible: [control]", "if_possible: found 'control'; .*did you mean controls"),
         ("axis: {sparsity: [50]}", "mine.yaml, key: found 'axis'; expected one of .*; did you mean axes"),
         ("axes: {sparsty: [50]}", "mine.yaml, axes: found 'sparsty'; .* did you mean sparsity"),
         ("axes: {sparsity: [half]}", "axes, sparsity: found 'half'; expected a number"),

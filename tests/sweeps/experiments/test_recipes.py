@@ -146,7 +146,10 @@ def test_a_recipes_docstring_gives_size_and_cost(name: str) -> None:
     text = " ".join((RECIPES[name].__doc__ or "").split())
     expanded = expand(find_recipe(name))
     dense = sum(trial.is_dense for trial in expanded.trials)
-    assert f"{len(expanded.trials) - dense} tickets and {dense} dense trials, {expanded.epochs:,} epochs" in text
+    controls = sum(role == "control" for role in expanded.roles.values())
+    tickets = f"{len(expanded.trials) - dense - controls} tickets"
+    counted = f"{tickets}, {controls} controls" if controls else tickets
+    assert f"{counted} and {dense} dense trials, {expanded.epochs:,} epochs" in text
     assert "two cores" in text
 
 
@@ -197,7 +200,8 @@ def test_diff_names_functions_of_ones_own_by_their_place(capsys: pytest.CaptureF
     found = differing("digits", name, capsys)
     assert set(found) == {
         ("sweep", "name"), ("sweep", "seeds"), ("sweep", "selects"), ("tickets", "trials"), ("dense", "trials"),
-        ("tickets", "epochs asked for"), ("dense", "epochs asked for"),
+        ("controls", "trials"), ("tickets", "epochs asked for"), ("dense", "epochs asked for"),
+        ("controls", "epochs asked for"),
     }  # fmt: skip
     assert found["sweep", "selects"][1].startswith(f"{__name__}:mine.<locals>.<lambda> in line ")
 

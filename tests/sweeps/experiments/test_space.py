@@ -11,7 +11,7 @@ from sweeps.experiments.recipes import RECIPES, Sweep, find_recipe
 
 
 def sweep(**changes: object) -> Sweep:
-    return replace(find_recipe("digits"), **changes)
+    return replace(find_recipe("digits"), **{"controls": (), **changes})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -25,7 +25,8 @@ def test_recipes_expand_to_uniquely_named_trials_with_their_baselines(name: str)
 
 def test_the_digits_grid_is_the_papers_shape() -> None:
     expanded = expand(find_recipe("digits"))
-    assert len(expanded.trials) == 8 * (3 * 2 + 1) and expanded.epochs == 4552
+    assert len(expanded.trials) == 8 * (3 * 2 * 2 + 1) and expanded.epochs == 8968
+    assert sum(trial.control == "reinit" for trial in expanded.trials) == 8 * 3 * 2
 
 
 def test_the_tutorials_grid_has_dense_20_and_dense_5() -> None:

@@ -28,7 +28,7 @@ FACTS = {("digits", 0): Facts(digest="d", n_train=1200)}
 
 
 def digits(seeds: int = 8) -> tuple[TrialSpec, ...]:
-    return expand(replace(RECIPES["digits"](), seeds=tuple(range(seeds)))).trials
+    return expand(replace(RECIPES["digits"](), seeds=tuple(range(seeds)), controls=())).trials
 
 
 def planned(specs: Sequence[TrialSpec], policy: str = "needed") -> Plan:

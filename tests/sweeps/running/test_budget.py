@@ -208,7 +208,7 @@ def test_a_failed_trial_is_noted_and_its_epochs_count() -> None:
 
 # -- real sweeps -------------------------------------------------------------------------------------------------------
 
-SMALL = ["--epochs", "6", "--sparsity", "64", "87.04", "--rewind-epoch", "0", "1", "--seeds", "2"]
+SMALL = ["--controls", "none", "--epochs", "6", "--sparsity", "64", "87.04", "--rewind-epoch", "0", "1", "--seeds", "2"]
 OF_A_SEED = 6 + 4 * 6 + 4 * 5
 
 

@@ -97,7 +97,7 @@ def test_so_many_covered_trials_are_ray_trials_and_the_driver_records_the_rest()
 def test_a_sweep_that_is_resumed_and_extended_lists_every_trial(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    small: dict[str, Any] = {"epochs": 2, "rewind_epoch": 1, "max_concurrent": 1}
+    small: dict[str, Any] = {"epochs": 2, "rewind_epoch": 1, "max_concurrent": 1, "controls": "none"}
 
     def results() -> ResultGrid:
         return ResultGrid(ExperimentAnalysis(str(sorted((tmp_path / "digits" / "ray").iterdir())[-1])))

@@ -17,7 +17,10 @@ from sweeps.lth_grid import main
 from sweeps.running import estimate
 from tests.support.command import ROOT
 
-SMALL = ["digits", "--epochs", "2", "--sparsity", "40", "--rewind-epoch", "0", "--seeds", "2", "--dry-run", "--json"]
+SMALL = [
+    "digits", "--controls", "none", "--epochs", "2", "--sparsity", "40", "--rewind-epoch", "0", "--seeds", "2",
+    "--dry-run", "--json",
+]  # fmt: skip
 WITHOUT_TORCH = """
 import sys
 from sweeps.lth_grid import main

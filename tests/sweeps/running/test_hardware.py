@@ -18,7 +18,10 @@ from sweeps.running.hardware import hardware_of, of_launcher_file
 from sweeps.running.resources import Resources
 from tests.support.command import ROOT
 
-SMALL = ["digits", "--epochs", "2", "--sparsity", "40", "--rewind-epoch", "0", "--seeds", "20", "--json"]
+SMALL = [
+    "digits", "--controls", "none", "--epochs", "2", "--sparsity", "40", "--rewind-epoch", "0", "--seeds", "20",
+    "--json",
+]  # fmt: skip
 WARM_UP = estimate.WARM_UP_SECONDS
 
 

@@ -28,7 +28,10 @@ def test_no_ray_handle_is_left_when_ray_shuts_down(tmp_path: Path, monkeypatch: 
         plain()
 
     monkeypatch.setattr(launch, "shut_down_ray", looked_at)
-    flags = ("--epochs", "1", "--rewind-epoch", "0", "--sparsity", "20", "--seeds", "3", *ONE_WORKER)
+    flags = (
+        "--controls", "none", "--epochs", "1", "--rewind-epoch", "0", "--sparsity", "20", "--seeds", "3",
+        *ONE_WORKER,
+    )  # fmt: skip
     assert main(["digits", *flags, "--storage", str(tmp_path)]) == 0
     wait_for_shutdown()
     assert left == []

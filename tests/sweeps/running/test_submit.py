@@ -20,7 +20,7 @@ from tests.support.command import ROOT, free_ports
 
 pytest.importorskip("aiohttp", reason="for the cluster extra")
 
-SMALL = ["digits", "--epochs", "1", "--sparsity", "40", "--rewind-epoch", "0", "--seeds", "1"]
+SMALL = ["digits", "--controls", "none", "--epochs", "1", "--sparsity", "40", "--rewind-epoch", "0", "--seeds", "1"]
 FILE = str(ROOT / "cluster.yaml")
 
 

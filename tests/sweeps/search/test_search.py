@@ -385,6 +385,14 @@ def test_the_command_line_makes_a_search() -> None:
     assert find_search("digits_search").check().suggestions == 24
 
 
+def test_a_search_leaves_out_the_controls_that_its_recipe_has_where_possible() -> None:
+    search = Search(sweep=replace(digits(), axes={}), axes={"target_sparsity_pct": Range(low=50.0, high=97.0)})
+    assert search.sweep.controls and search.check().sweep.controls == ()
+    named = replace(search, sweep=replace(search.sweep, if_possible=()))
+    with pytest.raises(UserError, match="found 'reinit'; expected no controls"):
+        named.check()
+
+
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [

@@ -1,0 +1,153 @@
+"""What `python -m analysis barrier` does for one choice of networks: its jobs, their cost, and the table they fill."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from analysis.barriers.copies import BarrierJob, Cost, Settings, cost_of, do_all
+from analysis.barriers.ends import Between, choose_ladders
+from analysis.barriers.paths import LadderJob, PathCost, do_ladders, only_possible, path_cost
+from analysis.barriers.stored import BETWEEN_COPIES, BETWEEN_NETWORKS, Kind, given_by, write_lines
+from analysis.barriers.targets import choose
+from analysis.tables.run_plan import RunPlan, read_plan
+from analysis.tables.schema import Row
+from analysis.text import duration, plural
+from lth_trainable.store.store import Store
+
+COPIES: Literal["copies"] = "copies"
+WAYS = {"levels": "the ends of consecutive levels", "dense": "dense network and ticket"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Which networks of which run. names: trials and groups; seeds: of each group, if there are none."""
+
+    store: Store
+    run: str
+    between: Literal["copies"] | Between
+    names: Sequence[str]
+    seeds: int
+    settings: Settings
+
+    @cached_property
+    def plan(self) -> RunPlan:
+        return read_plan(self.store, self.run)
+
+
+class Work(ABC):
+    """The lines of a choice. kind: where they are stored. notes: what was left out, and why."""
+
+    kind: Kind
+    choice: Choice
+    notes: tuple[str, ...]
+
+    @property
+    @abstractmethod
+    def costs(self) -> Cost | PathCost:
+        """What the work costs."""
+
+    @property
+    @abstractmethod
+    def n_jobs(self) -> int:
+        """How often `do` calls back."""
+
+    @abstractmethod
+    def cost_line(self) -> str:
+        """The cost in words: networks, lines, networks to train, epochs, time."""
+
+    @abstractmethod
+    def do(self, on_job: Callable[[], None]) -> list[Row]:
+        """The rows of all lines; what is not stored is trained and measured first."""
+
+    def write_table(self) -> None:
+        """Write the table of all stored lines of this kind."""
+        write_lines(self.choice.store, self.choice.run, self.choice.plan, self.kind)
+
+
+class CopiesWork(Work):
+    """Lines between copies of a network."""
+
+    kind = BETWEEN_COPIES
+
+    def __init__(self, choice: Choice) -> None:
+        self.choice = choice
+        found = choose(choice.store, choice.run, choice.plan, choice.names, choice.seeds)
+        self.notes = found.notes
+        self.jobs = [BarrierJob(choice.store, choice.run, target, choice.settings) for target in found.targets]
+        self.cost = cost_of(self.jobs)
+
+    @property
+    def costs(self) -> Cost:
+        return self.cost
+
+    @property
+    def n_jobs(self) -> int:
+        return len(self.jobs)
+
+    def cost_line(self) -> str:
+        cost = self.cost
+        networks = f"{plural(cost.tickets, 'ticket')} and {plural(cost.dense, 'point')} of dense networks"
+        lines = f"{plural(cost.lines, 'line')} of {self.choice.settings.n_points} points"
+        trained = f"{plural(cost.copies_left, 'copy', 'copies')} to train"
+        return f"{networks}: {lines}{_left(cost, trained)}"
+
+    def do(self, on_job: Callable[[], None]) -> list[Row]:
+        return do_all(self.jobs, on_job)
+
+
+class ConnectionsWork(Work):
+    """Lines between trained networks of the run."""
+
+    kind = BETWEEN_NETWORKS
+
+    def __init__(self, choice: Choice, between: Between) -> None:
+        self.choice = choice
+        found = choose_ladders(choice.store, choice.run, choice.plan, choice.names, choice.seeds, between)
+        given = given_by(choice.run, choice.plan, self.kind)
+        jobs = [LadderJob(choice.store, ladder, choice.settings, given) for ladder in found.ladders]
+        self.jobs, notes = only_possible(jobs)
+        self.cost = path_cost(choice.store, self.jobs)
+        self.between = between
+        self.notes = (*found.notes, *notes)
+        if self.cost.networks_left:
+            networks = plural(self.cost.networks_left, "network")
+            note = (
+                f"no trial of the run ends with {networks} of these lines, so the sweep has not stored them; they are "
+                "trained again from what is stored. A sweep with --keep-states levels stores the end of every level"
+            )
+            self.notes = (*self.notes, note)
+
+    @property
+    def costs(self) -> PathCost:
+        return self.cost
+
+    @property
+    def n_jobs(self) -> int:
+        return len(self.jobs)
+
+    def cost_line(self) -> str:
+        cost = self.cost
+        lines = f"{plural(cost.lines, 'line')} of {self.choice.settings.n_points} points"
+        trained = f"{plural(cost.networks_left, 'network')} to train"
+        return f"{plural(cost.tickets, 'ticket')}, {WAYS[self.between]}: {lines}{_left(cost, trained)}"
+
+    def do(self, on_job: Callable[[], None]) -> list[Row]:
+        return do_ladders(self.jobs, on_job)
+
+
+def work_of(choice: Choice) -> CopiesWork | ConnectionsWork:
+    """The work of a choice. Nothing is written. Raises `UserError`."""
+    return CopiesWork(choice) if choice.between == "copies" else ConnectionsWork(choice, choice.between)
+
+
+def _left(cost: Cost | PathCost, trained: str) -> str:
+    """What is left of it, in words."""
+    if not cost.lines_left:
+        return ", all of them stored"
+    stored = f" ({cost.lines - cost.lines_left} of them stored)" if cost.lines_left < cost.lines else ""
+    return f"{stored}; {trained}, {plural(cost.epochs, 'epoch')}, about {duration(math.ceil(cost.seconds))}"

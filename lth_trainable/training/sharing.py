@@ -1,0 +1,64 @@
+"""How a trial shares its GPU with others: how much of its memory it may use, and what its record says about the GPU."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from lth_trainable.training.execution import Execution
+from lth_trainable.training.gpu_memory import fraction_of
+
+_CUDA = "libcuda.so.1"
+_MPS_ENABLED = 133  # CU_DEVICE_ATTRIBUTE_MPS_ENABLED in cuda.h; an older driver refuses it
+
+
+@contextlib.contextmanager
+def memory_bounded(execution: Execution) -> Iterator[None]:
+    """Within this block, this process may use its share of the GPU's memory only.
+
+    Beyond it, PyTorch raises `OutOfMemoryError`, so a trial that needs more cannot take the memory of the others. The
+    peak of its memory is measured from here on.
+    """
+    device = torch.device(execution.device)
+    with contextlib.ExitStack() as stack:
+        if device.type == "cuda":
+            torch.cuda.init()  # a process that has not used it has no statistics
+            torch.cuda.reset_peak_memory_stats(device)
+            if execution.trials_on_gpu > 1:
+                total = torch.cuda.get_device_properties(device).total_memory
+                stack.callback(torch.cuda.set_per_process_memory_fraction, 1.0, device.index)
+                torch.cuda.set_per_process_memory_fraction(fraction_of(execution.trials_on_gpu, total), device.index)
+        yield
+
+
+def about_gpu(execution: Execution) -> dict[str, Any] | None:
+    """How the trial that has just been trained shared its GPU; None on a CPU.
+
+    trials_on_gpu: that shared it. mps: whether NVIDIA's MPS was in force; None if the driver does not say.
+    peak_bytes: the most memory that PyTorch had reserved. total_bytes: the memory of the GPU.
+    """
+    device = torch.device(execution.device)
+    if device.type != "cuda" or not torch.cuda.is_initialized():
+        return None
+    return {
+        "trials_on_gpu": execution.trials_on_gpu, "mps": mps_is_in_force(),
+        "peak_bytes": torch.cuda.max_memory_reserved(device),
+        "total_bytes": torch.cuda.get_device_properties(device).total_memory,
+    }  # fmt: skip
+
+
+def mps_is_in_force() -> bool | None:
+    """Whether this process uses its GPU through MPS; None if the driver does not say."""
+    try:
+        cuda = ctypes.CDLL(_CUDA)
+    except OSError:  # no driver
+        return None
+    device, value = ctypes.c_int(), ctypes.c_int()
+    if cuda.cuCtxGetDevice(ctypes.byref(device)):
+        return None
+    failed = cuda.cuDeviceGetAttribute(ctypes.byref(value), _MPS_ENABLED, device)
+    return None if failed else bool(value.value)

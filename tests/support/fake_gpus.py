@@ -1,0 +1,55 @@
+"""A sweep that believes in GPUs which are not there: its trials train on the CPU, placed as if each had its GPU."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+SEEN = "LTH_TEST_SEEN"  # variable that names the file for `seen`
+CODE = """
+import sys
+import torch
+torch.cuda.device_count = lambda: {gpus}
+from sweeps import lth_grid
+from sweeps.running.resources import Resources
+of_gpu = Resources.execution
+Resources.execution = lambda self: of_gpu(self) | {{"device": "cpu"}}
+sys.exit(lth_grid.main(sys.argv[1:]))
+"""
+
+
+def command_with_gpus(gpus: int) -> Callable[..., list[str]]:
+    """`tests.support.command.command` on a machine that has so many GPUs, according to PyTorch in the driver."""
+
+    def command(*arguments: str) -> list[str]:
+        return [sys.executable, "-c", CODE.format(gpus=gpus), *arguments]
+
+    return command
+
+
+def network(shape: tuple[int, int, int], n_classes: int) -> nn.Module:
+    """A small network, which notes in which process, and for which GPU, it is built.
+
+    The first that a worker builds finds no memory, as on a GPU that has too many trials.
+    """
+    gpu = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if gpu is not None:
+        place = {"pid": os.getpid(), "gpu": gpu, "mps": os.environ.get("CUDA_MPS_PIPE_DIRECTORY")}
+        with open(os.environ[SEEN], "a") as file:
+            file.write(f"{json.dumps(place)}\n")
+        if len(notes(Path(os.environ[SEEN]))) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+    inputs = math.prod(shape)
+    return nn.Sequential(nn.Flatten(), nn.Linear(inputs, 16), nn.ReLU(), nn.Linear(16, n_classes))
+
+
+def notes(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
