@@ -233,9 +233,17 @@ def _trial_row(run: str, name: str, found: Found, planned: PlanEntry | None) -> 
         "trial": name,
         "key": record.get("key") or (planned.key if planned else None),
         **(spec_columns(spec) if spec else dict.fromkeys(schema.SPEC_FIELDS)),
+        **_precision_of_older(record),
         **_measured(record),
         **_provenance(record),
     }
+
+
+def _precision_of_older(record: Mapping[str, Any]) -> dict[str, str]:
+    """The precision of a trial that an older version trained on a GPU: convolutions in TF32 in place of fp32."""
+    fingerprint = record.get("fingerprint") or {}
+    on_gpu = str(fingerprint.get("device", "")).startswith("cuda")
+    return {"precision": "tf32"} if on_gpu and "memory_format" not in fingerprint else {}
 
 
 def _measured(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -278,5 +286,5 @@ def _provenance(record: Mapping[str, Any]) -> dict[str, Any]:
         **{f"{what}_version": versions.get(what) for what in _VERSIONS},
         "code_version": fingerprint.get("code"),
         "code_sha256": versions.get("source"),
-        **{name: fingerprint.get(name) for name in ("device", "threads", "deterministic")},
+        **{name: fingerprint.get(name) for name in ("device", "threads", "deterministic", "memory_format")},
     }

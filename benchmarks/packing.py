@@ -46,7 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--fast", action="store_true", help="without --deterministic: bytes are not compared")
     options = parser.parse_args(arguments)
     gpus, load = torch.cuda.device_count(), os.getloadavg()[0]
-    found = {name: part(name, options) for name in options.parts if PARTS[name][0] <= gpus}
+    found = {}
+    for name in options.parts:
+        if PARTS[name][0] <= gpus:
+            found[name] = part(name, options)
+            shown = {what: value for what, value in found[name].items() if what != "hashes"}
+            print(f"{name}: {json.dumps(shown)}", file=sys.stderr, flush=True)  # in case a later part does not end
     hashes = {name: each.pop("hashes") for name, each in found.items()}
     same = (
         None

@@ -35,6 +35,7 @@ from sweeps.cli.until_decided import with_looks
 from sweeps.experiments.expand import expand, of_specs
 from sweeps.experiments.experiment import Experiment, prepare
 from sweeps.experiments.imported_tickets import Files, without_own_tickets
+from sweeps.experiments.precision import with_precision
 from sweeps.experiments.recipe_files import any_recipe, check_rule, field_of, recipe_of, value_of
 from sweeps.experiments.recipes import BRANCHES
 from sweeps.experiments.recipes import Sweep as Recipe
@@ -90,7 +91,9 @@ class Sweep:
     ) -> tuple[Options, Callable[[], tuple[Job, Experiment]]]:
         options, command = changed(SWEEP, self.options, self.command, storage, changes, OF_RECIPE)
         options = replace(options, **fixed)
-        sweep = with_looks(options, self.recipe)
+        sweep = with_precision(
+            with_looks(options, self.recipe), on_gpus=options.resources.gpus > 0, here=options.is_here
+        )
         files = Files(tickets=options.import_ticket, masks=options.import_masks)
         check_tuning(options, sweep)
 

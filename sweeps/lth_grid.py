@@ -30,6 +30,7 @@ from sweeps.cli.until_decided import with_looks
 from sweeps.experiments.expand import expand
 from sweeps.experiments.experiment import prepare
 from sweeps.experiments.imported_tickets import Files
+from sweeps.experiments.precision import with_precision
 from sweeps.experiments.recipe_files import is_recipe_file
 from sweeps.experiments.recipes import RECIPES, Sweep
 from sweeps.running.submit import Where, check_is_sent, submit
@@ -48,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(options: Options, sweep: Sweep, arguments: Sequence[str]) -> int:
     """Train the missing trials of the sweep and make the verdicts; or show the plan."""
     started = time.monotonic()
-    sweep, files = with_looks(options, sweep), Files(tickets=options.import_ticket, masks=options.import_masks)
+    sweep = with_precision(with_looks(options, sweep), on_gpus=options.resources.gpus > 0, here=options.is_here)
+    files = Files(tickets=options.import_ticket, masks=options.import_masks)
     setting = Setting.of(options, trains=not options.shows_plan)
     check_tuning(options, sweep)
     if setting.where is Where.SUBMIT:

@@ -72,7 +72,7 @@ def test_each_data_set_trains_with_the_network_and_criterion(name: str, folder: 
 
 
 def test_the_sweep_of_the_page_is_one(folder: Path) -> None:
-    [line] = [line for line in COMMANDS if "sweeps.lth_grid" in line]
+    [line] = [line for line in COMMANDS if "--image-size 96" in line]
     options, sweep = parse(shlex.split(line.partition("sweeps.lth_grid ")[2]))
     [spec, *_] = expand(sweep, options.data_root).trials
     assert (spec.dataset, spec.image_size, spec.model) == ("folder", 96, "torchvision:resnet18")

@@ -106,7 +106,7 @@ def _key(shown: Mapping[str, Sequence[Row]], labels: Mapping[str, str], theme: T
     words = [word for word in WORDS if word in found]
     entries += [line(theme.muted, WORDS[word], **marker(word, theme.muted, theme)) for word in words]
     margin = next(iter(shown.values()))[0]["margin_pp"]
-    return [*entries, line(theme.muted, f"margin, {margin:g} pp", linewidth=7, alpha=0.22)]
+    return [*entries, line(theme.muted, f"margin, {margin:g} pp", linewidth=7, alpha=0.22, solid_capstyle="butt")]
 
 
 def _limits(axis: Any, values: Sequence[float], length: float) -> None:

@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 from analysis.barriers.connections import connection_sentences
 from analysis.barriers.ends import DENSE, LEVELS
 from analysis.figures.accuracy import accuracy_figure
+from analysis.figures.accuracy_layout import thinned
 from analysis.figures.barriers import barrier_figure
 from analysis.figures.connections import dense_figure, levels_figure
 from analysis.figures.controls import controls_figure
-from analysis.figures.curves import ladders
+from analysis.figures.curves import ladders, panels
 from analysis.figures.differences import differences_figure
 from analysis.figures.early_stop import early_stop_figure
 from analysis.figures.layers import layers_figure
@@ -97,7 +98,7 @@ def _cut(frames: Frames, most: int) -> str:
 def _about_accuracy(frames: Frames) -> str:
     trials = frames.rows("trials")
     diverged = any(row["status"] == "diverged" for row in trials)
-    controls = any(row["role"] == "control" for row in trials)
+    controls = any(curve.controls for panel in panels(frames) for curve in thinned(panel).curves)
     return (
         f"Means over all finished seeds{' (diverged ones are in the verdicts, not here)' if diverged else ''}; bars "
         "and band are two-sided 95 % t-intervals of the mean."
@@ -118,8 +119,9 @@ FIGURES: dict[str, Drawing] = {
     "differences": Drawing(
         title="Difference to the dense network",
         caption=_always(
-            "Left: mean difference of tickets and the dense network of the same seed, with the two-sided 95 % interval "
-            "that decides; zero is the dense network, the band the margin. Right: the mean accuracies of both."
+            "Tickets minus dense: the mean difference of tickets and the dense network of the same seed, with the "
+            "two-sided 95 % interval that decides; zero is the dense network, the band the margin. Accuracy: the means "
+            "of both."
         ),
         draw=lambda material, theme: differences_figure(material.frames, theme),
     ),

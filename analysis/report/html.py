@@ -210,7 +210,7 @@ def _flops(work: Savings) -> str | None:
     if work.flops_dense is None or work.flops_sparse is None or not work.flops_dense:
         return None
     share = 100 * work.flops_sparse / work.flops_dense
-    return f"{work.flops_dense:.2e} multiply-adds dense, {work.flops_sparse:.2e} sparse ({share:.0f} %)"
+    return f"{work.flops_dense:.2e} multiply-adds dense, {work.flops_sparse:.2e} sparse ({share:.0f}\u00a0%)"
 
 
 def _machines(trials: Sequence[Row]) -> list[str]:

@@ -90,7 +90,7 @@ def _claim_cells(line: Line, labels: Mapping[str, str]) -> Cells:
 def _shared_cells(line: Line, labels: Mapping[str, str]) -> Cells:
     """The cells that both tables have. kind: the first word of the verdict, which colours it."""
     return {
-        "tickets": tickets(line, labels), "sparsity": sparsities(line), "seeds": seeds(line),
+        "tickets": _tied(tickets(line, labels)), "sparsity": sparsities(line), "seeds": seeds(line),
         "g": ranged(line, "hedges_g", signed), "verdict": verdict(line), "kind": line[0]["verdict"].split()[0],
         "why": _tied(reason(line)), "folded": is_folded(line),
     }  # fmt: skip
@@ -119,8 +119,10 @@ def _p(value: float) -> str:
 
 
 def _tied(text: str) -> str:
-    """The text with non-breaking spaces in "p = 0.02"."""
-    return re.sub(r"p ([=<]) ", "p\u00a0\\1\u00a0", text)
+    """The text with non-breaking spaces in "p = 0.02", "64 %" and "epoch 1"."""
+    text = re.sub(r"p ([=<]) ", "p\u00a0\\1\u00a0", text)
+    text = re.sub(r"(?<=\d) and (?=\d)", "\u00a0and\u00a0", text)
+    return re.sub(r"(?<=\d) (?=%)|(?<=\bepoch) (?=\d)", "\u00a0", text)
 
 
 # -- trials

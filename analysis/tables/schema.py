@@ -158,6 +158,8 @@ TRIALS = table_schema("trials", "one row for each trial, planned or stored", [
     column("threads", INT, "threads", "record.json: fingerprint.threads", "CPU threads that trained it"),
     column("deterministic", BOOL, "true or false", "record.json: fingerprint.deterministic",
            "whether only kernels with reproducible bytes were used"),
+    column("memory_format", TEXT, "name", "record.json: fingerprint.memory_format", "how a GPU lays out convolutions; "
+           "null on a CPU, and of trials of older versions, whose convolutions on a GPU were computed in TF32"),
     *profile_columns(),
 ])  # fmt: skip
 

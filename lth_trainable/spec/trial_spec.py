@@ -84,7 +84,9 @@ class TrialSpec:
     beta2: float | None = _help(0.999, "adam's beta2")
     eps: float | None = _help(1e-8, "adam's epsilon")
     weight_decay: float = _help(0.0, "weight decay: decoupled for adam, L2 for sgd")
-    precision: str = _choice("fp32", PRECISIONS, "floating-point precision")
+    precision: str = _choice(
+        "fp32", PRECISIONS, "floating-point precision of products; auto: bf16 on GPUs that have it, otherwise fp32"
+    )
     epochs: int = _help(20, "epochs per level (imp, omp), or of the whole fit (other schedules, dense)")
     seed: int = _help(0, "seed of the replicate: initialisation, data order and everything else random")
     order_seed: int | None = _help(None, "seed of the data order; None: the trial's own seed")

@@ -69,7 +69,8 @@ RECORD_LAYOUT = Entries(
         "format": COUNT, "trial": TEXT, "key": TEXT, "spec": Entries(), "status": TEXT, "reason": TEXT_OR_NULL,
         "epochs": EPOCHS, "data": DATA, "result": RESULT, "shapes": Each(of=SHAPE), "states": Each(of=TEXT),
         "fingerprint": Entries(
-            needed={"device": TEXT, "threads": COUNT_OR_NULL}, others={"deterministic": FLAG_OR_NULL, "code": TEXT}
+            needed={"device": TEXT, "threads": COUNT_OR_NULL},
+            others={"deterministic": FLAG_OR_NULL, "code": TEXT, "memory_format": TEXT},
         ),
         "layers": Rows(
             needed={"level": COUNT, "layer": TEXT, "n_weights": POSITIVE, "n_kept": COUNT}, others={"type": TEXT}

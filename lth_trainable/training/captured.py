@@ -39,11 +39,14 @@ class CapturedSteps(Callback):
 
     The first step of each shape is eager: it creates the optimiser's state, libraries choose their kernels, and it
     shows whether anything waits for the device, which a graph cannot contain. The second step is captured. If tensors
-    have been replaced since (a new mask, a restored optimiser), graphs are captured again. With data in memory, a whole
-    epoch is replays: `train_epoch`. Callbacks that act at some batches of an epoch have a method
-    `acts_at(event, n_iter)`, which returns the numbers of these batches (from 0); those whose work a graph does
-    have a true `is_in_graphs`. Steps are eager if momentum changes (a graph would keep it constant), if callbacks
-    other than that of the mask act within a step, or if the network cannot be captured; `refusal` says why.
+    have been replaced since (a new mask, a restored optimiser), graphs are captured again.
+
+    With data in memory, a whole epoch is replays: `train_epoch`. Callbacks that act at some batches of an epoch have a
+    method `acts_at(event, n_iter)`, which returns the numbers of these batches (from 0); those whose work a graph does
+    have a true `is_in_graphs`. If any other callback has events around a batch, batches come from the loader, one by
+    one, and only their steps are graphs, so it finds the batch, the prediction and the loss. Steps are eager if
+    momentum changes (a graph would keep it constant), if callbacks other than that of the mask act within a step, or if
+    the network cannot be captured; `refusal` says why.
     """
 
     order = 70  # after the callbacks that prune, rewind and mask at the start of an epoch
@@ -95,6 +98,8 @@ class CapturedSteps(Callback):
         if not (self._usable and isinstance(loader, ResidentLoader)):
             return False
         self.learn.n_iter = len(loader)
+        if not all(map(_says_when, (*self.learn.listeners("before_batch"), *self.learn.listeners("after_batch")))):
+            return False
         acts = {event: self._acts(event) for event in AROUND_A_STEP}
         if self._epoch is None or self._epoch.data.loader is not loader:
             self._epoch, self._replays = _Epoch(self.learn, loader), {}
@@ -112,11 +117,7 @@ class CapturedSteps(Callback):
         """The callbacks that act at batches of the epoch, by the number of the batch."""
         found: dict[int, list[Callback]] = {}
         for cb in self.learn.listeners(event):
-            if hasattr(cb, "acts_at"):
-                numbers = cb.acts_at(event, self.learn.n_iter)
-            else:
-                numbers = () if getattr(cb, "is_in_graphs", False) else range(self.learn.n_iter)
-            for number in numbers:
+            for number in cb.acts_at(event, self.learn.n_iter) if hasattr(cb, "acts_at") else ():
                 found.setdefault(number, []).append(cb)
         return found
 
@@ -157,7 +158,7 @@ class CapturedSteps(Callback):
         learn = self.learn
         if not (self.can_validate and learn.dl is learn.dls.valid):
             return False
-        if any(not (hasattr(cb, "acts_at") or hasattr(cb, "is_in_graphs")) for cb in learn.listeners("after_batch")):
+        if not all(map(_says_when, learn.listeners("after_batch"))):
             return False
         learn.n_iter = len(learn.dl)
         learn.epoch_log.take(*self.sums_on_validation(), learn.dl.n)
@@ -325,6 +326,11 @@ class _Validation:
         assert self.sums is not None
         loss, correct = self.sums.tolist()
         return loss, correct
+
+
+def _says_when(cb: Callback) -> bool:
+    """Whether a callback says at which batches it acts, or needs no events at batches since graphs do its work."""
+    return hasattr(cb, "acts_at") or getattr(cb, "is_in_graphs", False)
 
 
 def _step_anew(learn: Any) -> None:

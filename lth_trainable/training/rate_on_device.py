@@ -9,6 +9,7 @@ from fastai.optimizer import OptimWrapper
 from torch import Tensor
 
 SCALER = -1  # where the state of the loss scaler lies among that of the parameters, which count from 0
+GROWTH = "_growth_tracker"  # torch's name for the number of steps since the scale last changed
 
 
 class RateOnDevice(OptimWrapper):
@@ -21,6 +22,7 @@ class RateOnDevice(OptimWrapper):
     def __init__(self, *args: Any, scaler: torch.amp.GradScaler | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.scaler = scaler
+        self._first_scale = scaler.state_dict() if scaler is not None else {}
         self.rates = [float(group["lr"]) for group in self.opt.param_groups]
         self.on_device = [
             torch.tensor(rate, dtype=torch.float32, device=group["params"][0].device)
@@ -64,7 +66,7 @@ class RateOnDevice(OptimWrapper):
         found = self.opt.state_dict()
         if self.scaler is None or not found["state"]:
             return found
-        scale = {name: torch.tensor(float(self.scaler.state_dict()[name])) for name in ("scale", "_growth_tracker")}
+        scale = {name: torch.tensor(float(self.scaler.state_dict()[name])) for name in ("scale", GROWTH)}
         return {**found, "state": {**found["state"], SCALER: scale}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -87,11 +89,11 @@ class RateOnDevice(OptimWrapper):
 
     def _set_scale(self, scale: dict[str, Tensor] | None) -> None:
         """Set the scaler to a stored state; None: to that of a new one."""
-        fresh = torch.amp.GradScaler(self.on_device[0].device.type).state_dict()
         stored = {name: float(value) for name, value in (scale or {}).items()}
-        stored |= {name: int(value) for name, value in stored.items() if name == "_growth_tracker"}
+        if GROWTH in stored:
+            stored[GROWTH] = int(stored[GROWTH])
         assert self.scaler is not None
-        self.scaler.load_state_dict({**fresh, **stored})
+        self.scaler.load_state_dict({**self._first_scale, **stored})
 
     def _hand_over(self) -> None:
         for group, rate in zip(self.opt.param_groups, self.on_device, strict=True):

@@ -56,7 +56,7 @@ class RunOptions:
     trials_per_gpu: Annotated[
         int | Literal["auto"] | None,
         tyro.conf.arg(
-            help="trials that share each GPU, instead of --gpus-per-trial; auto: as many as fit beside the first",
+            help="in place of it: trials that share each GPU; auto: as many as fit",
             metavar="N|auto",
         ),
     ] = None
@@ -212,8 +212,7 @@ class Options(RunOptions):
 
 
 WHERE = (
-    "storage", "name", "data_root", "max_concurrent", "cpus_per_trial", "gpus_per_trial", "trials_per_gpu",
-    "cluster", "address",
+    "storage", "name", "data_root", "max_concurrent", "gpus_per_trial", "trials_per_gpu", "cluster", "address",
 )  # fmt: skip
 LISTS = ("seed", "log", "log_tickets")  # options with several values that are no axes
 STOP = ("max_hours", "max_epochs", "trial_silence", "retry_failed")

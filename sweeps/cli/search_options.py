@@ -15,8 +15,10 @@ from lth_trainable.spec.trial_spec import TrialSpec
 from sweeps.cli.help import Help
 from sweeps.cli.options import LISTS, STOP, WHERE, RunOptions, flags, read
 from sweeps.experiments.expand import seed_values
+from sweeps.experiments.precision import FIELD as PRECISION
+from sweeps.experiments.precision import with_precision
 from sweeps.experiments.recipes import RECIPES
-from sweeps.search.axes import Axis, parse_axis
+from sweeps.search.axes import Axis, Choice, parse_axis
 from sweeps.search.searches import GRID, SAMPLERS, SEARCHES, Search, find_search
 
 REDUCTION = 3
@@ -123,10 +125,15 @@ def parse(argv: Sequence[str] | None = None) -> tuple[SearchOptions, Search]:
 
 def with_options(search: Search, axes: Mapping[str, Axis], seeds: tuple[int, ...], options: SearchOptions) -> Search:
     """The search with these axes and seeds, and what the options say of it, checked. Raises `UserError`."""
+    on_gpus = options.resources.gpus > 0
+    sweep = with_precision(replace(search.sweep, seeds=seeds), on_gpus=on_gpus, here=options.is_here)
+    if isinstance(chosen := axes.get(PRECISION), Choice):
+        of_axis = with_precision(replace(sweep, axes={PRECISION: chosen.values}), on_gpus=on_gpus, here=options.is_here)
+        axes = {**axes, PRECISION: Choice(values=of_axis.axes[PRECISION])}
     objectives = ("accuracy",) if options.floor is not None else ("accuracy", "sparsity")
     changed: dict[str, Any] = {
         "axes": axes, "floor": options.floor, "objectives": (*objectives, *(["epochs"] if options.cost else [])),
-        "reduction": REDUCTION if options.asha else None, "sweep": replace(search.sweep, seeds=seeds),
+        "reduction": REDUCTION if options.asha else None, "sweep": sweep,
         **{n: v for n in GIVEN if (v := getattr(options, n)) is not None},
     }  # fmt: skip
     if changed.get("sampler", search.sampler) == GRID and options.suggestions is None:

@@ -15,6 +15,7 @@ from lth_trainable.spec.draft import MOST_SEED
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.spec.values import OF_CONTROLS
 from sweeps.experiments.branches import Branches, IfNone, baselines_of, controls_of
+from sweeps.experiments.precision import resolved
 from sweeps.experiments.recipes import Sweep
 from sweeps.experiments.split_seeds import FIELD as SPLIT
 from sweeps.experiments.split_seeds import check_splits, has_own_splits, of_seed
@@ -49,6 +50,7 @@ def expand(sweep: Sweep, data_root: Path | None = None) -> Trials:
     such as the rewind epoch of agp, does not multiply trials. data_root: folder of data sets that read files; only
     `small_dense` uses it, because its width depends on the images. Raises `UserError`.
     """
+    sweep = resolved(sweep)  # where no hardware is known
     check_seeds(sweep.seeds)
     _check_repeats(sweep.axes)
     check_splits("split_seed", sweep.axes.get(SPLIT, (sweep.base[SPLIT],) if SPLIT in sweep.base else ()))

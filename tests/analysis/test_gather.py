@@ -313,3 +313,15 @@ def test_the_largest_seeds_are_gathered_and_paired_as_they_are(tmp_path: Path) -
     assert sorted(map(int, frames.trials["seed"].unique()), reverse=True) == seeds
     (row,) = [row for row in frames.rows("verdicts") if row["claim"] == "matches"]
     assert (row["n_pairs"], row["n_unpaired"]) == (3, 0)
+
+
+def test_an_older_trial_on_a_gpu_is_not_taken_for_fp32(tmp_path: Path) -> None:
+    """Its spec says fp32, but its convolutions ran in TF32; new ones say how their weights were laid out."""
+    specs, older = dense(2), {"device": "cuda: H100", "threads": 1, "deterministic": True, "code": "0.4.0"}
+    run = make_run(tmp_path, specs, ACCURACY)
+    for spec, more in zip(specs, ({}, {"memory_format": "channels_last"}), strict=True):
+        seal(tmp_path, spec, record(spec, 0.9, {"fingerprint": {**older, **more}}))
+    rows = {row["seed"]: row for row in analysis.gather(run).rows("trials")}
+    assert [(rows[seed]["precision"], rows[seed]["memory_format"]) for seed in (0, 1)] == [
+        ("tf32", None), ("fp32", "channels_last"),
+    ]  # fmt: skip

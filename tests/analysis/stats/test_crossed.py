@@ -1,16 +1,13 @@
-"""The crossed seeds x images test: its estimate, its interval, and alpha, which seeds alone do not hold."""
+"""The crossed seeds x images test: its estimate and its interval."""
 
 from __future__ import annotations
 
 import itertools
-import math
 
 import numpy as np
-import numpy.typing as npt
 import pytest
-from scipy import special
 
-from analysis.stats.crossed import CROSSED, Crossed, Outcomes, crossed
+from analysis.stats.crossed import Outcomes, crossed
 from analysis.stats.paired import t_interval
 
 ALPHA = 0.025
@@ -92,116 +89,3 @@ def test_images_that_two_seeds_share_say_how_much_images_differ() -> None:
 def test_too_little_to_estimate_a_variance_is_refused(n: int, m: int) -> None:
     with pytest.raises(ValueError, match=f"found {n} seeds and {m} images"):
         crossed(np.zeros((n, m), dtype=np.float64))
-
-
-# -- simulations -----------------------------------------------------------------------------------------------------
-
-SEED_SD, REST_SD = 0.02, 0.4  # on the scale on which images have sd 1
-
-
-def true_difference(level: float, shift: float, image_sd: float) -> float:
-    """Mean difference over all seeds and images, in percentage points, of networks as `simulated` draws them."""
-    variance = 1 + SEED_SD**2 + REST_SD**2
-    ticket = special.ndtr((level + shift) / math.sqrt(variance + image_sd**2))
-    return float(100 * (ticket - special.ndtr(level / math.sqrt(variance))))
-
-
-def shift_for(wanted: float, level: float, image_sd: float) -> float:
-    low, high = -3.0, 3.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if true_difference(level, middle, image_sd) < wanted else (low, middle)
-    return low
-
-
-def simulated(
-    rng: np.random.Generator, sweeps: int, n: int, m: int, wanted: float, level: float, image_sd: float
-) -> list[Crossed]:
-    """A network has an image right if its level plus effects of image, seed and both is above 0; a ticket is shifted,
-    by more on some images than on others (sd `image_sd`)."""
-    shift, found = shift_for(wanted, level, image_sd), []
-    for _ in range(sweeps):
-        images = rng.normal(0, 1, m)
-
-        def right(of_images: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-            noise = rng.normal(0, SEED_SD, (n, 1)) + rng.normal(0, REST_SD, (n, m))
-            return (level + of_images + noise > 0).astype(np.float64)
-
-        found.append(crossed(right(images + shift + rng.normal(0, image_sd, m)) - right(images)))
-    return found
-
-
-def seeds_alone_p(found: Crossed, bound: float) -> float:
-    return float(special.stdtr(found.n - 1, -(found.mean - bound) / math.sqrt(max(found.of_seeds, 1e-12))))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("level", [0.8, 2.0, 3.0])  # 77, 97 and 99.7 % right
-@pytest.mark.parametrize("image_sd", [0.0, 0.5])
-@pytest.mark.parametrize(("n", "m"), [(5, 360), (8, 360), (20, 360), (8, 1000), (20, 1000)])
-def test_crossed_over_seeds_and_images_alpha_holds(n: int, m: int, image_sd: float, level: float) -> None:
-    sweeps = 2000
-    rng = np.random.default_rng(n * m)
-    most = ALPHA + 4 * math.sqrt(ALPHA * (1 - ALPHA) / sweeps)
-    lower = simulated(rng, sweeps, n, m, -1.0, level, image_sd)
-    assert sum(found.superiority(-1).p <= ALPHA for found in lower) / sweeps <= most
-    assert sum(found.inferiority(-1).p <= ALPHA for found in lower) / sweeps <= most
-    equal = [found for found in simulated(rng, sweeps, n, m, 0.0, level, image_sd) if found.variance_at(0) > 0]
-    assert sum(found.superiority().p <= ALPHA for found in equal) / sweeps <= most
-    assert sum(found.inferiority().p <= ALPHA for found in equal) / sweeps <= most
-
-
-def test_seeds_alone_call_a_lower_ticket_matching_far_too_often_and_crossed_they_do_not() -> None:
-    """Digits' size: 360 images, 8 seeds, 97 % right, a ticket that is 1 pp lower on other images of the same kind."""
-    found = simulated(np.random.default_rng(0), 400, 8, 360, -1.0, 2.0, 0.5)
-    alone = sum(seeds_alone_p(each, -1) <= ALPHA for each in found) / len(found)
-    assert alone > 3 * ALPHA
-    assert sum(each.superiority(-1).p <= ALPHA for each in found) / len(found) <= 0.05
-    assert all(each.superiority(-1).test == CROSSED for each in found)
-
-
-def test_images_enough_and_seeds_enough_show_a_match() -> None:
-    found = simulated(np.random.default_rng(0), 100, 8, 2000, 0.0, 2.0, 0.5)
-    assert sum(each.superiority(-1).p <= ALPHA for each in found) >= 80
-
-
-POOL, OF_A_SPLIT = 1797, 360  # of digits
-
-
-def with_own_splits(
-    rng: np.random.Generator, sweeps: int, n: int, wanted: float, level: float, image_sd: float
-) -> list[Crossed]:
-    """As `simulated`, but each seed is tested on images of its own, drawn from those of digits."""
-    shift, found = shift_for(wanted, level, image_sd), []
-    for _ in range(sweeps):
-        images = rng.normal(0, 1, POOL)
-        of_tickets = images + shift + rng.normal(0, image_sd, POOL)
-        d = np.full((n, POOL), np.nan)
-        for seed in range(n):
-            split = rng.permutation(POOL)[:OF_A_SPLIT]
-            noise = rng.normal(0, SEED_SD, (2, 1)) + rng.normal(0, REST_SD, (2, OF_A_SPLIT))
-            d[seed, split] = 1.0 * (level + of_tickets[split] + noise[0] > 0) - (level + images[split] + noise[1] > 0)
-        found.append(crossed(d))
-    return found
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("level", [0.8, 2.0, 3.0])
-@pytest.mark.parametrize("image_sd", [0.0, 0.5])
-@pytest.mark.parametrize("n", [5, 8, 20])
-def test_alpha_holds_if_each_seed_has_a_split_of_its_own(n: int, image_sd: float, level: float) -> None:
-    sweeps, rng = 2000, np.random.default_rng(n)
-    most = ALPHA + 4 * math.sqrt(ALPHA * (1 - ALPHA) / sweeps)
-    for wanted in (-1.0, 0.0):
-        drawn = with_own_splits(rng, sweeps, n, wanted, level, image_sd)
-        found = [each for each in drawn if each.variance_at(wanted) > 0]
-        assert sum(each.superiority(wanted).p <= ALPHA for each in found) / sweeps <= most
-        assert sum(each.inferiority(wanted).p <= ALPHA for each in found) / sweeps <= most
-
-
-def test_seeds_alone_are_not_sample_enough_where_their_splits_overlap() -> None:
-    """20 seeds whose test splits have a fifth of their images in common, and a ticket that is 1 pp lower."""
-    found = with_own_splits(np.random.default_rng(0), 400, 20, -1.0, 3.0, 0.5)
-    alone = sum(seeds_alone_p(each, -1) <= ALPHA for each in found) / len(found)
-    assert alone > 2 * ALPHA
-    assert sum(each.superiority(-1).p <= ALPHA for each in found) / len(found) <= 0.05

@@ -9,17 +9,21 @@ from typing import Any
 
 import pytest
 import torch
+from fastai.callback.core import Callback
 from fastai.optimizer import OptimWrapper
 from torch import Tensor, nn
 
+from lth_trainable.data.datasets import load_dataset
 from lth_trainable.errors import UserError
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.spec.values import PRECISIONS
 from lth_trainable.store.store import Store
 from lth_trainable.training.captured import CapturedSteps
-from lth_trainable.training.execution import Execution
+from lth_trainable.training.execution import Execution, prepared
+from lth_trainable.training.learner import LevelClock
 from lth_trainable.training.rate_on_device import RateOnDevice
 from lth_trainable.training.run import run_trial
+from lth_trainable.training.trial import Trial
 from tests.plugins import tiny_cnn
 from tests.support.grids import GRIDS
 
@@ -95,6 +99,29 @@ def test_all_steps_but_the_first_of_a_shape_are_captured(tmp_path: Path, replays
     spec = TrialSpec(control="dense", epochs=3, batch_size=230, optimizer="sgd", lr=0.05)
     record = trained(spec, tmp_path, "captured")
     assert sum(row["iterations"] for row in record["epochs"]) == 15 and len(replays) == 14
+
+
+class Batches(Callback):
+    """Acts around each batch, and does not say when."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, bool, float]] = []
+
+    def after_batch(self) -> None:
+        self.seen.append((len(self.learn.xb[0]), self.learn.training, float(self.learn.loss)))
+
+
+@on_gpu
+def test_a_callback_around_each_batch_gets_them_all_with_their_losses() -> None:
+    found = []
+    for step in ("captured", "eager"):
+        execution, witness = Execution(device="cuda", deterministic=True, step=step), Batches()
+        with prepared(execution, "fp32"):
+            spec = TrialSpec(control="dense", epochs=3, batch_size=230)
+            trial = Trial(spec, load_dataset("digits"), execution, None)
+            trial.fit(0, 3, LevelClock(), witness)
+        found.append(witness.seen)
+    assert found[0] == found[1] and len(found[0]) == 3 * (5 + 1)
 
 
 def waiting_cnn(shape: tuple[int, int, int], n_classes: int) -> nn.Module:
