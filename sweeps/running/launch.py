@@ -100,8 +100,6 @@ def launch(
     """
     if cluster is None:
         quieten()
-    from sweeps.running.searcher import PlanSearcher
-
     silence_loggers()
     if ledger.store.is_local:
         check_own(ledger.store.root, f"{ledger.run}/ray", FOLDER)  # Tune follows links
@@ -120,15 +118,22 @@ def launch(
         place = gpus.packing.place(trial.name) if gpus.packing is not None else None
         return config.of(dispatcher.plan, trial, place)
 
-    searcher = PlanSearcher(
-        dispatcher, spent, budget, config_of, _recorder(ledger, show, loggers),
-        source, show, request, health, covered_in_ray=covered_in_ray, packing=gpus.packing,
-    )  # fmt: skip
     notes: list[str] = []
-    callbacks = [_counter(spent, notes), *([loggers.callback()] if loggers else [])]
-    tuning = _Tuning(lambda: _fit(searcher, config, resources, callbacks, cluster, request))
+
+    def begin() -> _Tuning:
+        from sweeps.running.searcher import PlanSearcher  # Ray Tune, imported while the workers import too
+
+        searcher = PlanSearcher(
+            dispatcher, spent, budget, config_of, _recorder(ledger, show, loggers),
+            source, show, request, health, covered_in_ray=covered_in_ray, packing=gpus.packing,
+        )  # fmt: skip
+        callbacks = [_counter(spent, notes), *([loggers.callback()] if loggers else [])]
+        return _Tuning(searcher, lambda: _fit(searcher, config, resources, callbacks, cluster, request))
+
     with LiveView(board) if board is not None else contextlib.nullcontext():
-        _run(tuning, request, name, dispatcher, cluster, board, gpus, _workers(resources, dispatcher, gpus))
+        workers = _workers(resources, dispatcher, gpus)
+        tuning = _run(begin, request, name, dispatcher, cluster, board, gpus, workers)
+    searcher = tuning.searcher
     health.check()
     if tuning.error is not None:
         raise _trouble(ledger.store, tuning.error)
@@ -156,8 +161,9 @@ class _Tuning(threading.Thread):
     Tune sets handlers of signals only in a main thread. error: what Tune raised.
     """
 
-    def __init__(self, fit: Callable[[], dict[str, str]]) -> None:
+    def __init__(self, searcher: PlanSearcher, fit: Callable[[], dict[str, str]]) -> None:
         super().__init__(daemon=True, name="Ray Tune")
+        self.searcher = searcher
         self.fit: Callable[[], dict[str, str]] | None = fit
         self.errors: dict[str, str] = {}
         self.error: BaseException | None = None
@@ -178,16 +184,17 @@ class _Tuning(threading.Thread):
 
 
 def _run(
-    tuning: _Tuning, request: StopRequest, launch: str, dispatcher: Dispatcher, cluster: Cluster | None,
+    begin: Callable[[], _Tuning], request: StopRequest, launch: str, dispatcher: Dispatcher, cluster: Cluster | None,
     board: Board | None, gpus: Gpus, workers: Workers,
-) -> None:  # fmt: skip
-    """Start Ray, or follow the cluster, and run Tune until it has ended, or should have."""
+) -> _Tuning:  # fmt: skip
+    """Start Ray, or follow the cluster, and run Tune until it has ended, or should have; returns what ran."""
     has_ended = True
     try:
         with (
             ray_here(workers) if cluster is None else cluster.followed(dispatcher, board),
             signals.asking(request.ask),  # after Ray has set its own handler
         ):
+            tuning = begin()
             tuning.start()
             end = end_workers if cluster is None else _leave_to_tune
             has_ended = see_to_the_end(tuning.is_running, request, lambda: set_flag(launch), end)
@@ -198,6 +205,7 @@ def _run(
             shut_down_ray(gpus.close)
         else:
             signals.hurry()
+    return tuning
 
 
 def _workers(resources: Resources, dispatcher: Dispatcher, gpus: Gpus) -> Workers:
