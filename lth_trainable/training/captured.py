@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from fastai.callback.core import Callback
+from fastai.callback.core import Callback, TrainEvalCallback
 from torch import Tensor
 
 from lth_trainable.data.device_epoch import DeviceEpoch
@@ -137,6 +137,7 @@ class CapturedSteps(Callback):
             learn.clock.seed()
         replay()
         epoch.n_replayed += size
+        learn.train_iter, learn.pct_train = learn.train_iter + 1, learn.pct_train + 1 / (learn.n_iter * learn.n_epoch)
         pulse.step()
         for cb in acts["after_batch"].get(i, ()):
             cb("after_batch")
@@ -223,6 +224,7 @@ class CapturedSteps(Callback):
             self.refusal = CapturedSteps.broken = str(error).splitlines()[0]
             self._usable = False
             return None
+        self._held = self._tensors()  # the optimiser's are made in the first step
         return graph
 
 
@@ -329,8 +331,8 @@ class _Validation:
 
 
 def _says_when(cb: Callback) -> bool:
-    """Whether a callback says at which batches it acts, or needs no events at batches since graphs do its work."""
-    return hasattr(cb, "acts_at") or getattr(cb, "is_in_graphs", False)
+    """Whether a callback says at which batches it acts, or needs no events since its work is done beside the graphs."""
+    return hasattr(cb, "acts_at") or getattr(cb, "is_in_graphs", False) or type(cb) is TrainEvalCallback
 
 
 def _step_anew(learn: Any) -> None:

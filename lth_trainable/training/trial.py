@@ -70,8 +70,7 @@ class Trial:
             )  # fmt: skip
         self.log = EpochLog(self._describe, on_epoch)
         self.early_stop = make_early_stop(spec, lambda: self.level)
-        captures = self.dls.device.type == "cuda" and execution.step == "captured"
-        self.captured = CapturedSteps() if captures else None
+        self.captured = CapturedSteps() if self.captures_steps else None
         more = [self.captured] if self.captured is not None else []
         self.learn = make_learner(spec, self.model, self.dls, self.log, self.early_stop, *more)
         self.learn.create_opt()
@@ -80,6 +79,11 @@ class Trial:
         self.learn.add_cb(self.callback)
         if spec.family != "fit":
             self.callback.begin(self.initial)
+
+    @property
+    def captures_steps(self) -> bool:
+        """Whether its steps are CUDA graphs."""
+        return self.dls.device.type == "cuda" and self.execution.step == "captured"
 
     @property
     def notes(self) -> list[str]:

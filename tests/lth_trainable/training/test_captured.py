@@ -1,0 +1,116 @@
+"""An epoch on the device, with what a graph would hold run again in its place: the bytes of the ordinary loop.
+
+Only a GPU has graphs (`test_fast_step.py`). What is around them needs none: which batch is next, its rate, its random
+stream, the sums, and which callbacks act when.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fastai.callback.core import Callback
+
+from lth_trainable.data.datasets import load_dataset
+from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.store.store import Store
+from lth_trainable.training import captured, learner
+from lth_trainable.training.captured import CapturedSteps
+from lth_trainable.training.execution import Execution, prepared
+from lth_trainable.training.learner import LevelClock
+from lth_trainable.training.rate_on_device import RateOnDevice
+from lth_trainable.training.run import run_trial
+from lth_trainable.training.trial import Trial
+
+TAIL = {"batch_size": 230, "epochs": 3, "target_sparsity_pct": 64}  # five batches of 1,150 images
+CASES: dict[str, dict[str, Any]] = {
+    "dense, cut batch": {"control": "dense", "batch_size": 250, "epochs": 3},
+    "rewound to an epoch": {**TAIL, "rewind_epoch": 1},
+    "rewound to an iteration": {**TAIL, "batch_size": 240, "rewind_epoch": "7it"},
+    "a rate that moves, augmented": {**TAIL, "lr_policy": "cosine", "augment": "flip_shift", "rewind_epoch": 1},
+    "validated often": {**TAIL, "validate_every": 2},
+    "within a fit, sgd": {
+        **TAIL, "epochs": 4, "schedule": "iterative", "optimizer": "sgd", "lr": 0.05, "lr_policy": "steps",
+        "rewind_epoch": 1,
+    },
+    "random numbers in a step": {**TAIL, "model": "tests.plugins:dropout_lenet", "rewind_epoch": 1},
+}  # fmt: skip
+
+
+class AgainInPlaceOfGraph:
+    """Stands in for a graph: a replay runs the block again."""
+
+    def __init__(self, record: Any, replays: list[Any]) -> None:
+        self.record, self.replays = record, replays
+
+    def replay(self) -> None:
+        self.replays.append(self)
+        self.record()
+
+
+@pytest.fixture
+def replays(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """From here on trials on the CPU are captured, as far as that goes; grows by one with each replay."""
+    made: list[Any] = []
+
+    def watched(self: CapturedSteps) -> None:
+        self.learn.do_step()
+        self._draws = True  # so every step is seeded
+
+    def capture(self: CapturedSteps, record: Any) -> AgainInPlaceOfGraph:
+        self._held = self._tensors()
+        return AgainInPlaceOfGraph(record, made)
+
+    monkeypatch.setattr(CapturedSteps, "_watch_step", watched)
+    monkeypatch.setattr(CapturedSteps, "_capture", capture)
+    monkeypatch.setattr(Trial, "captures_steps", True)
+    return made
+
+
+@pytest.fixture
+def rate_in_a_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Optimisers as on a GPU, with the rate in float32."""
+    monkeypatch.setattr(learner, "OptimWrapper", RateOnDevice)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_epoch_of_replays_has_the_bytes_of_the_ordinary_loop(
+    case: str, tmp_path: Path, rate_in_a_tensor: None, request: pytest.FixtureRequest
+) -> None:
+    spec = TrialSpec(**CASES[case])
+    eager = run_trial(spec, Store(tmp_path / "eager"))
+    made = request.getfixturevalue("replays")
+    found = run_trial(spec, Store(tmp_path / "captured"))
+    assert found["sha256"] == eager["sha256"]
+    n_steps = sum(row["iterations"] for row in found["epochs"])
+    assert len(made) >= n_steps - 12, "all but the first step of each shape, and those of validations"
+    without_time = [{k: v for k, v in row.items() if k != "seconds"} for row in found["epochs"]]
+    assert without_time == [{k: v for k, v in row.items() if k != "seconds"} for row in eager["epochs"]]
+
+
+class Batches(Callback):
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, bool, float]] = []
+
+    def after_batch(self) -> None:
+        self.seen.append((len(self.learn.xb[0]), self.learn.training, float(self.learn.loss)))
+
+
+def test_what_fastai_counts_of_batches_is_counted(replays: list[Any]) -> None:
+    with prepared(Execution(), "fp32"):
+        trial = Trial(TrialSpec(control="dense", epochs=2, batch_size=230), load_dataset("digits"), Execution(), None)
+        trial.fit(0, 2, LevelClock())
+    assert trial.learn.train_iter == 10 and trial.learn.pct_train == pytest.approx(1.0)
+    assert len(replays) == 9 + 1  # the second validation
+
+
+def test_a_callback_around_each_batch_gets_it_from_the_loader(replays: list[Any]) -> None:
+    witness = Batches()
+    with prepared(Execution(), "fp32"):
+        trial = Trial(TrialSpec(control="dense", epochs=2, batch_size=230), load_dataset("digits"), Execution(), None)
+        trial.fit(0, 2, LevelClock(), witness)
+    assert [each[:2] for each in witness.seen] == ([(230, True)] * 5 + [(287, False)]) * 2
+    assert all(captured._says_when(cb) for cb in trial.learn.listeners("after_batch"))
+    assert torch.isfinite(torch.tensor([loss for *_, loss in witness.seen])).all()
