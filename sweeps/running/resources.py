@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import time
 from dataclasses import dataclass, field
+from glob import glob
 from typing import Any, Literal
 
+from lth_trainable.collector import no_garbage_collection
 from lth_trainable.errors import bad_value
 
 MOST = 48  # trials on one GPU: as many processes can share a GPU through MPS
 RAY_PARTS = 10_000  # of a resource, which Ray does not divide further
+# of NVIDIA's drivers, AMD's, and that of Windows for the Linux within it
+DEVICE_FILES = ("/dev/nvidia*", "/dev/nvmap", "/dev/kfd", "/dev/dxg")
 CLOSE = 1e-6  # 1/49 is not quite a 49th
 
 
@@ -209,7 +214,13 @@ class Spent:
 
 
 def gpu_count() -> int:
-    """GPUs of this machine that PyTorch can use here: those of CUDA_VISIBLE_DEVICES, if that is set."""
-    import torch
+    """GPUs of this machine that PyTorch can use here: those of CUDA_VISIBLE_DEVICES, if that is set.
+
+    PyTorch takes seconds to import, so it is not asked on a machine without any device file of a GPU.
+    """
+    if "torch" not in sys.modules and sys.platform == "linux" and not any(map(glob, DEVICE_FILES)):
+        return 0
+    with no_garbage_collection():
+        import torch
 
     return torch.cuda.device_count()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +155,25 @@ def test_gpus_that_trials_leave_unused_are_said(
     monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
     note = Resources(gpus=asked).unused()
     assert note is None if said is None else note is not None and said in note
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no device files of GPUs")
+def test_torch_counts_the_gpus_only_where_there_is_a_device_file_of_one(tmp_path: Path) -> None:
+    """Importing it takes seconds, in which the workers could start."""
+    (tmp_path / "torch.py").write_text("class cuda:\n    device_count = staticmethod(lambda: 3)\n")
+    code = (
+        "import sys; from sweeps.running import resources; "
+        f"resources.DEVICE_FILES = ('{tmp_path}/nvidia*',); print(resources.gpu_count(), 'torch' in sys.modules)"
+    )
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    for made, expected in (False, "0 False"), (True, "3 True"):
+        if made:
+            (tmp_path / "nvidiactl").touch()
+        found = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        assert found == expected
