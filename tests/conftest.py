@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,13 @@ import pytest
 from lth_trainable.store.store import Store
 
 DATA_VARIABLE = "LTH_DATA"
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """As trials by default: what a test trains beside a trial has its bytes, and processes share the cores."""
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(1)
 
 
 @pytest.fixture
