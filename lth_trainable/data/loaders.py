@@ -54,6 +54,8 @@ class ResidentLoader(ShowsImages, Passes):
     `resident`. The rest: `Passes`.
     """
 
+    channels_last = False  # pickles of version 0.4 lack it
+
     def __init__(
         self,
         dataset: _Resident,
