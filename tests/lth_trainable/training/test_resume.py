@@ -218,7 +218,7 @@ def test_a_trial_that_diverges_at_a_later_level_says_where(store: Store, monkeyp
 
     def fails_at_level_1(self: EpochLog) -> None:
         if self.describe()["level"] == 1:
-            self._loss = self._loss * float("nan")
+            self.sums.loss = self.sums.loss * float("nan")
         train(self)
 
     spec = TrialSpec(**TICKET)
