@@ -20,7 +20,7 @@ def test_the_blocks_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("sweeps.cli.job.launch", lambda *_, **__: pytest.fail("Ray would start"))
     for pct in (40, 64):
         for seed in range(5):
-            for more in ({"schedule": "imp"}, {"schedule": "omp"}, {"control": "dense"}):
+            for more in ({"schedule": "imp"}, {"control": "reinit"}, {"schedule": "omp"}, {"control": "dense"}):
                 fields: dict[str, Any] = {"target_sparsity_pct": pct, "epochs": 3, "seed": seed, **more}
                 run_trial(TrialSpec(**fields), Store("runs"), "before")
     names: dict[str, Any] = {"__name__": "page"}
@@ -30,6 +30,6 @@ def test_the_blocks_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         if "run" in names and names["run"] not in found:
             found.append(names["run"])
     assert [Path(run.folder).name for run in found] == ["digits", "mine", "one_shot", "alone"]
-    assert [len(run.trials()) for run in found] == [15, 15, 10, 10] and all(run.ok for run in found)
+    assert [len(run.trials()) for run in found] == [25, 15, 10, 10] and all(run.ok for run in found)
     assert all(run.verdicts().n_pairs.max() == 5 for run in found)
     assert isinstance(names["sweep"], Sweep)

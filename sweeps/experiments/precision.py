@@ -48,4 +48,6 @@ def resolved(sweep: Sweep, best: str = CPU) -> Sweep:
 def _best_here() -> str:
     import torch
 
+    if not torch.cuda.is_available():  # which is told where resources are checked
+        return CPU
     return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp32"

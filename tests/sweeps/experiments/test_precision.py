@@ -27,6 +27,7 @@ def test_auto_is_fp32_on_a_cpu_and_bf16_on_gpus_elsewhere() -> None:
 
 @pytest.mark.parametrize(("capability", "best"), [((7, 5), "fp32"), ((8, 0), "bf16"), ((9, 0), "bf16")])
 def test_here_the_gpu_is_asked(capability: tuple[int, int], best: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
     assert precisions(with_precision(TWO, on_gpus=True, here=True)) == [best]
 
