@@ -136,7 +136,7 @@ class CapturedSteps(Callback):
         if self._draws:
             learn.clock.seed()
         replay()
-        epoch.n_replayed += size
+        epoch.n_replayed, epoch.last = epoch.n_replayed + size, learn.clock.number
         learn.train_iter, learn.pct_train = learn.train_iter + 1, learn.pct_train + 1 / (learn.n_iter * learn.n_epoch)
         pulse.step()
         for cb in acts["after_batch"].get(i, ()):
@@ -175,10 +175,11 @@ class CapturedSteps(Callback):
         if self._validation is None:
             self._validation = _Validation(learn)
             return self._validation.eager()
-        if self._usable and self._validation.replay is None:
-            graph = self._capture(self._validation.record)
-            self._validation.replay = graph.replay if graph is not None else None
-        return self._validation.replayed() if self._validation.replay is not None else self._validation.eager()
+        validation = self._validation
+        if self._usable and validation.replay is None:
+            graph = self._capture(validation.record)
+            validation.replay = graph.replay if graph is not None else None
+        return validation.replayed() if validation.replay is not None else validation.eager()
 
     # -- a batch that a loader makes ---------------------------------------------------------------------------------
 
@@ -223,6 +224,7 @@ class CapturedSteps(Callback):
             self.learn.opt.zero_grad()
             self.refusal = CapturedSteps.broken = str(error).splitlines()[0]
             self._usable = False
+            self._steps, self._replays, self._validation = {}, {}, None  # they share the memory of the failed one
             return None
         self._held = self._tensors()  # the optimiser's are made in the first step
         return graph
@@ -265,7 +267,7 @@ class _Epoch:
         self.loss = torch.zeros((), device=loader.device)
         n_steps, moves = loader.steps_per_epoch, learn.clock.rate_moves
         self.rates = torch.zeros(n_steps, device=loader.device) if moves else None
-        self.n_replayed, self._inside = 0, False
+        self.n_replayed, self.last, self._inside = 0, 0, False  # last: number of the last batch that was replayed
 
     def begin(self) -> None:
         """Before the first batch of an epoch."""
@@ -286,7 +288,7 @@ class _Epoch:
             log, clock = self.learn.epoch_log, self.learn.clock
             log.sums.loss, log.sums.seen = self.loss.clone(), log.sums.seen + self.n_replayed
             if self.rates is not None and self.n_replayed:
-                self.learn.opt.follow(clock.rate_of(clock.number))
+                self.learn.opt.follow(clock.rate_of(self.last))
 
     def step(self, size: int) -> None:
         """Train the next batch, which has this many images."""

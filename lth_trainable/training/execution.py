@@ -83,18 +83,15 @@ def prepared(execution: Execution, precision: str) -> Iterator[None]:
         if device.type == "cuda":
             if execution.deterministic:
                 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first use of cuBLAS
-            deterministic = torch.are_deterministic_algorithms_enabled()
-            stack.callback(torch.use_deterministic_algorithms, deterministic, warn_only=_warns_only())
+            before = torch.are_deterministic_algorithms_enabled()
+            warns = torch.is_deterministic_algorithms_warn_only_enabled()
+            stack.callback(torch.use_deterministic_algorithms, before, warn_only=warns)
             torch.use_deterministic_algorithms(execution.deterministic)
             flags = {"benchmark": False, "deterministic": execution.deterministic}
             for name, value in flags.items():
                 stack.callback(setattr, torch.backends.cudnn, name, getattr(torch.backends.cudnn, name))
                 setattr(torch.backends.cudnn, name, value)
         yield
-
-
-def _warns_only() -> bool:
-    return torch.is_deterministic_algorithms_warn_only_enabled()
 
 
 def check_device(execution: Execution) -> None:

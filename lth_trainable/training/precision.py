@@ -71,7 +71,7 @@ def _settings_now() -> Callable[[], None]:
 
 
 class Autocast(Callback):
-    """Computes the forward pass and the loss of each step in a precision, and scales the loss if that is fp16.
+    """Computes the forward pass and the loss of each step in bf16 or fp16, and scales the loss if it is fp16.
 
     `forward()` surrounds a step; the loss ends it, so the backward pass has the types of the forward pass. Outputs are
     fp32 for the loss and for whoever reads them.
@@ -80,23 +80,19 @@ class Autocast(Callback):
     order = 10
 
     def __init__(self, precision: str, device: torch.device) -> None:
-        self.device, self.dtype = device, AUTOCAST.get(precision)
+        self.device, self.dtype = device, AUTOCAST[precision]
         self.scaler = torch.amp.GradScaler(device.type) if precision == "fp16" else None
         self._open = contextlib.ExitStack()
 
     @contextlib.contextmanager
     def forward(self) -> Iterator[None]:
         """Autocast until the block ends, or until the loss of a step is there."""
-        if self.dtype is None:
-            yield
-            return
         with self._open:
             self._open.enter_context(torch.autocast(self.device.type, self.dtype))
             yield
 
     def after_pred(self) -> None:
-        if self.dtype is not None:
-            self.learn.pred = self.learn.pred.float()
+        self.learn.pred = self.learn.pred.float()
 
     def after_loss(self) -> None:
         self._open.close()

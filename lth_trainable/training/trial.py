@@ -219,7 +219,8 @@ class Trial:
 
     def _is_channels_last(self, model: nn.Module) -> bool:
         """Whether images and weights are laid out so: on a GPU, for networks with convolutions of images."""
-        is_asked = self.execution.device != "cpu" and self.execution.memory_format == "channels_last"
+        on_gpu = torch.device(self.execution.device).type == "cuda"
+        is_asked = on_gpu and self.execution.memory_format == "channels_last"
         return is_asked and any(isinstance(module, nn.Conv2d | nn.ConvTranspose2d) for module in model.modules())
 
     def _new_initialisation(self) -> Snapshot:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from fastai.callback.core import Callback
+from fastai.callback.core import Callback, CancelFitException
 
 from lth_trainable.data.datasets import load_dataset
 from lth_trainable.spec.trial_spec import TrialSpec
@@ -37,6 +37,9 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "random numbers in a step": {**TAIL, "model": "tests.plugins:dropout_lenet", "rewind_epoch": 1},
 }  # fmt: skip
+
+
+ORIGINAL_CAPTURE = CapturedSteps._capture
 
 
 class AgainInPlaceOfGraph:
@@ -114,3 +117,50 @@ def test_a_callback_around_each_batch_gets_it_from_the_loader(replays: list[Any]
     assert [each[:2] for each in witness.seen] == ([(230, True)] * 5 + [(287, False)]) * 2
     assert all(captured._says_when(cb) for cb in trial.learn.listeners("after_batch"))
     assert torch.isfinite(torch.tensor([loss for *_, loss in witness.seen])).all()
+
+
+def test_after_a_capture_that_fails_nothing_is_replayed_any_more(
+    replays: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Graphs share their memory. Here that of the validation fails, in the second epoch."""
+    capture = CapturedSteps._capture
+
+    class Refuses:
+        def __init__(self, pool: Any) -> None: ...
+
+        def captured(self) -> Any:
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+    def only_steps(self: CapturedSteps, record: Any) -> Any:
+        of_validation = getattr(record, "__name__", "") == "record"
+        return ORIGINAL_CAPTURE(self, record) if of_validation else capture(self, record)
+
+    monkeypatch.setattr(captured, "Graph", Refuses)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
+    monkeypatch.setattr(CapturedSteps, "_capture", only_steps)
+    monkeypatch.setattr(CapturedSteps, "broken", None)
+    with prepared(Execution(), "fp32"):
+        trial = Trial(TrialSpec(control="dense", epochs=4, batch_size=230), load_dataset("digits"), Execution(), None)
+        trial.fit(0, 4, LevelClock())
+    assert len(replays) == 9 and trial.captured is not None and not trial.captured._replays
+    (note,) = trial.notes
+    assert note.endswith("runs eagerly: operation not permitted when stream is capturing")
+
+
+def test_an_epoch_that_ends_within_leaves_the_rate_of_its_last_batch(
+    replays: list[Any], rate_in_a_tensor: None
+) -> None:
+    class Ends(Callback):
+        def acts_at(self, event: str, n_iter: int) -> set[int]:
+            return {3} if event == "before_batch" else set()
+
+        def before_batch(self) -> None:
+            if self.learn.training and self.learn.iter == 3:
+                raise CancelFitException
+
+    with prepared(Execution(), "fp32"):
+        spec = TrialSpec(control="dense", epochs=2, batch_size=230, lr_policy="cosine")
+        trial = Trial(spec, load_dataset("digits"), Execution(), None)
+        trial.fit(0, 2, LevelClock(), Ends())
+    optimizer = trial.learn.opt
+    assert optimizer.rates == pytest.approx([float(rate) for rate in optimizer.on_device], rel=1e-6)
