@@ -226,7 +226,7 @@ HELP = Help(
         "where": WHERE, "stop": STOP, "watch": ("dry_run", "on", "plan_figure", "list", "json", "log"),
     },
     examples={
-        "python -m sweeps.lth_grid": "the recipe digits: a minute on two cores",
+        "python -m sweeps.lth_grid": "the recipe digits: three quarters of a minute on two cores",
         "python -m sweeps.lth_grid digits --sparsity 50,80,90 --controls reinit --dry-run":
             "the plan of a sweep with other sparsities and a control, its epochs and its time",
         "python -m sweeps.lth_grid my_sweep.yaml --max-hours 2":

@@ -75,7 +75,7 @@ def digits() -> Sweep:
     Source: Frankle & Carbin, arXiv 1803.03635, sec. 2, on scikit-learn's digits. LeNet-300-100, Adam 1.2e-3, batch 60,
     40 % a level, 20 epochs a level, rewinding to epochs 0 and 1, eight seeds. Each ticket's mask is also trained from
     another initialisation (the control reinit). 48 tickets, 48 controls and 8 dense trials, 8,968 epochs, of which
-    2,680 are distinct and are trained: a minute on two cores.
+    2,680 are distinct and are trained: three quarters of a minute on two cores.
     The margin is 2 pp, seven of the 360 test images, which are a sample as seeds are: even networks that agree on all
     of 360 images may differ on 1.02 % of others (97.5 % bound), so 1 pp cannot be shown with them.
     """
