@@ -109,9 +109,12 @@ def _left(sparsity_pct: float) -> str:
 
 
 def _p_of(row: Row) -> float | None:
-    """The p value that decided: that of the reverse claim if the claim is refuted."""
+    """The p value that decided: that of the reverse claim if the claim is refuted.
+
+    None for one that would be printed as 1.000, which corrected p values end at: it says nothing.
+    """
     p: float | None = row["p_against_decisive" if row["verdict"] == "no" else "p_decisive"]
-    return p
+    return None if p is None or p >= 0.9995 else p
 
 
 def _p(value: float) -> str:

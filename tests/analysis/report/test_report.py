@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import analysis
+from analysis.report import views
 from analysis.report.html import inline_svg
 from tests.support.records import DIGITS, dense, ladder, make_run
 
@@ -91,3 +92,10 @@ def test_inline_svg_loses_what_html_does_not_need() -> None:
         '<svg viewBox="0 0 1 1"><defs><path id="dark-m1" /></defs><use xlink:href="#dark-m1" '
         'clip-path="url(#dark-m1)" style="stroke: var(--figure-series-0)" /></svg>'
     )
+
+
+def test_a_p_value_of_one_is_not_printed() -> None:
+    """Corrected p values end at 1."""
+    row = {"verdict": "undecided", "p_decisive": 1.0, "p_against_decisive": 0.02}
+    assert views._p_of(row) is None and views._p_of({**row, "verdict": "no"}) == 0.02
+    assert views._p_of({**row, "p_decisive": 0.9}) == 0.9
