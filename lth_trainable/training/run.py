@@ -8,7 +8,6 @@ has only that fit (`trial.py`). The record is made from the final state (`record
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -21,11 +20,11 @@ from lth_trainable.store.record import Identity, can_record, record_trial
 from lth_trainable.store.states import States
 from lth_trainable.store.store import Damaged, Store
 from lth_trainable.tickets.imported import find_imported
-from lth_trainable.training.execution import Execution, fingerprint, is_no_room, no_room, prepared, release
+from lth_trainable.training.execution import Execution, fingerprint
 from lth_trainable.training.lifecycle import NOTHING_MORE, Keep, OnState, ShouldStop, TrialLifecycle, never
 from lth_trainable.training.profile import ProfileWatch, measured, settle_on
 from lth_trainable.training.restored import Restored
-from lth_trainable.training.sharing import about_gpu, memory_bounded
+from lth_trainable.training.sharing import about_gpu, in_bounds
 from lth_trainable.training.trial import OnEpoch, Trial
 
 SEALINGS = 5  # attempts to record a trial whose final state others are storing at the same time
@@ -55,16 +54,8 @@ def run_trial(
     again, except that of the data.
     """
     execution = execution or Execution()
-    try:
-        with prepared(execution, spec.precision), memory_bounded(execution), running(execution.profile):
-            return _run(spec, store, run, execution, on_epoch, keep, on_state, on_note, should_stop, restored)
-    except Exception as error:
-        if not is_no_room(error):
-            raise
-        traceback.clear_frames(error.__traceback__)  # they keep the network and its data in memory
-        raise no_room(execution, spec.name) from error
-    finally:
-        release(execution)
+    with in_bounds(execution, spec), running(execution.profile):
+        return _run(spec, store, run, execution, on_epoch, keep, on_state, on_note, should_stop, restored)
 
 
 def record_covered(store: Store, run: str, trial: Identity) -> dict[str, Any] | None:
@@ -89,17 +80,9 @@ def train_state(spec: TrialSpec, store: Store, execution: Execution) -> None:
 
     Raises `UserError` if the device's memory is too small.
     """
-    try:
-        with prepared(execution, spec.precision):
-            trial = _trial_of(spec, store, execution, None)
-            TrialLifecycle(trial, States(store, fingerprint(execution)), NOTHING_MORE, None).run()
-    except Exception as error:
-        if not is_no_room(error):
-            raise
-        traceback.clear_frames(error.__traceback__)
-        raise no_room(execution, spec.name) from error
-    finally:
-        release(execution)
+    with in_bounds(execution, spec):
+        trial = _trial_of(spec, store, execution, None)
+        TrialLifecycle(trial, States(store, fingerprint(execution)), NOTHING_MORE, None).run()
 
 
 def _run(

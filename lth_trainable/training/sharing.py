@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 
-from lth_trainable.training.execution import Execution
+from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.training.execution import Execution, is_no_room, no_room, prepared, release
 from lth_trainable.training.gpu_memory import fraction_of
 
 _CUDA = "libcuda.so.1"
@@ -33,6 +35,25 @@ def memory_bounded(execution: Execution) -> Iterator[None]:
                 stack.callback(torch.cuda.set_per_process_memory_fraction, 1.0, device.index)
                 torch.cuda.set_per_process_memory_fraction(fraction_of(execution.trials_on_gpu, total), device.index)
         yield
+
+
+@contextlib.contextmanager
+def in_bounds(execution: Execution, spec: TrialSpec) -> Iterator[None]:
+    """In this block a network is trained: with a trial's settings of torch, and within its share of the GPU's memory.
+
+    Afterwards settings are as before, and GPU memory is free again, except that of the data. Raises `UserError` if the
+    process does not have the device or the precision, or if the memory is too small.
+    """
+    try:
+        with prepared(execution, spec.precision), memory_bounded(execution):
+            yield
+    except Exception as error:
+        if not is_no_room(error):
+            raise
+        traceback.clear_frames(error.__traceback__)  # they keep the network and its data in memory
+        raise no_room(execution, spec.name) from error
+    finally:
+        release(execution)
 
 
 def about_gpu(execution: Execution) -> dict[str, Any] | None:

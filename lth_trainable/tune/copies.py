@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lth_trainable.store.store import Store
 from lth_trainable.training.copy_task import CopyTask, check_here, make_copy, start_of
-from lth_trainable.training.execution import prepared, release
+from lth_trainable.training.sharing import in_bounds
 from lth_trainable.training.trial import OnEpoch
 from lth_trainable.tune.reports import epoch_metrics
 
@@ -22,19 +23,19 @@ def train_copy_trial(
     `UserError` if this process could not make the copy that was planned.
     """
     copy, data_root = CopyTask(**task["copy"]), task["execution"].get("data_root")
-    execution = copy.execution(data_root and Path(data_root), task["execution"].get("step", "captured"))
+    execution = replace(
+        copy.execution(data_root and Path(data_root), task["execution"].get("step", "captured")),
+        trials_on_gpu=task["execution"].get("trials_on_gpu", 1),
+    )
     rows: list[dict[str, Any]] = []
 
     def noted(so_far: list[dict[str, Any]]) -> None:
         rows[:] = so_far
         on_epoch(so_far)
 
-    try:
-        with prepared(execution, copy.spec_of_trial.precision):
-            check_here(copy, execution)
-            found = make_copy(store, copy, start_of(store, copy, execution), noted)
-    finally:
-        release(execution)
+    with in_bounds(execution, copy.spec_of_trial):
+        check_here(copy, execution)
+        found = make_copy(store, copy, start_of(store, copy, execution), noted)
     measured = {} if found.diverged else {"test_accuracy": found.evaluation["test"][1]}
     status = "diverged" if found.diverged else "done"
     last = epoch_metrics(rows[-1]) if rows else {}

@@ -95,15 +95,7 @@ def _unused(seeds: Sequence[int]) -> list[int]:
 def _where(options: RunOptions) -> list[str]:
     """Flags for where and how trials run, if they differ from their defaults."""
     plain, words = RunOptions(), list[str]()
-    for name in (
-        "data_root",
-        "storage",
-        "cpus_per_trial",
-        "gpus_per_trial",
-        "trials_per_gpu",
-        "max_concurrent",
-        "cluster",
-    ):
+    for name in WHERE:
         if getattr(options, name) != getattr(plain, name):
             words += [f"--{name.replace('_', '-')}", _text(getattr(options, name))]
     return words + ["--deterministic"] * options.deterministic

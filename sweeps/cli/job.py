@@ -27,7 +27,6 @@ from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.plan import Facts
 from sweeps.running.cluster import Cluster
 from sweeps.running.conclusion import Conclusion
-from sweeps.running.gpus import NO_GPUS, Gpus
 from sweeps.running.launch import Outcome, launch
 from sweeps.running.log_feed import Loggers
 from sweeps.running.loggers import check_loggers
@@ -123,20 +122,13 @@ class Job:
         if self.cluster is None and (unused := self.setting.resources.unused()) is not None:
             self.say(f"note: {unused}", "yellow")
         data_root = self.options.data_root
-        gpus = Gpus.ready(self.setting.resources, self.options.mps) if self.cluster is None else NO_GPUS
-        for line in gpus.told:
-            self.say(line)
-        try:
-            return launch(
-                self.ledger, dispatcher, self.setting.resources,
-                {"data_root": data_root.resolve() if data_root else None}, spent, self.setting.budget,
-                board=board, cluster=self.cluster, source=source, loggers=loggers,
-                health=self.health, silence=self.options.trial_silence,
-                covered_in_ray=self.options.max_covered_in_ray, gpus=gpus,
-            )  # fmt: skip
-        except BaseException:  # before Ray has started; else they are closed when it has ended
-            gpus.close()
-            raise
+        return launch(
+            self.ledger, dispatcher, self.setting.resources,
+            {"data_root": data_root.resolve() if data_root else None}, spent, self.setting.budget,
+            board=board, cluster=self.cluster, source=source, loggers=loggers,
+            health=self.health, silence=self.options.trial_silence,
+            covered_in_ray=self.options.max_covered_in_ray, mps=self.options.mps, say=self.say,
+        )  # fmt: skip
 
     def conclude(self, loggers: Loggers, frames: Frames) -> None:
         """Send the verdicts and the chosen tickets to the loggers that take them."""

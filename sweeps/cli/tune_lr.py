@@ -23,7 +23,6 @@ from sweeps.experiments.expand import Trials, expand
 from sweeps.experiments.experiment import Experiment
 from sweeps.experiments.recipes import Sweep
 from sweeps.experiments.tuning import DENSE, FIRST_SEED, TICKET, Arm, Tuning, best_rates, check_arms
-from sweeps.running.ray_process import wait_for_shutdown
 
 if TYPE_CHECKING:
     from analysis.tables.parquet import Frames
@@ -80,17 +79,18 @@ def tuned(options: Options, setting: Setting, sweep: Sweep, command: Sequence[st
     for names in ((DENSE, TICKET), controls):
         if not names:
             continue
-        stage = base if not arms else _of_controls(base, arms[TICKET].rate, controls, candidates)
+        stage = _of_controls(base, arms[TICKET].rate, controls, candidates) if names is controls else base
         job, experiment = _opened(options, _with_epochs_left(setting, epochs), stage, names, command)
         frames, n = _planned(job, options) if options.shows_plan else _trained(job, experiment)
         epochs += n
         ours = {trial.name for trial in job.ledger.plan.trials}
         arms |= best_rates(row for row in frames.rows("trials") if row["trial"] in ours)
+        missing = [arm for arm in names if arm not in arms]
+        if missing:  # trained, but by a command that ended before it gathered
+            path = job.ledger.path
+            advice = f"gather first: python -m analysis {path}"
+            raise UserError(f"{path}: found no results of {', '.join(missing)}; {advice}")
     assert job is not None
-    missing = [arm for arm in options.tune_lr if arm not in arms]
-    if missing:  # trained, but by a command that ended before it gathered
-        path = job.ledger.path
-        raise UserError(f"{path}: found no results of {', '.join(missing)}; gather first: python -m analysis {path}")
     tuning = Tuning(run=name, seeds=base.seeds, arms={arm: arms[arm] for arm in options.tune_lr})
     for arm in options.tune_lr:
         job.say(_line(arm, arms[arm]))
@@ -128,7 +128,6 @@ def _trained(job: Job, experiment: Experiment) -> tuple[Frames, int]:
     """The tables of the run once its trials are trained, and the epochs trained. Raises `NotTuned` if some are not."""
     job.ledger.check_writable()
     done = train_and_judge(job, experiment)
-    wait_for_shutdown()
     if done.summary["done"] < done.summary["planned"]:
         raise NotTuned(job, done)
     return done.frames, done.outcome.epochs

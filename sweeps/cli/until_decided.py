@@ -21,7 +21,6 @@ from sweeps.cli.training import Round
 from sweeps.experiments.expand import MOST_SEEDS
 from sweeps.experiments.experiment import Experiment
 from sweeps.experiments.recipes import Sweep
-from sweeps.running.ray_process import wait_for_shutdown
 
 if TYPE_CHECKING:
     from analysis.tables.schema import Row
@@ -66,7 +65,6 @@ def look_by_look(job: Job, experiment: Experiment, once: Callable[[Job, Experime
         if look.following is None or stopped_by or done.outcome.interrupted:
             break
         n = look.following
-        wait_for_shutdown()
     summary = {**done.summary, "epochs_trained": epochs, "stopped_by": stopped_by}
     if look.following is not None:  # the rest of the sweep is not done
         summary["planned"] = len(job.ledger.for_seeds(range(look.following)).plan.trials)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 from sweeps.planning.plan import Node, Plan, PlannedTrial
 from sweeps.planning.work import needed_by
@@ -108,24 +108,23 @@ class Dispatcher:
                 self._open[id(node)] -= 1
         for node in nodes if recorded else ():
             self._pass(node)
-        for node in nodes:
-            if self._making.get(id(node)) == name:
-                del self._making[id(node)]
-        for node in nodes:
-            for freed in (node, *self._waiters[id(node)]):
-                self._offer(freed)
+        self._free(name, nodes)
 
     def put_back(self, name: str) -> None:
         """Note that a trial has ended without a result, through no fault of its own: it is handed out again."""
         nodes = self.running.pop(name, [])
+        self._free(name, nodes)
+        if not nodes and self.waiting[name].end.key in self.stored:
+            self._loose.append(self.waiting[name])
+
+    def _free(self, name: str, nodes: Sequence[Node]) -> None:
+        """Let other trials train the nodes that a trial was to train, or start from them."""
         for node in nodes:
             if self._making.get(id(node)) == name:
                 del self._making[id(node)]
         for node in nodes:
             for freed in (node, *self._waiters[id(node)]):
                 self._offer(freed)
-        if not nodes and self.waiting[name].end.key in self.stored:
-            self._loose.append(self.waiting[name])
 
     def next(self) -> PlannedTrial | None:
         """The trial to start now; None while all are held back, or if none is left (see `over`)."""

@@ -86,7 +86,8 @@ def launch(
     health: Health | None = None,
     silence: float | None = None,
     covered_in_ray: int = COVERED_IN_RAY,
-    gpus: Gpus = NO_GPUS,
+    mps: str = "auto",
+    say: Callable[[str], None] = print,
 ) -> Outcome:
     """Train the trials that the dispatcher hands out, and store each. Raises `StorageError` if the storage fails.
 
@@ -95,8 +96,8 @@ def launch(
 
     spent: counts the epochs. board: for the live view; None for no view. cluster: that this process is connected to;
     None to start Ray on this machine. source: of trials that are not in the plan yet. loggers: must be `running`.
-    silence: see `Config`. covered_in_ray: see `PlanSearcher`. gpus: of this machine. health: of the
-    storage; trouble ends the launch.
+    silence: see `Config`. covered_in_ray: see `PlanSearcher`. health: of the storage; trouble ends the launch. mps:
+    whether trials that share a GPU of this machine do so by MPS, "auto" or "off"; say: called with what is to be told.
     """
     if cluster is None:
         quieten()
@@ -113,6 +114,9 @@ def launch(
         marker=cluster.marker if cluster is not None else None, log=bool(loggers), silence=silence,
     )  # fmt: skip
     show = board.show if board is not None else _nobody
+    gpus = Gpus.ready(resources, mps) if cluster is None else NO_GPUS  # `_run` closes them
+    for line in gpus.told:
+        say(line)
 
     def config_of(trial: PlannedTrial) -> dict[str, Any]:
         place = gpus.packing.place(trial.name) if gpus.packing is not None else None

@@ -8,6 +8,7 @@ process uses a GPU, is only given trials of that GPU.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -43,17 +44,18 @@ class Packing:
     """The places of a sweep's trials on the GPUs of this machine.
 
     gpus: how many. on_each: trials on each of them, now; `lower` halves it. most: that `take` may raise it to, once the
-    first trials have shown what they use; None: it is not measured. notes: what has changed, for the user. has_mps:
-    whether the trials on a GPU share it through MPS.
+    first trials have shown what they use; None: it is not measured. at_once: most trials on all GPUs together. notes:
+    what has changed, for the user. has_mps: whether the trials on a GPU share it through MPS.
     """
 
     has_mps = False
 
     def __init__(
-        self, gpus: int, on_each: int, environment: Mapping[str, str] = os.environ, *, most: int | None = None
-    ) -> None:
-        self.gpus, self.on_each, self.most = gpus, on_each, most or on_each
-        self.is_measuring = most is not None
+        self, gpus: int, on_each: int, environment: Mapping[str, str] = os.environ, *, most: int | None = None,
+        at_once: int | None = None,
+    ) -> None:  # fmt: skip
+        self.gpus, self.on_each, self.most, self.at_once = gpus, on_each, most or on_each, at_once
+        self.is_measuring = self.most > on_each
         listed = environment.get(VISIBLE, "").replace(" ", "")
         self.visible = listed.split(",") if listed else [str(gpu) for gpu in range(gpus)]
         self.notes: list[str] = []
@@ -69,7 +71,7 @@ class Packing:
         if resources.sharing != "measured":
             return cls(gpus, resources.on_a_gpu)
         at_once = min((os.cpu_count() or 1) // resources.cpus, resources.max_concurrent or MOST * gpus)
-        return cls(gpus, 1, most=min(MOST, max(1, at_once // gpus)))
+        return cls(gpus, 1, most=min(MOST, max(1, math.ceil(at_once / gpus))), at_once=at_once)
 
     def place(self, trial: str) -> Place:
         """The GPU with the fewest trials. It belongs to the trial until `leave`."""
@@ -112,7 +114,7 @@ class Packing:
     @property
     def slots(self) -> int:
         """Trials that may run at once."""
-        return self.gpus * self.on_each
+        return min(self.gpus * self.on_each, self.at_once or self.gpus * self.on_each)
 
     def for_ray(self) -> dict[str, float]:
         """Ray's resources of this machine: as many places on each GPU as there may ever be trials."""

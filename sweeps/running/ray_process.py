@@ -154,6 +154,7 @@ def ray_here(workers: Workers = FEW) -> Iterator[None]:
     """Ray on this machine for this process: started, watched, and ended with the process if a signal ends that."""
     import ray
 
+    wait_for_shutdown()
     with undoing(lambda: kill(_family.look)), node_watched() as started:
         start_ray(ray, workers)
         started.set()

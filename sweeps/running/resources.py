@@ -116,9 +116,11 @@ class Resources:
     def execution(self) -> dict[str, Any]:
         """Arguments of `Execution` that follow from these resources."""
         device = "cuda" if self.gpus else "cpu"
-        profile = {"profile": True} if self.profile else {}
+        more: dict[str, Any] = {"profile": True} if self.profile else {}
+        if self.on_a_gpu > 1:
+            more["trials_on_gpu"] = self.on_a_gpu
         return {
-            "threads": self.cpus, "device": device, "deterministic": self.deterministic, "step": self.step, **profile,
+            "threads": self.cpus, "device": device, "deterministic": self.deterministic, "step": self.step, **more,
         }  # fmt: skip
 
     def slots(self) -> int:

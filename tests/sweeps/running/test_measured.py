@@ -107,6 +107,16 @@ def test_as_many_as_there_are_cores_are_the_most(monkeypatch: pytest.MonkeyPatch
         assert packing.for_ray() == {"lottery_gpu_0": most, "lottery_gpu_1": most}
 
 
+def test_no_more_than_asked_for_run_at_once_on_all_gpus_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    for at_once, most in ((1, 1), (3, 2), (5, 3)):
+        packing = Packing.of(Resources.asked(1, 0, "auto", at_once))
+        assert packing is not None and packing.most == most and packing.is_measuring == (most > 1)
+        packing.on_each = most
+        assert packing.slots == at_once
+
+
 def test_auto_is_for_this_machine(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["digits", "--trials-per-gpu", "auto", "--on", "8 x H100", "--storage", str(tmp_path)]) == 2
     assert "trials-per-gpu: found 'auto'; expected a number" in capsys.readouterr().err
