@@ -1,4 +1,4 @@
-"""What is computed and said of lines between trained networks, from rows made by hand: numbers, table, words, figure."""
+"""What is computed and said of lines between trained networks, from rows made by hand: numbers, words, figure."""
 
 from __future__ import annotations
 
