@@ -3,7 +3,8 @@
 Paul et al. (ICLR 2023, arXiv 2210.03044) find, at higher sparsities: the networks of consecutive levels are connected
 by a line without a barrier if and only if they match the dense network. Here a pair is *connected* if its mean barrier
 on the test data is below 2 pp, and *matches* if the mean test error of neither network is more than the run's margin
-above that of the dense network. Both are means over seeds, and no test.
+above that of the dense network. Both are means over lines (one for each seed, and with several order seeds for each of
+them), and no test.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from statistics import fmean
 
 from analysis.barriers.ends import DENSE, LEVELS
 from analysis.barriers.networks import RAW, RECOMPUTED, STABLE_PP, has_batch_norm
-from analysis.labels import short_labels
+from analysis.labels import short_labels, without_fields
 from analysis.tables.schema import Row
 from analysis.text import plural
 
@@ -25,10 +26,10 @@ PAPER = "Paul et al., ICLR 2023"
 
 @dataclass(frozen=True, kw_only=True)
 class Connection:
-    """All lines between two networks of a ladder, one for each seed.
+    """All lines between two networks of a ladder, one for each seed and order seed.
 
     kind: of BatchNorm statistics by which it is judged. above_a, above_b: by how much the test error of the ends is
-    above that of the dense network, pp; one number for each seed whose dense network is known.
+    above that of the dense network, pp; one number for each line whose dense network is known.
     """
 
     ladder: str
@@ -55,6 +56,17 @@ class Connection:
     @property
     def n_seeds(self) -> int:
         return len({row["seed"] for row in self.rows})
+
+    @property
+    def n_lines(self) -> int:
+        """The number of lines; more than seeds if the run has several order seeds."""
+        return len(self.barriers("test", self.kind))
+
+    @property
+    def mean_over(self) -> str:
+        """What means are taken over: "3 seeds", or "6 lines of 3 seeds"."""
+        seeds = plural(self.n_seeds, "seed")
+        return seeds if self.n_lines == self.n_seeds else f"{plural(self.n_lines, 'line')} of {seeds}"
 
     def barriers(self, split: str, kind: str) -> list[float]:
         """The barrier of every line on the test or training data, pp."""
@@ -103,7 +115,7 @@ def connections(rows: Sequence[Row], between: str) -> list[Connection]:
             finest[line] = max(finest.get(line, row), row, key=lambda found: found["n_points"])
     kind = RECOMPUTED if has_batch_norm(rows) else RAW
     dense = {
-        (row["ladder"], row["seed"]): row["error_a_pct"] for row in finest.values()
+        _replicate(row): row["error_a_pct"] for row in finest.values()
         if row["level_a"] == 0 and row["part"] == "test" and row["batch_norm"] == RAW
     }  # fmt: skip
     pairs: dict[tuple[str, int, int, float], list[Row]] = defaultdict(list)
@@ -118,10 +130,15 @@ def connections(rows: Sequence[Row], between: str) -> list[Connection]:
     ]  # fmt: skip
 
 
-def _above(rows: Iterable[Row], end: str, dense: Mapping[tuple[str, int], float]) -> tuple[float, ...]:
+def _replicate(row: Row) -> str:
+    """What a line shares with those of the same seed, order seed and split: its ticket's name but for the sparsity."""
+    return without_fields(row["trial"], ("target_sparsity_pct",))
+
+
+def _above(rows: Iterable[Row], end: str, dense: Mapping[str, float]) -> tuple[float, ...]:
     return tuple(
-        row[f"error_{end}_pct"] - dense[row["ladder"], row["seed"]] for row in rows
-        if row["part"] == "test" and row["batch_norm"] == RAW and (row["ladder"], row["seed"]) in dense
+        row[f"error_{end}_pct"] - dense[_replicate(row)] for row in rows
+        if row["part"] == "test" and row["batch_norm"] == RAW and _replicate(row) in dense
     )  # fmt: skip
 
 
@@ -146,7 +163,7 @@ def connection_sentences(rows: Sequence[Row]) -> list[str]:
 
 def _about_levels(found: Sequence[Connection]) -> list[str]:
     labels = _labels(found)
-    seeds, margin = max(connection.n_seeds for connection in found), found[0].margin_pp
+    most, margin = max(found, key=lambda connection: connection.n_lines), found[0].margin_pp
     sentences = [
         f"Consecutive levels{labels[ladder]}: {_which(pairs)}. The rule of {PAPER} ({RULE}) holds for "
         f"{tally(pairs)} pairs{_exceptions(pairs)}."
@@ -154,7 +171,7 @@ def _about_levels(found: Sequence[Connection]) -> list[str]:
     ]
     explained = (
         f"Connected: the mean barrier on test is below {STABLE_PP:g} pp{_statistics(found)}; matches: the mean test "
-        f"error is at most {margin:g} pp above the dense one, over {plural(seeds, 'seed')}. Both are means and no "
+        f"error is at most {margin:g} pp above the dense one, over {most.mean_over}. Both are means and no "
         "test; the verdict tests whether tickets match. Connected and matching means that training under the new mask "
         "came back to the low-error region of the level before; a barrier means that it ended in another one."
     )

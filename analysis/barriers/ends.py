@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Literal
 
 from analysis.barriers.stored import is_sealed
-from analysis.barriers.targets import Finished, Trials
+from analysis.barriers.targets import Finished, Trials, why_no_ticket
 from analysis.labels import ladder_name
 from analysis.tables.run_plan import RunPlan
 from analysis.text import plural
@@ -80,7 +80,7 @@ def choose_ladders(
     alone: Counter[str] = Counter()
     ladders, known = [], set[tuple[str, str]]()
     for ticket in sorted(tickets, key=lambda t: -t.record["result"]["sparsity_pct"]):
-        pairs = _levels(store, ticket) if between == LEVELS else _dense(store, trials, ticket)
+        pairs = _levels(store, ticket) if between == LEVELS else _dense(trials, ticket)
         alone["no dense trial of its seed is finished"] += not pairs
         new = tuple(pair for pair in pairs if (pair.a.state, pair.b.state) not in known)
         known |= {(pair.a.state, pair.b.state) for pair in new}
@@ -91,17 +91,15 @@ def choose_ladders(
         reasons = "; ".join(notes) or "none is finished"
         raise UserError(f"{run}: found nothing to measure ({reasons}); expected {expected}")
     order = {name: number for number, name in enumerate(trials.specs)}
-    ladders.sort(key=lambda ladder: (ladder_name(ladder.ticket.name), order[ladder.ticket.name]))
+    ladders.sort(key=lambda ladder: (ladder_name(ladder.ticket.name, trials.replicate), order[ladder.ticket.name]))
     return Ladders(ladders=tuple(ladders), notes=notes)
 
 
 def _why_no_levels(spec: TrialSpec) -> str | None:
     if spec.is_dense:
         return "a dense trial has one level"
-    if spec.restarts:
-        return "dense_restarts prunes nothing"
-    if spec.reset_end:
-        return "a supermask is not trained"
+    if (reason := why_no_ticket(spec)) is not None:
+        return reason
     if spec.control != "none":
         return f"the last level of {spec.control} is not that of its ticket"
     if spec.family != "levels":
@@ -112,9 +110,7 @@ def _why_no_levels(spec: TrialSpec) -> str | None:
 def _why_not_dense(spec: TrialSpec) -> str | None:
     if spec.is_dense:
         return "a dense trial is the other end of the line"
-    if spec.restarts:
-        return "dense_restarts is dense too"
-    return "a supermask is not trained" if spec.reset_end else None
+    return why_no_ticket(spec)
 
 
 _RULES = {
@@ -125,8 +121,7 @@ _RULES = {
 
 def _levels(store: Store, ticket: Finished) -> list[Pair]:
     """The ends of consecutive levels, the dense network first."""
-    record = ticket.record
-    steps = -(-record["data"]["n_train"] // ticket.spec.batch_size)
+    record, steps = ticket.record, ticket.steps_per_epoch
     chain = segments(ticket.spec, record["data"]["digest"], steps)
     last = {segment.level: segment for segment in chain if segment.kind == "train"}
     ends = [
@@ -153,7 +148,7 @@ def _spec_of(ticket: Finished, end: Segment, steps: int) -> TrialSpec | None:
     return found if chain[-1].key == end.key else None
 
 
-def _dense(store: Store, trials: Trials, ticket: Finished) -> list[Pair]:
+def _dense(trials: Trials, ticket: Finished) -> list[Pair]:
     """The dense trial of the ticket's seed, and the ticket."""
     dense = trials.finished(trials.dense_of(ticket.spec))
     if dense is None:

@@ -1,22 +1,19 @@
 """Measure the error on the line between two trained networks of a run (`ends.py`); networks not stored are trained.
 
-Every line is stored below RUN/barriers/connections as soon as it is finished, named by its ends and its points. A
-network that is trained for it is stored among the states, where a sweep would have stored it.
+Every line is stored below RUN/barriers/connections as soon as it is finished, named by its ends, its points
+and what they are between. A network that is trained for it is stored among the states, where a sweep would store it.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from analysis.barriers.copies import Settings, here
-from analysis.barriers.ends import End, Ladder, Pair, missing_ends
+from analysis.barriers.ends import DENSE, LEVELS, Between, End, Ladder, Pair, missing_ends
+from analysis.barriers.jobs import LineJob, Settings
 from analysis.barriers.networks import barrier_between
-from analysis.barriers.stored import BETWEEN_NETWORKS, ROWS, is_sealed, read_line
+from analysis.barriers.stored import BETWEEN_NETWORKS, ROWS, Given
 from analysis.labels import group_name, ladder_name
 from analysis.tables.schema import Row
 from analysis.text import plural
@@ -26,8 +23,10 @@ from lth_trainable.spec.values import digest
 from lth_trainable.store.store import Damaged, Store, to_json
 
 if TYPE_CHECKING:  # torch takes seconds to import
-    from lth_trainable.training.execution import Execution
     from lth_trainable.training.instability import Start
+
+KEEP_LEVELS = "sweep with --keep-states levels stores the end of every level"
+LOST: dict[Between, str] = {LEVELS: f"a {KEEP_LEVELS}", DENSE: "rerun the sweep's command where it ran"}  # what helps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,36 +41,28 @@ class PathCost:
     seconds: float
 
 
-class LadderJob:
-    """The lines of one ticket. given: the columns of a line that come from the run (`stored.given_by`)."""
+class LadderJob(LineJob[Pair]):
+    """The lines of one ticket."""
 
-    def __init__(self, store: Store, ladder: Ladder, settings: Settings, given: Mapping[str, Any]) -> None:
-        self.store, self.ladder, self.settings, self.given = store, ladder, settings, dict(given)
-        self.trained_under = ladder.ticket.record["fingerprint"]
-        self.execution: Execution
-        self.execution, self.fingerprint = here(ladder.ticket.name, self.trained_under, settings)
+    kind = BETWEEN_NETWORKS
+
+    def __init__(self, store: Store, ladder: Ladder, settings: Settings, given: Given) -> None:
+        super().__init__(store, ladder.ticket, ladder.ticket, settings, given)
+        self.ladder = ladder
 
     @property
-    def run(self) -> str:
-        return str(self.given["run"])
+    def pairs(self) -> Sequence[Pair]:
+        return self.ladder.pairs
 
     def path(self, pair: Pair) -> str:
         """Where a line is stored; the states' folders name their keys and fingerprints."""
-        ends = {"ends": [pair.a.state, pair.b.state], "points": self.settings.n_points}
-        return BETWEEN_NETWORKS.path(self.run, digest(ends))
-
-    @property
-    def pairs_left(self) -> list[Pair]:
-        return [pair for pair in self.ladder.pairs if not is_sealed(self.store, self.path(pair))]
+        ends, between = [pair.a.state, pair.b.state], self.ladder.between
+        return self.kind.path(self.run, digest({"ends": ends, "between": between, "points": self.settings.n_points}))
 
     @property
     def left(self) -> Ladder:
         """The ladder with only those pairs whose lines are not stored."""
         return replace(self.ladder, pairs=tuple(self.pairs_left))
-
-    @property
-    def seconds_per_epoch(self) -> float:
-        return median(row["seconds"] for row in self.ladder.ticket.record["epochs"])
 
     def why_not_trainable(self, end: End) -> str | None:
         """Why a network that is not stored cannot be trained again here; None if it can."""
@@ -95,22 +86,9 @@ class LadderJob:
     # -- work --------------------------------------------------------------------------------------------------------
 
     def do(self) -> list[Row]:
-        """The rows of all lines; those that are not stored are measured first, and networks trained for them."""
-        from lth_trainable.training.execution import prepared, release
-
-        try:
-            if not self.pairs_left:
-                return self._lines()
-            for _, end in missing_ends(self.store, [self.left]):
-                self._train(end)
-            with prepared(self.execution, self.ladder.ticket.spec.precision):
-                return self._lines()
-        finally:
-            self.__dict__.pop("network", None)  # frees it and its data
-            release(self.execution)
-
-    def _lines(self) -> list[Row]:
-        return [row for pair in self.ladder.pairs for row in self._line(pair)]
+        for _, end in missing_ends(self.store, [self.left]):
+            self._train(end)
+        return super().do()
 
     def _train(self, end: End) -> None:
         from lth_trainable.training.run import train_state
@@ -118,8 +96,7 @@ class LadderJob:
         assert end.spec is not None, "only_possible leaves such pairs out"
         train_state(end.spec, self.store, self.execution)
 
-    @cached_property
-    def network(self) -> Start:
+    def _load(self) -> Start:
         from lth_trainable.training.copy_task import check_same
         from lth_trainable.training.instability import network_of
 
@@ -128,19 +105,12 @@ class LadderJob:
         check_same(spec, data.digest, record["key"])
         return network_of(spec, data, self.execution)
 
-    def _line(self, pair: Pair) -> list[Row]:
-        path = self.path(pair)
-        rows = read_line(self.store, path, BETWEEN_NETWORKS, self.given)
-        if not rows:
-            self._measure(path, pair)
-        return rows or read_line(self.store, path, BETWEEN_NETWORKS, self.given)
-
     def _measure(self, path: str, pair: Pair) -> None:
         from lth_trainable.training.instability import alphas, errors_between
 
         a, b = (self._tensors(end) for end in (pair.a, pair.b))
         points = self.settings.n_points
-        curves = errors_between(self.network, a, b, points)
+        curves = errors_between(self.start, a, b, points)
         common = about_pair(self.ladder, pair, self.fingerprint["device"])
         rows = [
             {
@@ -156,13 +126,13 @@ class LadderJob:
         from lth_trainable.training.instability import stored_tensors
 
         try:
-            return stored_tensors(self.store, end.state, self.network)
+            return stored_tensors(self.store, end.state, self.start)
         except Damaged as damage:
             why = self.why_not_trainable(end)
             if why is not None:
                 raise UserError(f"{damage}; it cannot be trained again here ({why}); restore it") from damage
             self._train(end)
-            return stored_tensors(self.store, end.state, self.network)
+            return stored_tensors(self.store, end.state, self.start)
 
 
 def about_pair(ladder: Ladder, pair: Pair, device: str) -> Row:
@@ -182,11 +152,10 @@ def only_possible(jobs: Sequence[LadderJob]) -> tuple[list[LadderJob], list[str]
     Raises `UserError` if nothing is left.
     """
     found = [job.only_possible() for job in jobs]
-    reasons = [why for _, whys in found for why in whys]
+    reasons = [(why, LOST[job.ladder.between]) for job, (_, whys) in zip(jobs, found, strict=True) for why in whys]
     notes = [
-        f"{plural(reasons.count(why), 'line')} left out: a network at an end is not stored ({why}); a sweep with "
-        "--keep-states levels stores the end of every level"
-        for why in dict.fromkeys(reasons)
+        f"{plural(reasons.count((why, advice)), 'line')} left out: a network at an end is not stored ({why}); {advice}"
+        for why, advice in dict.fromkeys(reasons)
     ]
     kept = [job for job, _ in found if job is not None]
     if not kept:
@@ -212,12 +181,3 @@ def _epochs_of(end: End) -> int:
     if spec is None or end.level == 0 or spec.retrain != "weight_rewinding":
         return spec.epochs if spec is not None else 0
     return spec.epochs - (spec.rewind_epoch or 0)
-
-
-def do_ladders(jobs: Sequence[LadderJob], on_job: Callable[[], None]) -> list[Row]:
-    """Do the jobs one after the other; returns their rows. on_job: called after each job."""
-    rows = []
-    for job in jobs:
-        rows.append(job.do())
-        on_job()
-    return list(itertools.chain.from_iterable(rows))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from analysis.labels import group_name
+from analysis.labels import group_name, replicate_fields
 from analysis.tables.exclusions import read_exclusions, unknown_trial
 from analysis.tables.run_plan import RunPlan
 from analysis.text import plural
@@ -30,6 +30,10 @@ class Finished:
     @property
     def name(self) -> str:
         return self.spec.name
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-int(self.record["data"]["n_train"]) // self.spec.batch_size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,20 +74,18 @@ class BarrierTarget:
     @property
     def epochs(self) -> int:
         """How many epochs a copy is trained. If it starts within an epoch, that epoch counts as one."""
-        spec = self.ticket.spec
-        steps_per_epoch = -(-self.ticket.record["data"]["n_train"] // spec.batch_size)
-        return spec.epochs - self.rewind_point.epoch_at(steps_per_epoch)
+        return self.ticket.spec.epochs - self.rewind_point.epoch_at(self.ticket.steps_per_epoch)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class Targets:
     """The targets, seed by seed, and notes about trials that were left out."""
 
     targets: tuple[BarrierTarget, ...]
     notes: tuple[str, ...]
 
 
-def choose(store: Store, run: str, plan: RunPlan, names: Sequence[str], seeds: int) -> Choice:
+def choose(store: Store, run: str, plan: RunPlan, names: Sequence[str], seeds: int) -> Targets:
     """Choose tickets, each with the dense trial of its seed from the same rewind point.
 
     names: trials, and groups of trials (all that are finished). Without names: the first `seeds` finished trials of
@@ -103,17 +105,15 @@ def choose(store: Store, run: str, plan: RunPlan, names: Sequence[str], seeds: i
         targets.setdefault((target.trial.name, target.rewound_to), target)
     order = {seed: number for number, seed in enumerate(dict.fromkeys(spec.seed for spec in trials.specs.values()))}
     by_seed = sorted(targets.values(), key=lambda t: (order[t.trial.spec.seed], not t.is_dense))
-    return Choice(targets=tuple(by_seed), notes=() if names else trials.notes())
+    return Targets(targets=tuple(by_seed), notes=() if names else trials.notes())
 
 
 def why_not(spec: TrialSpec) -> str | None:
     """Why no barrier can be measured for a trial, in a few words; None if one can."""
     if spec.is_dense:
         return None
-    if spec.restarts:
-        return "dense_restarts is the dense network"
-    if spec.reset_end:
-        return "a supermask is not trained"
+    if (reason := why_no_ticket(spec)) is not None:
+        return reason
     if spec.control in CONTROLS and CONTROLS[spec.control].weights is not None:
         return f"{spec.control} starts from weights of its own, which are not stored"
     if spec.family == "fit":
@@ -121,6 +121,13 @@ def why_not(spec: TrialSpec) -> str | None:
     if spec.retrain != "weight_rewinding" and not spec.starts_over:
         return f"{spec.retrain} rewinds no weights"
     return None
+
+
+def why_no_ticket(spec: TrialSpec) -> str | None:
+    """Why a trial other than a dense one ends with no network that was trained under a mask; None if it does."""
+    if spec.restarts:
+        return "dense_restarts prunes nothing"
+    return "a supermask is not trained" if spec.reset_end else None
 
 
 class Trials:
@@ -136,8 +143,13 @@ class Trials:
         self.store, self.run, self.excluded = store, run, read_exclusions(store, run)
         self.why_not, self.expected = why_not, expected
         self.specs = {spec.name: spec for spec in (spec_from_dict(trial.spec) for trial in plan.trials)}
+        self.replicate = replicate_fields(self.specs)
         self.found: dict[str, Finished | None] = {}
         self.left_out: Counter[str] = Counter()  # reason -> number of tickets
+
+    def group(self, spec: TrialSpec) -> str:
+        """The trial's name without the fields that make a replicate in this run."""
+        return group_name(spec.name, self.replicate)
 
     def finished(self, spec: TrialSpec | None) -> Finished | None:
         """The finished trial; None if it is not finished, diverged or is excluded."""
@@ -156,23 +168,23 @@ class Trials:
         """The first finished trials (`seeds` of them) of each group of tickets."""
         chosen: dict[str, list[Finished]] = defaultdict(list)
         for spec in self.specs.values():
-            if spec.control != "none" or len(chosen[group_name(spec.name)]) == seeds:
+            if spec.control != "none" or len(chosen[self.group(spec)]) == seeds:
                 continue
             reason = self.why_not(spec)
             trial = None if reason else self.finished(spec)
             if trial is None:
                 self.left_out[reason or "not finished, or excluded"] += 1
             else:
-                chosen[group_name(spec.name)].append(trial)
+                chosen[self.group(spec)].append(trial)
         return [trial for trials in chosen.values() for trial in trials]
 
     def named(self, names: Sequence[str]) -> tuple[list[Finished], list[Finished]]:
         """The tickets and the dense trials with these names. Raises `UserError`."""
         found: dict[str, Finished] = {}
         for name in names:
-            members = [spec for spec in self.specs.values() if name in (spec.name, group_name(spec.name))]
+            members = [spec for spec in self.specs.values() if name in (spec.name, self.group(spec))]
             if not members:
-                valid = {value for spec in self.specs.values() for value in (spec.name, group_name(spec.name))}
+                valid = {value for spec in self.specs.values() for value in (spec.name, self.group(spec))}
                 raise unknown_trial("TRIAL", name, valid, "a trial of the run, or a group: a name without its seed")
             trials = [trial for spec in members if (trial := self._usable(spec)) is not None]
             if not trials:

@@ -7,11 +7,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
-from analysis.barriers.copies import BarrierJob, Cost, Settings, cost_of, do_all
-from analysis.barriers.ends import Between, choose_ladders
-from analysis.barriers.paths import LadderJob, PathCost, do_ladders, only_possible, path_cost
+from analysis.barriers.copies import BarrierJob, Cost, cost_of
+from analysis.barriers.ends import LEVELS, Between, choose_ladders
+from analysis.barriers.jobs import LineJob, Settings
+from analysis.barriers.paths import KEEP_LEVELS, LadderJob, PathCost, only_possible, path_cost
 from analysis.barriers.stored import BETWEEN_COPIES, BETWEEN_NETWORKS, Kind, given_by, write_lines
 from analysis.barriers.targets import choose
 from analysis.tables.run_plan import RunPlan, read_plan
@@ -19,7 +20,6 @@ from analysis.tables.schema import Row
 from analysis.text import duration, plural
 from lth_trainable.store.store import Store
 
-COPIES: Literal["copies"] = "copies"
 WAYS = {"levels": "the ends of consecutive levels", "dense": "dense network and ticket"}
 
 
@@ -40,29 +40,34 @@ class Choice:
 
 
 class Work(ABC):
-    """The lines of a choice. kind: where they are stored. notes: what was left out, and why."""
+    """The lines of a choice.
+
+    kind: where they are stored. jobs: they are done one after the other. cost: what they cost. notes: what was left
+    out, and why.
+    """
 
     kind: Kind
     choice: Choice
+    jobs: Sequence[LineJob[Any]]
+    cost: Cost | PathCost
     notes: tuple[str, ...]
 
     @property
-    @abstractmethod
-    def costs(self) -> Cost | PathCost:
-        """What the work costs."""
-
-    @property
-    @abstractmethod
     def n_jobs(self) -> int:
         """How often `do` calls back."""
+        return len(self.jobs)
 
     @abstractmethod
     def cost_line(self) -> str:
         """The cost in words: networks, lines, networks to train, epochs, time."""
 
-    @abstractmethod
     def do(self, on_job: Callable[[], None]) -> list[Row]:
-        """The rows of all lines; what is not stored is trained and measured first."""
+        """The rows of all lines; what is not stored is trained and measured first. on_job: called after each job."""
+        rows: list[Row] = []
+        for job in self.jobs:
+            rows += job.do()
+            on_job()
+        return rows
 
     def write_table(self) -> None:
         """Write the table of all stored lines of this kind."""
@@ -73,21 +78,16 @@ class CopiesWork(Work):
     """Lines between copies of a network."""
 
     kind = BETWEEN_COPIES
+    jobs: list[BarrierJob]
+    cost: Cost
 
     def __init__(self, choice: Choice) -> None:
         self.choice = choice
         found = choose(choice.store, choice.run, choice.plan, choice.names, choice.seeds)
         self.notes = found.notes
-        self.jobs = [BarrierJob(choice.store, choice.run, target, choice.settings) for target in found.targets]
+        given = given_by(choice.run, choice.plan, self.kind)
+        self.jobs = [BarrierJob(choice.store, target, choice.settings, given) for target in found.targets]
         self.cost = cost_of(self.jobs)
-
-    @property
-    def costs(self) -> Cost:
-        return self.cost
-
-    @property
-    def n_jobs(self) -> int:
-        return len(self.jobs)
 
     def cost_line(self) -> str:
         cost = self.cost
@@ -96,14 +96,13 @@ class CopiesWork(Work):
         trained = f"{plural(cost.copies_left, 'copy', 'copies')} to train"
         return f"{networks}: {lines}{_left(cost, trained)}"
 
-    def do(self, on_job: Callable[[], None]) -> list[Row]:
-        return do_all(self.jobs, on_job)
-
 
 class ConnectionsWork(Work):
     """Lines between trained networks of the run."""
 
     kind = BETWEEN_NETWORKS
+    jobs: list[LadderJob]
+    cost: PathCost
 
     def __init__(self, choice: Choice, between: Between) -> None:
         self.choice = choice
@@ -115,29 +114,17 @@ class ConnectionsWork(Work):
         self.between = between
         self.notes = (*found.notes, *notes)
         if self.cost.networks_left:
-            networks = plural(self.cost.networks_left, "network")
             note = (
-                f"no trial of the run ends with {networks} of these lines, so the sweep has not stored them; they are "
-                "trained again from what is stored. A sweep with --keep-states levels stores the end of every level"
+                f"the states of {plural(self.cost.networks_left, 'network')} of these lines are not stored, or are "
+                "damaged; they are made again, by training from what is stored"
             )
-            self.notes = (*self.notes, note)
-
-    @property
-    def costs(self) -> PathCost:
-        return self.cost
-
-    @property
-    def n_jobs(self) -> int:
-        return len(self.jobs)
+            self.notes = (*self.notes, note + (f". A {KEEP_LEVELS}" if between == LEVELS else ""))
 
     def cost_line(self) -> str:
         cost = self.cost
         lines = f"{plural(cost.lines, 'line')} of {self.choice.settings.n_points} points"
         trained = f"{plural(cost.networks_left, 'network')} to train"
         return f"{plural(cost.tickets, 'ticket')}, {WAYS[self.between]}: {lines}{_left(cost, trained)}"
-
-    def do(self, on_job: Callable[[], None]) -> list[Row]:
-        return do_ladders(self.jobs, on_job)
 
 
 def work_of(choice: Choice) -> CopiesWork | ConnectionsWork:

@@ -20,7 +20,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from analysis.barriers.connections import connection_sentences
-from analysis.barriers.copies import Settings
+from analysis.barriers.jobs import Settings
 from analysis.barriers.work import Choice, ConnectionsWork, CopiesWork, Work, work_of
 from analysis.report.barriers import barrier_table, stable_sentences
 from analysis.report.connections import connection_tables
@@ -126,13 +126,13 @@ def announce(options: BarrierOptions, work: Work) -> Console:
 def show_cost(options: BarrierOptions, work: Work) -> int:
     """For `--dry-run`: with `--json` the cost as an object; else it has been printed already."""
     if options.json:
-        print(json.dumps({"run": options.run, "cost": asdict(work.costs)}))
+        print(json.dumps({"run": options.run, "cost": asdict(work.cost)}))
     return OK
 
 
 def measure(options: BarrierOptions, work: Work, to: Console) -> int:
     """Measure the lines that are missing, write table and figure, print what they say; returns the exit code."""
-    cost, shown = work.costs, SHOWN[options.between]
+    cost, shown = work.cost, SHOWN[options.between]
     with Progress(console=Console(stderr=True), transient=True, disable=not cost.lines_left) as progress:
         task = progress.add_task("networks", total=work.n_jobs)
         rows = work.do(lambda: progress.advance(task))

@@ -27,7 +27,7 @@ from analysis.tables.schema import Row
 
 SPLITS = ("test", "train")
 HEIGHT = 1.75  # inches, of a panel
-FAINT = 0.28  # opacity of a single seed
+FAINT = 0.28  # opacity of a single line
 _BROKEN = (0, (1.2, 1.2))  # a line that is not connected
 
 
@@ -61,8 +61,9 @@ class _Sheet:
 def levels_figure(rows: Sequence[Row], theme: str = "light") -> Figure | None:
     """Error (percent) on the way from the dense network over the end of each level to the sparsest ticket.
 
-    Thick lines are means over seeds, thin ones single seeds. A line that is not connected is dotted and has another
-    colour; a filled mark is a network that matches the dense one. None: no such lines are stored.
+    Thick lines are means over all lines of a pair, thin ones single lines. A line that is not connected is dotted and
+    has another colour; a filled mark is a network that matches the dense one, a hollow one does not; without a mark it
+    is not known. None: no such lines are stored.
     """
     found = connections(rows, LEVELS)
     if not found:
@@ -133,15 +134,17 @@ def _draw(
     axis: Any, pair: Connection, split: str, colour: str, x: Callable[[float], float], theme: Theme
 ) -> None:  # fmt: skip
     lines = [row for row in pair.rows if row["part"] == split and row["batch_norm"] == pair.kind]
-    for seed in lines if len(lines) > 1 else ():
-        axis.plot([x(alpha) for alpha in seed["alphas"]], seed["errors_pct"], color=colour, linewidth=0.8, alpha=FAINT)
-    most = max(seed["n_points"] for seed in lines)
-    same = [seed for seed in lines if seed["n_points"] == most]
-    means = [fmean(errors) for errors in zip(*(seed["errors_pct"] for seed in same), strict=True)]
+    for one in lines if len(lines) > 1 else ():
+        axis.plot([x(alpha) for alpha in one["alphas"]], one["errors_pct"], color=colour, linewidth=0.8, alpha=FAINT)
+    most = max(one["n_points"] for one in lines)
+    same = [one for one in lines if one["n_points"] == most]
+    means = [fmean(errors) for errors in zip(*(one["errors_pct"] for one in same), strict=True)]
     dashes = "-" if pair.is_connected else _BROKEN
     axis.plot([x(alpha) for alpha in same[0]["alphas"]], means, color=colour, linewidth=1.8, linestyle=dashes, zorder=3)
     for end, at in (("a", 0.0), ("b", 1.0)):
-        face = colour if pair.matches_at(end) else theme.background
+        if (matches := pair.matches_at(end)) is None:
+            continue
+        face = colour if matches else theme.background
         axis.plot(
             x(at), means[0] if end == "a" else means[-1], color=colour, marker="o", markersize=4.6,
             markerfacecolor=face, zorder=5 if end == "b" else 4, clip_on=False,

@@ -18,9 +18,10 @@ _WORDS = {True: "yes", False: "no", None: "–"}
 
 
 def connection_tables(rows: Sequence[Row]) -> list[Table]:
-    """A table for each kind of pairs and each ladder: mean barrier over seeds, and the largest in parentheses, pp.
+    """A table for each kind of pairs and each ladder: mean barrier over its lines, the largest in parentheses, pp.
 
-    above dense: mean test error of the second network minus that of the dense one, pp.
+    lines: their number, where it is not that of seeds. above dense: mean test error of the second network minus that of
+    the dense one, pp.
     """
     tables = []
     for between in (LEVELS, DENSE):
@@ -36,14 +37,16 @@ def _table(title: str, between: Between, found: Sequence[Connection]) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0), pad_edge=False)
     columns = _columns(found)
     judged = ["connected", "matches", *(["rule"] if between == LEVELS else [])]
-    for heading in ("line", "seeds", *columns.values(), "above\ndense", *judged):
-        table.add_column(heading, justify="right" if heading in ("seeds", "above\ndense") else "left", no_wrap=True)
+    counts = ["seeds", *(["lines"] if any(pair.n_lines != pair.n_seeds for pair in found) else [])]
+    for heading in ("line", *counts, *columns.values(), "above\ndense", *judged):
+        table.add_column(heading, justify="right" if heading in (*counts, "above\ndense") else "left", no_wrap=True)
     for connection in found:
         barriers = [_mean(connection.barriers(*key)) for key in columns]
         words = [_WORDS[connection.is_connected], _WORDS[connection.matches]]
         words += [_WORDS[connection.follows_rule]] if between == LEVELS else []
         above = _mean(connection.above_b, signed=True)
-        table.add_row(connection.label, str(connection.n_seeds), *barriers, above, *words)
+        numbers = [str(n) for n in (connection.n_seeds, connection.n_lines)[: len(counts)]]
+        table.add_row(connection.label, *numbers, *barriers, above, *words)
     return table
 
 

@@ -15,13 +15,11 @@ from lth_trainable.data.datasets import load_dataset
 from lth_trainable.errors import UserError
 from lth_trainable.spec.rewind_point import RewindPoint
 from lth_trainable.spec.trial_spec import TrialSpec, spec_from_dict
-from lth_trainable.store.store import Damaged, Store
+from lth_trainable.store.store import WEIGHTS, Damaged, Store
 from lth_trainable.store.trials import load_masks
 from lth_trainable.training.execution import Execution, fingerprint
 from lth_trainable.training.instability import Copy, Start, pack_tensors, start_at, train_copy
 from lth_trainable.training.trial import OnEpoch
-
-WEIGHTS = "weights.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)

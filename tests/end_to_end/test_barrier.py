@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import pytest
 from analysis.__main__ import main
 from tests.support.command import ROOT
 from tests.support.mirror import TICKETS, train_lenets
+from tests.support.runs import copied
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +36,7 @@ def test_a_killed_command_goes_on_with_the_copies_that_are_left(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = train_lenets(tmp_path / "runs")
-    alone = Path(shutil.copytree(run.parent, tmp_path / "alone")) / "run"
+    alone = copied(run, tmp_path / "alone")
     assert main(["barrier", *command(alone)[3:-2]]) == 0
     expected = json.loads(capsys.readouterr().out)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from analysis.barriers.copies import BarrierJob, Settings
+from analysis.barriers.copies import BarrierJob
+from analysis.barriers.jobs import Settings
+from analysis.barriers.stored import BETWEEN_COPIES, given_by
 from analysis.barriers.targets import choose
 from analysis.tables.run_plan import find_run, read_plan
 from lth_trainable.data.datasets import load_dataset
@@ -52,6 +54,7 @@ def write_plan(storage: Path) -> Path:
 def start_of(run: Path, which: str, dense: bool = False) -> Start:
     """The starting point of a ticket or control, or of the dense network beside it."""
     store, name = find_run(run)
-    choice = choose(store, name, read_plan(store, name), [(TICKETS | CONTROLS)[which].name], 1)
-    (target,) = [target for target in choice.targets if target.is_dense == dense]
-    return BarrierJob(store, name, target, Settings()).start
+    plan = read_plan(store, name)
+    found = choose(store, name, plan, [(TICKETS | CONTROLS)[which].name], 1)
+    (target,) = [target for target in found.targets if target.is_dense == dense]
+    return BarrierJob(store, target, Settings(), given_by(name, plan, BETWEEN_COPIES)).start

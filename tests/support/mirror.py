@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +68,10 @@ def train_lenets(storage: Path, keep: Keep | None = None) -> Path:
     return write_plan(storage, [DENSE, *TICKETS.values()])
 
 
-def make_mirrored_run(storage: Path) -> Path:
-    """A run whose dense network is `nearest_mean`, and whose ticket is its mirror image, unpruned for once."""
+def make_mirrored_run(storage: Path, specs: Sequence[TrialSpec] = MIRRORED) -> Path:
+    """A run whose dense networks are `nearest_mean`, and whose tickets are their mirror images, unpruned for once."""
     store = Store(storage)
-    for spec in MIRRORED:
+    for spec in specs:
         run_trial(spec, store, "run")
         folder = store.find(store.trial("run", spec.name))
         assert folder is not None
@@ -79,11 +80,11 @@ def make_mirrored_run(storage: Path) -> Path:
         files = {name: store.content(state, name) for name in state.manifest["files"]}
         about = {name: state.manifest[name] for name in ("kind", "key", "complete", "fingerprint")}
         store.seal(state.path, files | {WEIGHTS: pack_tensors(nearest_mean(not spec.is_dense))}, about)
-    return write_plan(storage, MIRRORED)
+    return write_plan(storage, specs)
 
 
 def write_plan(storage: Path, specs: Any) -> Path:
-    digest = load_dataset("digits").digest
-    trials = [{"name": s.name, "key": s.key(digest), "spec": s.canonical()} for s in specs]
+    digests = {seed: load_dataset("digits", split_seed=seed).digest for seed in {s.split_seed for s in specs}}
+    trials = [{"name": s.name, "key": s.key(digests[s.split_seed]), "spec": s.canonical()} for s in specs]
     Store(storage).write("run/plan.json", to_json(plan(list(specs), trials=trials)))
     return storage / "run"

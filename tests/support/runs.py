@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from lth_trainable.data.datasets import load_dataset
@@ -15,6 +17,11 @@ LADDER = [TrialSpec(target_sparsity_pct=pct, epochs=2, rewind_epoch=1) for pct i
 DENSE = TrialSpec(control="dense", epochs=2)
 OTHER = TrialSpec(control="dense", epochs=1, seed=1)
 LONGER = TrialSpec(target_sparsity_pct=78.4, epochs=2, rewind_epoch=1)
+
+
+def copied(run: Path, to: Path) -> Path:
+    """The same run in a copy of its whole storage, which a test may change."""
+    return Path(shutil.copytree(run.parent, to)) / run.name
 
 
 def plan_of(specs: Sequence[TrialSpec], policy: str = "needed") -> Plan:

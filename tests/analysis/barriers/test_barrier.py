@@ -18,13 +18,14 @@ from pyarrow import parquet
 import analysis
 import lth_trainable.training.copy_task as copy_task
 from analysis.__main__ import main
-from analysis.barriers.copies import Settings
+from analysis.barriers.jobs import Settings
 from analysis.barriers.networks import barrier_of
 from analysis.report.barriers import barrier_table, stable_sentences
 from analysis.tables.schema import TABLES
 from lth_trainable.training.instability import Copy, Start, alphas, train_copy
 from tests.support.barriers import CONTROLS, DENSE, OTHERS, TICKETS, train_run
 from tests.support.command import ROOT
+from tests.support.runs import copied
 from tests.support.svg import texts
 
 
@@ -35,7 +36,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(trained: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(trained.parent, tmp_path / "runs")) / "run"
+    return copied(trained, tmp_path / "runs")
 
 
 def barrier(run: Path, *arguments: str) -> int:
@@ -162,11 +163,13 @@ def test_what_is_damaged_is_made_again(run: Path, trainings: list[tuple[str, int
     shutil.rmtree(run / "barriers" / "lines")
     if part == "copies":
         one = next((run / "barriers" / "copies").glob("*/weights.safetensors"))
-        one.write_bytes(one.read_bytes()[:-1] + b"?")
+        whole = one.read_bytes()
+        one.write_bytes(whole[:-1] + b"?")
     trainings.clear()
     assert barrier(run, name, "--points", "3") == 0
     assert len(trainings) == (part == "copies")
     assert rows_of(run) == before
+    assert part == "lines" or one.read_bytes() == whole, "and stored again"
 
 
 def test_a_diverged_copy_is_a_row_without_errors(

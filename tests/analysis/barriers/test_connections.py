@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from pyarrow import parquet
 
 import analysis
+import lth_trainable.training.instability as instability
 import lth_trainable.training.run as training
 from analysis.__main__ import main
-from analysis.barriers.connections import connection_sentences, connections
+from analysis.barriers.connections import connections
 from analysis.barriers.ends import DENSE as TO_DENSE
 from analysis.barriers.ends import LEVELS
-from analysis.barriers.networks import barrier_between
-from analysis.figures.connections import dense_figure, levels_figure
-from analysis.figures.style import to_svg
-from analysis.report.connections import connection_tables
 from analysis.tables.schema import TABLES
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.store import Store
-from lth_trainable.training.instability import alphas
 from lth_trainable.training.lifecycle import Keep
 from tests.support.mirror import DENSE, LENET, MIRRORED, TICKETS, error_halfway, make_mirrored_run, train_lenets
-from tests.support.svg import texts
+from tests.support.runs import copied
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +34,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(trained: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(trained.parent, tmp_path / "runs")) / "run"
+    return copied(trained, tmp_path / "runs")
 
 
 @pytest.fixture
@@ -207,77 +205,73 @@ def test_the_barrier_of_a_mirrored_network_is_the_one_worked_out_by_hand(
         assert "holds for 0 of 1 pairs; not for dense – 40 % (not connected, both match)" in out
 
 
-def test_a_barrier_between_unequal_networks_is_above_the_line_between_their_errors() -> None:
-    found = barrier_between([2.0, 4.0, 9.0, 8.0], alphas(4))
-    assert found["barrier_pp"] == pytest.approx(9 - 6)
-    assert found["at_max"] == pytest.approx(2 / 3)
-    assert barrier_between([0.0, 5.0, 10.0], alphas(3))["barrier_pp"] == 0, "a steady rise is no barrier"
-    assert barrier_between([5.0, 1.0, 5.0], alphas(3))["barrier_pp"] == 0
+def test_the_same_networks_as_levels_and_as_dense_and_ticket_are_two_lines(tmp_path: Path) -> None:
+    run = make_mirrored_run(tmp_path)
+    assert [barrier(run, between) for between in (LEVELS, TO_DENSE)] == [0, 0]
+    assert {row["between"] for row in rows_of(run)} == {LEVELS, TO_DENSE}
+    assert {(row["state_a"], row["state_b"]) for row in rows_of(run)} == {
+        (row["state_a"], row["state_b"]) for row in rows_of(run)[:1]
+    }
 
 
-# -- what is said -----------------------------------------------------------------------------------------------------
+def test_seeds_with_splits_of_their_own_are_one_group(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    specs = [replace(spec, seed=seed, split_seed=seed) for seed in (1, 2) for spec in MIRRORED]
+    run = make_mirrored_run(tmp_path, specs)
+    assert barrier(run, TO_DENSE, "--seeds", "1", "--dry-run") == 0
+    assert "1 ticket, " in capsys.readouterr().out, "the first of its group"
+    for between in (LEVELS, TO_DENSE):
+        assert barrier(run, between, "--seeds", "2") == 0
+    rows = rows_of(run)
+    assert {row["seed"] for row in rows} == {1, 2}
+    assert len({(row["group"], row["ladder"]) for row in rows}) == 1
+    assert "split" not in rows[0]["group"]
+    assert barrier(run, TO_DENSE, rows[0]["group"]) == 0, "a group can be named"
+    assert main(["barrier", str(run), "--points", "3"]) == 0
+    copies = parquet.read_table(run / "analysis" / "barriers.parquet").to_pylist()
+    assert len(copies) == 2 * 2 * 4
+    assert len({row["group"] for row in copies}) == 2, "the tickets, and the dense networks"
+    assert {row["baseline_group"] for row in copies} == {row["group"] for row in copies if row["ladder"] is None}
 
 
-def row(level: int, seed: int, ends: tuple[float, float], middle: float, between: str = LEVELS) -> list[dict[str, Any]]:
-    """Rows of a line from one level to the next with these errors."""
-    errors = [ends[0], middle, ends[1]]
-    sparsities = [0.0, 20.0, 36.0, 48.8]
-    return [
-        {
-            "trial": f"digits-net-imp-s48.8-r0-seed{seed}", "group": "digits-net-imp-s48.8-r0", "margin_pp": 1.0,
-            "ladder": "digits-net-imp-r0", "seed": seed, "between": between, "level_a": level - 1, "level_b": level,
-            "sparsity_a_pct": sparsities[level - 1], "sparsity_b_pct": sparsities[level],
-            "state_a": f"{level - 1}{seed}", "state_b": f"{level}{seed}",
-            "part": part, "batch_norm": kind, "n_points": 3, "alphas": list(alphas(3)),
-            "errors_pct": errors, "device": "cpu", **barrier_between(errors, alphas(3)),
-        }
-        for part in ("train", "test") for kind in ("raw", "recomputed")
-    ]  # fmt: skip
+@pytest.mark.parametrize("between", [LEVELS, TO_DENSE])
+def test_a_network_that_is_lost_is_made_again_and_the_note_blames_no_setting(
+    tmp_path: Path, between: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_mirrored_run(tmp_path)
+    record = json.loads((run / "trials" / MIRRORED[1].name / "manifest.json").read_bytes())
+    shutil.rmtree(run.parent / record["states"]["final"])
+    assert barrier(run, between, "--dry-run") == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "the states of 1 network of these lines are not stored, or are damaged" in out
+    assert "ends with" not in out, "a trial of the run does end with it"
+    assert ("--keep-states levels" in out) == (between == LEVELS)
+    assert barrier(run, between) == 0
 
 
-ROWS = [
-    *row(1, 0, (4.0, 4.2), 4.0), *row(1, 1, (5.0, 5.0), 6.0),  # connected and matching
-    *row(2, 0, (4.2, 7.0), 12.0), *row(2, 1, (5.0, 8.0), 12.0),  # neither
-    *row(3, 0, (7.0, 7.0), 7.0), *row(3, 1, (8.0, 8.0), 8.0),  # connected, though it does not match
-]  # fmt: skip
+def test_a_damaged_line_is_measured_again_with_the_settings_of_its_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, threads, measure = make_mirrored_run(tmp_path), list[int](), instability.errors_between
 
+    def measured(*arguments: Any) -> Any:
+        threads.append(torch.get_num_threads())
+        return measure(*arguments)
 
-def test_table_sentence_and_figure_say_where_the_rule_of_the_paper_holds() -> None:
-    (table,) = connection_tables(ROWS)
-    columns = {c.header: list(c.cells) for c in table.columns}
-    assert columns["line"] == ["dense – 20 %", "20 – 36 %", "36 – 48.8 %"]
-    assert columns["test"] == ["0.50 (1.00)", "5.95 (6.40)", "0.00 (0.00)"]
-    assert columns["above\ndense"] == ["+0.10", "+3.00", "+3.00"]
-    assert columns["connected"] == ["yes", "no", "yes"]
-    assert columns["matches"] == ["yes", "no", "no"]
-    assert columns["rule"] == ["yes", "yes", "no"]
-    first, explained = connection_sentences(ROWS)
-    assert "connected are dense – 20 %, 36 – 48.8 %; not connected are 20 – 36 %" in first
-    assert "holds for 2 of 3 pairs; not for 36 – 48.8 % (connected, not both match)" in first
-    assert "at most 1 pp above the dense one, over 2 seeds" in explained
-    figure = levels_figure(ROWS)
-    assert figure is not None
-    words = texts(to_svg(figure))
-    for text in ("imp, rewind epoch 0, test: rule holds 2 of 3", "dense", "48.8", "does not match"):
-        assert any(text.lower() in word.lower() for word in words), text
-    assert any("not connected" in word for word in words)
-
-
-def test_the_line_to_the_dense_network_is_held_to_no_rule() -> None:
-    rows = row(1, 0, (4.0, 8.0), 12.0, TO_DENSE)
-    (table,) = connection_tables(rows)
-    assert "rule" not in [column.header for column in table.columns]
-    assert "does not say that the ticket fails" in connection_sentences(rows)[-1]
-    assert levels_figure(rows) is None
-    assert dense_figure(rows) is not None
-
-
-def test_of_several_numbers_of_points_the_finest_counts() -> None:
-    coarse = row(1, 0, (4.0, 4.0), 4.0)
-    fine = [{**r, "n_points": 30, "barrier_pp": 5.0} for r in coarse]
-    (pair,) = connections([*coarse, *fine], LEVELS)
-    assert pair.barriers("test", "raw") == [5.0]
-    assert pair.n_seeds == 1
+    monkeypatch.setattr(instability, "errors_between", measured)
+    here = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        for what in (["--between", "dense"], []):
+            assert main(["barrier", str(run), "--points", "3", *what]) == 0
+        for path in run.glob("barriers/*/*/rows.json"):
+            path.write_bytes(b" " * path.stat().st_size)  # sealed, judging by the sizes
+        n = len(threads)
+        for what in (["--between", "dense"], []):
+            assert main(["barrier", str(run), "--points", "3", *what]) == 0
+    finally:
+        torch.set_num_threads(here)
+    assert len(threads) == 2 * n == 6, "a line to the dense network, and one of copies for it and for the ticket"
+    assert set(threads) == {1}
 
 
 def _ticket(target: float) -> TrialSpec:

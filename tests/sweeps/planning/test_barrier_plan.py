@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from analysis.barriers.copies import Settings
 from analysis.barriers.ends import LEVELS, Between
+from analysis.barriers.jobs import Settings
 from analysis.barriers.work import Choice, work_of
 from analysis.tables.run_plan import find_run
 from lth_trainable.errors import UserError
@@ -24,6 +23,7 @@ from sweeps.planning.dispatch import Dispatcher
 from sweeps.running.launch import Config
 from sweeps.runs.ledger import Ledger
 from tests.support.mirror import DENSE, TICKETS, train_lenets
+from tests.support.runs import copied
 
 TICKET = TICKETS[64.0]
 
@@ -35,7 +35,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(trained: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(trained.parent, tmp_path / "runs")) / "run"
+    return copied(trained, tmp_path / "runs")
 
 
 def work(run: Path, between: Any = "copies") -> Any:
@@ -60,7 +60,7 @@ def tasks(run: Path, jobs: Any) -> list[tuple[str, Any]]:
 
 
 def test_copies_of_a_plan_are_those_that_the_command_trains_alone(run: Path, tmp_path: Path) -> None:
-    alone = Path(shutil.copytree(run.parent, tmp_path / "alone")) / "run"
+    alone = copied(run, tmp_path / "alone")
     work(alone).do(lambda: None)
     found = tasks(run, work(run).jobs)
     assert sorted(name for name, _ in found) == sorted(
