@@ -39,8 +39,8 @@ class Execution:
     CPU all of them are. step: how a GPU runs a training step, "captured" as one graph or "eager", kernel by kernel;
     both give the same bytes. memory_format: how a GPU lays out the weights and images of networks with convolutions;
     "channels_last" is faster. Files always have PyTorch's own order. profile: measure where the time of a trial goes,
-    for its record. trials_on_gpu: that share the GPU, and its memory (`sharing.py`). replicas: networks that are trained
-    as one (`cohort.py`), whether there are as many trials or not.
+    for its record. trials_on_gpu: that share the GPU, and its memory (`sharing.py`). replicas: networks that are
+    trained as one (`cohort.py`), whether there are as many trials or not.
     """
 
     data_root: Path | None = None
