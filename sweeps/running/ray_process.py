@@ -27,8 +27,8 @@ from sweeps.running.ray_adapter import (
     is_connected,
     read_environment_again,
     shielded,
-    with_idle_workers,
 )
+from sweeps.running.start_adapter import with_idle_workers, without_unused_processes
 
 WATCH_SECONDS, START_WATCH_SECONDS = 2.0, 0.2
 CONTROL_STORE = "gcs_server"
@@ -122,7 +122,9 @@ def start_ray(ray: Any, workers: Workers = FEW) -> None:
             folder = _at_shutdown.enter_context(private_folder())
             _at_shutdown.enter_context(undoing(functools.partial(remove, folder.parent)))
             settings = {**workers.environment, **preloading(folder.parent), **private_settings(), MARK: _mark}
-            with set_for_ray(settings), shielded(SIGNALS), with_idle_workers(workers.ready):
+            with (
+                set_for_ray(settings), shielded(SIGNALS), with_idle_workers(workers.ready), without_unused_processes()
+            ):  # fmt: skip
                 ray.init(
                     address="local",  # not a cluster that runs on this machine
                     include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL,
