@@ -7,30 +7,55 @@ changed one of the names. `ray_adapter.py` has the other private names.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-PRESTARTED = "--num_prestart_python_workers="
+PRESTARTED, WORKER_COMMAND = "--num_prestart_python_workers=", "--python_worker_command="  # arguments of Ray's raylet
 
 
 @contextlib.contextmanager
 def with_idle_workers(count: int) -> Iterator[None]:
     """Let the Ray that `ray.init` starts in this block begin with this many workers, instead of one for each core."""
+    with _argument_changed(PRESTARTED, lambda _: str(count)):
+        yield
+
+
+@contextlib.contextmanager
+def with_workers_started_by(starter: Sequence[str]) -> Iterator[None]:
+    """Let the Ray that `ray.init` starts in this block start workers with this command, followed by its own for them.
+
+    Without a starter nothing changes.
+    """
+    if not starter:
+        yield
+        return
+    with _argument_changed(WORKER_COMMAND, lambda plain: f"{subprocess.list2cmdline(starter)} {plain}"):
+        yield
+
+
+@contextlib.contextmanager
+def _argument_changed(name: str, change: Callable[[str], str]) -> Iterator[None]:
+    """Within this block an argument of the processes that Ray starts has another value."""
     from ray._private import services
 
     plain = services.ConsolePopen
 
-    class Fewer(plain):  # type: ignore[misc, valid-type]
+    class Changed(plain):  # type: ignore[misc, valid-type]
         def __init__(self, command: Any, *args: Any, **more: Any) -> None:
             if not isinstance(command, str):
-                command = [f"{PRESTARTED}{count}" if str(part).startswith(PRESTARTED) else part for part in command]
+                command = [_changed(str(part), name, change) for part in command]
             super().__init__(command, *args, **more)
 
-    services.ConsolePopen = Fewer
+    services.ConsolePopen = Changed
     try:
         yield
     finally:
         services.ConsolePopen = plain
+
+
+def _changed(part: str, name: str, change: Callable[[str], str]) -> str:
+    return name + change(part.removeprefix(name)) if part.startswith(name) else part
 
 
 UNUSED = ("start_api_server", "start_monitor", "start_log_monitor")  # methods of Ray's `Node`
