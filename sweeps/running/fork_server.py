@@ -38,7 +38,7 @@ def main(listener: socket.socket) -> dict[str, Any] | None:
     sys.path[:] = own
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that ended workers do not stay as zombies
     while True:
-        ready = select.select([LIFELINE, listener], [], [])[0]
+        ready = select.select([LIFELINE, listener.fileno()], [], [])[0]
         if LIFELINE in ready:
             return None
         with listener.accept()[0] as client:
