@@ -39,7 +39,8 @@ class Execution:
     CPU all of them are. step: how a GPU runs a training step, "captured" as one graph or "eager", kernel by kernel;
     both give the same bytes. memory_format: how a GPU lays out the weights and images of networks with convolutions;
     "channels_last" is faster. Files always have PyTorch's own order. profile: measure where the time of a trial goes,
-    for its record. trials_on_gpu: that share the GPU, and its memory (`sharing.py`).
+    for its record. trials_on_gpu: that share the GPU, and its memory (`sharing.py`). replicas: networks that are
+    trained as one (`cohort.py`), whether there are as many trials or not.
     """
 
     data_root: Path | None = None
@@ -50,11 +51,14 @@ class Execution:
     trials_on_gpu: int = 1
     memory_format: str = "channels_last"
     profile: bool = False
+    replicas: int = 1
 
     def __post_init__(self) -> None:
         for name, allowed in (("step", STEPS), ("memory_format", MEMORY_FORMATS)):
             if getattr(self, name) not in allowed:
                 raise bad_value(name, getattr(self, name), " or ".join(allowed))
+        if self.replicas < 1:
+            raise bad_value("replicas", self.replicas, "a whole number of at least 1")
 
 
 def execution_like(fingerprint: Mapping[str, Any], data_root: Path | None) -> Execution:
@@ -63,7 +67,7 @@ def execution_like(fingerprint: Mapping[str, Any], data_root: Path | None) -> Ex
     deterministic = fingerprint["deterministic"] and device != "cpu"
     return Execution(
         data_root=data_root, device=device, threads=fingerprint["threads"], deterministic=deterministic,
-        memory_format=fingerprint.get("memory_format", "channels_last"),
+        memory_format=fingerprint.get("memory_format", "channels_last"), replicas=fingerprint.get("replicas", 1),
     )  # fmt: skip
 
 
@@ -141,8 +145,8 @@ def fingerprint(execution: Execution) -> dict[str, Any]:
     """What may change the bytes of a result without being part of the trial's identity.
 
     Results are only compared or reused if their fingerprints are equal. That of a GPU has the memory format. Where it
-    has none, the trial is older than `--precision`, and its convolutions ran in TF32. Raises `UserError` if there is no
-    such device.
+    has none, the trial is older than `--precision`, and its convolutions ran in TF32. It has the number of replicas if
+    that is not 1. Raises `UserError` if there is no such device.
     """
     check_device(execution)
     device = torch.device(execution.device)
@@ -154,6 +158,7 @@ def fingerprint(execution: Execution) -> dict[str, Any]:
         "threads": execution.threads,
         "deterministic": execution.deterministic or execution.device == "cpu",
         **on_gpu,
+        **({"replicas": execution.replicas} if execution.replicas > 1 else {}),
     }
 
 
