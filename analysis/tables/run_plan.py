@@ -32,7 +32,7 @@ FORMER_ALPHA = 0.05  # the default of version 0.4.0, which its runs keep
 FORMER_MARGINS = {"digits": 1.0, "digits_tutorial": 1.0}  # pp, of the recipes of version 0.4.0 that have another now
 TERM_NAMES = ("endpoint", "margin_pp", "alpha", "looks")
 QUESTION = "At which sparsity do winning tickets stop matching the dense network?"
-ENDPOINTS = ("test_accuracy", "valid_accuracy", "best_valid_accuracy")
+ENDPOINTS = ("test_accuracy", "valid_accuracy", "best_valid_accuracy", "early_stop_test_accuracy")
 
 
 @dataclass(frozen=True, kw_only=True)
