@@ -33,7 +33,7 @@ FORMER_MARGINS = {"digits": 1.0, "digits_tutorial": 1.0}  # pp, of the recipes o
 PUBLISHED = "published"  # claims of papers and their margins, see `analysis/published/claims.py`
 TERM_NAMES = ("endpoint", "margin_pp", "alpha", "looks", PUBLISHED)
 QUESTION = "At which sparsity do winning tickets stop matching the dense network?"
-ENDPOINTS = ("test_accuracy", "valid_accuracy", "best_valid_accuracy")
+ENDPOINTS = ("test_accuracy", "valid_accuracy", "best_valid_accuracy", "early_stop_test_accuracy")
 
 
 @dataclass(frozen=True, kw_only=True)
