@@ -16,12 +16,12 @@ import torch
 from fastai.callback.core import Callback, TrainEvalCallback
 from torch import Tensor
 
+from lth_trainable.cuda_graphs import Graph, Waits
 from lth_trainable.data.device_epoch import DeviceEpoch
 from lth_trainable.data.loaders import ResidentLoader
 from lth_trainable.pruning.keep_mask import KeepMask
 from lth_trainable.silence import pulse
 from lth_trainable.stopwatch import part
-from lth_trainable.training.cuda_graphs import Graph, Waits
 from lth_trainable.training.measure import evaluate
 from lth_trainable.training.precision import Autocast
 

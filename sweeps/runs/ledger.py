@@ -8,8 +8,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from analysis.published.claims import check_same_claims, claims_of
 from analysis.tables.roles import TICKET, role_of
-from analysis.tables.run_plan import ALPHA, FORMER_ALPHA, FORMER_MARGINS, read_terms, terms_of, write_content
+from analysis.tables.run_plan import (
+    ALPHA,
+    FORMER_ALPHA,
+    FORMER_MARGINS,
+    PUBLISHED,
+    read_terms,
+    terms_of,
+    write_content,
+)
 from lth_trainable.errors import StorageError, UserError, bad_value
 from lth_trainable.spec.trial_spec import DataKey, TrialSpec
 from lth_trainable.store.contents import check_layout, read_record
@@ -264,6 +273,7 @@ class Ledger:
                     f"{self.path}, {name}: found {value!r}; expected {fixed[name]!r}, as it was fixed before the first "
                     "trial; choose another --name"
                 )
+        claims = self._claims(sweep, fixed)
         if planned is not None:
             check_same_rates(self.path, planned.get("tuning"), sweep.tuning)
         known = {entry["name"]: entry for entry in plan["trials"]}
@@ -279,10 +289,25 @@ class Ledger:
         content = {
             **plan, **terms, "recipe": sweep.name, "claim": sweep.claim, "commands": commands,
             "keep_states": self.plan.policy, "versions": driver_versions(), "trials": list(known.values()),
+            **({PUBLISHED: claims} if claims else {}),
             **({"tuning": sweep.tuning.as_json()} if sweep.tuning is not None else {}),
         }  # fmt: skip
         write_content(self.store, self.run, content, planned)
         return self._not_ours(plan["trials"])
+
+    def _claims(self, sweep: Sweep, fixed: Mapping[str, Any]) -> list[Any]:
+        """The claims of papers that the run is held against, as the plan has them. fixed: the terms so far, if any.
+
+        What was planned without claims stays without: a claim is fixed before the first trial, or not at all. Raises
+        `UserError` if the sweep has other claims or margins than those that were fixed.
+        """
+        claims = [claim.as_json() for claim in claims_of(f"{sweep.name}, {PUBLISHED}", sweep.published)]
+        if not fixed:
+            return claims
+        before = list(fixed.get(PUBLISHED, []))
+        if before:
+            check_same_claims(f"{self.path}, {PUBLISHED}", before, claims)
+        return before
 
     def _role(self, trial: PlannedTrial, before: Mapping[str, Any] | None) -> str:
         """The role of a trial in the run. A ticket stays a ticket even if this command uses it as a baseline."""
