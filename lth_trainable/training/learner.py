@@ -22,12 +22,17 @@ from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.stopwatch import part
 from lth_trainable.training.captured import CapturedSteps
 from lth_trainable.training.cpu_step import PlainSteps
+from lth_trainable.training.cycled import CycledAdamW, CycledSGD
 from lth_trainable.training.fastai_adapter import eager_step
 from lth_trainable.training.measure import evaluate
 from lth_trainable.training.precision import AUTOCAST, Autocast
 from lth_trainable.training.rate_on_device import RateOnDevice
 
 _LARGEST_SEED = (1 << 63) - 1
+FUSED: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": functools.partial(torch.optim.AdamW, fused=True), "sgd": functools.partial(torch.optim.SGD, fused=True),
+}  # fmt: skip
+CYCLED: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": CycledAdamW, "sgd": CycledSGD}
 
 
 class TrialLearner(Learner):
@@ -158,6 +163,11 @@ class Clock(Callback):
         own = self.spec.fine_tuning_lr_fraction, self.spec.control_lr
         return self.spec.lr_policy != "constant" or own != (None, None)
 
+    @property
+    def momentum_moves(self) -> bool:
+        """Whether the momentum is not the same in the whole trial."""
+        return self.spec.cycles_momentum
+
     def before_fit(self) -> None:
         self.steps_per_epoch = self.dls.train.steps_per_epoch
         self.curve = self.spec.lr_curve(self.steps_per_epoch)
@@ -190,14 +200,18 @@ class Clock(Callback):
         fraction = self.level_clock.lr_fraction
         return self.curve.lr_at(self._step_of_rate(number)) if fraction is None else fraction * self.curve.lr
 
+    def momentum_of(self, number: int) -> float:
+        """The momentum of a batch of this epoch."""
+        return self.curve.momentum_at(self._step_of_rate(number))
+
     def before_batch(self) -> None:
         if not self.learn.training:
             return
         self.seed()
         if self.rate_moves:
             self.learn.opt.set_hyper("lr", self.rate_of(self.number))
-            if self.curve.rule.cycles_momentum:
-                self.learn.opt.set_hyper("mom", self.curve.momentum_at(self._step_of_rate(self.number)))
+            if self.momentum_moves:
+                self.learn.opt.set_hyper("mom", self.momentum_of(self.number))
 
     def _step_of_rate(self, number: int) -> int:
         """The step whose learning rate and momentum a batch has."""
@@ -336,12 +350,13 @@ def make_learner(spec: TrialSpec, model: nn.Module, dls: DataLoaders, log: Epoch
 def optimizer_of(
     spec: TrialSpec, device: torch.device, scaler: torch.amp.GradScaler | None = None
 ) -> Callable[..., OptimWrapper]:
-    """PyTorch's fused optimiser with the trial's settings.
+    """PyTorch's fused optimiser with the trial's settings; on a GPU one that reads its momentum there, if that moves.
 
     fastai's defaults (beta2 0.99, eps 1e-5, weight decay 0.01) differ from those of the papers. scaler: of the loss, in
     fp16, which only GPUs train in.
     """
     on_gpu = device.type == "cuda"
+    kind = (CYCLED if on_gpu and spec.cycles_momentum else FUSED)[spec.optimizer]
     wrapper: Any = functools.partial(RateOnDevice, scaler=scaler) if on_gpu else OptimWrapper
     if spec.optimizer == "adam":
         settings: dict[str, Any] = {
@@ -350,9 +365,9 @@ def optimizer_of(
             "weight_decay": spec.weight_decay,
             "capturable": on_gpu,
         }
-        return functools.partial(wrapper, opt=functools.partial(torch.optim.AdamW, fused=True, **settings))
-    settings = {"momentum": spec.momentum, "weight_decay": spec.weight_decay}
-    return functools.partial(wrapper, opt=functools.partial(torch.optim.SGD, fused=True, **settings))
+    else:
+        settings = {"momentum": spec.momentum, "weight_decay": spec.weight_decay}
+    return functools.partial(wrapper, opt=functools.partial(kind, **settings))
 
 
 def finite(value: float) -> float | None:

@@ -82,7 +82,7 @@ def train_state(spec: TrialSpec, store: Store, execution: Execution) -> None:
     """
     with in_bounds(execution, spec):
         trial = _trial_of(spec, store, execution, None)
-        TrialLifecycle(trial, States(store, fingerprint(execution)), NOTHING_MORE, None).run()
+        TrialLifecycle(trial, States(store, fingerprint(execution, spec)), NOTHING_MORE, None).run()
 
 
 def _run(
@@ -99,7 +99,9 @@ def _run(
 ) -> dict[str, Any]:
     trial = _trial_of(spec, store, execution, on_epoch)
     profile = _watched(trial)
-    lifecycle = TrialLifecycle(trial, States(store, fingerprint(execution)), keep, on_state, should_stop, restored)
+    lifecycle = TrialLifecycle(
+        trial, States(store, fingerprint(execution, spec)), keep, on_state, should_stop, restored
+    )
     lifecycle.run()
     for note in (*(f"damaged, trained again: {report}" for report in lifecycle.states.set_aside), *trial.notes):
         if on_note is not None:
