@@ -72,7 +72,7 @@ def measured(store: Store, run: str, seeded: Seeded, settings: Settings) -> list
     from lth_trainable.training.instability import network_of
 
     dense, spec = seeded.dense, seeded.dense.spec
-    execution, fingerprint = here(dense.name, dense.record["fingerprint"], settings.data_root, settings.device)
+    execution, fingerprint = here(dense, dense.record["fingerprint"], settings.data_root, settings.device)
     data = load_dataset(spec.dataset, settings.data_root, spec.split_seed, spec.image_size)
     check_same(spec, data.digest, dense.record["key"])
     try:

@@ -57,8 +57,9 @@ class Sweep:
     ticket's own epochs always belongs to them. if_possible: "controls", "baselines" or both: one of these that no
     ticket can have is left out with a note; otherwise it is an error. endpoint: column of trials.parquet that decides.
     margin_pp: margin for "matches", in percentage points. alpha: level of each test. looks: increasing numbers of seeds
-    at which the verdict is made; if empty, it is made once, with all seeds. tuning: how the learning rates of its arms
-    were chosen, if they were tuned.
+    at which the verdict is made; if empty, it is made once, with all seeds. published: claims of papers that the run is
+    held against (docs/results.md), each with the margin within which it agrees, in the unit of the claim. tuning: how
+    the learning rates of its arms were chosen, if they were tuned.
     """
 
     name: str
@@ -74,10 +75,11 @@ class Sweep:
     margin_pp: float = 0.5
     alpha: float = ALPHA
     looks: tuple[int, ...] = ()
+    published: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     tuning: Tuning | None = None
 
     def __post_init__(self) -> None:
-        plain_fields(self, "base", "axes", "seeds", "margin_pp", "alpha", "looks")
+        plain_fields(self, "base", "axes", "seeds", "margin_pp", "alpha", "looks", "published")
 
 
 def digits() -> Sweep:
@@ -212,8 +214,8 @@ def mnist_supermask() -> Sweep:
 def cifar10_supermask() -> Sweep:
     """Untrained Conv-2, Conv-4 and Conv-6 under masks alone, on CIFAR-10: the networks that `supermasks` measures.
 
-    Source: as for mnist_supermask; settings of the networks from arXiv 1803.03635, fig. 2 (`PUBLISHED`). The abstract of
-    the paper gives 41 % for CIFAR-10 and names no network; all three are trained here. Masks in one shot remove 10 %
+    Source: as for mnist_supermask; settings of the networks from arXiv 1803.03635, fig. 2 (`PUBLISHED`). The abstract
+    of the paper gives 41 % for CIFAR-10 and names no network; all three are trained here. Masks in one shot remove 10 %
     (Conv-6: 15 %) of the convolutions, 20 % of the dense and 10 % of the output layer a round.
     Masks over rounds are by large_final_same_sign alone (--criteria for others), with two levels of 48.8 % of all
     layers but the output, which loses 27.1 %. Five seeds.
