@@ -7,7 +7,6 @@ the number of the next batch. What makes a batch can therefore be captured as a 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,29 +14,9 @@ from torch import Tensor
 
 from lth_trainable.data.augment import Draws
 from lth_trainable.data.loaders import ResidentLoader
+from lth_trainable.stacking.run import Run
 
 Groups = tuple[tuple[int, ...], ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """Batches that a member wants to be trained, one after the other.
-
-    order (sum of sizes,) int64: indices of images of the training split. sizes: number of images of each batch; that of
-    the loader, but the last may be smaller. draws: the augmentation of the epoch. rates: the learning rate of each
-    batch. seeds: that of dropout in each batch.
-    """
-
-    order: Tensor
-    sizes: tuple[int, ...]
-    rates: tuple[float, ...]
-    seeds: tuple[int, ...]
-    draws: Draws | None = None
-
-    def __post_init__(self) -> None:
-        found = len(self.order), len(self.rates), len(self.seeds)
-        if found != (sum(self.sizes), len(self.sizes), len(self.sizes)):
-            raise ValueError(f"run: found {found} images, rates and seeds; expected those of batches of {self.sizes}")
 
 
 class Batches:

@@ -12,7 +12,7 @@ from torch.optim import SGD, AdamW
 from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
-from lth_trainable.stacking.reasons import NotStackable
+from lth_trainable.stacking.run import NotStackable
 
 Tensors = list[Tensor]
 

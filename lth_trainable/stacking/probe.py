@@ -15,7 +15,7 @@ from lth_trainable.errors import words_of
 from lth_trainable.stacking.batches import Batches
 from lth_trainable.stacking.dropout import SeededDropout
 from lth_trainable.stacking.network import Named, StackedNetwork, call, gradients
-from lth_trainable.stacking.reasons import NotStackable
+from lth_trainable.stacking.run import NotStackable
 from lth_trainable.stacking.slots import Slots
 from lth_trainable.streams import all_streams_put_back
 

@@ -8,21 +8,29 @@ of one channel, updates of one tensor. Idle slots compute along with whatever th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from lth_trainable.data.loaders import ResidentLoader
 from lth_trainable.silence import pulse
-from lth_trainable.stacking.batches import Batches, Groups, Run
+from lth_trainable.stacking.batches import Batches, Groups
 from lth_trainable.stacking.network import StackedNetwork, gradients
 from lth_trainable.stacking.optimisers import update_of
 from lth_trainable.stacking.probe import check
-from lth_trainable.stacking.reasons import NotStackable
+from lth_trainable.stacking.run import NotStackable, Run
 from lth_trainable.stacking.slots import Member, Slots
 
 LARGEST_PASS = 2**26  # numbers in the images of all members that are evaluated at a time
+
+
+class Evaluated(NamedTuple):
+    """The sum of the losses over images, the number of right answers; is each image right, (n,) bool on the device."""
+
+    loss: float
+    correct: float
+    right: Tensor
 
 
 class Stack:
@@ -33,9 +41,9 @@ class Stack:
     be trained so; it is tried with a few images.
 
         stack = Stack(model, optimizer, loader, loss_func, "fp32", k=8)
-        stack.load({0: Member(model=..., optimizer=..., factors=...), ...})
+        stack.load_all({0: Member(model=..., optimizer=..., factors=...), ...})
         losses = stack.train({0: Run(...), ...})
-        stack.unload({0: ..., ...})
+        stack.unload_all({0: ..., ...})
 
     After `train`, the contents of slots that had no run are lost: load them anew.
     """
@@ -50,37 +58,45 @@ class Stack:
         self.slots = Slots(model, update_of(optimizer), k)
         self.network = StackedNetwork(model, loss_func)
         self.batches = Batches(loader, k, side_by_side=self.network.convolves)
-        self._losses = torch.zeros(k, device=self.device)
+        self._losses = torch.zeros(loader.steps_per_epoch, k, device=self.device)  # of each batch of a run
         check(self.network, self.slots, self.batches)
 
     # -- members in and out ------------------------------------------------------------------------------------------
 
-    def load(self, members: Mapping[int, Member]) -> None:
-        """Copy members into their slots: weights, buffers, the optimiser's state, the mask."""
+    def load(self, slot: int, model: nn.Module, optimizer: Any, factors: Mapping[str, Tensor]) -> None:
+        """Copy a network, its optimiser's state and its mask into a slot. factors: ones and zeros by parameter name."""
+        self.load_all({slot: Member(model=model, optimizer=optimizer, factors=factors)})
+
+    def unload(self, slot: int, model: nn.Module, optimizer: Any) -> None:
+        """Copy the network of a slot and its optimiser's state back."""
+        self.unload_all({slot: Member(model=model, optimizer=optimizer)})
+
+    def load_all(self, members: Mapping[int, Member]) -> None:
+        """Copy members into their slots, with a few calls for all of them."""
         self.slots.load(members)
 
-    def unload(self, members: Mapping[int, Member]) -> None:
-        """Copy slots back into their members, all but the mask."""
+    def unload_all(self, members: Mapping[int, Member]) -> None:
+        """Copy slots back into their members, all but the masks."""
         self.slots.unload(members)
 
     # -- training ----------------------------------------------------------------------------------------------------
 
     def train(self, runs: Mapping[int, Run]) -> dict[int, Tensor]:
-        """Train the batches of these slots, which have equal sizes; returns for each the sum of losses over its images.
+        """Train runs of equal sizes, by slot. Returns the mean loss of each batch, (batches,), by slot.
 
-        The sums are tensors () on the device; nothing waits for it.
+        The losses are on the device; nothing waits for it.
         """
         if not runs:
             return {}
         groups = self.batches.begin(runs)
-        self._losses.zero_()
         self.network.module.train()
-        for size in next(iter(runs.values())).sizes:
+        sizes = next(iter(runs.values())).sizes
+        for size in sizes:
             self._step(size, groups)
             self.batches.position += 1
             pulse.step()
-        sums = self._losses.clone()
-        return {slot: sums[slot] for slot in runs}
+        losses = self._losses[: len(sizes)].t().contiguous()
+        return {slot: losses[slot] for slot in runs}
 
     def _step(self, size: int, groups: Groups) -> None:
         """Train the next batch. What it does on a device can be captured."""
@@ -94,22 +110,23 @@ class Stack:
                 slots.buffers[name].copy_(value)
         slots.step(gradients(losses, slots.parameters), groups, batches.rates(groups))
         with torch.no_grad():
-            self._losses.add_(losses.detach() * size)
+            self._losses.index_copy_(0, batches.number, losses.detach().unsqueeze(0))
         batches.number.add_(1)
 
     # -- evaluation --------------------------------------------------------------------------------------------------
 
-    def evaluate(self, slots: Sequence[int], loader: ResidentLoader) -> dict[int, tuple[float, float]]:
-        """For each of these slots the sum of the losses, and the number of right answers, on all images of a loader."""
+    def evaluate(self, slots: Sequence[int], loader: ResidentLoader) -> dict[int, Evaluated]:
+        """The results of these slots on all images of a loader."""
         self.network.module.eval()
-        found = self._sums(loader).tolist()
-        return {slot: (found[slot][0], found[slot][1]) for slot in slots}
+        sums, right = self._sums(loader)
+        found = sums.tolist()
+        return {slot: Evaluated(found[slot][0], found[slot][1], right[slot]) for slot in slots}
 
     @torch.no_grad()
-    def _sums(self, loader: ResidentLoader) -> Tensor:
-        """Sums of losses and of right answers (k, 2)."""
+    def _sums(self, loader: ResidentLoader) -> tuple[Tensor, Tensor]:
+        """Sums of losses and of right answers (k, 2); is each image right, (k, n) bool."""
         loss = torch.zeros(self.k, device=self.device)
-        correct = torch.zeros(self.k, dtype=torch.int64, device=self.device)
+        right = []
         seeds = torch.zeros(self.k, dtype=torch.int64, device=self.device)
         size = min(loader.bs, max(1, LARGEST_PASS // (self.k * loader.x[0].numel())))
         for x, y in zip(loader.x.split(size), loader.y.split(size), strict=True):
@@ -118,9 +135,10 @@ class Stack:
                 output, _ = self.network(self.slots.parameters, self.slots.buffers, images, self.batches.axis, seeds)
                 output = output.float()
                 loss += self.network.losses(output, labels) * len(y)
-            correct += (output.argmax(2) == labels).sum(1)
+            right.append(output.argmax(2) == labels)
             pulse.beat()
-        return torch.stack([loss.double(), correct.double()], 1)
+        all_right = torch.cat(right, 1)
+        return torch.stack([loss.double(), all_right.sum(1).double()], 1), all_right
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)

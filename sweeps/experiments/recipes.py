@@ -47,8 +47,9 @@ class Sweep:
     ticket's own epochs always belongs to them. if_possible: "controls", "baselines" or both: one of these that no
     ticket can have is left out with a note; otherwise it is an error. endpoint: column of trials.parquet that decides.
     margin_pp: margin for "matches", in percentage points. alpha: level of each test. looks: increasing numbers of seeds
-    at which the verdict is made; if empty, it is made once, with all seeds. tuning: how the learning rates of its arms
-    were chosen, if they were tuned.
+    at which the verdict is made; if empty, it is made once, with all seeds. published: claims of papers that the run is
+    held against (docs/results.md), each with the margin within which it agrees, in the unit of the claim. tuning: how
+    the learning rates of its arms were chosen, if they were tuned.
     """
 
     name: str
@@ -64,10 +65,11 @@ class Sweep:
     margin_pp: float = 0.5
     alpha: float = ALPHA
     looks: tuple[int, ...] = ()
+    published: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     tuning: Tuning | None = None
 
     def __post_init__(self) -> None:
-        plain_fields(self, "base", "axes", "seeds", "margin_pp", "alpha", "looks")
+        plain_fields(self, "base", "axes", "seeds", "margin_pp", "alpha", "looks", "published")
 
 
 def digits() -> Sweep:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from lth_trainable.data.datasets import Dataset, Split
 from lth_trainable.data.loaders import ResidentLoader, resident_loaders
 from lth_trainable.models.networks import build
-from lth_trainable.stacking.batches import Run
+from lth_trainable.stacking.run import Run
 from lth_trainable.stacking.slots import Member
 from lth_trainable.stacking.stack import Stack
 
@@ -121,12 +121,12 @@ def trained(
     members = {slot: copied(member) for slot, member in members.items()}
     found: dict[int, dict[str, Any]] = {slot: {} for slot in members}
     for epoch in range(epochs):
-        stack.load(members)
+        stack.load_all(members)
         losses = stack.train(runs)
         measured = stack.evaluate(list(members), dls.valid)
-        stack.unload(members)
+        stack.unload_all(members)
         for slot in members:
-            found[slot] |= {f"loss {epoch}": digest(losses[slot]), f"validation {epoch}": repr(measured[slot])}
+            found[slot] |= {f"loss {epoch}": digest(losses[slot]), f"validation {epoch}": repr(measured[slot][:2])}
     for slot, own in members.items():
         found[slot] |= {name: digest(value) for name, value in tensors_of(own).items()}
     return found

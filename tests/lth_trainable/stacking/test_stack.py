@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lth_trainable.stacking.batches import Run
 from lth_trainable.stacking.dropout import SeededDropout, keep
-from lth_trainable.stacking.reasons import NotStackable
+from lth_trainable.stacking.run import NotStackable, Run
 from lth_trainable.stacking.slots import Member
 from lth_trainable.stacking.stack import Stack
 from tests.support.stacks import (
@@ -58,12 +57,12 @@ def test_a_member_trains_as_it_would_alone(network: str, optimizer: str) -> None
     stack = stack_of(member(network, 50, optimizer), dls, K)
     own, run = member(network, 1, optimizer), run_of(dls.train, 1, {"sgd": 0.003, "adamw": 1e-5}[optimizer])
     inside, outside = copied(own), copied(own)
-    stack.load({1: inside, 2: member(network, 2, optimizer)})
+    stack.load_all({1: inside, 2: member(network, 2, optimizer)})
     losses = stack.train({1: run, 2: run_of(dls.train, 2)})
-    assert stack.evaluate([1], dls.valid)[1] == stack.evaluate([1, 2], dls.valid)[1]
-    stack.unload({1: inside})
+    assert stack.evaluate([1], dls.valid)[1][:2] == stack.evaluate([1, 2], dls.valid)[1][:2]
+    stack.unload_all({1: inside})
     total = plain_epoch(outside, run, dls)
-    assert float(losses[1]) == pytest.approx(total, rel=1e-4)
+    assert float(losses[1] @ torch.tensor(run.sizes).float()) == pytest.approx(total, rel=1e-4)
     before, found, expected = (tensors_of(one) for one in (own, inside, outside))
     assert found.keys() == expected.keys()
     for name, value in expected.items():  # AdamW makes a whole step of a gradient that is zero but for rounding
@@ -97,12 +96,12 @@ def test_evaluation_is_that_of_the_network_alone() -> None:
     dls = loaders()
     members = {slot: member("resnet20", slot) for slot in range(K)}
     stack = stack_of(members[0], dls, K)
-    stack.load(members)
+    stack.load_all(members)
     found = stack.evaluate([0, 2], dls.valid)
     assert set(found) == {0, 2}
-    for slot, (loss, right) in found.items():
+    for slot, (loss, correct, right) in found.items():
         output = members[slot].model.eval()(dls.valid.x)
-        assert right == (output.argmax(1) == dls.valid.y).sum()
+        assert torch.equal(right, output.argmax(1) == dls.valid.y) and correct == right.sum()
         assert loss == pytest.approx(float(F.cross_entropy(output, dls.valid.y, reduction="sum")), rel=1e-4)
 
 
@@ -122,10 +121,10 @@ def test_a_mask_is_of_one_member_and_of_one_load() -> None:
     masked = member("lenet_300_100", 2)
     without = Member(model=copy.deepcopy(masked.model), optimizer=optimizer_for("sgd", masked.model))
     without = Member(model=without.model, optimizer=optimizer_for("sgd", without.model))
-    stack.load({0: masked, 1: without})
-    stack.load({0: without, 1: without})
+    stack.load_all({0: masked, 1: without})
+    stack.load_all({0: without, 1: without})
     stack.train({0: run_of(dls.train, 1)})
-    stack.unload({0: without})
+    stack.unload_all({0: without})
     name = next(iter(masked.factors))
     assert without.model.get_parameter(name)[masked.factors[name] == 0].all()
 
@@ -182,11 +181,11 @@ def test_other_optimisers_and_fp16_are_refused() -> None:
 def test_runs_of_other_batches_are_refused() -> None:
     dls, own = loaders(), member("lenet_300_100", 1)
     stack, run = stack_of(own, dls, 2), run_of(dls.train, 1)
-    shorter = Run(order=run.order[:8], sizes=(8,), rates=(0.1,), seeds=(1,))
+    shorter = Run(order=run.order[:8], sizes=(8,), draws=None, rates=(0.1,), seeds=(1,))
     with pytest.raises(ValueError, match="expected the same in all"):
         stack.train({0: run, 1: shorter})
     with pytest.raises(ValueError, match="images, rates and seeds"):
-        Run(order=run.order[:8], sizes=(8, 8), rates=(0.1,), seeds=(1,))
+        Run(order=run.order[:8], sizes=(8, 8), draws=None, rates=(0.1,), seeds=(1,))
 
 
 def test_dropout_masks_have_the_probability_and_are_unrelated() -> None:
