@@ -52,6 +52,13 @@ def current_seat() -> Seat | None:
 _of_thread = threading.local()
 
 
+def _closed() -> threading.Lock:
+    """A lock that the next to acquire it waits for. Of one permit, so a semaphore, which is slower, is not needed."""
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
+
+
 class Ended(BaseException):
     """Ends the thread of a member whose cohort has ended."""
 
@@ -85,7 +92,7 @@ class Seat:
     def __init__(self, cohort: Cohort[Any], slot: int) -> None:
         self.cohort, self.slot = cohort, slot
         self.request: Training | Measuring | None = None
-        self.go = threading.Semaphore(0)
+        self.go = _closed()
         self.is_loaded = False  # whether the slot has the network's present weights
 
     @property
@@ -115,7 +122,7 @@ class Cohort(Generic[T]):
     def __init__(self, jobs: Sequence[Callable[[], T]], execution: Execution) -> None:
         self.jobs, self.execution = jobs, execution
         self.seats = [Seat(self, slot) for slot in range(len(jobs))]
-        self.back = threading.Semaphore(0)  # released when the member that runs waits or has ended
+        self.back = _closed()  # released when the member that runs waits or has ended
         self.outcomes: list[Any] = [None] * len(jobs)
         self.refusal: str | None = None
         self.is_over = False
