@@ -17,8 +17,9 @@ class NotStackable(Exception):
 class Run:
     """Batches that one member wants trained.
 
-    order: (sum of sizes,) int64, indices into the training split. sizes: number of images of each batch. draws: the
-    augmentation of the epoch. rates: learning rate of each batch. seeds: of torch's random stream, for each batch.
+    order: (sum of sizes,) int64, indices into the training split. sizes: number of images of each batch; that of the
+    loader, but the last may be smaller. draws: the augmentation of the epoch. rates: learning rate of each batch.
+    seeds: of dropout, for each batch.
     """
 
     order: Tensor
@@ -26,6 +27,11 @@ class Run:
     draws: Draws | None
     rates: tuple[float, ...]
     seeds: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        found = len(self.order), len(self.rates), len(self.seeds)
+        if found != (sum(self.sizes), len(self.sizes), len(self.sizes)):
+            raise ValueError(f"run: found {found} images, rates and seeds; expected those of batches of {self.sizes}")
 
     def split(self, n: int) -> tuple[Run, Run]:
         """The first n batches, and the others."""
