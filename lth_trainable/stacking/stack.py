@@ -95,7 +95,7 @@ class Stack:
             self._step(size, groups)
             self.batches.position += 1
             pulse.step()
-        losses = self._losses[: len(sizes)].t().contiguous()
+        losses = self._losses[: len(sizes)].t().clone()  # later runs use the same memory
         return {slot: losses[slot] for slot in runs}
 
     def _step(self, size: int, groups: Groups) -> None:
