@@ -161,6 +161,8 @@ def _check(where: str, point: Point) -> None:
         raise bad_value(f"{where}, against", point.against, expected)
     if point.quantity == FALLS_BELOW and (point.relation != EQUALS or not 0 < point.value <= 100):
         raise bad_value(f"{where}, value", point.value, f"weights left, percent, with the relation {EQUALS}")
+    if point.weights_left_pct is None and point.quantity not in (ACCURACY, FALLS_BELOW):
+        raise bad_value(f"{where}, weights_left_pct", None, f"the weights left, percent, for {point.quantity}")
     if point.weights_left_pct is not None and not 0 < point.weights_left_pct <= 100:
         raise bad_value(f"{where}, weights_left_pct", point.weights_left_pct, "percent, more than 0 and at most 100")
     if (point.spread is None) != (point.spread_kind is None) or point.spread_kind not in (None, *SPREADS):
