@@ -23,6 +23,7 @@ from lth_trainable.spec.trial_spec import TrialSpec, spec_from_dict
 from lth_trainable.stopwatch import part
 from lth_trainable.store.checkpoint import Content, content_at
 from lth_trainable.store.failures import Note, failure_of, reason_of
+from lth_trainable.store.fingerprints import of_trial
 from lth_trainable.store.record import Identity
 from lth_trainable.store.store import FAILURE, Store
 from lth_trainable.store.trouble import TROUBLE, ray_error
@@ -173,7 +174,8 @@ class _Attempt:
             here = fingerprint(execution)
             progress.fingerprint = json.dumps(here)
             data = _check_same(spec, task["key"], execution)
-            trial = identity_of(spec, data.digest, -(-len(data.train) // spec.batch_size), here)
+            steps = -(-len(data.train) // spec.batch_size)
+            trial = identity_of(spec, data.digest, steps, of_trial(here, spec))
             progress.of(store, trial, task["run"], data)
             record = record_covered(store, task["run"], trial)
             self.is_covered = record is not None

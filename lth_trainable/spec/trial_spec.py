@@ -291,6 +291,11 @@ class TrialSpec:
         k = (self.rewind_point or INITIALISATION).epoch_at(steps_per_epoch)
         return self.epochs + len(self.level_sparsities) * (self.epochs - k) + (k if self.starts_over else 0)
 
+    @property
+    def cycles_momentum(self) -> bool:
+        """Whether momentum (for adam: beta1) moves with the learning rate."""
+        return LR_POLICIES[self.lr_policy].cycles_momentum
+
     def lr_curve(self, steps_per_epoch: int) -> LrCurve:
         """Learning rate and momentum of every step of a level, or of the whole fit."""
         return LrCurve(

@@ -102,7 +102,7 @@ def make_copy(store: Store, task: CopyTask, start: Start, on_epoch: OnEpoch | No
 
 def check_here(task: CopyTask, execution: Execution) -> None:
     """Raise `UserError` if a copy that is trained in this process would not be the one that was planned."""
-    if fingerprint(execution) != dict(task.fingerprint):
+    if fingerprint(execution, task.spec_of_trial) != dict(task.fingerprint):
         raise UserError(
             f"{task.trial}: found another fingerprint in the worker than the command has planned with; expected the "
             "same device and versions"

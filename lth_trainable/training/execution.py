@@ -18,6 +18,8 @@ from typing import Any
 import torch
 
 from lth_trainable.errors import NoRoom, UserError, bad_value
+from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.store.fingerprints import of_trial
 from lth_trainable.training.precision import check_precision, tensor_float
 from lth_trainable.versions import DISTRIBUTION, project_version, source_sha256
 
@@ -141,8 +143,10 @@ def no_room(execution: Execution, trial: str) -> NoRoom:
     )
 
 
-def fingerprint(execution: Execution) -> dict[str, Any]:
+def fingerprint(execution: Execution, spec: TrialSpec | None = None) -> dict[str, Any]:
     """What may change the bytes of a result without being part of the trial's identity.
+
+    Without a spec: as far as it is common to all trials that run so; `of_trial` adds the rest.
 
     Results are only compared or reused if their fingerprints are equal. That of a GPU has the memory format. Where it
     has none, the trial is older than `--precision`, and its convolutions ran in TF32. It has the number of replicas if
@@ -151,7 +155,7 @@ def fingerprint(execution: Execution) -> dict[str, Any]:
     check_device(execution)
     device = torch.device(execution.device)
     on_gpu = {"memory_format": execution.memory_format} if device.type == "cuda" else {}
-    return {
+    found = {
         "code": project_version(),
         "torch": torch.__version__,
         "device": _device_model(device),
@@ -160,6 +164,7 @@ def fingerprint(execution: Execution) -> dict[str, Any]:
         **on_gpu,
         **({"replicas": execution.replicas} if execution.replicas > 1 else {}),
     }
+    return found if spec is None else of_trial(found, spec)
 
 
 @functools.cache

@@ -20,8 +20,9 @@ from analysis.tables.run_plan import (
     write_content,
 )
 from lth_trainable.errors import StorageError, UserError, bad_value
-from lth_trainable.spec.trial_spec import DataKey
+from lth_trainable.spec.trial_spec import DataKey, TrialSpec
 from lth_trainable.store.contents import check_layout, read_record
+from lth_trainable.store.fingerprints import of_place, of_trial
 from lth_trainable.store.record import Identity, record_trial
 from lth_trainable.store.store import (
     PLAN,
@@ -59,8 +60,8 @@ class Stock:
 
     @property
     def fingerprints(self) -> set[str]:
-        """Ids of the fingerprints under which the finished trials were trained."""
-        found = (folder.manifest.get("fingerprint", {}) for folder in self.done.values())
+        """Ids of the fingerprints of the places where the finished trials were trained."""
+        found = (of_place(folder.manifest.get("fingerprint", {})) for folder in self.done.values())
         return {fingerprint_id(fingerprint) for fingerprint in {repr(one): one for one in found}.values()}
 
 
@@ -141,7 +142,8 @@ class Ledger:
         """Keys of the states from which training can continue under this fingerprint, and reports on damaged ones."""
         listed = set(self.store.folders(STATES))
         wanted = self._of_plan(listed)
-        found = map_in_threads(lambda key: self._find(self.store.state(key, fingerprint)), sorted(wanted))
+        own = {key: of_trial(fingerprint, spec) for key, spec in self._specs_of(wanted).items()}
+        found = map_in_threads(lambda key: self._find(self.store.state(key, own[key])), sorted(wanted))
         whole = [folder for folder in found if isinstance(folder, Sealed) and folder.manifest.get("complete")]
         damages = [folder for folder in found if isinstance(folder, Damaged)]
         if sum(map(_bytes, whole)) <= READ_THROUGH:
@@ -159,6 +161,10 @@ class Ledger:
         """Whether any of this plan's states was stored under this fingerprint."""
         folder = fingerprint_id(fingerprint)
         return any(self.store.exists(f"{STATES}/{key}/{folder}") for key in sorted(self.listed_states()))
+
+    def _specs_of(self, keys: Collection[str]) -> dict[str, TrialSpec]:
+        """For each of these keys a trial that passes its state. They all train alike up to there."""
+        return {segment.key: trial.spec for trial in self.plan.trials for segment in trial.chain if segment.key in keys}
 
     def _of_plan(self, keys: set[str]) -> set[str]:
         return keys.intersection(segment.key for trial in self.plan.trials for segment in trial.chain)
@@ -233,7 +239,8 @@ class Ledger:
 
         None if something is missing.
         """
-        identity = Identity(spec=trial.spec, key=trial.key, chain=trial.chain, fingerprint=fingerprint)
+        own = of_trial(fingerprint, trial.spec)
+        identity = Identity(spec=trial.spec, key=trial.key, chain=trial.chain, fingerprint=own)
         try:
             record = record_trial(self.store, self.run, identity)
         except Damaged:  # a worker gets the trial, sets the state aside and trains it again

@@ -20,6 +20,7 @@ from lth_trainable.store.checkpoint import CHECKPOINT
 from lth_trainable.store.store import FAILURE, Store
 from lth_trainable.store.trouble import TROUBLE
 from lth_trainable.trainable import TrialFailed
+from lth_trainable.training import execution
 from sweeps.cli.options import parse
 from sweeps.planning.plan import Facts, Plan, make_plan
 from sweeps.running.launch import Config
@@ -107,6 +108,30 @@ def test_a_trial_that_others_have_trained_is_recorded_as_the_driver_would_and_sa
     by_driver = replace(ledger, run="other")
     by_driver.record(covered, of_worker["fingerprint"])
     assert by_driver.read_record(covered.name) == of_worker
+
+
+def test_on_a_gpu_the_driver_finds_the_states_of_policies_with_and_without_cycled_momentum(
+    store: Store, told: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the fingerprints of the former say so; the driver knows that of the place. Here a CPU calls itself a GPU."""
+    monkeypatch.setattr(execution, "_device_model", lambda device: "cuda: a GPU")
+    data = load_dataset("digits")
+    specs = [
+        TrialSpec(control="dense", lr_policy=policy, batch_size=230, epochs=1) for policy in ("one_cycle", "cosine")
+    ]
+    plan = make_plan(specs, {("digits", 0): Facts(digest=data.digest, n_train=len(data.train))})
+    ledger = Ledger(store=store, run="run", plan=plan, facts={})
+    for trial in plan.trials:
+        trainable.train(Config(ledger=ledger, execution={}).of(plan, trial))
+    of_place = [json.loads(report["fingerprint"]) for report in told]
+    assert of_place[0] == of_place[1] and "momentum" not in of_place[0]
+    records = [ledger.read_record(trial.name) for trial in plan.trials]
+    assert [record["fingerprint"] for record in records] == [{**of_place[0], "momentum": "on_device"}, of_place[0]]
+    assert len(ledger.take_stock(repair=False).fingerprints) == 1, "no warning of two machines"
+    by_driver = replace(ledger, run="other")
+    assert {trial.end.key for trial in plan.trials} <= ledger.stored(of_place[0], repair=False)[0]
+    for trial, record in zip(plan.trials, records, strict=True):
+        assert by_driver.record(trial, of_place[0]) and by_driver.read_record(trial.name)["sha256"] == record["sha256"]
 
 
 def test_other_data_or_code_than_planned_is_refused(plan: Plan, store: Store, told: list[dict[str, Any]]) -> None:

@@ -35,6 +35,10 @@ CASES: dict[str, dict[str, Any]] = {
         **TAIL, "epochs": 4, "schedule": "iterative", "optimizer": "sgd", "lr": 0.05, "lr_policy": "steps",
         "rewind_epoch": 1,
     },
+    "momentum that cycles": {**TAIL, "lr_policy": "one_cycle", "rewind_epoch": 1},
+    "momentum that cycles, sgd": {
+        **TAIL, "lr_policy": "one_cycle", "optimizer": "sgd", "lr": 0.05, "rewind_epoch": "7it",
+    },
     "random numbers in a step": {**TAIL, "model": "tests.plugins:dropout_lenet", "rewind_epoch": 1},
 }  # fmt: skip
 
@@ -74,8 +78,16 @@ def replays(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 @pytest.fixture
 def rate_in_a_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Optimisers as on a GPU, with the rate in float32."""
+    """Optimisers as on a GPU, with the rate in float32, and momentum that cycles in a tensor too."""
     monkeypatch.setattr(learner, "OptimWrapper", RateOnDevice)
+    make = learner.optimizer_of
+
+    def as_on_a_gpu(spec: TrialSpec, *more: Any) -> Any:
+        if spec.cycles_momentum:
+            monkeypatch.setattr(learner, "FUSED", learner.CYCLED)
+        return make(spec, *more)
+
+    monkeypatch.setattr(learner, "optimizer_of", as_on_a_gpu)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -115,7 +127,7 @@ def test_a_callback_around_each_batch_gets_it_from_the_loader(replays: list[Any]
         trial = Trial(TrialSpec(control="dense", epochs=2, batch_size=230), load_dataset("digits"), Execution(), None)
         trial.fit(0, 2, LevelClock(), witness)
     assert [each[:2] for each in witness.seen] == ([(230, True)] * 5 + [(287, False)]) * 2
-    assert all(captured._says_when(cb) for cb in trial.learn.listeners("after_batch"))
+    assert captured.say_when(trial.learn, "after_batch")
     assert torch.isfinite(torch.tensor([loss for *_, loss in witness.seen])).all()
 
 
@@ -159,8 +171,9 @@ def test_an_epoch_that_ends_within_leaves_the_rate_of_its_last_batch(
                 raise CancelFitException
 
     with prepared(Execution(), "fp32"):
-        spec = TrialSpec(control="dense", epochs=2, batch_size=230, lr_policy="cosine")
+        spec = TrialSpec(control="dense", epochs=2, batch_size=230, lr_policy="one_cycle")
         trial = Trial(spec, load_dataset("digits"), Execution(), None)
         trial.fit(0, 2, LevelClock(), Ends())
     optimizer = trial.learn.opt
     assert optimizer.rates == pytest.approx([float(rate) for rate in optimizer.on_device], rel=1e-6)
+    assert optimizer.hypers[0]["mom"] == float(optimizer.opt.momentum_now) != spec.momentum

@@ -63,9 +63,7 @@ def test_captured_or_eager_the_bytes_are_equal(grid: str, precision: str, tmp_pa
         made = len(replays)
         assert captured["sha256"] == trained(spec, tmp_path / spec.name, "eager", notes)["sha256"], spec.name
         assert len(replays) == made, "an eager step was made by a graph"
-    cycles = all(spec.lr_policy == "one_cycle" for spec in specs)
-    assert (len(replays) == 0) == cycles
-    assert all("its momentum changes" in note for note in notes) and (not notes or cycles)
+    assert replays and not notes
 
 
 @on_gpu
