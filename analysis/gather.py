@@ -128,7 +128,15 @@ def collect(store: Store, run: str, plan: RunPlan, geometry: Geometry | None = N
     trials = _read(store, run, plan, folders, names, signatures, previous)
     tables, known = _tabulate(run, plan, trials, signatures, excluded, previous)
     tables |= geometry_tables(store, run, tables, wanted, previous.tables)
+    tables["published"] = _published(run, plan, tables["trials"], others["supermasks"])
     return Gathered(tables={**tables, **others}, known=known, geometry=wanted, inputs=inputs)
+
+
+def _published(run: str, plan: RunPlan, trials: pa.Table, supermasks: pa.Table) -> pa.Table:
+    """The table of what papers have published and the run is held against."""
+    claims = read_claims(f"{run}/{PLAN}, {PUBLISHED}", plan.published)
+    rows = hold(claims, trials.to_pylist(), plan.rule, supermasks.to_pylist()) if claims else []
+    return schema.table("published", ({**row, "run": run} for row in rows))
 
 
 def _read(
@@ -194,8 +202,6 @@ def _tabulate(
     judged = tables["trials"].to_pylist()
     tables["verdicts"] = schema.table("verdicts", ({"run": run, **row} for row in verdicts(judged, plan.rule)))
     tables["variances"] = schema.table("variances", ({"run": run, **row} for row in variance_rows(judged, plan.rule)))
-    claims = read_claims(f"{run}/{PLAN}, {PUBLISHED}", plan.published)
-    tables["published"] = schema.table("published", ({**row, "run": run} for row in hold(claims, judged, plan.rule)))
     return tables, settled
 
 

@@ -77,7 +77,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _rows(frames: Frames, plan: RunPlan, chosen: Sequence[Claim]) -> Sequence[dict[str, Any]]:
-    return hold(chosen, frames.rows("trials"), plan.rule) if chosen else frames.rows(PUBLISHED)
+    return (
+        hold(chosen, frames.rows("trials"), plan.rule, frames.rows("supermasks")) if chosen else frames.rows(PUBLISHED)
+    )
 
 
 def _margins(texts: Sequence[str]) -> dict[str, float]:

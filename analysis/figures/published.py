@@ -25,7 +25,18 @@ from analysis.figures.style import (
 from analysis.labels import control_label, short_labels
 from analysis.published.arms import DENSE, Ladder, ladders_for
 from analysis.published.estimates import estimate_at
-from analysis.published.points import ACCURACY, AT_END, CHANGE, DIFFERENCE, FALLS_BELOW, LESS_THAN, MORE_THAN, Point
+from analysis.published.points import (
+    ALONE,
+    AT_END,
+    CHANGE,
+    DIFFERENCE,
+    FALLS_BELOW,
+    LESS_THAN,
+    MORE_THAN,
+    SUPERMASK,
+    Point,
+)
+from analysis.published.untrained import curve_of, series_for
 from analysis.stats.equivalence import Estimate
 from analysis.tables.parquet import Frames
 from analysis.tables.published_schema import ABSENT
@@ -85,11 +96,10 @@ def panels(frames: Frames) -> list[Panel]:
         if row["result"] != ABSENT:
             quantity = DIFFERENCE if row["quantity"] == FALLS_BELOW else row["quantity"]
             groups.setdefault((quantity, row["at"], row["against"], row["network"], row["data"]), []).append(row)
-    trials = frames.rows("trials")
     found = []
     for (quantity, *_), rows in groups.items():
         curves = {
-            (row["arm"], row["ladder"]): _curve(replace(_point(row), quantity=quantity), row, trials) for row in rows
+            (row["arm"], row["ladder"]): _curve(replace(_point(row), quantity=quantity), row, frames) for row in rows
         }
         shown = {name: curve for name, curve in curves.items() if curve}
         kept = tuple(row for row in rows if (row["arm"], row["ladder"]) in shown)
@@ -102,11 +112,16 @@ def _point(row: Row) -> Point:
     return Point(**{field.name: row[_OF_ROW.get(field.name, field.name)] for field in fields(Point)})
 
 
-def _curve(point: Point, row: Row, trials: Sequence[Row]) -> tuple[tuple[float, Estimate], ...]:
-    """What the run has at each level of the row's ladder."""
-    found = next(_ladders(point, row, trials), None)
-    levels = found.levels if found else ()
-    estimates = [(level.left_pct, estimate_at(point, level, row["confidence"])) for level in levels]
+def _curve(point: Point, row: Row, frames: Frames) -> tuple[tuple[float, Estimate], ...]:
+    """What the run has at each level of the row's ladder, or at each round of a series of supermasks."""
+    if point.quantity == SUPERMASK:
+        found = next((one for one in series_for(point, frames.rows("supermasks")) if one.name == row["ladder"]), None)
+        return curve_of(found, row["confidence"]) if found else ()
+    trials = frames.rows("trials")
+    ladder = next(_ladders(point, row, trials), None)
+    estimates = [
+        (level.left_pct, estimate_at(point, level, row["confidence"])) for level in (ladder.levels if ladder else ())
+    ]
     return tuple((left, each.estimate) for left, each in estimates if each.estimate is not None)
 
 
@@ -174,14 +189,14 @@ def _words(arm: str) -> str:
 
 
 def _title(point: Point) -> str:
-    if point.quantity == ACCURACY:
-        return f"accuracy on {point.data}"
+    if point.quantity in ALONE:
+        return f"{'untrained, ' if point.quantity == SUPERMASK else ''}accuracy on {point.data}"
     return f"{'accuracy' if point.quantity == DIFFERENCE else 'how soon'}, against {_words(point.against or '')}"
 
 
 def _label(point: Point) -> str:
     where = "" if point.at in (AT_END, None) else " at early stop"
-    if point.quantity == ACCURACY:
+    if point.quantity in ALONE:
         return f"test accuracy{where} (%)"
     if point.quantity == DIFFERENCE:
         return f"difference{where} (pp)"

@@ -7,14 +7,15 @@ nothing is decided, as in the verdicts.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from analysis.published.arms import DENSE, Ladder, Level, ladders_for, levels_in_words, nearest, why_no_ladder
 from analysis.published.claims import Claim
-from analysis.published.estimates import best_on_validation, estimate_at, fall_of, in_rounds
-from analysis.published.points import ACCURACY, CI95, FALLS_BELOW, LESS_THAN, MORE_THAN, SD, Point
+from analysis.published.estimates import Found, best_on_validation, estimate_at, fall_of, in_rounds
+from analysis.published.points import ACCURACY, CI95, FALLS_BELOW, LESS_THAN, MORE_THAN, SD, SUPERMASK, Point
+from analysis.published.untrained import estimate_of, series_for
 from analysis.stats.equivalence import AGREES, DISAGREES, Estimate, Spread, judge, minus_published
 from analysis.stats.paired import t_value
 from analysis.tables.published_schema import ABSENT, OPEN, PUBLISHED
@@ -24,16 +25,39 @@ from analysis.text import percent, plural
 from analysis.verdicts.questions import MIN_PAIRS
 from analysis.verdicts.splits import with_own_splits
 
+CHOSEN = "; level chosen on validation"
 _RENAMED = {"value": "published", "n": "n_published"}  # columns of a point in the table
 
 
-def hold(claims: Iterable[Claim], trials: Iterable[Row], rule: Rule) -> list[dict[str, Any]]:
+def hold(
+    claims: Iterable[Claim], trials: Iterable[Row], rule: Rule, supermasks: Sequence[Row] = ()
+) -> list[dict[str, Any]]:
     """A row for each claim and ladder of the run that it speaks of, in the order of the claims.
 
-    A claim that the run has nothing for has one row, which says why.
+    A claim that the run has nothing for has one row, which says why. supermasks: rows of supermasks.parquet.
     """
     rows = with_own_splits(trials)
-    return [row for claim in claims for row in _hold(claim, rows, rule)]
+    return [
+        row
+        for claim in claims
+        for row in (
+            _untrained(claim, rows, rule, supermasks) if claim.point.quantity == SUPERMASK else _hold(claim, rows, rule)
+        )
+    ]
+
+
+def _untrained(claim: Claim, trials: Sequence[Row], rule: Rule, supermasks: Sequence[Row]) -> list[dict[str, Any]]:
+    """The rows of a claim about untrained networks, one for each network."""
+    found = series_for(claim.point, supermasks)
+    if not found:
+        lacks = "no such masks are measured" if supermasks else "no masks are measured: python -m analysis supermasks"
+        return [_absent(claim, lacks, rule)]
+    rows = []
+    for series in found:
+        measured, left = estimate_of(series, trials, confidence_of(rule))
+        at = {"ladder": series.name, "n": measured.n, "weights_left_here_pct": left}
+        rows.append(_held(claim, measured, rule, at, CHOSEN))
+    return rows
 
 
 def _hold(claim: Claim, trials: Sequence[Row], rule: Rule) -> list[dict[str, Any]]:
@@ -61,11 +85,15 @@ def _against(claim: Claim, ladder: Ladder, rule: Rule) -> dict[str, Any]:
         "ladder": ladder.name, "group": level.group, "n": found.n,
         "weights_left_here_pct": 100.0 if point.arm == DENSE else level.left_pct,
     }  # fmt: skip
+    is_given = point.weights_left_pct is not None or point.arm == DENSE
+    return _held(claim, found, rule, at, "" if is_given else CHOSEN)
+
+
+def _held(claim: Claim, found: Found, rule: Rule, at: Mapping[str, Any], chosen: str) -> dict[str, Any]:
+    """The row of a claim and what the run has for it. at: where. chosen: how the level was, if it was."""
     if found.estimate is None:
         return _row(claim, rule, result=OPEN, why=found.lacks or "", **at)
-    spread = standard_error(claim)
-    difference = minus_published(found.estimate, point.value, spread, confidence_of(rule))
-    chosen = "" if point.weights_left_pct is not None or point.arm == DENSE else "; level chosen on validation"
+    difference = minus_published(found.estimate, claim.point.value, standard_error(claim), confidence_of(rule))
     judged = _judged(claim, difference, found.n, found.lacks, chosen)
     return _row(claim, rule, here=found.estimate.mean, **judged, **at)
 

@@ -30,14 +30,16 @@ from analysis.stats.equivalence import (
     ratio_of,
 )
 from analysis.stats.paired import superiority, t_interval
+from analysis.tables.index import write_noted
 from analysis.tables.parquet import read_table
 from analysis.tables.run_plan import Rule
-from analysis.tables.schema import Row
+from analysis.tables.schema import Row, table
 from lth_trainable.errors import UserError
 from lth_trainable.store.store import Store
 from tests.support.published import LEVELS, MARGINS, lenet_run
 
 RULE = Rule(margin_pp=0.2)
+ALONE = {"quantity": "accuracy", "arm": "ticket", "fields": "schedule=imp reset_end=false"}
 
 
 @pytest.fixture(scope="module")
@@ -184,14 +186,55 @@ def test_an_accuracy_alone_is_held_at_the_level_that_validation_chooses(rows: li
         else row
         for row in rows
     ]
-    row = held(
-        chosen, "supermask_mnist_raw", 2.0, fields="schedule=imp reset_end=false", relation="equals", at="early_stop"
-    )
+    row = held(chosen, "supermask_mnist_raw", 2.0, **ALONE, at="early_stop")
     assert row["weights_left_here_pct"] == pytest.approx(6.87, abs=0.02)
     assert row["why"].endswith("level chosen on validation")
-    at_the_end = held(chosen, "supermask_mnist_raw", 2.0, fields="schedule=imp")
+    at_the_end = held(chosen, "supermask_mnist_raw", 2.0, **ALONE)
     assert at_the_end["result"] == AGREES, "80 % at the end"
     assert row["result"] == DISAGREES and row["here"] == pytest.approx(98.2, abs=0.1)
+
+
+def masks(seeds: int = 6, model: str = "lenet_300_100") -> list[Row]:
+    """Rows of supermasks.parquet: 86 % on the test images where validation is best, more at another sparsity."""
+    return [
+        {
+            "dataset": "mnist", "model": model, "seed": seed, "found": "one_shot", "criterion": "large_final_same_sign",
+            "weights": weights, "round": number, "n_kept": 100, "weights_left_pct": left, "valid_accuracy": valid,
+            "test_accuracy": test + 0.01 * (seed % 3 - 1) - (0.06 if weights == "initial" else 0),
+            "majority_class_accuracy": 0.11,
+        }
+        for seed in range(seeds)
+        for weights in ("initial", "signed_constants")
+        for number, left, valid, test in ((3, 51.2, 0.8, 0.95), (7, 21.1, 0.9, 0.86))
+    ]  # fmt: skip
+
+
+def test_untrained_masks_are_held_at_the_sparsity_that_validation_chooses(rows: list[dict[str, Any]]) -> None:
+    claims = [claim("supermask_mnist_signed", 3.0), claim("supermask_mnist_raw", 3.0)]
+    few = [row for row in rows if row["seed"] < 6]
+    signed, raw = hold(claims, few, RULE, masks())
+    assert (signed["result"], raw["result"]) == (AGREES, AGREES)
+    assert (signed["here"], raw["here"]) == (pytest.approx(86), pytest.approx(80))
+    assert signed["weights_left_here_pct"] == 21.1 and signed["n"] == 6
+    (incomplete, _) = hold(claims, rows, RULE, masks())
+    assert incomplete["result"] == UNDECIDED and "no masks of seed 6, 7" in incomplete["why"]
+    (absent, _) = hold(claims, rows, RULE)
+    assert absent["result"] == "not in this run" and "python -m analysis supermasks" in absent["why"]
+    of_any = claim("supermask_mnist_signed", 3.0, network=None)
+    assert len(hold([of_any], [], RULE, [*masks(), *masks(model="conv_2")])) == 2, "a row for each network"
+
+
+@pytest.mark.usefixtures("without_report")
+def test_the_next_gather_holds_masks_that_were_measured_after_the_run(tmp_path: Path) -> None:
+    run = lenet_run(tmp_path, seeds=6, margins={"supermask_mnist_signed": 3.0})
+    assert [row["result"] for row in analysis.gather(run).rows("published")] == ["not in this run"]
+    filled: Row = {"run": "run", "trial": "t", "n_weights": 200, "n_valid": 10, "n_test": 10, "device": "cpu"}
+    write_noted(Store(tmp_path), "run", "supermasks", table("supermasks", ({**filled, **row} for row in masks())))
+    frames = analysis.gather(run)
+    assert [row["result"] for row in frames.rows("published")] == [AGREES]
+    (panel,) = panels(frames)
+    assert [round(left, 1) for left, _ in next(iter(panel.curves.values()))] == [51.2, 21.1]
+    assert published_figure(frames) is not None
 
 
 @pytest.mark.parametrize(
