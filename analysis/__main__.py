@@ -51,6 +51,7 @@ class Command:
 # parser with sub-commands does not take `python -m analysis RUN`.
 COMMANDS: dict[str, Command] = {
     "pack": Command(module="analysis.commands.pack", text="pack a run into one file for a colleague"),
+    "results": Command(module="analysis.commands.results", text="keep the results of a finished run, to commit them"),
     "barrier": Command(
         module="analysis.commands.barrier", text="measure the error between copies, levels, or dense and ticket"
     ),

@@ -48,6 +48,7 @@ from analysis.tables.spans import arranged
 from analysis.verdicts.claims import verdicts
 from analysis.verdicts.variances import variance_rows
 from lth_trainable.collector import no_garbage_collection
+from lth_trainable.errors import UserError
 from lth_trainable.store.image_bits import to_bytes
 from lth_trainable.store.store import PLAN, Store
 
@@ -59,6 +60,7 @@ _RESULTS = (
 )  # fmt: skip
 _RIGHT = ("valid", "test", "early_stop_test")
 _DATA = ("n_train", "n_valid", "n_test", "majority_class_accuracy")
+KEPT = "machine.json"  # in results that `export/results.py` has kept
 _VERSIONS = ("python", "torch", "fastai", "ray", "cuda", "cudnn", "driver")
 
 
@@ -89,6 +91,11 @@ def gather(path: str | os.PathLike[str], geometry: Geometry | None = None) -> Fr
 def gather_run(store: Store, run: str, geometry: Geometry | None = None) -> Frames:
     """`gather` of a run in an open store."""
     store.in_use()  # what takes long is not given up for one answer that does not come
+    if store.exists(f"{run}/{KEPT}"):
+        raise UserError(
+            f"{run}: found the kept results of a run ({KEPT}), whose records are in its archive; expected the folder "
+            "of a run; unpack the archive, and gather that"
+        )
     with no_garbage_collection():
         plan = read_plan(store, run)
         gathered = collect(store, run, plan, geometry)

@@ -9,12 +9,12 @@ from typing import Annotated, Any
 
 import tyro
 
-from analysis.gather import gather_run
+from analysis.gather import KEPT, gather_run
 from analysis.published.claims import Claim, claims_of
 from analysis.published.holding import hold
 from analysis.published.points import points
 from analysis.report.published import how_it_was_held, said, show_published
-from analysis.tables.parquet import Frames
+from analysis.tables.parquet import Frames, load
 from analysis.tables.run_plan import PUBLISHED, RunPlan, find_run, read_plan
 from analysis.text import console, print_line, table_of
 from lth_trainable.errors import OK, UserError, bad_value
@@ -30,7 +30,7 @@ class Options:
     """Hold published figures against a run: agrees, disagrees or undecided, with the difference and its interval.
 
     The claims, and the margin within which each agrees, are those that the run's recipe fixed before the first trial.
-    The run is gathered first; the results are its table RUN/analysis/published.parquet and a part of its report.
+    The run is gathered first, unless it is in results/; the results are its table RUN/analysis/published.parquet and a part of its report.
     docs/results.md says how they are judged.
     """
 
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
             "the first trial; --margin CLAIM=MARGIN holds one against it all the same, --list shows them all"
         )
     chosen = claims_of("--margin", _margins(options.margin))
-    frames = gather_run(store, run)
+    frames = load(options.run) if store.exists(f"{run}/{KEPT}") else gather_run(store, run)
     rows = [{**row, "run": run} for row in _rows(frames, plan, chosen)]
     if options.json:
         print(json.dumps({"run": options.run, "fixed": not chosen, "rows": rows}, allow_nan=False))

@@ -161,8 +161,18 @@ def _called(plain: Callable[..., Any], args: Any, kwargs: Any, x: Tensor) -> Any
     return plain(x, *args, **kwargs)
 
 
+def _elementwise(plain: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A function of each number, on memory as it lies. In place, vmap's rule would change a view of it."""
+
+    def function(input: Tensor, *args: Any, **kwargs: Any) -> Any:
+        call = functools.partial(_called, plain, args, kwargs)
+        return _Own(call, lambda k, axes, x: (call(x), axes[0]))(input)
+
+    return function
+
+
 def add_in_place(input: Tensor, other: Any, *, alpha: Any = 1) -> Tensor:
-    """`input += other`, in the memory of the stack as it lies. vmap's rule would change a view of it."""
+    """`input += other`, on memory as it lies, if it lies in the same way in both."""
     if not isinstance(other, Tensor) or alpha != 1:
         return input.add_(other, alpha=alpha)
     found: Tensor = _ADD(input, other)
@@ -193,6 +203,25 @@ _OWN: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.Tensor.__iadd__: add_in_place,
     **{plain: _convolution_of(plain, False) for plain in (F.conv1d, F.conv2d, F.conv3d)},
     **{plain: _convolution_of(plain, True) for plain in (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)},
+    **{
+        plain: _elementwise(plain)
+        for plain in (
+            F.relu,
+            F.relu6,
+            F.leaky_relu,
+            F.elu,
+            F.celu,
+            F.selu,
+            F.silu,
+            F.mish,
+            F.hardswish,
+            F.hardsigmoid,
+            F.hardtanh,
+            F.threshold,
+            torch.relu_,
+            torch.Tensor.relu_,
+        )
+    },
     F.max_pool1d: _pooling(F.max_pool1d, 3),
     F.max_pool2d: _pooling(F.max_pool2d, 4),
     F.max_pool3d: _pooling(F.max_pool3d, 5),

@@ -7,6 +7,7 @@ of one channel, updates of one tensor. Idle slots compute along with whatever th
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from lth_trainable.stacking.batches import Batches, Groups
 from lth_trainable.stacking.network import StackedNetwork, gradients
 from lth_trainable.stacking.optimisers import update_of
 from lth_trainable.stacking.probe import check
+from lth_trainable.stacking.replays import Replays
 from lth_trainable.stacking.run import NotStackable, Run
 from lth_trainable.stacking.slots import Member, Slots
 
@@ -59,7 +61,14 @@ class Stack:
         self.network = StackedNetwork(model, loss_func)
         self.batches = Batches(loader, k, side_by_side=self.network.convolves)
         self._losses = torch.zeros(loader.steps_per_epoch, k, device=self.device)  # of each batch of a run
+        self._rows = torch.arange(loader.steps_per_epoch, device=self.device).unsqueeze(1)
+        self._replays = Replays(self.device)
         check(self.network, self.slots, self.batches)
+
+    @property
+    def refusal(self) -> str | None:
+        """Why steps are not CUDA graphs; None if they are."""
+        return self._replays.refusal
 
     # -- members in and out ------------------------------------------------------------------------------------------
 
@@ -92,10 +101,11 @@ class Stack:
         self.network.module.train()
         sizes = next(iter(runs.values())).sizes
         for size in sizes:
-            self._step(size, groups)
+            kind = "step", size, self.slots.n_masks
+            self._replays.run(kind, functools.partial(self._step, size, groups), groups)
             self.batches.position += 1
             pulse.step()
-        losses = self._losses[: len(sizes)].t().contiguous()
+        losses = self._losses[: len(sizes)].t().clone()  # later runs use the same memory
         return {slot: losses[slot] for slot in runs}
 
     def _step(self, size: int, groups: Groups) -> None:
@@ -110,7 +120,7 @@ class Stack:
                 slots.buffers[name].copy_(value)
         slots.step(gradients(losses, slots.parameters), groups, batches.rates(groups))
         with torch.no_grad():
-            self._losses.index_copy_(0, batches.number, losses.detach().unsqueeze(0))
+            torch.where(self._rows == batches.number, losses.detach(), self._losses, out=self._losses)
         batches.number.add_(1)
 
     # -- evaluation --------------------------------------------------------------------------------------------------
@@ -118,9 +128,10 @@ class Stack:
     def evaluate(self, slots: Sequence[int], loader: ResidentLoader) -> dict[int, Evaluated]:
         """The results of these slots on all images of a loader."""
         self.network.module.eval()
-        sums, right = self._sums(loader)
-        found = sums.tolist()
-        return {slot: Evaluated(found[slot][0], found[slot][1], right[slot]) for slot in slots}
+        work = functools.partial(self._sums, loader)
+        sums, right = self._replays.run(("evaluation", id(loader.x)), work, reads=loader.x)
+        found, all_right = sums.tolist(), right.clone()
+        return {slot: Evaluated(found[slot][0], found[slot][1], all_right[slot]) for slot in slots}
 
     @torch.no_grad()
     def _sums(self, loader: ResidentLoader) -> tuple[Tensor, Tensor]:

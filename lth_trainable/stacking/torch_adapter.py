@@ -13,5 +13,5 @@ def split_channels(x: Tensor, k: int) -> Tensor:
     as `nn.ReLU(inplace=True)` does, would cost three copies of the gradient.
     """
     shape = (x.shape[0], k, x.shape[1] // k, *x.shape[2:])
-    found: Tensor = torch._unsafe_view(x, shape) if hasattr(torch, "_unsafe_view") else x.view(shape)
+    found: Tensor = torch.ops.aten._unsafe_view(x, shape) if hasattr(torch.ops.aten, "_unsafe_view") else x.view(shape)
     return found
