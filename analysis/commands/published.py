@@ -30,7 +30,8 @@ class Options:
     """Hold published figures against a run: agrees, disagrees or undecided, with the difference and its interval.
 
     The claims, and the margin within which each agrees, are those that the run's recipe fixed before the first trial.
-    The run is gathered first, unless it is in results/; the results are its table RUN/analysis/published.parquet and a part of its report.
+    The run is gathered first, unless it is kept in results/. What comes out is its table
+    RUN/analysis/published.parquet and a part of its report.
     docs/results.md says how they are judged.
     """
 

@@ -60,7 +60,9 @@ def how_it_was_held(rows: Sequence[Row]) -> str:
 
 def show_published(to: Console, rows: Sequence[Row]) -> None:
     """Print the table, and below it the reason for each result."""
-    to.print(_table([row for row in rows if row["result"] != ABSENT]))
+    held = [row for row in rows if row["result"] != ABSENT]
+    if held:
+        to.print(_table(held))
     for row in rows:
         cells = published_cells(row)
         if row["result"] == ABSENT:
