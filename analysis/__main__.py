@@ -54,6 +54,9 @@ COMMANDS: dict[str, Command] = {
     "barrier": Command(
         module="analysis.commands.barrier", text="measure the error between copies, levels, or dense and ticket"
     ),
+    "supermasks": Command(
+        module="analysis.commands.supermasks", text="measure untrained networks under the masks of a run"
+    ),
     "figures": Command(module="analysis.commands.figures", text="write figures for a paper (pdf, svg or png)"),
     "table": Command(module="analysis.commands.table", text="print the verdicts for a paper (latex, csv, markdown)"),
     "predictions": Command(

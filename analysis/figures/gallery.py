@@ -21,7 +21,10 @@ from analysis.figures.layers import layers_figure
 from analysis.figures.overlap import MOST_SERIES, overlap_figure
 from analysis.figures.pareto import pareto_figure
 from analysis.figures.style import MOST_PANELS
+from analysis.figures.supermasks import supermask_figure
 from analysis.figures.training import training_figure
+from analysis.supermasks.summary import arms
+from analysis.supermasks.words import sentences
 from analysis.tables.parquet import Frames, read_table
 from analysis.tables.schema import Row
 from analysis.tables.suggestions import SUGGESTIONS
@@ -174,6 +177,13 @@ FIGURES: dict[str, Drawing] = {
             "of copies, thick lines their means."
         ),
         draw=_barriers,
+    ),
+    "supermasks": Drawing(
+        title="Untrained networks under masks",
+        caption=lambda frames: " ".join(sentences(arms(frames.rows("supermasks")))),
+        draw=lambda material, theme: (
+            supermask_figure(rows, theme) if (rows := material.frames.rows("supermasks")) else None
+        ),
     ),
     "levels_barriers": Drawing(
         title="From level to level",

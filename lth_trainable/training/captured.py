@@ -72,10 +72,9 @@ class CapturedSteps(Callback):
             self._pool = None  # a pool without its graphs cannot be reused
         if not self.learn.opt.opt.state:
             self._seen.clear()
-        others = [cb for cb in self.learn.cbs if not isinstance(cb, KeepMask | Autocast)]
-        acting = [cb for cb in others if any(hasattr(type(cb), event) for event in WITHIN_A_STEP)]
-        if self.refusal is None and acting:
-            self.refusal = f"{type(acting[0]).__name__} acts within it"
+        others = acting_within(self.learn)
+        if self.refusal is None and others:
+            self.refusal = f"{type(others[0]).__name__} acts within it"
         self._usable = self.refusal is None
 
     def _tensors(self) -> list[Tensor]:
@@ -95,9 +94,9 @@ class CapturedSteps(Callback):
         if not (self._usable and isinstance(loader, ResidentLoader)):
             return False
         self.learn.n_iter = len(loader)
-        if not all(map(_says_when, (*self.learn.listeners("before_batch"), *self.learn.listeners("after_batch")))):
+        if not say_when(self.learn):
             return False
-        acts = {event: self._acts(event) for event in AROUND_A_STEP}
+        acts = {event: acting(self.learn, event) for event in AROUND_A_STEP}
         if self._epoch is None or self._epoch.data.loader is not loader:
             self._epoch, self._replays = _Epoch(self.learn, loader), {}
         epoch = self._epoch
@@ -109,14 +108,6 @@ class CapturedSteps(Callback):
             epoch.leave()
         loader.end_pass()
         return True
-
-    def _acts(self, event: str) -> dict[int, list[Callback]]:
-        """The callbacks that act at batches of the epoch, by the number of the batch."""
-        found: dict[int, list[Callback]] = {}
-        for cb in self.learn.listeners(event):
-            for number in cb.acts_at(event, self.learn.n_iter) if hasattr(cb, "acts_at") else ():
-                found.setdefault(number, []).append(cb)
-        return found
 
     def _train_batch(self, epoch: _Epoch, i: int, size: int, acts: dict[str, dict[int, list[Callback]]]) -> None:
         learn = self.learn
@@ -156,7 +147,7 @@ class CapturedSteps(Callback):
         learn = self.learn
         if not (self.can_validate and learn.dl is learn.dls.valid):
             return False
-        if not all(map(_says_when, learn.listeners("after_batch"))):
+        if not say_when(learn, "after_batch"):
             return False
         learn.n_iter = len(learn.dl)
         learn.epoch_log.take(*self.sums_on_validation(), learn.dl.n)
@@ -335,9 +326,31 @@ class _Validation:
         return loss, correct
 
 
-def _says_when(cb: Callback) -> bool:
-    """Whether a callback says at which batches it acts, or needs no events since its work is done beside the graphs."""
-    return hasattr(cb, "acts_at") or getattr(cb, "is_in_graphs", False) or type(cb) is TrainEvalCallback
+def acting_within(learn: Any) -> list[Callback]:
+    """The callbacks that act within a step, without those of masks and precision, which every way to train has."""
+    others = [cb for cb in learn.cbs if not isinstance(cb, KeepMask | Autocast)]
+    return [cb for cb in others if any(hasattr(type(cb), event) for event in WITHIN_A_STEP)]
+
+
+def say_when(learn: Any, *events: str) -> bool:
+    """Whether the callbacks around a batch all say at which batches they act, or need no events.
+
+    The work of these is done beside the steps. events: all of `AROUND_A_STEP` by default.
+    """
+    return all(
+        hasattr(cb, "acts_at") or getattr(cb, "is_in_graphs", False) or type(cb) is TrainEvalCallback
+        for event in events or AROUND_A_STEP
+        for cb in learn.listeners(event)
+    )
+
+
+def acting(learn: Any, event: str) -> dict[int, list[Callback]]:
+    """The callbacks that act at batches of the epoch, by the number of the batch."""
+    found: dict[int, list[Callback]] = {}
+    for cb in learn.listeners(event):
+        for number in cb.acts_at(event, learn.n_iter) if hasattr(cb, "acts_at") else ():
+            found.setdefault(number, []).append(cb)
+    return found
 
 
 def _step_anew(learn: Any) -> None:

@@ -24,9 +24,10 @@ from lth_trainable.training.captured import CapturedSteps
 from lth_trainable.training.cpu_step import PlainSteps
 from lth_trainable.training.cycled import CycledAdamW, CycledSGD
 from lth_trainable.training.fastai_adapter import eager_step
-from lth_trainable.training.measure import evaluate
+from lth_trainable.training.measure import Measured, evaluate
 from lth_trainable.training.precision import AUTOCAST, Autocast
 from lth_trainable.training.rate_on_device import RateOnDevice
+from lth_trainable.training.stacked_steps import StackedSteps
 
 _LARGEST_SEED = (1 << 63) - 1
 FUSED: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -42,6 +43,7 @@ class TrialLearner(Learner):
     """
 
     captured_steps: CapturedSteps | None = None
+    stacked_steps: StackedSteps | None = None
     autocast: Autocast | None = None
 
     @functools.cached_property
@@ -69,8 +71,8 @@ class TrialLearner(Learner):
         return known[event_name]
 
     def all_batches(self) -> None:
-        captured = self.captured_steps
-        if captured is None or not (captured.train_epoch() if self.training else captured.validate_epoch()):
+        steps = self.stacked_steps or self.captured_steps
+        if steps is None or not (steps.train_epoch() if self.training else steps.validate_epoch()):
             super().all_batches()
 
     def do_step(self) -> None:
@@ -87,10 +89,18 @@ class TrialLearner(Learner):
         valid = self.dls.valid
         if self.captured_steps is not None and self.captured_steps.can_validate:
             loss, correct = self.captured_steps.sums_on_validation()
-        else:
-            found = evaluate(self.model, valid, self.loss_func, self.autocast)
-            loss, correct = float(found.loss), float(found.correct)
-        return loss / valid.n, correct / valid.n
+            return loss / valid.n, correct / valid.n
+        found = self.measure(valid)
+        return found.loss, found.accuracy
+
+    @part("validation")
+    def measure(self, loader: Any) -> Measured:
+        """Loss and accuracy of the network on all images of a loader. Changes nothing."""
+        steps = self.stacked_steps
+        found = steps.measured(loader) if steps is not None and steps.can_measure(loader) else None
+        found = found or evaluate(self.model, loader, self.loss_func, self.autocast)
+        n = len(found.right)
+        return Measured(float(found.loss) / n, float(found.correct) / n, found.right)
 
     def one_batch(self, i: int, b: tuple[Any, ...]) -> None:
         """Like fastai's, except that a training step may be a captured one, and the batch is not moved to a device.
@@ -109,7 +119,9 @@ class TrialLearner(Learner):
         pulse.step()
 
     def _own_step(self) -> bool:
-        return self.captured_steps.take() if self.captured_steps is not None else self.plain_steps.take(self)
+        if self.captured_steps is not None:
+            return self.captured_steps.take()
+        return self.dls.device.type == "cpu" and self.plain_steps.take(self)
 
     def add_cb(self, cb: Any) -> TrialLearner:
         self.__dict__.pop("_known_listeners", None)
@@ -191,9 +203,13 @@ class Clock(Callback):
         """Number of the current batch in its complete epoch."""
         return self.skipped + self.learn.iter
 
+    def seed_of(self, number: int) -> int:
+        """The seed of torch's random streams for a batch of this epoch."""
+        return (self.stream + number) & _LARGEST_SEED
+
     def seed(self) -> None:
         """Set torch's random streams to those of the current batch."""
-        seed_torch((self.stream + self.number) & _LARGEST_SEED, self.dls.device)
+        seed_torch(self.seed_of(self.number), self.dls.device)
 
     def rate_of(self, number: int) -> float:
         """The learning rate of a batch of this epoch."""

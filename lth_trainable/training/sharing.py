@@ -45,15 +45,22 @@ def in_bounds(execution: Execution, spec: TrialSpec) -> Iterator[None]:
     process does not have the device or the precision, or if the memory is too small.
     """
     try:
-        with prepared(execution, spec.precision), memory_bounded(execution):
+        with no_room_told(execution, spec), prepared(execution, spec.precision), memory_bounded(execution):
             yield
+    finally:
+        release(execution)
+
+
+@contextlib.contextmanager
+def no_room_told(execution: Execution, spec: TrialSpec) -> Iterator[None]:
+    """Turn an error of torch for want of memory into a `UserError`."""
+    try:
+        yield
     except Exception as error:
         if not is_no_room(error):
             raise
         traceback.clear_frames(error.__traceback__)  # they keep the network and its data in memory
         raise no_room(execution, spec.name) from error
-    finally:
-        release(execution)
 
 
 def about_gpu(execution: Execution) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from lth_trainable import signals
 from lth_trainable.data.datasets import load_dataset
+from lth_trainable.data.splits import Dataset
 from lth_trainable.errors import FAILED, OK, STOPPED, StorageError, UserError, bad_value, command_line
 from lth_trainable.safe_text import printable
 from lth_trainable.silence.limit import SLOW, announced
@@ -162,7 +163,13 @@ class Job:
     def _fingerprint_here(self, sure: bool) -> Mapping[str, Any]:
         """The fingerprint of trials on this machine. Not sure: without torch, if a stored state has the same."""
         execution = self.setting.resources.execution()
-        likely = None if sure else fingerprint_without_torch(execution["device"], execution["threads"])
+        likely = (
+            None
+            if sure
+            else fingerprint_without_torch(
+                execution["device"], execution["threads"], replicas=self.setting.resources.replicas
+            )
+        )
         if likely is not None and self.ledger.has_states_of(likely):
             return likely
         from lth_trainable.training.execution import Execution, fingerprint  # torch takes seconds to import
@@ -189,7 +196,7 @@ def facts_of(data_key: DataKey, data_root: Path | None) -> Facts:
     dataset, *settings = data_key
     with announced(SLOW, f"dataset {dataset}"):
         data = load_dataset(dataset, data_root, *settings)
-    return Facts(digest=data.digest, n_train=len(data.train))
+    return Facts(digest=data.digest, n_train=len(data.train), in_memory=isinstance(data, Dataset))
 
 
 def finish(job: Job, summary: Mapping[str, Any], outcome: Outcome) -> int:

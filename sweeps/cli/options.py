@@ -67,6 +67,10 @@ class RunOptions:
     max_concurrent: Annotated[int | None, tyro.conf.arg(help="trials at a time; None: as many as fit", metavar="N")] = (
         None
     )
+    replicas: Annotated[
+        int,
+        tyro.conf.arg(help="small networks that a worker trains as one: docs/replicas.md", metavar="K"),
+    ] = 1
     cluster: Annotated[
         Path | None,
         tyro.conf.arg(help="run on the Ray cluster of this launcher file, such as cluster.yaml", metavar="FILE"),
@@ -131,6 +135,7 @@ class RunOptions:
         return Resources.asked(
             self.cpus_per_trial, self.gpus_per_trial, self.trials_per_gpu, self.max_concurrent,
             deterministic=self.deterministic, step=self.step, profile=self.profile,
+            replicas=self.replicas,
         )  # fmt: skip
 
     @property
@@ -165,7 +170,7 @@ class Options(RunOptions):
         tyro.conf.arg(help="training states to store: those that trials share, those of all levels, or none"),
     ] = "needed"
     until_decided: Annotated[
-        bool, tyro.conf.arg(help="add seeds at planned interim looks until every question of matching is decided")
+        bool, tyro.conf.arg(help="add seeds at planned looks until every question of matching is decided")
     ] = False
     max_seeds: Annotated[int | None, tyro.conf.arg(help="--until-decided: seeds at the last look", metavar="N")] = None
     tune_lr: Annotated[
@@ -212,7 +217,8 @@ class Options(RunOptions):
 
 
 WHERE = (
-    "storage", "name", "data_root", "max_concurrent", "gpus_per_trial", "trials_per_gpu", "cluster", "address",
+    "storage", "name", "data_root", "max_concurrent", "gpus_per_trial", "trials_per_gpu", "replicas", "cluster",
+    "address",
 )  # fmt: skip
 LISTS = ("seed", "log", "log_tickets")  # options with several values that are no axes
 STOP = ("max_hours", "max_epochs", "trial_silence", "retry_failed")

@@ -124,7 +124,8 @@ def _search(
     if options.retry_failed and (again := study.ask_again()):
         job.say(f"{again} failed suggestions are tried again")
     source = Suggestions(study, search, ledger, facts_of_spec, job.command, board, retry=options.retry_failed)
-    dispatcher = Dispatcher(ledger.plan, (), (), job.slots, source.rank_of)
+    replicas = job.setting.resources.replicas
+    dispatcher = Dispatcher(ledger.plan, (), (), job.slots, source.rank_of, replicas=replicas)
     axes = "; ".join(f"{field} {axis}" for field, axis in search.axes.items())
     points = (
         f"the {search.suggestions} points of the grid"

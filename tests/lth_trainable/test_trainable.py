@@ -19,8 +19,9 @@ from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.checkpoint import CHECKPOINT
 from lth_trainable.store.store import FAILURE, Store
 from lth_trainable.store.trouble import TROUBLE
-from lth_trainable.trainable import TrialFailed
 from lth_trainable.training import execution
+from lth_trainable.tune import attempt, progress
+from lth_trainable.tune.attempt import TrialFailed
 from sweeps.cli.options import parse
 from sweeps.planning.plan import Facts, Plan, make_plan
 from sweeps.running.launch import Config
@@ -47,7 +48,7 @@ def told(monkeypatch: pytest.MonkeyPatch, store: Store) -> list[dict[str, Any]]:
         reports.append({**metrics, "checkpoint": files})
 
     monkeypatch.setattr(trainable.tune, "report", report)
-    monkeypatch.setattr(trainable, "REPORT_SECONDS", math.inf)
+    monkeypatch.setattr(progress, "REPORT_SECONDS", math.inf)
     return reports
 
 
@@ -171,7 +172,7 @@ def test_an_error_of_the_trials_own_files_is_its_own(
     def unreadable(*_: Any, **__: Any) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", "images.tgz")
 
-    monkeypatch.setattr(trainable, "load_dataset", unreadable)
+    monkeypatch.setattr(attempt, "load_dataset", unreadable)
     ledger = Ledger(store=store, run="run", plan=plan, facts={})
     with pytest.raises(TrialFailed):
         trainable.train(Config(ledger=ledger, execution={}).of(plan, plan.trials[0]))

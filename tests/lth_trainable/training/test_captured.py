@@ -127,7 +127,7 @@ def test_a_callback_around_each_batch_gets_it_from_the_loader(replays: list[Any]
         trial = Trial(TrialSpec(control="dense", epochs=2, batch_size=230), load_dataset("digits"), Execution(), None)
         trial.fit(0, 2, LevelClock(), witness)
     assert [each[:2] for each in witness.seen] == ([(230, True)] * 5 + [(287, False)]) * 2
-    assert all(captured._says_when(cb) for cb in trial.learn.listeners("after_batch"))
+    assert captured.say_when(trial.learn, "after_batch")
     assert torch.isfinite(torch.tensor([loss for *_, loss in witness.seen])).all()
 
 

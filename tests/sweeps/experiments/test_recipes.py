@@ -147,6 +147,29 @@ def test_mnist_lenet_has_the_papers_settings() -> None:
     )
 
 
+# -- supermasks ------------------------------------------------------------------------------------------------------
+
+
+def test_the_supermask_recipes_have_the_papers_networks() -> None:
+    mnist, cifar10 = (expand(find_recipe(f"{data}_supermask")) for data in ("mnist", "cifar10"))
+    assert mnist.notes == cifar10.notes == ()
+    assert {(t.model, t.epochs, t.lr) for t in cifar10.trials} == {
+        ("conv_2", 27, 2e-4), ("conv_4", 34, 3e-4), ("conv_6", 40, 3e-4)
+    }  # fmt: skip
+    assert Counter(t.model for t in cifar10.trials if t.is_dense) == {"conv_2": 5, "conv_4": 5, "conv_6": 5}
+    assert distinct_epochs("mnist_supermask", 55_000) == 5 * 55 * (1 + 10 * 5)
+    assert distinct_epochs("cifar10_supermask", 45_000) == 5 * 3 * (27 + 34 + 40)
+
+
+def test_a_network_keeps_its_own_setting_unless_the_command_line_has_another() -> None:
+    _, sweep = parse(["cifar10_supermask", "--model", "conv_4"])
+    assert {(t.epochs, t.lr) for t in expand(sweep).trials} == {(34, 3e-4)}
+    _, sweep = parse(["cifar10_supermask", "--epochs", "2"])
+    assert {(t.model, t.epochs, t.lr) for t in expand(sweep).trials} == {
+        ("conv_2", 2, 2e-4), ("conv_4", 2, 3e-4), ("conv_6", 2, 3e-4)
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipes_docstring_gives_size_and_cost(name: str) -> None:
     text = " ".join((RECIPES[name].__doc__ or "").split())

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from pyarrow import fs
 
-import lth_trainable.trainable
 import sweeps.running.logger_thread
 from lth_trainable.errors import UserError
 from lth_trainable.spec.trial_spec import TrialSpec
@@ -21,6 +20,7 @@ from lth_trainable.store.store import Store
 from lth_trainable.trainable import train
 from lth_trainable.training.lifecycle import Keep
 from lth_trainable.training.run import run_trial
+from lth_trainable.tune import progress
 from sweeps.lth_grid import main
 from sweeps.running import loggers as logs
 from sweeps.running.launch import Config
@@ -45,8 +45,8 @@ def told(first: int, end: int, result: Mapping[str, Any] | None = None) -> dict[
 def reports(monkeypatch: pytest.MonkeyPatch, store: Store, spec: TrialSpec, log: bool) -> list[dict[str, Any]]:
     """What Ray is told of a trial, which keeps every level's end for others, at every epoch."""
     found: list[dict[str, Any]] = []
-    monkeypatch.setattr(lth_trainable.trainable, "REPORT_SECONDS", 0.0)
-    monkeypatch.setattr(lth_trainable.trainable.tune, "report", lambda metrics, checkpoint=None: found.append(metrics))
+    monkeypatch.setattr(progress, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(progress.tune, "report", lambda metrics, checkpoint=None: found.append(metrics))
     plan = plan_of([spec], "levels")
     [trial] = plan.trials
     ledger = Ledger(store=store, run="r", plan=plan, facts={})
