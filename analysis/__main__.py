@@ -51,6 +51,7 @@ class Command:
 # parser with sub-commands does not take `python -m analysis RUN`.
 COMMANDS: dict[str, Command] = {
     "pack": Command(module="analysis.commands.pack", text="pack a run into one file for a colleague"),
+    "results": Command(module="analysis.commands.results", text="keep the results of a finished run, to commit them"),
     "barrier": Command(
         module="analysis.commands.barrier", text="measure the error between copies, levels, or dense and ticket"
     ),
@@ -63,6 +64,9 @@ COMMANDS: dict[str, Command] = {
         module="analysis.commands.predictions", text="write which images each network has right (Parquet)"
     ),
     "compare": Command(module="analysis.commands.compare", text="compare two runs (recipes, criteria, code versions)"),
+    "published": Command(
+        module="analysis.commands.published", text="hold the figures that papers have published against a run"
+    ),
     "adopt": Command(module="analysis.commands.adopt", text="judge trials of run_trial or of your own ray.tune.Tuner"),
     "export": Command(module="analysis.commands.export", text="write tickets for torch alone, or for the Hub"),
 }
@@ -126,7 +130,7 @@ def _gather(arguments: Sequence[str]) -> int:
 
 
 def _description() -> str:
-    others = "\n".join(f"    python -m analysis {name:<7} ...  {command.text}" for name, command in COMMANDS.items())
+    others = "\n".join(f"    python -m analysis {name:<9} ...  {command.text}" for name, command in COMMANDS.items())
     return (
         f"{inspect.getdoc(Options)}\n\nOther commands, each with its own --help (if a run has the name of a command, "
         f"write ./NAME):\n\n{others}"

@@ -20,6 +20,7 @@ from analysis.figures.early_stop import early_stop_figure
 from analysis.figures.layers import layers_figure
 from analysis.figures.overlap import MOST_SERIES, overlap_figure
 from analysis.figures.pareto import pareto_figure
+from analysis.figures.published import published_figure
 from analysis.figures.style import MOST_PANELS
 from analysis.figures.supermasks import supermask_figure
 from analysis.figures.training import training_figure
@@ -156,6 +157,14 @@ FIGURES: dict[str, Drawing] = {
         title="Early stop",
         caption=_about_early_stop,
         draw=lambda material, theme: early_stop_figure(material.frames, theme),
+    ),
+    "published": Drawing(
+        title="Beside what was published",
+        caption=_always(
+            "Lines are this run, with intervals over seeds; hollow marks are published figures, in the colour of their "
+            "arm, with the margin within which the run agrees as a grey bar."
+        ),
+        draw=lambda material, theme: published_figure(material.frames, theme),
     ),
     "layers": Drawing(
         title="Sparsity by layer",

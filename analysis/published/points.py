@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields
 from importlib.resources import files
 from typing import Any
@@ -19,11 +19,17 @@ from lth_trainable.errors import UserError, bad_value, is_finite_number, unknown
 
 EQUALS, MORE_THAN, LESS_THAN = RELATIONS = ("equals", "more_than", "less_than")  # what a published value says
 WHERE = "results/published"  # in messages
-ACCURACY, DIFFERENCE, CHANGE, RATIO, FALLS_BELOW = (
-    "accuracy", "accuracy_difference", "early_stop_change", "early_stop_ratio", "falls_below",
+ACCURACY, DIFFERENCE, CHANGE, RATIO, FALLS_BELOW, SUPERMASK = (
+    "accuracy", "accuracy_difference", "early_stop_change", "early_stop_ratio", "falls_below", "supermask_accuracy",
 )  # fmt: skip
-UNITS = {ACCURACY: "%", DIFFERENCE: "pp", CHANGE: "%", RATIO: "times", FALLS_BELOW: "% left"}  # of values
-MARGIN_UNITS = {ACCURACY: "pp", DIFFERENCE: "pp", CHANGE: "pp", RATIO: "times", FALLS_BELOW: "rounds"}
+UNITS = {
+    ACCURACY: "%", DIFFERENCE: "pp", CHANGE: "%", RATIO: "times", FALLS_BELOW: "% left", SUPERMASK: "%",
+}  # of values # fmt: skip
+MARGIN_UNITS = {
+    ACCURACY: "pp", DIFFERENCE: "pp", CHANGE: "pp", RATIO: "times", FALLS_BELOW: "rounds", SUPERMASK: "pp",
+}  # fmt: skip
+ALONE = (ACCURACY, SUPERMASK)  # compared with nothing
+OF_SUPERMASKS = ("criterion", "found")  # columns of supermasks.parquet that `fields` may name for a supermask
 OF_ITERATIONS = (CHANGE, RATIO)  # quantities of the early stop, not of an accuracy there
 AT_END, AT_EARLY_STOP = MOMENTS = ("end", "early_stop")
 SD, SE, CI95, RANGE = SPREADS = ("sd", "se", "ci95", "range")  # ci95: half its width
@@ -35,9 +41,10 @@ class Point:
     """A published figure and the quantity of a run that it is held against. Its fields are the columns of the files.
 
     claim: its name, one of a kind. place: figure, table or section. arm, against: "ticket", "dense", or the name of a
-    control or baseline. quantity: a key of `UNITS`. at: the moment whose accuracy counts, one of `MOMENTS`; None for a
-    quantity of the early stop itself. network, data: names of this project; network None: any. fields: values of spec
-    fields that the tickets have, as "name=value name=value". weights_left_pct: None if the paper does not say.
+    control or baseline; of a supermask "initial" or "signed_constants". quantity: a key of `UNITS`. at: the moment
+    whose accuracy counts, one of `MOMENTS`; None for a quantity of the early stop itself. network, data: names of this
+    project; network None: any. fields: values of spec fields that the tickets have, as "name=value name=value".
+    weights_left_pct: None if the paper does not say.
     """
 
     claim: str
@@ -156,11 +163,13 @@ def _check(where: str, point: Point) -> None:
     moments = (None,) if point.quantity in OF_ITERATIONS else MOMENTS
     if point.at not in moments:
         raise bad_value(f"{where}, at", point.at, f"one of {', '.join(map(str, moments))} for {point.quantity}")
-    if (point.against is None) != (point.quantity == ACCURACY):
-        expected = "none" if point.quantity == ACCURACY else "what the arm is compared with, such as dense"
+    if (point.against is None) != (point.quantity in ALONE):
+        expected = "none" if point.quantity in ALONE else "what the arm is compared with, such as dense"
         raise bad_value(f"{where}, against", point.against, expected)
     if point.quantity == FALLS_BELOW and (point.relation != EQUALS or not 0 < point.value <= 100):
         raise bad_value(f"{where}, value", point.value, f"weights left, percent, with the relation {EQUALS}")
+    if point.weights_left_pct is None and point.quantity not in (*ALONE, FALLS_BELOW):
+        raise bad_value(f"{where}, weights_left_pct", None, f"the weights left, percent, for {point.quantity}")
     if point.weights_left_pct is not None and not 0 < point.weights_left_pct <= 100:
         raise bad_value(f"{where}, weights_left_pct", point.weights_left_pct, "percent, more than 0 and at most 100")
     if (point.spread is None) != (point.spread_kind is None) or point.spread_kind not in (None, *SPREADS):
@@ -168,13 +177,16 @@ def _check(where: str, point: Point) -> None:
         raise bad_value(f"{where}, spread_kind", point.spread_kind, expected)
     if point.spread is not None and point.spread < 0:
         raise bad_value(f"{where}, spread", point.spread, "a number of at least 0")
-    _check_fields(f"{where}, fields", point.fields)
+    if point.quantity == SUPERMASK and point.weights_left_pct is not None:
+        expected = "none for a supermask: the best sparsity is chosen on validation images"
+        raise bad_value(f"{where}, weights_left_pct", point.weights_left_pct, expected)
+    _check_fields(f"{where}, fields", point.fields, OF_SUPERMASKS if point.quantity == SUPERMASK else SPEC_FIELDS)
 
 
-def _check_fields(where: str, text: str) -> None:
+def _check_fields(where: str, text: str, valid: Collection[str]) -> None:
     for pair in text.split():
         name, sign, _ = pair.partition("=")
         if not sign:
             raise bad_value(where, pair, "name=value")
-        if name not in SPEC_FIELDS:
-            raise unknown_name(where, name, SPEC_FIELDS)
+        if name not in valid:
+            raise unknown_name(where, name, valid)

@@ -33,7 +33,7 @@ from lth_trainable.store.store import Store
 PART_ROWS = 1_000_000  # of one file; a larger table is a folder of shards
 # Tables that other commands write, and these commands; if there is no file, the table is empty
 OPTIONAL = {"barriers": "barrier", "connections": "barrier", "supermasks": "supermasks"}
-LATER = ("variances",)  # runs that version 0.4.0 has gathered do not have them: empty
+LATER = ("variances", "published")  # runs that version 0.4.0 has gathered do not have them: empty
 UNSEALED = 1  # format of an index of version 0.4.0, without a checksum
 INDEX = "index.json"  # has the SHA-256 of every table, see `tables/index.py`
 ATTEMPTS, PAUSE_SECONDS = 4, 0.5  # to read tables that a gather may just be writing
@@ -64,6 +64,7 @@ class Frames:
     connections = _as_pandas("connections")
     verdicts = _as_pandas("verdicts")
     variances = _as_pandas("variances")
+    published = _as_pandas("published")
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         """The rows of a table as plain dicts, None for every null. They are made once: copy one before changing it."""

@@ -105,7 +105,7 @@ class Stack:
             self._replays.run(kind, functools.partial(self._step, size, groups), groups)
             self.batches.position += 1
             pulse.step()
-        losses = self._losses[: len(sizes)].t().contiguous()
+        losses = self._losses[: len(sizes)].t().clone()  # later runs use the same memory
         return {slot: losses[slot] for slot in runs}
 
     def _step(self, size: int, groups: Groups) -> None:

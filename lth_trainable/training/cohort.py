@@ -17,6 +17,7 @@ import torch
 
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.stacking.run import NotStackable, Run
+from lth_trainable.stacking.slots import Member
 from lth_trainable.stacking.stack import Stack
 from lth_trainable.training.execution import Execution
 from lth_trainable.training.sharing import in_bounds
@@ -52,6 +53,13 @@ def current_seat() -> Seat | None:
 _of_thread = threading.local()
 
 
+def _closed() -> threading.Lock:
+    """A lock that the next to acquire it waits for. Of one permit, so a semaphore, which is slower, is not needed."""
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
+
+
 class Ended(BaseException):
     """Ends the thread of a member whose cohort has ended."""
 
@@ -85,7 +93,7 @@ class Seat:
     def __init__(self, cohort: Cohort[Any], slot: int) -> None:
         self.cohort, self.slot = cohort, slot
         self.request: Training | Measuring | None = None
-        self.go = threading.Semaphore(0)
+        self.go = _closed()
         self.is_loaded = False  # whether the slot has the network's present weights
 
     @property
@@ -93,6 +101,12 @@ class Seat:
         """The learner of the member, which waits."""
         assert self.request is not None
         return self.request.learn
+
+    @property
+    def member(self) -> Member:
+        """What goes into the slot."""
+        factors = self.request.factors if isinstance(self.request, Training) else {}
+        return Member(model=self.learn.model, optimizer=self.learn.opt.opt, factors=factors)
 
     @property
     def refusal(self) -> str | None:
@@ -115,7 +129,7 @@ class Cohort(Generic[T]):
     def __init__(self, jobs: Sequence[Callable[[], T]], execution: Execution) -> None:
         self.jobs, self.execution = jobs, execution
         self.seats = [Seat(self, slot) for slot in range(len(jobs))]
-        self.back = threading.Semaphore(0)  # released when the member that runs waits or has ended
+        self.back = _closed()  # released when the member that runs waits or has ended
         self.outcomes: list[Any] = [None] * len(jobs)
         self.refusal: str | None = None
         self.is_over = False
@@ -175,8 +189,7 @@ class Cohort(Generic[T]):
             self._make_stack(waiting[0])
         if self.refusal is not None:
             return list(waiting)
-        for seat in waiting:
-            self._load(seat)
+        self._load(waiting)
         measuring = [(seat, seat.request) for seat in waiting if isinstance(seat.request, Measuring)]
         if measuring:
             return self._measure(measuring)
@@ -197,10 +210,10 @@ class Cohort(Generic[T]):
         assert self._stack is not None
         return self._stack
 
-    def _load(self, seat: Seat) -> None:
-        if not seat.is_loaded:
-            factors = seat.request.factors if isinstance(seat.request, Training) else {}
-            self.stack.load(seat.slot, seat.learn.model, seat.learn.opt.opt, factors)
+    def _load(self, seats: Sequence[Seat]) -> None:
+        new = [seat for seat in seats if not seat.is_loaded]
+        self.stack.load_all({seat.slot: seat.member for seat in new})
+        for seat in new:
             seat.is_loaded = True
 
     def _measure(self, asked: Sequence[tuple[Seat, Measuring]]) -> list[Seat]:
@@ -221,13 +234,13 @@ class Cohort(Generic[T]):
         n = min(_equal_ones(request.run.sizes) for _, request in together)
         split = {seat.slot: request.run.split(n) for seat, request in together}
         losses = self.stack.train({slot: first for slot, (first, _) in split.items()})
-        served = []
         for seat, request in together:
             request.losses.append(losses[seat.slot])
             request.run = split[seat.slot][1]
-            if request.is_served:
-                self.stack.unload(seat.slot, seat.learn.model, seat.learn.opt.opt)
-                served.append(seat)
+        for seat in self.seats:  # the others' slots have computed along
+            seat.is_loaded = seat.is_loaded and seat.slot in split
+        served = [seat for seat, request in together if request.is_served]
+        self.stack.unload_all({seat.slot: seat.member for seat in served})
         return served
 
 

@@ -19,6 +19,7 @@ from lth_trainable.store.store import STATES
 
 WHERE = ("storage", "run", "device", "threads", "data_root")
 MEMBERS = "members"  # key of a task: those of the other members of its cohort, as far as they differ from it
+CHAIN = "chain"  # key of the task of a trial that may have a record: its segments
 TASK = "task"  # key of the config of a sweep's trial: what only its worker understands, as JSON
 RUN = "tune"  # name of the run in the store that has the trials' records
 _WHOLE = {f.name for f in fields(TrialSpec) if str(f.type).split(" ")[0] == "int"}

@@ -17,10 +17,9 @@ from lth_trainable.store.checkpoint import content_at
 from lth_trainable.store.contents import read_record
 from lth_trainable.store.record import Identity
 from lth_trainable.store.store import Damaged, Store
+from lth_trainable.tune.config import CHAIN
 from lth_trainable.tune.ray_adapter import checkpoint, write_results
 from lth_trainable.tune.reports import LOST, last_report, results_of
-
-CHAIN = "chain"  # key of the task of a trial that may have a record: its segments
 
 
 def tell_recorded(task: Mapping[str, Any]) -> None:

@@ -24,7 +24,7 @@ from lth_trainable.tune import attempt, progress
 from lth_trainable.tune.attempt import TrialFailed
 from sweeps.cli.options import parse
 from sweeps.planning.plan import Facts, Plan, make_plan
-from sweeps.running.launch import Config
+from sweeps.running.config import Config
 from sweeps.running.worker import train as train_in_worker
 from sweeps.runs.ledger import Ledger
 

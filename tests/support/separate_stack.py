@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lth_trainable.data.augment import Draws
 from lth_trainable.stacking.run import Run
+from lth_trainable.stacking.slots import Member
 from lth_trainable.training.learner import seed_torch
 from lth_trainable.training.measure import Sums, evaluate
 
@@ -29,15 +30,17 @@ class SeparateStack:
         SeparateStack.calls = []
 
     @torch.no_grad()
-    def load(self, slot: int, model: nn.Module, optimizer: Any, factors: Mapping[str, Tensor]) -> None:
-        _copy(model, self.models[slot])
-        self.optimizers[slot].load_state_dict(copy.deepcopy(optimizer.state_dict()))
-        self.factors[slot] = dict(factors)
+    def load_all(self, members: Mapping[int, Member]) -> None:
+        for slot, member in members.items():
+            _copy(member.model, self.models[slot])
+            self.optimizers[slot].load_state_dict(copy.deepcopy(member.optimizer.state_dict()))
+            self.factors[slot] = dict(member.factors)
 
     @torch.no_grad()
-    def unload(self, slot: int, model: nn.Module, optimizer: Any) -> None:
-        _copy(self.models[slot], model)
-        optimizer.load_state_dict(copy.deepcopy(self.optimizers[slot].state_dict()))
+    def unload_all(self, members: Mapping[int, Member]) -> None:
+        for slot, member in members.items():
+            _copy(self.models[slot], member.model)
+            member.optimizer.load_state_dict(copy.deepcopy(self.optimizers[slot].state_dict()))
 
     def train(self, runs: Mapping[int, Run]) -> dict[int, Tensor]:
         self.calls.append(("train", tuple(runs)))

@@ -23,7 +23,7 @@ from lth_trainable.training.run import run_trial
 from lth_trainable.tune import progress
 from sweeps.lth_grid import main
 from sweeps.running import loggers as logs
-from sweeps.running.launch import Config
+from sweeps.running.config import Config
 from sweeps.running.log_feed import Loggers
 from sweeps.running.logger_thread import LoggerThread
 from sweeps.running.loggers import LOGGERS, LogFolder, Logger, make_logger
