@@ -108,7 +108,7 @@ def test_an_epoch_of_replays_has_the_bytes_of_the_ordinary_loop(
 def test_a_network_that_is_compiled_has_one_eager_step_more_and_the_same_bytes(
     tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The compiler may wait for the device. Here it runs PyTorch's own kernels; `test_fast_step.py` has the real one."""
+    """The compiler may wait for the device. Here it runs PyTorch's kernels; `test_fast_step.py` has the real one."""
     monkeypatch.setattr(compiled, "BACKEND", "eager")
     monkeypatch.setattr(compiler, "_missing_on_cpu", lambda: None)
     spec, execution = TrialSpec(**TAIL, rewind_epoch=1), Execution(compile=True)
