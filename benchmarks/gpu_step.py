@@ -75,6 +75,8 @@ def main() -> int:
         print(json.dumps(stock(options.data_root, 4)))
         return 0
     notes: list[str] = []
+    asked = {"captured": True, "eager": options.eager, "compiled": options.compile}
+    sides = [side for side, is_asked in asked.items() if is_asked]
     found = {}
     for name in options.tasks:
         spec = TrialSpec(**TASKS[name], precision=options.precision)
@@ -82,11 +84,7 @@ def main() -> int:
         first: dict[str, float] = {}
         for _ in range(options.repeats):
             seconds.setdefault("bare", []).extend(bare(spec, options))
-            for side in (
-                "captured",
-                *(("eager",) if options.eager else ()),
-                *(("compiled",) if options.compile else ()),
-            ):
+            for side in sides:
                 rows = ours(spec, side, options, notes)["epochs"]
                 seconds.setdefault(side, []).extend(row["seconds"] for row in rows if row["epoch"] >= UNCOUNTED)
                 first.setdefault(side, sum(row["seconds"] for row in rows if row["epoch"] < UNCOUNTED))

@@ -24,6 +24,7 @@ from lth_trainable.errors import UserError
 
 BACKEND: str | Callable[..., Any] = "inductor"
 CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
+CHOSEN = os.environ.get(CACHE_VARIABLE)  # by the user: when PyTorch's compiler is imported, it sets the variable itself
 MOST_VERSIONS = 1024  # of one function: shapes, training or not, networks of one class; PyTorch's default is 8
 
 _calls: weakref.WeakKeyDictionary[nn.Module, Callable[..., Any]] = weakref.WeakKeyDictionary()  # without the network
@@ -81,11 +82,11 @@ def compiler_settings(cache: Path) -> Iterator[None]:
         limits = {"recompile_limit": MOST_VERSIONS, "accumulated_recompile_limit": MOST_VERSIONS}
         stack.enter_context(dynamo.patch({**limits, "fail_on_recompile_limit_hit": True}))
         stack.enter_context(inductor.patch(compile_threads=1))
-        if CACHE_VARIABLE not in os.environ:
+        if CHOSEN is None:
             with contextlib.suppress(OSError):
                 cache.mkdir(parents=True, exist_ok=True, mode=0o700)
-                os.environ[CACHE_VARIABLE] = str(cache)
                 stack.callback(os.environ.pop, CACHE_VARIABLE, None)
+                os.environ[CACHE_VARIABLE] = str(cache)
         yield
 
 
