@@ -103,10 +103,9 @@ def prepared(execution: Execution, precision: str) -> Iterator[None]:
         if device.type == "cuda":
             if execution.deterministic:
                 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first use of cuBLAS
-            before = torch.are_deterministic_algorithms_enabled()
-            warns = torch.is_deterministic_algorithms_warn_only_enabled()
-            stack.callback(torch.use_deterministic_algorithms, before, warn_only=warns)
-            torch.use_deterministic_algorithms(execution.deterministic)
+            # `use_deterministic_algorithms` would import PyTorch's compiler to tell it, which takes seconds
+            stack.callback(torch.set_deterministic_debug_mode, torch.get_deterministic_debug_mode())
+            torch.set_deterministic_debug_mode("error" if execution.deterministic else "default")
             flags = {"benchmark": False, "deterministic": execution.deterministic}
             for name, value in flags.items():
                 stack.callback(setattr, torch.backends.cudnn, name, getattr(torch.backends.cudnn, name))
