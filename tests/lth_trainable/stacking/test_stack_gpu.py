@@ -46,7 +46,8 @@ def test_bytes_depend_on_neither_slot_nor_company(network: str, channels_last: b
     try:
         stack = stack_of(made(50), dls, k, precision)
     except NotStackable as reason:  # seen on an H200 with cuDNN's TF32 kernels of grouped convolutions
-        assert precision == "tf32", reason
+        if precision != "tf32":
+            raise
         pytest.skip(f"refused: {reason}")
     alone = trained(stack, {0: own}, {0: run}, dls)[0]
     assert stack.refusal is None, stack.refusal
