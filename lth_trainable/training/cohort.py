@@ -60,6 +60,14 @@ def _closed() -> threading.Lock:
     return lock
 
 
+def _streams(device: torch.device) -> list[torch.Generator]:
+    """Torch's random streams that a trial on this device draws from."""
+    found = [torch.default_generator]
+    if device.type == "cuda":
+        found.append(torch.cuda.default_generators[device.index or 0])
+    return found
+
+
 class Ended(BaseException):
     """Ends the thread of a member whose cohort has ended."""
 
@@ -116,10 +124,14 @@ class Seat:
     def ask(self, request: Training | Measuring) -> bool:
         """Wait until the request is served. False: the networks cannot be stacked, and nothing has been done."""
         self.request = request
+        streams = _streams(request.learn.dls.device)
+        before = [stream.get_state() for stream in streams]
         self.cohort.back.release()
         self.go.acquire()
         if self.cohort.is_over:
             raise Ended
+        for stream, state in zip(streams, before, strict=True):  # others have drawn from them meanwhile
+            stream.set_state(state)
         return self.refusal is None
 
 
