@@ -34,6 +34,7 @@ def main(arguments: Sequence[str]) -> int:
     if recipe.endswith("_supermask"):
         root = _value(rest, "--data-root")
         code = _run("analysis", "supermasks", run, *(["--data-root", root] if root else []))
+        code = code or _run("analysis", run)  # its report and its published figures, with the supermasks
     took = ["--seconds", f"{seconds:.1f}"] if is_new else []  # a resumed run took longer than this command
     code = code or _run("analysis", "results", run, *took, "--out", str(out))
     kept = ROOT / "results" / Path(run).name

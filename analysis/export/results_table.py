@@ -11,10 +11,13 @@ from typing import Any
 
 from analysis.export.results import KEPT
 from analysis.labels import short_labels
+from analysis.report.published import published_cells
 from analysis.tables.parquet import Frames, load
+from analysis.tables.published_schema import ABSENT
 from analysis.tables.schema import BEATS, MATCHES, Row
 from analysis.text import duration, percent, signed
 from analysis.verdicts.headlines import of_tickets
+from lth_trainable.spec.words import field_words
 
 HEADINGS = ("recipe", "claim", "published", "here", "agrees?", "GPU-minutes")
 NOTHING = "–"
@@ -41,13 +44,15 @@ def rows_of(kept: Path) -> Iterator[ResultRow]:
     """The rows of one result: its published claims; without any, how far its tickets match the dense network."""
     frames, machine = load(kept), json.loads((kept / KEPT).read_text(encoding="utf-8"))
     link, minutes = f"[{kept.name}](results/{kept.name})", _minutes(machine)
-    held = frames.rows("published") if "published" in frames.tables else []
+    held = [row for row in frames.rows("published") if row["result"] != ABSENT]
     for row in held:
-        if row["here"] is not None:
-            yield ResultRow(
-                recipe=link, claim=row["sentence"], published=_number(row["published"], row["unit"]),
-                here=_here(row), agrees=row["result"], gpu_minutes=minutes,
-            )  # fmt: skip
+        cells = published_cells(row)
+        apart = _apart(row["ladder"], [other["ladder"] for other in held if other["claim"] == row["claim"]])
+        yield ResultRow(
+            recipe=link, claim=cells["sentence"] + (f" ({apart})" if apart else ""), published=cells["published"],
+            here=f"{cells['here']}: {cells['difference']}, n = {cells['n']}", agrees=cells["result"],
+            gpu_minutes=minutes,
+        )  # fmt: skip
     if not held:
         for claim, here, verdict in _own_claims(frames):
             yield ResultRow(recipe=link, claim=claim, published=NOTHING, here=here, agrees=verdict, gpu_minutes=minutes)
@@ -86,17 +91,12 @@ def _difference(effect: float | None, row: Row, n: str) -> str:
     return f"{signed(effect)} pp [{signed(row['ci_low'])}, {signed(row['ci_high'])}], n = {row[n]}"
 
 
-def _here(row: Row) -> str:
-    """The figure here, its difference to the published one, the interval of that, and the number of seeds."""
-    here = _number(row["here"], row["unit"])
-    if row["difference"] is None:
-        return f"{here}, n = {row['n']}"
-    ends = [NOTHING if row[end] is None else signed(row[end]) for end in ("ci_low", "ci_high")]
-    return f"{here}: {signed(row['difference'])} {row['margin_unit']} [{', '.join(ends)}], n = {row['n']}"
-
-
-def _number(value: float, unit: str) -> str:
-    return f"{value:.4g} {unit}".replace("-", "\u2212")
+def _apart(ladder: str, ladders: Sequence[str]) -> str:
+    """The parts of a ladder's name that differ from the others of its claim, in words."""
+    parts = [name.split("-") for name in ladders]
+    others = [set(values) for values in zip(*parts, strict=False)]
+    own = zip(ladder.split("-"), others, strict=False)
+    return " ".join(field_words("model", part) for part, values in own if len(values) > 1)
 
 
 def _minutes(machine: dict[str, Any]) -> str:

@@ -33,8 +33,8 @@ ONE_SHOT, RANDOM = "one_shot", "random"
 def supermask_figure(rows: Sequence[Row], theme: str = "light") -> Figure:
     """One panel for each network and treatment of its weights: means over seeds of the test accuracy (percent).
 
-    Lines are masks of one shot, one line for each criterion; points are masks over rounds. The dashed line is the
-    accuracy of always answering the commonest class.
+    Lines are masks of one shot, one line for each criterion; points are masks over rounds, hollow where the line of the
+    criterion is dashed. The thin line is the accuracy of always answering the commonest class.
     """
     colours = THEMES[theme]
     names = [name for name in dict.fromkeys(row["criterion"] for row in rows) if name != RANDOM]
@@ -68,7 +68,9 @@ def _draw(axis: Any, group: Sequence[Row], style: dict[str, tuple[str, Any]]) ->
             for rows in by_round.values()
         )
         colour, dashes = style[criterion]
-        looks = {"linestyle": dashes, "linewidth": 1.5} if found == ONE_SHOT else {"linestyle": "none", "marker": "o"}
+        looks: dict[str, Any] = {"linestyle": dashes, "linewidth": 1.5}
+        if found != ONE_SHOT:  # where the line is dashed, its points are hollow
+            looks = {"linestyle": "none", "marker": "o", "fillstyle": "full" if dashes == "-" else "none"}
         axis.plot(*zip(*points, strict=True), color=colour, markersize=4, **looks)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,14 +114,29 @@ def _rows(store: Store, seeded: Seeded, start: Start, settings: Settings) -> Ite
             }  # fmt: skip
 
     wanted = {n: sparsities(dense.spec.model, kinds, n) for n in settings.rounds}
-    for criterion in (*settings.criteria, RANDOM):
+    for criterion in settings.criteria:
         ranking = Ranking(criterion, list(kinds), initial, final, dense.spec.seed)
         for n, by_layer in wanted.items():
             yield from rows(dense.name, ONE_SHOT, criterion, n, ranking.masks(by_layer))
+    random = Ranking(RANDOM, list(kinds), initial, final, dense.spec.seed)
+    beside = set()  # weights that random masks keep in each layer
+    for n, by_layer in wanted.items():
+        masks = random.masks(by_layer)
+        beside.add(_counts(masks))
+        yield from rows(dense.name, ONE_SHOT, RANDOM, n, masks)
     for ticket in seeded.tickets:
         level, found = max(load_masks(store, ticket.folder).items())
         masks = _on(start.execution.device, _tensors(found))
         yield from rows(ticket.name, ROUNDS, str(ticket.spec.criterion), level, masks)
+        if _counts(masks) not in beside and masks.keys() == kinds.keys():
+            beside.add(_counts(masks))
+            same = {name: 1 - Fraction(kept, masks[name].numel()) for name, kept in _counts(masks)}
+            yield from rows(ticket.name, ROUNDS, RANDOM, level, random.masks(same))
+
+
+def _counts(masks: Mapping[str, Tensor]) -> tuple[tuple[str, int], ...]:
+    """How many weights masks keep in each layer."""
+    return tuple((name, int(mask.sum())) for name, mask in sorted(masks.items()))
 
 
 def _tensors(masks: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.stacking.run import NotStackable, Run
 from lth_trainable.stacking.slots import Member
 from lth_trainable.stacking.stack import Stack
+from lth_trainable.streams import streams_put_back
 from lth_trainable.training.execution import Execution
 from lth_trainable.training.sharing import in_bounds
 
@@ -116,8 +117,9 @@ class Seat:
     def ask(self, request: Training | Measuring) -> bool:
         """Wait until the request is served. False: the networks cannot be stacked, and nothing has been done."""
         self.request = request
-        self.cohort.back.release()
-        self.go.acquire()
+        with streams_put_back(request.learn.dls.device):  # others draw from them meanwhile
+            self.cohort.back.release()
+            self.go.acquire()
         if self.cohort.is_over:
             raise Ended
         return self.refusal is None

@@ -84,9 +84,10 @@ class Member(Attempt):
 
     def fail(self, error: BaseException) -> End:
         """Note why the trial failed. Memory and a broken GPU are no failure of its own while there are others."""
-        self.has_broken_process = any(sign in str(error) for sign in _BROKEN)
+        reason = reason_of(error)
+        self.has_broken_process = any(sign in reason for sign in _BROKEN)
         if self.has_broken_process or (isinstance(error, NoRoom) and self.end_without_room() is None):
-            return self.end_so_far({"status": LOST, "reason": reason_of(error)})
+            return self.end_so_far({"status": LOST, "reason": reason})
         return self.end_by(error)
 
     def end_by(self, error: BaseException) -> End:
@@ -151,14 +152,16 @@ class CohortTrial:
 
         execution, spec = execution_of(self.task), spec_from_dict(self.task["spec"])
         try:
-            run_cohort([member.train for member in self.members], execution, spec, self._between)
+            outcomes = run_cohort([member.train for member in self.members], execution, spec, self._between)
+            errors = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+            self._break(errors[0] if errors else RuntimeError("a member has ended without an outcome"))
         except BaseException as error:
             if self.is_stopped:
                 raise
             self._break(error)
 
     def _break(self, error: BaseException) -> None:
-        """End the members that have not ended, after an error of the cohort itself."""
+        """End the members that have not ended, if any, because of an error of the cohort itself."""
         for member in self.members:
             if member.end is None and isinstance(error, StorageError | UserError):
                 member.end = member.end_by(error)

@@ -182,6 +182,11 @@ def mnist_lenet() -> Sweep:
         if_possible=("controls",),
         endpoint="early_stop_test_accuracy",
         margin_pp=0.2,
+        published={
+            "lenet_early_stop_21": 10.0, "lenet_accuracy_13": 0.2, "lenet_back_to_dense_3.6": 0.2,
+            "lenet_reinit_speed_21": 0.5, "lenet_reinit_accuracy_21": 0.2, "lenet_reinit_falls_below": 2.0,
+            "lenet_tickets_fall_below": 2.0,
+        },
     )  # fmt: skip
 
 
@@ -208,6 +213,7 @@ def mnist_supermask() -> Sweep:
             "rewind_epoch": 0,
         },
         axes={"criterion": OF_FINAL_WEIGHTS, "target_sparsity_pct": _rungs(48.8, 5)},
+        published={"supermask_mnist_signed": 3.0, "supermask_mnist_raw": 3.0},
     )  # fmt: skip
 
 
@@ -237,6 +243,7 @@ def cifar10_supermask() -> Sweep:
             "target_sparsity_pct": _rungs(48.8, 2),
         },
         selects=own_setting,
+        published={"supermask_cifar10_signed": 3.0, "supermask_cifar10_raw": 3.0},
     )  # fmt: skip
 
 

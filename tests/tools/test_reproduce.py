@@ -45,9 +45,10 @@ def test_a_recipe_is_run_kept_and_compared(reproduce: ModuleType, monkeypatch: p
 
 def test_supermasks_are_measured_and_flags_passed_on(reproduce: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     flags = ["--data-root", "d", "--storage=s", "--name", "n"]
-    sweep, measured, kept = commands(reproduce, monkeypatch, "mnist_supermask", *flags, "--out", "o")
+    sweep, measured, gathered, kept = commands(reproduce, monkeypatch, "mnist_supermask", *flags, "--out", "o")
     assert sweep == ["sweeps.lth_grid", "mnist_supermask", *flags]
     assert measured == ["analysis", "supermasks", "s/n", "--data-root", "d"]
+    assert gathered == ["analysis", "s/n"]
     assert kept == ["analysis", "results", "s/n", "--seconds", "S", "--out", "o"]
 
 

@@ -35,15 +35,16 @@ def test_the_table_has_each_mask_with_both_treatments(run: Path, capsys: pytest.
     rows = analysis.load(run).rows("supermasks")
     keys = {(row["found"], row["criterion"], row["round"], row["weights"]) for row in rows}
     one_shot = {("one_shot", c, n) for c in ("large_final", "large_final_same_sign", "random") for n in (2, 5)}
-    expected = {*one_shot, ("rounds", "large_final", 2)}
+    expected = {*one_shot, ("rounds", "large_final", 2), ("rounds", "random", 2)}
     assert keys == {(*key, weights) for key in expected for weights in ("initial", "signed_constants")}
-    assert len(rows) == len(keys) and len(said["arms"]) == 8
+    assert len(rows) == len(keys) and len(said["arms"]) == 10
     assert (run / "analysis" / "supermasks.svg").exists()
     for row in rows:  # the output layer of LeNet loses 10 % a round, the others 20 %
         n = row["round"]
         if row["found"] == "one_shot":
             assert row["n_kept"] == pytest.approx(49_200 * 0.8**n + 1_000 * 0.9**n, abs=2)
-    (ticket,) = [row for row in rows if row["found"] == "rounds" and row["weights"] == "initial"]
+    ticket, random = [row for row in rows if row["found"] == "rounds" and row["weights"] == "initial"]
+    assert random["n_kept"] == ticket["n_kept"] and random["criterion"] == "random"
     assert ticket["trial"] == TICKET.name and ticket["weights_left_pct"] == pytest.approx(36, abs=0.01)
     network = load_trial(run / "trials" / TICKET.name, "initial")  # its initial weights under its mask
     test = load_dataset("digits").test

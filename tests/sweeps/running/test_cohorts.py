@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
-from collections import Counter
 from collections.abc import Hashable
 from dataclasses import replace
 from typing import Any
@@ -14,7 +11,9 @@ import pytest
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.plan import Plan, PlannedTrial
 from sweeps.planning.work import work_left
-from tests.support.clock import course
+from sweeps.running.cohorts import ALONE
+from sweeps.running.resources import Budget
+from tests.support.cohort_clock import CohortSimulation
 from tests.support.plans import dense, find, imp, planned, rung
 
 
@@ -30,51 +29,14 @@ def names(trials: list[PlannedTrial]) -> list[str]:
     return [trial.name for trial in trials]
 
 
-class Cohorts:
-    """A sweep in cohorts on a simulated clock. A cohort lasts as long as its longest member; what a member stores is
-    reported when it is stored. trained: how often each epoch was; sizes: of the cohorts, in order; now: when it ended.
-    """
+def simulate(plan: Plan, slots: int, replicas: int, **more: Any) -> CohortSimulation:
+    return CohortSimulation(
+        plan=plan, slots=slots, replicas=replicas, shape_of=more.pop("shape_of", batch), **more
+    ).run()
 
-    def __init__(self, plan: Plan, slots: int, replicas: int) -> None:
-        self.dispatcher = Dispatcher(plan, (), (), slots, replicas=replicas)
-        self.plan, self.slots, self.replicas = plan, slots, replicas
-        self.trained: Counter[str] = Counter()
-        self.sizes: list[int] = []
-        self.now, self.numbers, self.busy = 0.0, itertools.count(), 0
-        self.events: list[tuple[float, int, str, Any]] = []
-        while not self.dispatcher.over:
-            self._fill()
-            assert self.events, "stuck: nothing runs, and nothing is handed out"
-            self.now, _, what, about = heapq.heappop(self.events)
-            self._happens(what, about)
 
-    def _fill(self) -> None:
-        while self.busy < self.slots and (first := self.dispatcher.next()) is not None:
-            cohort = [first, *self.dispatcher.more_like(first, self.replicas - 1, batch)]
-            self.sizes.append(len(cohort))
-            self.busy += 1
-            self._at(max(map(self._train, cohort)), "worker", None)
-
-    def _train(self, trial: PlannedTrial) -> float:
-        todo = course(self.plan, trial, self.dispatcher.stored)
-        self.trained.update(todo.epochs)
-        for epochs, key in todo.stores:
-            self._at(self.now + epochs, "state", key)
-        end = self.now + len(todo.epochs)
-        self._at(end, "trial", trial.name)
-        return end
-
-    def _at(self, time: float, what: str, about: Any) -> None:
-        heapq.heappush(self.events, (time, next(self.numbers), what, about))
-
-    def _happens(self, what: str, about: Any) -> None:
-        if what == "state":
-            for trial in self.dispatcher.reached(about):
-                self.dispatcher.finished(trial.name)
-        elif what == "trial":
-            self.dispatcher.finished(about)
-        else:
-            self.busy -= 1
+def sizes(run: CohortSimulation) -> list[int]:
+    return [len(names) for names in run.cohorts]
 
 
 @pytest.mark.parametrize("slots", [1, 2, 8])
@@ -82,9 +44,10 @@ class Cohorts:
 def test_every_epoch_is_trained_once_and_a_slot_is_as_fast_as_many(slots: int, replicas: int) -> None:
     specs = [*dense(5, epochs=12), *imp((1, 2, 4), (0, 1, 5), 5, epochs=12), *imp((2,), (5,), 5, epochs=12, lr=0.1)]
     plan = planned(specs)
-    run, work = Cohorts(plan, slots, replicas), work_left(plan, (), ())
+    run, work = simulate(plan, slots, replicas), work_left(plan, (), ())
     assert set(run.trained.values()) == {1} and run.trained.total() == work.epochs
-    assert max(run.sizes) <= replicas
+    assert run.dispatcher.over and run.spent.epochs == work.epochs and not run.spent.running
+    assert sorted(run.shown) == sorted(set(run.shown)), "each trial is shown once"
     bound = max(work.critical_path, work.epochs / (slots * replicas))
     assert bound <= run.now <= 2 * bound
 
@@ -96,8 +59,8 @@ def test_the_seeds_of_a_level_are_one_cohort_and_the_next_is_made_at_its_end() -
         for spec in imp((1, 2, 3), (0,), 10, epochs=12)
         for replaced in (spec, *(replace(spec, control=name) for name in ("reinit", "random_mask")))
     ]
-    run = Cohorts(planned([*dense(10, epochs=12), *controls]), 1, 32)
-    assert run.sizes == [10, 30, 30, 30]
+    run = simulate(planned([*dense(10, epochs=12), *controls]), 1, 32)
+    assert sizes(run) == [10, 30, 30, 30]
     assert run.now == 4 * 12
 
 
@@ -166,3 +129,61 @@ def test_a_member_that_is_put_back_with_its_last_state_stored_needs_only_its_rec
     assert dispatcher.next() is second and dispatcher.running[second.name] == []
     dispatcher.put_back(first.name)
     assert dispatcher.next() is first and dispatcher.running[first.name] == first.end.path()
+
+
+# -- members that fail, and workers that die ---------------------------------------------------------------------------
+
+
+def a_study() -> Plan:
+    return planned([*dense(4, epochs=12), *imp((1, 2), (0, 1), 4, epochs=12)])
+
+
+def test_a_member_that_fails_once_is_trained_in_another_cohort_and_twice_has_failed() -> None:
+    plan = a_study()
+    names = [trial.name for trial in plan.trials]
+    once, twice = names[1], names[-1]
+    run = simulate(
+        plan, 1, 8,
+        fails=lambda trial, attempt: 0.5 if trial.name == twice or (trial.name == once and not attempt) else None,
+    )  # fmt: skip
+    assert run.spent.failed == {twice} and run.dispatcher.over
+    assert set(run.spent.finished) == set(names) - {twice}
+    assert sum(once in cohort for cohort in run.cohorts) == sum(twice in cohort for cohort in run.cohorts) == 2
+
+
+@pytest.mark.parametrize("culprit", [0, 5, 15])
+def test_of_a_cohort_whose_worker_dies_each_time_only_the_culprit_has_failed_in_the_end(culprit: int) -> None:
+    plan = planned(dense(16, epochs=4))
+    bad = plan.trials[culprit].name
+    run = simulate(plan, 2, 16, dies=lambda members: 2.0 if bad in names(list(members)) else None)
+    assert run.spent.failed == {bad} and len(run.spent.finished) == 15
+    assert [len(cohort) for cohort in run.cohorts if bad in cohort] == [16, 16, 4, 1]
+    assert len(run.searcher.cohorts.notes) == 1
+
+
+def test_a_worker_that_dies_once_costs_one_cohort() -> None:
+    plan, deaths = planned(dense(16, epochs=4)), iter([2.0])
+    run = simulate(plan, 1, 16, dies=lambda members: next(deaths, None))
+    assert sizes(run) == [16, 16] and not run.spent.failed and run.dispatcher.over
+
+
+def test_members_are_listed_by_ray_trials_of_their_own_as_long_as_covered_trials_are() -> None:
+    plan = planned(dense(16, epochs=4))
+    for limit, expected in ((100, 15), (4, 4), (0, 0)):
+        run = simulate(plan, 1, 16, covered_in_ray=limit)
+        assert len(run.listed) == len(set(run.listed)) == expected
+        assert plan.trials[0].name not in run.listed, "it is a Ray trial already"
+        assert run.searcher.covered_in_ray == limit - expected and not run.spent.running
+
+
+def test_a_budget_of_epochs_asks_the_members_to_stop_once_and_starts_no_more() -> None:
+    run = simulate(a_study(), 1, 4, budget=Budget(epochs=20))
+    assert run.stops == 1 and run.searcher.stopped_by == "--max-epochs"
+    assert len(run.cohorts) == 1 and not run.dispatcher.over
+
+
+def test_one_replica_makes_no_cohorts() -> None:
+    plan = a_study()
+    run = simulate(plan, 2, 1)
+    assert set(sizes(run)) == {1} and run.dispatcher.over
+    assert run.searcher.cohorts.start(run.dispatcher, plan.trials[0]) == ALONE
