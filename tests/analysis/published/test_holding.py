@@ -237,6 +237,17 @@ def test_the_next_gather_holds_masks_that_were_measured_after_the_run(tmp_path: 
     assert published_figure(frames) is not None
 
 
+def test_a_dense_network_is_held_once_for_each_ladder(rows: list[dict[str, Any]]) -> None:
+    dense = {**ALONE, "arm": "dense", "fields": ""}
+    row = held(rows, "supermask_mnist_raw", 1.0, **dense, value=98.0, spread=0.2, spread_kind="sd", n=20)
+    assert (row["result"], row["weights_left_here_pct"], row["is_constant"]) == (AGREES, 100.0, False)
+    assert "validation" not in row["why"]
+    assert held(rows, "supermask_mnist_raw", 1.0, **{**dense, "arm": "dense-e55"}, value=98.0)["result"] == AGREES
+    assert (
+        held(rows, "supermask_mnist_raw", 1.0, **{**dense, "arm": "dense-e5"})["why"] == "no dense-e5 of these tickets"
+    )
+
+
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
