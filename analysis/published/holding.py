@@ -91,7 +91,7 @@ def _against(claim: Claim, ladder: Ladder, rule: Rule) -> dict[str, Any]:
 
 def _held(claim: Claim, found: Found, rule: Rule, at: Mapping[str, Any], chosen: str) -> dict[str, Any]:
     """The row of a claim and what the run has for it. at: where. chosen: how the level was, if it was."""
-    if found.estimate is None:
+    if found.estimate is None or found.is_bound:
         return _row(claim, rule, result=OPEN, why=found.lacks or "", **at)
     difference = minus_published(found.estimate, claim.point.value, standard_error(claim), confidence_of(rule))
     judged = _judged(claim, difference, found.n, found.lacks, chosen)
