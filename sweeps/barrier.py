@@ -89,6 +89,7 @@ def train(options: Options, execution: Execution, jobs: Sequence[Job], budget: B
     resources = Resources(
         cpus=execution.threads, gpus=options.gpus_per_trial if execution.device == "cuda" else 0,
         max_concurrent=options.max_concurrent, deterministic=execution.deterministic, replicas=execution.replicas,
+        compile=execution.compile,
     )  # fmt: skip
     resources.check()
     ledger = Ledger(store=choice[0], run=f"{choice[1]}/barriers", plan=plan, facts=facts)

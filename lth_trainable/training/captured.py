@@ -22,6 +22,7 @@ from lth_trainable.data.loaders import ResidentLoader
 from lth_trainable.pruning.keep_mask import KeepMask
 from lth_trainable.silence import pulse
 from lth_trainable.stopwatch import part
+from lth_trainable.training.compiled import is_compiled
 from lth_trainable.training.measure import evaluate
 from lth_trainable.training.precision import Autocast
 
@@ -38,7 +39,8 @@ class CapturedSteps(Callback):
     """Runs the training steps and the validation of its learner as CUDA graphs, one for each shape of a batch.
 
     The first step of each shape is eager: it creates the optimiser's state, libraries choose their kernels, and it
-    shows whether anything waits for the device, which a graph cannot contain. The second step is captured. If tensors
+    shows whether anything waits for the device, which a graph cannot contain. The second step is captured. A network
+    that is compiled has one eager step more, since the compiler waits. If tensors
     have been replaced since (a new mask, a restored optimiser), graphs are captured again.
 
     With data in memory, a whole epoch is replays: `train_epoch`. Callbacks that act at some batches of an epoch have a
@@ -57,6 +59,7 @@ class CapturedSteps(Callback):
         self._steps: dict[Shapes, tuple[_Step, Graph]] = {}  # of batches that a loader makes
         self._replays: dict[int, Callable[[], None]] = {}  # of batches of the epoch on the device, by their size
         self._seen: set[Shapes] = set()
+        self._compiled: set[Shapes] = set()  # of steps whose network has been compiled
         self._held: list[Tensor] = []  # what the graphs work on; kept, so that their memory is not reused
         self._pool: Any = None
         self._epoch: _Epoch | None = None
@@ -176,6 +179,10 @@ class CapturedSteps(Callback):
         if not self._usable:
             return False
         shapes = tuple(tensor.shape for tensor in (*self.learn.xb, *self.learn.yb))
+        if is_compiled(self.learn.model) and shapes not in self._compiled:
+            self._compiled.add(shapes)
+            self._compile()
+            return True
         if shapes not in self._seen:
             self._seen.add(shapes)
             self._watch_step()
@@ -189,6 +196,11 @@ class CapturedSteps(Callback):
         step, graph = self._steps[shapes]
         step.replay(graph)
         return True
+
+    @part("capture")
+    def _compile(self) -> None:
+        """Run an eager step, in which the compiler may wait for the device as often as it likes."""
+        self.learn.do_step()
 
     def _watch_step(self) -> None:
         """Run an eager step; find out whether it waits for the device, and whether it draws random numbers there."""

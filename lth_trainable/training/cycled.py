@@ -89,7 +89,7 @@ class CycledAdamW(torch.optim.AdamW):
         scale = getattr(self, "grad_scale", None)
         if scale is not None:
             gradients = torch._foreach_div(gradients, scale.squeeze())
-        return gradients if is_bad is None else [torch.where(is_bad, 0.0, gradient) for gradient in gradients]
+        return gradients if is_bad is None else [gradient.masked_fill(is_bad, 0.0) for gradient in gradients]
 
 
 def zero_buffers(optimizer: torch.optim.SGD) -> list[Tensor]:
@@ -124,4 +124,4 @@ def _is_bad(optimizer: Any) -> Tensor | None:
 
 
 def _unless(is_bad: Tensor | None, value: Tensor, otherwise: float) -> Tensor:
-    return value if is_bad is None else torch.where(is_bad, otherwise, value)
+    return value if is_bad is None else value.masked_fill(is_bad, otherwise)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import time
@@ -21,6 +22,7 @@ from lth_trainable.silence import pulse
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.stopwatch import part
 from lth_trainable.training.captured import CapturedSteps
+from lth_trainable.training.compiled import compiled
 from lth_trainable.training.cpu_step import PlainSteps
 from lth_trainable.training.cycled import CycledAdamW, CycledSGD
 from lth_trainable.training.fastai_adapter import eager_step
@@ -77,10 +79,7 @@ class TrialLearner(Learner):
 
     def do_step(self) -> None:
         """The step of the learner's batch, in its precision."""
-        if self.autocast is None:
-            eager_step(self)
-            return
-        with self.autocast.forward():
+        with compiled(self.model), contextlib.nullcontext() if self.autocast is None else self.autocast.forward():
             eager_step(self)
 
     @part("validation")

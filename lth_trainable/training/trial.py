@@ -37,6 +37,7 @@ from lth_trainable.store.states import Memory, State
 from lth_trainable.tickets.imported import ImportedTicket
 from lth_trainable.training.captured import CapturedSteps
 from lth_trainable.training.cohort import current_seat
+from lth_trainable.training.compiled import compile_network
 from lth_trainable.training.early_stop import make_early_stop
 from lth_trainable.training.execution import Execution, versions
 from lth_trainable.training.learner import EpochLog, LevelClock, finite, make_learner, seed_torch
@@ -70,6 +71,8 @@ class Trial:
                 data, batch_size=spec.batch_size, order_seed=order_seed, device=execution.device,
                 augment=spec.augment, channels_last=self._is_channels_last(self.model),
             )  # fmt: skip
+        if execution.compile:
+            compile_network(self.model, execution.threads)
         self.log = EpochLog(self._describe, on_epoch)
         self.early_stop = make_early_stop(spec, lambda: self.level)
         seat = current_seat()

@@ -99,7 +99,7 @@ def _where(options: RunOptions) -> list[str]:
     for name in WHERE:
         if getattr(options, name) != getattr(plain, name):
             words += [f"--{name.replace('_', '-')}", _text(getattr(options, name))]
-    return words + ["--deterministic"] * options.deterministic
+    return words + ["--deterministic"] * options.deterministic + ["--compile"] * options.compile
 
 
 def _text(value: Any) -> str:

@@ -88,6 +88,9 @@ class RunOptions:
             help="on a GPU: run a training step as one CUDA graph, or kernel by kernel; the bytes are the same"
         ),
     ] = "captured"
+    compile: Annotated[
+        bool, tyro.conf.arg(help="pass networks through torch.compile, if trials are long enough for that to pay")
+    ] = False
     profile: Annotated[
         bool, tyro.conf.arg(help="measure where the time of each trial goes: columns of its record, and of the report")
     ] = False
@@ -135,7 +138,7 @@ class RunOptions:
         return Resources.asked(
             self.cpus_per_trial, self.gpus_per_trial, self.trials_per_gpu, self.max_concurrent,
             deterministic=self.deterministic, step=self.step, profile=self.profile,
-            replicas=self.replicas,
+            replicas=self.replicas, compile=self.compile,
         )  # fmt: skip
 
     @property

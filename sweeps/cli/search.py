@@ -55,6 +55,7 @@ def open_search(options: SearchOptions, setting: Setting, search: Search, comman
     """The job of a search; nothing is written yet. command: as the user typed it. Raises `UserError`."""
     store, name = open_run(options, search.sweep.name)
     ledger = Ledger(store=store, run=name, plan=make_plan((), {}), facts={})
+    setting = setting.compiling(setting.resources.compile)
     job = Job(console=console(), options=options, setting=setting, ledger=ledger, command=tuple(command))
     fixed = _fixed(search)
     if fixed is not None:

@@ -30,7 +30,7 @@ class Resources:
     a GPU too. step: how a GPU runs a training step (see `Execution`). profile: whether a trial measures where its time
     goes. sharing: whether a GPU has as many trials as `gpus` says, also where these have less than `cpus` cores each
     ("number"), or as many as turn out to fit ("measured"). replicas: networks that are trained as one, so a place has
-    up to as many trials.
+    up to as many trials. compile: whether networks are compiled (see `Execution`).
     """
 
     cpus: int = 1
@@ -41,6 +41,7 @@ class Resources:
     step: str = "captured"
     profile: bool = False
     replicas: int = 1
+    compile: bool = False
 
     @classmethod
     def asked(
@@ -97,6 +98,11 @@ class Resources:
             raise bad_value("max-concurrent", self.max_concurrent, "at least 1")
         if not 1 <= self.replicas <= MOST_REPLICAS:
             raise bad_value("replicas", self.replicas, f"1 to {MOST_REPLICAS}")
+        if self.compile and self.replicas > 1:
+            raise bad_value(
+                "compile", True, f"one of --compile and --replicas ({self.replicas})",
+                "networks that are trained as one are not compiled",
+            )  # fmt: skip
         if not (self.gpus == 0 or 1 / RAY_PARTS <= self.gpus <= 1):
             raise bad_value(
                 "gpus-per-trial", self.gpus, "0, a fraction of a GPU such as 0.25, or 1", "a trial uses one GPU"
@@ -126,6 +132,8 @@ class Resources:
             more["trials_on_gpu"] = self.on_a_gpu
         if self.replicas > 1:
             more["replicas"] = self.replicas
+        if self.compile:
+            more["compile"] = True
         return {
             "threads": self.cpus, "device": device, "deterministic": self.deterministic, "step": self.step, **more,
         }  # fmt: skip

@@ -16,10 +16,10 @@ from fastai.callback.core import Callback, CancelFitException
 from lth_trainable.data.datasets import load_dataset
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.store import Store
-from lth_trainable.training import captured, learner
+from lth_trainable.training import captured, compiled, compiler, learner
 from lth_trainable.training.captured import CapturedSteps
 from lth_trainable.training.execution import Execution, prepared
-from lth_trainable.training.learner import LevelClock
+from lth_trainable.training.learner import LevelClock, TrialLearner
 from lth_trainable.training.rate_on_device import RateOnDevice
 from lth_trainable.training.run import run_trial
 from lth_trainable.training.trial import Trial
@@ -103,6 +103,32 @@ def test_an_epoch_of_replays_has_the_bytes_of_the_ordinary_loop(
     assert len(made) >= n_steps - 12, "all but the first step of each shape, and those of validations"
     without_time = [{k: v for k, v in row.items() if k != "seconds"} for row in found["epochs"]]
     assert without_time == [{k: v for k, v in row.items() if k != "seconds"} for row in eager["epochs"]]
+
+
+def test_a_network_that_is_compiled_has_one_eager_step_more_and_the_same_bytes(
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The compiler may wait for the device. Here it runs PyTorch's kernels; `test_fast_step.py` has the real one."""
+    monkeypatch.setattr(compiled, "BACKEND", "eager")
+    monkeypatch.setattr(compiler, "_missing_on_cpu", lambda: None)
+    spec, execution = TrialSpec(**TAIL, rewind_epoch=1), Execution(compile=True)
+    eager = run_trial(spec, Store(tmp_path / "eager"), execution=execution)
+    made, steps = request.getfixturevalue("replays"), []
+    step, watched = TrialLearner.do_step, CapturedSteps._watch_step
+
+    def counted(self: TrialLearner) -> None:
+        steps.append("step")
+        step(self)
+
+    def watched_too(self: CapturedSteps) -> None:
+        steps.append("watched")
+        watched(self)
+
+    monkeypatch.setattr(TrialLearner, "do_step", counted)
+    monkeypatch.setattr(CapturedSteps, "_watch_step", watched_too)
+    found = run_trial(spec, Store(tmp_path / "captured"), execution=execution)
+    assert found["sha256"] == eager["sha256"] and found["fingerprint"]["compiled"] and made
+    assert steps[:3] == ["step", "watched", "step"], "compiled, watched, then replays"
 
 
 class Batches(Callback):

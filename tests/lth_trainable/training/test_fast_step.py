@@ -67,6 +67,24 @@ def test_captured_or_eager_the_bytes_are_equal(grid: str, precision: str, tmp_pa
 
 
 @on_gpu
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_compiled_network_has_the_same_bytes_captured_or_eager_and_others_than_uncompiled(
+    precision: str, tmp_path: Path, replays: list[Any]
+) -> None:
+    fields: dict[str, Any] = {"model": "conv_2", "precision": precision, "batch_size": 230, "epochs": 3}
+    spec, notes, found = TrialSpec(**fields, rewind_epoch=1, target_sparsity_pct=64), [], {}
+    for step in ("captured", "eager"):
+        execution = Execution(device="cuda", deterministic=True, step=step, compile=True)
+        found[step] = run_trial(spec, Store(tmp_path / step), "r", execution, on_note=notes.append)
+    plain = trained(spec, tmp_path / "plain", "captured")
+    assert found["captured"]["sha256"] == found["eager"]["sha256"] != plain["sha256"] and replays and not notes
+    assert found["captured"]["fingerprint"] == {**plain["fingerprint"], "compiled": True}
+    accuracies = [record["result"]["test_accuracy"] for record in (found["captured"], plain)]
+    assert accuracies[0] == pytest.approx(accuracies[1], abs=0.05)
+
+
+@on_gpu
 def test_each_precision_has_bytes_of_its_own_and_fp32_is_ieee(tmp_path: Path) -> None:
     """With a convolution of 64 channels, TF32 differs from fp32; the weights are float32 in all."""
     found = {}
