@@ -28,13 +28,12 @@ import tyro
 from analysis.adoption.plan import find_or_adopt
 from analysis.gather import gather_run
 from analysis.report.lines import every_row, folded
-from analysis.report.terminal import counts_by_status, paths, show
+from analysis.report.summary import summary
+from analysis.report.terminal import show
 from analysis.run import unpaired
 from analysis.tables.exclusions import change_exclusions
 from analysis.tables.index import Geometry
-from analysis.tables.parquet import Frames
 from analysis.text import console, print_line
-from analysis.verdicts.answer import answer_sentence
 from lth_trainable.errors import OK, command_line
 
 
@@ -64,6 +63,7 @@ COMMANDS: dict[str, Command] = {
         module="analysis.commands.predictions", text="write which images each network has right (Parquet)"
     ),
     "compare": Command(module="analysis.commands.compare", text="compare two runs (recipes, criteria, code versions)"),
+    "merge": Command(module="analysis.commands.merge", text="make one run of runs that were made in pieces"),
     "published": Command(
         module="analysis.commands.published", text="hold the figures that papers have published against a run"
     ),
@@ -135,17 +135,6 @@ def _description() -> str:
         f"{inspect.getdoc(Options)}\n\nOther commands, each with its own --help (if a run has the name of a command, "
         f"write ./NAME):\n\n{others}"
     )
-
-
-def summary(frames: Frames, run: str) -> dict[str, object]:
-    """What `--json` prints: run, answer, number of trials in each status, verdict rows, files."""
-    return {
-        "run": run,
-        "answer": answer_sentence(frames.rows("verdicts")),
-        "trials": counts_by_status(frames),
-        "verdicts": frames.rows("verdicts"),
-        "files": paths(run),
-    }
 
 
 if __name__ == "__main__":

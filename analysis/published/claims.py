@@ -68,23 +68,28 @@ def read_claims(where: str, entries: Iterable[Any]) -> tuple[Claim, ...]:
 
 
 def check_same_claims(where: str, fixed: Iterable[Mapping[str, Any]], now: Iterable[Mapping[str, Any]]) -> None:
-    """Raise `UserError` unless both have the same claims, as plan.json has them: they are fixed before the first trial.
+    """Raise `UserError` unless both have the same claims, as plan.json has them."""
+    differ = difference_of_claims(fixed, now)
+    if differ is not None:
+        raise UserError(f"{where}: {differ}, as it was fixed before the first trial; choose another --name")
+
+
+def difference_of_claims(fixed: Iterable[Mapping[str, Any]], now: Iterable[Mapping[str, Any]]) -> str | None:
+    """In what these claims differ, as "NAME: found ...; expected ..."; None if they are the same.
 
     How a claim is worded, and how its figure was read, may differ.
     """
     before, after = ({entry["claim"]: entry for entry in entries} for entries in (fixed, now))
     if before.keys() != after.keys():
         found, expected = (", ".join(names) or "none" for names in (after, before))
-        raise UserError(f"{where}: found the claims {found}; expected {expected}, {_FIXED}")
+        return f"found the claims {found}; expected {expected}"
     for name, entry in before.items():
         for field in (*COLUMNS, MARGIN):
             if field not in _WORDING and entry[field] != after[name][field]:
-                raise UserError(
-                    f"{where}, {name}: found {field} {after[name][field]!r}; expected {entry[field]!r}, {_FIXED}"
-                )
+                return f"{name}: found {field} {after[name][field]!r}; expected {entry[field]!r}"
+    return None
 
 
-_FIXED = "as it was fixed before the first trial; choose another --name"
 _WORDING = ("sentence", "place", "how_read")
 
 

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import Tensor, nn
 
 from lth_trainable.stacking.optimisers import Update
 from lth_trainable.tensors import copy_all, multiply
+
+Places = list[tuple[str, "ref[nn.Module]", str]]  # of tensors: name, module, attribute
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,7 @@ class Slots:
         self.factors: dict[str, Tensor] = {}  # only of parameters that some member has had a mask for
         self.has_state: set[str] = set()  # parameters that an update has changed
         self._views = {name: value.detach().unbind(0) for name, value in {**self.parameters, **self.buffers}.items()}
+        self._places: WeakKeyDictionary[nn.Module, Places] = WeakKeyDictionary()
         self._state_views = {
             name: {key: value.unbind(0) for key, value in of.items()} for name, of in self.state.items()
         }
@@ -59,18 +63,17 @@ class Slots:
         targets: list[Tensor] = []
         sources: list[Tensor] = []
         for slot, member in members.items():
-            for name, value in _tensors(member.model):
+            state = member.optimizer.state
+            for name, value in self._tensors(member.model):
                 targets.append(self._views[name][slot])
-                sources.append(value.detach())
-            for name, parameter in member.model.named_parameters():
-                known = member.optimizer.state.get(parameter, {})
+                sources.append(value)
+                known = state.get(value, {})
                 for key, views in self._state_views.get(name, {}).items():
-                    value = known.get(key)
-                    if value is None:  # before its first step
+                    if known.get(key) is None:  # before its first step
                         views[slot].zero_()
                     else:
                         targets.append(views[slot])
-                        sources.append(value)
+                        sources.append(known[key])
             for name in {**self.factors, **member.factors}:
                 factor = member.factors.get(name)
                 if name not in self.factors:
@@ -88,19 +91,29 @@ class Slots:
         targets: list[Tensor] = []
         sources: list[Tensor] = []
         for slot, member in members.items():
-            for name, value in _tensors(member.model):
-                targets.append(value.detach())
+            for name, value in self._tensors(member.model):
+                targets.append(value)
                 sources.append(self._views[name][slot])
-            for name, parameter in member.model.named_parameters():
                 if name not in self.has_state:
                     continue
-                known = member.optimizer.state[parameter]
+                known = member.optimizer.state[value]
                 for key, views in self._state_views[name].items():
                     if known.get(key) is None:
-                        known[key] = self.update.empty(key, parameter)
+                        known[key] = self.update.empty(key, value)
                     targets.append(known[key])
                     sources.append(views[slot])
         copy_all(targets, sources)
+
+    def _tensors(self, model: nn.Module) -> Iterable[tuple[str, Tensor]]:
+        """Parameters and buffers by name. Where they are in the model is found once; that takes PyTorch a while."""
+        if model not in self._places:
+            names = [*dict(model.named_parameters()), *dict(model.named_buffers())]
+            parts = [name.rpartition(".") for name in names]
+            self._places[model] = [
+                (name, ref(model.get_submodule(module)), own)
+                for name, (module, _, own) in zip(names, parts, strict=True)
+            ]
+        return ((name, getattr(module(), own)) for name, module, own in self._places[model])
 
     @torch.no_grad()
     def step(self, gradients: Mapping[str, Tensor], groups: Sequence[Sequence[int]], rates: Sequence[Tensor]) -> None:
@@ -132,8 +145,3 @@ def _like(gradient: Tensor, weights: Tensor) -> Tensor:
     if gradient.stride() == weights.stride():
         return gradient
     return torch.empty_like(weights, requires_grad=False).copy_(gradient)
-
-
-def _tensors(model: nn.Module) -> Iterable[tuple[str, Tensor]]:
-    yield from model.named_parameters()
-    yield from model.named_buffers()

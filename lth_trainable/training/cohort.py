@@ -19,6 +19,7 @@ from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.stacking.run import NotStackable, Run
 from lth_trainable.stacking.slots import Member
 from lth_trainable.stacking.stack import Stack
+from lth_trainable.streams import streams_put_back
 from lth_trainable.training.execution import Execution
 from lth_trainable.training.sharing import in_bounds
 
@@ -58,14 +59,6 @@ def _closed() -> threading.Lock:
     lock = threading.Lock()
     lock.acquire()
     return lock
-
-
-def _streams(device: torch.device) -> list[torch.Generator]:
-    """Torch's random streams that a trial on this device draws from."""
-    found = [torch.default_generator]
-    if device.type == "cuda":
-        found.append(torch.cuda.default_generators[device.index or 0])
-    return found
 
 
 class Ended(BaseException):
@@ -124,14 +117,11 @@ class Seat:
     def ask(self, request: Training | Measuring) -> bool:
         """Wait until the request is served. False: the networks cannot be stacked, and nothing has been done."""
         self.request = request
-        streams = _streams(request.learn.dls.device)
-        before = [stream.get_state() for stream in streams]
-        self.cohort.back.release()
-        self.go.acquire()
+        with streams_put_back(request.learn.dls.device):  # others draw from them meanwhile
+            self.cohort.back.release()
+            self.go.acquire()
         if self.cohort.is_over:
             raise Ended
-        for stream, state in zip(streams, before, strict=True):  # others have drawn from them meanwhile
-            stream.set_state(state)
         return self.refusal is None
 
 

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from analysis.published.claims import check_same_claims, claims_of
+from analysis.published.claims import check_same_claims, claims_of, read_claims
 from analysis.tables.roles import TICKET, role_of
 from analysis.tables.run_plan import (
     ALPHA,
@@ -305,7 +305,7 @@ class Ledger:
         if not fixed:
             return claims
         before = list(fixed.get(PUBLISHED, []))
-        if before:
+        if read_claims(f"{self.path}, {PUBLISHED}", before):
             check_same_claims(f"{self.path}, {PUBLISHED}", before, claims)
         return before
 

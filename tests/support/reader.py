@@ -28,6 +28,12 @@ def with_runs(folder: Path) -> Path:
         specs = [TrialSpec(target_sparsity_pct=64.0, rewind_epoch=rewind, seed=seed) for seed in (0, 1)]
         sweep(store, run, [*specs, *(TrialSpec(control="dense", seed=seed) for seed in (0, 1))])
         analysis.gather(folder / "runs" / run)
+    for piece, seed in (("one", 0), ("two", 1)):
+        specs = [
+            TrialSpec(target_sparsity_pct=64.0, epochs=1, seed=seed),
+            TrialSpec(control="dense", epochs=1, seed=seed),
+        ]
+        sweep(Store(folder / "pieces" / piece), "digits", specs)
     os.symlink("other", folder / "runs" / "digits_tutorial")
     shutil.copytree(ROOT / "results" / "digits", folder / "results" / "digits")
     return with_files(folder)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lth_trainable.stacking import functions
 from lth_trainable.stacking.dropout import SeededDropout, keep
 from lth_trainable.stacking.run import NotStackable, Run
 from lth_trainable.stacking.slots import Member
@@ -163,6 +164,30 @@ def test_a_network_that_cannot_be_stacked_is_refused_with_the_reason(kind: type[
     with pytest.raises(NotStackable, match=reason):
         Stack(model, optimizer_for("sgd", model), loaders().train, nn.CrossEntropyLoss(), "fp32", 2)
     assert random.getstate() == stream
+
+
+def test_a_stack_that_computes_something_else_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as one in which the members' dense layers are mixed up."""
+    rule = functions._LINEAR.rule
+
+    def mixed_up(k: int, axes: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Any:
+        return rule(k, axes, x.roll(1, axes[0]), weight, bias)
+
+    monkeypatch.setattr(functions._LINEAR, "rule", mixed_up)
+    with pytest.raises(NotStackable, match="further from the exact ones in a stack"):
+        stack_of(member("lenet_300_100", 1), loaders(), K)
+
+
+class Single(nn.Sequential):
+    """Has no double precision."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) @ torch.eye(10, dtype=torch.float32)
+
+
+def test_a_network_of_single_precision_alone_is_stacked() -> None:
+    model = Single(nn.Flatten(), nn.Linear(768, 10))
+    Stack(model, optimizer_for("sgd", model), loaders().train, nn.CrossEntropyLoss(), "fp32", K)
 
 
 def test_other_optimisers_and_fp16_are_refused() -> None:

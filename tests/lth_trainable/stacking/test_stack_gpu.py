@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from lth_trainable.stacking.run import NotStackable
 from lth_trainable.stacking.stack import Stack
 from lth_trainable.training.execution import Execution, prepared
 from tests.support.stacks import NETWORKS, differing, diverged, loaders, member, run_of, stack_of, trained
@@ -42,6 +43,10 @@ def test_bytes_depend_on_neither_slot_nor_company(network: str, channels_last: b
         return member(network, seed, optimizer, like)
 
     own, run = made(1), run_of(like, 1)
+    if precision == "tf32" and network != "lenet_300_100":
+        with pytest.raises(NotStackable, match="TF32"):
+            stack_of(made(50), dls, k, precision)
+        return
     stack = stack_of(made(50), dls, k, precision)
     alone = trained(stack, {0: own}, {0: run}, dls)[0]
     assert stack.refusal is None, stack.refusal
@@ -57,18 +62,20 @@ def test_bytes_depend_on_neither_slot_nor_company(network: str, channels_last: b
     assert not differing(alone, step_by_step[k - 2]), "without graphs"
 
 
+@pytest.mark.parametrize(("precision", "rounding"), [("fp32", 2e-3), ("bf16", 3e-2)])
 @pytest.mark.parametrize("network", NETWORKS)
-def test_a_stack_on_a_gpu_trains_as_on_a_cpu(network: str) -> None:
-    """Losses of the first epoch, in fp32. Dropout has the same masks."""
+def test_a_stack_on_a_gpu_trains_as_one_on_a_cpu_in_fp32(network: str, precision: str, rounding: float) -> None:
+    """Losses of the first epoch. Dropout has the same masks."""
     found = {}
     with prepared(Execution(device="cuda"), "fp32"):
         for device in ("cpu", "cuda"):
             dls = loaders(device, channels_last=device == "cuda")
-            stack = stack_of(member(network, 50, "sgd", dls.train), dls, 4)
+            numbers = precision if device == "cuda" else "fp32"
+            stack = stack_of(member(network, 50, "sgd", dls.train), dls, 4, numbers)
             stack.load_all({2: member(network, 1, "sgd", dls.train)})
             losses = stack.train({2: run_of(dls.train, 1, 1e-3)})[2]
             found[device] = [*losses.tolist(), stack.evaluate([2], dls.valid)[2].loss / 30]
-    assert found["cuda"] == pytest.approx(found["cpu"], rel=2e-3)
+    assert found["cuda"] == pytest.approx(found["cpu"], rel=rounding)
 
 
 def test_a_stack_keeps_its_graphs_while_members_come_and_go() -> None:
