@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from lth_trainable.data.loaders import ResidentLoader
 from lth_trainable.silence import pulse
 from lth_trainable.stacking.batches import Batches, Groups
+from lth_trainable.stacking.independence import check_independence
 from lth_trainable.stacking.network import StackedNetwork, convolves, gradients
 from lth_trainable.stacking.optimisers import update_of
 from lth_trainable.stacking.probe import check
@@ -66,6 +67,7 @@ class Stack:
         self._rows = torch.arange(loader.steps_per_epoch, device=self.device).unsqueeze(1)
         self._replays = Replays(self.device)
         check(self.network, self.slots, self.batches)
+        check_independence(self.network, self.slots, self.batches, self._autocast)
 
     @property
     def refusal(self) -> str | None:
