@@ -22,7 +22,7 @@ class StackedNetwork:
 
     def __init__(self, model: nn.Module, loss_func: Any) -> None:
         self.module, self.loss_func = copy.deepcopy(model), loss_func
-        self.convolves = any(isinstance(module, _ConvNd) for module in model.modules())
+        self.convolves = convolves(model)
 
     def __call__(
         self, parameters: Named, buffers: Named, images: Tensor, axis: int, seeds: Tensor
@@ -49,6 +49,11 @@ class StackedNetwork:
             return found.view(labels.shape).mean(1)
         each: Tensor = vmap(plain, randomness="error")(predictions, labels)
         return each
+
+
+def convolves(model: nn.Module) -> bool:
+    """Whether a network has convolutions."""
+    return any(isinstance(module, _ConvNd) for module in model.modules())
 
 
 def call(module: nn.Module, parameters: Named, buffers: Named, images: Tensor) -> tuple[Tensor, Named]:

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from lth_trainable.data.loaders import ResidentLoader
 from lth_trainable.silence import pulse
 from lth_trainable.stacking.batches import Batches, Groups
-from lth_trainable.stacking.network import StackedNetwork, gradients
+from lth_trainable.stacking.independence import check_independence
+from lth_trainable.stacking.network import StackedNetwork, convolves, gradients
 from lth_trainable.stacking.optimisers import update_of
 from lth_trainable.stacking.probe import check
 from lth_trainable.stacking.replays import Replays
@@ -56,6 +57,8 @@ class Stack:
     ) -> None:  # fmt: skip
         if precision == "fp16":
             raise NotStackable("fp16 scales each member's loss by what its gradients were")
+        if precision == "tf32" and convolves(model):
+            raise NotStackable("grouped convolutions in TF32 were a tenth off on an H200 (cuDNN, torch 2.11)")
         self.k, self.device, self.bf16 = k, loader.device, precision == "bf16"
         self.slots = Slots(model, update_of(optimizer), k)
         self.network = StackedNetwork(model, loss_func)
@@ -64,6 +67,7 @@ class Stack:
         self._rows = torch.arange(loader.steps_per_epoch, device=self.device).unsqueeze(1)
         self._replays = Replays(self.device)
         check(self.network, self.slots, self.batches)
+        check_independence(self.network, self.slots, self.batches, self._autocast)
 
     @property
     def refusal(self) -> str | None:

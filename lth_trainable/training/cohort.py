@@ -8,6 +8,7 @@ back. So a member keeps its own network, optimiser, mask, states and record, and
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ import torch
 
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.stacking.run import NotStackable, Run
+from lth_trainable.stacking.shape import stack_shape
 from lth_trainable.stacking.slots import Member
 from lth_trainable.stacking.stack import Stack
 from lth_trainable.streams import streams_put_back
@@ -52,6 +54,7 @@ def current_seat() -> Seat | None:
 
 
 _of_thread = threading.local()
+_kept: list[tuple[Any, Stack]] = []  # the last stack of this process, with its graphs, and what it is for; at most one
 
 
 def _closed() -> threading.Lock:
@@ -73,6 +76,7 @@ class Training:
     run: Run
     factors: dict[str, torch.Tensor]
     losses: list[torch.Tensor] = field(default_factory=list)
+    draws = False
 
     @property
     def is_served(self) -> bool:
@@ -81,10 +85,14 @@ class Training:
 
 @dataclass(kw_only=True)
 class Measuring:
-    """Asks for the results of the network on a loader's images. found: sums, and which images are right."""
+    """Asks for the results of the network on a loader's images. found: sums, and which images are right.
+
+    draws: whether the member itself draws random numbers later in the same batch.
+    """
 
     learn: Any
     loader: Any
+    draws: bool = False
     found: Any = None
 
 
@@ -117,7 +125,8 @@ class Seat:
     def ask(self, request: Training | Measuring) -> bool:
         """Wait until the request is served. False: the networks cannot be stacked, and nothing has been done."""
         self.request = request
-        with streams_put_back(request.learn.dls.device):  # others draw from them meanwhile
+        # others draw meanwhile; the streams are set anew for each batch, so only within one does that matter
+        with streams_put_back(request.learn.dls.device) if request.draws else contextlib.nullcontext():
             self.cohort.back.release()
             self.go.acquire()
         if self.cohort.is_over:
@@ -198,14 +207,26 @@ class Cohort(Generic[T]):
         return self._train([(seat, seat.request) for seat in waiting if isinstance(seat.request, Training)])
 
     def _make_stack(self, seat: Seat) -> None:
-        learn = seat.learn
+        """Take the stack of the last cohort of this process, if it has the same shape, or make one."""
+        learn, execution = seat.learn, self.execution
+        spec, data = learn.clock.spec, learn.dls.train.x
+        key = (
+            stack_shape(spec), spec.code_digests(), data.data_ptr(), tuple(data.shape), execution.replicas, Stack,
+            execution.device, execution.deterministic, execution.memory_format, execution.threads,
+        )  # fmt: skip
+        if _kept and _kept[0][0] == key:
+            self._stack = _kept[0][1]
+            return
+        _kept.clear()
         try:
             self._stack = Stack(
-                learn.model, learn.opt.opt, learn.dls.train, learn.loss_func, learn.clock.spec.precision,
-                self.execution.replicas,
-            )  # fmt: skip
+                learn.model, learn.opt.opt, learn.dls.train, learn.loss_func, spec.precision, execution.replicas
+            )
         except NotStackable as error:
             self.refusal = str(error)
+        else:
+            if key[0] is not None:
+                _kept.append((key, self._stack))
 
     @property
     def stack(self) -> Stack:
@@ -236,8 +257,9 @@ class Cohort(Generic[T]):
         n = min(_equal_ones(request.run.sizes) for _, request in together)
         split = {seat.slot: request.run.split(n) for seat, request in together}
         losses = self.stack.train({slot: first for slot, (first, _) in split.items()})
-        for seat, request in together:
-            request.losses.append(losses[seat.slot])
+        of_batches = torch.stack([losses[seat.slot] for seat, _ in together]).cpu()
+        for own, (seat, request) in zip(of_batches, together, strict=True):
+            request.losses.append(own)
             request.run = split[seat.slot][1]
         for seat in self.seats:  # the others' slots have computed along
             seat.is_loaded = seat.is_loaded and seat.slot in split

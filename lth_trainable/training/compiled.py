@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,10 +22,13 @@ import torch
 from torch import nn
 
 from lth_trainable.errors import UserError
+from lth_trainable.silence import pulse
 
 BACKEND: str | Callable[..., Any] = "inductor"
 CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 CHOSEN = os.environ.get(CACHE_VARIABLE)  # by the user: when PyTorch's compiler is imported, it sets the variable itself
+BEAT_SECONDS = 1.0  # between two signs of life of a compilation
+LONGEST = 1800  # of them; a compilation that takes longer counts as silent
 MOST_VERSIONS = 1024  # of one function: shapes, training or not, networks of one class; PyTorch's default is 8
 
 _calls: weakref.WeakKeyDictionary[nn.Module, Callable[..., Any]] = weakref.WeakKeyDictionary()  # without the network
@@ -82,12 +86,42 @@ def compiler_settings(cache: Path) -> Iterator[None]:
         limits = {"recompile_limit": MOST_VERSIONS, "accumulated_recompile_limit": MOST_VERSIONS}
         stack.enter_context(dynamo.patch({**limits, "fail_on_recompile_limit_hit": True}))
         stack.enter_context(inductor.patch(compile_threads=1))
+        stack.enter_context(_signs_of_life())
         if CHOSEN is None:
             with contextlib.suppress(OSError):
                 cache.mkdir(parents=True, exist_ok=True, mode=0o700)
                 stack.callback(os.environ.pop, CACHE_VARIABLE, None)
                 os.environ[CACHE_VARIABLE] = str(cache)
         yield
+
+
+@contextlib.contextmanager
+def _signs_of_life() -> Iterator[None]:
+    """Within this block a compilation, which is one long call between two steps, does not count as silence."""
+    from torch._dynamo.callback import callback_handler
+
+    running: list[threading.Event] = []
+
+    def beat(over: threading.Event) -> None:
+        for _ in range(LONGEST):
+            if over.wait(BEAT_SECONDS):
+                return
+            pulse.beat()
+
+    def begin(*_: Any) -> None:
+        running.append(threading.Event())
+        threading.Thread(target=beat, args=running[-1:], daemon=True).start()
+
+    def end(*_: Any) -> None:
+        running.pop().set()
+
+    callback_handler.register_start_callback(begin)
+    callback_handler.register_end_callback(end)
+    try:
+        yield
+    finally:
+        callback_handler.remove_start_callback(begin)
+        callback_handler.remove_end_callback(end)
 
 
 def is_compile_error(error: BaseException) -> bool:

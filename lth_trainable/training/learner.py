@@ -6,7 +6,7 @@ import contextlib
 import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -218,6 +218,12 @@ class Clock(Callback):
     def momentum_of(self, number: int) -> float:
         """The momentum of a batch of this epoch."""
         return self.curve.momentum_at(self._step_of_rate(number))
+
+    def rates_of(self, numbers: Sequence[int]) -> tuple[float, ...]:
+        """The learning rates of these batches of the epoch."""
+        if not self.rate_moves:
+            return (self.rate_of(numbers[0]),) * len(numbers)
+        return tuple(map(self.rate_of, numbers))
 
     def before_batch(self) -> None:
         if not self.learn.training:

@@ -82,8 +82,8 @@ class StackedSteps(Callback):
         cut = len(images) - (len(numbers) - 1) * loader.bs
         sizes = (*[loader.bs] * (len(numbers) - 1), cut)
         run = Run(
-            order=images, sizes=sizes, draws=self._draws,
-            rates=tuple(map(clock.rate_of, numbers)), seeds=tuple(map(clock.seed_of, numbers)),
+            order=images, sizes=sizes, draws=self._draws, rates=clock.rates_of(numbers),
+            seeds=tuple(map(clock.seed_of, numbers)),
         )  # fmt: skip
         request = Training(learn=learn, run=run, factors=self._factors())
         if not self.seat.ask(request):
@@ -92,7 +92,7 @@ class StackedSteps(Callback):
         sums = learn.epoch_log.sums
         sums.loss, sums.seen = _added(sums.loss, sizes, request.losses), sums.seen + len(images)
         learn.iter = end - 1
-        learn.opt.set_hyper("lr", clock.rate_of(numbers[-1]))
+        learn.opt.set_hyper("lr", run.rates[-1])
         learn.train_iter += len(numbers)
         learn.pct_train += len(numbers) / (learn.n_iter * learn.n_epoch)
         pulse.step()
@@ -127,7 +127,7 @@ class StackedSteps(Callback):
 
     def measured(self, loader: Any) -> Sums | None:
         """The sums on a split that is in memory. None if the networks cannot be stacked."""
-        request = Measuring(learn=self.learn, loader=loader)
+        request = Measuring(learn=self.learn, loader=loader, draws=not self._usable)
         if not self.seat.ask(request):
             self.refusal = self.seat.refusal
             return None

@@ -135,12 +135,12 @@ class Loggers:
                 self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **_: Any
             ) -> None:
                 parts = parts_of(_name(trial), result)
-                result.pop("log", None)  # Tune keeps the last result of each trial
                 for name, part in parts.items():
                     if "log" in part:
                         loggers.report(name, json.loads(part["log"]))
                     if MEMBERS in result and part.get("status") in ENDED:
                         loggers.end(name)
+                result.pop("log", None)  # Tune keeps the last result of each trial
 
             def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
                 if not _is_cohort(trial):  # members of a cohort end by themselves

@@ -90,7 +90,8 @@ def member(network: str, seed: int, optimizer: str = "sgd", loader: ResidentLoad
         if loader.channels_last:
             model.to(memory_format=torch.channels_last)
     masked = [(name, value) for name, value in model.named_parameters() if value.ndim > 1 and value.requires_grad]
-    factors = {name: (torch.rand_like(value) < 0.5).float() for name, value in masked}
+    draws = {name: torch.rand(value.shape) for name, value in masked}  # on the CPU: equal for all devices
+    factors = {name: torch.empty_like(value).copy_(draws[name] < 0.5) for name, value in masked}
     with torch.no_grad():
         for name, factor in factors.items():
             model.get_parameter(name).mul_(factor)

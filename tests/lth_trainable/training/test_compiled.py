@@ -12,6 +12,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from torch import nn
 
 from lth_trainable.errors import UserError
 from lth_trainable.models.networks import build
+from lth_trainable.silence import pulse
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.store import STATES, Store
 from lth_trainable.training import compiled as module
@@ -136,6 +138,27 @@ def test_nothing_runs_uncompiled_without_a_word(
     monkeypatch.setattr(module, "MOST_VERSIONS", 1)
     with pytest.raises(UserError, match="cannot compile lenet_300_100"):
         run_trial(TrialSpec(**LEVELS), Store(tmp_path), execution=Execution(compile=True))
+
+
+def test_a_compilation_that_takes_long_is_no_silence(
+    tmp_path: Path, graphs: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beats: list[int] = []
+
+    def slow(graph: Any, inputs: Any) -> Any:
+        first, deadline = pulse.beats(), time.monotonic() + 60
+        while pulse.beats() < first + 3 and time.monotonic() < deadline:
+            time.sleep(0.001)
+        beats.append(pulse.beats() - first)
+        return graph.forward
+
+    monkeypatch.setattr(module, "BACKEND", slow)
+    monkeypatch.setattr(module, "BEAT_SECONDS", 0.001)
+    run_trial(TrialSpec(**LEVELS), Store(tmp_path), execution=Execution(compile=True))
+    assert beats and min(beats) >= 3
+    after = pulse.beats()
+    time.sleep(0.05)
+    assert pulse.beats() == after, "it ends with the compilation"
 
 
 def test_what_the_compiler_needs_is_looked_for_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
