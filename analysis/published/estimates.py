@@ -30,8 +30,8 @@ COLUMN = {AT_EARLY_STOP: "early_stop_test_accuracy", "end": "test_accuracy", Non
 class Found:
     """What the run has for a quantity: the estimate in the unit of the point, and the number of pairs behind it.
 
-    lacks: why nothing is decided, however the numbers are; None if nothing stands in the way. is_bound: some early stops
-    are only lower bounds, so the estimate says how it looks, and no more.
+    lacks: why nothing is decided, however the numbers are; None if nothing stands in the way. is_bound: some early
+    stops are only lower bounds, so the estimate says how it looks, and no more.
     """
 
     estimate: Estimate | None
