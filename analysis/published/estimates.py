@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from analysis.published.arms import Level, rounds
+from analysis.published.arms import ROUND, Level, rounds
 from analysis.published.points import (
     ACCURACY,
     AT_EARLY_STOP,
@@ -22,6 +22,7 @@ from analysis.stats.equivalence import Estimate, mean_of, ratio_of, scaled
 from analysis.tables.clocks import FROM_INIT
 from analysis.verdicts.groups import Pairs, pair_up
 
+DENSE_PCT = 100.0  # weights left in the dense network, which is not below itself
 COLUMN = {AT_EARLY_STOP: "early_stop_test_accuracy", "end": "test_accuracy", None: FROM_INIT}
 
 
@@ -29,21 +30,23 @@ COLUMN = {AT_EARLY_STOP: "early_stop_test_accuracy", "end": "test_accuracy", Non
 class Found:
     """What the run has for a quantity: the estimate in the unit of the point, and the number of pairs behind it.
 
-    lacks: why nothing is decided, however the numbers are; None if nothing stands in the way.
+    lacks: why nothing is decided, however the numbers are; None if nothing stands in the way. is_bound: some early
+    stops are only lower bounds, so the estimate says how it looks, and no more.
     """
 
     estimate: Estimate | None
     n: int
     lacks: str | None = None
+    is_bound: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fall:
     """From which level on an arm is below the other: weights left (percent) by the means, as far as the intervals allow
-    it, and the most and the least that these allow; None: at no level of the run."""
+    it, and the most and the least that these allow; None: at no level of the run, but perhaps beyond."""
 
     by_means: float | None
-    most: float | None
+    most: float
     least: float | None
     n: int
     lacks: str | None = None
@@ -70,7 +73,8 @@ def estimate_at(point: Point, level: Level, confidence: float) -> Found:
         found = scaled(found, 100.0, -100.0) if point.quantity == CHANGE else found
     else:
         found = scaled(mean_of(pairs.differences, confidence), 100.0)
-    return Found(estimate=found, n=pairs.n, lacks=lacks)
+    is_bound = point.quantity in OF_ITERATIONS and pairs.n_censored > 0
+    return Found(estimate=found, n=pairs.n, lacks=lacks, is_bound=is_bound)
 
 
 def fall_of(point: Point, levels: Sequence[Level], alpha: float, margin_pp: float) -> Fall:
@@ -78,13 +82,14 @@ def fall_of(point: Point, levels: Sequence[Level], alpha: float, margin_pp: floa
 
     A level is shown to be below if its interval is below 0. It is shown not to be if it is not shown below and its
     interval, at alpha over the number of levels, lies above -`margin_pp`, the margin of the run: no figure shows less.
-    The fall is after the last level that is shown not to be below, and at the latest where it and all sparser levels
-    are shown below. That is one step-down test from the sparsest level up, so it needs no correction.
+    The fall is a round of 20 % after the last level that is shown not to be below, or later; and at the latest where
+    that level and all sparser ones are shown below. That is one step-down test from the sparsest level up, so it needs
+    no correction.
     """
     at_level = [(level.left_pct, pairs_of(point, level)) for level in levels]
     known = [(left, pairs) for left, pairs in at_level if pairs.n]
     if not known:
-        return Fall(by_means=None, most=None, least=None, n=0, lacks="no pairs")
+        return Fall(by_means=None, most=DENSE_PCT, least=None, n=0, lacks="no pairs")
     at_once = 1 - 2 * alpha / len(known)
     by_means, latest, earliest = len(known), len(known), 0
     for index, (_, pairs) in reversed(list(enumerate(known))):
@@ -100,14 +105,16 @@ def fall_of(point: Point, levels: Sequence[Level], alpha: float, margin_pp: floa
     by_means = min(max(by_means, earliest), latest)
     lefts = [*(left for left, _ in known), None]
     reasons = [_lacks(pairs, of_iterations=False) for _, pairs in at_level]
+    before = lefts[earliest - 1] if earliest else DENSE_PCT
+    most = max(lefts[earliest] or 0.0, ROUND * (before or 0.0))
     return Fall(
-        by_means=lefts[by_means], most=lefts[earliest], least=lefts[latest], n=min(pairs.n for _, pairs in known),
+        by_means=lefts[by_means], most=most, least=lefts[latest], n=min(pairs.n for _, pairs in known),
         lacks=next((reason for reason in reasons if reason), None),
     )  # fmt: skip
 
 
 def in_rounds(fall: Fall, published_pct: float) -> Estimate:
-    """A fall minus the published one, in rounds of 20 %: infinitely many where the run has no level below."""
+    """A fall minus the published one, in rounds of 20 %: infinitely many where it may be beyond the run."""
     ends = [
         -math.inf if left is None else rounds(left, published_pct) for left in (fall.by_means, fall.least, fall.most)
     ]

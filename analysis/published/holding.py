@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from analysis.published.arms import DENSE, Ladder, Level, ladders_for, levels_in_words, nearest, why_no_ladder
+from analysis.published.arms import Ladder, Level, ladders_for, levels_in_words, nearest, why_no_ladder
 from analysis.published.claims import Claim
 from analysis.published.estimates import Found, best_on_validation, estimate_at, fall_of, in_rounds
 from analysis.published.points import ACCURACY, CI95, FALLS_BELOW, LESS_THAN, MORE_THAN, SD, SUPERMASK, Point
@@ -83,15 +83,15 @@ def _against(claim: Claim, ladder: Ladder, rule: Rule) -> dict[str, Any]:
     found = estimate_at(point, level, confidence_of(rule))
     at = {
         "ladder": ladder.name, "group": level.group, "n": found.n,
-        "weights_left_here_pct": 100.0 if point.arm == DENSE else level.left_pct,
+        "weights_left_here_pct": 100.0 if point.is_of_dense else level.left_pct,
     }  # fmt: skip
-    is_given = point.weights_left_pct is not None or point.arm == DENSE
+    is_given = point.weights_left_pct is not None or point.is_of_dense
     return _held(claim, found, rule, at, "" if is_given else CHOSEN)
 
 
 def _held(claim: Claim, found: Found, rule: Rule, at: Mapping[str, Any], chosen: str) -> dict[str, Any]:
     """The row of a claim and what the run has for it. at: where. chosen: how the level was, if it was."""
-    if found.estimate is None:
+    if found.estimate is None or found.is_bound:
         return _row(claim, rule, result=OPEN, why=found.lacks or "", **at)
     difference = minus_published(found.estimate, claim.point.value, standard_error(claim), confidence_of(rule))
     judged = _judged(claim, difference, found.n, found.lacks, chosen)
@@ -110,7 +110,7 @@ def _fall(claim: Claim, ladder: Ladder, levels: Sequence[Level], rule: Rule) -> 
 
 
 def _level_of(point: Point, levels: Sequence[Level]) -> Level | None:
-    if point.arm == DENSE:
+    if point.is_of_dense:
         return levels[0]
     if point.weights_left_pct is None:
         return best_on_validation(point, levels)

@@ -72,6 +72,11 @@ class Point:
         return MARGIN_UNITS[self.quantity]
 
     @property
+    def is_of_dense(self) -> bool:
+        """Whether the arm is a dense network: "dense", or "dense-e5" for one of 5 epochs. It has no level."""
+        return self.arm.partition("-")[0] == "dense"
+
+    @property
     def wanted(self) -> dict[str, str]:
         """Values of spec fields that the tickets must have, as text."""
         return dict(pair.split("=", 1) for pair in self.fields.split())
@@ -129,6 +134,8 @@ def _value(where: str, name: str, value: Any) -> Any:
     if value in ("", None):
         if name in _OPTIONAL:
             return None
+        if name == "fields" and value == "":
+            return value
         raise bad_value(where, value, "a value")
     if name == "n":
         if str(value).isdecimal() and int(value) > 0:

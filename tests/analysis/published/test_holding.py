@@ -157,8 +157,12 @@ def test_a_claim_disagrees_or_stays_open(
 def test_where_tickets_fall_below_dense(rows: list[dict[str, Any]]) -> None:
     never = changed(rows, "none", None, early_stop_test_accuracy=0.99)
     row = held(never, "lenet_tickets_fall_below")
-    assert (row["result"], row["here"], row["ci_high"]) == (DISAGREES, None, None)
-    assert "from no level on at the earliest" in row["why"]
+    assert (row["result"], row["here"], row["ci_low"]) == (DISAGREES, None, None)
+    assert "from 1.4 % on at the earliest, from no level on at the latest" in row["why"]
+    short = [row for row in never if row["control"] == "dense" or (row["target_sparsity_pct"] or 0) < 90]
+    row = held(short, "lenet_tickets_fall_below", margin=2.0)
+    assert (row["result"], row["ci_low"]) == (UNDECIDED, None), "13 % left, and not below: perhaps it is at 2.9 %"
+    assert row["ci_high"] == pytest.approx(5.88, abs=0.05)
     always = held(changed(rows, "none", None, early_stop_test_accuracy=0.9), "lenet_tickets_fall_below")
     assert (always["result"], round(always["here"])) == (DISAGREES, 51)
     # a level in between that may be above or below leaves it open
@@ -237,6 +241,17 @@ def test_the_next_gather_holds_masks_that_were_measured_after_the_run(tmp_path: 
     assert published_figure(frames) is not None
 
 
+def test_a_dense_network_is_held_once_for_each_ladder(rows: list[dict[str, Any]]) -> None:
+    dense = {**ALONE, "arm": "dense", "fields": ""}
+    row = held(rows, "supermask_mnist_raw", 1.0, **dense, value=98.0, spread=0.2, spread_kind="sd", n=20)
+    assert (row["result"], row["weights_left_here_pct"], row["is_constant"]) == (AGREES, 100.0, False)
+    assert "validation" not in row["why"]
+    assert held(rows, "supermask_mnist_raw", 1.0, **{**dense, "arm": "dense-e55"}, value=98.0)["result"] == AGREES
+    assert (
+        held(rows, "supermask_mnist_raw", 1.0, **{**dense, "arm": "dense-e5"})["why"] == "no dense-e5 of these tickets"
+    )
+
+
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
@@ -262,6 +277,7 @@ def test_an_incomplete_run_decides_nothing(rows: list[dict[str, Any]]) -> None:
     late = changed(rows, "none", 79.03, early_stop_censored=True)
     row = held(late, "lenet_early_stop_21")
     assert row["result"] == UNDECIDED and "8 of 8 early stops are only lower bounds" in row["why"]
+    assert (row["here"], row["difference"], row["ci_low"]) == (None, None, None)
     diverged = [
         {**row, "status": "diverged", "early_stop_from_init": None} if row["seed"] == 3 else row for row in rows
     ]

@@ -60,6 +60,8 @@ def test_the_points_of_the_papers_are_there() -> None:
     assert found["lenet_reinit_speed_21"] == ("reinit", "ticket", 21.1, "equals", 2.51)
     assert found["lenet_tickets_fall_below"][-1] == 2.9
     assert found["supermask_cifar10_raw"][-1] == 24
+    assert found["resnet20_weight_rewinding_21"] == ("ticket", None, 21, "equals", 91.67)
+    assert (points()["resnet20_dense"].spread, points()["resnet20_dense"].n) == (0.23, 246)
 
 
 @pytest.mark.parametrize(
