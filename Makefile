@@ -5,10 +5,14 @@ DOCS := .venv-docs
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: sweep test test-all lint bench docs clean
+.PHONY: sweep reproduce test test-all lint bench docs clean
 
 sweep: $(VENV)/.sweep
 	$(BIN)/python -m sweeps.lth_grid $(ARGS)
+
+# Repeats a result of results/: make reproduce RECIPE=digits
+reproduce: $(VENV)/.sweep
+	$(BIN)/python tools/reproduce.py $(RECIPE) $(ARGS)
 
 test: $(VENV)/.test lint
 	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)

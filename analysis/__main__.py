@@ -28,13 +28,12 @@ import tyro
 from analysis.adoption.plan import find_or_adopt
 from analysis.gather import gather_run
 from analysis.report.lines import every_row, folded
-from analysis.report.terminal import counts_by_status, paths, show
+from analysis.report.summary import summary
+from analysis.report.terminal import show
 from analysis.run import unpaired
 from analysis.tables.exclusions import change_exclusions
 from analysis.tables.index import Geometry
-from analysis.tables.parquet import Frames
 from analysis.text import console, print_line
-from analysis.verdicts.answer import answer_sentence
 from lth_trainable.errors import OK, command_line
 
 
@@ -51,8 +50,12 @@ class Command:
 # parser with sub-commands does not take `python -m analysis RUN`.
 COMMANDS: dict[str, Command] = {
     "pack": Command(module="analysis.commands.pack", text="pack a run into one file for a colleague"),
+    "results": Command(module="analysis.commands.results", text="keep the results of a finished run, to commit them"),
     "barrier": Command(
         module="analysis.commands.barrier", text="measure the error between copies, levels, or dense and ticket"
+    ),
+    "supermasks": Command(
+        module="analysis.commands.supermasks", text="measure untrained networks under the masks of a run"
     ),
     "figures": Command(module="analysis.commands.figures", text="write figures for a paper (pdf, svg or png)"),
     "table": Command(module="analysis.commands.table", text="print the verdicts for a paper (latex, csv, markdown)"),
@@ -60,6 +63,10 @@ COMMANDS: dict[str, Command] = {
         module="analysis.commands.predictions", text="write which images each network has right (Parquet)"
     ),
     "compare": Command(module="analysis.commands.compare", text="compare two runs (recipes, criteria, code versions)"),
+    "merge": Command(module="analysis.commands.merge", text="make one run of runs that were made in pieces"),
+    "published": Command(
+        module="analysis.commands.published", text="hold the figures that papers have published against a run"
+    ),
     "adopt": Command(module="analysis.commands.adopt", text="judge trials of run_trial or of your own ray.tune.Tuner"),
     "export": Command(module="analysis.commands.export", text="write tickets for torch alone, or for the Hub"),
 }
@@ -123,22 +130,11 @@ def _gather(arguments: Sequence[str]) -> int:
 
 
 def _description() -> str:
-    others = "\n".join(f"    python -m analysis {name:<7} ...  {command.text}" for name, command in COMMANDS.items())
+    others = "\n".join(f"    python -m analysis {name:<9} ...  {command.text}" for name, command in COMMANDS.items())
     return (
         f"{inspect.getdoc(Options)}\n\nOther commands, each with its own --help (if a run has the name of a command, "
         f"write ./NAME):\n\n{others}"
     )
-
-
-def summary(frames: Frames, run: str) -> dict[str, object]:
-    """What `--json` prints: run, answer, number of trials in each status, verdict rows, files."""
-    return {
-        "run": run,
-        "answer": answer_sentence(frames.rows("verdicts")),
-        "trials": counts_by_status(frames),
-        "verdicts": frames.rows("verdicts"),
-        "files": paths(run),
-    }
 
 
 if __name__ == "__main__":

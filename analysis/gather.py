@@ -19,6 +19,8 @@ import pyarrow as pa
 
 from analysis.adoption.plan import find_or_adopt
 from analysis.labels import group_name, ladder_name, replicate_fields
+from analysis.published.claims import read_claims
+from analysis.published.holding import hold
 from analysis.tables import schema
 from analysis.tables.clocks import clock_columns
 from analysis.tables.columns import spec_columns
@@ -41,13 +43,14 @@ from analysis.tables.profile_schema import profile_values
 from analysis.tables.record_rows import ENTRIES, Entries, epochs_to_dense_accuracy
 from analysis.tables.records import Files, Found, is_begun, read_trials, trial_names
 from analysis.tables.roles import AGAIN, is_dense_again
-from analysis.tables.run_plan import PlanEntry, RunPlan, read_plan, role_of
+from analysis.tables.run_plan import PUBLISHED, PlanEntry, RunPlan, read_plan, role_of
 from analysis.tables.spans import arranged
 from analysis.verdicts.claims import verdicts
 from analysis.verdicts.variances import variance_rows
 from lth_trainable.collector import no_garbage_collection
+from lth_trainable.errors import UserError
 from lth_trainable.store.image_bits import to_bytes
-from lth_trainable.store.store import Store
+from lth_trainable.store.store import PLAN, Store
 
 _RESULTS = (
     "sparsity_pct", "n_weights", "n_kept", "valid_accuracy", "best_valid_accuracy", "test_accuracy", "valid_loss",
@@ -57,6 +60,7 @@ _RESULTS = (
 )  # fmt: skip
 _RIGHT = ("valid", "test", "early_stop_test")
 _DATA = ("n_train", "n_valid", "n_test", "majority_class_accuracy")
+KEPT = "machine.json"  # in results that `export/results.py` has kept
 _VERSIONS = ("python", "torch", "fastai", "ray", "cuda", "cudnn", "driver")
 
 
@@ -87,6 +91,11 @@ def gather(path: str | os.PathLike[str], geometry: Geometry | None = None) -> Fr
 def gather_run(store: Store, run: str, geometry: Geometry | None = None) -> Frames:
     """`gather` of a run in an open store."""
     store.in_use()  # what takes long is not given up for one answer that does not come
+    if store.exists(f"{run}/{KEPT}"):
+        raise UserError(
+            f"{run}: found the kept results of a run ({KEPT}), whose records are in its archive; expected the folder "
+            "of a run; unpack the archive, and gather that"
+        )
     with no_garbage_collection():
         plan = read_plan(store, run)
         gathered = collect(store, run, plan, geometry)
@@ -126,7 +135,15 @@ def collect(store: Store, run: str, plan: RunPlan, geometry: Geometry | None = N
     trials = _read(store, run, plan, folders, names, signatures, previous)
     tables, known = _tabulate(run, plan, trials, signatures, excluded, previous)
     tables |= geometry_tables(store, run, tables, wanted, previous.tables)
+    tables["published"] = _published(run, plan, tables["trials"], others["supermasks"])
     return Gathered(tables={**tables, **others}, known=known, geometry=wanted, inputs=inputs)
+
+
+def _published(run: str, plan: RunPlan, trials: pa.Table, supermasks: pa.Table) -> pa.Table:
+    """The table of what papers have published and the run is held against."""
+    claims = read_claims(f"{run}/{PLAN}, {PUBLISHED}", plan.published)
+    rows = hold(claims, trials.to_pylist(), plan.rule, supermasks.to_pylist()) if claims else []
+    return schema.table("published", ({**row, "run": run} for row in rows))
 
 
 def _read(

@@ -1,11 +1,13 @@
 """Training on one GPU: a bare loop of CUDA graphs, our whole trial, our trial without graphs, and stock fastai.
 
     python benchmarks/gpu_step.py --data-root DIR [--tasks pets cifar mnist] [--repeats 2] [--precision bf16] [--stock]
+        [--compile]
 
 A *bare loop* is what the card can do with PyTorch: one CUDA graph of a step (the batch gathered from images on the
 GPU and augmented as in the trial, forward, loss, backward, fused optimiser, mask), replayed. It validates nothing,
 stores nothing and has no Learner. *Ours* is `run_trial` with everything that a trial does, validation each epoch
 included. Seconds an epoch are medians over all epochs but the first two of each run, of `repeats` runs, in turns.
+`--compile` adds our trial through `torch.compile`, with the time of its first epochs, in which the compiler works.
 `--stock` adds a stock Learner with fasterai's callback for the pictures, which reads files through 8 worker processes.
 Prints one JSON object.
 
@@ -65,6 +67,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--deterministic", action="store_true")
     parser.add_argument("--eager", action="store_true", help="also our trial without graphs")
+    parser.add_argument("--compile", action="store_true", help="also our trial through torch.compile")
     parser.add_argument("--stock", action="store_true", help="also stock fastai, for the pictures")
     parser.add_argument("--stock-alone", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -72,15 +75,19 @@ def main() -> int:
         print(json.dumps(stock(options.data_root, 4)))
         return 0
     notes: list[str] = []
+    asked = {"captured": True, "eager": options.eager, "compiled": options.compile}
+    sides = [side for side, is_asked in asked.items() if is_asked]
     found = {}
     for name in options.tasks:
         spec = TrialSpec(**TASKS[name], precision=options.precision)
         seconds: dict[str, list[float]] = {}
+        first: dict[str, float] = {}
         for _ in range(options.repeats):
             seconds.setdefault("bare", []).extend(bare(spec, options))
-            for step in ("captured", *(("eager",) if options.eager else ())):
-                rows = ours(spec, step, options, notes)["epochs"]
-                seconds.setdefault(step, []).extend(row["seconds"] for row in rows if row["epoch"] >= UNCOUNTED)
+            for side in sides:
+                rows = ours(spec, side, options, notes)["epochs"]
+                seconds.setdefault(side, []).extend(row["seconds"] for row in rows if row["epoch"] >= UNCOUNTED)
+                first.setdefault(side, sum(row["seconds"] for row in rows if row["epoch"] < UNCOUNTED))
             if options.stock and name == "pets":
                 seconds.setdefault("stock", []).extend(peer(options.data_root))
         median = {side: statistics.median(of) for side, of in seconds.items()}
@@ -88,6 +95,7 @@ def main() -> int:
             "seconds_an_epoch": {side: round(value, 4) for side, value in median.items()},
             "range": {side: [round(min(of), 4), round(max(of), 4)] for side, of in seconds.items()},
             "by_bare": {side: round(value / median["bare"], 2) for side, value in median.items()},
+            "first_epochs": {side: round(value, 2) for side, value in first.items()},
             "n": {side: len(of) for side, of in seconds.items()},
         }
     print(json.dumps({
@@ -97,12 +105,13 @@ def main() -> int:
     return 1 if notes else 0
 
 
-def ours(spec: TrialSpec, step: str, options: argparse.Namespace, notes: list[str]) -> dict[str, Any]:
-    """The record of the trial, trained alone."""
+def ours(spec: TrialSpec, side: str, options: argparse.Namespace, notes: list[str]) -> dict[str, Any]:
+    """The record of the trial, trained alone. side: "captured", "eager" or "compiled" (and captured)."""
     with tempfile.TemporaryDirectory() as folder:
         execution = Execution(
-            device="cuda", deterministic=options.deterministic, step=step, data_root=options.data_root
-        )
+            device="cuda", deterministic=options.deterministic, data_root=options.data_root,
+            step="eager" if side == "eager" else "captured", compile=side == "compiled",
+        )  # fmt: skip
         return run_trial(spec, Store(folder), execution=execution, on_note=notes.append)
 
 

@@ -21,6 +21,7 @@ _HOME = {
         "large_final", "squared_final", "small_final", "random_scores", "large_init", "small_init",
         "large_init_large_final", "small_init_small_final", "magnitude_increase", "movement",
         "updating_magnitude_increase", "updating_movement", "updating_movmag", "wanda", "large_final_same_sign",
+        "large_final_diff_sign", "magnitude_increase_same_sign", "magnitude_increase_diff_sign",
     ),
     "spec.trial_spec": ("TrialSpec",),
     "pruning.ticket": ("Ticket", "save_ticket", "load_ticket"),

@@ -1,9 +1,9 @@
-"""Tensors by name, as they go into files and come out of them; and a product of many at once."""
+"""Tensors by name, as they go into files and come out of them; and many multiplied or copied at once."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,3 +38,20 @@ def multiply(tensors: Sequence[Tensor], factors: Sequence[Tensor]) -> None:
         return
     for tensor, factor in zip(tensors, factors, strict=True):
         tensor.mul_(factor)
+
+
+def copy_all(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+    """Copy each source into its target, those of one type in one call where PyTorch has it, as in `multiply`."""
+    import torch
+
+    if not hasattr(torch, "_foreach_copy_"):
+        for target, source in zip(targets, sources, strict=True):
+            target.copy_(source)
+        return
+    by_type: dict[Any, tuple[list[Tensor], list[Tensor]]] = {}
+    for target, source in zip(targets, sources, strict=True):
+        into, out_of = by_type.setdefault(target.dtype, ([], []))
+        into.append(target)
+        out_of.append(source)
+    for into, out_of in by_type.values():
+        torch._foreach_copy_(into, out_of)

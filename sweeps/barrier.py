@@ -88,7 +88,8 @@ def train(options: Options, execution: Execution, jobs: Sequence[Job], budget: B
         return nothing
     resources = Resources(
         cpus=execution.threads, gpus=options.gpus_per_trial if execution.device == "cuda" else 0,
-        max_concurrent=options.max_concurrent, deterministic=execution.deterministic,
+        max_concurrent=options.max_concurrent, deterministic=execution.deterministic, replicas=execution.replicas,
+        compile=execution.compile,
     )  # fmt: skip
     resources.check()
     ledger = Ledger(store=choice[0], run=f"{choice[1]}/barriers", plan=plan, facts=facts)
@@ -96,7 +97,7 @@ def train(options: Options, execution: Execution, jobs: Sequence[Job], budget: B
     spent = Spent()
     with RunLock(ledger.store, ledger.run, spent.now) as lock:
         stored: set[str] = ledger.stored(jobs[0].fingerprint, repair=True)[0] if facts else set()
-        dispatcher = Dispatcher(plan, (), stored, resources.slots())
+        dispatcher = Dispatcher(plan, (), stored, resources.slots(), replicas=resources.replicas)
         board = Board(planned=len(plan.trials), spent=spent, epochs_planned=dispatcher.epochs_left)
         where = {"data_root": options.data_root.resolve() if options.data_root else None}
         return launch(ledger, dispatcher, resources, where, spent, budget, board=None if options.json else board,

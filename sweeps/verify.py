@@ -2,6 +2,9 @@
 
     python -m sweeps.verify RUN [--trials 3]
 
+A trial that was trained in a cohort (`--replicas`) is trained again in a cohort of strangers: the same trial with other
+seeds. They are members only so that there are others, and are not kept.
+
 Exit code: 0 if all are identical, 1 if one differs or cannot be compared, 2 for bad input.
 """
 
@@ -12,6 +15,8 @@ if __name__ == "__main__":  # before the other imports, which take seconds: a si
 
     signals.install()
 
+import contextlib
+import functools
 import json
 import math
 import multiprocessing
@@ -19,11 +24,11 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from rich.table import Table
@@ -33,11 +38,16 @@ from analysis.text import console, plural, print_line, table_of
 from lth_trainable import signals
 from lth_trainable.errors import FAILED, OK, UserError, bad_value, command_line
 from lth_trainable.safe_text import one_line
-from lth_trainable.spec.trial_spec import spec_from_dict
-from lth_trainable.store.store import Damaged
+from lth_trainable.spec.trial_spec import TrialSpec, spec_from_dict
+from lth_trainable.stacking.shape import stack_shape
+from lth_trainable.store.store import Damaged, Store
 from lth_trainable.store.trials import finished_trials, open_run
 
+if TYPE_CHECKING:
+    from lth_trainable.training.execution import Execution
+
 PARTS = ("weights", "masks", "metrics")
+STRANGERS = 3  # beside a trial of a cohort, if it has room for as many
 EVERY = 5.0  # seconds between two lines about one trial, where standard error is not a terminal
 
 
@@ -84,7 +94,8 @@ def verify(options: Options) -> int:
 def _repeated(pool: ProcessPoolExecutor, record: dict[str, Any], what: str, options: Options) -> dict[str, Any]:
     """Retrain one trial in the pool and compare it; says on standard error what goes on."""
     line = ProgressLine(what)
-    line.show(f"a new process trains {plural(len(record['epochs']), 'epoch')}, alone")
+    company = "beside strangers" if _is_of_cohort(record) else "alone"
+    line.show(f"a new process trains {plural(len(record['epochs']), 'epoch')}, {company}")
     again = pool.submit(_retrain, record, options.run, options.data_root, line).result()
     row = compare(record, again)
     line.end("not comparable" if row["why"] else "identical" if row["identical"] else "differs")
@@ -153,24 +164,63 @@ def compare(record: dict[str, Any], again: dict[str, Any]) -> dict[str, Any]:
 
 
 def _retrain(record: dict[str, Any], run: str, data_root: Path | None, line: ProgressLine) -> dict[str, Any]:
-    """Train the trial alone in this process, from scratch or from its imported ticket; its fingerprint and hashes."""
+    """Train the trial again in this process, from scratch or from its imported ticket; its fingerprint and hashes."""
     import warnings
 
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
-    from lth_trainable.store.store import Store
     from lth_trainable.tickets.imported import find_imported
     from lth_trainable.training.execution import execution_like
-    from lth_trainable.training.run import run_trial
 
     spec, execution = spec_from_dict(record["spec"]), execution_like(record["fingerprint"], data_root)
     with tempfile.TemporaryDirectory() as folder:
         if spec.ticket_id is not None and spec.starts_from_imported:
             find_imported(open_run(run)[0], spec.ticket_id.digest).seal(Store(folder))
         n_epochs = len(record["epochs"])
-        again = run_trial(
-            spec, Store(folder), "verify", execution, lambda rows: line.show(f"epoch {len(rows)} of {n_epochs}")
-        )
+        again = _train(
+            spec, Store(folder), execution, lambda rows: line.show(f"epoch {len(rows)} of {n_epochs}"),
+            STRANGERS if _is_of_cohort(record) else 0,
+        )  # fmt: skip
     return {"fingerprint": again["fingerprint"], "sha256": again["sha256"]}
+
+
+def _is_of_cohort(record: dict[str, Any]) -> bool:
+    """Whether the trial was trained in a stack, in which others may have been too."""
+    return record["fingerprint"].get("replicas", 1) > 1 and stack_shape(spec_from_dict(record["spec"])) is not None
+
+
+class _Enough(Exception):
+    """Ends the strangers, once the trial is done."""
+
+
+def _train(
+    spec: TrialSpec, store: Store, execution: Execution, on_epoch: Callable[[list[Any]], None], strangers: int
+) -> dict[str, Any]:
+    """The record of the trial, trained alone or as the second member of a cohort with so many strangers."""
+    from lth_trainable.training.cohort import run_cohort
+    from lth_trainable.training.run import run_trial
+
+    records: list[dict[str, Any]] = []
+
+    def train() -> None:
+        records.append(run_trial(spec, store, "verify", execution, on_epoch))
+
+    def between() -> None:
+        if records:
+            raise _Enough
+
+    seeds = [seed for seed in range(STRANGERS + 1) if seed != spec.seed][: min(strangers, execution.replicas - 1)]
+    jobs: list[Callable[[], Any]] = [
+        functools.partial(run_trial, replace(spec, seed=seed), store, "strangers", execution) for seed in seeds
+    ]
+    jobs.insert(1, train)
+    if len(jobs) == 1:
+        train()
+        return records[0]
+    with contextlib.suppress(_Enough):
+        outcomes = run_cohort(jobs, execution, spec, between)
+        if isinstance(outcomes[1], Exception):
+            raise outcomes[1]
+    return records[0]
 
 
 def _where(record: dict[str, Any]) -> str:

@@ -29,6 +29,7 @@ ONLY_PARSED = {
     "--push": "uploads to an account",
     "pets_tutorial": "downloads 800 MB and wants a GPU",
     "mnist_lenet": "downloads MNIST",
+    "mnist_supermask": "downloads MNIST",
     "--dataset cifar10": "downloads CIFAR-10",
     "my_parts:my_": "tests/test_your_own.py runs it",
     "--image-size": "tests/test_your_own.py runs it",

@@ -48,7 +48,7 @@ def run_blocks(page: str, names: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_every_block_belongs_to_a_test() -> None:
-    mine = {"README.md", "docs/command-line.md", "docs/tables.md", "docs/tickets.md"}
+    mine = {"README.md", "docs/command-line.md", "docs/tables.md", "docs/tickets.md", "results/README.md"}
     for page in PAGES:
         found = blocks(page)
         assert all(block.language in ("python", "yaml", "bash") for block in found), page
@@ -67,6 +67,10 @@ def test_the_python_of_the_readme(reader: Path) -> None:
 def test_the_python_of_the_page_on_tables(reader: Path) -> None:
     names = run_blocks("docs/tables.md", {})
     assert set(names["frames"].trials["run"]) == {"digits", "other"}
+
+
+def test_the_python_of_the_page_on_results(reader: Path) -> None:
+    assert len(run_blocks("results/README.md", {})["frames"].trials) == 104
 
 
 def test_the_python_of_the_page_on_tickets(reader: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,7 @@ class LineJob(ABC, Generic[Ends]):
         self.store, self.trial, self.ticket, self.settings, self.given = store, trial, ticket, settings, given
         self.trained_under: Mapping[str, Any] = ticket.record["fingerprint"]
         self.execution: Execution
-        self.execution, self.fingerprint = here(trial.name, self.trained_under, settings)
+        self.execution, self.fingerprint = here(trial, self.trained_under, settings.data_root, settings.device)
 
     @property
     def run(self) -> str:
@@ -133,13 +133,18 @@ class LineJob(ABC, Generic[Ends]):
         """Measure a line and store it; networks at its ends that are not stored are trained."""
 
 
-def here(trial: str, trained_under: Mapping[str, Any], settings: Settings) -> tuple[Execution, dict[str, Any]]:
-    """The execution on this machine that is like the one of a trial, and its fingerprint. Raises `UserError`."""
+def here(
+    trial: Finished, trained_under: Mapping[str, Any], data_root: Path | None, device: str | None
+) -> tuple[Execution, dict[str, Any]]:
+    """The execution on this machine that is like the one of a trial, and the trial's fingerprint there.
+
+    device: None for the kind of device that trained it. Raises `UserError`.
+    """
     from lth_trainable.training.execution import execution_like, fingerprint
 
-    execution = execution_like(trained_under, settings.data_root)
-    execution = replace(execution, device=settings.device or execution.device)
+    execution = execution_like(trained_under, data_root)
+    execution = replace(execution, device=device or execution.device)
     try:
-        return execution, fingerprint(execution)
+        return execution, fingerprint(execution, trial.spec)
     except UserError as error:
-        raise UserError(f"{trial}: {error}; here: --device cpu") from error
+        raise UserError(f"{trial.name}: {error}; here: --device cpu") from error

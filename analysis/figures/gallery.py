@@ -20,8 +20,12 @@ from analysis.figures.early_stop import early_stop_figure
 from analysis.figures.layers import layers_figure
 from analysis.figures.overlap import MOST_SERIES, overlap_figure
 from analysis.figures.pareto import pareto_figure
+from analysis.figures.published import published_figure
 from analysis.figures.style import MOST_PANELS
+from analysis.figures.supermasks import supermask_figure
 from analysis.figures.training import training_figure
+from analysis.supermasks.summary import arms
+from analysis.supermasks.words import sentences
 from analysis.tables.parquet import Frames, read_table
 from analysis.tables.schema import Row
 from analysis.tables.suggestions import SUGGESTIONS
@@ -154,6 +158,14 @@ FIGURES: dict[str, Drawing] = {
         caption=_about_early_stop,
         draw=lambda material, theme: early_stop_figure(material.frames, theme),
     ),
+    "published": Drawing(
+        title="Beside what was published",
+        caption=_always(
+            "Lines are this run, with intervals over seeds; hollow marks are published figures, in the colour of their "
+            "arm, with the margin within which the run agrees as a grey bar."
+        ),
+        draw=lambda material, theme: published_figure(material.frames, theme),
+    ),
     "layers": Drawing(
         title="Sparsity by layer",
         caption=lambda frames: "Weights remaining in each layer (percent), mean over seeds; the first layer is at the "
@@ -174,6 +186,13 @@ FIGURES: dict[str, Drawing] = {
             "of copies, thick lines their means."
         ),
         draw=_barriers,
+    ),
+    "supermasks": Drawing(
+        title="Untrained networks under masks",
+        caption=lambda frames: " ".join(sentences(arms(frames.rows("supermasks")))),
+        draw=lambda material, theme: (
+            supermask_figure(rows, theme) if (rows := material.frames.rows("supermasks")) else None
+        ),
     ),
     "levels_barriers": Drawing(
         title="From level to level",

@@ -23,6 +23,7 @@ from analysis.labels import common_label
 from analysis.report.lines import NOTHING, samples
 from analysis.report.profile import profile_view
 from analysis.report.proportion import again, margin
+from analysis.report.published import how_it_was_held, published_cells, said
 from analysis.report.set_up import set_up
 from analysis.report.terminal import is_other_claim, status_line
 from analysis.report.variances import variance_view
@@ -104,6 +105,8 @@ def report_html(frames: Frames, plan: RunPlan, run: str, suggestions: Sequence[R
         secondary=verdict_lines([row for row in compared if row["role"] == TICKET and not row["primary"]]),
         baselines=verdict_lines(baselines),
         claims=claim_lines([row for row in verdicts if is_other_claim(row) or row["claim"] == LADDER_CLAIM]),
+        published=[published_cells(row) for row in frames.rows("published")],
+        about_published=_about_published(frames),
         variances=variance_view(frames.rows("variances")),
         work=_work_view(work, len(plan.trials)),
         flops=_flops(work),
@@ -115,6 +118,11 @@ def report_html(frames: Frames, plan: RunPlan, run: str, suggestions: Sequence[R
         commands=[shlex.join(command) for command in plan.commands],
         versions=sorted(plan.versions.items()),
     )
+
+
+def _about_published(frames: Frames) -> str:
+    rows = frames.rows("published")
+    return f"{said(rows).capitalize()}. {how_it_was_held(rows)}" if rows else ""
 
 
 def _safe(value: Any) -> Any:

@@ -43,6 +43,12 @@ class PValue:
     test: str
 
 
+def t_value(df: float, confidence: float) -> float:
+    """How far the two-sided t-interval reaches on either side, in standard errors. df: infinite for a normal one."""
+    tail = (1 + confidence) / 2
+    return float(special.ndtri(tail) if math.isinf(df) else special.stdtrit(df, tail))
+
+
 def t_interval(values: Sequence[float] | Values, confidence: float = 0.95) -> Interval | None:
     """Mean and two-sided t-interval: mean +- t(n-1, (1+confidence)/2) sd / sqrt(n). None for fewer than 2 values.
 
@@ -52,7 +58,7 @@ def t_interval(values: Sequence[float] | Values, confidence: float = 0.95) -> In
     if len(x) < 2:
         return None
     mean = float(x.mean())
-    half = float(special.stdtrit(len(x) - 1, (1 + confidence) / 2)) * standard_deviation(x) / math.sqrt(len(x))
+    half = t_value(len(x) - 1, confidence) * standard_deviation(x) / math.sqrt(len(x))
     return Interval(mean=mean, low=mean - half, high=mean + half)
 
 

@@ -74,6 +74,12 @@ def change_exclusions(
     when = datetime.now(UTC).isoformat(timespec="seconds")
     kept = {name: entry for name, entry in excluded.items() if name not in include}
     content = kept | {name: {"reason": text, "when": when} for name in exclude}
+    write_exclusions(store, run, content)
+
+
+def write_exclusions(store: Store, run: str, excluded: Exclusions) -> None:
+    """Write the file, sealed."""
+    content = {name: dict(entry) for name, entry in excluded.items()}
     store.write(f"{run}/{EXCLUSIONS}", seal_json({"format": FORMAT, "excluded": content}))
 
 

@@ -68,7 +68,9 @@ class Previous:
 
     def is_all_of(self, inputs: str | None) -> bool:
         """Whether these tables are all that follows from these inputs."""
-        return inputs is not None and inputs == self.made.inputs and TABLES.keys() - OPTIONAL <= self.tables.keys()
+        return (
+            inputs is not None and inputs == self.made.inputs and TABLES.keys() - OPTIONAL.keys() <= self.tables.keys()
+        )
 
 
 NOTHING_NOTED = Made()

@@ -47,6 +47,7 @@ def inputs_of(
     others = {name: sha256_of(parts) for name in OTHERS if (parts := read_bytes(store, run, name))}
     return digest({
         "run": run, "recipe": plan.recipe, "claim": plan.claim, "commands": plan.commands, "rule": repr(plan.rule),
+        "published": plan.published,
         "versions": dict(plan.versions), "trials": trials, "begun": begun, "excluded": repr(excluded),
         "geometry": geometry, "others": others, "code": _code(),
     })  # fmt: skip

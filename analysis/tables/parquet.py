@@ -31,8 +31,9 @@ from lth_trainable.store.json_files import NotJson, unseal_json
 from lth_trainable.store.store import Store
 
 PART_ROWS = 1_000_000  # of one file; a larger table is a folder of shards
-OPTIONAL = ("barriers", "connections")  # written by other commands; if there is no file, the table is empty
-LATER = ("variances",)  # runs that version 0.4.0 has gathered do not have them: empty
+# Tables that other commands write, and these commands; if there is no file, the table is empty
+OPTIONAL = {"barriers": "barrier", "connections": "barrier", "supermasks": "supermasks"}
+LATER = ("variances", "published")  # runs that version 0.4.0 has gathered do not have them: empty
 UNSEALED = 1  # format of an index of version 0.4.0, without a checksum
 INDEX = "index.json"  # has the SHA-256 of every table, see `tables/index.py`
 ATTEMPTS, PAUSE_SECONDS = 4, 0.5  # to read tables that a gather may just be writing
@@ -59,9 +60,11 @@ class Frames:
     overlaps = _as_pandas("overlaps")
     signs = _as_pandas("signs")
     barriers = _as_pandas("barriers")
+    supermasks = _as_pandas("supermasks")
     connections = _as_pandas("connections")
     verdicts = _as_pandas("verdicts")
     variances = _as_pandas("variances")
+    published = _as_pandas("published")
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         """The rows of a table as plain dicts, None for every null. They are made once: copy one before changing it."""
@@ -159,7 +162,9 @@ def parquet_path(run: str, name: str) -> str:
 def read_table(store: Store, run: str, name: str) -> pa.Table | None:
     """A table of another command as it is stored, or None if it is not. Raises `UserError` if it is damaged."""
     shards = read_bytes(store, run, name)
-    again = f"python -m analysis barrier {store.at(run)}" if name in OPTIONAL else "run the search's command again"
+    again = (
+        f"python -m analysis {OPTIONAL[name]} {store.at(run)}" if name in OPTIONAL else "run the search's command again"
+    )
     problem = "it is not as it was written" if shards else "it is not a file"
     try:
         if not shards and not store.exists(parquet_path(run, name)):

@@ -30,9 +30,10 @@ TERMS = "terms.json"
 ALPHA = 0.025  # one-sided: what the two-sided 95 % interval shows, the test decides
 FORMER_ALPHA = 0.05  # the default of version 0.4.0, which its runs keep
 FORMER_MARGINS = {"digits": 1.0, "digits_tutorial": 1.0}  # pp, of the recipes of version 0.4.0 that have another now
-TERM_NAMES = ("endpoint", "margin_pp", "alpha", "looks")
+PUBLISHED = "published"  # claims of papers and their margins, see `analysis/published/claims.py`
+TERM_NAMES = ("endpoint", "margin_pp", "alpha", "looks", PUBLISHED)
 QUESTION = "At which sparsity do winning tickets stop matching the dense network?"
-ENDPOINTS = ("test_accuracy", "valid_accuracy", "best_valid_accuracy")
+ENDPOINTS = ("test_accuracy", "valid_accuracy", "best_valid_accuracy", "early_stop_test_accuracy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +80,8 @@ class PlanEntry:
 class RunPlan:
     """The content of `plan.json`. claim: the question of the recipe; commands: those that planned it, oldest first.
 
-    tuning: how learning rates were tuned, in a sentence; None if they were not.
+    tuning: how learning rates were tuned, in a sentence; None if they were not. published: claims of papers that the
+    run is held against, as plan.json has them.
     """
 
     recipe: str
@@ -89,6 +91,7 @@ class RunPlan:
     rule: Rule
     trials: tuple[PlanEntry, ...]
     tuning: str | None = None
+    published: tuple[Mapping[str, Any], ...] = ()
 
 
 def find_run(path: str | os.PathLike[str]) -> tuple[Store, str]:
@@ -118,6 +121,7 @@ def read_plan(store: Store, run: str) -> RunPlan:
             rule=_rule(content),
             trials=tuple(_planned(entry) for entry in content["trials"]),
             tuning=(content.get("tuning") or {}).get("sentence"),
+            published=tuple(content.get(PUBLISHED, ())),
         )
 
 
@@ -147,7 +151,7 @@ def write_content(store: Store, run: str, content: Mapping[str, Any], before: Ma
 
 
 def terms_of(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The terms of the verdict in a plan: what a `Rule` has."""
+    """The terms of the verdict in a plan: what a `Rule` has, and the claims that the run is held against."""
     return {"looks": [], **{name: content[name] for name in TERM_NAMES if name in content}}
 
 
@@ -180,6 +184,11 @@ def _check_names(run: str, trials: list[Mapping[str, Any]]) -> None:
 
 def _check_terms(run: str, content: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
     """Raise `UserError` if a plan has other terms than those that were fixed."""
+    if PUBLISHED in fixed and content.get(PUBLISHED) != fixed[PUBLISHED]:
+        raise UserError(
+            f"{run}/{PLAN}, {PUBLISHED}: found other claims or margins than in {TERMS}; expected the same; one of them "
+            f"is of another run: restore {PLAN}"
+        )
     for name, value in terms_of(content).items():
         if fixed.get(name, value) != value:
             expected, advice = f"{fixed[name]!r}, as in {TERMS}", f"one of them is of another run: restore {PLAN}"

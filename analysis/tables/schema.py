@@ -17,6 +17,8 @@ import pyarrow as pa
 from analysis.tables.columns import BOOL, BYTES, FLOAT, INT, TEXT, column, spec_fields, table_schema
 from analysis.tables.geometry_schema import BARRIERS, CONNECTIONS, OVERLAPS, SIGNS
 from analysis.tables.profile_schema import profile_columns
+from analysis.tables.published_schema import PUBLISHED
+from analysis.tables.supermask_schema import SUPERMASKS
 from analysis.tables.variance_schema import VARIANCES
 from lth_trainable.spec.trial_spec import TrialSpec
 
@@ -323,5 +325,6 @@ VERDICT_ROWS = table_schema("verdicts", "one row for each group of tickets, clai
 
 TABLES: dict[str, pa.Schema] = {
     "trials": TRIALS, "epochs": EPOCHS, "levels": LEVELS, "layers": LAYERS, "overlaps": OVERLAPS, "signs": SIGNS,
-    "barriers": BARRIERS, "connections": CONNECTIONS, "verdicts": VERDICT_ROWS, "variances": VARIANCES,
+    "barriers": BARRIERS, "connections": CONNECTIONS, "supermasks": SUPERMASKS, "verdicts": VERDICT_ROWS,
+    "variances": VARIANCES, "published": PUBLISHED,
 }  # fmt: skip

@@ -57,6 +57,18 @@ class Draws:
         self._row_of.copy_(other._row_of)
         self._column_of.copy_(other._column_of)
 
+    def repeated(self, k: int) -> Draws:
+        """Room for k draws side by side: those of image i in the j-th of them have the index j * n + i."""
+        drawn: Any = [np.tile(of_each, k) for of_each in (self.flip, self.dy, self.dx)]
+        return Draws(*drawn, side=self.side, reach=self.reach, device=self._rows.device)
+
+    def replace_part(self, j: int, other: Draws) -> None:
+        """Take other draws, of the same kind and number of images, as the j-th of those side by side, in place."""
+        here = slice(j * len(other.flip), (j + 1) * len(other.flip))
+        self.flip[here], self.dy[here], self.dx[here] = other.flip, other.dy, other.dx
+        self._row_of[here].copy_(other._row_of)
+        self._column_of[here].copy_(other._column_of)
+
     @property
     def tensors(self) -> list[Tensor]:
         """What a call reads."""

@@ -159,6 +159,21 @@ def large_final_same_sign(w: Weights) -> Tensor:
     return (w.now * w.initial.sign()).clamp(min=0)
 
 
+def large_final_diff_sign(w: Weights) -> Tensor:
+    """max(0, -w sign(w0)): large final weights whose sign has changed (Zhou et al., arXiv 1905.01067, their code)."""
+    return (-w.now * w.initial.sign()).clamp(min=0)
+
+
+def magnitude_increase_same_sign(w: Weights) -> Tensor:
+    """|w| - |w0| of weights with their initial sign, 0 of the others (Zhou et al., arXiv 1905.01067, their code)."""
+    return (w.now.abs() - w.initial.abs()) * (w.now.sign() == w.initial.sign())
+
+
+def magnitude_increase_diff_sign(w: Weights) -> Tensor:
+    """|w| - |w0| of weights whose sign has changed, 0 of the others (Zhou et al., arXiv 1905.01067, their code)."""
+    return (w.now.abs() - w.initial.abs()) * (w.now.sign() != w.initial.sign())
+
+
 def updating_movmag(w: Weights) -> Tensor:
     """|w (w - wp)|: movement since the previous prune times magnitude."""
     return (w.now * (w.now - w.previous)).abs()
@@ -180,6 +195,9 @@ CRITERIA: dict[str, Criterion] = {
     "updating_movmag": updating_movmag,
     "wanda": wanda,
     "large_final_same_sign": large_final_same_sign,
+    "large_final_diff_sign": large_final_diff_sign,
+    "magnitude_increase_same_sign": magnitude_increase_same_sign,
+    "magnitude_increase_diff_sign": magnitude_increase_diff_sign,
 }
 
 # What papers and other libraries call these criteria; used to suggest a name

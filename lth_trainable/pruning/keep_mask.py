@@ -78,6 +78,11 @@ class KeepMask(Callback):
         return self.on_end is not None and self.is_active()
 
     @property
+    def holds(self) -> bool:
+        """Whether the mask is applied to the steps of the present epoch."""
+        return bool(self._acts) and self.is_active()
+
+    @property
     def has_own_weights(self) -> bool:
         """Whether the learner's network has the weights of the mask, or those of an earlier epoch of this fit."""
         if not replaced_layers(self.pruner, self.learn.model):
@@ -184,7 +189,7 @@ class KeepMask(Callback):
         self._acts, self.is_within_step, self._seen = None, False, frozenset()
 
     def _apply(self) -> None:
-        if self._acts and self.is_active():
+        if self.holds:
             self.pruner.apply()
             self._note_step(begun=False)
 

@@ -291,6 +291,11 @@ class TrialSpec:
         k = (self.rewind_point or INITIALISATION).epoch_at(steps_per_epoch)
         return self.epochs + len(self.level_sparsities) * (self.epochs - k) + (k if self.starts_over else 0)
 
+    @property
+    def cycles_momentum(self) -> bool:
+        """Whether momentum (for adam: beta1) moves with the learning rate."""
+        return LR_POLICIES[self.lr_policy].cycles_momentum
+
     def lr_curve(self, steps_per_epoch: int) -> LrCurve:
         """Learning rate and momentum of every step of a level, or of the whole fit."""
         return LrCurve(
@@ -361,6 +366,8 @@ def spec_from_dict(content: Mapping[str, Any]) -> TrialSpec:
 
 def check_types(content: Mapping[str, Any]) -> None:
     """Raise `UserError` if a field of a spec in a file has a value of another type than the field."""
+    if not isinstance(content, Mapping):
+        raise bad_value("trial spec", content, "an object with its fields")
     for name, value in content.items():
         if type(value) not in _TYPES.get(name, (type(value),)):
             raise bad_value(f"trial spec, {name}", value, " or ".join(sorted(t.__name__ for t in _TYPES[name])))

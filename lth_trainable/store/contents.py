@@ -70,7 +70,10 @@ RECORD_LAYOUT = Entries(
         "epochs": EPOCHS, "data": DATA, "result": RESULT, "shapes": Each(of=SHAPE), "states": Each(of=TEXT),
         "fingerprint": Entries(
             needed={"device": TEXT, "threads": COUNT_OR_NULL},
-            others={"deterministic": FLAG_OR_NULL, "code": TEXT, "memory_format": TEXT},
+            others={
+                "deterministic": FLAG_OR_NULL, "code": TEXT, "memory_format": TEXT, "momentum": TEXT,
+                "compiled": FLAG_OR_NULL,
+            },
         ),
         "layers": Rows(
             needed={"level": COUNT, "layer": TEXT, "n_weights": POSITIVE, "n_kept": COUNT}, others={"type": TEXT}

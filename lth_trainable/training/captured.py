@@ -3,8 +3,8 @@
 On a GPU, most of the time of a small network's step goes into launches: Python starts some hundreds of kernels, each of
 which ends before the next one starts. A graph is captured from the learner's own step with its callbacks, so it starts
 the same kernels on the same memory and gives the same bytes. It reads from the device what changes from step to step:
-which images come next, how they are augmented, the learning rate, the random stream. Results are the same with and
-without graphs, so they are not in the fingerprint.
+which images come next, how they are augmented, learning rate and momentum, the random stream. Results are the same with
+and without graphs, so they are not in the fingerprint.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import torch
 from fastai.callback.core import Callback, TrainEvalCallback
 from torch import Tensor
 
+from lth_trainable.cuda_graphs import Graph, Waits
 from lth_trainable.data.device_epoch import DeviceEpoch
 from lth_trainable.data.loaders import ResidentLoader
 from lth_trainable.pruning.keep_mask import KeepMask
 from lth_trainable.silence import pulse
 from lth_trainable.stopwatch import part
-from lth_trainable.training.cuda_graphs import Graph, Waits
+from lth_trainable.training.compiled import is_compiled
 from lth_trainable.training.measure import evaluate
 from lth_trainable.training.precision import Autocast
 
@@ -38,15 +39,15 @@ class CapturedSteps(Callback):
     """Runs the training steps and the validation of its learner as CUDA graphs, one for each shape of a batch.
 
     The first step of each shape is eager: it creates the optimiser's state, libraries choose their kernels, and it
-    shows whether anything waits for the device, which a graph cannot contain. The second step is captured. If tensors
+    shows whether anything waits for the device, which a graph cannot contain. The second step is captured. A network
+    that is compiled has one eager step more, since the compiler waits. If tensors
     have been replaced since (a new mask, a restored optimiser), graphs are captured again.
 
     With data in memory, a whole epoch is replays: `train_epoch`. Callbacks that act at some batches of an epoch have a
     method `acts_at(event, n_iter)`, which returns the numbers of these batches (from 0); those whose work a graph does
     have a true `is_in_graphs`. If any other callback has events around a batch, batches come from the loader, one by
     one, and only their steps are graphs, so it finds the batch, the prediction and the loss. Steps are eager if
-    momentum changes (a graph would keep it constant), if callbacks other than that of the mask act within a step, or if
-    the network cannot be captured; `refusal` says why.
+    callbacks other than that of the mask act within a step, or if the network cannot be captured; `refusal` says why.
     """
 
     order = 70  # after the callbacks that prune, rewind and mask at the start of an epoch
@@ -58,6 +59,7 @@ class CapturedSteps(Callback):
         self._steps: dict[Shapes, tuple[_Step, Graph]] = {}  # of batches that a loader makes
         self._replays: dict[int, Callable[[], None]] = {}  # of batches of the epoch on the device, by their size
         self._seen: set[Shapes] = set()
+        self._compiled: set[Shapes] = set()  # of steps whose network has been compiled
         self._held: list[Tensor] = []  # what the graphs work on; kept, so that their memory is not reused
         self._pool: Any = None
         self._epoch: _Epoch | None = None
@@ -73,12 +75,9 @@ class CapturedSteps(Callback):
             self._pool = None  # a pool without its graphs cannot be reused
         if not self.learn.opt.opt.state:
             self._seen.clear()
-        others = [cb for cb in self.learn.cbs if not isinstance(cb, KeepMask | Autocast)]
-        acting = [cb for cb in others if any(hasattr(type(cb), event) for event in WITHIN_A_STEP)]
-        if self.refusal is None and acting:
-            self.refusal = f"{type(acting[0]).__name__} acts within it"
-        elif self.refusal is None and self.learn.clock.curve.rule.cycles_momentum:
-            self.refusal = "its momentum changes"
+        others = acting_within(self.learn)
+        if self.refusal is None and others:
+            self.refusal = f"{type(others[0]).__name__} acts within it"
         self._usable = self.refusal is None
 
     def _tensors(self) -> list[Tensor]:
@@ -98,9 +97,9 @@ class CapturedSteps(Callback):
         if not (self._usable and isinstance(loader, ResidentLoader)):
             return False
         self.learn.n_iter = len(loader)
-        if not all(map(_says_when, (*self.learn.listeners("before_batch"), *self.learn.listeners("after_batch")))):
+        if not say_when(self.learn):
             return False
-        acts = {event: self._acts(event) for event in AROUND_A_STEP}
+        acts = {event: acting(self.learn, event) for event in AROUND_A_STEP}
         if self._epoch is None or self._epoch.data.loader is not loader:
             self._epoch, self._replays = _Epoch(self.learn, loader), {}
         epoch = self._epoch
@@ -112,14 +111,6 @@ class CapturedSteps(Callback):
             epoch.leave()
         loader.end_pass()
         return True
-
-    def _acts(self, event: str) -> dict[int, list[Callback]]:
-        """The callbacks that act at batches of the epoch, by the number of the batch."""
-        found: dict[int, list[Callback]] = {}
-        for cb in self.learn.listeners(event):
-            for number in cb.acts_at(event, self.learn.n_iter) if hasattr(cb, "acts_at") else ():
-                found.setdefault(number, []).append(cb)
-        return found
 
     def _train_batch(self, epoch: _Epoch, i: int, size: int, acts: dict[str, dict[int, list[Callback]]]) -> None:
         learn = self.learn
@@ -159,7 +150,7 @@ class CapturedSteps(Callback):
         learn = self.learn
         if not (self.can_validate and learn.dl is learn.dls.valid):
             return False
-        if not all(map(_says_when, learn.listeners("after_batch"))):
+        if not say_when(learn, "after_batch"):
             return False
         learn.n_iter = len(learn.dl)
         learn.epoch_log.take(*self.sums_on_validation(), learn.dl.n)
@@ -188,6 +179,10 @@ class CapturedSteps(Callback):
         if not self._usable:
             return False
         shapes = tuple(tensor.shape for tensor in (*self.learn.xb, *self.learn.yb))
+        if is_compiled(self.learn.model) and shapes not in self._compiled:
+            self._compiled.add(shapes)
+            self._compile()
+            return True
         if shapes not in self._seen:
             self._seen.add(shapes)
             self._watch_step()
@@ -201,6 +196,11 @@ class CapturedSteps(Callback):
         step, graph = self._steps[shapes]
         step.replay(graph)
         return True
+
+    @part("capture")
+    def _compile(self) -> None:
+        """Run an eager step, in which the compiler may wait for the device as often as it likes."""
+        self.learn.do_step()
 
     def _watch_step(self) -> None:
         """Run an eager step; find out whether it waits for the device, and whether it draws random numbers there."""
@@ -257,7 +257,7 @@ class _Step:
 
 
 class _Epoch:
-    """The steps of an epoch whose data, learning rates and sum of losses lie on the device.
+    """The steps of an epoch whose data, learning rates, momenta and sum of losses lie on the device.
 
     Between `enter` and `leave`, losses are summed on the device; otherwise by the learner's log.
     """
@@ -265,16 +265,19 @@ class _Epoch:
     def __init__(self, learn: Any, loader: ResidentLoader) -> None:
         self.learn, self.data = learn, DeviceEpoch(loader)
         self.loss = torch.zeros((), device=loader.device)
-        n_steps, moves = loader.steps_per_epoch, learn.clock.rate_moves
-        self.rates = torch.zeros(n_steps, device=loader.device) if moves else None
+        n_steps, clock = loader.steps_per_epoch, learn.clock
+        self.rates = torch.zeros(n_steps, device=loader.device) if clock.rate_moves else None
+        momenta = torch.zeros(n_steps, dtype=torch.float64, device=loader.device)
+        self.momenta = momenta if clock.momentum_moves else None
         self.n_replayed, self.last, self._inside = 0, 0, False  # last: number of the last batch that was replayed
 
     def begin(self) -> None:
         """Before the first batch of an epoch."""
         self.data.begin()
-        if self.rates is not None:
-            clock = self.learn.clock
-            self.rates.copy_(torch.tensor([clock.rate_of(number) for number in range(len(self.rates))]))
+        clock = self.learn.clock
+        for values, of in ((self.rates, clock.rate_of), (self.momenta, clock.momentum_of)):
+            if values is not None:
+                values.copy_(torch.tensor([of(number) for number in range(len(values))], dtype=values.dtype))
 
     def enter(self) -> None:
         if not self._inside:
@@ -282,13 +285,14 @@ class _Epoch:
             self.loss.copy_(torch.as_tensor(self.learn.epoch_log.sums.loss))
 
     def leave(self) -> None:
-        """Hand over to the log, and let the optimiser know its present rate."""
+        """Hand over to the log, and let the optimiser know its present rate and momentum."""
         if self._inside:
             self._inside = False
             log, clock = self.learn.epoch_log, self.learn.clock
             log.sums.loss, log.sums.seen = self.loss.clone(), log.sums.seen + self.n_replayed
             if self.rates is not None and self.n_replayed:
-                self.learn.opt.follow(clock.rate_of(self.last))
+                momentum = clock.momentum_of(self.last) if self.momenta is not None else None
+                self.learn.opt.follow(clock.rate_of(self.last), momentum)
 
     def step(self, size: int) -> None:
         """Train the next batch, which has this many images."""
@@ -296,7 +300,9 @@ class _Epoch:
         x, y = self.data.batch(size)
         learn.xb, learn.yb = (x,), (y,)
         if self.rates is not None:
-            learn.opt.read(self.rates.index_select(0, self.data.number))
+            now = self.data.number
+            momentum = self.momenta.index_select(0, now) if self.momenta is not None else None
+            learn.opt.read(self.rates.index_select(0, now), momentum)
         _step_anew(learn)
         self.loss.add_(learn.loss.detach() * size)
         self.data.number.add_(1)
@@ -332,9 +338,31 @@ class _Validation:
         return loss, correct
 
 
-def _says_when(cb: Callback) -> bool:
-    """Whether a callback says at which batches it acts, or needs no events since its work is done beside the graphs."""
-    return hasattr(cb, "acts_at") or getattr(cb, "is_in_graphs", False) or type(cb) is TrainEvalCallback
+def acting_within(learn: Any) -> list[Callback]:
+    """The callbacks that act within a step, without those of masks and precision, which every way to train has."""
+    others = [cb for cb in learn.cbs if not isinstance(cb, KeepMask | Autocast)]
+    return [cb for cb in others if any(hasattr(type(cb), event) for event in WITHIN_A_STEP)]
+
+
+def say_when(learn: Any, *events: str) -> bool:
+    """Whether the callbacks around a batch all say at which batches they act, or need no events.
+
+    The work of these is done beside the steps. events: all of `AROUND_A_STEP` by default.
+    """
+    return all(
+        hasattr(cb, "acts_at") or getattr(cb, "is_in_graphs", False) or type(cb) is TrainEvalCallback
+        for event in events or AROUND_A_STEP
+        for cb in learn.listeners(event)
+    )
+
+
+def acting(learn: Any, event: str) -> dict[int, list[Callback]]:
+    """The callbacks that act at batches of the epoch, by the number of the batch."""
+    found: dict[int, list[Callback]] = {}
+    for cb in learn.listeners(event):
+        for number in cb.acts_at(event, learn.n_iter) if hasattr(cb, "acts_at") else ():
+            found.setdefault(number, []).append(cb)
+    return found
 
 
 def _step_anew(learn: Any) -> None:

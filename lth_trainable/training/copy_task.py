@@ -29,7 +29,7 @@ class CopyTask:
     path: where it is stored. trial, key, spec: of the network. state: where it starts, made under the fingerprint
     `trained_under`. rewound_to: that point of training. masked_by: folder of the ticket whose final mask it has; None
     for a dense network. fingerprint: under which the copy has to be trained. device, threads, deterministic,
-    memory_format: of its `Execution`.
+    memory_format, compile: of its `Execution`.
     """
 
     path: str
@@ -46,6 +46,7 @@ class CopyTask:
     threads: int
     deterministic: bool
     memory_format: str
+    compile: bool = False
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -54,7 +55,7 @@ class CopyTask:
         """Where the copy is trained. step: see `Execution`; it does not change the bytes."""
         return Execution(
             data_root=data_root, device=self.device, threads=self.threads, deterministic=self.deterministic,
-            memory_format=self.memory_format, step=step,
+            memory_format=self.memory_format, compile=self.compile, step=step,
         )  # fmt: skip
 
     @property
@@ -102,7 +103,7 @@ def make_copy(store: Store, task: CopyTask, start: Start, on_epoch: OnEpoch | No
 
 def check_here(task: CopyTask, execution: Execution) -> None:
     """Raise `UserError` if a copy that is trained in this process would not be the one that was planned."""
-    if fingerprint(execution) != dict(task.fingerprint):
+    if fingerprint(execution, task.spec_of_trial) != dict(task.fingerprint):
         raise UserError(
             f"{task.trial}: found another fingerprint in the worker than the command has planned with; expected the "
             "same device and versions"

@@ -13,6 +13,7 @@ from fastai.optimizer import OptimWrapper
 
 from lth_trainable.pruning.keep_mask import KeepMask
 from lth_trainable.training.captured import WITHIN_A_STEP
+from lth_trainable.training.compiled import compiled
 from lth_trainable.training.torch_adapter import direct_step, is_plain
 
 
@@ -36,7 +37,8 @@ class PlainSteps:
             self._look(learn)
         if not self._usable or not learn.yb or not all(keeper.run and keeper.run_train for keeper in self._keepers):
             return False
-        learn.pred = learn.model(*learn.xb)
+        with compiled(learn.model):
+            learn.pred = learn.model(*learn.xb)
         loss = learn.loss_func(learn.pred, *learn.yb)
         learn.loss_grad, learn.loss = loss, loss.detach()
         loss.backward()

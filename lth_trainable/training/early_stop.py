@@ -17,7 +17,7 @@ from fastai.callback.core import Callback
 from lth_trainable.pruning.snapshot import Snapshot
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store import image_bits
-from lth_trainable.training.measure import Measured, measure
+from lth_trainable.training.measure import Measured
 
 
 class EarlyStop(Callback):
@@ -76,7 +76,8 @@ class EarlyStop(Callback):
         model, now = self.learn.model, Snapshot(self.learn.model)
         weights.restore(model)
         try:
-            return measure(model, self.dls[2], self.learn.loss_func, self.learn.autocast)
+            found: Measured = self.learn.measure(self.dls[2])
+            return found
         finally:
             now.restore(model)
 

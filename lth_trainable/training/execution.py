@@ -17,7 +17,13 @@ from typing import Any
 
 import torch
 
+from lth_trainable.data.cache import cache_folder
 from lth_trainable.errors import NoRoom, UserError, bad_value
+from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.store.fingerprints import of_trial
+from lth_trainable.store.store import fingerprint_id
+from lth_trainable.training.compiled import compiler_settings
+from lth_trainable.training.compiler import check_compiler
 from lth_trainable.training.precision import check_precision, tensor_float
 from lth_trainable.versions import DISTRIBUTION, project_version, source_sha256
 
@@ -40,7 +46,8 @@ class Execution:
     both give the same bytes. memory_format: how a GPU lays out the weights and images of networks with convolutions;
     "channels_last" is faster. Files always have PyTorch's own order. profile: measure where the time of a trial goes,
     for its record. trials_on_gpu: that share the GPU, and its memory (`sharing.py`). replicas: networks that are
-    trained as one (`cohort.py`), whether there are as many trials or not.
+    trained as one (`cohort.py`), whether there are as many trials or not. compile: pass the network through
+    `torch.compile` (`compiled.py`); its bytes differ by rounding.
     """
 
     data_root: Path | None = None
@@ -52,6 +59,7 @@ class Execution:
     memory_format: str = "channels_last"
     profile: bool = False
     replicas: int = 1
+    compile: bool = False
 
     def __post_init__(self) -> None:
         for name, allowed in (("step", STEPS), ("memory_format", MEMORY_FORMATS)):
@@ -59,6 +67,11 @@ class Execution:
                 raise bad_value(name, getattr(self, name), " or ".join(allowed))
         if self.replicas < 1:
             raise bad_value("replicas", self.replicas, "a whole number of at least 1")
+        if self.compile and self.replicas > 1:
+            raise bad_value(
+                "compile", True, f"one of --compile and --replicas ({self.replicas})",
+                "networks that are trained as one are not compiled",
+            )  # fmt: skip
 
 
 def execution_like(fingerprint: Mapping[str, Any], data_root: Path | None) -> Execution:
@@ -68,6 +81,7 @@ def execution_like(fingerprint: Mapping[str, Any], data_root: Path | None) -> Ex
     return Execution(
         data_root=data_root, device=device, threads=fingerprint["threads"], deterministic=deterministic,
         memory_format=fingerprint.get("memory_format", "channels_last"), replicas=fingerprint.get("replicas", 1),
+        compile=fingerprint.get("compiled", False),
     )  # fmt: skip
 
 
@@ -84,13 +98,14 @@ def prepared(execution: Execution, precision: str) -> Iterator[None]:
         stack.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(execution.threads)
         stack.enter_context(tensor_float(precision))
+        if execution.compile:
+            stack.enter_context(compiler_settings(_compiler_cache(execution)))
         if device.type == "cuda":
             if execution.deterministic:
                 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first use of cuBLAS
-            before = torch.are_deterministic_algorithms_enabled()
-            warns = torch.is_deterministic_algorithms_warn_only_enabled()
-            stack.callback(torch.use_deterministic_algorithms, before, warn_only=warns)
-            torch.use_deterministic_algorithms(execution.deterministic)
+            # `use_deterministic_algorithms` would import PyTorch's compiler to tell it, which takes seconds
+            stack.callback(torch.set_deterministic_debug_mode, torch.get_deterministic_debug_mode())
+            torch.set_deterministic_debug_mode("error" if execution.deterministic else "default")
             flags = {"benchmark": False, "deterministic": execution.deterministic}
             for name, value in flags.items():
                 stack.callback(setattr, torch.backends.cudnn, name, getattr(torch.backends.cudnn, name))
@@ -98,8 +113,15 @@ def prepared(execution: Execution, precision: str) -> Iterator[None]:
         yield
 
 
+def _compiler_cache(execution: Execution) -> Path:
+    """Where compiled networks are kept: beside the images, apart for each kind of machine."""
+    return cache_folder() / "compiled" / fingerprint_id(fingerprint(execution))
+
+
 def check_device(execution: Execution) -> None:
-    """Raise `UserError` for a GPU that PyTorch cannot use."""
+    """Raise `UserError` for a GPU that PyTorch cannot use, or for a compiler that is not there."""
+    if execution.compile:
+        check_compiler(execution.device)
     if torch.device(execution.device).type == "cuda" and not torch.cuda.is_available():
         built = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
         raise UserError(
@@ -141,17 +163,19 @@ def no_room(execution: Execution, trial: str) -> NoRoom:
     )
 
 
-def fingerprint(execution: Execution) -> dict[str, Any]:
+def fingerprint(execution: Execution, spec: TrialSpec | None = None) -> dict[str, Any]:
     """What may change the bytes of a result without being part of the trial's identity.
+
+    Without a spec: as far as it is common to all trials that run so; `of_trial` adds the rest.
 
     Results are only compared or reused if their fingerprints are equal. That of a GPU has the memory format. Where it
     has none, the trial is older than `--precision`, and its convolutions ran in TF32. It has the number of replicas if
-    that is not 1. Raises `UserError` if there is no such device.
+    that is not 1, and says if networks are compiled. Raises `UserError` if there is no such device, or no compiler.
     """
     check_device(execution)
     device = torch.device(execution.device)
     on_gpu = {"memory_format": execution.memory_format} if device.type == "cuda" else {}
-    return {
+    found = {
         "code": project_version(),
         "torch": torch.__version__,
         "device": _device_model(device),
@@ -159,7 +183,9 @@ def fingerprint(execution: Execution) -> dict[str, Any]:
         "deterministic": execution.deterministic or execution.device == "cpu",
         **on_gpu,
         **({"replicas": execution.replicas} if execution.replicas > 1 else {}),
+        **({"compiled": True} if execution.compile else {}),
     }
+    return found if spec is None else of_trial(found, spec)
 
 
 @functools.cache

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,13 +22,20 @@ from lth_trainable.silence import pulse
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.stopwatch import part
 from lth_trainable.training.captured import CapturedSteps
+from lth_trainable.training.compiled import compiled
 from lth_trainable.training.cpu_step import PlainSteps
+from lth_trainable.training.cycled import CycledAdamW, CycledSGD
 from lth_trainable.training.fastai_adapter import eager_step
-from lth_trainable.training.measure import evaluate
+from lth_trainable.training.measure import Measured, evaluate
 from lth_trainable.training.precision import AUTOCAST, Autocast
 from lth_trainable.training.rate_on_device import RateOnDevice
+from lth_trainable.training.stacked_steps import StackedSteps
 
 _LARGEST_SEED = (1 << 63) - 1
+FUSED: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": functools.partial(torch.optim.AdamW, fused=True), "sgd": functools.partial(torch.optim.SGD, fused=True),
+}  # fmt: skip
+CYCLED: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": CycledAdamW, "sgd": CycledSGD}
 
 
 class TrialLearner(Learner):
@@ -37,6 +45,7 @@ class TrialLearner(Learner):
     """
 
     captured_steps: CapturedSteps | None = None
+    stacked_steps: StackedSteps | None = None
     autocast: Autocast | None = None
 
     @functools.cached_property
@@ -64,16 +73,13 @@ class TrialLearner(Learner):
         return known[event_name]
 
     def all_batches(self) -> None:
-        captured = self.captured_steps
-        if captured is None or not (captured.train_epoch() if self.training else captured.validate_epoch()):
+        steps = self.stacked_steps or self.captured_steps
+        if steps is None or not (steps.train_epoch() if self.training else steps.validate_epoch()):
             super().all_batches()
 
     def do_step(self) -> None:
         """The step of the learner's batch, in its precision."""
-        if self.autocast is None:
-            eager_step(self)
-            return
-        with self.autocast.forward():
+        with compiled(self.model), contextlib.nullcontext() if self.autocast is None else self.autocast.forward():
             eager_step(self)
 
     @part("validation")
@@ -82,10 +88,18 @@ class TrialLearner(Learner):
         valid = self.dls.valid
         if self.captured_steps is not None and self.captured_steps.can_validate:
             loss, correct = self.captured_steps.sums_on_validation()
-        else:
-            found = evaluate(self.model, valid, self.loss_func, self.autocast)
-            loss, correct = float(found.loss), float(found.correct)
-        return loss / valid.n, correct / valid.n
+            return loss / valid.n, correct / valid.n
+        found = self.measure(valid)
+        return found.loss, found.accuracy
+
+    @part("validation")
+    def measure(self, loader: Any) -> Measured:
+        """Loss and accuracy of the network on all images of a loader. Changes nothing."""
+        steps = self.stacked_steps
+        found = steps.measured(loader) if steps is not None and steps.can_measure(loader) else None
+        found = found or evaluate(self.model, loader, self.loss_func, self.autocast)
+        n = len(found.right)
+        return Measured(float(found.loss) / n, float(found.correct) / n, found.right)
 
     def one_batch(self, i: int, b: tuple[Any, ...]) -> None:
         """Like fastai's, except that a training step may be a captured one, and the batch is not moved to a device.
@@ -104,7 +118,9 @@ class TrialLearner(Learner):
         pulse.step()
 
     def _own_step(self) -> bool:
-        return self.captured_steps.take() if self.captured_steps is not None else self.plain_steps.take(self)
+        if self.captured_steps is not None:
+            return self.captured_steps.take()
+        return self.dls.device.type == "cpu" and self.plain_steps.take(self)
 
     def add_cb(self, cb: Any) -> TrialLearner:
         self.__dict__.pop("_known_listeners", None)
@@ -158,6 +174,11 @@ class Clock(Callback):
         own = self.spec.fine_tuning_lr_fraction, self.spec.control_lr
         return self.spec.lr_policy != "constant" or own != (None, None)
 
+    @property
+    def momentum_moves(self) -> bool:
+        """Whether the momentum is not the same in the whole trial."""
+        return self.spec.cycles_momentum
+
     def before_fit(self) -> None:
         self.steps_per_epoch = self.dls.train.steps_per_epoch
         self.curve = self.spec.lr_curve(self.steps_per_epoch)
@@ -181,14 +202,28 @@ class Clock(Callback):
         """Number of the current batch in its complete epoch."""
         return self.skipped + self.learn.iter
 
+    def seed_of(self, number: int) -> int:
+        """The seed of torch's random streams for a batch of this epoch."""
+        return (self.stream + number) & _LARGEST_SEED
+
     def seed(self) -> None:
         """Set torch's random streams to those of the current batch."""
-        seed_torch((self.stream + self.number) & _LARGEST_SEED, self.dls.device)
+        seed_torch(self.seed_of(self.number), self.dls.device)
 
     def rate_of(self, number: int) -> float:
         """The learning rate of a batch of this epoch."""
         fraction = self.level_clock.lr_fraction
         return self.curve.lr_at(self._step_of_rate(number)) if fraction is None else fraction * self.curve.lr
+
+    def momentum_of(self, number: int) -> float:
+        """The momentum of a batch of this epoch."""
+        return self.curve.momentum_at(self._step_of_rate(number))
+
+    def rates_of(self, numbers: Sequence[int]) -> tuple[float, ...]:
+        """The learning rates of these batches of the epoch."""
+        if not self.rate_moves:
+            return (self.rate_of(numbers[0]),) * len(numbers)
+        return tuple(map(self.rate_of, numbers))
 
     def before_batch(self) -> None:
         if not self.learn.training:
@@ -196,8 +231,8 @@ class Clock(Callback):
         self.seed()
         if self.rate_moves:
             self.learn.opt.set_hyper("lr", self.rate_of(self.number))
-            if self.curve.rule.cycles_momentum:
-                self.learn.opt.set_hyper("mom", self.curve.momentum_at(self._step_of_rate(self.number)))
+            if self.momentum_moves:
+                self.learn.opt.set_hyper("mom", self.momentum_of(self.number))
 
     def _step_of_rate(self, number: int) -> int:
         """The step whose learning rate and momentum a batch has."""
@@ -336,12 +371,13 @@ def make_learner(spec: TrialSpec, model: nn.Module, dls: DataLoaders, log: Epoch
 def optimizer_of(
     spec: TrialSpec, device: torch.device, scaler: torch.amp.GradScaler | None = None
 ) -> Callable[..., OptimWrapper]:
-    """PyTorch's fused optimiser with the trial's settings.
+    """PyTorch's fused optimiser with the trial's settings; on a GPU one that reads its momentum there, if that moves.
 
     fastai's defaults (beta2 0.99, eps 1e-5, weight decay 0.01) differ from those of the papers. scaler: of the loss, in
     fp16, which only GPUs train in.
     """
     on_gpu = device.type == "cuda"
+    kind = (CYCLED if on_gpu and spec.cycles_momentum else FUSED)[spec.optimizer]
     wrapper: Any = functools.partial(RateOnDevice, scaler=scaler) if on_gpu else OptimWrapper
     if spec.optimizer == "adam":
         settings: dict[str, Any] = {
@@ -350,9 +386,9 @@ def optimizer_of(
             "weight_decay": spec.weight_decay,
             "capturable": on_gpu,
         }
-        return functools.partial(wrapper, opt=functools.partial(torch.optim.AdamW, fused=True, **settings))
-    settings = {"momentum": spec.momentum, "weight_decay": spec.weight_decay}
-    return functools.partial(wrapper, opt=functools.partial(torch.optim.SGD, fused=True, **settings))
+    else:
+        settings = {"momentum": spec.momentum, "weight_decay": spec.weight_decay}
+    return functools.partial(wrapper, opt=functools.partial(kind, **settings))
 
 
 def finite(value: float) -> float | None:

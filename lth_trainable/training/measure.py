@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lth_trainable.silence import pulse
 from lth_trainable.stopwatch import part
+from lth_trainable.training.compiled import compiled
 from lth_trainable.training.precision import Autocast
 
 
@@ -40,12 +41,13 @@ def evaluate(model: nn.Module, loader: Any, loss_func: Any, autocast: Autocast |
     """
     training, loss, correct, right = model.training, torch.tensor(0.0), torch.tensor(0), []
     model.eval()
-    for x, y in loader:
-        output = model(x) if autocast is None else autocast.output(model, x)
-        loss = loss + loss_func(output, y) * len(y)
-        right.append(output.argmax(1) == y)
-        correct = correct + right[-1].sum()
-        pulse.beat()
+    with compiled(model):
+        for x, y in loader:
+            output = model(x) if autocast is None else autocast.output(model, x)
+            loss = loss + loss_func(output, y) * len(y)
+            right.append(output.argmax(1) == y)
+            correct = correct + right[-1].sum()
+            pulse.beat()
     model.train(training)
     return Sums(loss, correct, torch.cat(right))
 

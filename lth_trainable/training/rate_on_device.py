@@ -8,6 +8,8 @@ import torch
 from fastai.optimizer import OptimWrapper
 from torch import Tensor
 
+from lth_trainable.training.cycled import CycledAdamW, CycledSGD, zero_buffers
+
 SCALER = -1  # where the state of the loss scaler lies among that of the parameters, which count from 0
 GROWTH = "_growth_tracker"  # torch's name for the number of steps since the scale last changed
 
@@ -15,8 +17,9 @@ GROWTH = "_growth_tracker"  # torch's name for the number of steps since the sca
 class RateOnDevice(OptimWrapper):
     """fastai's wrapper of a PyTorch optimiser, with the learning rate in a GPU tensor that graphs can read.
 
-    The rate is rounded to float32, with graphs and without, so that both give the same bytes. scaler: of the loss, in
-    fp16; its state is part of the optimiser's.
+    The rate is rounded to float32, with graphs and without, so that both give the same bytes. So is the momentum of
+    optimisers that read it from a tensor (`cycled.py`), to float64. scaler: of the loss, in fp16; its state is part of
+    the optimiser's.
     """
 
     def __init__(self, *args: Any, scaler: torch.amp.GradScaler | None = None, **kwargs: Any) -> None:
@@ -31,8 +34,13 @@ class RateOnDevice(OptimWrapper):
         self._hand_over()
 
     def set_hyper(self, k: str, v: Any) -> None:
-        """Like fastai's, but a learning rate is copied to its tensor instead of replacing it in the optimiser."""
+        """Like fastai's, but a learning rate is copied to its tensor instead of replacing it in the optimiser.
+
+        A momentum is copied too, if the optimiser reads it from one.
+        """
         super().set_hyper(k, v)
+        if k == "mom" and self.reads_momentum:
+            self.opt.momentum_now.fill_(self.hypers[0]["mom"])
         if k != "lr":
             return
         for index, group in enumerate(self.opt.param_groups):
@@ -41,20 +49,31 @@ class RateOnDevice(OptimWrapper):
                 self.on_device[index].fill_(self.rates[index])
         self._hand_over()
 
-    def read(self, rate: Tensor) -> None:
-        """Take the learning rate from a tensor (1,) on the device. A graph does this in each step."""
+    @property
+    def reads_momentum(self) -> bool:
+        """Whether its optimiser reads the momentum from the device."""
+        return isinstance(self.opt, CycledSGD | CycledAdamW)
+
+    def read(self, rate: Tensor, momentum: Tensor | None = None) -> None:
+        """Take the learning rate, and the momentum, from tensors (1,) on the device. A graph does this in each step."""
         for own in self.on_device:
             own.copy_(rate.squeeze(0))
+        if momentum is not None:
+            self.opt.momentum_now.copy_(momentum.squeeze(0))
 
-    def follow(self, rate: float) -> None:
-        """Note the rate that the device has read."""
+    def follow(self, rate: float, momentum: float | None = None) -> None:
+        """Note the rate, and the momentum, that the device has read."""
         self.rates = [rate for _ in self.rates]
+        if momentum is not None:
+            self.set_hyper("mom", momentum)
 
     def step(self) -> None:
         """Update the weights; in fp16, unless a gradient is not finite, in which case the scale falls."""
         if self.scaler is None:
             self.opt.step()
         else:
+            if isinstance(self.opt, torch.optim.SGD) and self.opt.param_groups[0]["momentum"]:
+                zero_buffers(self.opt)
             self.scaler.step(self.opt)
             self.scaler.update()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -20,13 +20,15 @@ from lth_trainable.store.record import Identity, can_record, record_trial
 from lth_trainable.store.states import States
 from lth_trainable.store.store import Damaged, Store
 from lth_trainable.tickets.imported import find_imported
+from lth_trainable.training.cohort import current_seat, run_cohort
 from lth_trainable.training.execution import Execution, fingerprint
 from lth_trainable.training.lifecycle import NOTHING_MORE, Keep, OnState, ShouldStop, TrialLifecycle, never
 from lth_trainable.training.profile import ProfileWatch, measured, settle_on
 from lth_trainable.training.restored import Restored
-from lth_trainable.training.sharing import about_gpu, in_bounds
+from lth_trainable.training.sharing import about_gpu, in_bounds, no_room_told
 from lth_trainable.training.trial import OnEpoch, Trial
 
+T = TypeVar("T")
 SEALINGS = 5  # attempts to record a trial whose final state others are storing at the same time
 
 
@@ -54,8 +56,12 @@ def run_trial(
     again, except that of the data.
     """
     execution = execution or Execution()
-    with in_bounds(execution, spec), running(execution.profile):
-        return _run(spec, store, run, execution, on_epoch, keep, on_state, on_note, should_stop, restored)
+
+    def train() -> dict[str, Any]:
+        with running(execution.profile):
+            return _run(spec, store, run, execution, on_epoch, keep, on_state, on_note, should_stop, restored)
+
+    return _in_its_place(train, execution, spec)
 
 
 def record_covered(store: Store, run: str, trial: Identity) -> dict[str, Any] | None:
@@ -80,9 +86,26 @@ def train_state(spec: TrialSpec, store: Store, execution: Execution) -> None:
 
     Raises `UserError` if the device's memory is too small.
     """
-    with in_bounds(execution, spec):
+
+    def train() -> None:
         trial = _trial_of(spec, store, execution, None)
-        TrialLifecycle(trial, States(store, fingerprint(execution)), NOTHING_MORE, None).run()
+        TrialLifecycle(trial, States(store, fingerprint(execution, spec)), NOTHING_MORE, None).run()
+
+    _in_its_place(train, execution, spec)
+
+
+def _in_its_place(train: Callable[[], T], execution: Execution, spec: TrialSpec) -> T:
+    """Train a trial as a member of the cohort of this thread, of one of its own, or without one."""
+    if current_seat() is not None:
+        with no_room_told(execution, spec):
+            return train()
+    if execution.replicas > 1:
+        (outcome,) = run_cohort([train], execution, spec)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+    with in_bounds(execution, spec):
+        return train()
 
 
 def _run(
@@ -99,7 +122,9 @@ def _run(
 ) -> dict[str, Any]:
     trial = _trial_of(spec, store, execution, on_epoch)
     profile = _watched(trial)
-    lifecycle = TrialLifecycle(trial, States(store, fingerprint(execution)), keep, on_state, should_stop, restored)
+    lifecycle = TrialLifecycle(
+        trial, States(store, fingerprint(execution, spec)), keep, on_state, should_stop, restored
+    )
     lifecycle.run()
     for note in (*(f"damaged, trained again: {report}" for report in lifecycle.states.set_aside), *trial.notes):
         if on_note is not None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.training.compiled import cannot_compile, is_compile_error
 from lth_trainable.training.execution import Execution, is_no_room, no_room, prepared, release
 from lth_trainable.training.gpu_memory import fraction_of
 
@@ -42,18 +43,28 @@ def in_bounds(execution: Execution, spec: TrialSpec) -> Iterator[None]:
     """In this block a network is trained: with a trial's settings of torch, and within its share of the GPU's memory.
 
     Afterwards settings are as before, and GPU memory is free again, except that of the data. Raises `UserError` if the
-    process does not have the device or the precision, or if the memory is too small.
+    process does not have the device or the precision, if the memory is too small, or if the network cannot be compiled
+    and is to be.
     """
     try:
-        with prepared(execution, spec.precision), memory_bounded(execution):
+        with no_room_told(execution, spec), prepared(execution, spec.precision), memory_bounded(execution):
             yield
+    finally:
+        release(execution)
+
+
+@contextlib.contextmanager
+def no_room_told(execution: Execution, spec: TrialSpec) -> Iterator[None]:
+    """Turn an error of torch for want of memory into a `UserError`."""
+    try:
+        yield
     except Exception as error:
+        if execution.compile and is_compile_error(error) and not is_no_room(error):
+            raise cannot_compile(error, spec.name, spec.model) from error
         if not is_no_room(error):
             raise
         traceback.clear_frames(error.__traceback__)  # they keep the network and its data in memory
         raise no_room(execution, spec.name) from error
-    finally:
-        release(execution)
 
 
 def about_gpu(execution: Execution) -> dict[str, Any] | None:

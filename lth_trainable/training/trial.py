@@ -36,10 +36,13 @@ from lth_trainable.store import image_bits
 from lth_trainable.store.states import Memory, State
 from lth_trainable.tickets.imported import ImportedTicket
 from lth_trainable.training.captured import CapturedSteps
+from lth_trainable.training.cohort import current_seat
+from lth_trainable.training.compiled import compile_network
 from lth_trainable.training.early_stop import make_early_stop
 from lth_trainable.training.execution import Execution, versions
 from lth_trainable.training.learner import EpochLog, LevelClock, finite, make_learner, seed_torch
-from lth_trainable.training.measure import balanced_accuracy, measure
+from lth_trainable.training.measure import balanced_accuracy
+from lth_trainable.training.stacked_steps import StackedSteps
 
 OnEpoch = Callable[[list[dict[str, Any]]], None]
 SAME_SPARSITY = Fraction(1, 10_000)  # a spec has the sparsity of an imported mask in percent, with two decimals
@@ -68,10 +71,14 @@ class Trial:
                 data, batch_size=spec.batch_size, order_seed=order_seed, device=execution.device,
                 augment=spec.augment, channels_last=self._is_channels_last(self.model),
             )  # fmt: skip
+        if execution.compile:
+            compile_network(self.model, execution.threads)
         self.log = EpochLog(self._describe, on_epoch)
         self.early_stop = make_early_stop(spec, lambda: self.level)
-        self.captured = CapturedSteps() if self.captures_steps else None
-        more = [self.captured] if self.captured is not None else []
+        seat = current_seat()
+        self.stacked = StackedSteps(seat) if seat is not None else None
+        self.captured = CapturedSteps() if self.captures_steps and seat is None else None
+        more = [steps for steps in (self.captured, self.stacked) if steps is not None]
         self.learn = make_learner(spec, self.model, self.dls, self.log, self.early_stop, *more)
         self.learn.create_opt()
         self.initial = Snapshot(self.model, self.learn.opt)
@@ -88,10 +95,14 @@ class Trial:
     @property
     def notes(self) -> list[str]:
         """Messages for the user about how the trial was trained."""
-        refusal = self.captured.refusal if self.captured is not None else None
-        if refusal is None:
-            return []
-        return [f"a step of {self.spec.model} cannot be captured as a CUDA graph and runs eagerly: {refusal}"]
+        found = []
+        if self.captured is not None and self.captured.refusal is not None:
+            what = f"a step of {self.spec.model} cannot be captured as a CUDA graph and runs eagerly"
+            found.append(f"{what}: {self.captured.refusal}")
+        if self.stacked is not None and self.stacked.refusal is not None:
+            what = f"{self.spec.model} is not trained in a stack of {self.execution.replicas} networks"
+            found.append(f"{what}, and without one --replicas 1 is faster: {self.stacked.refusal}")
+        return found
 
     @property
     def steps_per_epoch(self) -> int:
@@ -285,8 +296,7 @@ class Trial:
 
         A loss that is not finite is None: the network is stored as it is, and was finite when it was last trained.
         """
-        learn = self.learn
-        valid, test = (measure(self.model, self.dls[index], learn.loss_func, learn.autocast) for index in (1, 2))
+        valid, test = (self.learn.measure(self.dls[index]) for index in (1, 2))
         return {
             "valid": [finite(valid.loss), valid.accuracy], "test": [finite(test.loss), test.accuracy],
             "balanced_accuracy": balanced_accuracy(self.dls[2].y, test.right),

@@ -20,7 +20,12 @@ _AVX512 = frozenset(("avx512vl", "avx512bw", "avx512dq", "fma"))
 
 
 def fingerprint_without_torch(
-    device: str, threads: int, cpuinfo: Path = Path("/proc/cpuinfo"), torch: Path | None = None
+    device: str,
+    threads: int,
+    cpuinfo: Path = Path("/proc/cpuinfo"),
+    torch: Path | None = None,
+    *,
+    replicas: int = 1,
 ) -> dict[str, Any] | None:
     """What `fingerprint` most likely says of this machine; None if it cannot be told without torch.
 
@@ -34,7 +39,7 @@ def fingerprint_without_torch(
     capability = "AVX512" if flags >= _AVX512 else "AVX2" if flags >= _AVX2 else "DEFAULT"
     return {
         "code": project_version(), "torch": version, "device": f"cpu: x86_64 {capability}", "threads": threads,
-        "deterministic": True,
+        "deterministic": True, **({"replicas": replicas} if replicas > 1 else {}),
     }  # fmt: skip
 
 

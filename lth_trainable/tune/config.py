@@ -13,11 +13,13 @@ from typing import Any
 
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.scalars import plain
-from lth_trainable.spec.trial_spec import DEFAULTS, TrialSpec
+from lth_trainable.spec.trial_spec import DEFAULTS, TrialSpec, spec_from_dict
 from lth_trainable.store.names import is_name
 from lth_trainable.store.store import STATES
 
 WHERE = ("storage", "run", "device", "threads", "data_root")
+MEMBERS = "members"  # key of a task: those of the other members of its cohort, as far as they differ from it
+CHAIN = "chain"  # key of the task of a trial that may have a record: its segments
 TASK = "task"  # key of the config of a sweep's trial: what only its worker understands, as JSON
 RUN = "tune"  # name of the run in the store that has the trials' records
 _WHOLE = {f.name for f in fields(TrialSpec) if str(f.type).split(" ")[0] == "int"}
@@ -62,6 +64,21 @@ class Ticket:
 def task_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The task in the config of a sweep's trial."""
     return _read_task(config[TASK])
+
+
+def members_of(task: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The tasks of all members of a cohort, the task's own first. Of a trial that trains alone only that."""
+    own = {name: value for name, value in task.items() if name != MEMBERS}
+    if not task.get(MEMBERS):
+        return [own]
+    values = spec_from_dict(task["spec"]).values
+    return [own, *({**own, **other, "spec": {**values, **other["spec"]}} for other in task[MEMBERS])]
+
+
+def as_member(other: Mapping[str, Any], task: Mapping[str, Any], spec: TrialSpec, of_task: TrialSpec) -> dict[str, Any]:
+    """What a member's task has else than the task of its cohort. spec, of_task: of their trials."""
+    changed = {name: value for name, value in spec.values.items() if value != of_task.values[name]}
+    return {"spec": changed, **{name: v for name, v in other.items() if name != "spec" and v != task.get(name)}}
 
 
 @functools.lru_cache(maxsize=64)  # of the trials that run; each report asks for it

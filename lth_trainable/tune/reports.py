@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -10,6 +11,10 @@ from lth_trainable.spec.segments import Segment
 
 OF_EPOCH = ("valid_accuracy", "valid_loss", "train_loss", "sparsity_pct", "level", "epoch")
 NO_ROOM = "no room"  # status of a trial that found no memory beside others on its GPU; it is tried again beside fewer
+STOPPED = "stopped"  # of a trial that has ended because the driver asked for it
+AGAIN = "again"  # of a member of a cohort that has failed for the first time: it is tried once more
+LOST = "lost"  # of a member of a cohort that broke, maybe because of another member: it is no failure of its own
+MEMBERS = "members"  # of a report: those of the members of a cohort, by trial, as JSON
 
 
 class Tell(Protocol):
@@ -39,6 +44,13 @@ def last_report(record: Mapping[str, Any], covered: bool) -> dict[str, Any]:
     measures = {name: record["result"][name] for name in ("sparsity_pct", "test_accuracy")}
     about = {"epochs_done": record["epochs_trained"], "status": record["status"], "covered": covered}
     return {**about, **epoch_metrics(record["epochs"][-1]), **measures}
+
+
+def parts_of(trial: str, result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """What a report says, by trial: of each member of a cohort of which it says something; else of the trial alone."""
+    members = result.get(MEMBERS)
+    found: dict[str, Mapping[str, Any]] = {trial: result} if members is None else json.loads(members)
+    return found
 
 
 def level_ends(chain: Sequence[Segment]) -> dict[tuple[int, int], str]:

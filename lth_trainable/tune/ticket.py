@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ray import tune
 
 from lth_trainable.data.datasets import load_dataset
-from lth_trainable.errors import UserError
+from lth_trainable.errors import UserError, bad_value
 from lth_trainable.spec.chain_json import chain_from_json
 from lth_trainable.spec.segments import segments
 from lth_trainable.spec.trial_spec import TrialSpec, spec_from_dict
@@ -64,7 +64,9 @@ class _Own:
             if is_finished(self.before, spec, self.data.digest, steps):
                 spec = spec_from_dict(self.before["spec"])
             restored = restored_from(self.before, spec, self.data.digest, steps)
-        identity = identity_of(spec, self.data.digest, steps, fingerprint(self.execution), restored)
+            if restored is not None and self.execution.device.startswith("cuda"):
+                _check_momentum(restored, spec, spec_from_dict(self.before["spec"]))
+        identity = identity_of(spec, self.data.digest, steps, fingerprint(self.execution, spec), restored)
         told = 0 if self.before is None else int(self.before["epochs"])
         reports = EpochReports(identity.chain, self._teller(identity), told)
         ends = dict.fromkeys(reports.ends.values(), False)
@@ -132,6 +134,15 @@ def restored_from(before: Mapping[str, Any], spec: TrialSpec, data_digest: str, 
         raise UserError(f"checkpoint: found a {CHECKPOINT} that is unreadable ({error}); start without it") from error
     found.check(spec, old)
     return found
+
+
+def _check_momentum(restored: Restored, spec: TrialSpec, before: TrialSpec) -> None:
+    """Raise `UserError` if only one of both trials moves its momentum: on a GPU their states are of two kinds."""
+    if spec.cycles_momentum != before.cycles_momentum:
+        raise bad_value(
+            f"restored from {restored.trial}: lr_policy", spec.lr_policy,
+            f"{before.lr_policy!r}, or on a GPU another one that moves the momentum if, and only if, this one does",
+        )  # fmt: skip
 
 
 def _same_again(about: Mapping[str, Any], chain: Any, before: Mapping[str, Any]) -> Restored:

@@ -17,7 +17,8 @@ Row = Mapping[str, Any]
 SEEDS = 8
 EQUAL = 1e-9  # sums that differ less are equal
 WHERE = (
-    "data_root", "storage", "cpus_per_trial", "gpus_per_trial", "trials_per_gpu", "mps", "max_concurrent", "cluster",
+    "data_root", "storage", "cpus_per_trial", "gpus_per_trial", "trials_per_gpu", "mps", "max_concurrent", "replicas",
+    "cluster",
 )  # fmt: skip
 NO_WEIGHTS = 1e-6  # density (percent) that counts as none, for its logarithm
 
@@ -98,7 +99,7 @@ def _where(options: RunOptions) -> list[str]:
     for name in WHERE:
         if getattr(options, name) != getattr(plain, name):
             words += [f"--{name.replace('_', '-')}", _text(getattr(options, name))]
-    return words + ["--deterministic"] * options.deterministic
+    return words + ["--deterministic"] * options.deterministic + ["--compile"] * options.compile
 
 
 def _text(value: Any) -> str:

@@ -14,6 +14,7 @@ from sweeps.cli.options import Options
 from sweeps.cli.training import Round, train_and_judge
 from sweeps.cli.until_decided import look_by_look
 from sweeps.experiments.experiment import Experiment
+from sweeps.planning.compiling import why_not_compiled
 from sweeps.planning.fit_together import check_fit_together, keys_do_not_cover
 from sweeps.planning.plan import make_plan
 from sweeps.runs.ledger import Ledger
@@ -31,7 +32,13 @@ def open_job(
     with no_garbage_collection():
         experiment = prepared(store)
         ledger = lay_out(experiment, store, name, options)
-    job = Job(console=console(), options=options, setting=setting, ledger=ledger, command=tuple(command))
+    why_not = why_not_compiled(ledger.plan, ledger.facts) if setting.resources.compile else None
+    job = Job(
+        console=console(), options=options, setting=setting.compiling(setting.resources.compile and why_not is None),
+        ledger=ledger, command=tuple(command),
+    )  # fmt: skip
+    if why_not is not None:
+        job.say(f"note: {why_not}", "yellow")
     for note in (*experiment.notes, *keys_do_not_cover(experiment.trials.trials)):
         job.say(f"note: {note}")
     return job, experiment

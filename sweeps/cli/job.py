@@ -6,7 +6,7 @@ import contextlib
 import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from rich.console import Console
 
 from lth_trainable import signals
 from lth_trainable.data.datasets import load_dataset
+from lth_trainable.data.splits import Dataset
 from lth_trainable.errors import FAILED, OK, STOPPED, StorageError, UserError, bad_value, command_line
 from lth_trainable.safe_text import printable
 from lth_trainable.silence.limit import SLOW, announced
@@ -21,6 +22,7 @@ from lth_trainable.silence.watchdog import check_limit
 from lth_trainable.spec.trial_spec import DataKey
 from lth_trainable.store.store import STATES, Store
 from lth_trainable.store.trouble import machine_error
+from lth_trainable.training.compiler import check_compiler
 from lth_trainable.training.without_torch import fingerprint_without_torch
 from sweeps.cli.options import RunOptions
 from sweeps.planning.dispatch import Dispatcher
@@ -66,11 +68,15 @@ def machine_troubles() -> Iterator[None]:
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """Where the driver of a command runs, what each trial gets, and how long the command may run."""
+    """Where the driver of a command runs, what each trial gets, and how long the command may run.
+
+    here: whether trials run on this machine.
+    """
 
     where: Where
     resources: Resources
     budget: Budget
+    here: bool
 
     @classmethod
     def of(cls, options: RunOptions, trains: bool = True) -> Setting:
@@ -81,7 +87,13 @@ class Setting:
         budget.check()
         check_limit("trial-silence", options.trial_silence)
         check_loggers(options.log, here=where is not Where.SUBMIT)
-        return cls(where=where, resources=options.resources, budget=budget)
+        return cls(where=where, resources=options.resources, budget=budget, here=options.is_here)
+
+    def compiling(self, is_used: bool) -> Setting:
+        """The setting with networks compiled, or not. Raises `UserError` if this machine would and cannot do so."""
+        if is_used and self.here:
+            check_compiler("cuda" if self.resources.gpus else "cpu")
+        return replace(self, resources=replace(self.resources, compile=is_used))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +174,13 @@ class Job:
     def _fingerprint_here(self, sure: bool) -> Mapping[str, Any]:
         """The fingerprint of trials on this machine. Not sure: without torch, if a stored state has the same."""
         execution = self.setting.resources.execution()
-        likely = None if sure else fingerprint_without_torch(execution["device"], execution["threads"])
+        likely = (
+            None
+            if sure
+            else fingerprint_without_torch(
+                execution["device"], execution["threads"], replicas=self.setting.resources.replicas
+            )
+        )
         if likely is not None and self.ledger.has_states_of(likely):
             return likely
         from lth_trainable.training.execution import Execution, fingerprint  # torch takes seconds to import
@@ -189,7 +207,7 @@ def facts_of(data_key: DataKey, data_root: Path | None) -> Facts:
     dataset, *settings = data_key
     with announced(SLOW, f"dataset {dataset}"):
         data = load_dataset(dataset, data_root, *settings)
-    return Facts(digest=data.digest, n_train=len(data.train))
+    return Facts(digest=data.digest, n_train=len(data.train), in_memory=isinstance(data, Dataset))
 
 
 def finish(job: Job, summary: Mapping[str, Any], outcome: Outcome) -> int:

@@ -67,6 +67,10 @@ class RunOptions:
     max_concurrent: Annotated[int | None, tyro.conf.arg(help="trials at a time; None: as many as fit", metavar="N")] = (
         None
     )
+    replicas: Annotated[
+        int,
+        tyro.conf.arg(help="small networks that a worker trains as one: docs/replicas.md", metavar="K"),
+    ] = 1
     cluster: Annotated[
         Path | None,
         tyro.conf.arg(help="run on the Ray cluster of this launcher file, such as cluster.yaml", metavar="FILE"),
@@ -84,6 +88,9 @@ class RunOptions:
             help="on a GPU: run a training step as one CUDA graph, or kernel by kernel; the bytes are the same"
         ),
     ] = "captured"
+    compile: Annotated[
+        bool, tyro.conf.arg(help="pass networks through torch.compile, if trials are long enough for that to pay")
+    ] = False
     profile: Annotated[
         bool, tyro.conf.arg(help="measure where the time of each trial goes: columns of its record, and of the report")
     ] = False
@@ -131,6 +138,7 @@ class RunOptions:
         return Resources.asked(
             self.cpus_per_trial, self.gpus_per_trial, self.trials_per_gpu, self.max_concurrent,
             deterministic=self.deterministic, step=self.step, profile=self.profile,
+            replicas=self.replicas, compile=self.compile,
         )  # fmt: skip
 
     @property
@@ -165,7 +173,7 @@ class Options(RunOptions):
         tyro.conf.arg(help="training states to store: those that trials share, those of all levels, or none"),
     ] = "needed"
     until_decided: Annotated[
-        bool, tyro.conf.arg(help="add seeds at planned interim looks until every question of matching is decided")
+        bool, tyro.conf.arg(help="add seeds at planned looks until every question of matching is decided")
     ] = False
     max_seeds: Annotated[int | None, tyro.conf.arg(help="--until-decided: seeds at the last look", metavar="N")] = None
     tune_lr: Annotated[
@@ -212,7 +220,8 @@ class Options(RunOptions):
 
 
 WHERE = (
-    "storage", "name", "data_root", "max_concurrent", "gpus_per_trial", "trials_per_gpu", "cluster", "address",
+    "storage", "name", "data_root", "max_concurrent", "gpus_per_trial", "trials_per_gpu", "replicas", "cluster",
+    "address",
 )  # fmt: skip
 LISTS = ("seed", "log", "log_tickets")  # options with several values that are no axes
 STOP = ("max_hours", "max_epochs", "trial_silence", "retry_failed")

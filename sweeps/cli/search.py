@@ -55,6 +55,7 @@ def open_search(options: SearchOptions, setting: Setting, search: Search, comman
     """The job of a search; nothing is written yet. command: as the user typed it. Raises `UserError`."""
     store, name = open_run(options, search.sweep.name)
     ledger = Ledger(store=store, run=name, plan=make_plan((), {}), facts={})
+    setting = setting.compiling(setting.resources.compile)
     job = Job(console=console(), options=options, setting=setting, ledger=ledger, command=tuple(command))
     fixed = _fixed(search)
     if fixed is not None:
@@ -124,7 +125,8 @@ def _search(
     if options.retry_failed and (again := study.ask_again()):
         job.say(f"{again} failed suggestions are tried again")
     source = Suggestions(study, search, ledger, facts_of_spec, job.command, board, retry=options.retry_failed)
-    dispatcher = Dispatcher(ledger.plan, (), (), job.slots, source.rank_of)
+    replicas = job.setting.resources.replicas
+    dispatcher = Dispatcher(ledger.plan, (), (), job.slots, source.rank_of, replicas=replicas)
     axes = "; ".join(f"{field} {axis}" for field, axis in search.axes.items())
     points = (
         f"the {search.suggestions} points of the grid"

@@ -35,7 +35,7 @@ class SearchOptions(RunOptions):
     ] = "digits_search"
     suggestions: Annotated[
         int | None,
-        tyro.conf.arg(help="number of suggestions, with those of earlier commands; None: the search's", metavar="N"),
+        tyro.conf.arg(help="number of suggestions, earlier commands' too; None: the search's", metavar="N"),
     ] = None
     floor: Annotated[
         float | None,

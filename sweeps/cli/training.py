@@ -113,7 +113,7 @@ def _take_up(
         job.say(f"note: {ledger.path} holds {len(others)} more trials of earlier commands; they are left as they are")
     job.say(f"{experiment.sweep.claim}\n{_todo_line(board, ledger, len(ledger.plan.trials) - len(skipped))}")
     failed = {name: reason for name, reason in stock.failed.items() if name in skipped}
-    return Dispatcher(ledger.plan, skipped, stored, job.slots), failed
+    return Dispatcher(ledger.plan, skipped, stored, job.slots, replicas=job.setting.resources.replicas), failed
 
 
 def _note_fingerprints(job: Job, stock: Stock, fingerprint: Mapping[str, Any]) -> None:
@@ -121,8 +121,9 @@ def _note_fingerprints(job: Job, stock: Stock, fingerprint: Mapping[str, Any]) -
     ids = stock.fingerprints | ({fingerprint_id(fingerprint)} if fingerprint else set())
     if len(ids) > 1:
         job.say(
-            f"note: the trials of this run were trained under {len(ids)} fingerprints (device, threads or versions); "
-            "pairs across them differ in more than the ticket: see the columns device, threads and torch_version",
+            f"note: the trials of this run were trained under {len(ids)} fingerprints (device, threads, replicas or "
+            "versions); pairs across them differ in more than the ticket: see the columns device, threads and "
+            "torch_version",
             "yellow",
         )
 

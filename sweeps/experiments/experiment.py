@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from analysis.published.claims import claims_of
+from analysis.tables.run_plan import PUBLISHED
 from lth_trainable.store.store import Store
 from sweeps.experiments.expand import Trials, expand
 from sweeps.experiments.imported_tickets import Files, import_tickets
@@ -39,6 +41,7 @@ def prepare(sweep: Sweep, files: Files, store: Store, data_root: Path | None) ->
         sweep, imported, of_tickets = import_tickets(sweep, files, store, data_root)
     else:
         files.check()
+    claims_of(f"{sweep.name}, {PUBLISHED}", sweep.published)  # a mistake is told before anything is planned
     trials = expand(sweep, data_root)
     return Experiment(
         sweep=sweep, trials=trials, imported=imported, notes=(*of_tickets, *trials.notes, *_looks_note(sweep))

@@ -22,7 +22,8 @@ from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any
 
-from analysis.tables.run_plan import Rule
+from analysis.published.claims import claims_of
+from analysis.tables.run_plan import PUBLISHED, Rule
 from lth_trainable.errors import UserError, bad_value, is_finite_number, unknown_name
 from lth_trainable.registry import lookup
 from lth_trainable.spec.trial_spec import TrialSpec
@@ -88,11 +89,12 @@ def recipe_of(where: str, name: str, content: Mapping[str, Any]) -> Sweep:
 
 
 def check_rule(where: str, sweep: Sweep) -> None:
-    """Raise `UserError` if verdicts cannot be made by the endpoint, the margin and the level of this sweep."""
+    """Raise `UserError` if verdicts cannot be made by the terms of this sweep: endpoint, margin, level, claims."""
     try:
         Rule(endpoint=sweep.endpoint, margin_pp=sweep.margin_pp, alpha=sweep.alpha, looks=sweep.looks)
     except UserError as error:
         raise UserError(f"{where}, {error}") from error
+    claims_of(f"{where}, {PUBLISHED}", sweep.published)
 
 
 def as_yaml(sweep: Sweep) -> str:
@@ -109,6 +111,8 @@ def as_yaml(sweep: Sweep) -> str:
             value = {name: list(entry) if isinstance(entry, tuple) else entry for name, entry in value.items()}
         elif isinstance(value, tuple):
             value = list(value)
+        elif isinstance(value, Mapping):
+            value = dict(value)
         if value != {} and (field.default is MISSING or getattr(sweep, field.name) != field.default):
             content[field.name] = value
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None)
@@ -171,6 +175,10 @@ def value_of(where: str, key: str, value: Any) -> Any:
         if not isinstance(value, dict):
             raise bad_value(where, value, "fields of a trial, such as {lr: 0.002}")
         return dict(field_of(where, name, entry, is_axis=key == "axes") for name, entry in value.items())
+    if key == PUBLISHED:
+        if not isinstance(value, dict):
+            raise bad_value(where, value, "claims and their margins, such as {lenet_early_stop_21: 10}")
+        return {str(name): _number(f"{where}, {name}", margin) for name, margin in value.items()}
     if key == "selects":
         if not isinstance(value, str):
             raise bad_value(where, value, f"one of {', '.join(SELECTIONS)}, or package.module:function")

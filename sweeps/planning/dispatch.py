@@ -3,18 +3,21 @@
 A trial is held back while a running trial is about to produce a deeper state on its chain. Trials that are ready start
 in the order of their seeds, so that a sweep that is cut short has complete seeds. But a chain that is so long that it
 would finish last starts first.
+
+With replicas, a worker trains several trials at once, a cohort: `next` gives the first of them, `more_like` the others.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 
 from sweeps.planning.plan import Node, Plan, PlannedTrial
 from sweeps.planning.work import needed_by
 
 Rank = Callable[[PlannedTrial], int]
+Shape = Callable[[PlannedTrial], Hashable]  # trials of equal shapes can be trained as one; None: it trains alone
 URGENT = 0.75  # a chain longer than this fraction of the least time for all work starts before its turn
 SHARE = 0.25  # one trial takes at most this fraction of that time at once, so that all slots are busy until the end
 
@@ -23,13 +26,22 @@ class Dispatcher:
     """Hands out the trials of a plan one at a time, as the states they start from are produced.
 
     done: names of recorded trials. stored: keys of stored states. slots: trials that run at once. rank_of: trials with
-    the lowest rank start first; by default the rank is the position of the seed in the plan.
+    the lowest rank start first; by default the rank is the position of the seed in the plan. replicas: most trials that
+    a slot trains at once; if there are several, each ends as early as it can, so that new cohorts are made of all that
+    is ready then.
     """
 
     def __init__(
-        self, plan: Plan, done: Collection[str], stored: Collection[str], slots: int, rank_of: Rank | None = None
+        self,
+        plan: Plan,
+        done: Collection[str],
+        stored: Collection[str],
+        slots: int,
+        rank_of: Rank | None = None,
+        *,
+        replicas: int = 1,
     ) -> None:
-        self.slots, self.rank_of = max(1, slots), rank_of
+        self.slots, self.rank_of, self.replicas = max(1, slots), rank_of, max(1, replicas)
         self.done, self.stored = set(done), set(stored)
         self.stopped: set[str] = set()  # trials that have ended for this command only
         self.running: dict[str, list[Node]] = {}
@@ -114,7 +126,7 @@ class Dispatcher:
         """Note that a trial has ended without a result, through no fault of its own: it is handed out again."""
         nodes = self.running.pop(name, [])
         self._free(name, nodes)
-        if not nodes and self.waiting[name].end.key in self.stored:
+        if self.waiting[name].end.key in self.stored:
             self._loose.append(self.waiting[name])
 
     def _free(self, name: str, nodes: Sequence[Node]) -> None:
@@ -136,10 +148,34 @@ class Dispatcher:
         node = self._best()
         if node is None:
             return None if self.running else self.any()
-        path = self._choose(node)
-        trial = next(t for t in path[-1].trials if self._can_start(t))
+        return self._begin(node, self._choose(node))
+
+    def more_like(self, trial: PlannedTrial, number: int, shape_of: Shape) -> list[PlannedTrial]:
+        """Up to `number` further trials of this trial's shape that can start now, in the order of `next`.
+
+        They are to be trained together with it. Trials that need no training are not among them.
+        """
+        shape, found = shape_of(trial), list[PlannedTrial]()
+        if shape is None or number < 1:
+            return []
+        for node in sorted(self._ready.values(), key=self._turn):
+            if not (self._can_begin(node) and self._startable_below(node)):
+                continue
+            path = self._choose(node)
+            if shape_of(self._ends_in(path)) == shape:
+                found.append(self._begin(node, path))
+            if len(found) == number:
+                break
+        return found
+
+    def _begin(self, node: Node, path: list[Node]) -> PlannedTrial:
+        """Start the trial that ends with this path from the node on."""
+        trial = self._ends_in(path)
         self._run(trial, self._before(node) + path)
         return trial
+
+    def _ends_in(self, path: Sequence[Node]) -> PlannedTrial:
+        return next(trial for trial in path[-1].trials if self._can_start(trial))
 
     def any(self) -> PlannedTrial | None:
         """A trial that is held back, or whose states are not where the plan expects them.
@@ -172,9 +208,22 @@ class Dispatcher:
 
     def _best(self) -> Node | None:
         longest = self._top(self._by_length)
-        if longest is not None and self._longest[id(longest)] > URGENT * self.epochs_left / self.slots:
+        if longest is not None and self._is_urgent(longest):
             return longest
         return self._top(self._by_rank)
+
+    def _turn(self, node: Node) -> tuple[int, int, int, int]:
+        """The place of a ready node in the order in which `_best` gives them."""
+        rank, length, number = self._rank[id(node)], self._longest[id(node)], self._number[id(node)]
+        return (0, -length, rank, number) if self._is_urgent(node) else (1, rank, -length, number)
+
+    def _is_urgent(self, node: Node) -> bool:
+        return self._longest[id(node)] > URGENT * self._least_time
+
+    @property
+    def _least_time(self) -> float:
+        """In which all that is left could be trained, in epochs of a trial."""
+        return self.epochs_left / (self.slots * self.replicas)
 
     def _top(self, heap: list[tuple[int, int, int, Node]]) -> Node | None:
         while heap:
@@ -195,14 +244,19 @@ class Dispatcher:
         return False
 
     def _choose(self, node: Node) -> list[Node]:
-        """The longest path down from `node` within one trial's share of time; it ends where a trial ends."""
+        """The longest path down from `node` within one trial's share of time; it ends where a trial ends.
+
+        With replicas it ends at the first such place.
+        """
         path, epochs = [node], node.epochs
         best: list[Node] = []
         while True:
             if any(self._can_start(trial) for trial in path[-1].trials):
-                if best and epochs > SHARE * self.epochs_left / self.slots:
+                if best and epochs > SHARE * self._least_time:
                     return best
                 best = list(path)
+                if self.replicas > 1:
+                    return best
             below = [child for child in path[-1].children if self._is_free(child) and self._startable_below(child)]
             if not below:
                 return best

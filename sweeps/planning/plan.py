@@ -21,10 +21,14 @@ KEEP_STATES = ("needed", "levels", "none")
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What a plan must know about a data set: its digest and its number of training images."""
+    """What a plan must know about a data set: its digest and its number of training images.
+
+    in_memory: whether its images are; those of a user's own loaders are not.
+    """
 
     digest: str
     n_train: int
+    in_memory: bool = True
 
     def steps_of(self, spec: TrialSpec) -> int:
         """Optimiser steps in an epoch of this trial."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import math
 import os
 import socket
 import threading
@@ -167,7 +168,7 @@ class Cluster:
                     dispatcher.slots = max(1, self.slots())
                     if board is not None:
                         board.cluster = self.shape()
-                    asked = self._ask(len(dispatcher.waiting), asked)
+                    asked = self._ask(math.ceil(len(dispatcher.waiting) / self.resources.replicas), asked)
                 if over.wait(WATCH_SECONDS):
                     return
 

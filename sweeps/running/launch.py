@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
+import functools
+import math
 import os
 import pickle
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lth_trainable import signals
 from lth_trainable.errors import STOPPED
+from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.stacking.shape import stack_shape
 from lth_trainable.store.local_files import FOLDER, check_own
 from lth_trainable.store.store import Store
 from lth_trainable.store.trouble import ray_error
-from lth_trainable.tune.config import TASK, task_of
-from sweeps.planning.dispatch import Dispatcher
-from sweeps.planning.plan import Plan, PlannedTrial
+from lth_trainable.tune.config import task_of
+from lth_trainable.tune.reports import parts_of
+from sweeps.planning.dispatch import Dispatcher, Shape
+from sweeps.planning.plan import PlannedTrial
+from sweeps.running.cohorts import ALONE, Cohorts, Start
+from sweeps.running.config import Config
 from sweeps.running.deaths import reason_of_death
 from sweeps.running.gpus import NO_GPUS, Gpus, resources_of
 from sweeps.running.log_feed import NO_LOGGERS, Loggers
 from sweeps.running.names import name_of, trial_folder, trial_name
-from sweeps.running.packing import Place
 from sweeps.running.progress import Board, LiveView
 from sweeps.running.ray_adapter import (
     drop_flag,
@@ -119,9 +124,11 @@ def launch(
     for line in gpus.told:
         say(line)
 
-    def config_of(trial: PlannedTrial) -> dict[str, Any]:
-        place = gpus.packing.place(trial.name) if gpus.packing is not None else None
-        return config.of(dispatcher.plan, trial, place)
+    def config_of(trial: PlannedTrial, start: Start = ALONE) -> dict[str, Any]:
+        place = gpus.packing.place(trial.name) if gpus.packing is not None and not start.recorded else None
+        return config.of(dispatcher.plan, trial, place, start)
+
+    cohorts = Cohorts(resources.replicas, _shapes(ledger))
 
     notes: list[str] = []
 
@@ -130,9 +137,10 @@ def launch(
 
         searcher = PlanSearcher(
             dispatcher, spent, budget, config_of, _recorder(ledger, show, loggers),
-            source, show, request, health, covered_in_ray=covered_in_ray, packing=gpus.packing,
+            source, show, request, health, covered_in_ray=covered_in_ray, packing=gpus.packing, cohorts=cohorts,
+            stop_all=lambda: set_flag(name),
         )  # fmt: skip
-        callbacks = [_counter(spent, notes), *([loggers.callback()] if loggers else [])]
+        callbacks = [_counter(spent, notes, searcher), *([loggers.callback()] if loggers else [])]
         return _Tuning(searcher, lambda: _fit(searcher, config, resources, callbacks, cluster, request))
 
     with LiveView(board) if board is not None else contextlib.nullcontext():
@@ -142,8 +150,8 @@ def launch(
     health.check()
     if tuning.error is not None:
         raise _trouble(ledger.store, tuning.error)
-    failed = dict.fromkeys(spent.failed, "") | searcher.reasons | tuning.errors
-    notes += gpus.packing.notes if gpus.packing is not None else []
+    failed = dict.fromkeys(spent.failed, "") | searcher.reasons | _of(tuning.errors, spent.failed)
+    notes += [*cohorts.notes, *(gpus.packing.notes if gpus.packing is not None else [])]
     is_over = dispatcher.over and (source is None or source.is_over(dispatcher))
     stopped_by = searcher.stopped_by or (None if is_over or request.signal else request.reason)
     if searcher.unlisted and not stopped_by and not request.signal:
@@ -188,6 +196,22 @@ class _Tuning(threading.Thread):
         return self.is_alive()
 
 
+def _of(errors: Mapping[str, str], failed: Collection[str]) -> dict[str, str]:
+    """The errors of trials that have failed: the Ray trial of a cohort that broke is not the end of its trials."""
+    return {name: error for name, error in errors.items() if name in failed}
+
+
+def _shapes(ledger: Ledger) -> Shape:
+    """What says which trials can be trained as one."""
+
+    @functools.cache
+    def shape(spec: TrialSpec) -> Hashable | None:
+        facts = ledger.facts.get(spec.data_key)
+        return stack_shape(spec, in_memory=facts is None or facts.in_memory)
+
+    return lambda trial: None if trial.copy is not None else shape(trial.spec)
+
+
 def _run(
     begin: Callable[[], _Tuning], request: StopRequest, launch: str, dispatcher: Dispatcher, cluster: Cluster | None,
     board: Board | None, gpus: Gpus, workers: Workers,
@@ -216,7 +240,8 @@ def _run(
 def _workers(resources: Resources, dispatcher: Dispatcher, gpus: Gpus) -> Workers:
     """The workers of this machine's Ray: one is ready for each trial that can begin, and not more."""
     return Workers(
-        ready=min(resources.slots(), max(1, len(dispatcher.waiting))), resources=gpus.for_ray,
+        ready=min(resources.slots(), max(1, math.ceil(len(dispatcher.waiting) / resources.replicas))),
+        resources=gpus.for_ray,
         environment={"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(resources.cpus)), **gpus.environment},
     )  # fmt: skip
 
@@ -296,39 +321,6 @@ def _list_earlier(results: Any, searcher: PlanSearcher, config: Config) -> int:
     return len(others) - len(chosen)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Config:
-    """Builds what a worker gets for a trial. launch: its name, under which the driver asks its trials to stop.
-
-    marker: file that a worker must see in a cluster's storage before it trains. log: whether its reports include rows
-    for the loggers. silence: seconds without a step after which a trial is ended; None follows its pace, 0 is no limit.
-    """
-
-    ledger: Ledger
-    execution: Mapping[str, Any]
-    launch: str = ""
-    marker: str | None = None
-    log: bool = False
-    silence: float | None = None
-
-    def of(self, plan: Plan, trial: PlannedTrial, place: Place | None = None) -> dict[str, Any]:
-        """The config of a Ray trial: the spec's fields that have a value, and the task, which is for the worker only.
-
-        place: on a GPU of this machine. The task is one string: Tune copies, flattens and writes it with every result.
-        """
-        fields = {name: value for name, value in trial.spec.canonical().items() if value is not None}
-        shared = {"trials_on_gpu": place.sharing} if place is not None else {}
-        task = {
-            "trial": trial.name, "storage": self.ledger.store.uri, "shared": self.marker, "launch": self.launch,
-            "spec": trial.spec.canonical(), "key": trial.key, "run": self.ledger.run,
-            "execution": {**self.execution, **shared}, "keep": plan.keep(trial), "marks": plan.rewind_steps(trial),
-            "resumable": plan.policy != "none", "end": trial.end.key, "log": self.log,
-            "silence": self.silence, "place": place and place.as_json(),
-            **({} if trial.copy is None else {"copy": dict(trial.copy)}),
-        }  # fmt: skip
-        return {**fields, TASK: json.dumps(task, default=str)}
-
-
 def _leave_to_tune() -> None:
     """On a cluster Tune ends the workers, on whichever node they are."""
 
@@ -368,17 +360,20 @@ def _trainable(cluster: Cluster | None) -> Callable[[dict[str, Any]], None]:
     return train
 
 
-def _counter(spent: Spent, notes: list[str]) -> Any:
+def _counter(spent: Spent, notes: list[str], searcher: PlanSearcher) -> Any:
     """A Tune callback that counts epochs and collects the workers' notes."""
     from ray import tune
 
     class Counter(tune.Callback):
         def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-            spent.stop(trial_name(trial))  # the attempt of a worker that died
-            spent.report(trial_name(trial), 0)
+            for name in searcher.open.get(trial.trial_id, ()):
+                spent.stop(name)  # the attempt of a worker that died
+                spent.report(name, 0)
 
         def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **_: Any) -> None:
-            spent.report(trial_name(trial), result.get("epochs_done", 0), result.get("level", 0))
+            for name, part in parts_of(trial_name(trial), result).items():
+                if name in searcher.open.get(trial.trial_id, ()):
+                    spent.report(name, part.get("epochs_done", 0), part.get("level", 0))
             notes.extend(result.get("notes", ()))
 
     return Counter()

@@ -17,11 +17,13 @@ from lth_trainable.errors import UserError
 from lth_trainable.safe_text import one_line
 from lth_trainable.spec.trial_spec import TrialSpec, spec_from_dict
 from lth_trainable.store.store import Store
-from lth_trainable.tune.config import task_of
+from lth_trainable.tune.config import members_of, task_of
+from lth_trainable.tune.reports import MEMBERS, parts_of
 from sweeps.running.conclusion import Conclusion
 from sweeps.running.logger_thread import LoggerThread
 from sweeps.running.loggers import LogFolder, make_logger
 
+ENDED = ("done", "diverged", "failed")  # statuses of trials that are not handed out again
 LEFT_OUT = ("step",)  # of an epoch's row: it starts at 0 in each level
 
 
@@ -126,20 +128,27 @@ class Loggers:
 
         class ToLoggers(tune.Callback):
             def on_trial_start(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-                loggers.begin(_spec(trial))
+                for spec in _specs(trial):
+                    loggers.begin(spec)
 
             def on_trial_result(
                 self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **_: Any
             ) -> None:
-                log = result.pop("log", None)  # Tune keeps the last result of each trial
-                if log is not None:
-                    loggers.report(_spec(trial).name, json.loads(log))
+                parts = parts_of(_name(trial), result)
+                for name, part in parts.items():
+                    if "log" in part:
+                        loggers.report(name, json.loads(part["log"]))
+                    if MEMBERS in result and part.get("status") in ENDED:
+                        loggers.end(name)
+                result.pop("log", None)  # Tune keeps the last result of each trial
 
             def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-                loggers.end(_spec(trial).name)
+                if not _is_cohort(trial):  # members of a cohort end by themselves
+                    loggers.end(_name(trial))
 
             def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-                loggers.end(_spec(trial).name)
+                if not _is_cohort(trial):
+                    loggers.end(_name(trial))
 
         loggers = self
         return ToLoggers()
@@ -165,5 +174,14 @@ class Loggers:
 NO_LOGGERS = Loggers()
 
 
-def _spec(trial: Any) -> TrialSpec:
-    return spec_from_dict(task_of(trial.config)["spec"])
+def _specs(trial: Any) -> list[TrialSpec]:
+    """Of all trials that one of Tune's trains."""
+    return [spec_from_dict(task["spec"]) for task in members_of(task_of(trial.config))]
+
+
+def _is_cohort(trial: Any) -> bool:
+    return bool(task_of(trial.config).get(MEMBERS))
+
+
+def _name(trial: Any) -> str:
+    return str(task_of(trial.config)["trial"])

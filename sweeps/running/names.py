@@ -16,8 +16,12 @@ def trial_name(trial: Any) -> str:
 
 
 def trial_folder(trial: Any) -> str:
-    """The name of its folder: another one if the spec had a Ray trial before, which found no memory beside others."""
-    attempt = (task_of(trial.config).get("place") or {}).get("attempt", 0)
+    """The name of its folder: another one if the spec had a Ray trial before.
+
+    That found no memory beside others, or trained it in a cohort.
+    """
+    task = task_of(trial.config)
+    attempt = task.get("attempt") or (task.get("place") or {}).get("attempt", 0)
     return f"{trial_name(trial)}{AGAIN}{attempt}" if attempt else trial_name(trial)
 
 

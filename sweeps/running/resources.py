@@ -13,6 +13,7 @@ from typing import Any, Literal
 from lth_trainable.collector import no_garbage_collection
 from lth_trainable.errors import bad_value
 
+MOST_REPLICAS = 1024  # more than any GPU gains from
 MOST = 48  # trials on one GPU: as many processes can share a GPU through MPS
 RAY_PARTS = 10_000  # of a resource, which Ray does not divide further
 # of NVIDIA's drivers, AMD's, and that of Windows for the Linux within it
@@ -28,7 +29,8 @@ class Resources:
     trials at the same time; None for as many as fit. deterministic: use only kernels whose results repeat exactly, on
     a GPU too. step: how a GPU runs a training step (see `Execution`). profile: whether a trial measures where its time
     goes. sharing: whether a GPU has as many trials as `gpus` says, also where these have less than `cpus` cores each
-    ("number"), or as many as turn out to fit ("measured").
+    ("number"), or as many as turn out to fit ("measured"). replicas: networks that are trained as one, so a place has
+    up to as many trials. compile: whether networks are compiled (see `Execution`).
     """
 
     cpus: int = 1
@@ -38,6 +40,8 @@ class Resources:
     deterministic: bool = False
     step: str = "captured"
     profile: bool = False
+    replicas: int = 1
+    compile: bool = False
 
     @classmethod
     def asked(
@@ -92,6 +96,13 @@ class Resources:
             )
         if self.max_concurrent is not None and self.max_concurrent < 1:
             raise bad_value("max-concurrent", self.max_concurrent, "at least 1")
+        if not 1 <= self.replicas <= MOST_REPLICAS:
+            raise bad_value("replicas", self.replicas, f"1 to {MOST_REPLICAS}")
+        if self.compile and self.replicas > 1:
+            raise bad_value(
+                "compile", True, f"one of --compile and --replicas ({self.replicas})",
+                "networks that are trained as one are not compiled",
+            )  # fmt: skip
         if not (self.gpus == 0 or 1 / RAY_PARTS <= self.gpus <= 1):
             raise bad_value(
                 "gpus-per-trial", self.gpus, "0, a fraction of a GPU such as 0.25, or 1", "a trial uses one GPU"
@@ -119,6 +130,10 @@ class Resources:
         more: dict[str, Any] = {"profile": True} if self.profile else {}
         if self.on_a_gpu > 1:
             more["trials_on_gpu"] = self.on_a_gpu
+        if self.replicas > 1:
+            more["replicas"] = self.replicas
+        if self.compile:
+            more["compile"] = True
         return {
             "threads": self.cpus, "device": device, "deterministic": self.deterministic, "step": self.step, **more,
         }  # fmt: skip

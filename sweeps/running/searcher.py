@@ -6,6 +6,7 @@ import contextlib
 import json
 import socket
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -13,12 +14,15 @@ from ray.tune.search import Searcher
 
 from lth_trainable.errors import StorageError
 from lth_trainable.store.trouble import TROUBLE
-from lth_trainable.tune.reports import NO_ROOM
+from lth_trainable.tune.reports import AGAIN, LOST, MEMBERS, NO_ROOM, parts_of
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.plan import PlannedTrial
+from sweeps.running.cohorts import ALONE, Cohorts, Start
 from sweeps.running.packing import Packing
 from sweeps.running.resources import Budget, Spent
 from sweeps.runs.health import Health
+
+LISTED_AT_ONCE = 1  # Ray trials of trials that are recorded
 
 
 class Source(Protocol):
@@ -36,16 +40,19 @@ class PlanSearcher(Searcher):
 
     A trial is held back while a running one is about to store a state that it can start from.
 
-    config_of: builds what a worker gets for a trial. record: writes the record of a trial whose epochs other trials
-    have all trained, with the fingerprint of the worker that trained the last one; returns False if it cannot. source:
-    of more trials, asked when all that are left are held back; if it has none, a trial that is held back is started
-    anyway, which is better than an idle worker. show: called for each trial that a worker has finished; for display
-    only. asked: why trials are asked to stop, None if they are not; then no trial starts, and one that runs ends at its
-    next stored state. health: of the storage; if it is in trouble, or a trial reports so, no other is started.
-    covered_in_ray: how many trials whose epochs other trials have all trained are Ray trials too, which workers record.
-    The others are recorded here as soon as their last state is stored. unlisted: how many finished trials Ray's results
-    of this launch do not list. packing: of the trials on the GPUs of this machine.
-    stopped_by: the limit because of which a trial was ended early or not started.
+    config_of: builds what a worker gets for a trial, and for others that it trains with it (`Start`). record: writes
+    the record of a trial whose epochs other trials have all trained, with the fingerprint of the worker that trained
+    the last one; returns False if it cannot. source: of more trials, asked when all that are left are held back; if it
+    has none, a trial that is held back is started anyway, which is better than an idle worker. show: called for each
+    trial that a worker has finished; for display only. asked: why trials are asked to stop, None if they are not; then
+    no trial starts, and one that runs ends at its next stored state. health: of the storage; if it is in trouble, or a
+    trial reports so, no other is started. covered_in_ray: how many trials whose epochs other trials have all trained
+    are Ray trials too, which workers record. The others are recorded here as soon as their last state is stored.
+    unlisted: how many finished trials Ray's results of this launch do not list. packing: of the trials on the GPUs of
+    this machine. cohorts: says which trials train together. stop_all: asks the workers of all trials to end them; for
+    cohorts, whose members do not store their states at the same time.
+    stopped_by: the limit because of which a trial was ended early or not started. trials: by id of their Ray trial,
+    those that it is named after. open: those that it trains, by name, while they have not ended.
     """
 
     def __init__(
@@ -53,7 +60,7 @@ class PlanSearcher(Searcher):
         dispatcher: Dispatcher,
         spent: Spent,
         budget: Budget,
-        config_of: Callable[[PlannedTrial], dict[str, Any]],
+        config_of: Callable[..., dict[str, Any]],
         record: Callable[[PlannedTrial, Mapping[str, Any]], bool],
         source: Source | None = None,
         show: Callable[[str, Mapping[str, Any]], None] = lambda *_: None,
@@ -62,12 +69,18 @@ class PlanSearcher(Searcher):
         *,
         covered_in_ray: int = 0,
         packing: Packing | None = None,
+        cohorts: Cohorts | None = None,
+        stop_all: Callable[[], object] = lambda: None,
     ) -> None:
         super().__init__(metric="epochs_done", mode="max")
         self.dispatcher, self.spent, self.budget = dispatcher, spent, budget
         self.config_of, self.record, self.source, self.show, self.asked = config_of, record, source, show, asked
         self.fingerprint: Mapping[str, Any] | None = None  # of the workers, once one has reported it
         self.trials: dict[str, PlannedTrial] = {}
+        self.open: dict[str, dict[str, PlannedTrial]] = {}
+        self.cohorts, self.stop_all = cohorts or Cohorts(), stop_all
+        self.to_list: deque[PlannedTrial] = deque()  # members of cohorts that are recorded, and are no Ray trials yet
+        self.listed: set[str] = set()  # ids of the Ray trials of such
         self.stopped_by: str | None = None
         self.covered_in_ray, self.unlisted, self.packing = covered_in_ray, 0, packing
         self.health = health or Health()
@@ -76,6 +89,8 @@ class PlanSearcher(Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         with self._trouble_noted():
             config = self._suggest(trial_id)
+            if not isinstance(config, dict) and self.to_list and not (self.stopped_by or self.asked()):
+                return self._suggest_recorded(trial_id)
             if config == Searcher.FINISHED:
                 self._record_covered()
             return config
@@ -95,15 +110,32 @@ class PlanSearcher(Searcher):
         trial = self._next()
         if trial is None:
             return None
+        start = self.cohorts.start(self.dispatcher, trial)
         self.trials[trial_id] = trial
-        return self.config_of(trial)
+        self.open[trial_id] = {each.name: each for each in (trial, *start.others)}
+        return self._config_of(trial, start)
+
+    def _suggest_recorded(self, trial_id: str) -> dict[str, Any] | None:
+        """A trial that was a member of a cohort, for Ray's results. It takes no slot: there is nothing to train."""
+        if len(self.listed) >= LISTED_AT_ONCE:
+            return None
+        trial = self.to_list.popleft()
+        self.listed.add(trial_id)
+        return self._config_of(trial, self.cohorts.list_only(trial))
+
+    def _config_of(self, trial: PlannedTrial, start: Start) -> dict[str, Any]:
+        return self.config_of(trial) if start == ALONE else self.config_of(trial, start)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         self._measure(result)
         with self._trouble_noted():
             self._take(result)
+        for name, part in parts_of("", result).items() if MEMBERS in result else ():
+            if "status" in part and (member := self.open.get(trial_id, {}).pop(name, None)) is not None:
+                self._ended(member, part, is_member=member is not self.trials[trial_id])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        self.listed.discard(trial_id)
         trial = self.trials.pop(trial_id, None)
         if trial is None:
             return
@@ -113,6 +145,20 @@ class PlanSearcher(Searcher):
         self._measure(result)
         with self._trouble_noted():
             self._take(result)
+        members = self.open.pop(trial_id)
+        parts = parts_of(trial.name, result)
+        is_cohort = MEMBERS in result or len(members) > 1
+        has_broken = is_cohort and (error or result.get("status") == LOST)
+        for member in members.values():
+            part = parts.get(member.name, {})
+            if has_broken and "status" not in part:
+                part = {"status": LOST}
+            self._ended(member, part, error and not is_cohort, is_member=member is not trial)
+
+    def _ended(
+        self, trial: PlannedTrial, result: Mapping[str, Any], error: bool = False, *, is_member: bool = False
+    ) -> None:
+        """A trial has ended as its last report says. error: without one. is_member: of the cohort of another trial."""
         if result.get("status") in ("done", "diverged"):
             if result.get("covered"):
                 self.spent.share(trial.name)
@@ -120,6 +166,15 @@ class PlanSearcher(Searcher):
                 self.spent.finish(trial.name, int(result.get("epochs_done", 0)))
             self.show(trial.name, result)
             self.dispatcher.finished(trial.name)
+            if is_member and self.covered_in_ray > 0:
+                self.covered_in_ray -= 1
+                self.to_list.append(trial)
+            return
+        if result.get("status") in (AGAIN, LOST):
+            self.spent.stop(trial.name)
+            self.dispatcher.put_back(trial.name)
+            if result["status"] == LOST:
+                self.cohorts.lost(trial, result.get("reason", ""))
             return
         if result.get("status") == NO_ROOM and self.packing is not None:
             self.spent.stop(trial.name)
@@ -144,6 +199,8 @@ class PlanSearcher(Searcher):
         Not if it has stored its last state: then only its record is missing, and it ends by itself.
         """
         trial, stored = self.trials.get(trial_id), result.get("stored") or ()
+        if MEMBERS in result:
+            return self._should_stop_cohort(trial_id, result)
         if trial is None or trial.end.key in stored or "status" in result:
             return False
         asked = self.asked() is not None
@@ -153,6 +210,19 @@ class PlanSearcher(Searcher):
         limit = self.budget.reached(self.spent.epochs)
         self.stopped_by = self.stopped_by or limit
         return asked or limit is not None
+
+    def _should_stop_cohort(self, trial_id: str, result: Mapping[str, Any]) -> bool:
+        """The same for a cohort. It ends by itself, once each of its members has stored what it has trained."""
+        if "status" in result:
+            return False
+        for name, part in parts_of("", result).items():
+            if name in self.open.get(trial_id, {}):
+                self.spent.report(name, part["epochs_done"], part.get("level", 0))
+        limit = self.budget.reached(self.spent.epochs) if result.get("stored") else None
+        if limit is not None and self.stopped_by is None:
+            self.stopped_by = limit
+            self.stop_all()
+        return self.dispatcher.plan.policy == "none" and self.asked() is not None
 
     @contextlib.contextmanager
     def _trouble_noted(self) -> Iterator[None]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from lth_trainable.signals import SIGNALS
 from lth_trainable.stopwatch import part, running
 from lth_trainable.tune.config import task_of
 from sweeps.running.packing import VISIBLE
-from sweeps.running.ray_adapter import before_first_trial, is_flag_set
+from sweeps.running.ray_adapter import before_first_trial, drop_flag, is_flag_set, set_flag
 
 LOOK_SECONDS = 1.0  # between two looks; one is a request to Ray's control store
 
@@ -63,9 +64,27 @@ def train(config: dict[str, Any]) -> None:
 
         tune.report({"status": "stopped", "epochs_done": 0})
         return
+    if task.get("recorded") or _has_begun(task):
+        from lth_trainable.tune.recorded import tell_recorded
+
+        tell_recorded(task)
+        return
     if task.get("place"):  # read when this process first uses CUDA; all its trials have the same GPU
         os.environ[VISIBLE] = task["place"]["visible"]
     with running(bool(task["execution"].get("profile"))):
         with part("import"):
             from lth_trainable.trainable import train as train_trial
         train_trial(config, should_stop)
+    if "cohort" in task:
+        drop_flag(task["cohort"])
+
+
+def _has_begun(task: Mapping[str, Any]) -> bool:
+    """Whether a worker has begun with the cohort of this task, and has died: Ray starts it anew as it was.
+
+    Then the driver hands its trials out again, because one of them may have been the reason.
+    """
+    if "cohort" not in task or is_flag_set(task["cohort"]):
+        return "cohort" in task
+    set_flag(task["cohort"])
+    return False

@@ -8,11 +8,21 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from analysis.published.claims import check_same_claims, claims_of, read_claims
 from analysis.tables.roles import TICKET, role_of
-from analysis.tables.run_plan import ALPHA, FORMER_ALPHA, FORMER_MARGINS, read_terms, terms_of, write_content
+from analysis.tables.run_plan import (
+    ALPHA,
+    FORMER_ALPHA,
+    FORMER_MARGINS,
+    PUBLISHED,
+    read_terms,
+    terms_of,
+    write_content,
+)
 from lth_trainable.errors import StorageError, UserError, bad_value
-from lth_trainable.spec.trial_spec import DataKey
+from lth_trainable.spec.trial_spec import DataKey, TrialSpec
 from lth_trainable.store.contents import check_layout, read_record
+from lth_trainable.store.fingerprints import of_place, of_trial
 from lth_trainable.store.record import Identity, record_trial
 from lth_trainable.store.store import (
     PLAN,
@@ -50,8 +60,8 @@ class Stock:
 
     @property
     def fingerprints(self) -> set[str]:
-        """Ids of the fingerprints under which the finished trials were trained."""
-        found = (folder.manifest.get("fingerprint", {}) for folder in self.done.values())
+        """Ids of the fingerprints of the places where the finished trials were trained."""
+        found = (of_place(folder.manifest.get("fingerprint", {})) for folder in self.done.values())
         return {fingerprint_id(fingerprint) for fingerprint in {repr(one): one for one in found}.values()}
 
 
@@ -132,7 +142,8 @@ class Ledger:
         """Keys of the states from which training can continue under this fingerprint, and reports on damaged ones."""
         listed = set(self.store.folders(STATES))
         wanted = self._of_plan(listed)
-        found = map_in_threads(lambda key: self._find(self.store.state(key, fingerprint)), sorted(wanted))
+        own = {key: of_trial(fingerprint, spec) for key, spec in self._specs_of(wanted).items()}
+        found = map_in_threads(lambda key: self._find(self.store.state(key, own[key])), sorted(wanted))
         whole = [folder for folder in found if isinstance(folder, Sealed) and folder.manifest.get("complete")]
         damages = [folder for folder in found if isinstance(folder, Damaged)]
         if sum(map(_bytes, whole)) <= READ_THROUGH:
@@ -150,6 +161,10 @@ class Ledger:
         """Whether any of this plan's states was stored under this fingerprint."""
         folder = fingerprint_id(fingerprint)
         return any(self.store.exists(f"{STATES}/{key}/{folder}") for key in sorted(self.listed_states()))
+
+    def _specs_of(self, keys: Collection[str]) -> dict[str, TrialSpec]:
+        """For each of these keys a trial that passes its state. They all train alike up to there."""
+        return {segment.key: trial.spec for trial in self.plan.trials for segment in trial.chain if segment.key in keys}
 
     def _of_plan(self, keys: set[str]) -> set[str]:
         return keys.intersection(segment.key for trial in self.plan.trials for segment in trial.chain)
@@ -224,7 +239,8 @@ class Ledger:
 
         None if something is missing.
         """
-        identity = Identity(spec=trial.spec, key=trial.key, chain=trial.chain, fingerprint=fingerprint)
+        own = of_trial(fingerprint, trial.spec)
+        identity = Identity(spec=trial.spec, key=trial.key, chain=trial.chain, fingerprint=own)
         try:
             record = record_trial(self.store, self.run, identity)
         except Damaged:  # a worker gets the trial, sets the state aside and trains it again
@@ -257,6 +273,7 @@ class Ledger:
                     f"{self.path}, {name}: found {value!r}; expected {fixed[name]!r}, as it was fixed before the first "
                     "trial; choose another --name"
                 )
+        claims = self._claims(sweep, fixed)
         if planned is not None:
             check_same_rates(self.path, planned.get("tuning"), sweep.tuning)
         known = {entry["name"]: entry for entry in plan["trials"]}
@@ -272,10 +289,25 @@ class Ledger:
         content = {
             **plan, **terms, "recipe": sweep.name, "claim": sweep.claim, "commands": commands,
             "keep_states": self.plan.policy, "versions": driver_versions(), "trials": list(known.values()),
+            **({PUBLISHED: claims} if claims else {}),
             **({"tuning": sweep.tuning.as_json()} if sweep.tuning is not None else {}),
         }  # fmt: skip
         write_content(self.store, self.run, content, planned)
         return self._not_ours(plan["trials"])
+
+    def _claims(self, sweep: Sweep, fixed: Mapping[str, Any]) -> list[Any]:
+        """The claims of papers that the run is held against, as the plan has them. fixed: the terms so far, if any.
+
+        What was planned without claims stays without: a claim is fixed before the first trial, or not at all. Raises
+        `UserError` if the sweep has other claims or margins than those that were fixed.
+        """
+        claims = [claim.as_json() for claim in claims_of(f"{sweep.name}, {PUBLISHED}", sweep.published)]
+        if not fixed:
+            return claims
+        before = list(fixed.get(PUBLISHED, []))
+        if read_claims(f"{self.path}, {PUBLISHED}", before):
+            check_same_claims(f"{self.path}, {PUBLISHED}", before, claims)
+        return before
 
     def _role(self, trial: PlannedTrial, before: Mapping[str, Any] | None) -> str:
         """The role of a trial in the run. A ticket stays a ticket even if this command uses it as a baseline."""

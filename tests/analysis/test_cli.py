@@ -31,7 +31,7 @@ def test_it_gathers_and_prints_table_answer_and_paths(tmp_path: Path) -> None:
     assert "  matches" in done.stdout
     assert "match the dense network down to 13 % of the weights" in done.stdout
     assert f"{run}/report.html" in done.stdout
-    tables = ["epochs", "layers", "levels", "overlaps", "signs", "trials", "variances", "verdicts"]
+    tables = ["epochs", "layers", "levels", "overlaps", "published", "signs", "trials", "variances", "verdicts"]
     assert sorted(path.stem for path in run.glob("analysis/*.parquet")) == tables
     assert (run / "report.html").exists()
 

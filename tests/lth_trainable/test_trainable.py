@@ -19,10 +19,12 @@ from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.checkpoint import CHECKPOINT
 from lth_trainable.store.store import FAILURE, Store
 from lth_trainable.store.trouble import TROUBLE
-from lth_trainable.trainable import TrialFailed
+from lth_trainable.training import execution
+from lth_trainable.tune import attempt, progress
+from lth_trainable.tune.attempt import TrialFailed
 from sweeps.cli.options import parse
 from sweeps.planning.plan import Facts, Plan, make_plan
-from sweeps.running.launch import Config
+from sweeps.running.config import Config
 from sweeps.running.worker import train as train_in_worker
 from sweeps.runs.ledger import Ledger
 
@@ -46,7 +48,7 @@ def told(monkeypatch: pytest.MonkeyPatch, store: Store) -> list[dict[str, Any]]:
         reports.append({**metrics, "checkpoint": files})
 
     monkeypatch.setattr(trainable.tune, "report", report)
-    monkeypatch.setattr(trainable, "REPORT_SECONDS", math.inf)
+    monkeypatch.setattr(progress, "REPORT_SECONDS", math.inf)
     return reports
 
 
@@ -109,6 +111,30 @@ def test_a_trial_that_others_have_trained_is_recorded_as_the_driver_would_and_sa
     assert by_driver.read_record(covered.name) == of_worker
 
 
+def test_on_a_gpu_the_driver_finds_the_states_of_policies_with_and_without_cycled_momentum(
+    store: Store, told: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the fingerprints of the former say so; the driver knows that of the place. Here a CPU calls itself a GPU."""
+    monkeypatch.setattr(execution, "_device_model", lambda device: "cuda: a GPU")
+    data = load_dataset("digits")
+    specs = [
+        TrialSpec(control="dense", lr_policy=policy, batch_size=230, epochs=1) for policy in ("one_cycle", "cosine")
+    ]
+    plan = make_plan(specs, {("digits", 0): Facts(digest=data.digest, n_train=len(data.train))})
+    ledger = Ledger(store=store, run="run", plan=plan, facts={})
+    for trial in plan.trials:
+        trainable.train(Config(ledger=ledger, execution={}).of(plan, trial))
+    of_place = [json.loads(report["fingerprint"]) for report in told]
+    assert of_place[0] == of_place[1] and "momentum" not in of_place[0]
+    records = [ledger.read_record(trial.name) for trial in plan.trials]
+    assert [record["fingerprint"] for record in records] == [{**of_place[0], "momentum": "on_device"}, of_place[0]]
+    assert len(ledger.take_stock(repair=False).fingerprints) == 1, "no warning of two machines"
+    by_driver = replace(ledger, run="other")
+    assert {trial.end.key for trial in plan.trials} <= ledger.stored(of_place[0], repair=False)[0]
+    for trial, record in zip(plan.trials, records, strict=True):
+        assert by_driver.record(trial, of_place[0]) and by_driver.read_record(trial.name)["sha256"] == record["sha256"]
+
+
 def test_other_data_or_code_than_planned_is_refused(plan: Plan, store: Store, told: list[dict[str, Any]]) -> None:
     """As on a node with another folder of data, or in a worker that came after a plug-in was edited."""
     trial = replace(plan.trials[0], key="of other data")
@@ -146,7 +172,7 @@ def test_an_error_of_the_trials_own_files_is_its_own(
     def unreadable(*_: Any, **__: Any) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", "images.tgz")
 
-    monkeypatch.setattr(trainable, "load_dataset", unreadable)
+    monkeypatch.setattr(attempt, "load_dataset", unreadable)
     ledger = Ledger(store=store, run="run", plan=plan, facts={})
     with pytest.raises(TrialFailed):
         trainable.train(Config(ledger=ledger, execution={}).of(plan, plan.trials[0]))

@@ -15,7 +15,8 @@ from lth_trainable.store.record import Identity, record_trial
 from lth_trainable.training.execution import Execution, fingerprint
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.plan import Plan, PlannedTrial
-from sweeps.running.launch import Config, Outcome, _list_earlier
+from sweeps.running.config import Config
+from sweeps.running.launch import Outcome, _list_earlier
 from sweeps.running.resources import Budget, Spent
 from sweeps.running.searcher import PlanSearcher
 from sweeps.runs.ledger import Ledger

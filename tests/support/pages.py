@@ -13,7 +13,14 @@ from tests.support.command import ROOT
 # The log and the change log tell of their day; a card of a ticket is made from a template and has its own tests.
 PAGES = sorted(
     str(path.relative_to(ROOT))
-    for pattern in ("README.md", "CONTRIBUTING.md", "docs/*.md", "docs/decisions/*.md", "benchmarks/README.md")
+    for pattern in (
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/*.md",
+        "docs/decisions/*.md",
+        "benchmarks/README.md",
+        "results/README.md",
+    )
     for path in ROOT.glob(pattern)
     if path.name != "log.md"
 )

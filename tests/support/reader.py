@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import analysis
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.store import Store
+from tests.support.command import ROOT
 from tests.support.pages import blocks
 from tests.support.runs import sweep
 
@@ -26,7 +28,14 @@ def with_runs(folder: Path) -> Path:
         specs = [TrialSpec(target_sparsity_pct=64.0, rewind_epoch=rewind, seed=seed) for seed in (0, 1)]
         sweep(store, run, [*specs, *(TrialSpec(control="dense", seed=seed) for seed in (0, 1))])
         analysis.gather(folder / "runs" / run)
+    for piece, seed in (("one", 0), ("two", 1)):
+        specs = [
+            TrialSpec(target_sparsity_pct=64.0, epochs=1, seed=seed),
+            TrialSpec(control="dense", epochs=1, seed=seed),
+        ]
+        sweep(Store(folder / "pieces" / piece), "digits", specs)
     os.symlink("other", folder / "runs" / "digits_tutorial")
+    shutil.copytree(ROOT / "results" / "digits", folder / "results" / "digits")
     return with_files(folder)
 
 

@@ -55,6 +55,7 @@ BAD: list[tuple[Mapping[str, Any], str]] = [
     ({"margin_pp": -1}, "more than 0 and less than 100"),
     ({"endpoint": "accuracy"}, "test_accuracy"),
     ({"max_concurrent": "two"}, "a whole number"),
+    ({"replicas": 1.5}, "a whole number"),
     ({"deterministic": 1}, "True or False"),
     ({"step": "captive"}, "did you mean captured?"),
     ({"dry_run": True}, "call .plan() instead"),

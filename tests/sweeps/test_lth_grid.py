@@ -35,6 +35,7 @@ BAD: list[tuple[list[str], str]] = [
     (["--gpus-per-trial", "-1"], "0, a fraction of a GPU"),
     (["--cpus-per-trial", "4096"], "the cores of this machine"),
     (["--max-concurrent", "0"], "at least 1"),
+    (["--replicas", "0"], "1 to"),
     (["--storage", "{file}"], "it is a file"),
     (["--storage", "{file}/below"], "cannot write to"),
     (["--name", "a/b"], "without a slash"),

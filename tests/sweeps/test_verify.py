@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ import pytest
 
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.store import RECORD, Store
+from lth_trainable.training.cohort import run_cohort
+from lth_trainable.training.execution import Execution
 from lth_trainable.training.run import run_trial
 from sweeps.verify import ProgressLine, compare, main, pick
 
@@ -52,6 +55,19 @@ def test_identical_trials_pass_and_a_changed_hash_does_not(
     store.seal(folder, {**files, RECORD: json.dumps(record).encode()}, {"kind": "trial"})
     assert main([run, "--trials", "1"]) == 1
     assert "differs" in capfd.readouterr().out
+
+
+def test_a_trial_of_a_cohort_is_trained_again_beside_strangers(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    spec, execution = TrialSpec(target_sparsity_pct=40, epochs=2, seed=1), Execution(replicas=3)
+    others = [TrialSpec(control="dense", epochs=1), TrialSpec(control="dense", epochs=2, lr=0.5)]
+    jobs = [functools.partial(run_trial, s, Store(tmp_path), "r", execution) for s in (spec, *others)]
+    run_cohort(jobs, execution, spec)
+    assert main([str(tmp_path / "r"), "--trials", "3", "--json"]) == 0
+    out, said = capfd.readouterr()
+    assert said.count(", beside strangers") == 3 and "3 of 3 trials are identical" in out
+    assert sum(row["epochs"] for row in json.loads(out.strip().splitlines()[-1])["trials"]) == 4 + 1 + 2
 
 
 def test_progress_is_a_line_now_and_then_and_in_a_terminal_one_that_changes(

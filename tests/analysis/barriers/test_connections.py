@@ -136,7 +136,7 @@ def test_another_machine_leaves_out_what_it_could_not_train_the_same(
 ) -> None:
     found = "lth_trainable.training.execution.fingerprint"
     here = json.loads((run / "trials" / DENSE.name / "record.json").read_bytes())["fingerprint"]
-    monkeypatch.setattr(found, lambda _: {**here, "torch": "another"})
+    monkeypatch.setattr(found, lambda *_: {**here, "torch": "another"})
     assert barrier(run, "levels") == 2
     err = capsys.readouterr().err
     assert "4 lines left out" in err

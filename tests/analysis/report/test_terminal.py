@@ -152,7 +152,9 @@ def test_show_names_what_is_not_done_and_where_the_files_are(digits: Path) -> No
     assert "35 trials: 32 done, 1 diverged, 1 failed, 1 missing" in text
     assert re.search(r"failed: digits-lenet_300_100-imp-s64-r0-seed1: <script>", text)
     assert "runs/digits/report.html" in text
-    assert "runs/digits/analysis/{trials,epochs,levels,layers,overlaps,signs,verdicts,variances}.parquet" in text
+    assert (
+        "runs/digits/analysis/{trials,epochs,levels,layers,overlaps,signs,verdicts,variances,published}.parquet" in text
+    )
 
 
 def test_undecided_rows_share_a_line_unless_details_are_wanted(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -140,6 +141,16 @@ def test_a_diverged_ticket_is_never_faster_and_no_number_of_seeds_is_named() -> 
         "how many seeds would decide is not known; so the sign test decides; 1 of 5 pairs has a diverged trial, whose "
         "early stop never comes"
     )
+
+
+def test_a_recipe_may_be_judged_at_the_early_stop() -> None:
+    rows = trials({50: SAME})
+    for row in rows:
+        row["early_stop_test_accuracy"] = row["test_accuracy"] + (0.02 if row["control"] == "none" else 0)
+    rule = replace(RULE, endpoint="early_stop_test_accuracy")
+    (row,), (last,) = of(verdicts(rows, rule), "beats"), of(verdicts(rows, RULE), "beats")
+    assert (row["verdict"], row["endpoint"]) == ("yes", "early_stop_test_accuracy") and last["verdict"] == "undecided"
+    assert row["effect"] == pytest.approx(last["effect"] + 2)
 
 
 def winning_rows(

@@ -16,10 +16,10 @@ from fastai.callback.core import Callback, CancelFitException
 from lth_trainable.data.datasets import load_dataset
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.store import Store
-from lth_trainable.training import captured, learner
+from lth_trainable.training import captured, compiled, compiler, learner
 from lth_trainable.training.captured import CapturedSteps
 from lth_trainable.training.execution import Execution, prepared
-from lth_trainable.training.learner import LevelClock
+from lth_trainable.training.learner import LevelClock, TrialLearner
 from lth_trainable.training.rate_on_device import RateOnDevice
 from lth_trainable.training.run import run_trial
 from lth_trainable.training.trial import Trial
@@ -34,6 +34,10 @@ CASES: dict[str, dict[str, Any]] = {
     "within a fit, sgd": {
         **TAIL, "epochs": 4, "schedule": "iterative", "optimizer": "sgd", "lr": 0.05, "lr_policy": "steps",
         "rewind_epoch": 1,
+    },
+    "momentum that cycles": {**TAIL, "lr_policy": "one_cycle", "rewind_epoch": 1},
+    "momentum that cycles, sgd": {
+        **TAIL, "lr_policy": "one_cycle", "optimizer": "sgd", "lr": 0.05, "rewind_epoch": "7it",
     },
     "random numbers in a step": {**TAIL, "model": "tests.plugins:dropout_lenet", "rewind_epoch": 1},
 }  # fmt: skip
@@ -74,8 +78,16 @@ def replays(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 @pytest.fixture
 def rate_in_a_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Optimisers as on a GPU, with the rate in float32."""
+    """Optimisers as on a GPU, with the rate in float32, and momentum that cycles in a tensor too."""
     monkeypatch.setattr(learner, "OptimWrapper", RateOnDevice)
+    make = learner.optimizer_of
+
+    def as_on_a_gpu(spec: TrialSpec, *more: Any) -> Any:
+        if spec.cycles_momentum:
+            monkeypatch.setattr(learner, "FUSED", learner.CYCLED)
+        return make(spec, *more)
+
+    monkeypatch.setattr(learner, "optimizer_of", as_on_a_gpu)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -91,6 +103,32 @@ def test_an_epoch_of_replays_has_the_bytes_of_the_ordinary_loop(
     assert len(made) >= n_steps - 12, "all but the first step of each shape, and those of validations"
     without_time = [{k: v for k, v in row.items() if k != "seconds"} for row in found["epochs"]]
     assert without_time == [{k: v for k, v in row.items() if k != "seconds"} for row in eager["epochs"]]
+
+
+def test_a_network_that_is_compiled_has_one_eager_step_more_and_the_same_bytes(
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The compiler may wait for the device. Here it runs PyTorch's kernels; `test_fast_step.py` has the real one."""
+    monkeypatch.setattr(compiled, "BACKEND", "eager")
+    monkeypatch.setattr(compiler, "_missing_on_cpu", lambda: None)
+    spec, execution = TrialSpec(**TAIL, rewind_epoch=1), Execution(compile=True)
+    eager = run_trial(spec, Store(tmp_path / "eager"), execution=execution)
+    made, steps = request.getfixturevalue("replays"), []
+    step, watched = TrialLearner.do_step, CapturedSteps._watch_step
+
+    def counted(self: TrialLearner) -> None:
+        steps.append("step")
+        step(self)
+
+    def watched_too(self: CapturedSteps) -> None:
+        steps.append("watched")
+        watched(self)
+
+    monkeypatch.setattr(TrialLearner, "do_step", counted)
+    monkeypatch.setattr(CapturedSteps, "_watch_step", watched_too)
+    found = run_trial(spec, Store(tmp_path / "captured"), execution=execution)
+    assert found["sha256"] == eager["sha256"] and found["fingerprint"]["compiled"] and made
+    assert steps[:3] == ["step", "watched", "step"], "compiled, watched, then replays"
 
 
 class Batches(Callback):
@@ -115,7 +153,7 @@ def test_a_callback_around_each_batch_gets_it_from_the_loader(replays: list[Any]
         trial = Trial(TrialSpec(control="dense", epochs=2, batch_size=230), load_dataset("digits"), Execution(), None)
         trial.fit(0, 2, LevelClock(), witness)
     assert [each[:2] for each in witness.seen] == ([(230, True)] * 5 + [(287, False)]) * 2
-    assert all(captured._says_when(cb) for cb in trial.learn.listeners("after_batch"))
+    assert captured.say_when(trial.learn, "after_batch")
     assert torch.isfinite(torch.tensor([loss for *_, loss in witness.seen])).all()
 
 
@@ -159,8 +197,9 @@ def test_an_epoch_that_ends_within_leaves_the_rate_of_its_last_batch(
                 raise CancelFitException
 
     with prepared(Execution(), "fp32"):
-        spec = TrialSpec(control="dense", epochs=2, batch_size=230, lr_policy="cosine")
+        spec = TrialSpec(control="dense", epochs=2, batch_size=230, lr_policy="one_cycle")
         trial = Trial(spec, load_dataset("digits"), Execution(), None)
         trial.fit(0, 2, LevelClock(), Ends())
     optimizer = trial.learn.opt
     assert optimizer.rates == pytest.approx([float(rate) for rate in optimizer.on_device], rel=1e-6)
+    assert optimizer.hypers[0]["mom"] == float(optimizer.opt.momentum_now) != spec.momentum

@@ -18,6 +18,8 @@ def test_on_this_machine_it_is_torchs_own_or_unknown() -> None:
     for threads in (1, 2):
         found = fingerprint_without_torch("cpu", threads)
         assert found in (None, fingerprint(Execution(threads=threads)))
+    found = fingerprint_without_torch("cpu", 1, replicas=4)
+    assert found in (None, fingerprint(Execution(replicas=4)))
 
 
 @pytest.mark.parametrize(

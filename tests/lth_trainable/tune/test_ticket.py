@@ -18,7 +18,9 @@ from lth_trainable import Store, TrialSpec, UserError, load_trial, run_trial
 from lth_trainable.store.checkpoint import CHECKPOINT
 from lth_trainable.store.store import MASKS, STATES, WEIGHTS
 from lth_trainable.store.trials import finished_trials
+from lth_trainable.training.restored import Restored
 from lth_trainable.tune.config import Ticket
+from lth_trainable.tune.ticket import _check_momentum
 from tests.support.tuner import FIELDS, Tuner, tuner_in
 
 
@@ -118,6 +120,16 @@ def test_a_trial_that_tune_stopped_goes_on_where_it_was(tuner: Tuner, tmp_path: 
     assert reports[-1]["epochs_trained"] == 1
     alone = run_trial(TrialSpec(**FIELDS), Store(tmp_path / "alone"))
     assert records(tmp_path / "store")[alone["trial"]]["sha256"] == alone["sha256"]
+
+
+def test_on_a_gpu_a_restored_trial_keeps_whether_its_momentum_moves() -> None:
+    """There, states of policies that move it have fingerprints of their own."""
+    restored = Restored(trial="before", chain=(), lineage="0", epochs=1)
+    one_cycle, cosine, steps = (TrialSpec(lr_policy=policy) for policy in ("one_cycle", "cosine", "steps"))
+    _check_momentum(restored, steps, cosine)
+    for spec, before in ((cosine, one_cycle), (one_cycle, cosine)):
+        with pytest.raises(UserError, match=f"lr_policy: found '{spec.lr_policy}'; expected '{before.lr_policy}'"):
+            _check_momentum(restored, spec, before)
 
 
 def test_a_trial_restored_with_other_settings_says_so_and_is_no_ordinary_one(tuner: Tuner, tmp_path: Path) -> None:

@@ -82,6 +82,8 @@ COMMANDS: Mapping[str, Command] = {
     "figures": _command(analyse, "figures", A, "--format", "svg", "--out", f"{WRITTEN}/figures"),
     "figures of a search": _command(analyse, "figures", f"{STORAGE}/search", "--out", f"{WRITTEN}/figures"),
     "compare": _command(analyse, "compare", A, OTHER, "--json"),
+    "merge": _command(analyse, "merge", A, OTHER, "--into", f"{WRITTEN}/merged/run"),
+    "published": _command(analyse, "published", A, "--margin", "lenet_early_stop_21=10", "--json"),
     "export": _command(analyse, "export", f"{A}/trials/{TICKET}", "--out", f"{WRITTEN}/exports"),
     "export by name": _command(analyse, "export", A, TICKET, "--out", f"{WRITTEN}/exports", "--json"),
     "export again": _command(analyse, "export", A, TICKET, "--out", f"{{root}}/{TICKETS}"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ LENET = {"1.weight": 300 * 784, "3.weight": 100 * 300, "5.weight": 10 * 100}
 
 
 def tickets(name: str) -> list[TrialSpec]:
-    return [trial for trial in expand(find_recipe(name)).trials if not trial.is_dense and trial.seed == 0]
+    return [trial for trial in expand(find_recipe(name)).trials if trial.control == "none" and trial.seed == 0]
 
 
 def distinct_epochs(name: str, n_train: int) -> int:
@@ -119,9 +120,9 @@ def test_pets_tutorials_supermask_runs_on_images_of_its_layout(
 
 def test_mnist_lenet_is_the_papers_ladder() -> None:
     found = sorted(tickets("mnist_lenet"), key=lambda t: t.n_levels)
-    assert [t.n_levels for t in found] == [3, 7, 9, 15, 18, 20]
+    assert [t.n_levels for t in found] == list(range(1, 21))
     remaining = []
-    for ticket in found:
+    for ticket in (found[level - 1] for level in (3, 7, 9, 15, 18, 20)):
         hidden, output = 1 - ticket.level_sparsities[-1], 1 - (ticket.output_sparsities[-1] or 0)
         kept = [n * (output if name == "5.weight" else hidden) for name, n in LENET.items()]
         remaining.append(round(float(100 * sum(kept) / sum(LENET.values())), 1))
@@ -137,8 +138,36 @@ def test_mnist_lenet_has_the_papers_settings() -> None:
         assert 50_000 <= trial.epochs * Facts(digest="d", n_train=55_000).steps_of(trial) < 50_500
         assert trial.is_dense or (trial.rewind_epoch, trial.context, trial.retrain) == (0, "local", "weight_rewinding")
     expanded = expand(sweep)
-    assert expanded.notes == () and sweep.seeds == (0, 1, 2, 3, 4)
-    assert (len(expanded.trials), expanded.epochs, distinct_epochs("mnist_lenet", 55_000)) == (35, 21_725, 5_775)
+    assert expanded.notes == () and sweep.seeds == tuple(range(10))
+    assert (sweep.endpoint, sweep.margin_pp) == ("early_stop_test_accuracy", 0.2)
+    assert (len(expanded.trials), expanded.epochs) == (610, 380_050)
+    assert distinct_epochs("mnist_lenet", 55_000) == 33_550, "55 dense, 20 levels of each arm, ten seeds"
+    assert Counter(t.control for t in expanded.trials if not t.is_dense) == dict.fromkeys(
+        ("none", "reinit", "random_sparse"), 200
+    )
+
+
+# -- supermasks ------------------------------------------------------------------------------------------------------
+
+
+def test_the_supermask_recipes_have_the_papers_networks() -> None:
+    mnist, cifar10 = (expand(find_recipe(f"{data}_supermask")) for data in ("mnist", "cifar10"))
+    assert mnist.notes == cifar10.notes == ()
+    assert {(t.model, t.epochs, t.lr) for t in cifar10.trials} == {
+        ("conv_2", 27, 2e-4), ("conv_4", 34, 3e-4), ("conv_6", 40, 3e-4)
+    }  # fmt: skip
+    assert Counter(t.model for t in cifar10.trials if t.is_dense) == {"conv_2": 5, "conv_4": 5, "conv_6": 5}
+    assert distinct_epochs("mnist_supermask", 55_000) == 5 * 55 * (1 + 10 * 5)
+    assert distinct_epochs("cifar10_supermask", 45_000) == 5 * 3 * (27 + 34 + 40)
+
+
+def test_a_network_keeps_its_own_setting_unless_the_command_line_has_another() -> None:
+    _, sweep = parse(["cifar10_supermask", "--model", "conv_4"])
+    assert {(t.epochs, t.lr) for t in expand(sweep).trials} == {(34, 3e-4)}
+    _, sweep = parse(["cifar10_supermask", "--epochs", "2"])
+    assert {(t.model, t.epochs, t.lr) for t in expand(sweep).trials} == {
+        ("conv_2", 2, 2e-4), ("conv_4", 2, 3e-4), ("conv_6", 2, 3e-4)
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -20,7 +20,7 @@ from lth_trainable.tune.config import task_of
 from lth_trainable.tune.copies import train_copy_trial
 from sweeps.planning.barrier_plan import plan_of
 from sweeps.planning.dispatch import Dispatcher
-from sweeps.running.launch import Config
+from sweeps.running.config import Config
 from sweeps.runs.ledger import Ledger
 from tests.support.mirror import DENSE, TICKETS, train_lenets
 from tests.support.runs import copied

@@ -7,13 +7,14 @@ import threading
 import tomllib
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pyarrow import fs
 
-import lth_trainable.trainable
 import sweeps.running.logger_thread
 from lth_trainable.errors import UserError
 from lth_trainable.spec.trial_spec import TrialSpec
@@ -21,9 +22,12 @@ from lth_trainable.store.store import Store
 from lth_trainable.trainable import train
 from lth_trainable.training.lifecycle import Keep
 from lth_trainable.training.run import run_trial
+from lth_trainable.tune import progress
+from lth_trainable.tune.reports import MEMBERS
 from sweeps.lth_grid import main
 from sweeps.running import loggers as logs
-from sweeps.running.launch import Config
+from sweeps.running.cohorts import Start
+from sweeps.running.config import Config
 from sweeps.running.log_feed import Loggers
 from sweeps.running.logger_thread import LoggerThread
 from sweeps.running.loggers import LOGGERS, LogFolder, Logger, make_logger
@@ -45,8 +49,8 @@ def told(first: int, end: int, result: Mapping[str, Any] | None = None) -> dict[
 def reports(monkeypatch: pytest.MonkeyPatch, store: Store, spec: TrialSpec, log: bool) -> list[dict[str, Any]]:
     """What Ray is told of a trial, which keeps every level's end for others, at every epoch."""
     found: list[dict[str, Any]] = []
-    monkeypatch.setattr(lth_trainable.trainable, "REPORT_SECONDS", 0.0)
-    monkeypatch.setattr(lth_trainable.trainable.tune, "report", lambda metrics, checkpoint=None: found.append(metrics))
+    monkeypatch.setattr(progress, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(progress.tune, "report", lambda metrics, checkpoint=None: found.append(metrics))
     plan = plan_of([spec], "levels")
     [trial] = plan.trials
     ledger = Ledger(store=store, run="r", plan=plan, facts={})
@@ -333,3 +337,36 @@ def test_a_sweep_is_logged_whole_beside_a_logger_that_fails_and_its_bytes_are_th
     assert (code, summary["epochs_trained"], summary["shared"]) == (0, 0, 3), "recorded from stored states, without Ray"
     for file in (run.parent / "again" / "trials").glob("*/record.json"):
         check_curves(curves(run.parent / "again" / "tensorboard" / file.parent.name), json.loads(file.read_text()))
+
+
+def test_members_of_a_cohort_have_curves_of_their_own_and_end_by_themselves(store: Store) -> None:
+    """One Ray trial, whose reports have a part for each member; one member is tried again in another Ray trial."""
+    other = replace(SPEC, seed=SPEC.seed + 1)
+    plan = plan_of([SPEC, other])
+    first, second = plan.trials
+    config = Config(ledger=Ledger(store=store, run="r", plan=plan, facts={}), execution={}, log=True)
+
+    def part(name: str, log: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+        return {name: {"log": json.dumps(log), **more}}
+
+    with Loggers.open(["tensorboard"], store, "r").running() as told_of:
+        callback = told_of.callback()
+
+        def tell(trial: Any, **parts: Any) -> None:
+            callback.on_trial_result(0, [], trial, {MEMBERS: json.dumps(parts)})
+
+        cohort = SimpleNamespace(config=config.of(plan, first, None, Start(others=(second,), number=1)))
+        callback.on_trial_start(0, [], cohort)
+        tell(cohort, **part(SPEC.name, told(0, 3)), **part(other.name, told(0, 2)))
+        tell(
+            cohort, **part(SPEC.name, told(3, 6, RESULT), status="done"),
+            **part(other.name, told(2, 2), status="again"),
+        )  # fmt: skip
+        callback.on_trial_complete(0, [], cohort)
+        alone = SimpleNamespace(config=config.of(plan, second))
+        callback.on_trial_start(0, [], alone)
+        callback.on_trial_result(0, [], alone, {"log": json.dumps(told(0, 6, RESULT))})
+        callback.on_trial_complete(0, [], alone)
+    for name in (SPEC.name, other.name):
+        check_curves(curves(Path(store.root, "r", "tensorboard", name)), RECORD)
+    assert told_of.notes == []

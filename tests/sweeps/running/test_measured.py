@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lth_trainable import trainable
+from lth_trainable.tune.progress import Reports
 from sweeps.cli.arguments import SWEEP
 from sweeps.cli.options import parse
 from sweeps.lth_grid import main
@@ -148,11 +148,11 @@ def test_only_a_trial_that_is_to_measure_does_so_and_its_measurement_ends_with_i
             self.is_open = False
 
     monkeypatch.setattr("lth_trainable.training.gauge.Gauge", Fake)
-    plain, measuring = trainable._Progress("end", False), trainable._Progress("end", False)
-    measuring.measures = True
+    plain, measuring = Reports("end", False), Reports("end", False, is_measuring=True)
     for progress in (plain, measuring):
-        with progress.measured():
+        is_wanted = progress.measurement.is_wanted
+        with progress.measurement.until_the_end():
             progress.epoch([])
             news = progress.news()
-            assert ("gpu" in news) is progress.measures and len(made) == int(progress.measures)
+            assert ("gpu" in news) is is_wanted and len(made) == int(is_wanted)
     assert not made[0].is_open and "gpu" not in measuring.news()

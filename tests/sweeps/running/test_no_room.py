@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from lth_trainable import trainable
 from lth_trainable.errors import NoRoom
+from lth_trainable.tune.attempt import AttemptAlone, TrialFailed
+from lth_trainable.tune.progress import Reports
 from lth_trainable.tune.reports import NO_ROOM
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.running.packing import Packing
@@ -75,8 +76,8 @@ def test_every_trial_is_done_in_the_end_and_none_is_forgotten() -> None:
 
 def test_an_attempt_beside_others_leaves_no_failure_and_one_alone_does() -> None:
     def attempt(place: dict[str, Any] | None) -> Any:
-        made = object.__new__(trainable._Attempt)
-        made.task, made.progress = {"place": place}, trainable._Progress("end", False)
+        made = object.__new__(AttemptAlone)
+        made.task, made.progress = {"place": place}, Reports("end", False)
         made.note, made.trial = Note(), "t"  # type: ignore[assignment]
         return made.fail(NoRoom("no memory"))
 
@@ -89,4 +90,4 @@ def test_an_attempt_beside_others_leaves_no_failure_and_one_alone_does() -> None
     beside = attempt({"sharing": 4})
     assert beside.report["status"] == NO_ROOM and beside.report["sharing"] == 4
     for alone in (None, {"sharing": 1}):
-        assert isinstance(attempt(alone), trainable.TrialFailed)
+        assert isinstance(attempt(alone), TrialFailed)

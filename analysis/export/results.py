@@ -1,0 +1,136 @@
+"""Keep the results of a finished run in the project's folder `results`: `python -m analysis results RUN`.
+
+    results/NAME/plan.json, terms.json, exclusions.json    what was planned; commands without places
+    results/NAME/analysis/*.parquet, index.json            all tables; of inherited epochs only one copy
+    results/NAME/report.html                               the report
+    results/NAME/NAME.tar.gz                               the archive of `analysis pack`, with all records, if small
+    results/NAME/machine.json                              trials, epochs, GPU-hours, card, versions
+
+`analysis.load("results/NAME")` reads it as a run. It is not gathered again: its records are only in the archive.
+The same run gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from analysis.export.archive import ENDING, pack
+from analysis.export.hub_facts import without_places
+from analysis.figures.gallery import read_suggestions
+from analysis.gather import KEPT
+from analysis.report.html import report_html, savings
+from analysis.tables.exclusions import EXCLUSIONS
+from analysis.tables.index import write_index
+from analysis.tables.parquet import OPTIONAL, Frames, load, write_table
+from analysis.tables.run_plan import find_run, read_content, read_plan, write_content
+from analysis.text import human_bytes
+from lth_trainable.errors import UserError
+from lth_trainable.store.store import Store
+
+MOST_BYTES = 5_000_000  # of an archive; a larger one is left out
+VERSIONS = ("code", "python", "torch", "fastai", "ray", "cuda", "cudnn", "driver")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Time:
+    """How long a run took. seconds: of its command on the wall; None if not known. gpus: that it had."""
+
+    seconds: float | None = None
+    gpus: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """What was written. machine: the content of machine.json."""
+
+    path: Path
+    bytes: int
+    machine: Mapping[str, Any]
+
+
+def keep(path: str, out: Path, time: Time = Time(), most_bytes: int = MOST_BYTES) -> Kept:
+    """Write the results of the run at `path` to `out/NAME`, in place of earlier ones.
+
+    Raises `UserError` if there is no run, if it has not been gathered, or if a trial of its plan is not done.
+    """
+    store, run = find_run(path)
+    if store.exists(f"{run}/{KEPT}"):
+        raise UserError(f"{path}: found results that are kept already; expected the folder of a run: runs/{run}")
+    frames, plan = load(path), read_plan(store, run)
+    _check_finished(path, frames)
+    target = out / run
+    with tempfile.TemporaryDirectory() as folder:
+        staged = Store(folder)
+        content = read_content(store, run)
+        commands = [list(without_places(command)) for command in content["commands"]]
+        write_content(staged, run, {**content, "commands": commands})
+        if store.exists(f"{run}/{EXCLUSIONS}"):
+            staged.write(f"{run}/{EXCLUSIONS}", store.read(f"{run}/{EXCLUSIONS}"))
+        tables = {**frames.tables, "epochs": _own_epochs(frames.tables["epochs"])}
+        wanted = {name: table for name, table in tables.items() if name not in OPTIONAL or table.num_rows}
+        sums = {name: write_table(staged, run, name, table) for name, table in wanted.items()}
+        write_index(staged, run, sums, {}, None)
+        cleaned = replace(plan, commands=tuple(map(tuple, commands)))
+        page = report_html(frames, cleaned, run, read_suggestions(store, run))
+        staged.write(f"{run}/report.html", page.encode())
+        archive = Path(folder, run, f"{run}{ENDING}")
+        size = pack(path, archive, ("none",)).bytes
+        if size > most_bytes:
+            archive.unlink()
+        machine = _machine(frames, time, commands) | {
+            "archive": f"{run}{ENDING}" if size <= most_bytes else f"left out: {human_bytes(size)}"
+        }
+        staged.write(f"{run}/{KEPT}", (json.dumps(machine, indent=2, ensure_ascii=False) + "\n").encode())
+        shutil.rmtree(target, ignore_errors=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(Path(folder, run), target)
+    total = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
+    return Kept(path=target, bytes=total, machine=machine)
+
+
+def _check_finished(path: str, frames: Frames) -> None:
+    open_ones = [row["trial"] for row in frames.rows("trials") if row["status"] in ("missing", "failed", "damaged")]
+    if open_ones:
+        raise UserError(
+            f"{path}: found {len(open_ones)} trials that are not done, such as {open_ones[0]}; expected a finished "
+            "run; rerun its command first"
+        )
+
+
+def _own_epochs(epochs: pa.Table) -> pa.Table:
+    """The epochs without those that a trial has inherited from another one of the run: most rows of a large sweep."""
+    of_others = pc.invert(pc.is_in(epochs["trained_by"], pc.unique(epochs["trial"])))
+    return epochs.filter(pc.or_(pc.equal(epochs["trial"], epochs["trained_by"]), of_others))
+
+
+def _machine(frames: Frames, time: Time, commands: list[list[str]]) -> dict[str, Any]:
+    """What it took: trials, epochs asked for and trained, time, devices, versions."""
+    rows, work = frames.rows("trials"), savings(frames)
+    devices = sorted({str(row["device"]) for row in rows if row["device"]})
+    on_gpu = any(not device.startswith("cpu") for device in devices)
+    gpus = (time.gpus or 1) if on_gpu else 0
+    return {
+        "commands": [" ".join(command) for command in commands],
+        "trials": len(rows),
+        "trials_done": sum(row["status"] == "done" for row in rows),
+        "trials_diverged": sum(row["status"] == "diverged" for row in rows),
+        "epochs_asked_for": work.epochs_alone,
+        "epochs_trained": work.epochs_own,
+        "seconds_of_training": round(work.seconds_own, 1),  # added up over trials, also over those side by side
+        "seconds": None if time.seconds is None else round(time.seconds, 1),
+        "gpus": gpus,
+        "gpu_hours": None if time.seconds is None else round(time.seconds * gpus / 3600, 4),
+        "devices": devices,
+        "versions": {
+            name: sorted({str(row[f"{name}_version"]) for row in rows if row[f"{name}_version"]}) for name in VERSIONS
+        },
+    }

@@ -1,0 +1,114 @@
+"""The table of the README: what the kept results of the project say, beside what papers have published."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from analysis.export.results import KEPT
+from analysis.labels import short_labels
+from analysis.report.published import published_cells
+from analysis.tables.parquet import Frames, load
+from analysis.tables.published_schema import ABSENT
+from analysis.tables.schema import BEATS, MATCHES, Row
+from analysis.text import duration, percent, signed
+from analysis.verdicts.headlines import of_tickets
+from lth_trainable.spec.words import field_words
+
+HEADINGS = ("recipe", "claim", "published", "here", "agrees?", "GPU-minutes")
+NOTHING = "–"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultRow:
+    """One row of the table, as text."""
+
+    recipe: str
+    claim: str
+    published: str
+    here: str
+    agrees: str
+    gpu_minutes: str
+
+
+def results(folder: Path) -> list[Path]:
+    """The kept results in a folder, by name."""
+    return sorted(path.parent for path in folder.glob(f"*/{KEPT}"))
+
+
+def rows_of(kept: Path) -> Iterator[ResultRow]:
+    """The rows of one result: its published claims; without any, how far its tickets match the dense network."""
+    frames, machine = load(kept), json.loads((kept / KEPT).read_text(encoding="utf-8"))
+    link, minutes = f"[{kept.name}](results/{kept.name})", _minutes(machine)
+    held = [row for row in frames.rows("published") if row["result"] != ABSENT]
+    for row in held:
+        cells = published_cells(row)
+        apart = _apart(row["ladder"], [other["ladder"] for other in held if other["claim"] == row["claim"]])
+        yield ResultRow(
+            recipe=link, claim=cells["sentence"] + (f" ({apart})" if apart else ""), published=cells["published"],
+            here=f"{cells['here']}: {cells['difference']}, n = {cells['n']}", agrees=cells["result"],
+            gpu_minutes=minutes,
+        )  # fmt: skip
+    if not held:
+        for claim, here, verdict in _own_claims(frames):
+            yield ResultRow(recipe=link, claim=claim, published=NOTHING, here=here, agrees=verdict, gpu_minutes=minutes)
+
+
+def markdown(folder: Path) -> str:
+    """The table of all kept results in a folder, in Markdown, with a line break at its end."""
+    lines = [" | ".join(HEADINGS), " | ".join(["---"] * len(HEADINGS))]
+    for kept in results(folder):
+        lines += [" | ".join(vars(row).values()) for row in rows_of(kept)]
+    return "".join(f"| {line} |\n" for line in lines)
+
+
+def _own_claims(frames: Frames) -> Iterator[tuple[str, str, str]]:
+    """For each ladder the sparsest level that matches dense, else its first level: claim, difference, headline."""
+    ladders: dict[str, list[Row]] = defaultdict(list)
+    for row in of_tickets(frames.rows("verdicts")):
+        ladders[row["ladder"]].append(row)
+    labels = short_labels(list(ladders))
+    for ladder, rows in ladders.items():
+        row = _sparsest(rows)
+        left = percent(100 - row["target_sparsity_pct"])
+        label = f" ({labels[ladder]})" if len(ladders) > 1 else ""
+        claim = f"tickets{label} match dense at {left} % of the weights, margin {row['margin_pp']:g} pp"
+        yield claim, _difference(row["effect"], row, "n_pairs"), row["headline"]
+
+
+def _sparsest(rows: Sequence[Row]) -> Row:
+    in_order = sorted(rows, key=lambda row: float(row["target_sparsity_pct"]))
+    return [in_order[0], *(row for row in in_order if row["headline"] in (MATCHES, BEATS))][-1]
+
+
+def _difference(effect: float | None, row: Row, n: str) -> str:
+    if effect is None or row["ci_low"] is None or row["ci_high"] is None:
+        return f"not known, n = {row[n]}"
+    return f"{signed(effect)} pp [{signed(row['ci_low'])}, {signed(row['ci_high'])}], n = {row[n]}"
+
+
+def _apart(ladder: str, ladders: Sequence[str]) -> str:
+    """The parts of a ladder's name that differ from the others of its claim, in words."""
+    parts = [name.split("-") for name in ladders]
+    others = [set(values) for values in zip(*parts, strict=False)]
+    own = zip(ladder.split("-"), others, strict=False)
+    return " ".join(field_words("model", part) for part, values in own if len(values) > 1)
+
+
+def _minutes(machine: dict[str, Any]) -> str:
+    if not machine["gpus"]:
+        return "0" if machine["seconds"] is None else f"0 ({duration(machine['seconds'])} on CPU cores)"
+    return NOTHING if machine["gpu_hours"] is None else f"{60 * machine['gpu_hours']:.1f}"
+
+
+def replaced(text: str, start: str, end: str, lines: Iterable[str]) -> str:
+    """The text with these lines between the markers. Raises ValueError if there are no such markers."""
+    before, found, rest = text.partition(start)
+    _, also_found, after = rest.partition(end)
+    if not (found and also_found):
+        raise ValueError(f"found no {start if not found else end}")
+    return f"{before}{start}\n{''.join(lines)}{end}{after}"

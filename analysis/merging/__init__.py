@@ -1,0 +1,1 @@
+"""Several runs, made in pieces or on several machines, become one run."""

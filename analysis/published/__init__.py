@@ -1,0 +1,1 @@
+"""Figures that papers have published, and whether a run agrees with them."""

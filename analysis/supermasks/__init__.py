@@ -1,0 +1,1 @@
+"""Untrained networks under masks that were found by training them."""

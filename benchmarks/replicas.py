@@ -1,0 +1,220 @@
+"""Many small networks at once: an epoch of a stack, of a cohort of trials, of a trial alone, and of a bare loop.
+
+    python benchmarks/replicas.py [--device cuda] [--tasks lenet resnet20 conv4] [--repeats 2] [--profile] [--tiny]
+
+All figures are seconds an epoch *a model*. *stack*: `Stack.train` with the validations of the epoch, members copied in
+and out around each, without trials. *cohort*: K trials by `run_cohort`, with all that a trial does. *alone*: one trial
+by `run_trial`. *bare* (GPUs): one network without a trial, a CUDA graph of a step replayed (`gpu_step.py`); K networks
+one after another take K times that. Medians over all epochs but the first two of each run, of `repeats` runs in turns.
+`--profile` prints what the device did in twenty steps of the stack. `--tiny`: digits and few members, for a CPU.
+Prints one JSON object. Images are random, as many and as large as those of MNIST and CIFAR-10.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmarks import gpu_step
+from lth_trainable.data.datasets import load_dataset
+from lth_trainable.data.loaders import resident_loaders
+from lth_trainable.models.networks import build
+from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.stacking.run import Run
+from lth_trainable.stacking.slots import Member
+from lth_trainable.stacking.stack import Stack
+from lth_trainable.store.store import Store
+from lth_trainable.training.cohort import run_cohort
+from lth_trainable.training.execution import Execution, prepared
+from lth_trainable.training.learner import optimizer_of
+from lth_trainable.training.run import run_trial
+
+MNIST, CIFAR = "benchmarks.random_images:like_mnist", "benchmarks.random_images:like_cifar10"
+TASKS: dict[str, tuple[int, dict[str, Any]]] = {
+    "lenet": (64, {
+        "dataset": MNIST, "model": "lenet_300_100", "batch_size": 60, "lr": 1.2e-3, "validate_every": 100,
+    }),
+    "resnet20": (8, {
+        "dataset": CIFAR, "model": "resnet20", "batch_size": 128, "optimizer": "sgd", "lr": 0.03, "beta2": None,
+        "eps": None, "augment": "flip_shift", "precision": "bf16",
+    }),
+    "conv4": (16, {"dataset": CIFAR, "model": "conv_4", "batch_size": 60, "lr": 3e-4, "precision": "bf16"}),
+}  # fmt: skip
+TINY: dict[str, tuple[int, dict[str, Any]]] = {
+    "lenet": (4, {"model": "lenet_300_100", "batch_size": 60, "validate_every": 10}),
+    "resnet20": (2, {"model": "resnet20", "batch_size": 60}),
+    "conv4": (2, {"model": "conv_4", "batch_size": 60}),
+}
+UNCOUNTED = 2  # epochs at the start: eager steps, captures, the choice of kernels
+
+
+def main() -> int:
+    """Measure the sides in turns; returns the exit code, 1 if something was not stacked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
+    parser.add_argument("--k", type=int, help="members, in place of those of the task")
+    parser.add_argument("--precision", help="in place of that of the task")
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--deterministic", action="store_true")
+    parser.add_argument("--profile", action="store_true", help="what the device did in twenty steps of the stack")
+    parser.add_argument("--tiny", action="store_true", help="digits and few members, to try this on a CPU")
+    options = parser.parse_args()
+    options.data_root = None
+    found, notes = {}, []
+    for name in options.tasks:
+        k, fields = (TINY if options.tiny else TASKS)[name]
+        k = options.k or k
+        if options.precision:
+            fields = {**fields, "precision": options.precision}
+        spec = TrialSpec(**fields, control="dense", epochs=options.epochs)
+        seconds: dict[str, list[float]] = {}
+        for _ in range(options.repeats):
+            for side in options.sides:
+                if side == "bare" and options.device == "cpu":
+                    continue
+                print(f"{name} {side} ...", file=sys.stderr, flush=True)
+                seconds.setdefault(side, []).extend(SIDES[side](spec, k, options, notes.append))
+        found[name] = {
+            "k": k, "precision": spec.precision,
+            "seconds_an_epoch_a_model": {side: round(statistics.median(of), 5) for side, of in seconds.items()},
+            "range": {side: [round(min(of), 5), round(max(of), 5)] for side, of in seconds.items()},
+            "n": {side: len(of) for side, of in seconds.items()},
+        }  # fmt: skip
+        print(json.dumps({name: found[name]}), file=sys.stderr, flush=True)
+    device = torch.cuda.get_device_name() if options.device == "cuda" else platform.processor()
+    print(json.dumps({"device": device, "torch": torch.__version__, "tasks": found, "refused": notes}, indent=1))
+    return 1 if notes else 0
+
+
+def execution_of(options: argparse.Namespace, replicas: int = 1) -> Execution:
+    return Execution(device=options.device, deterministic=options.deterministic, replicas=replicas)
+
+
+def bare(spec: TrialSpec, k: int, options: argparse.Namespace, note: Callable[[str], None]) -> list[float]:
+    """One network without a trial."""
+    return gpu_step.bare(spec, options)
+
+
+def alone(spec: TrialSpec, k: int, options: argparse.Namespace, note: Callable[[str], None]) -> list[float]:
+    """One trial, from its record."""
+    with tempfile.TemporaryDirectory() as folder:
+        record = run_trial(spec, Store(folder), execution=execution_of(options), on_note=note)
+    return [row["seconds"] for row in record["epochs"][UNCOUNTED:]]
+
+
+def cohort(spec: TrialSpec, k: int, options: argparse.Namespace, note: Callable[[str], None]) -> list[float]:
+    """K trials in one cohort; an epoch of one of them takes as long as that of all."""
+    execution = execution_of(options, k)
+    with tempfile.TemporaryDirectory() as folder:
+        jobs = [
+            functools.partial(run_trial, member, Store(Path(folder, str(seed))), execution=execution, on_note=note)
+            for seed, member in enumerate(replace(spec, seed=seed) for seed in range(k))
+        ]
+        outcomes = run_cohort(jobs, execution, spec)
+    for outcome in outcomes:
+        if isinstance(outcome, Exception):
+            raise outcome
+    first: Any = outcomes[0]
+    return [row["seconds"] / k for row in first["epochs"][UNCOUNTED:]]
+
+
+def stack(spec: TrialSpec, k: int, options: argparse.Namespace, note: Callable[[str], None]) -> list[float]:
+    """A stack of k networks, without trials."""
+    execution = execution_of(options, k)
+    with prepared(execution, spec.precision):
+        return _stack(spec, k, options, note)
+
+
+def _stack(spec: TrialSpec, k: int, options: argparse.Namespace, note: Callable[[str], None]) -> list[float]:
+    data = load_dataset(spec.dataset, options.data_root, spec.split_seed, spec.image_size)
+    on_gpu = options.device == "cuda"
+    probe = build(spec.model, data.shape, len(data.classes))
+    is_image = on_gpu and any(isinstance(module, nn.Conv2d) for module in probe.modules())
+    dls = resident_loaders(
+        data, batch_size=spec.batch_size, order_seed=0, device=options.device, augment=spec.augment,
+        channels_last=is_image,
+    )  # fmt: skip
+    loader: Any = dls.train
+    members = {slot: _member(spec, data, loader) for slot in range(k)}
+    made = Stack(members[0].model, members[0].optimizer, loader, nn.CrossEntropyLoss(), spec.precision, k)
+    runs = {slot: run_of(spec, loader, slot) for slot in members}
+    if options.profile:
+        _profile(made, runs, on_gpu)
+    every, n = spec.validate_every or loader.steps_per_epoch, len(runs[0].sizes)
+    seconds = []
+    for _ in range(options.epochs):
+        settle(on_gpu)
+        began = time.perf_counter()
+        rest = runs
+        for start in range(0, n, every):
+            parts = {slot: run.split(every) for slot, run in rest.items()}
+            now, rest = {s: part[0] for s, part in parts.items()}, {s: part[1] for s, part in parts.items()}
+            made.load_all(members)
+            made.train(now)
+            made.unload_all(members)
+            made.evaluate(list(members), dls.valid)
+            assert start < n
+        settle(on_gpu)
+        seconds.append((time.perf_counter() - began) / k)
+    if made.refusal is not None and on_gpu:
+        note(f"{spec.model}: {made.refusal}")
+    return seconds[UNCOUNTED:]
+
+
+def _member(spec: TrialSpec, data: Any, loader: Any) -> Member:
+    model = build(spec.model, data.shape, len(data.classes)).to(loader.device)
+    if loader.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    optimizer = optimizer_of(spec, loader.device)(list(model.parameters()), lr=spec.lr).opt
+    factors = {name: (torch.rand_like(w) < 0.5).float() for name, w in model.named_parameters() if w.ndim > 1}
+    return Member(model=model, optimizer=optimizer, factors=factors)
+
+
+def run_of(spec: TrialSpec, loader: Any, seed: int) -> Run:
+    """An epoch of a member."""
+    loader.epoch = seed
+    full, rest = divmod(loader.n, loader.bs)
+    sizes = (loader.bs,) * full + ((rest,) if rest else ())
+    return Run(
+        order=loader.order(), sizes=sizes, draws=loader.draws(), rates=(spec.lr,) * len(sizes),
+        seeds=tuple(range(len(sizes))),
+    )  # fmt: skip
+
+
+def _profile(made: Stack, runs: dict[int, Run], on_gpu: bool) -> None:
+    twenty = {slot: run.split(min(20, len(run.sizes)))[0] for slot, run in runs.items()}
+    made.train(twenty)
+    settle(on_gpu)
+    with torch.profiler.profile() as profile:
+        made.train(twenty)
+        settle(on_gpu)
+    key = "self_device_time_total" if on_gpu else "self_cpu_time_total"
+    print(profile.key_averages().table(sort_by=key, row_limit=25, max_name_column_width=70), file=sys.stderr)
+
+
+def settle(on_gpu: bool) -> None:
+    """Wait for the device."""
+    if on_gpu:
+        torch.cuda.synchronize()
+
+
+SIDES = {"stack": stack, "bare": bare, "cohort": cohort, "alone": alone}
+
+if __name__ == "__main__":
+    sys.exit(main())

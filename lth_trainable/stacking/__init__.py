@@ -1,0 +1,1 @@
+"""K networks of one shape, trained as one."""

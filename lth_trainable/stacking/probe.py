@@ -1,0 +1,149 @@
+"""Whether a network computes the same in a stack as alone: it is tried with a few images at first."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lth_trainable.errors import words_of
+from lth_trainable.stacking.batches import Batches
+from lth_trainable.stacking.dropout import SeededDropout
+from lth_trainable.stacking.network import Named, StackedNetwork, call, gradients
+from lth_trainable.stacking.run import NotStackable
+from lth_trainable.stacking.slots import Slots
+from lth_trainable.streams import all_streams_put_back
+
+IMAGES = 16  # of each member
+_OF_ALL_MODULES = vars(nn.Module()).keys()
+EXACT = 0.01  # of the norm: what may be off where a network alone is exact; mistakes are of the order of 1
+AS_ALONE = 3  # times the rounding of the network alone; TF32 rounds a lot where convolutions follow each other
+
+Found = tuple[Tensor, Named, Named]  # outputs, gradients and buffers
+
+
+def check(network: StackedNetwork, slots: Slots, batches: Batches) -> None:
+    """Make one step of all slots, without an update. Raises `NotStackable` unless it is that of the network alone."""
+    try:
+        with all_streams_put_back():
+            _check(network, slots, batches)
+    except (NotStackable, torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:  # each network fails in its own way
+        raise NotStackable(f"torch.func.vmap cannot run it ({type(error).__name__}: {words_of(error)})") from error
+
+
+def _check(network: StackedNetwork, slots: Slots, batches: Batches) -> None:
+    k, device, loader = slots.k, batches.number.device, batches.loader
+    n = min(IMAGES, loader.bs, loader.n)
+    index = (torch.arange(k * n, device=device) % loader.n).view((n, k) if batches.axis else (k, n))
+    images, labels = batches.of(index)
+    seeds = torch.arange(1, k + 1, device=device)
+    buffers = {name: value.clone() for name, value in slots.buffers.items()}
+    before = _hidden(network.module)
+    network.module.train()
+    predictions, replaced = network(slots.parameters, buffers, images, batches.axis, seeds)
+    if not isinstance(predictions, Tensor) or predictions.ndim != 3:
+        raise NotStackable("its output is not a tensor of scores (images, classes)")
+    found = gradients(network.losses(predictions, labels), slots.parameters)
+    changed = [name for name, value in _hidden(network.module).items() if not _same(value, before.get(name))]
+    if changed:
+        raise NotStackable(f"a step changes what its members would share: {', '.join(changed)}")
+    for slot in {0, k - 1}:
+        parameters, own_buffers = (
+            {name: value.detach()[slot] for name, value in tensors.items()}
+            for tensors in (slots.parameters, slots.buffers)
+        )
+        batch = images.select(batches.axis, slot), labels[slot], seeds[slot]
+        alone = _alone(network, slots.trained, parameters, own_buffers, *batch)
+        _compare(
+            (predictions.detach()[slot], _of(found, slot), _of({**buffers, **replaced}, slot)),
+            alone,
+            _exact(network, slots.trained, parameters, own_buffers, *batch) or alone,
+        )
+
+
+def _of(tensors: Named, slot: int) -> Named:
+    return {name: value[slot] for name, value in tensors.items()}
+
+
+def _alone(
+    network: StackedNetwork, trained: Sequence[str], parameters: Named, buffers: Named, images: Tensor, labels: Tensor,
+    seed: Tensor,
+) -> Found:  # fmt: skip
+    """What the network of one slot gives by itself."""
+    own = {name: value.clone().requires_grad_(name in trained) for name, value in parameters.items()}
+    own_buffers = {name: value.clone() for name, value in buffers.items()}
+    with SeededDropout(seed):
+        output, replaced = call(network.module, own, own_buffers, images)
+    return output.detach(), gradients(network.loss_func(output, labels), own), {**own_buffers, **replaced}
+
+
+def _exact(
+    network: StackedNetwork, trained: Sequence[str], parameters: Named, buffers: Named, *batch: Tensor
+) -> Found | None:
+    """The same in double precision, which no setting of the process rounds; None if the network has none."""
+    images, labels, seed = batch
+    try:
+        return _alone(network, trained, _doubled(parameters), _doubled(buffers), images.double(), labels, seed)
+    except RuntimeError:  # some operation wants the types of single precision
+        return None
+
+
+def _doubled(tensors: Named) -> Named:
+    return {name: value.double() if value.is_floating_point() else value for name, value in tensors.items()}
+
+
+def _compare(stacked: Found, alone: Found, exact: Found) -> None:
+    """Raise `NotStackable` if a stack is further from the exact result than rounding can be."""
+    for what, number in (("outputs", 0), ("gradients", 1), ("buffers", 2)):
+        of_stack, of_alone, of_exact = (_by_name(found[number]) for found in (stacked, alone, exact))
+        if not of_stack.keys() == of_alone.keys() == of_exact.keys():
+            raise NotStackable(f"its {what} are those of other parameters than alone")
+        one, other, true = (
+            torch.cat([torch.zeros(1), *(found[name].detach().double().cpu().flatten() for name in of_exact)])
+            for found in (of_stack, of_alone, of_exact)
+        )
+        norm, rounding, distance = (float(it.norm()) for it in (true, other - true, one - true))
+        bound = EXACT * norm + AS_ALONE * rounding + torch.finfo(torch.float32).eps
+        if math.isfinite(norm) and math.isfinite(rounding) and not distance <= bound:
+            raise NotStackable(
+                f"its {what} are further from the exact ones in a stack ({distance:.2g}) than alone ({rounding:.2g}; "
+                f"norm {norm:.2g})"
+            )
+
+
+def _by_name(found: Tensor | Named) -> Named:
+    return {"": found} if isinstance(found, Tensor) else found
+
+
+def _hidden(module: nn.Module) -> dict[str, Any]:
+    """What modules hold beside parameters and buffers, and Python's random streams: members would share it."""
+    found: dict[str, Any] = {
+        "Python's random stream": random.getstate(),
+        "NumPy's random stream": repr(np.random.get_state()),  # noqa: NPY002
+    }
+    for place, part in module.named_modules():
+        for name, value in vars(part).items():
+            if name not in _OF_ALL_MODULES:
+                found[f"{place}.{name}".lstrip(".")] = _snapshot(value)
+    return found
+
+
+def _snapshot(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().cpu().clone()
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes):
+        return value
+    return type(value), len(value) if hasattr(value, "__len__") else None
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return torch.equal(one, other)
+    return type(one) is type(other) and bool(one == other)

@@ -1,0 +1,159 @@
+"""K networks of one shape, trained as one: one forward pass, one backward pass, one update a step.
+
+What a member gets depends on K and on nothing else of the stack: not on its slot, not on who the others are or how
+many. All arithmetic is that of one slot: products of a batch of matrices, convolutions of one group of channels, norms
+of one channel, updates of one tensor. Idle slots compute along with whatever they hold.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lth_trainable.data.loaders import ResidentLoader
+from lth_trainable.silence import pulse
+from lth_trainable.stacking.batches import Batches, Groups
+from lth_trainable.stacking.independence import check_independence
+from lth_trainable.stacking.network import StackedNetwork, convolves, gradients
+from lth_trainable.stacking.optimisers import update_of
+from lth_trainable.stacking.probe import check
+from lth_trainable.stacking.replays import Replays
+from lth_trainable.stacking.run import NotStackable, Run
+from lth_trainable.stacking.slots import Member, Slots
+
+LARGEST_PASS = 2**26  # numbers in the images of all members that are evaluated at a time
+
+
+class Evaluated(NamedTuple):
+    """The sum of the losses over images, the number of right answers; is each image right, (n,) bool on the device."""
+
+    loss: float
+    correct: float
+    right: Tensor
+
+
+class Stack:
+    """K slots for members with a network like `model` and an optimiser like `optimizer`; these are copied, not changed.
+
+    loader: of the training split; its batch size is that of the members, its data are used by all of them. precision:
+    "fp32", "tf32" or "bf16"; the first two are settings of the process. Raises `NotStackable` if such a network cannot
+    be trained so; it is tried with a few images.
+
+        stack = Stack(model, optimizer, loader, loss_func, "fp32", k=8)
+        stack.load_all({0: Member(model=..., optimizer=..., factors=...), ...})
+        losses = stack.train({0: Run(...), ...})
+        stack.unload_all({0: ..., ...})
+
+    After `train`, the contents of slots that had no run are lost: load them anew.
+    """
+
+    def __init__(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, loader: ResidentLoader, loss_func: Any,
+        precision: str, k: int,
+    ) -> None:  # fmt: skip
+        if precision == "fp16":
+            raise NotStackable("fp16 scales each member's loss by what its gradients were")
+        if precision == "tf32" and convolves(model):
+            raise NotStackable("grouped convolutions in TF32 were a tenth off on an H200 (cuDNN, torch 2.11)")
+        self.k, self.device, self.bf16 = k, loader.device, precision == "bf16"
+        self.slots = Slots(model, update_of(optimizer), k)
+        self.network = StackedNetwork(model, loss_func)
+        self.batches = Batches(loader, k, side_by_side=self.network.convolves)
+        self._losses = torch.zeros(loader.steps_per_epoch, k, device=self.device)  # of each batch of a run
+        self._rows = torch.arange(loader.steps_per_epoch, device=self.device).unsqueeze(1)
+        self._replays = Replays(self.device)
+        check(self.network, self.slots, self.batches)
+        check_independence(self.network, self.slots, self.batches, self._autocast)
+
+    @property
+    def refusal(self) -> str | None:
+        """Why steps are not CUDA graphs; None if they are."""
+        return self._replays.refusal
+
+    # -- members in and out ------------------------------------------------------------------------------------------
+
+    def load(self, slot: int, model: nn.Module, optimizer: Any, factors: Mapping[str, Tensor]) -> None:
+        """Copy a network, its optimiser's state and its mask into a slot. factors: ones and zeros by parameter name."""
+        self.load_all({slot: Member(model=model, optimizer=optimizer, factors=factors)})
+
+    def unload(self, slot: int, model: nn.Module, optimizer: Any) -> None:
+        """Copy the network of a slot and its optimiser's state back."""
+        self.unload_all({slot: Member(model=model, optimizer=optimizer)})
+
+    def load_all(self, members: Mapping[int, Member]) -> None:
+        """Copy members into their slots, with a few calls for all of them."""
+        self.slots.load(members)
+
+    def unload_all(self, members: Mapping[int, Member]) -> None:
+        """Copy slots back into their members, all but the masks."""
+        self.slots.unload(members)
+
+    # -- training ----------------------------------------------------------------------------------------------------
+
+    def train(self, runs: Mapping[int, Run]) -> dict[int, Tensor]:
+        """Train runs of equal sizes, by slot. Returns the mean loss of each batch, (batches,), by slot.
+
+        The losses are on the device; nothing waits for it.
+        """
+        if not runs:
+            return {}
+        groups = self.batches.begin(runs)
+        self.network.module.train()
+        sizes = next(iter(runs.values())).sizes
+        for size in sizes:
+            kind = "step", size, self.slots.n_masks
+            self._replays.run(kind, functools.partial(self._step, size, groups), groups)
+            self.batches.position += 1
+            pulse.step()
+        losses = self._losses[: len(sizes)].t().clone()  # later runs use the same memory
+        return {slot: losses[slot] for slot in runs}
+
+    def _step(self, size: int, groups: Groups) -> None:
+        """Train the next batch. What it does on a device can be captured."""
+        batches, slots = self.batches, self.slots
+        images, labels = batches.next(size)
+        with self._autocast():
+            predictions, replaced = self.network(slots.parameters, slots.buffers, images, batches.axis, batches.seeds)
+            losses = self.network.losses(predictions.float(), labels)
+        with torch.no_grad():
+            for name, value in replaced.items():
+                slots.buffers[name].copy_(value)
+        slots.step(gradients(losses, slots.parameters), groups, batches.rates(groups))
+        with torch.no_grad():
+            torch.where(self._rows == batches.number, losses.detach(), self._losses, out=self._losses)
+        batches.number.add_(1)
+
+    # -- evaluation --------------------------------------------------------------------------------------------------
+
+    def evaluate(self, slots: Sequence[int], loader: ResidentLoader) -> dict[int, Evaluated]:
+        """The results of these slots on all images of a loader."""
+        self.network.module.eval()
+        work = functools.partial(self._sums, loader)
+        sums, right = self._replays.run(("evaluation", id(loader.x)), work, reads=loader.x)
+        found, all_right = sums.tolist(), right.clone()
+        return {slot: Evaluated(found[slot][0], found[slot][1], all_right[slot]) for slot in slots}
+
+    @torch.no_grad()
+    def _sums(self, loader: ResidentLoader) -> tuple[Tensor, Tensor]:
+        """Sums of losses and of right answers (k, 2); is each image right, (k, n) bool."""
+        loss = torch.zeros(self.k, device=self.device)
+        right = []
+        seeds = torch.zeros(self.k, dtype=torch.int64, device=self.device)
+        size = min(loader.bs, max(1, LARGEST_PASS // (self.k * loader.x[0].numel())))
+        for x, y in zip(loader.x.split(size), loader.y.split(size), strict=True):
+            images, labels = self.batches.shared(x), y.expand(self.k, -1)
+            with self._autocast():
+                output, _ = self.network(self.slots.parameters, self.slots.buffers, images, self.batches.axis, seeds)
+                output = output.float()
+                loss += self.network.losses(output, labels) * len(y)
+            right.append(output.argmax(2) == labels)
+            pulse.beat()
+        all_right = torch.cat(right, 1)
+        return torch.stack([loss.double(), all_right.sum(1).double()], 1), all_right
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)

@@ -1,0 +1,85 @@
+"""`python -m analysis results`: what is kept of a finished run."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+import analysis
+from analysis.__main__ import main
+from analysis.export.results import Time, keep
+from tests.support.trained import DENSE, TICKET, train_ticket_and_dense
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = train_ticket_and_dense(tmp_path_factory.mktemp("runs"))
+    analysis.gather(folder)
+    return folder
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_what_is_kept_reads_as_a_run_and_has_the_same_bytes_again(run: Path, tmp_path: Path) -> None:
+    kept = keep(str(run), tmp_path / "a", Time(seconds=12.34))
+    assert kept.path == tmp_path / "a" / "run" and content(kept.path) == content(
+        keep(str(run), tmp_path / "b", Time(seconds=12.34)).path
+    )
+    ours, theirs = analysis.load(kept.path), analysis.load(run)
+    assert ours.tables["trials"].equals(theirs.tables["trials"])
+    assert ours.tables["verdicts"].equals(theirs.tables["verdicts"])
+    machine = json.loads((kept.path / "machine.json").read_text())
+    assert (machine["trials"], machine["trials_done"], machine["seconds"], machine["gpus"]) == (2, 2, 12.3, 0)
+    assert machine["epochs_asked_for"] == TICKET.epochs_alone() + DENSE.epochs == 4 + 2
+    assert machine["gpu_hours"] == 0 and machine["devices"][0].startswith("cpu")
+    with tarfile.open(kept.path / machine["archive"]) as archive:
+        assert f"run/trials/{TICKET.name}/record.json" in archive.getnames()
+
+
+def test_an_inherited_epoch_is_kept_once(run: Path, tmp_path: Path) -> None:
+    epochs = analysis.load(keep(str(run), tmp_path).path).epochs
+    assert (epochs["trial"] == epochs["trained_by"]).all()
+    whole = analysis.load(run).epochs
+    assert len(epochs) == len(whole[["trained_by", "level", "epoch"]].drop_duplicates()) < len(whole)
+
+
+def test_a_large_archive_is_left_out(run: Path, tmp_path: Path) -> None:
+    kept = keep(str(run), tmp_path, most_bytes=100)
+    assert not list(kept.path.glob("*.tar.gz")) and kept.machine["archive"].startswith("left out: ")
+
+
+def test_commands_are_kept_without_places(run: Path, tmp_path: Path) -> None:
+    text = (keep(str(run), tmp_path).path / "plan.json").read_text()
+    assert str(run.parent) not in text
+
+
+def test_kept_results_are_neither_gathered_nor_kept_again(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["results", str(run), "--out", str(tmp_path)]) == 0
+    assert "2 of 2 trials done" in capsys.readouterr().out
+    before = content(tmp_path / "run")
+    for arguments in ([str(tmp_path / "run")], ["results", str(tmp_path / "run"), "--out", str(tmp_path / "x")]):
+        assert main(arguments) == 2
+        err = capsys.readouterr().err
+        assert "expected the folder of a run" in err and err.count("\n") == 1
+    assert content(tmp_path / "run") == before
+
+
+def test_an_unfinished_run_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    storage = tmp_path / "runs"
+    folder = train_ticket_and_dense(storage)
+    (folder / "trials" / TICKET.name / "manifest.json").unlink()
+    analysis.gather(folder)
+    assert main(["results", str(folder), "--out", str(tmp_path / "out")]) == 2
+    assert "found 1 trials that are not done" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("flag", ["--seconds", "--gpus"])
+def test_times_are_positive(run: Path, flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["results", str(run), flag, "0"]) == 2 and "more than 0" in capsys.readouterr().err
