@@ -27,6 +27,7 @@ from lth_trainable.silence import pulse
 from lth_trainable.unfinished import PART, remove_abandoned
 
 CACHE_VARIABLE = "LTH_CACHE"
+LOCK = ".lock"
 WAIT_SECONDS = 0.1  # between two looks at whether another process is still decoding
 SHA = hashlib.sha256().digest_size
 
@@ -40,7 +41,7 @@ def kept_or_decoded(
     """
     found = kept(name, shape)
     if found is None:
-        with alone():
+        with alone(name):
             found = kept(name, shape)
             return _decoded(name, shape, decode) if found is None else found
     return found
@@ -60,25 +61,49 @@ def _decoded(
 
 
 @contextlib.contextmanager
-def alone() -> Iterator[None]:
-    """Only one process at a time is in this block with this cache; the others wait. The lock ends with its process.
+def alone(name: str) -> Iterator[None]:
+    """Only one process at a time is in this block for the file `name` of this cache; the others wait.
 
-    Where the cache cannot be made, or its file system has no locks, nobody waits, and each process decodes.
+    The lock is a file beside it. It ends with its process, and whoever holds it last removes it. Where the cache cannot
+    be written, or its file system has no locks, nobody waits, and each process decodes.
     """
+    file = cache_folder() / f"{name}{LOCK}"
     try:
-        cache_folder().mkdir(parents=True, exist_ok=True)
-        lock = os.open(cache_folder(), os.O_RDONLY)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock = _locked(file)
     except OSError:
         yield
         return
     try:
-        with contextlib.suppress(OSError):  # no locks here
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # the folder has become read-only: the file stays, and harms nobody
+            file.unlink(missing_ok=True)  # before another can take it
+        os.close(lock)
+
+
+def _locked(file: Path) -> int:
+    """Lock the file, once no other process holds it; returns its number. Raises `OSError` where there are no locks."""
+    while True:
+        lock = os.open(file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
             while not _is_taken(lock):
                 pulse.beat()
                 time.sleep(WAIT_SECONDS)
-        yield
-    finally:
-        os.close(lock)
+            if _is_at(lock, file):
+                return lock
+        except OSError:
+            os.close(lock)
+            raise
+        os.close(lock)  # the process before has removed it
+
+
+def _is_at(lock: int, file: Path) -> bool:
+    """Whether the file that is open is still the one with this name."""
+    try:
+        return os.path.samestat(os.fstat(lock), file.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _is_taken(lock: int) -> bool:

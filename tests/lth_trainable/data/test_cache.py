@@ -24,7 +24,7 @@ def decode(index):
         sys.stdin.read()
     return np.full((2, 2), index, np.uint8)
 
-found = kept_or_decoded("images.npy", (3, 2, 2), decode)
+found = kept_or_decoded(sys.argv[2] if len(sys.argv) > 2 else "images.npy", (3, 2, 2), decode)
 assert found[:, 0, 0].tolist() == [0, 1, 2]
 """
 
@@ -54,6 +54,27 @@ def test_processes_that_need_the_same_images_wait_for_the_one_that_decodes(is_ki
     decoded = log.read_text().split()
     assert len(decoded) == (4 if is_killed else 3), "the first alone; or after its first image, one other all three"
     assert [file.name for file in cache.iterdir()] == ["images.npy"]
+
+
+def test_a_process_that_decodes_other_images_holds_nobody_up(tmp_path: Path) -> None:
+    """The first is in the middle of its own, and stays there."""
+
+    def start(name: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", DECODE, str(tmp_path / "log"), name], cwd=ROOT, text=True,
+            env={**os.environ, "LTH_CACHE": str(tmp_path / "cache")}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+
+    with start("one.npy") as first:
+        assert first.stdout is not None and first.stdout.readline() == "decoding\n"
+        with start("two.npy") as second:
+            second.communicate("", timeout=120)
+        assert second.returncode == 0 and first.poll() is None
+        first.kill()
+    assert sorted(file.name for file in (tmp_path / "cache").iterdir()) == ["one.npy.lock", "two.npy"]
+    with start("one.npy") as third:
+        third.communicate("", timeout=120)
+    assert sorted(file.name for file in (tmp_path / "cache").iterdir()) == ["one.npy", "two.npy"]
 
 
 def test_a_cache_that_cannot_be_made_stops_nobody(tmp_path: Path) -> None:
