@@ -112,6 +112,7 @@ def read_piece(path: str) -> Piece:
     for entry in content["trials"]:
         _check_entry(f"{path}/{PLAN}, trial {entry['name']}", entry)
     read_claims(f"{path}/{PLAN}, {PUBLISHED}", plan.published)
+    _check_more(path, content)
     names = trial_names(plan, list_trials(store, run))
     found = read_trials(store, run, names, {trial.name: trial for trial in plan.trials})
     return Piece(
@@ -131,6 +132,18 @@ def _check_entry(where: str, entry: Mapping[str, Any]) -> None:
             raise bad_value(f"{where}, {name}", spec.get(name), "a whole number")
     if data and not (isinstance(data, Mapping) and isinstance(data.get("digest"), str)):
         raise bad_value(f"{where}, data", data, "digest and n_train")
+
+
+def _check_more(path: str, content: Mapping[str, Any]) -> None:
+    """Raise `UserError` if what a plan says of tuned rates, or of its pieces, has another form than expected."""
+    try:
+        arms = (content.get("tuning") or {"arms": {}})["arms"]
+        is_fine = all(isinstance(arm["lr"], int | float) for arm in arms.values())
+        is_fine = is_fine and all(isinstance(origin["run"], str) for origin in content.get(MERGED, []))
+    except (KeyError, TypeError, AttributeError):
+        is_fine = False
+    if not is_fine:
+        raise UserError(f"{path}/{PLAN}: its tuning or its list of merged runs is not readable; restore the file")
 
 
 def _had(found: Found) -> Had:

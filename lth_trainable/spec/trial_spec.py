@@ -366,6 +366,8 @@ def spec_from_dict(content: Mapping[str, Any]) -> TrialSpec:
 
 def check_types(content: Mapping[str, Any]) -> None:
     """Raise `UserError` if a field of a spec in a file has a value of another type than the field."""
+    if not isinstance(content, Mapping):
+        raise bad_value("trial spec", content, "an object with its fields")
     for name, value in content.items():
         if type(value) not in _TYPES.get(name, (type(value),)):
             raise bad_value(f"trial spec, {name}", value, " or ".join(sorted(t.__name__ for t in _TYPES[name])))

@@ -46,9 +46,17 @@ class StackedNetwork:
             found = F.cross_entropy(
                 predictions.flatten(0, 1), labels.flatten(), reduction="none", label_smoothing=plain.label_smoothing
             )
-            return found.view(labels.shape).mean(1)
+            return _means(found.view(labels.shape))
         each: Tensor = vmap(plain, randomness="error")(predictions, labels)
         return each
+
+
+def _means(rows: Tensor) -> Tensor:
+    """The mean of each row (k,).
+
+    CUDA sums a row that does not begin at a multiple of 16 bytes in another order, so there rows are made columns.
+    """
+    return rows.t().contiguous().sum(0) / rows.shape[1] if rows.is_cuda else rows.mean(1)
 
 
 def convolves(model: nn.Module) -> bool:

@@ -70,12 +70,16 @@ class Ended(BaseException):
 
 @dataclass(kw_only=True)
 class Training:
-    """Asks for batches to be trained. learn: the member's. factors: of its masks. losses: of each batch, so far."""
+    """Asks for batches to be trained. learn: the member's. factors: of its masks. losses: of each batch, so far.
+
+    then: what to measure after the last of them, if the member would ask for that next.
+    """
 
     learn: Any
     run: Run
     factors: dict[str, torch.Tensor]
     losses: list[torch.Tensor] = field(default_factory=list)
+    then: Measuring | None = None
     draws = False
 
     @property
@@ -265,6 +269,10 @@ class Cohort(Generic[T]):
             seat.is_loaded = seat.is_loaded and seat.slot in split
         served = [seat for seat, request in together if request.is_served]
         self.stack.unload_all({seat.slot: seat.member for seat in served})
+        wanted = [(seat, request.then) for seat, request in together if request.is_served and request.then is not None]
+        while wanted:
+            done = self._measure(wanted)
+            wanted = [(seat, request) for seat, request in wanted if seat not in done]
         return served
 
 

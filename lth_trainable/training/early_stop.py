@@ -85,6 +85,8 @@ class EarlyStop(Callback):
 class FrequentEarlyStop(EarlyStop):
     """Also validates within epochs, after every `every` iterations of the level."""
 
+    measures_validation = True
+
     def __init__(self, level: Callable[[], int], every: int) -> None:
         super().__init__(level)
         self.every = every

@@ -32,6 +32,7 @@ class StackedSteps(Callback):
     def __init__(self, seat: Seat) -> None:
         self.seat, self.refusal = seat, seat.refusal
         self._usable = False
+        self._measured: Measuring | None = None  # right after the batch at which callbacks act now
         self._order: Tensor | None = None
         self._draws: Draws | None = None
 
@@ -59,11 +60,12 @@ class StackedSteps(Callback):
             for cb in acts["before_batch"].get(start, ()):
                 cb("before_batch")
             end = self._next_act(start, acts)
-            if not self._train(start, end):
+            next_ones = acts["after_batch"].get(end - 1, [])
+            if not self._train(start, end, is_measured=any(map(_measures, next_ones))):
                 return False  # of the first batches of the trial: nothing has been trained
-            for cb in acts["after_batch"].get(end - 1, ()):
+            for cb in next_ones:
                 cb("after_batch")
-            start = end
+            self._measured, start = None, end
         loader.end_pass()
         return True
 
@@ -73,8 +75,11 @@ class StackedSteps(Callback):
         after = (i + 1 for i in acts["after_batch"] if i >= start)
         return min([*before, *after, self.learn.n_iter])
 
-    def _train(self, start: int, end: int) -> bool:
-        """Have the batches [start, end) of the epoch trained. False if the networks cannot be stacked."""
+    def _train(self, start: int, end: int, is_measured: bool) -> bool:
+        """Have the batches [start, end) of the epoch trained. False if the networks cannot be stacked.
+
+        is_measured: whether the validation split is measured next.
+        """
         learn, loader, clock = self.learn, self.learn.dl, self.learn.clock
         assert self._order is not None
         numbers = range(loader.skip + start, loader.skip + end)
@@ -85,10 +90,12 @@ class StackedSteps(Callback):
             order=images, sizes=sizes, draws=self._draws, rates=clock.rates_of(numbers),
             seeds=tuple(map(clock.seed_of, numbers)),
         )  # fmt: skip
-        request = Training(learn=learn, run=run, factors=self._factors())
+        then = Measuring(learn=learn, loader=learn.dls.valid) if is_measured else None
+        request = Training(learn=learn, run=run, factors=self._factors(), then=then)
         if not self.seat.ask(request):
             self.refusal = self.seat.refusal
             return False
+        self._measured = then
         sums = learn.epoch_log.sums
         sums.loss, sums.seen = _added(sums.loss, sizes, request.losses), sums.seen + len(images)
         learn.iter = end - 1
@@ -127,6 +134,9 @@ class StackedSteps(Callback):
 
     def measured(self, loader: Any) -> Sums | None:
         """The sums on a split that is in memory. None if the networks cannot be stacked."""
+        if self._measured is not None and self._measured.loader is loader:
+            known: Sums = self._measured.found
+            return known
         request = Measuring(learn=self.learn, loader=loader, draws=not self._usable)
         if not self.seat.ask(request):
             self.refusal = self.seat.refusal
@@ -137,6 +147,11 @@ class StackedSteps(Callback):
     def take(self) -> bool:
         """Never makes the step of a single batch."""
         return False
+
+
+def _measures(cb: Callback) -> bool:
+    """Whether a callback measures the validation split, first of all, where it acts after a batch."""
+    return bool(getattr(cb, "measures_validation", False))
 
 
 def _added(loss: Any, sizes: tuple[int, ...], losses: list[Tensor]) -> Tensor:

@@ -38,6 +38,7 @@ from sweeps.running.ray_adapter import (
     lost_workers_as_dead,
     set_flag,
     trials_on_idle_workers,
+    uncounted_callbacks,
 )
 from sweeps.running.ray_process import (
     Workers,
@@ -296,7 +297,8 @@ def _fit(
             failure_config=tune.FailureConfig(max_failures=RETRIES),
         ),
     )
-    with lost_workers_as_dead(), trials_on_idle_workers() if cluster is None else contextlib.nullcontext():
+    on_idle = trials_on_idle_workers() if cluster is None else contextlib.nullcontext()
+    with lost_workers_as_dead(), uncounted_callbacks(), on_idle:
         results = tuner.fit()
     if not request.reason:
         searcher.unlisted = _list_earlier(results, searcher, config)

@@ -152,29 +152,6 @@ def shielded(signals: Collection[signal.Signals]) -> Iterator[None]:
             signal.signal(signal.SIGTERM, handler)
 
 
-PRESTARTED = "--num_prestart_python_workers="
-
-
-@contextlib.contextmanager
-def with_idle_workers(count: int) -> Iterator[None]:
-    """Let the Ray that `ray.init` starts in this block begin with this many workers, instead of one for each core."""
-    from ray._private import services
-
-    plain = services.ConsolePopen
-
-    class Fewer(plain):  # type: ignore[misc, valid-type]
-        def __init__(self, command: Any, *args: Any, **more: Any) -> None:
-            if not isinstance(command, str):
-                command = [f"{PRESTARTED}{count}" if str(part).startswith(PRESTARTED) else part for part in command]
-            super().__init__(command, *args, **more)
-
-    services.ConsolePopen = Fewer
-    try:
-        yield
-    finally:
-        services.ConsolePopen = plain
-
-
 @contextlib.contextmanager
 def trials_on_idle_workers() -> Iterator[None]:
     """Within this block, trials of Tune run on the workers that Ray has started before anything needed them.
@@ -197,6 +174,22 @@ def trials_on_idle_workers() -> Iterator[None]:
         yield
     finally:
         _ActorClassCache.get = plain
+
+
+@contextlib.contextmanager
+def uncounted_callbacks() -> Iterator[None]:
+    """Within this block Tune does not count callbacks for Ray's usage statistics, which a sweep does not send.
+
+    To count those of MLflow and of Weights & Biases it imports both: two seconds, if they are installed.
+    """
+    from ray.air._internal import usage
+
+    plain = usage.tag_callbacks
+    usage.tag_callbacks = lambda callbacks: False
+    try:
+        yield
+    finally:
+        usage.tag_callbacks = plain
 
 
 def before_first_trial(action: Callable[[], None]) -> Callable[[Function], Function]:

@@ -20,6 +20,7 @@ from typing import Any
 from lth_trainable.errors import FAILED, UserError
 from lth_trainable.processes import Family, kill
 from lth_trainable.signals import SIGNALS, end, undoing
+from sweeps.running.forking import ForkServer
 from sweeps.running.preload import preloading
 from sweeps.running.private_ray import private_folder, private_settings, remove, set_for_ray
 from sweeps.running.ray_adapter import (
@@ -27,8 +28,8 @@ from sweeps.running.ray_adapter import (
     is_connected,
     read_environment_again,
     shielded,
-    with_idle_workers,
 )
+from sweeps.running.start_adapter import with_idle_workers, with_workers_started_by, without_unused_processes
 
 WATCH_SECONDS, START_WATCH_SECONDS = 2.0, 0.2
 CONTROL_STORE = "gcs_server"
@@ -111,10 +112,11 @@ def refuse_other_ray() -> None:
         )
 
 
-def start_ray(ray: Any, workers: Workers = FEW) -> None:
+def start_ray(ray: Any, workers: Workers = FEW, server: ForkServer | None = None) -> None:
     """Start Ray on this machine for this process alone. Tries twice: half a minute may not be enough on a busy machine.
 
-    Raises `UserError` if it does not start. `clear_away` undoes what is left of it after `ray.shutdown()`.
+    server: forks the workers; None: each imports for itself. Raises `UserError` if Ray does not start. `clear_away`
+    undoes what is left of it after `ray.shutdown()`.
     """
     for is_last in (False, True):
         try:
@@ -122,7 +124,12 @@ def start_ray(ray: Any, workers: Workers = FEW) -> None:
             folder = _at_shutdown.enter_context(private_folder())
             _at_shutdown.enter_context(undoing(functools.partial(remove, folder.parent)))
             settings = {**workers.environment, **preloading(folder.parent), **private_settings(), MARK: _mark}
-            with set_for_ray(settings), shielded(SIGNALS), with_idle_workers(workers.ready):
+            starter = server.listen(folder.parent) if server is not None else []
+            server = None  # a second attempt goes without
+            with (
+                set_for_ray(settings), shielded(SIGNALS), without_unused_processes(),
+                with_idle_workers(workers.ready), with_workers_started_by(starter),
+            ):  # fmt: skip
                 ray.init(
                     address="local",  # not a cluster that runs on this machine
                     include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL,
@@ -152,11 +159,14 @@ def no_entry(address: str) -> UserError:
 @contextlib.contextmanager
 def ray_here(workers: Workers = FEW) -> Iterator[None]:
     """Ray on this machine for this process: started, watched, and ended with the process if a signal ends that."""
+    server = ForkServer.start({**workers.environment, MARK: _mark}, SIGNALS)
+    if server is not None:
+        _at_shutdown.callback(server.close)
     import ray
 
     wait_for_shutdown()
     with undoing(lambda: kill(_family.look)), node_watched() as started:
-        start_ray(ray, workers)
+        start_ray(ray, workers, server)
         started.set()
         yield
 

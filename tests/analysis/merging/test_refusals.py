@@ -242,6 +242,16 @@ def test_a_plan_of_a_hostile_author_is_one_line(tmp_path: Path, trials: list[Any
     assert "seed" in refused(tmp_path, first, str(tmp_path / "b" / "run"))
 
 
+@pytest.mark.parametrize(
+    "more",
+    [{"tuning": 3}, {"tuning": {"arms": {"d": 1}}}, {"merged": [3]}, {"merged": 1}, {"published": [{"claim": 1}]}],
+    ids=["tuning", "arms", "merged", "number", "claim"],
+)  # fmt: skip
+def test_odd_entries_of_a_plan_are_one_line(tmp_path: Path, more: dict[str, Any]) -> None:
+    first, odd = piece(tmp_path / "a", range(2)), piece(tmp_path / "b", range(2, 4), **more)
+    assert "\n" not in refused(tmp_path, first, odd)
+
+
 def test_records_are_compared_without_their_clocks(tmp_path: Path) -> None:
     path = piece(tmp_path / "a", range(1))
     (had, _) = read_piece(path).trials.values()

@@ -47,6 +47,10 @@ def test_bytes_depend_on_neither_slot_nor_company(network: str, channels_last: b
         with pytest.raises(NotStackable, match="TF32"):
             stack_of(made(50), dls, k, precision)
         return
+    if precision == "bf16" and network == "with_dropout":  # seen on an H200: two groups of four channels
+        with pytest.raises(NotStackable, match="diverges"):
+            stack_of(made(50), dls, k, precision)
+        return
     stack = stack_of(made(50), dls, k, precision)
     alone = trained(stack, {0: own}, {0: run}, dls)[0]
     assert stack.refusal is None, stack.refusal
@@ -66,8 +70,10 @@ def test_bytes_depend_on_neither_slot_nor_company(network: str, channels_last: b
 @pytest.mark.parametrize("network", NETWORKS)
 def test_a_stack_on_a_gpu_trains_as_one_on_a_cpu_in_fp32(network: str, precision: str, rounding: float) -> None:
     """Losses of the first epoch. Dropout has the same masks."""
+    if network == "with_dropout" and precision == "bf16":
+        pytest.skip("refused, see above")
     found = {}
-    with prepared(Execution(device="cuda"), "fp32"):
+    with prepared(Execution(device="cuda", deterministic=True), "fp32"):
         for device in ("cpu", "cuda"):
             dls = loaders(device, channels_last=device == "cuda")
             numbers = precision if device == "cuda" else "fp32"

@@ -47,6 +47,7 @@ def test_a_record_as_it_is_written_is_read(store: Store) -> None:
         ({"shapes": {"a": 3}}, "shapes.a is 3, not a list"),
         ({"fingerprint": {"device": 3, "threads": 1}}, "fingerprint.device is 3"),
         ({"spec": {"epochs": []}}, "epochs: found"),
+        ({"spec": "none"}, "trial spec: found 'none'"),
         ({"reason": {"a": 1}}, "reason is"),
         ({"status": None}, "status is None"),
         ({"right": {"test": 3}}, "right.test is 3"),

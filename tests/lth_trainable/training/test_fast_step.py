@@ -63,7 +63,10 @@ def test_captured_or_eager_the_bytes_are_equal(grid: str, precision: str, tmp_pa
         made = len(replays)
         assert captured["sha256"] == trained(spec, tmp_path / spec.name, "eager", notes)["sha256"], spec.name
         assert len(replays) == made, "an eager step was made by a graph"
-    assert replays and not notes
+    if (grid, precision) == ("one_cycle, adam", "fp16"):  # GradScaler asks whether to step, as no kernel does it
+        assert not replays and all("waits for the device" in note for note in notes)
+    else:
+        assert replays and not notes
 
 
 @on_gpu

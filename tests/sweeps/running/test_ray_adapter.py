@@ -15,7 +15,6 @@ import pytest
 import ray
 
 from sweeps.running.ray_adapter import (
-    PRESTARTED,
     address_of_local_node,
     bootstrap_address,
     dead_processes,
@@ -28,7 +27,7 @@ from sweeps.running.ray_adapter import (
     set_flag,
     shielded,
     trials_on_idle_workers,
-    with_idle_workers,
+    uncounted_callbacks,
 )
 
 GONE = "Ray {version} has no {name}: sweeps/running/ray_adapter.py needs another way, or pyproject.toml a bound on Ray"
@@ -126,20 +125,6 @@ def test_processes_that_ray_starts_can_be_made_deaf_to_signals() -> None:
     assert signal.getsignal(signal.SIGTERM) is mine and blocked() == plain
 
 
-def test_ray_starts_as_many_workers_at_once_as_it_is_told() -> None:
-    services = import_module("ray._private.services")
-    source = Path(inspect.getfile(services)).read_text()
-    assert PRESTARTED in source, GONE.format(version=ray.__version__, name=PRESTARTED)
-    show = [sys.executable, "-c", "import sys; print(sys.argv[1:])", f"{PRESTARTED}64", "other"]
-
-    def shown() -> str:
-        return str(services.ConsolePopen(show, stdout=subprocess.PIPE, text=True).communicate()[0]).strip()
-
-    with shielded(()), with_idle_workers(3):
-        assert shown() == f"['{PRESTARTED}3', 'other']"
-    assert shown() == f"['{PRESTARTED}64', 'other']"
-
-
 def test_trials_of_tune_take_workers_without_an_environment_of_their_own() -> None:
     """Those that are idle have none. `test_a_killed_worker_is_replaced` sees that a trial runs in one of them."""
     cache = import_module("ray.tune.execution.class_cache")._ActorClassCache
@@ -153,6 +138,16 @@ def test_trials_of_tune_take_workers_without_an_environment_of_their_own() -> No
     with trials_on_idle_workers():
         assert not environment()
     assert environment(), f"Ray {ray.__version__} needs no trials_on_idle_workers any more"
+
+
+def test_tune_counts_no_callbacks() -> None:
+    """It looks the function up in this module when it runs; to count it would import packages that take seconds."""
+    usage, tune = import_module("ray.air._internal.usage"), import_module("ray.tune.tune")
+    assert "air_usage.tag_callbacks(" in inspect.getsource(tune) and tune.air_usage is usage
+    plain = usage.tag_callbacks
+    with uncounted_callbacks():
+        assert usage.tag_callbacks([object()]) is False
+    assert usage.tag_callbacks is plain
 
 
 def test_the_control_store_of_ray_has_flags() -> None:

@@ -1,0 +1,82 @@
+"""The fork server of this process: imports for the workers of its Ray, which start as copies of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from sweeps.running import fork_client, fork_server
+from sweeps.running.preload import PACKAGES
+
+AHEAD = (*(name for name in PACKAGES if name.split(".")[0] != "ray"), "pandas", "lth_trainable.training.run")
+SOCKET = "f"  # short, because of the folders before it
+END_SECONDS = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForkServer:
+    """A process that imports, and then forks. lifeline: it ends when this is closed. listener: not bound yet."""
+
+    process: subprocess.Popen[bytes]
+    lifeline: BinaryIO
+    listener: socket.socket
+
+    @classmethod
+    def start(cls, environment: Mapping[str, str], blocked: Collection[signal.Signals]) -> ForkServer | None:
+        """Start one with these variables, deaf to these signals, as Ray's processes are. None if there can be none.
+
+        Then workers import for themselves.
+        """
+        if sys.platform != "linux" or sys.flags.no_site or sys.flags.isolated:
+            return None
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        read, write = os.pipe()
+        lifeline = os.fdopen(write, "wb", buffering=0)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-W", "ignore", fork_server.__file__, str(listener.fileno())],
+                stdin=read, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=[listener.fileno()],
+                env={**os.environ, **environment},
+            )  # fmt: skip
+        except OSError:  # no memory for another process: Ray will say so, if it needs to
+            listener.close()
+            lifeline.close()
+            return None
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            os.close(read)
+        order = {"path": [os.path.abspath(entry) for entry in sys.path], "modules": AHEAD}
+        server = cls(process=process, lifeline=lifeline, listener=listener)
+        try:
+            lifeline.write(json.dumps(order).encode() + b"\n")
+        except BrokenPipeError:  # it has ended already
+            server.close()
+            return None
+        return server
+
+    def listen(self, folder: Path) -> list[str]:
+        """Be there for clients, at a socket in this folder. Returns what comes before Ray's command for a worker."""
+        path = str(folder / SOCKET)
+        self.listener.bind(path)
+        self.listener.listen(128)
+        self.listener.close()  # so that a client notices if the server ends
+        return [sys.executable, "-I", "-S", fork_client.__file__, path]
+
+    def close(self) -> None:
+        """End the server. Workers that it has forked go on."""
+        self.listener.close()
+        self.lifeline.close()
+        try:
+            self.process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:  # it still imports
+            self.process.kill()
+            self.process.wait()

@@ -1,0 +1,120 @@
+"""Workers are forked from a process that has imported everything, and are as those that Ray starts by itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeps.running import fork_client, forking
+from sweeps.running.forking import ForkServer
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
+AHEAD = "json.tool"  # stands for what takes seconds
+WORKER = f"""
+import json, os, signal, sys
+with open(os.environ["SHOWN"] + ".part", "w") as file:
+    json.dump({{
+        "argv": sys.argv, "name": __name__, "folder": os.getcwd(), "path": sys.path[0],
+        "value": os.environ.get("VALUE"), "gone": os.environ.get("SERVERS_OWN"),
+        "blocked": sorted(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ()))),
+        "children": signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL, "is_there": "{AHEAD}" in sys.modules,
+        "read": sys.stdin.read(), "parent": os.getppid(),
+    }}, file)
+os.replace(os.environ["SHOWN"] + ".part", os.environ["SHOWN"])
+print("said")
+sys.exit(3)
+"""
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ForkServer]:
+    monkeypatch.setattr(forking, "AHEAD", (AHEAD, "no_such_module"))
+    started = ForkServer.start({"SERVERS_OWN": "1"}, {signal.SIGTERM})
+    assert started is not None
+    yield started
+    started.close()
+    assert started.process.returncode is not None
+
+
+def test_a_forked_worker_is_what_ray_wants_to_start(server: ForkServer, tmp_path: Path) -> None:
+    shown, said = _start(server.listen(tmp_path), tmp_path)
+    assert shown.pop("parent") == server.process.pid and shown["is_there"]
+    ordinary, said_too = _start([], tmp_path)
+    assert not ordinary["is_there"]
+    del ordinary["is_there"], shown["is_there"], ordinary["parent"]
+    assert (shown, said) == (ordinary, said_too)
+    assert shown["blocked"] == [int(signal.SIGUSR1)] and shown["value"] == "7" and shown["read"] == "asked\n"
+
+
+def test_a_server_that_has_ended_leaves_workers_to_themselves(server: ForkServer, tmp_path: Path) -> None:
+    starter = server.listen(tmp_path)
+    server.process.kill()
+    server.process.wait()
+    shown, _ = _start(starter, tmp_path)
+    assert not shown["is_there"] and shown["value"] == "7"
+
+
+def test_a_server_ends_with_its_command(tmp_path: Path) -> None:
+    """Here the command is killed, and nobody closes anything."""
+    code = (
+        "import os, signal; from sweeps.running import forking; forking.AHEAD = ('json.tool',); "
+        "print(forking.ForkServer.start({}, set()).process.pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as command:
+        assert command.stdout is not None
+        pid = int(command.stdout.readline())
+    assert command.returncode == -signal.SIGKILL
+    end = os.pidfd_open(pid) if Path(f"/proc/{pid}").exists() else None
+    if end is not None:
+        assert select.select([end], [], [], 120)[0], "the fork server outlives its command"
+        os.close(end)
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("py /r/default_worker.py --a", "/r/default_worker.py --a"),
+        ("py /r/setup_worker.py /r/default_worker.py --a --language=PYTHON", "/r/default_worker.py --a"),
+        ("py /r/default_worker.py --worker-type=WORKER", "/r/default_worker.py --worker-type=WORKER"),
+        ("py /r/default_worker.py --worker-type=SPILL_WORKER", None),
+        ("py /r/setup_worker.py /r/default_worker.py --serialized-runtime-env-context={}", None),
+        ("py -s /r/default_worker.py", None),
+        ("py /r/other.py", None),
+    ],
+)
+def test_only_plain_workers_are_forked(command: str, arguments: str | None) -> None:
+    assert fork_client.arguments_of(command.split()) == (None if arguments is None else arguments.split())
+
+
+@pytest.mark.slow
+def test_all_that_is_imported_ahead_is_there_and_ray_is_not() -> None:
+    """Ray reads its environment when it is imported, and a forked worker has another than the server."""
+    code = (
+        f"import importlib, sys; [importlib.import_module(n) for n in {forking.AHEAD!r}]; print('ray' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-W", "ignore", "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+    assert out.stdout.strip() == "False"
+
+
+def _start(starter: list[str], folder: Path) -> tuple[dict[str, Any], str]:
+    """What a worker shows of itself, and what it prints; started as Ray would start it."""
+    script, shown = folder / "default_worker.py", folder / "shown.json"
+    script.write_text(WORKER)
+    shown.unlink(missing_ok=True)
+    environment = {**os.environ, "SHOWN": str(shown), "VALUE": "7", "PYTHONPATH": "/some/where"}
+    done = subprocess.run(
+        [*starter, sys.executable, str(script), "--a", "b c"], input="asked\n", stdout=subprocess.PIPE, text=True,
+        env=environment, cwd=folder, check=False, timeout=120,
+        preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGUSR1}),
+    )  # fmt: skip
+    found: dict[str, Any] = json.loads(shown.read_text())
+    return found, done.stdout
