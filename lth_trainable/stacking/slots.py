@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary, ref
 import torch
 from torch import Tensor, nn
 
-from lth_trainable.stacking.optimisers import Update
+from lth_trainable.stacking.optimisers import Update, settings_of
 from lth_trainable.tensors import copy_all, multiply
 
 Places = list[tuple[str, "ref[nn.Module]", str]]  # of tensors: name, module, attribute
@@ -63,6 +63,9 @@ class Slots:
         targets: list[Tensor] = []
         sources: list[Tensor] = []
         for slot, member in members.items():
+            if settings_of(member.optimizer) != self.update.settings:
+                found, expected = settings_of(member.optimizer), self.update.settings
+                raise ValueError(f"member of slot {slot}: found an optimiser with {found}; expected {expected}")
             state = member.optimizer.state
             for name, value in self._tensors(member.model):
                 targets.append(self._views[name][slot])

@@ -32,7 +32,7 @@ from lth_trainable.tune.attempt import (
 from lth_trainable.tune.config import members_of
 from lth_trainable.tune.progress import REPORT_SECONDS, Measurement, Progress
 from lth_trainable.tune.ray_adapter import write_results
-from lth_trainable.tune.reports import AGAIN, LOST, MEMBERS, STOPPED, epoch_metrics, results_of
+from lth_trainable.tune.reports import AGAIN, LOST, MEMBERS, STOPPED, UNSTACKABLE, epoch_metrics, results_of
 
 TELL_NOBODY = ("-c", "pass")  # arguments of Python, for a silent cohort: nobody knows which member it was
 OF_COHORT = ("stored", "fingerprint", "notes", "done")  # entries of a member's report that the cohort's report has
@@ -67,11 +67,11 @@ class Member(Attempt):
 
     def __init__(self, task: Mapping[str, Any], should_stop: Callable[[], bool]) -> None:
         super().__init__(task, MemberProgress(task["end"], task["log"], should_stop), should_stop)
-        self.has_broken_process = False
+        self.has_broken_process = self.is_unstackable = False
 
     def train(self) -> None:
         """Train the trial, in the member's thread. It raises nothing but the end of the cohort."""
-        from lth_trainable.training.cohort import Ended
+        from lth_trainable.training.cohort import Ended, current_seat
 
         try:
             self.end = self.run()
@@ -81,6 +81,8 @@ class Member(Attempt):
             self.end = self.end_so_far({"status": STOPPED})
         except BaseException as error:  # SystemExit too: it is of the trial's own code
             self.end = self.fail(error)
+        seat = current_seat()
+        self.is_unstackable = seat is not None and seat.refusal is not None
 
     def fail(self, error: BaseException) -> End:
         """Note why the trial failed. Memory and a broken GPU are no failure of its own while there are others."""
@@ -200,6 +202,7 @@ class CohortTrial:
         report = {
             "epochs_done": 0, **of_leader, "stored": stored, "notes": notes, "fingerprint": (known or ["{}"])[0],
             **self.measurement.now(), MEMBERS: json.dumps(parts),
+            UNSTACKABLE: any(m.is_unstackable for m in self.members),
         }  # fmt: skip
         if not is_last:
             report.pop("status", None)

@@ -14,6 +14,7 @@ NO_ROOM = "no room"  # status of a trial that found no memory beside others on i
 STOPPED = "stopped"  # of a trial that has ended because the driver asked for it
 AGAIN = "again"  # of a member of a cohort that has failed for the first time: it is tried once more
 LOST = "lost"  # of a member of a cohort that broke, maybe because of another member: it is no failure of its own
+UNSTACKABLE = "unstackable"  # of a report: whether the networks of the cohort were trained one after another
 MEMBERS = "members"  # of a report: those of the members of a cohort, by trial, as JSON
 
 

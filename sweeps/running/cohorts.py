@@ -40,6 +40,7 @@ class Cohorts:
         self.replicas, self.shape_of = replicas, shape_of
         self.number = 0
         self.notes: list[str] = []
+        self._unstackable: set[Hashable] = set()
         self._deaths: Counter[str] = Counter()
         self._begun: Counter[str] = Counter()
 
@@ -62,6 +63,10 @@ class Cohorts:
         if note not in self.notes:
             self.notes.append(note)
 
+    def refuse(self, trial: PlannedTrial) -> None:
+        """Networks of this trial's shape cannot be stacked: from here on they train alone, in all slots at once."""
+        self._unstackable.add(self.shape_of(trial))
+
     def _attempt(self, trial: PlannedTrial) -> int:
         if self.replicas == 1:  # then the place on a GPU counts them
             return 0
@@ -75,4 +80,4 @@ class Cohorts:
 
     def _alike(self, trial: PlannedTrial) -> Hashable | None:
         shape = self.shape_of(trial)
-        return None if shape is None else (shape, self._most(trial))
+        return None if shape is None or shape in self._unstackable else (shape, self._most(trial))

@@ -14,7 +14,7 @@ from ray.tune.search import Searcher
 
 from lth_trainable.errors import StorageError
 from lth_trainable.store.trouble import TROUBLE
-from lth_trainable.tune.reports import AGAIN, LOST, MEMBERS, NO_ROOM, parts_of
+from lth_trainable.tune.reports import AGAIN, LOST, MEMBERS, NO_ROOM, UNSTACKABLE, parts_of
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.plan import PlannedTrial
 from sweeps.running.cohorts import ALONE, Cohorts, Start
@@ -130,6 +130,8 @@ class PlanSearcher(Searcher):
         self._measure(result)
         with self._trouble_noted():
             self._take(result)
+        if result.get(UNSTACKABLE):
+            self.cohorts.refuse(self.trials[trial_id])
         for name, part in parts_of("", result).items() if MEMBERS in result else ():
             if "status" in part and (member := self.open.get(trial_id, {}).pop(name, None)) is not None:
                 self._ended(member, part, is_member=member is not self.trials[trial_id])
@@ -142,6 +144,8 @@ class PlanSearcher(Searcher):
         if self.packing is not None:
             self.packing.leave(trial.name)
         result = result or {}
+        if result.get(UNSTACKABLE):
+            self.cohorts.refuse(trial)
         self._measure(result)
         with self._trouble_noted():
             self._take(result)

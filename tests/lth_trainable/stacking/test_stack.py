@@ -203,6 +203,17 @@ def test_other_optimisers_and_fp16_are_refused() -> None:
             Stack(own.model, optimizer, dls.train, nn.CrossEntropyLoss(), "fp32", 2)
 
 
+def test_a_member_whose_optimiser_has_other_settings_is_refused() -> None:
+    """But for the learning rate, which each run brings along."""
+    own, other = member("lenet_300_100", 1), member("lenet_300_100", 2)
+    stack = stack_of(own, loaders(), 2)
+    other.optimizer.param_groups[0]["lr"] = 7.0
+    stack.load_all({0: own, 1: other})
+    other.optimizer.param_groups[0]["momentum"] = 0.5
+    with pytest.raises(ValueError, match=r"slot 1: found an optimiser with .*0\.5.* expected .*0\.9"):
+        stack.load_all({0: own, 1: other})
+
+
 def test_runs_of_other_batches_are_refused() -> None:
     dls, own = loaders(), member("lenet_300_100", 1)
     stack, run = stack_of(own, dls, 2), run_of(dls.train, 1)

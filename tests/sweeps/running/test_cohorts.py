@@ -11,8 +11,9 @@ import pytest
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.plan import Plan, PlannedTrial
 from sweeps.planning.work import work_left
-from sweeps.running.cohorts import ALONE
-from sweeps.running.resources import Budget
+from sweeps.running.cohorts import ALONE, Cohorts
+from sweeps.running.resources import Budget, Spent
+from sweeps.running.searcher import PlanSearcher
 from tests.support.cohort_clock import CohortSimulation
 from tests.support.plans import dense, find, imp, planned, rung
 
@@ -187,3 +188,16 @@ def test_one_replica_makes_no_cohorts() -> None:
     run = simulate(plan, 2, 1)
     assert set(sizes(run)) == {1} and run.dispatcher.over
     assert run.searcher.cohorts.start(run.dispatcher, plan.trials[0]) == ALONE
+
+
+def test_networks_that_cannot_be_stacked_train_alone_once_that_is_known() -> None:
+    plan = planned([*dense(4, epochs=4), *dense(4, epochs=4, batch_size=40)])
+    dispatcher = Dispatcher(plan, (), (), 8, replicas=2)
+    searcher = PlanSearcher(
+        dispatcher, Spent(), Budget(), lambda trial, start=ALONE: {"n": 1 + len(start.others), "of": batch(trial)},
+        lambda *_: True, cohorts=Cohorts(2, batch),
+    )  # fmt: skip
+    assert searcher.suggest("a") == {"n": 2, "of": 60}
+    searcher.on_trial_result("a", {"members": "{}", "unstackable": True})
+    started = [searcher.suggest(number) for number in "bcde"]
+    assert started.count({"n": 1, "of": 60}) == 2 and started.count({"n": 2, "of": 40}) == 2
