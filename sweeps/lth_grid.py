@@ -9,9 +9,13 @@ Exit code: 0 if every planned trial is done, 1 if trials or the storage failed, 
 from __future__ import annotations
 
 if __name__ == "__main__":  # before the other imports, which take seconds: a signal may come at any moment
+    import sys
+
     from lth_trainable import signals
+    from sweeps.running import forking
 
     signals.install()
+    forking.start_ahead(sys.argv[1:], signals.SIGNALS)
 
 import json
 import sys

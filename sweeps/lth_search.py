@@ -11,9 +11,13 @@ command continues a study. Exit codes are those of `sweeps.lth_grid`.
 from __future__ import annotations
 
 if __name__ == "__main__":  # before the other imports, which take seconds: a signal may come at any moment
+    import sys
+
     from lth_trainable import signals
+    from sweeps.running import forking
 
     signals.install()
+    forking.start_ahead(sys.argv[1:], signals.SIGNALS)
 
 import json
 import sys

@@ -8,7 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Collection, Mapping
+import uuid
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -17,6 +18,10 @@ from sweeps.running import fork_client, fork_server
 from sweeps.running.preload import PACKAGES
 
 AHEAD = (*(name for name in PACKAGES if name.split(".")[0] != "ray"), "pandas", "lth_trainable.training.run")
+MARK = "LOTTERY_SWEEP_RAY"  # environment variable of all processes that this process starts for its Ray
+MARKED = {MARK: uuid.uuid4().hex}
+THREADS = "OMP_NUM_THREADS"  # read when torch and NumPy are imported
+NO_TRAINING = {"-h", "--help", "--list", "--dry-run", "--plan-figure", "--on", "--cluster", "--address"}  # or not here
 SOCKET = "f"  # short, because of the folders before it
 END_SECONDS = 5.0
 
@@ -80,3 +85,30 @@ class ForkServer:
         except subprocess.TimeoutExpired:  # it still imports
             self.process.kill()
             self.process.wait()
+
+
+_ahead: list[tuple[str, ForkServer]] = []  # started ahead, with its number of threads; at most one
+
+
+def start_ahead(arguments: Sequence[str], blocked: Collection[signal.Signals]) -> None:
+    """Start a fork server before the imports of a command with these arguments, which take a second or two.
+
+    Only the process of a command may do so: the server ends with it.
+    """
+    flags = {argument.partition("=")[0] for argument in arguments}
+    threads = os.environ.get(THREADS, "1")
+    if flags & NO_TRAINING:
+        return
+    server = ForkServer.start({**MARKED, THREADS: threads}, blocked)
+    if server is not None:
+        _ahead.append((threads, server))
+
+
+def server_for(environment: Mapping[str, str], blocked: Collection[signal.Signals]) -> ForkServer | None:
+    """The fork server for workers with these variables: the one that was started ahead, if it has their threads."""
+    while _ahead:
+        threads, server = _ahead.pop()
+        if threads == environment.get(THREADS, threads):
+            return server
+        server.close()
+    return ForkServer.start({**environment, **MARKED}, blocked)

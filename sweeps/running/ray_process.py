@@ -11,7 +11,6 @@ import signal
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 from lth_trainable.errors import FAILED, UserError
 from lth_trainable.processes import Family, kill
 from lth_trainable.signals import SIGNALS, end, undoing
-from sweeps.running.forking import ForkServer
+from sweeps.running.forking import MARK, MARKED, ForkServer, server_for
 from sweeps.running.preload import preloading
 from sweeps.running.private_ray import private_folder, private_settings, remove, set_for_ray
 from sweeps.running.ray_adapter import (
@@ -38,10 +37,8 @@ HAS_PROC = Path("/proc/self/comm").exists()
 # without one Ray would wait for a minute, then end this process with messages of its own
 CONTROL_STORE_SECONDS, CONTROL_STORE_AGAIN_SECONDS = 50.0, 15.0
 DISCONNECT_SECONDS = 5.0
-MARK = "LOTTERY_SWEEP_RAY"  # environment variable of all processes of the Ray that this process has started
 WORKER = b"ray::ImplicitFunc"  # how the command line of a worker with a trial begins; Ray's agents have another
-_mark = uuid.uuid4().hex
-_family = Family(MARK, _mark)
+_family = Family(MARK, MARKED[MARK])
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",  # the new console output prints a box even if verbose=0
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -123,7 +120,7 @@ def start_ray(ray: Any, workers: Workers = FEW, server: ForkServer | None = None
             _at_shutdown.callback(read_environment_again)  # so that the next Ray is not expected to know this token
             folder = _at_shutdown.enter_context(private_folder())
             _at_shutdown.enter_context(undoing(functools.partial(remove, folder.parent)))
-            settings = {**workers.environment, **preloading(folder.parent), **private_settings(), MARK: _mark}
+            settings = {**workers.environment, **preloading(folder.parent), **private_settings(), **MARKED}
             starter = server.listen(folder.parent) if server is not None else []
             server = None  # a second attempt goes without
             with (
@@ -159,7 +156,7 @@ def no_entry(address: str) -> UserError:
 @contextlib.contextmanager
 def ray_here(workers: Workers = FEW) -> Iterator[None]:
     """Ray on this machine for this process: started, watched, and ended with the process if a signal ends that."""
-    server = ForkServer.start({**workers.environment, MARK: _mark}, SIGNALS)
+    server = server_for(workers.environment, SIGNALS)
     if server is not None:
         _at_shutdown.callback(server.close)
     import ray

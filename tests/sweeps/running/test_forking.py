@@ -118,3 +118,20 @@ def _start(starter: list[str], folder: Path) -> tuple[dict[str, Any], str]:
     )  # fmt: skip
     found: dict[str, Any] = json.loads(shown.read_text())
     return found, done.stdout
+
+
+def test_a_server_that_was_started_ahead_is_the_one_if_it_has_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forking, "AHEAD", (AHEAD,))
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    forking.start_ahead(["digits", "--dry-run"], set())
+    assert not forking._ahead
+    forking.start_ahead(["digits", "--seeds=2"], set())
+    ((_, ahead),) = forking._ahead
+    assert f"{forking.MARK}={forking.MARKED[forking.MARK]}" in Path(f"/proc/{ahead.process.pid}/environ").read_text()
+    assert forking.server_for({"OMP_NUM_THREADS": "2"}, set()) is ahead
+    ahead.close()
+    forking.start_ahead(["digits"], set())
+    ((_, ahead),) = forking._ahead
+    other = forking.server_for({"OMP_NUM_THREADS": "3"}, set())
+    assert other is not None and other is not ahead and ahead.process.returncode is not None
+    other.close()
