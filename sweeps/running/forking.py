@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
@@ -102,6 +103,13 @@ def start_ahead(arguments: Sequence[str], blocked: Collection[signal.Signals]) -
     server = ForkServer.start({**MARKED, THREADS: threads}, blocked)
     if server is not None:
         _ahead.append((threads, server))
+        atexit.register(_end_unused)
+
+
+def _end_unused() -> None:
+    """End a server that was started ahead of a command that trains nothing. It ends by itself, but later."""
+    for _, server in _ahead:
+        server.process.kill()
 
 
 def server_for(environment: Mapping[str, str], blocked: Collection[signal.Signals]) -> ForkServer | None:
