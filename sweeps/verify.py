@@ -218,7 +218,7 @@ def _train(
         return records[0]
     with contextlib.suppress(_Enough):
         outcomes = run_cohort(jobs, execution, spec, between)
-        if isinstance(outcomes[1], Exception):
+        if isinstance(outcomes[1], BaseException):
             raise outcomes[1]
     return records[0]
 

@@ -95,7 +95,7 @@ class BarrierJob(LineJob[SeedPair]):
             rewound_to=target.rewound_to, masked_by=None if target.is_dense else target.ticket.folder.path,
             order_seed=order_seed, fingerprint=self.fingerprint, device=execution.device, threads=execution.threads,
             deterministic=execution.deterministic, memory_format=execution.memory_format,
-            compile=execution.compile,
+            compile=execution.compile, replicas=execution.replicas,
         )  # fmt: skip
 
     def _measure(self, path: str, pair: SeedPair) -> None:

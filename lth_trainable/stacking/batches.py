@@ -17,6 +17,7 @@ from lth_trainable.data.loaders import ResidentLoader
 from lth_trainable.stacking.run import Run
 
 Groups = tuple[tuple[int, ...], ...]
+LARGEST_PASS = 2**26  # numbers in the images of all members that are evaluated at a time
 
 
 class Batches:
@@ -144,3 +145,8 @@ class Batches:
         if not self.loader.channels_last:
             return images.contiguous()
         return images.permute(0, 3, 4, 1, 2).contiguous().permute(0, 3, 4, 1, 2)
+
+
+def evaluated_at_once(batches: Batches, bs: int) -> int:
+    """How many images, of a batch of `bs`, all members are evaluated on at a time."""
+    return min(bs, max(1, LARGEST_PASS // (batches.k * batches.loader.x[0].numel())))

@@ -7,13 +7,15 @@ sum in another order in another slot.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
 
-from lth_trainable.stacking.batches import Batches
+from lth_trainable.data.splits import EVALUATION_BATCH
+from lth_trainable.stacking.batches import Batches, evaluated_at_once
 from lth_trainable.stacking.network import StackedNetwork, gradients
 from lth_trainable.stacking.run import NotStackable
 from lth_trainable.stacking.slots import Slots
@@ -22,49 +24,63 @@ from lth_trainable.streams import all_streams_put_back
 ROUNDING = 0.05  # of the norm, between runs of kernels that are not deterministic
 
 
-def check_independence(
-    network: StackedNetwork, slots: Slots, batches: Batches, autocast: Callable[[], AbstractContextManager[object]]
-) -> None:
-    """Raise `NotStackable` unless a step gives each slot the same bytes, also beside members that are not finite.
+Autocast = Callable[[], AbstractContextManager[object]]
+
+
+def check_independence(network: StackedNetwork, slots: Slots, batches: Batches, autocast: Autocast) -> None:
+    """Raise `NotStackable` unless steps and evaluations give each slot the same bytes, also beside NaN.
 
     The slots hold copies of one network; afterwards they do again. Batches have their real sizes, because libraries
     choose by them. If kernels need not be deterministic, it is only tried whether members that are not finite reach
     others.
     """
-    loader, device = batches.loader, batches.number.device
     if slots.k == 1:
         return
+    loader, device = batches.loader, batches.number.device
+    x = loader.x[: evaluated_at_once(batches, EVALUATION_BATCH)]
     with all_streams_put_back(), torch.no_grad():
         for size in {min(loader.bs, loader.n), loader.n % loader.bs or loader.bs}:
-            _check(network, slots, batches, autocast, torch.arange(size, device=device))
+            index = torch.arange(size, device=device)
+            _check(slots, device, functools.partial(_step, network, slots, batches, autocast, index))
+        _check(slots, device, functools.partial(_evaluation, network, slots, batches, autocast, x))
 
 
-def _check(
-    network: StackedNetwork, slots: Slots, batches: Batches,
-    autocast: Callable[[], AbstractContextManager[object]], index: Tensor,
-) -> None:  # fmt: skip
-    k, device = slots.k, index.device
-    for_all = index.unsqueeze(1).expand(-1, k)
+def _step(
+    network: StackedNetwork, slots: Slots, batches: Batches, autocast: Autocast, index: Tensor
+) -> list[Tensor]:  # fmt: skip
+    """Everything that a step on these images makes, of all slots."""
+    for_all = index.unsqueeze(1).expand(-1, slots.k)
     images, labels = batches.of(for_all.contiguous() if batches.axis else for_all.t().contiguous())
-
-    @torch.enable_grad()
-    def step() -> list[Tensor]:
-        buffers = {name: value.clone() for name, value in slots.buffers.items()}
-        network.module.train()
+    buffers = {name: value.clone() for name, value in slots.buffers.items()}
+    network.module.train()
+    with torch.enable_grad():
         with autocast():
             predictions, replaced = network(slots.parameters, buffers, images, batches.axis, batches.seeds)
             losses = network.losses(predictions.float(), labels)
         found = gradients(losses, slots.parameters)
-        return [predictions.detach(), losses.detach(), *found.values(), *buffers.values(), *replaced.values()]
+    return [predictions.detach(), losses.detach(), *found.values(), *buffers.values(), *replaced.values()]
 
+
+def _evaluation(
+    network: StackedNetwork, slots: Slots, batches: Batches, autocast: Autocast, x: Tensor
+) -> list[Tensor]:  # fmt: skip
+    """The scores of all slots on these images."""
+    network.module.eval()
+    with autocast():
+        predictions, _ = network(slots.parameters, slots.buffers, batches.shared(x), batches.axis, batches.seeds)
+    return [predictions]
+
+
+def _check(slots: Slots, device: torch.device, compute: Callable[[], list[Tensor]]) -> None:
+    k = slots.k
     same = torch.equal if device.type == "cpu" or torch.are_deterministic_algorithms_enabled() else _alike
-    equal = step()
+    equal = compute()
     if any(not same(value[0], value[slot]) for value in equal for slot in range(1, k)):
         raise NotStackable(f"on {device.type}, equal networks in different slots come out different")
     odd = list(range(1, k - 1, 2)) or [1]
     for value in slots.parameters.values():
         value[odd] = torch.nan
-    beside = step()
+    beside = compute()
     for value in slots.parameters.values():
         value[odd] = value[0].clone()
     others = [slot for slot in range(k) if slot not in odd]

@@ -51,7 +51,7 @@ def _check(network: StackedNetwork, slots: Slots, batches: Batches) -> None:
     if not isinstance(predictions, Tensor) or predictions.ndim != 3:
         raise NotStackable("its output is not a tensor of scores (images, classes)")
     found = gradients(network.losses(predictions, labels), slots.parameters)
-    changed = [name for name, value in _hidden(network.module).items() if not _same(value, before.get(name))]
+    changed = [name for name, value in _hidden(network.module).items() if not is_same(value, before.get(name))]
     if changed:
         raise NotStackable(f"a step changes what its members would share: {', '.join(changed)}")
     for slot in {0, k - 1}:
@@ -123,11 +123,17 @@ def _by_name(found: Tensor | Named) -> Named:
 
 
 def _hidden(module: nn.Module) -> dict[str, Any]:
-    """What modules hold beside parameters and buffers, and Python's random streams: members would share it."""
-    found: dict[str, Any] = {
+    """What a step could change that members would share: Python's random streams, and `hidden_in` the network."""
+    return {
         "Python's random stream": random.getstate(),
         "NumPy's random stream": repr(np.random.get_state()),  # noqa: NPY002
+        **hidden_in(module),
     }
+
+
+def hidden_in(module: nn.Module) -> dict[str, Any]:
+    """What modules hold beside parameters and buffers, by name. A stack has it once, for all members."""
+    found: dict[str, Any] = {}
     for place, part in module.named_modules():
         for name, value in vars(part).items():
             if name not in _OF_ALL_MODULES:
@@ -138,12 +144,19 @@ def _hidden(module: nn.Module) -> dict[str, Any]:
 def _snapshot(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.detach().cpu().clone()
+    if isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        return value.shape, value.dtype, value.tobytes()
     if value is None or isinstance(value, bool | int | float | complex | str | bytes):
         return value
+    if isinstance(value, list | tuple):
+        return [_snapshot(each) if not isinstance(each, list | tuple) else type(each) for each in value]
     return type(value), len(value) if hasattr(value, "__len__") else None
 
 
-def _same(one: Any, other: Any) -> bool:
+def is_same(one: Any, other: Any) -> bool:
+    """Whether two snapshots are equal."""
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(is_same, one, other))
     if isinstance(one, Tensor) and isinstance(other, Tensor):
         return torch.equal(one, other)
     return type(one) is type(other) and bool(one == other)

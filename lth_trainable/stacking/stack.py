@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lth_trainable.data.loaders import ResidentLoader
 from lth_trainable.silence import pulse
-from lth_trainable.stacking.batches import Batches, Groups
+from lth_trainable.stacking.batches import Batches, Groups, evaluated_at_once
 from lth_trainable.stacking.independence import check_independence
 from lth_trainable.stacking.network import StackedNetwork, convolves, gradients
 from lth_trainable.stacking.optimisers import update_of
@@ -24,8 +24,6 @@ from lth_trainable.stacking.probe import check
 from lth_trainable.stacking.replays import Replays
 from lth_trainable.stacking.run import NotStackable, Run
 from lth_trainable.stacking.slots import Member, Slots
-
-LARGEST_PASS = 2**26  # numbers in the images of all members that are evaluated at a time
 
 
 class Evaluated(NamedTuple):
@@ -143,7 +141,7 @@ class Stack:
         loss = torch.zeros(self.k, device=self.device)
         right = []
         seeds = torch.zeros(self.k, dtype=torch.int64, device=self.device)
-        size = min(loader.bs, max(1, LARGEST_PASS // (self.k * loader.x[0].numel())))
+        size = evaluated_at_once(self.batches, loader.bs)
         for x, y in zip(loader.x.split(size), loader.y.split(size), strict=True):
             images, labels = self.batches.shared(x), y.expand(self.k, -1)
             with self._autocast():

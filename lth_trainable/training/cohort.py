@@ -11,18 +11,19 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import torch
 
 from lth_trainable.spec.trial_spec import TrialSpec
-from lth_trainable.stacking.run import NotStackable, Run
+from lth_trainable.stacking.run import NotStackable
 from lth_trainable.stacking.shape import stack_shape
 from lth_trainable.stacking.slots import Member
 from lth_trainable.stacking.stack import Stack
+from lth_trainable.stacking.template import template_of
 from lth_trainable.streams import streams_put_back
-from lth_trainable.training.execution import Execution
+from lth_trainable.training.execution import Execution, is_no_room
+from lth_trainable.training.requests import Measuring, Pausing, Request, Training
 from lth_trainable.training.sharing import in_bounds
 
 T = TypeVar("T")
@@ -34,7 +35,7 @@ def nothing() -> None:
 
 def run_cohort(
     jobs: Sequence[Callable[[], T]], execution: Execution, spec: TrialSpec, between: Callable[[], None] = nothing
-) -> list[T | Exception]:
+) -> list[T | BaseException]:
     """Run each job, which trains a trial with `run_trial`, as a member of one cohort; returns results or exceptions.
 
     Jobs: at most `execution.replicas`. spec: of any of them; they have the same shape (`stack_shape`). between: called
@@ -46,6 +47,14 @@ def run_cohort(
     cohort: Cohort[T] = Cohort(jobs, execution)
     with in_bounds(execution, spec):
         return cohort.run(between)
+
+
+def in_cohort_of_one(job: Callable[[], T], execution: Execution, spec: TrialSpec) -> T:
+    """Run a job in a stack whose other slots are idle. What it raises is raised here, SystemExit too."""
+    (outcome,) = run_cohort([job], execution, spec)
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome
 
 
 def current_seat() -> Seat | None:
@@ -68,44 +77,12 @@ class Ended(BaseException):
     """Ends the thread of a member whose cohort has ended."""
 
 
-@dataclass(kw_only=True)
-class Training:
-    """Asks for batches to be trained. learn: the member's. factors: of its masks. losses: of each batch, so far.
-
-    then: what to measure after the last of them, if the member would ask for that next.
-    """
-
-    learn: Any
-    run: Run
-    factors: dict[str, torch.Tensor]
-    losses: list[torch.Tensor] = field(default_factory=list)
-    then: Measuring | None = None
-    draws = False
-
-    @property
-    def is_served(self) -> bool:
-        return not self.run.sizes
-
-
-@dataclass(kw_only=True)
-class Measuring:
-    """Asks for the results of the network on a loader's images. found: sums, and which images are right.
-
-    draws: whether the member itself draws random numbers later in the same batch.
-    """
-
-    learn: Any
-    loader: Any
-    draws: bool = False
-    found: Any = None
-
-
 class Seat:
     """The place of a member in its cohort. slot: of its network in the stack."""
 
     def __init__(self, cohort: Cohort[Any], slot: int) -> None:
         self.cohort, self.slot = cohort, slot
-        self.request: Training | Measuring | None = None
+        self.request: Request | None = None
         self.go = _closed()
         self.is_loaded = False  # whether the slot has the network's present weights
 
@@ -126,8 +103,10 @@ class Seat:
         """Why the cohort's networks cannot be stacked; None if they can, as far as that is known."""
         return self.cohort.refusal
 
-    def ask(self, request: Training | Measuring) -> bool:
+    def ask(self, request: Request) -> bool:
         """Wait until the request is served. False: the networks cannot be stacked, and nothing has been done."""
+        if self.cohort.is_over:
+            raise Ended
         self.request = request
         # others draw meanwhile; the streams are set anew for each batch, so only within one does that matter
         with streams_put_back(request.learn.dls.device) if request.draws else contextlib.nullcontext():
@@ -150,7 +129,7 @@ class Cohort(Generic[T]):
         self.is_over = False
         self._stack: Stack | None = None
 
-    def run(self, between: Callable[[], None]) -> list[T | Exception]:
+    def run(self, between: Callable[[], None]) -> list[T | BaseException]:
         """Run all members to their ends."""
         threads = [threading.Thread(target=self._member, args=(seat,), daemon=True) for seat in self.seats]
         try:
@@ -162,12 +141,11 @@ class Cohort(Generic[T]):
                 for seat in self._serve(waiting):
                     self._resume(seat)
         except BaseException:
-            self._end_all()
+            _kept.clear()  # it may be why, and its memory may be wanted
+            self._end_all(threads)
             raise
-        finally:
-            for thread in threads:
-                if thread.ident is not None:
-                    thread.join()
+        for thread in threads:
+            thread.join()
         return self.outcomes
 
     def _member(self, seat: Seat) -> None:
@@ -177,12 +155,13 @@ class Cohort(Generic[T]):
         try:
             if not self.is_over:
                 self.outcomes[seat.slot] = self.jobs[seat.slot]()
-        except Exception as error:
-            self.outcomes[seat.slot] = error
         except Ended:
             pass
+        except BaseException as error:  # SystemExit too: Tune ends a trial with it
+            self.outcomes[seat.slot] = error
         finally:
-            self.back.release()
+            if not self.is_over:
+                self.back.release()
 
     def _resume(self, seat: Seat) -> None:
         """Let a member run until it waits again or has ended."""
@@ -190,16 +169,21 @@ class Cohort(Generic[T]):
         seat.go.release()
         self.back.acquire()
 
-    def _end_all(self) -> None:
+    def _end_all(self, threads: Sequence[threading.Thread]) -> None:
+        """End the members one after another. One that runs (Ctrl-C comes at any time) ends where it would wait."""
         self.is_over = True
-        for seat in self.seats:
-            if seat.request is not None:
-                self._resume(seat)
+        for seat, thread in zip(self.seats, threads, strict=True):
+            if seat.go.locked():
+                seat.go.release()
+            if thread.ident is not None:
+                thread.join()
 
     # -- requests ----------------------------------------------------------------------------------------------------
 
     def _serve(self, waiting: Sequence[Seat]) -> list[Seat]:
         """Serve what can be served together; returns those who need not wait any longer."""
+        if pausing := [seat for seat in waiting if isinstance(seat.request, Pausing)]:
+            return pausing
         if self.refusal is None and self._stack is None:
             self._make_stack(waiting[0])
         if self.refusal is not None:
@@ -211,7 +195,10 @@ class Cohort(Generic[T]):
         return self._train([(seat, seat.request) for seat in waiting if isinstance(seat.request, Training)])
 
     def _make_stack(self, seat: Seat) -> None:
-        """Take the stack of the last cohort of this process, if it has the same shape, or make one."""
+        """Take the stack of the last cohort of this process, if it has the same shape, or make one.
+
+        Whether that succeeds must not depend on who waits, so it is tried with weights that are nobody's.
+        """
         learn, execution = seat.learn, self.execution
         spec, data = learn.clock.spec, learn.dls.train.x
         key = (
@@ -224,9 +211,12 @@ class Cohort(Generic[T]):
         _kept.clear()
         try:
             self._stack = Stack(
-                learn.model, learn.opt.opt, learn.dls.train, learn.loss_func, spec.precision, execution.replicas
-            )
+                template_of(spec, learn.dls.train), learn.opt.opt, learn.dls.train, learn.loss_func, spec.precision,
+                execution.replicas,
+            )  # fmt: skip
         except NotStackable as error:
+            if error.__cause__ is not None and is_no_room(error.__cause__):
+                raise error.__cause__ from None
             self.refusal = str(error)
         else:
             if key[0] is not None:
@@ -260,12 +250,14 @@ class Cohort(Generic[T]):
         together = max(by_size.values(), key=len)
         n = min(_equal_ones(request.run.sizes) for _, request in together)
         split = {seat.slot: request.run.split(n) for seat, request in together}
+        behind = [seat for seat, request in asked if seat.slot not in split and request.losses]
+        self.stack.unload_all({seat.slot: seat.member for seat in behind})  # their slots compute along
         losses = self.stack.train({slot: first for slot, (first, _) in split.items()})
         of_batches = torch.stack([losses[seat.slot] for seat, _ in together]).cpu()
         for own, (seat, request) in zip(of_batches, together, strict=True):
             request.losses.append(own)
             request.run = split[seat.slot][1]
-        for seat in self.seats:  # the others' slots have computed along
+        for seat in self.seats:
             seat.is_loaded = seat.is_loaded and seat.slot in split
         served = [seat for seat, request in together if request.is_served]
         self.stack.unload_all({seat.slot: seat.member for seat in served})

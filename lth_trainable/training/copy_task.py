@@ -29,7 +29,7 @@ class CopyTask:
     path: where it is stored. trial, key, spec: of the network. state: where it starts, made under the fingerprint
     `trained_under`. rewound_to: that point of training. masked_by: folder of the ticket whose final mask it has; None
     for a dense network. fingerprint: under which the copy has to be trained. device, threads, deterministic,
-    memory_format, compile: of its `Execution`.
+    memory_format, compile, replicas: of its `Execution`.
     """
 
     path: str
@@ -47,6 +47,7 @@ class CopyTask:
     deterministic: bool
     memory_format: str
     compile: bool = False
+    replicas: int = 1
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -55,7 +56,7 @@ class CopyTask:
         """Where the copy is trained. step: see `Execution`; it does not change the bytes."""
         return Execution(
             data_root=data_root, device=self.device, threads=self.threads, deterministic=self.deterministic,
-            memory_format=self.memory_format, compile=self.compile, step=step,
+            memory_format=self.memory_format, compile=self.compile, replicas=self.replicas, step=step,
         )  # fmt: skip
 
     @property

@@ -27,6 +27,7 @@ from lth_trainable.store.states import States
 from lth_trainable.store.store import WEIGHTS, Damaged, Store
 from lth_trainable.store.tensor_files import check_like, tensors_of
 from lth_trainable.tensors import row_major
+from lth_trainable.training.cohort import in_cohort_of_one
 from lth_trainable.training.execution import Execution, prepared
 from lth_trainable.training.learner import LevelClock
 from lth_trainable.training.measure import measure
@@ -121,6 +122,8 @@ def train_copy(start: Start, order_seed: int) -> Copy:
     """
     lr = start.spec.lr if start.spec.control_lr is None else start.spec.control_lr
     spec = replace(start.spec, control="dense", lr=lr, seed=order_seed, order_seed=None, validate_every=None)
+    if start.execution.replicas > 1:  # in a stack, as the trial
+        return in_cohort_of_one(lambda: _trained(start, spec), start.execution, spec)
     with prepared(start.execution, spec.precision):
         return _trained(start, spec)
 

@@ -15,8 +15,9 @@ from lth_trainable.pruning.keep_mask import KeepMask
 from lth_trainable.silence import pulse
 from lth_trainable.stacking.run import Run
 from lth_trainable.training.captured import AROUND_A_STEP, acting, acting_within, say_when
-from lth_trainable.training.cohort import Measuring, Seat, Training
+from lth_trainable.training.cohort import Seat
 from lth_trainable.training.measure import Sums
+from lth_trainable.training.requests import Measuring, Pausing, Training
 
 
 class StackedSteps(Callback):
@@ -51,6 +52,7 @@ class StackedSteps(Callback):
         learn, loader = self.learn, self.learn.dl
         learn.n_iter = len(loader)
         if not (self._usable and say_when(learn)):
+            self.seat.ask(Pausing(learn=learn))
             return False
         acts = {event: acting(learn, event) for event in AROUND_A_STEP}
         self._order, self._draws = loader.order(), loader.draws()
@@ -63,9 +65,12 @@ class StackedSteps(Callback):
             next_ones = acts["after_batch"].get(end - 1, [])
             if not self._train(start, end, is_measured=any(map(_measures, next_ones))):
                 return False  # of the first batches of the trial: nothing has been trained
-            for cb in next_ones:
-                cb("after_batch")
-            self._measured, start = None, end
+            try:
+                for cb in next_ones:
+                    cb("after_batch")
+            finally:
+                self._measured = None
+            start = end
         loader.end_pass()
         return True
 

@@ -67,12 +67,19 @@ class Member(Attempt):
 
     def __init__(self, task: Mapping[str, Any], should_stop: Callable[[], bool]) -> None:
         super().__init__(task, MemberProgress(task["end"], task["log"], should_stop), should_stop)
-        self.has_broken_process = self.is_unstackable = False
+        self.has_broken_process = False
+        self._seat: Any = None
+
+    @property
+    def is_unstackable(self) -> bool:
+        """Whether it is known that the networks of its cohort cannot be stacked."""
+        return self._seat is not None and self._seat.refusal is not None
 
     def train(self) -> None:
         """Train the trial, in the member's thread. It raises nothing but the end of the cohort."""
         from lth_trainable.training.cohort import Ended, current_seat
 
+        self._seat = current_seat()
         try:
             self.end = self.run()
         except Ended:
@@ -81,8 +88,6 @@ class Member(Attempt):
             self.end = self.end_so_far({"status": STOPPED})
         except BaseException as error:  # SystemExit too: it is of the trial's own code
             self.end = self.fail(error)
-        seat = current_seat()
-        self.is_unstackable = seat is not None and seat.refusal is not None
 
     def fail(self, error: BaseException) -> End:
         """Note why the trial failed. Memory and a broken GPU are no failure of its own while there are others."""

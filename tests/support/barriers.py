@@ -53,8 +53,13 @@ def write_plan(storage: Path) -> Path:
 
 def start_of(run: Path, which: str, dense: bool = False) -> Start:
     """The starting point of a ticket or control, or of the dense network beside it."""
+    return job_of(run, which, dense).start
+
+
+def job_of(run: Path, which: str, dense: bool = False) -> BarrierJob:
+    """What measures the lines between copies of a ticket or control, or of the dense network beside it."""
     store, name = find_run(run)
     plan = read_plan(store, name)
     found = choose(store, name, plan, [(TICKETS | CONTROLS)[which].name], 1)
     (target,) = [target for target in found.targets if target.is_dense == dense]
-    return BarrierJob(store, target, Settings(), given_by(name, plan, BETWEEN_COPIES)).start
+    return BarrierJob(store, target, Settings(), given_by(name, plan, BETWEEN_COPIES))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import random
 from typing import Any
@@ -12,9 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lth_trainable.stacking import functions
+from lth_trainable.stacking.batches import Batches
 from lth_trainable.stacking.dropout import SeededDropout, keep
+from lth_trainable.stacking.independence import check_independence
+from lth_trainable.stacking.network import StackedNetwork
+from lth_trainable.stacking.optimisers import update_of
 from lth_trainable.stacking.run import NotStackable, Run
-from lth_trainable.stacking.slots import Member
+from lth_trainable.stacking.slots import Member, Slots
 from lth_trainable.stacking.stack import Stack
 from tests.support.stacks import (
     NETWORKS,
@@ -233,3 +238,18 @@ def test_dropout_masks_have_the_probability_and_are_unrelated() -> None:
     for i, mask in enumerate(masks):
         for other in masks[:i]:
             assert abs(float((mask == other).float().mean()) - 0.58) < 0.01
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_kernels_in_which_members_that_are_not_finite_reach_others_are_found(training: bool) -> None:
+    class Leaking(StackedNetwork):
+        def __call__(self, *args: Any) -> Any:
+            predictions, replaced = super().__call__(*args)
+            leak = 0 * predictions.sum(0) if self.module.training == training else 0
+            return predictions + leak, replaced
+
+    dls, own = loaders(), member("lenet_300_100", 1)
+    slots, batches = Slots(own.model, update_of(own.optimizer), K), Batches(dls.train, K, side_by_side=False)
+    check_independence(StackedNetwork(own.model, F.cross_entropy), slots, batches, contextlib.nullcontext)
+    with pytest.raises(NotStackable, match="a member that diverges would change others"):
+        check_independence(Leaking(own.model, F.cross_entropy), slots, batches, contextlib.nullcontext)

@@ -6,18 +6,23 @@ Here the networks of a cohort lie side by side (`SeparateStack`), so their bytes
 from __future__ import annotations
 
 import functools
+import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from lth_trainable.errors import NoRoom
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.stacking.run import NotStackable
 from lth_trainable.store.store import Store
 from lth_trainable.training import cohort
-from lth_trainable.training.cohort import run_cohort
+from lth_trainable.training.cohort import current_seat, run_cohort
 from lth_trainable.training.execution import Execution
+from lth_trainable.training.requests import Pausing
 from lth_trainable.training.run import run_trial
 from tests.support.grids import GRIDS
 from tests.support.separate_stack import SeparateStack
@@ -29,6 +34,7 @@ FAST = ("validated often",)
 @pytest.fixture(autouse=True)
 def side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cohort, "Stack", SeparateStack)
+    monkeypatch.setattr(cohort, "_kept", [])
 
 
 def trained_together(specs: list[TrialSpec], folder: Path, k: int = K) -> list[dict[str, Any]]:
@@ -38,7 +44,7 @@ def trained_together(specs: list[TrialSpec], folder: Path, k: int = K) -> list[d
         members = specs[start : start + k]
         jobs = [functools.partial(run_trial, s, Store(folder / s.name), "r", execution) for s in members]
         for outcome in run_cohort(jobs, execution, members[0]):
-            assert not isinstance(outcome, Exception), outcome
+            assert not isinstance(outcome, BaseException), outcome
             records.append(outcome)
     return records
 
@@ -53,6 +59,16 @@ def test_trials_of_a_cohort_end_as_trials_alone(grid: str, tmp_path: Path) -> No
     specs = list(dict.fromkeys(TrialSpec(**fields) for fields in GRIDS[grid]))[: K if grid in FAST else None]
     together = trained_together(specs, tmp_path / "together")
     for spec, record in zip(specs, together, strict=True):
+        alone = run_trial(spec, Store(tmp_path / "alone" / spec.name), "r")
+        assert without_fingerprint(alone) == without_fingerprint(record), spec.name
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_members_at_different_batches_of_an_epoch_lose_no_step(reverse: bool, tmp_path: Path) -> None:
+    """The ticket starts its levels at the third batch, so one comes to its last, smaller batch before the other."""
+    ticket = TrialSpec(epochs=1, rewind_step=2, prune_rate_pct=40.0, target_sparsity_pct=64.0)
+    specs = [ticket, TrialSpec(control="dense", epochs=3, seed=1)][:: -1 if reverse else 1]
+    for spec, record in zip(specs, trained_together(specs, tmp_path / "together"), strict=True):
         alone = run_trial(spec, Store(tmp_path / "alone" / spec.name), "r")
         assert without_fingerprint(alone) == without_fingerprint(record), spec.name
 
@@ -111,6 +127,77 @@ def test_a_trial_with_replicas_that_is_run_alone_is_a_cohort_of_one(tmp_path: Pa
     assert record["fingerprint"]["replicas"] == 3 and SeparateStack.calls[0] == ("train", (0,))
 
 
+@pytest.mark.parametrize("error", [SystemExit(0), KeyboardInterrupt()], ids=["SystemExit", "KeyboardInterrupt"])
+def test_what_ends_a_trial_that_is_run_alone_ends_it_in_a_cohort_of_one_too(
+    error: BaseException, tmp_path: Path
+) -> None:
+    def ending(rows: list[dict[str, Any]]) -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        run_trial(TrialSpec(control="dense", epochs=1), Store(tmp_path), "r", Execution(replicas=2), ending)
+
+
+def test_ctrl_c_while_a_member_runs_ends_it_where_it_would_wait() -> None:
+    spec, ended = TrialSpec(control="dense"), list[str]()
+
+    def job() -> None:
+        seat = current_seat()
+        assert seat is not None
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        until = time.monotonic() + 60
+        while not seat.cohort.is_over and time.monotonic() < until:
+            time.sleep(0.01)
+        try:
+            seat.ask(Pausing(learn=None))
+        finally:
+            ended.append("once")
+            seat.ask(Pausing(learn=None))  # what cleans up may ask for something
+
+    with pytest.raises(KeyboardInterrupt):
+        run_cohort([job], Execution(replicas=2), spec)
+    assert ended == ["once"]
+
+
+def test_the_stack_of_a_cohort_that_broke_is_not_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("no such kernel")
+
+    spec, execution = TrialSpec(control="dense", epochs=1), Execution(replicas=2)
+    run_trial(spec, Store(tmp_path / "first"), "r", execution)
+    assert cohort._kept
+    monkeypatch.setattr(SeparateStack, "train", broken)
+    with pytest.raises(RuntimeError, match="no such kernel"):
+        run_trial(spec, Store(tmp_path / "second"), "r", execution)
+    assert not cohort._kept
+
+
+def test_whether_networks_can_be_stacked_is_tried_with_nobodys_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def refused(model: torch.nn.Module, *_: Any) -> None:
+        tried.append([value.detach().clone() for value in model.parameters()])
+        raise NotStackable("it asks for the weather")
+
+    monkeypatch.setattr(cohort, "Stack", refused)
+    for seed in range(2):
+        run_trial(TrialSpec(control="dense", epochs=1, seed=seed), Store(tmp_path), "r", Execution(replicas=2))
+    assert all(map(torch.equal, *tried))
+
+
+def test_a_full_memory_is_not_taken_for_a_network_that_cannot_be_stacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise NotStackable("vmap cannot run it") from RuntimeError("CUBLAS_STATUS_ALLOC_FAILED")
+
+    monkeypatch.setattr(cohort, "Stack", full)
+    with pytest.raises(NoRoom):
+        run_trial(TrialSpec(control="dense", epochs=1), Store(tmp_path), "r", Execution(replicas=2))
+
+
 def test_networks_that_cannot_be_stacked_are_trained_one_after_another_and_that_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,12 +206,20 @@ def test_networks_that_cannot_be_stacked_are_trained_one_after_another_and_that_
 
     monkeypatch.setattr(cohort, "Stack", refused)
     specs, notes = [TrialSpec(control="dense", epochs=2, seed=seed) for seed in range(2)], list[str]()
-    execution = Execution(replicas=2)
+    execution, epochs = Execution(replicas=2), list[str]()
     jobs = [
-        functools.partial(run_trial, s, Store(tmp_path / s.name), "r", execution, on_note=notes.append) for s in specs
-    ]
-    for spec, record in zip(specs, run_cohort(jobs, execution, specs[0]), strict=True):
-        assert not isinstance(record, Exception)
+        functools.partial(
+            run_trial, s, Store(tmp_path / s.name), "r", execution, lambda rows: epochs.append(rows[-1]["trained_by"]),
+            on_note=notes.append,
+        )
+        for s in specs
+    ]  # fmt: skip
+    records = run_cohort(jobs, execution, specs[0], lambda: epochs.append("between"))
+    names = [spec.name for spec in specs]
+    turns = [line for line in epochs if line != "between"]
+    assert turns == [*names, *names] and epochs.index("between", epochs.index(names[1])) < len(epochs) - 2, epochs
+    for spec, record in zip(specs, records, strict=True):
+        assert not isinstance(record, BaseException)
         alone = run_trial(spec, Store(tmp_path / "alone" / spec.name), "r")
         assert without_fingerprint(record) == without_fingerprint(alone)
     assert len(notes) == 2 and all("it asks for the weather" in note for note in notes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,14 @@ from lth_trainable.errors import UserError
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.store import Store
 from lth_trainable.store.trials import load_trial
+from lth_trainable.training.copy_task import check_here
+from lth_trainable.training.execution import Execution
 from lth_trainable.training.instability import Copy, Start, alphas, between, errors_between, train_copy
 from lth_trainable.training.lifecycle import Keep
 from lth_trainable.training.measure import measure
 from lth_trainable.training.run import run_trial
 from tests.support import barriers
-from tests.support.barriers import BASE, CONTROLS, DENSE, STEPS, TICKETS, start_of, train_run, write_plan
+from tests.support.barriers import BASE, CONTROLS, DENSE, STEPS, TICKETS, job_of, start_of, train_run, write_plan
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +71,20 @@ def test_a_copy_has_the_order_and_the_rate_of_its_trial(
     found = train_copy(start_of(run, "own"), spec.seed).tensors
     ticket = load_trial(run / "trials" / spec.name).state_dict()
     assert all(torch.equal(found[name], tensor) for name, tensor in ticket.items())
+
+
+def test_a_copy_of_a_trial_in_a_stack_is_trained_in_a_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fields = {**BASE, "lr_policy": "constant", "epochs": 1, "target_sparsity_pct": 40.0}
+    spec = TrialSpec(**fields, rewind_epoch=0)
+    monkeypatch.setattr(barriers, "TICKETS", {"own": spec})
+    monkeypatch.setattr(barriers, "SPECS", [TrialSpec(**fields, control="dense"), spec])
+    monkeypatch.setattr(barriers, "run_trial", functools.partial(run_trial, execution=Execution(replicas=2)))
+    run = train_run(tmp_path)
+    job = job_of(run, "own")
+    found, ticket = train_copy(job.start, spec.seed).tensors, load_trial(run / "trials" / spec.name).state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in ticket.items())
+    task = job.task(spec.seed)
+    check_here(task, task.execution(None))
 
 
 @pytest.mark.parametrize("control", ["sign_flip", "new_magnitudes", "constant_magnitude"])

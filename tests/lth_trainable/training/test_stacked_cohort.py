@@ -26,7 +26,7 @@ def trained(specs: list[TrialSpec], folder: Path, execution: Execution) -> list[
     jobs = [functools.partial(run_trial, s, Store(folder / s.name), "r", execution) for s in specs]
     found = []
     for outcome in run_cohort(jobs, execution, specs[0]):
-        assert not isinstance(outcome, Exception), outcome
+        assert not isinstance(outcome, BaseException), outcome
         found.append(outcome)
     return found
 

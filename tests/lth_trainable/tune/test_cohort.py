@@ -14,6 +14,7 @@ import pytest
 from lth_trainable.data.datasets import load_dataset
 from lth_trainable.errors import NoRoom, StorageError
 from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.stacking.run import NotStackable
 from lth_trainable.store.checkpoint import CHECKPOINT
 from lth_trainable.store.store import FAILURE, Store
 from lth_trainable.store.trouble import TROUBLE
@@ -22,7 +23,7 @@ from lth_trainable.tune.attempt import TrialFailed
 from lth_trainable.tune.cohort import CohortTrial
 from lth_trainable.tune.config import members_of, task_of
 from lth_trainable.tune.recorded import tell_recorded
-from lth_trainable.tune.reports import AGAIN, LOST, MEMBERS, NO_ROOM, STOPPED
+from lth_trainable.tune.reports import AGAIN, LOST, MEMBERS, NO_ROOM, STOPPED, UNSTACKABLE
 from sweeps.planning.plan import Facts, Plan, make_plan
 from sweeps.running.cohorts import Start
 from sweeps.running.config import Config
@@ -151,7 +152,8 @@ def test_a_broken_gpu_is_nobodys_failure_and_another_process_goes_on(store: Stor
     plan = planned(TrialSpec(epochs=1, model=model, control="dense"), TrialSpec(**FIELDS, model=model))
     with pytest.raises(TrialFailed, match="device-side assert"):
         train(task_for(store, plan))
-    assert sorted(part["status"] for part in told[-1][MEMBERS].values()) == ["done", LOST]
+    ends = [part["status"] for report in told for part in report[MEMBERS].values() if "status" in part]
+    assert sorted(ends) == ["done", LOST]
     assert "done" not in told[-1], "Ray starts the trial again, on another worker"
     assert not any(store.exists(f"run/trials/{trial.name}/{FAILURE}") for trial in plan.trials)
 
@@ -213,6 +215,21 @@ def test_an_error_of_the_stack_itself_loses_all_members_that_have_not_ended(
     with pytest.raises(TrialFailed, match="no such kernel"):
         train(task_for(store, seeds(2)))
     assert statuses(told) == [LOST] * 2
+
+
+def test_that_networks_cannot_be_stacked_is_told_before_they_are_trained(
+    store: Store, told: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lth_trainable.training import cohort
+
+    def refused(*_: Any) -> None:
+        raise NotStackable("it asks for the weather")
+
+    monkeypatch.setattr(cohort, "Stack", refused)
+    monkeypatch.setattr("lth_trainable.tune.cohort.REPORT_SECONDS", 0.0)
+    train(task_for(store, planned(*(TrialSpec(control="dense", epochs=3, seed=seed) for seed in range(2)))))
+    first = next(report for report in told if report[UNSTACKABLE])
+    assert first["epochs_done"] == 1 and statuses(told) == ["done"] * 2
 
 
 def test_a_recorded_trial_is_told_by_its_record_alone(store: Store, told: list[dict[str, Any]]) -> None:
