@@ -19,7 +19,7 @@ from lth_trainable.spec.normalise import IMPORTED_FIELDS
 from lth_trainable.spec.ticket_id import SHORT
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.store import Store
-from sweeps.experiments.recipes import Sweep
+from sweeps.experiments.recipes import SELECTIONS, Sweep
 from sweeps.experiments.split_seeds import FIELD as SPLIT
 from sweeps.experiments.split_seeds import OWN
 
@@ -76,7 +76,7 @@ def without_own_tickets(sweep: Sweep, axes: Mapping[str, Sequence[Any]], flags: 
         sweep, name=f"{sweep.name}_import", claim=CLAIM,
         base={name: value for name, value in sweep.base.items() if name not in _OWN},
         axes={name: values for name, values in sweep.axes.items() if name not in _OWN},
-        selects=Sweep.selects, baselines=Sweep.baselines,
+        selects=sweep.selects if sweep.selects in SELECTIONS.values() else Sweep.selects, baselines=Sweep.baselines,
     )  # fmt: skip
 
 
@@ -104,11 +104,15 @@ def import_tickets(
             k = None if epoch is None else _epoch(epoch)
             points.append({"ticket": str(ticket.id(k)), "target_sparsity_pct": target, "layers": layers})
         notes.append(_note(ticket, layers, target))
-    own = tuple(points[0])
+    own, of_recipe = tuple(points[0]), sweep.selects
     rest = {name: values for name, values in sweep.axes.items() if name not in _OWN}
     axes = {name: tuple(dict.fromkeys(point[name] for point in points)) for name in own}
     return (
-        replace(sweep, axes={**rest, **axes}, selects=lambda point, _: {name: point[name] for name in own} in points),
+        replace(
+            sweep,
+            axes={**rest, **axes},
+            selects=lambda point, all_: {name: point[name] for name in own} in points and of_recipe(point, all_),
+        ),
         tuple(tickets),
         (*notes, SEEDS_ARE_ORDERS),
     )

@@ -217,7 +217,9 @@ def test_every_recipe_takes_an_import(half_ticket: ImportedTicket) -> None:
         sweep = without_own_tickets(recipe(), {}, {})
         ticket = {"ticket": (DIGEST,), "target_sparsity_pct": (50.0,), "layers": ("auto",)}
         trials = expand(replace(sweep, axes={**sweep.axes, **ticket})).trials
-        assert len(trials) == (2 + len(sweep.controls)) * len(sweep.seeds), "a ticket with all it has on each seed"
+        networks = len(sweep.axes.get("model", ("one",)))
+        expected = networks * (2 + len(sweep.controls)) * len(sweep.seeds)
+        assert len(trials) == expected, "a ticket with all it has on each seed, with each network's own setting"
 
 
 def test_in_one_run_every_ticket_is_compared_with_the_dense_network_of_its_own(tmp_path: Path) -> None:
