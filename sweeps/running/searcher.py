@@ -22,6 +22,7 @@ from sweeps.running.packing import Packing
 from sweeps.running.resources import Budget, Spent
 from sweeps.runs.health import Health
 
+RECORDED = ("done", "diverged")
 LISTED_AT_ONCE = 1  # Ray trials of trials that are recorded
 
 
@@ -78,6 +79,7 @@ class PlanSearcher(Searcher):
         self.fingerprint: Mapping[str, Any] | None = None  # of the workers, once one has reported it
         self.trials: dict[str, PlannedTrial] = {}
         self.open: dict[str, dict[str, PlannedTrial]] = {}
+        self.of_cohorts: set[str] = set()  # ids of the Ray trials of cohorts
         self.cohorts, self.stop_all = cohorts or Cohorts(), stop_all
         self.to_list: deque[PlannedTrial] = deque()  # members of cohorts that are recorded, and are no Ray trials yet
         self.listed: set[str] = set()  # ids of the Ray trials of such
@@ -113,6 +115,8 @@ class PlanSearcher(Searcher):
         start = self.cohorts.start(self.dispatcher, trial)
         self.trials[trial_id] = trial
         self.open[trial_id] = {each.name: each for each in (trial, *start.others)}
+        if start.others:
+            self.of_cohorts.add(trial_id)
         return self._config_of(trial, start)
 
     def _suggest_recorded(self, trial_id: str) -> dict[str, Any] | None:
@@ -151,8 +155,9 @@ class PlanSearcher(Searcher):
             self._take(result)
         members = self.open.pop(trial_id)
         parts = parts_of(trial.name, result)
-        is_cohort = MEMBERS in result or len(members) > 1
-        has_broken = is_cohort and (error or result.get("status") == LOST)
+        is_cohort = trial_id in self.of_cohorts
+        # a new worker, in place of one that died, only knows the record of the first member, or that there is none
+        has_broken = is_cohort and (error or (MEMBERS not in result and result.get("status") in (LOST, *RECORDED)))
         for member in members.values():
             part = parts.get(member.name, {})
             if has_broken and "status" not in part:
@@ -163,7 +168,7 @@ class PlanSearcher(Searcher):
         self, trial: PlannedTrial, result: Mapping[str, Any], error: bool = False, *, is_member: bool = False
     ) -> None:
         """A trial has ended as its last report says. error: without one. is_member: of the cohort of another trial."""
-        if result.get("status") in ("done", "diverged"):
+        if result.get("status") in RECORDED:
             if result.get("covered"):
                 self.spent.share(trial.name)
             else:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Hashable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from lth_trainable.tune.reports import LOST
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.plan import Plan, PlannedTrial
 from sweeps.planning.work import work_left
@@ -166,6 +168,29 @@ def test_a_worker_that_dies_once_costs_one_cohort() -> None:
     plan, deaths = planned(dense(16, epochs=4)), iter([2.0])
     run = simulate(plan, 1, 16, dies=lambda members: next(deaths, None))
     assert sizes(run) == [16, 16] and not run.spent.failed and run.dispatcher.over
+
+
+@pytest.mark.parametrize("left", [1, 2])
+@pytest.mark.parametrize("last", ["recorded", "lost", "error", "stopped"])
+def test_the_last_members_of_a_worker_that_dies_are_handed_out_again(left: int, last: str) -> None:
+    """After the first member is recorded. The worker that Ray starts in its place knows that record only."""
+    plan = planned(dense(3, epochs=4))
+    dispatcher, spent = Dispatcher(plan, (), (), 1, replicas=3), Spent()
+    searcher = PlanSearcher(
+        dispatcher, spent, Budget(), lambda trial, start=ALONE: {"n": 1 + len(start.others)}, lambda *_: True,
+        cohorts=Cohorts(3, batch),
+    )  # fmt: skip
+    assert searcher.suggest("a") == {"n": 3}
+    done = {"status": "done", "epochs_done": 4}
+    ended = [trial.name for trial in plan.trials][: 3 - left]
+    searcher.on_trial_result("a", {"members": json.dumps(dict.fromkeys(ended, done))})
+    result = {"recorded": done, "lost": {"status": LOST}, "error": None, "stopped": {"status": "stopped"}}[last]
+    searcher.on_trial_complete("a", result, error=last == "error")
+    assert not spent.failed
+    if last == "stopped":
+        assert len(dispatcher.stopped) == left and dispatcher.over
+    else:
+        assert searcher.suggest("b") == {"n": left} and not dispatcher.stopped
 
 
 def test_members_are_listed_by_ray_trials_of_their_own_as_long_as_covered_trials_are() -> None:
