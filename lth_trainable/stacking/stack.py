@@ -74,14 +74,6 @@ class Stack:
 
     # -- members in and out ------------------------------------------------------------------------------------------
 
-    def load(self, slot: int, model: nn.Module, optimizer: Any, factors: Mapping[str, Tensor]) -> None:
-        """Copy a network, its optimiser's state and its mask into a slot. factors: ones and zeros by parameter name."""
-        self.load_all({slot: Member(model=model, optimizer=optimizer, factors=factors)})
-
-    def unload(self, slot: int, model: nn.Module, optimizer: Any) -> None:
-        """Copy the network of a slot and its optimiser's state back."""
-        self.unload_all({slot: Member(model=model, optimizer=optimizer)})
-
     def load_all(self, members: Mapping[int, Member]) -> None:
         """Copy members into their slots, with a few calls for all of them."""
         self.slots.load(members)
@@ -131,7 +123,7 @@ class Stack:
         """The results of these slots on all images of a loader."""
         self.network.module.eval()
         work = functools.partial(self._sums, loader)
-        sums, right = self._replays.run(("evaluation", id(loader.x)), work, reads=loader.x)
+        sums, right = self._replays.run(("evaluation", id(loader.x)), work, reads=(loader.x, loader.y))
         found, all_right = sums.tolist(), right.clone()
         return {slot: Evaluated(found[slot][0], found[slot][1], all_right[slot]) for slot in slots}
 
