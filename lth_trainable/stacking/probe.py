@@ -28,10 +28,15 @@ Found = tuple[Tensor, Named, Named]  # outputs, gradients and buffers
 
 
 def check(network: StackedNetwork, slots: Slots, batches: Batches) -> None:
-    """Make one step of all slots, without an update. Raises `NotStackable` unless it is that of the network alone."""
+    """Make a step of all slots, without an update, and evaluate them.
+
+    Raises `NotStackable` unless both are those of the network alone.
+    """
     try:
         with all_streams_put_back():
-            _check(network, slots, batches)
+            for training in (True, False):
+                network.module.train(training)
+                _check(network, slots, batches)
     except (NotStackable, torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:  # each network fails in its own way
@@ -46,14 +51,14 @@ def _check(network: StackedNetwork, slots: Slots, batches: Batches) -> None:
     seeds = torch.arange(1, k + 1, device=device)
     buffers = {name: value.clone() for name, value in slots.buffers.items()}
     before = _hidden(network.module)
-    network.module.train()
     predictions, replaced = network(slots.parameters, buffers, images, batches.axis, seeds)
     if not isinstance(predictions, Tensor) or predictions.ndim != 3:
         raise NotStackable("its output is not a tensor of scores (images, classes)")
-    found = gradients(network.losses(predictions, labels), slots.parameters)
+    found = _gradients(network, network.losses(predictions, labels), slots.parameters)
     changed = [name for name, value in _hidden(network.module).items() if not is_same(value, before.get(name))]
     if changed:
-        raise NotStackable(f"a step changes what its members would share: {', '.join(changed)}")
+        when = "a step" if network.module.training else "its evaluation"
+        raise NotStackable(f"{when} changes what its members would share: {', '.join(changed)}")
     for slot in {0, k - 1}:
         parameters, own_buffers = (
             {name: value.detach()[slot] for name, value in tensors.items()}
@@ -81,7 +86,13 @@ def _alone(
     own_buffers = {name: value.clone() for name, value in buffers.items()}
     with SeededDropout(seed):
         output, replaced = call(network.module, own, own_buffers, images)
-    return output.detach(), gradients(network.loss_func(output, labels), own), {**own_buffers, **replaced}
+    found = _gradients(network, network.loss_func(output, labels), own)
+    return output.detach(), found, {**own_buffers, **replaced}
+
+
+def _gradients(network: StackedNetwork, losses: Tensor, parameters: Named) -> Named:
+    """The gradients of a step; an evaluation has none."""
+    return gradients(losses, parameters) if network.module.training else {}
 
 
 def _exact(

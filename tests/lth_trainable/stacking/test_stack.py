@@ -22,6 +22,7 @@ from lth_trainable.stacking.run import NotStackable, Run
 from lth_trainable.stacking.slots import Member, Slots
 from lth_trainable.stacking.stack import Stack
 from tests.support.stacks import (
+    CLASSES,
     NETWORKS,
     copied,
     differing,
@@ -253,3 +254,27 @@ def test_kernels_in_which_members_that_are_not_finite_reach_others_are_found(tra
     check_independence(StackedNetwork(own.model, F.cross_entropy), slots, batches, contextlib.nullcontext)
     with pytest.raises(NotStackable, match="a member that diverges would change others"):
         check_independence(Leaking(own.model, F.cross_entropy), slots, batches, contextlib.nullcontext)
+
+
+class _OddInEvaluation(nn.Module):
+    """A network that a step shows nothing odd of."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.dense, self.how, self.n = nn.Linear(3 * 16 * 16, CLASSES), how, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.dense(x.flatten(1))
+        if self.training:
+            return found
+        if self.how == "branches" and found.sum().item() > 0:
+            return -found
+        self.n += self.how == "counts"
+        return found
+
+
+@pytest.mark.parametrize(("how", "why"), [("branches", "torch.func.vmap cannot run it"), ("counts", "its evaluation")])
+def test_a_network_whose_evaluation_cannot_be_stacked_is_refused(how: str, why: str) -> None:
+    network = _OddInEvaluation(how)
+    with pytest.raises(NotStackable, match=why):
+        stack_of(Member(model=network, optimizer=optimizer_for("sgd", network)), loaders(), K)
