@@ -154,8 +154,14 @@ def test_ctrl_c_while_a_member_runs_ends_it_where_it_would_wait() -> None:
             ended.append("once")
             seat.ask(Pausing(learn=None))  # what cleans up may ask for something
 
-    with pytest.raises(KeyboardInterrupt):
-        run_cohort([job], Execution(replicas=2), spec)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests before this one may have set another
+    mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_cohort([job], Execution(replicas=2), spec)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
     assert ended == ["once"]
 
 
