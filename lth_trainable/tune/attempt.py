@@ -137,6 +137,22 @@ class Attempt:
         # `done`: Tune ends the trial at this report, without asking the worker once more
         return {**last_report(record, self.is_covered), **news, "done": True}
 
+    def blamed(self, error: BaseException) -> End | tuple[str, bool]:
+        """How the attempt ends if another is to blame: the storage, or trials beside it that leave it no memory.
+
+        Else its failure is noted: the reason, and whether it is a mistake of the user's, which no other attempt mends.
+        """
+        if isinstance(error, StorageError):
+            return self.end_in_trouble(error)
+        if isinstance(error, NoRoom) and (end := self.end_without_room()) is not None:
+            return end
+        is_final = isinstance(error, UserError) and not isinstance(error, NoRoom)
+        is_last = is_final or self.note.before is not None
+        try:
+            return self.note.leave(reason_of(error), _traceback_of(error), is_last=is_last), is_final
+        except StorageError as trouble:
+            return self.end_in_trouble(trouble)
+
     def end_in_trouble(self, error: StorageError) -> End:
         """The end of an attempt that could not go on because the storage failed."""
         return self.end_so_far(trouble_report(error))
@@ -174,14 +190,10 @@ class AttemptAlone(Attempt):
 
     def fail(self, error: BaseException) -> End | TrialFailed:
         """Note why the trial failed. Returns what makes Ray try again, or a last report if that would not help."""
-        if isinstance(error, StorageError):
-            return self.end_in_trouble(error)
-        if isinstance(error, NoRoom) and (end := self.end_without_room()) is not None:
-            return end
-        try:
-            reason, is_final = leave(self.note, error)
-        except StorageError as trouble:
-            return self.end_in_trouble(trouble)
+        found = self.blamed(error)
+        if isinstance(found, End):
+            return found
+        reason, is_final = found
         return self.end_so_far({"status": "failed", "reason": reason}) if is_final else TrialFailed(reason)
 
 
@@ -210,16 +222,6 @@ def watched_for_silence(watch: Watch, note: Callable[[str], None]) -> Iterator[N
         except OSError as error:
             note(f"trials are not watched for silence: the process for it cannot start ({error})")
         yield
-
-
-def leave(note: Note, error: BaseException) -> tuple[str, bool]:
-    """Note why an attempt failed; returns the reason, and whether it is a mistake of the user's: no other would help.
-
-    Raises `StorageError`.
-    """
-    is_final = isinstance(error, UserError) and not isinstance(error, NoRoom)
-    is_last = is_final or note.before is not None
-    return note.leave(reason_of(error), _traceback_of(error), is_last=is_last), is_final
 
 
 def _traceback_of(error: BaseException) -> str:

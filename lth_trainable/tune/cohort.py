@@ -25,7 +25,6 @@ from lth_trainable.tune.attempt import (
     End,
     TrialFailed,
     execution_of,
-    leave,
     own_warnings,
     watched_for_silence,
 )
@@ -99,14 +98,10 @@ class Member(Attempt):
 
     def end_by(self, error: BaseException) -> End:
         """The end of an attempt that this error is to be blamed for."""
-        if isinstance(error, StorageError):
-            return self.end_in_trouble(error)
-        if isinstance(error, NoRoom) and (end := self.end_without_room()) is not None:
-            return end
-        try:
-            reason, is_final = leave(self.note, error)
-        except StorageError as trouble:
-            return self.end_in_trouble(trouble)
+        found = self.blamed(error)
+        if isinstance(found, End):
+            return found
+        reason, is_final = found
         is_last = is_final or self.note.before is not None
         return self.end_so_far({"status": "failed" if is_last else AGAIN, "reason": reason})
 

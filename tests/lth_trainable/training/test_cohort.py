@@ -24,6 +24,7 @@ from lth_trainable.training.cohort import current_seat, run_cohort
 from lth_trainable.training.execution import Execution
 from lth_trainable.training.requests import Pausing
 from lth_trainable.training.run import run_trial
+from tests.support.cohorts import results, trained_together
 from tests.support.grids import GRIDS
 from tests.support.separate_stack import SeparateStack
 
@@ -37,30 +38,13 @@ def side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cohort, "_kept", [])
 
 
-def trained_together(specs: list[TrialSpec], folder: Path, k: int = K) -> list[dict[str, Any]]:
-    """The records of trials that are trained in one cohort after another. Each has a store of its own."""
-    execution, records = Execution(replicas=k), []
-    for start in range(0, len(specs), k):
-        members = specs[start : start + k]
-        jobs = [functools.partial(run_trial, s, Store(folder / s.name), "r", execution) for s in members]
-        for outcome in run_cohort(jobs, execution, members[0]):
-            assert not isinstance(outcome, BaseException), outcome
-            records.append(outcome)
-    return records
-
-
-def without_fingerprint(record: dict[str, Any]) -> dict[str, Any]:
-    rows = [{name: value for name, value in row.items() if name != "seconds"} for row in record["epochs"]]
-    return {"sha256": record["sha256"], "epochs": rows, "result": record["result"], "layers": record["layers"]}
-
-
 @pytest.mark.parametrize("grid", [pytest.param(g, marks=() if g in FAST else pytest.mark.slow) for g in GRIDS])
 def test_trials_of_a_cohort_end_as_trials_alone(grid: str, tmp_path: Path) -> None:
     specs = list(dict.fromkeys(TrialSpec(**fields) for fields in GRIDS[grid]))[: K if grid in FAST else None]
-    together = trained_together(specs, tmp_path / "together")
+    together = trained_together(specs, tmp_path / "together", Execution(replicas=K))
     for spec, record in zip(specs, together, strict=True):
         alone = run_trial(spec, Store(tmp_path / "alone" / spec.name), "r")
-        assert without_fingerprint(alone) == without_fingerprint(record), spec.name
+        assert results(alone) == results(record), spec.name
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -68,14 +52,14 @@ def test_members_at_different_batches_of_an_epoch_lose_no_step(reverse: bool, tm
     """The ticket starts its levels at the third batch, so one comes to its last, smaller batch before the other."""
     ticket = TrialSpec(epochs=1, rewind_step=2, prune_rate_pct=40.0, target_sparsity_pct=64.0)
     specs = [ticket, TrialSpec(control="dense", epochs=3, seed=1)][:: -1 if reverse else 1]
-    for spec, record in zip(specs, trained_together(specs, tmp_path / "together"), strict=True):
+    for spec, record in zip(specs, trained_together(specs, tmp_path / "together", Execution(replicas=K)), strict=True):
         alone = run_trial(spec, Store(tmp_path / "alone" / spec.name), "r")
-        assert without_fingerprint(alone) == without_fingerprint(record), spec.name
+        assert results(alone) == results(record), spec.name
 
 
 def test_steps_and_measurements_of_members_are_done_together(tmp_path: Path) -> None:
     specs = [TrialSpec(control="dense", epochs=2, seed=seed, validate_every=10) for seed in range(3)]
-    trained_together(specs, tmp_path)
+    trained_together(specs, tmp_path, Execution(replicas=K))
     assert {slots for _, slots in SeparateStack.calls} == {(0, 1, 2)}
     kinds = [kind for kind, _ in SeparateStack.calls]  # 20 batches an epoch, the last one smaller
     assert kinds[:5] == ["train", "evaluate", "train", "train", "evaluate"]  # the mark, and the end of the epoch
@@ -101,7 +85,7 @@ def test_a_member_that_fails_or_diverges_or_ends_early_does_not_disturb_the_othe
     failed, diverged, whole, short = run_cohort(jobs, execution, spec)
     assert isinstance(failed, ValueError)
     assert diverged["status"] == "diverged" and short["status"] == "done"
-    assert without_fingerprint(whole) == without_fingerprint(alone)
+    assert results(whole) == results(alone)
 
 
 def test_what_is_raised_between_steps_ends_all_members_and_leaves_no_thread(tmp_path: Path) -> None:
@@ -227,5 +211,5 @@ def test_networks_that_cannot_be_stacked_are_trained_one_after_another_and_that_
     for spec, record in zip(specs, records, strict=True):
         assert not isinstance(record, BaseException)
         alone = run_trial(spec, Store(tmp_path / "alone" / spec.name), "r")
-        assert without_fingerprint(record) == without_fingerprint(alone)
+        assert results(record) == results(alone)
     assert len(notes) == 2 and all("it asks for the weather" in note for note in notes)
