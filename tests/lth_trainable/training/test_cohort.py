@@ -62,7 +62,7 @@ def test_steps_and_measurements_of_members_are_done_together(tmp_path: Path) -> 
     trained_together(specs, tmp_path, Execution(replicas=K))
     assert {slots for _, slots in SeparateStack.calls} == {(0, 1, 2)}
     kinds = [kind for kind, _ in SeparateStack.calls]
-    assert kinds[:3] == ["train", "train", "evaluate"], "an epoch with a mark, and with a smaller last batch, is one call"
+    assert kinds[:3] == ["train", "train", "evaluate"], "an epoch with a mark and a smaller last batch is one call"
 
 
 def test_a_member_that_fails_or_diverges_or_ends_early_does_not_disturb_the_others(tmp_path: Path) -> None:
