@@ -248,29 +248,32 @@ class Cohort(Generic[T]):
         for seat, request in asked:
             by_size.setdefault(request.run.sizes[0], []).append((seat, request))
         together = max(by_size.values(), key=len)
-        n = min(_equal_ones(request.run.sizes) for _, request in together)
+        n = _common([request.run.sizes for _, request in together])
         split = {seat.slot: request.run.split(n) for seat, request in together}
         behind = [seat for seat, request in asked if seat.slot not in split and request.losses]
         self.stack.unload_all({seat.slot: seat.member for seat in behind})  # their slots compute along
-        losses = self.stack.train({slot: first for slot, (first, _) in split.items()})
+        firsts = {slot: first for slot, (first, _) in split.items()}
+        losses = self.stack.train(firsts, together[0][1].learn.dls.valid)
         of_batches = torch.stack([losses[seat.slot] for seat, _ in together]).cpu()
+        at_marks = self.stack.at_marks(firsts)
         for own, (seat, request) in zip(of_batches, together, strict=True):
-            request.losses.append(own)
-            request.run = split[seat.slot][1]
+            request.take(own, at_marks[seat.slot], split[seat.slot][1])
         for seat in self.seats:
             seat.is_loaded = seat.is_loaded and seat.slot in split
-        served = [seat for seat, request in together if request.is_served]
-        self.stack.unload_all({seat.slot: seat.member for seat in served})
-        wanted = [(seat, request.then) for seat, request in together if request.is_served and request.then is not None]
-        while wanted:
-            done = self._measure(wanted)
-            wanted = [(seat, request) for seat, request in wanted if seat not in done]
-        return served
+        served = [(seat, request) for seat, request in together if request.is_served]
+        self.stack.unload_all({seat.slot: seat.member for seat, _ in served})
+        kept = self.stack.kept({seat.slot: request.learn.model for seat, request in served if request.keeps})
+        for seat, request in served:
+            request.kept = kept.get(seat.slot)
+        return [seat for seat, _ in served]
 
 
-def _equal_ones(sizes: Sequence[int]) -> int:
-    """How many sizes at the start are equal to the first."""
-    return next((i for i, size in enumerate(sizes) if size != sizes[0]), len(sizes))
+def _common(sizes: Sequence[tuple[int, ...]]) -> int:
+    """How many batches at the start have the same size for all members."""
+    if len(set(sizes)) == 1:
+        return len(sizes[0])
+    differ = (i for i, of_all in enumerate(zip(*sizes, strict=False)) if len(set(of_all)) > 1)
+    return next(differ, min(map(len, sizes)))
 
 
 def _is_same(loader: Any, other: Any) -> bool:

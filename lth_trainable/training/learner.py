@@ -270,7 +270,7 @@ class EpochLog(Callback):
     """
 
     order = 10
-    is_in_graphs = True
+    is_in_graphs, changes_weights = True, False
 
     def __init__(
         self, describe: Callable[[], dict[str, Any]], on_epoch: Callable[[list[dict[str, Any]]], None] | None = None
