@@ -154,7 +154,8 @@ def test_the_needs_of_trials_are_libraries_and_known_data() -> None:
     specs = [
         TrialSpec(dataset=dataset, model=model, split_seed=seed)
         for dataset, model, seed in (
-            ("pets", "resnet18", 0), ("pets", "torchvision:resnet50", 0), ("tests.support.bad_plugins:fine", "conv_2", 0),
+            ("pets", "resnet18", 0), ("pets", "torchvision:resnet50", 0),
+            ("tests.support.bad_plugins:fine", "conv_2", 0),
             ("pets", "resnet18", 1), ("digits", "lenet_300_100", 0),
         )
     ]  # fmt: skip
