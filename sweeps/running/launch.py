@@ -32,6 +32,7 @@ from sweeps.running.config import Config
 from sweeps.running.deaths import reason_of_death
 from sweeps.running.gpus import NO_GPUS, Gpus, resources_of
 from sweeps.running.log_feed import NO_LOGGERS, Loggers
+from sweeps.running.meanwhile import FOR_THE_END, importing
 from sweeps.running.names import name_of, trial_folder, trial_name
 from sweeps.running.needs import needs_of
 from sweeps.running.progress import Board, LiveView
@@ -228,7 +229,8 @@ def _run(
             tuning = begin()
             tuning.start()
             end = end_workers if cluster is None else _leave_to_tune
-            has_ended = see_to_the_end(tuning.is_running, request, lambda: set_flag(launch), end)
+            with importing(FOR_THE_END):
+                has_ended = see_to_the_end(tuning.is_running, request, lambda: set_flag(launch), end)
             if has_ended and cluster is not None:
                 drop_flag(launch)
     finally:

@@ -20,6 +20,7 @@ from lth_trainable.errors import FAILED, UserError
 from lth_trainable.processes import Family, kill
 from lth_trainable.signals import SIGNALS, end, undoing
 from sweeps.running.forking import MARK, MARKED, NOTHING, ForkServer, Needs, server_for
+from sweeps.running.meanwhile import FOR_TUNE, importing
 from sweeps.running.preload import preloading
 from sweeps.running.private_ray import private_folder, private_settings, remove, set_for_ray
 from sweeps.running.ray_adapter import (
@@ -166,7 +167,8 @@ def ray_here(workers: Workers = FEW) -> Iterator[None]:
 
     wait_for_shutdown()
     with undoing(lambda: kill(_family.look)), node_watched() as started:
-        start_ray(ray, workers, server)
+        with importing(FOR_TUNE):
+            start_ray(ray, workers, server)
         started.set()
         yield
 
