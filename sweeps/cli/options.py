@@ -70,7 +70,7 @@ class RunOptions:
     replicas: Annotated[
         int | Literal["auto"],
         tyro.conf.arg(
-            help="small networks that a worker trains as one; auto: measured on the GPU (docs/replicas.md)",
+            help="small networks trained as one; auto: measured (docs/replicas.md)",
             metavar="K|auto",
         ),
     ] = 1

@@ -140,7 +140,8 @@ class _Asking:
 
     @functools.cached_property
     def _execution(self) -> dict[str, Any]:
-        return self.job.setting.resources.execution()
+        """Of trials that train alone: it is asked for before there is a number."""
+        return self.job.setting.resources.with_replicas(1).execution()
 
     @functools.cached_property
     def _place(self) -> Mapping[str, Any]:

@@ -124,8 +124,8 @@ def _note_fingerprints(job: Job, stock: Stock, fingerprint: Mapping[str, Any]) -
     if len(ids) > 1:
         job.say(
             f"note: the trials of this run were trained under {len(ids)} fingerprints (device, threads, replicas or "
-            "versions); pairs across them differ in more than the ticket: see the columns device, threads and "
-            "torch_version",
+            "versions); pairs across them differ in more than the ticket: see the columns device, threads, replicas "
+            "and torch_version",
             "yellow",
         )
 
