@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
 
 from lth_trainable.spec.trial_spec import TrialSpec
-from lth_trainable.stacking.run import NotStackable
+from lth_trainable.stacking.marks import AtMark
+from lth_trainable.stacking.run import NotStackable, Run
 from lth_trainable.stacking.shape import stack_shape
 from lth_trainable.stacking.slots import Member
 from lth_trainable.stacking.stack import Stack
@@ -254,10 +255,9 @@ class Cohort(Generic[T]):
         self.stack.unload_all({seat.slot: seat.member for seat in behind})  # their slots compute along
         firsts = {slot: first for slot, (first, _) in split.items()}
         losses = self.stack.train(firsts, together[0][1].learn.dls.valid)
-        of_batches = torch.stack([losses[seat.slot] for seat, _ in together]).cpu()
-        at_marks = self.stack.at_marks(firsts)
-        for own, (seat, request) in zip(of_batches, together, strict=True):
-            request.take(own, at_marks[seat.slot], split[seat.slot][1])
+        found = self._found(firsts, losses)
+        for seat, request in together:
+            request.take(*found[seat.slot], split[seat.slot][1])
         for seat in self.seats:
             seat.is_loaded = seat.is_loaded and seat.slot in split
         served = [(seat, request) for seat, request in together if request.is_served]
@@ -266,6 +266,13 @@ class Cohort(Generic[T]):
         for seat, request in served:
             request.kept = kept.get(seat.slot)
         return [seat for seat, _ in served]
+
+    def _found(
+        self, runs: Mapping[int, Run], losses: Mapping[int, torch.Tensor]
+    ) -> dict[int, tuple[torch.Tensor, list[AtMark]]]:
+        """The losses on the CPU, and what was found at marks, by slot. Waits for the device."""
+        at_marks, on_cpu = self.stack.at_marks(runs), torch.stack([losses[slot] for slot in runs]).cpu()
+        return {slot: (own, at_marks[slot]) for slot, own in zip(runs, on_cpu, strict=True)}
 
 
 def _common(sizes: Sequence[tuple[int, ...]]) -> int:
