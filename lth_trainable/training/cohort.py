@@ -255,6 +255,8 @@ class Cohort(Generic[T]):
         self.stack.unload_all({seat.slot: seat.member for seat in behind})  # their slots compute along
         firsts = {slot: first for slot, (first, _) in split.items()}
         losses = self.stack.train(firsts, together[0][1].learn.dls.valid)
+        for _, request in together:
+            request.meanwhile()
         found = self._found(firsts, losses)
         for seat, request in together:
             request.take(*found[seat.slot], split[seat.slot][1])
