@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -23,7 +23,7 @@ from lth_trainable.stacking.slots import Member
 from lth_trainable.stacking.stack import Stack
 from lth_trainable.stacking.template import template_of
 from lth_trainable.streams import streams_put_back
-from lth_trainable.training.execution import Execution, is_no_room
+from lth_trainable.training.execution import Execution, is_no_room, release
 from lth_trainable.training.requests import Measuring, Pausing, Request, Training
 from lth_trainable.training.sharing import in_bounds
 
@@ -45,6 +45,7 @@ def run_cohort(
     """
     if len(jobs) > execution.replicas:
         raise ValueError(f"found {len(jobs)} members; expected at most {execution.replicas}, the number of replicas")
+    forget_stack(execution, unless=stack_shape(spec))
     cohort: Cohort[T] = Cohort(jobs, execution)
     with in_bounds(execution, spec):
         return cohort.run(between)
@@ -56,6 +57,13 @@ def in_cohort_of_one(job: Callable[[], T], execution: Execution, spec: TrialSpec
     if isinstance(outcome, BaseException):
         raise outcome
     return outcome
+
+
+def forget_stack(execution: Execution, unless: Hashable = None) -> None:
+    """Free the memory of the last cohort's stack, which this process has kept. unless: it has this shape."""
+    if _kept and _kept[0][0][0] != unless:
+        _kept.clear()
+        release(execution)
 
 
 def current_seat() -> Seat | None:
