@@ -114,6 +114,15 @@ def test_the_chance_of_a_wrong_agreement_is_alpha() -> None:
     assert 0.017 < np.mean(wrong) < 0.033
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0.01, 0.5, AGREES), (0.0, 0.5, UNDECIDED), (-0.1, 0.5, UNDECIDED), (-0.5, -0.01, DISAGREES), (0, 0, DISAGREES)],
+)
+def test_a_bound_is_agreed_with_only_above_it(low: float, high: float, expected: str) -> None:
+    """No margin below a bound: what is exactly at "more than" is not more."""
+    assert judge(Estimate(mean=(low + high) / 2, low=low, high=high), 0.0, math.inf) == expected
+
+
 # -- claims ------------------------------------------------------------------------------------------------------------
 
 
@@ -139,9 +148,9 @@ def test_the_change_of_the_early_stop_is_the_ratio_of_the_means(rows: list[dict[
     [
         ("lenet_early_stop_21", "none", 79.03, {"early_stop_from_init": 4900}, 10.0, DISAGREES),
         ("lenet_early_stop_21", "none", 79.03, {}, 2.0, UNDECIDED),
-        ("lenet_accuracy_13", "none", 86.58, {"early_stop_test_accuracy": 0.97}, 0.2, DISAGREES),
-        ("lenet_accuracy_13", "none", 86.58, {"early_stop_test_accuracy": 0.99}, 0.2, AGREES),
-        ("lenet_accuracy_13", "none", 86.58, {}, 1e-3, AGREES),
+        ("lenet_accuracy_13", "none", 86.58, {"early_stop_test_accuracy": 0.97}, 0.0, DISAGREES),
+        ("lenet_accuracy_13", "none", 86.58, {"early_stop_test_accuracy": 0.99}, 0.0, AGREES),
+        ("lenet_accuracy_13", "none", 86.58, {}, 0.0, AGREES),
         ("lenet_back_to_dense_3.6", "none", 96.48, {"early_stop_test_accuracy": 0.99}, 0.2, DISAGREES),
         ("lenet_back_to_dense_3.6", "none", 96.48, {}, 0.05, UNDECIDED),
         ("lenet_reinit_speed_21", "reinit", 79.03, {"early_stop_from_init": 3000}, 0.5, DISAGREES),
@@ -152,6 +161,29 @@ def test_a_claim_disagrees_or_stays_open(
     rows: list[dict[str, Any]], name: str, control: str, target: float, columns: Row, margin: float, expected: str
 ) -> None:
     assert held(changed(rows, control, target, **columns), name, margin)["result"] == expected
+
+
+@pytest.mark.parametrize(
+    ("gain_pp", "expected", "why"),
+    [
+        (0.5, AGREES, "all of the interval is above 0.3 pp"),
+        (0.33, UNDECIDED, "0.3 pp lies within the interval"),
+        (0.25, UNDECIDED, "0.3 pp lies within the interval"),
+        (0.1, DISAGREES, "all of the interval is below 0.3 pp"),
+    ],
+)
+def test_more_than_is_not_nearly_as_much(rows: list[dict[str, Any]], gain_pp: float, expected: str, why: str) -> None:
+    """A gain of 0.25 pp, or of 0.1 pp, is no agreement with "more than 0.3 pp"."""
+    dense = {row["seed"]: row["early_stop_test_accuracy"] for row in rows if row["control"] == "dense"}
+    off = [0.1, -0.1] * 4  # pp, by seed
+    gained = [
+        {**row, "early_stop_test_accuracy": dense[row["seed"]] + (gain_pp + off[row["seed"]]) / 100}
+        if row["control"] == "none" and row["target_sparsity_pct"] == 86.58
+        else row
+        for row in rows
+    ]
+    row = held(gained, "lenet_accuracy_13")
+    assert (row["result"], row["why"], row["here"]) == (expected, why, pytest.approx(gain_pp))
 
 
 def test_where_tickets_fall_below_dense(rows: list[dict[str, Any]]) -> None:
