@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ import pytest
 import analysis
 from analysis.__main__ import main
 from analysis.figures.published import panels, published_figure
+from analysis.published import estimates
 from analysis.published.claims import Claim
 from analysis.published.estimates import Fall, in_rounds
 from analysis.published.holding import hold, standard_error
 from analysis.published.points import COLUMNS, point_of, points
+from analysis.stats.crossed import crossed
 from analysis.stats.equivalence import (
     AGREES,
     DISAGREES,
@@ -34,6 +37,7 @@ from analysis.tables.index import write_noted
 from analysis.tables.parquet import read_table
 from analysis.tables.run_plan import Rule
 from analysis.tables.schema import Row, table
+from analysis.verdicts.groups import Pairs
 from lth_trainable.errors import UserError
 from lth_trainable.store.store import Store
 from tests.support.published import LEVELS, MARGINS, lenet_run
@@ -184,6 +188,26 @@ def test_more_than_is_not_nearly_as_much(rows: list[dict[str, Any]], gain_pp: fl
     ]
     row = held(gained, "lenet_accuracy_13")
     assert (row["result"], row["why"], row["here"]) == (expected, why, pytest.approx(gain_pp))
+
+
+def test_other_images_than_the_papers_are_a_sample_too(
+    rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(5)
+    outcomes = rng.choice([-1.0, 0.0, 0.0, 0.0, 1.0], (8, 200)) + rng.choice([0.0, 0.0, 0.0, 1.0], 200)
+    outcomes = np.clip(outcomes, -1, 1)
+    tickets = tuple(outcomes.mean(axis=1))
+    pairs = Pairs(seeds=tuple(range(8)), tickets=tickets, others=(0.0,) * 8, images=outcomes)
+    monkeypatch.setattr(estimates, "pairs_of", lambda point, level: pairs)
+    same, other = (held(rows, "lenet_back_to_dense_3.6", images=images) for images in ("same", "other"))
+    of_seeds, of_both = t_interval([100 * value for value in tickets]), crossed(outcomes).interval()
+    assert of_seeds is not None
+    assert (same["ci_low"], same["ci_high"]) == pytest.approx((of_seeds.low, of_seeds.high))
+    assert (other["ci_low"], other["ci_high"]) == pytest.approx((of_both.low, of_both.high))
+    assert other["ci_high"] - other["ci_low"] > 1.2 * (same["ci_high"] - same["ci_low"])
+    unknown = replace(pairs, images=None)
+    monkeypatch.setattr(estimates, "pairs_of", lambda point, level: unknown)
+    assert held(rows, "lenet_back_to_dense_3.6", images="other")["ci_low"] == pytest.approx(of_seeds.low)
 
 
 def test_where_tickets_fall_below_dense(rows: list[dict[str, Any]]) -> None:

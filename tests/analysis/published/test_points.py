@@ -79,6 +79,7 @@ def test_the_points_of_the_papers_are_there() -> None:
         ({"fields": "sparsty=3"}, "fields: found 'sparsty'"),
         ({"claim": "A b"}, "claim: found 'A b'"),
         ({"n": "0"}, "n: found '0'"),
+        ({"images": "some"}, "images: found 'some'; expected one of other, same"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
@@ -99,7 +100,7 @@ def test_a_point_survives_the_plan() -> None:
 
 def test_a_bound_has_no_margin() -> None:
     for margin in (0.2, -0.2, None, True, math.nan):
-        with pytest.raises(UserError, match="expected 0: more than 0.3 pp is a bound"):
+        with pytest.raises(UserError, match=r"expected 0: more than 0\.3 pp is a bound"):
             claims_of("here", {"lenet_accuracy_13": margin})  # type: ignore[dict-item]
     (claim,) = claims_of("here", {"lenet_accuracy_13": 0})
     assert claim.bounds == (0, math.inf)
