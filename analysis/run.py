@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from analysis.report.terminal import answer, paths, status_line, verdict_view
 from analysis.tables.parquet import Frames
@@ -14,6 +12,9 @@ from analysis.tables.schema import Row
 from analysis.text import PLAIN_WIDTH, console
 from analysis.verdicts.baselines import Candidate, find_candidates, nearest_dense
 from analysis.verdicts.groups import TICKET
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LEADING = (
     "claim",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import pandas as pd
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -49,6 +49,9 @@ from analysis.verdicts.groups import TICKET
 from analysis.verdicts.headlines import headlines
 from analysis.verdicts.reasons import diverged_note
 from analysis.verdicts.rows import LADDER_CLAIM
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 WIDTH, LEAST_VERDICT, GAP = PLAIN_WIDTH, 18, 2  # characters: whole table, column "verdict", between columns
 Lines = Callable[[Sequence[Row]], list[Line]]

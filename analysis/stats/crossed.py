@@ -43,8 +43,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
+from analysis.stats import special
 from analysis.stats.paired import Interval, PValue
 
 CROSSED = "seeds x images"

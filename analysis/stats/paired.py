@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
+
+from analysis.stats import special
 
 Values = npt.NDArray[np.float64]
 

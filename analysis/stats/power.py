@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
+from analysis.stats import special
 from analysis.stats.paired import standard_deviation
 from lth_trainable.errors import bad_value
 

@@ -18,9 +18,8 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
 
@@ -30,6 +29,9 @@ from lth_trainable.errors import UserError
 from lth_trainable.store.json_files import NotJson, unseal_json
 from lth_trainable.store.store import Store
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 PART_ROWS = 1_000_000  # of one file; a larger table is a folder of shards
 # Tables that other commands write, and these commands; if there is no file, the table is empty
 OPTIONAL = {"barriers": "barrier", "connections": "barrier", "supermasks": "supermasks"}
@@ -37,11 +39,16 @@ LATER = ("variances", "published")  # runs that version 0.4.0 has gathered do no
 UNSEALED = 1  # format of an index of version 0.4.0, without a checksum
 INDEX = "index.json"  # has the SHA-256 of every table, see `tables/index.py`
 ATTEMPTS, PAUSE_SECONDS = 4, 0.5  # to read tables that a gather may just be writing
-_PANDAS = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype(), pa.string(): pd.StringDtype()}
 
 
 def _as_pandas(name: str) -> functools.cached_property[pd.DataFrame]:
-    return functools.cached_property(lambda frames: frames.tables[name].to_pandas(types_mapper=_PANDAS.get))
+    def make(frames: Frames) -> pd.DataFrame:
+        import pandas as pd  # a fifth of a second, and a command that trains needs it at its end only
+
+        types = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype(), pa.string(): pd.StringDtype()}
+        return frames.tables[name].to_pandas(types_mapper=types.get)
+
+    return functools.cached_property(make)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
 from analysis.stats import paired as stats
+from analysis.stats import special
 from analysis.stats.crossed import CROSSED, Crossed
 from analysis.stats.paired import Interval, Values
 

@@ -17,6 +17,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,21 @@ CACHE_VARIABLE = "LTH_CACHE"
 LOCK = ".lock"
 WAIT_SECONDS = 0.1  # between two looks at whether another process is still decoding
 SHA = hashlib.sha256().digest_size
+_only_kept: ContextVar[bool] = ContextVar("_only_kept", default=False)
+
+
+class NotKept(Exception):
+    """Images are not in the cache, and must not be decoded now."""
+
+
+@contextlib.contextmanager
+def only_kept() -> Iterator[None]:
+    """Within this block nothing is decoded, which may take minutes."""
+    token = _only_kept.set(True)
+    try:
+        yield
+    finally:
+        _only_kept.reset(token)
 
 
 def kept_or_decoded(
@@ -37,10 +53,12 @@ def kept_or_decoded(
 ) -> npt.NDArray[np.uint8]:
     """Images of this shape, whose first axis counts them: from the file `name` of the cache, or decoded and kept now.
 
-    decode: returns the image of an index.
+    decode: returns the image of an index. Within `only_kept` images that are not kept raise `NotKept`.
     """
     found = kept(name, shape)
     if found is None:
+        if _only_kept.get():
+            raise NotKept(name)
         with alone(name):
             found = kept(name, shape)
             return _decoded(name, shape, decode) if found is None else found

@@ -22,6 +22,7 @@ from lth_trainable.data.class_folders import read_class_folders
 from lth_trainable.data.given import check_training
 from lth_trainable.data.image_folders import LAYOUTS, read
 from lth_trainable.data.splits import CHUNK, Dataset, Pixels, Split, content_digest, held_out, no_augmentation, split
+from lth_trainable.data.when_used import split_when_used
 from lth_trainable.errors import bad_value
 from lth_trainable.registry import lookup
 
@@ -99,7 +100,9 @@ def folder(root: Path | None, split_seed: int, image_size: int | None = None) ->
     own = {"valid": found.valid, "test": found.test}
     sizes = held_out(f"folder {root}", len(found.x), own)
     marks = [mark for mark in own.values() if mark is not None]
-    data = split(found.x, found.y, found.classes, sizes=sizes, seed=split_seed, test=found.test, valid=found.valid)
+    data = split_when_used(
+        found.x, found.y, found.classes, sizes=sizes, seed=split_seed, test=found.test, valid=found.valid
+    )
     check_training(data.train, f"folder {root}")
     return replace(data, digest=content_digest(found.x, found.y, *marks)) if marks else data
 
@@ -118,17 +121,18 @@ def _of_images(
     if held == 0:
         raise bad_value(name, f"{n} images", f"at least {-(-1 // valid)}", "so that some can be held out")
     sizes = (n - held - int(n * test), held, own or int(n * test))
-    return split(found.x, found.y, found.classes, sizes=sizes, seed=seed, test=found.test)
+    return split_when_used(found.x, found.y, found.classes, sizes=sizes, seed=seed, test=found.test)
 
 
 DATASETS: dict[str, Loader] = {
     "digits": digits, "mnist": mnist, "cifar10": cifar10, "pets": pets, "folder": folder,
 }  # fmt: skip
 IMAGE_SIZES = {"pets": LAYOUTS["pets"].size, "folder": 64}  # data sets whose images are resized, and to what by default
+LOADED = 2  # data sets that a process keeps
 IN_FILES = (*LAYOUTS, "folder")  # data sets that are read from files
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=LOADED)
 def load_dataset(
     name: str, root: Path | None = None, split_seed: int = 0, image_size: int | None = None
 ) -> Dataset | StreamedDataset:

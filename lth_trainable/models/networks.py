@@ -198,6 +198,15 @@ MODELS: dict[str, Builder] = {
 }  # fmt: skip
 
 
+_OF_TORCHVISION = ("resnet18", "resnet20")
+_LIBRARIES = {"torchvision": "torchvision.models", "timm": "timm"}
+
+
+def module_of(name: str) -> str | None:
+    """The module of a library that building this network imports, besides torch; None if it needs none."""
+    return _LIBRARIES.get("torchvision" if name in _OF_TORCHVISION else name.partition(":")[0])
+
+
 def build(name: str, shape: tuple[int, int, int], n_classes: int, width_pct: float | None = None) -> nn.Module:
     """Build the untrained network of this name (see `find_builder`). width_pct: None for its own.
 

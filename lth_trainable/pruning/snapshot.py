@@ -25,8 +25,11 @@ class Snapshot:
 
     beside: CallbackCopies | None = None
 
-    def __init__(self, model: nn.Module, optimizer: Any = None) -> None:
-        self.tensors = {name: tensor.detach().clone() for name, tensor in named_tensors(model).items()}
+    def __init__(self, model: nn.Module, optimizer: Any = None, tensors: dict[str, Tensor] | None = None) -> None:
+        """tensors: what to hold in place of copies of the model's own, by the same names."""
+        if tensors is None:
+            tensors = {name: tensor.detach().clone() for name, tensor in named_tensors(model).items()}
+        self.tensors = tensors
         self.optimizer = copy.deepcopy(optimizer.state_dict()) if optimizer is not None else None
         self._persistent = [plain_name(name) for name in unwrapped(model).state_dict()]
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from lth_trainable.data.augment import Draws
@@ -19,14 +23,17 @@ class Run:
 
     order: (sum of sizes,) int64, indices into the training split. sizes: number of images of each batch; that of the
     loader, but the last may be smaller. draws: the augmentation of the epoch. rates: learning rate of each batch.
-    seeds: of dropout, for each batch.
+    seeds: of dropout, for each batch. marks: after how many batches the validation split is measured, and whether the
+    weights there are kept, if their loss is less than `lowest` and than at every such mark before.
     """
 
     order: Tensor
     sizes: tuple[int, ...]
     draws: Draws | None
     rates: tuple[float, ...]
-    seeds: tuple[int, ...]
+    seeds: Sequence[int] | npt.NDArray[np.int64]
+    marks: Mapping[int, bool] = field(default_factory=dict)
+    lowest: float = math.inf
 
     def __post_init__(self) -> None:
         found = len(self.order), len(self.rates), len(self.seeds)
@@ -37,9 +44,11 @@ class Run:
         """The first n batches, and the others."""
         images = sum(self.sizes[:n])
         first = replace(
-            self, order=self.order[:images], sizes=self.sizes[:n], rates=self.rates[:n], seeds=self.seeds[:n]
-        )
+            self, order=self.order[:images], sizes=self.sizes[:n], rates=self.rates[:n], seeds=self.seeds[:n],
+            marks={batch: keep for batch, keep in self.marks.items() if batch <= n},
+        )  # fmt: skip
         rest = replace(
-            self, order=self.order[images:], sizes=self.sizes[n:], rates=self.rates[n:], seeds=self.seeds[n:]
-        )
+            self, order=self.order[images:], sizes=self.sizes[n:], rates=self.rates[n:], seeds=self.seeds[n:],
+            marks={batch - n: keep for batch, keep in self.marks.items() if batch > n},
+        )  # fmt: skip
         return first, rest

@@ -46,7 +46,8 @@ class Slots:
         }
         self.factors: dict[str, Tensor] = {}  # only of parameters that some member has had a mask for
         self.has_state: set[str] = set()  # parameters that an update has changed
-        self._views = {name: value.detach().unbind(0) for name, value in {**self.parameters, **self.buffers}.items()}
+        self.tensors = {**self.parameters, **self.buffers}
+        self._views = {name: value.detach().unbind(0) for name, value in self.tensors.items()}
         self._places: WeakKeyDictionary[nn.Module, Places] = WeakKeyDictionary()
         self._state_views = {
             name: {key: value.unbind(0) for key, value in of.items()} for name, of in self.state.items()
@@ -67,7 +68,7 @@ class Slots:
                 found, expected = settings_of(member.optimizer), self.update.settings
                 raise ValueError(f"member of slot {slot}: found an optimiser with {found}; expected {expected}")
             state = member.optimizer.state
-            for name, value in self._tensors(member.model):
+            for name, value in self.tensors_of(member.model):
                 targets.append(self._views[name][slot])
                 sources.append(value)
                 known = state.get(value, {})
@@ -94,7 +95,7 @@ class Slots:
         targets: list[Tensor] = []
         sources: list[Tensor] = []
         for slot, member in members.items():
-            for name, value in self._tensors(member.model):
+            for name, value in self.tensors_of(member.model):
                 targets.append(value)
                 sources.append(self._views[name][slot])
                 if name not in self.has_state:
@@ -107,7 +108,7 @@ class Slots:
                     sources.append(views[slot])
         copy_all(targets, sources)
 
-    def _tensors(self, model: nn.Module) -> Iterable[tuple[str, Tensor]]:
+    def tensors_of(self, model: nn.Module) -> Iterable[tuple[str, Tensor]]:
         """Parameters and buffers by name. Where they are in the model is found once; that takes PyTorch a while."""
         if model not in self._places:
             names = [*dict(model.named_parameters()), *dict(model.named_buffers())]

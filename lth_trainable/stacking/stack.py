@@ -15,15 +15,18 @@ import torch
 from torch import Tensor, nn
 
 from lth_trainable.data.loaders import ResidentLoader
+from lth_trainable.pruning.layers import named_tensors
 from lth_trainable.silence import pulse
 from lth_trainable.stacking.batches import Batches, Groups, evaluated_at_once
 from lth_trainable.stacking.independence import check_independence
+from lth_trainable.stacking.marks import AtMark, Marks
 from lth_trainable.stacking.network import StackedNetwork, convolves, gradients
 from lth_trainable.stacking.optimisers import update_of
 from lth_trainable.stacking.probe import check
 from lth_trainable.stacking.replays import Replays
 from lth_trainable.stacking.run import NotStackable, Run
 from lth_trainable.stacking.slots import Member, Slots
+from lth_trainable.tensors import copy_all
 
 
 class Evaluated(NamedTuple):
@@ -63,6 +66,7 @@ class Stack:
         self.batches = Batches(loader, k, side_by_side=self.network.convolves)
         self._losses = torch.zeros(loader.steps_per_epoch, k, device=self.device)  # of each batch of a run
         self._rows = torch.arange(loader.steps_per_epoch, device=self.device).unsqueeze(1)
+        self._marks: Marks | None = None  # from the first run with marks on
         self._replays = Replays(self.device)
         check(self.network, self.slots, self.batches)
         check_independence(self.network, self.slots, self.batches, self._autocast)
@@ -84,26 +88,58 @@ class Stack:
 
     # -- training ----------------------------------------------------------------------------------------------------
 
-    def train(self, runs: Mapping[int, Run]) -> dict[int, Tensor]:
+    def train(self, runs: Mapping[int, Run], valid: ResidentLoader | None = None) -> dict[int, Tensor]:
         """Train runs of equal sizes, by slot. Returns the mean loss of each batch, (batches,), by slot.
 
-        The losses are on the device; nothing waits for it.
+        valid: the split that is measured at marks. The losses are on the device; nothing waits for it.
         """
         if not runs:
             return {}
-        groups = self.batches.begin(runs)
-        self.network.module.train()
+        groups, marks = self.batches.begin(runs), self._begin_marks(runs, valid)
         sizes = next(iter(runs.values())).sizes
-        for size in sizes:
+        for done, size in enumerate(sizes, 1):
             kind = "step", size, self.slots.n_masks
             self._replays.run(kind, functools.partial(self._step, size, groups), groups)
             self.batches.position += 1
             pulse.step()
+            if done in marks and valid is not None:
+                work, reads = functools.partial(self._at_mark, valid), (valid.x, valid.y)
+                self._replays.run(("mark", id(valid.x)), work, reads=reads)
         losses = self._losses[: len(sizes)].t().clone()  # later runs use the same memory
         return {slot: losses[slot] for slot in runs}
 
+    def at_marks(self, runs: Mapping[int, Run]) -> dict[int, list[AtMark]]:
+        """What was found at the marks of these runs, which were trained last, by slot. Waits for the device."""
+        if self._marks is None or not any(run.marks for run in runs.values()):
+            return {slot: [] for slot in runs}
+        return self._marks.read(runs)
+
+    def kept(self, models: Mapping[int, nn.Module]) -> dict[int, dict[str, Tensor]]:
+        """Copies of the weights that were kept last at a mark of these slots: for each the tensors of its network."""
+        found: dict[int, dict[str, Tensor]] = {}
+        targets, sources = list[Tensor](), list[Tensor]()
+        for slot, model in models.items():
+            assert self._marks is not None
+            kept = self._marks.kept_of(slot)
+            own = {id(tensor): kept[name] for name, tensor in self.slots.tensors_of(model)}
+            for name, tensor in named_tensors(model).items():  # shared ones are there under several names
+                copy = found.setdefault(slot, {})[name] = torch.empty_like(tensor, requires_grad=False)
+                targets.append(copy)
+                sources.append(own[id(tensor)])
+        copy_all(targets, sources)
+        return found
+
+    def _begin_marks(self, runs: Mapping[int, Run], valid: ResidentLoader | None) -> set[int]:
+        """Returns the batches after which the split is measured."""
+        if not any(run.marks for run in runs.values()):
+            return set()
+        assert valid is not None, "what is measured at marks?"
+        self._marks = self._marks or Marks(self.slots, len(self._losses), self.device)
+        return set(self._marks.begin(runs, valid.n))
+
     def _step(self, size: int, groups: Groups) -> None:
         """Train the next batch. What it does on a device can be captured."""
+        self.network.module.train()
         batches, slots = self.batches, self.slots
         images, labels = batches.next(size)
         with self._autocast():
@@ -121,7 +157,6 @@ class Stack:
 
     def evaluate(self, slots: Sequence[int], loader: ResidentLoader) -> dict[int, Evaluated]:
         """The results of these slots on all images of a loader."""
-        self.network.module.eval()
         work = functools.partial(self._sums, loader)
         sums, right = self._replays.run(("evaluation", id(loader.x)), work, reads=(loader.x, loader.y))
         found, all_right = sums.tolist(), right.clone()
@@ -129,7 +164,8 @@ class Stack:
 
     @torch.no_grad()
     def _sums(self, loader: ResidentLoader) -> tuple[Tensor, Tensor]:
-        """Sums of losses and of right answers (k, 2); is each image right, (k, n) bool."""
+        """Sums of losses and of right answers (k, 2); is each image right, (k, n) bool. It can be captured."""
+        self.network.module.eval()
         loss = torch.zeros(self.k, device=self.device)
         right = []
         seeds = torch.zeros(self.k, dtype=torch.int64, device=self.device)
@@ -144,6 +180,11 @@ class Stack:
             pulse.beat()
         all_right = torch.cat(right, 1)
         return torch.stack([loss.double(), all_right.sum(1).double()], 1), all_right
+
+    def _at_mark(self, valid: ResidentLoader) -> None:
+        assert self._marks is not None
+        sums, _ = self._sums(valid)
+        self._marks.take(sums)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)

@@ -9,7 +9,7 @@ the trial ends.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastai.callback.core import Callback
@@ -64,13 +64,22 @@ class EarlyStop(Callback):
         row = self.learn.epoch_log.rows[-1]
         self._consider(self.before + row["iterations"], row["valid_loss"], row["valid_accuracy"])
 
-    def _consider(self, iteration: int, loss: float, accuracy: float) -> None:
-        if math.isfinite(loss) and (self.best is None or loss < self.best["valid_loss"]):
+    @property
+    def lowest_loss(self) -> float:
+        """The lowest loss of the level so far; infinity before the first validation."""
+        return math.inf if self.best is None else self.best["valid_loss"]
+
+    def _consider(self, iteration: int, loss: float, accuracy: float, weights: Snapshot | None = None) -> None:
+        """Note a point if its loss is the lowest. weights: those of the network at the point, if not its present ones.
+
+        A stack compares losses in the same way (`stacking/marks.py`).
+        """
+        if math.isfinite(loss) and loss < self.lowest_loss:
             self.best = {
                 "level": self.level(), "iteration": iteration, "epoch": self.learn.clock.now,
                 "valid_loss": loss, "valid_accuracy": accuracy,
             }  # fmt: skip
-            self.weights = Snapshot(self.learn.model)
+            self.weights = weights or Snapshot(self.learn.model)
 
     def _on_test_split(self, weights: Snapshot) -> Measured:
         model, now = self.learn.model, Snapshot(self.learn.model)
@@ -83,9 +92,10 @@ class EarlyStop(Callback):
 
 
 class FrequentEarlyStop(EarlyStop):
-    """Also validates within epochs, after every `every` iterations of the level."""
+    """Also validates within epochs, after every `every` iterations of the level.
 
-    measures_validation = True
+    It says where (`acts_at`), and a stack that trains on past these batches validates in its place (`take_marks`).
+    """
 
     def __init__(self, level: Callable[[], int], every: int) -> None:
         super().__init__(level)
@@ -101,6 +111,16 @@ class FrequentEarlyStop(EarlyStop):
         done = self.learn.iter + 1
         if self.learn.training and (self.before + done) % self.every == 0 and done < self.learn.n_iter:
             self._consider(self.before + done, *self.learn.measure_validation())
+
+    def take_marks(self, marks: Sequence[tuple[int, float, float]], kept: Snapshot | None) -> None:
+        """In place of its own validations: numbers of batches of this epoch, with loss and accuracy after each.
+
+        kept: the network at the mark with the lowest loss, if that is less than `lowest_loss`.
+        """
+        before = self.lowest_loss
+        for batch, loss, accuracy in marks:
+            self._consider(self.before + batch + 1, loss, accuracy, kept)
+        assert (kept is not None) == (self.lowest_loss < before), "the stack has compared otherwise"
 
 
 def make_early_stop(spec: TrialSpec, level: Callable[[], int]) -> EarlyStop:

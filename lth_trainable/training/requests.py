@@ -2,31 +2,49 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
 
+from lth_trainable.stacking.marks import AtMark
 from lth_trainable.stacking.run import Run
 
 
 @dataclass(kw_only=True)
 class Training:
-    """Asks for batches to be trained. learn: the member's. factors: of its masks. losses: of each batch, so far.
+    """Asks for batches to be trained. learn: the member's. run: what is left of them. factors: of its masks.
 
-    then: what to measure after the last of them, if the member would ask for that next.
+    meanwhile: work of the member's that can be done while the device trains; it may be called several times, or never.
+    losses: of each batch, so far. at_marks: what was found at the marks of the run, so far. kept: the tensors of the
+    network at the last mark whose weights were kept, when all batches have been trained.
     """
 
     learn: Any
     run: Run
     factors: dict[str, torch.Tensor]
+    meanwhile: Callable[[], None]
     losses: list[torch.Tensor] = field(default_factory=list)
-    then: Measuring | None = None
+    at_marks: list[AtMark] = field(default_factory=list)
+    kept: dict[str, torch.Tensor] | None = None
     draws: ClassVar = False
 
     @property
     def is_served(self) -> bool:
         return not self.run.sizes
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the weights at some mark were kept."""
+        return any(mark.is_kept for mark in self.at_marks)
+
+    def take(self, losses: torch.Tensor, at_marks: Sequence[AtMark], rest: Run) -> None:
+        """Note what was found in the first batches. rest: the others."""
+        self.losses.append(losses)
+        self.at_marks.extend(at_marks)
+        lowest = [mark.loss / self.learn.dls.valid.n for mark in at_marks if mark.is_kept]
+        self.run = replace(rest, lowest=lowest[-1]) if lowest else rest
 
 
 @dataclass(kw_only=True)

@@ -5,10 +5,12 @@ bf16 on GPUs that have it, from the A100 on; fp32 on other GPUs and on CPUs. So 
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from typing import Any
 
 from lth_trainable.errors import UserError
+from lth_trainable.nvidia import capabilities
 from sweeps.experiments.recipes import Sweep
 
 FIELD = "precision"
@@ -46,8 +48,11 @@ def resolved(sweep: Sweep, best: str = CPU) -> Sweep:
 
 
 def _best_here() -> str:
-    import torch
+    found = capabilities() if "torch" not in sys.modules else None
+    if found is None:
+        import torch
 
-    if not torch.cuda.is_available():  # which is told where resources are checked
+        found = [torch.cuda.get_device_capability()] if torch.cuda.is_available() else []
+    if not found:  # which is told where resources are checked
         return CPU
-    return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp32"
+    return "bf16" if found[0] >= (8, 0) else "fp32"

@@ -3,10 +3,11 @@
     python fork_server.py LISTENER
 
 It imports while the command still plans and starts Ray. A worker is there at once then, and shares the memory of what
-is imported. This process uses no GPU, starts no thread, and does not import Ray, which reads its environment once: so
-it can be forked, and each worker imports Ray for itself. LISTENER is the number of a
-socket that the command has opened; nobody else can reach it. Standard input is a pipe that only the command holds: it
-brings one line of JSON, the command's `sys.path` and the modules to import, and ends with the command.
+is imported, and of the data. This process uses no GPU, starts no thread, and does not import Ray, which reads its
+environment once: so it can be forked, and each worker imports Ray for itself. LISTENER is the number of a socket that
+the command has opened; nobody else can reach it. Standard input is a pipe that only the command holds: it brings
+orders, and ends with the command. An order is a line of JSON: the command's `sys.path`, modules to import, arguments of
+`load_dataset` for data to load, and whether the command's socket listens.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import select
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 LENGTH, READY, STARTED = 8, b"r", b"s"  # as in `fork_client.py`
@@ -29,40 +31,79 @@ REQUEST_SECONDS = 5.0
 
 
 def main(listener: socket.socket) -> dict[str, Any] | None:
-    """Import, then fork on request. Returns None when the command has ended; in a forked process, what it is to be."""
-    own = sys.path[1:]  # without the folder of this file
+    """Carry out orders, and fork on request once the socket listens; it seems to be readable before, too.
+
+    Returns None when the command has ended; in a forked process, what it is to be.
+    """
+    own, listens = sys.path[1:], False  # without the folder of this file
     with open(LIFELINE, "rb", buffering=0, closefd=False) as lifeline:
-        order = json.loads(lifeline.readline())
+        while True:
+            ready = select.select([LIFELINE, listener.fileno()] if listens else [LIFELINE], [], [])[0]
+            if LIFELINE in ready:
+                line = lifeline.readline()
+                if not line.endswith(b"\n"):
+                    return None
+                listens = carry_out(json.loads(line), own) or listens
+                continue
+            with listener.accept()[0] as client:
+                request = received(client)
+                if request is not None and os.fork() == 0:
+                    take_over(request)  # first: what the client has set from outside counts until it ends
+                    client.sendall(STARTED)
+                    return request
+                for stream in request["streams"] if request is not None else ():
+                    os.close(stream)
+
+
+def carry_out(order: dict[str, Any], own: list[str]) -> bool:
+    """Import, and load data. own: this process's `sys.path` otherwise. Returns whether there are workers to fork."""
     sys.path[:] = order["path"]
-    import_all(order["modules"])
-    sys.path[:] = own
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that ended workers do not stay as zombies
-    while True:
-        ready = select.select([LIFELINE, listener.fileno()], [], [])[0]
-        if LIFELINE in ready:
-            return None
-        with listener.accept()[0] as client:
-            request = received(client)
-            if request is not None and os.fork() == 0:
-                take_over(request)  # first: what the client has set from outside counts until it ends
-                client.sendall(STARTED)
-                return request
-            for stream in request["streams"] if request is not None else ():
-                os.close(stream)
+    gc.disable()  # it would take a quarter of the time
+    try:
+        import_all(order["modules"])
+        load_all(order["data"])
+    finally:
+        gc.freeze()  # workers need not look through all this again, and their memory stays shared
+        gc.enable()
+        sys.path[:] = own
+    if order["listens"]:
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that ended workers do not stay as zombies
+    return bool(order["listens"])
 
 
 def import_all(modules: list[str]) -> None:
-    """Import, without Python's garbage collector, which would take a quarter of the time."""
-    gc.disable()
+    """Import what is there."""
     for module in modules:
-        if select.select([LIFELINE], [], [], 0)[0]:  # the command has ended
+        if has_ended():
             break
         try:
             importlib.import_module(module)
         except Exception as error:  # the trial imports it again, fails, and its record says why
             print(f"fork server: {module}: {type(error).__name__}: {error}", file=sys.stderr)
-    gc.freeze()  # workers need not look through all this again, and their memory stays shared
-    gc.enable()
+
+
+def load_all(data: list[list[Any]]) -> None:
+    """Load data sets for the workers, if their images are decoded already: workers are not to wait for that here."""
+    if not data or has_ended():
+        return
+    from lth_trainable.data.cache import only_kept
+    from lth_trainable.data.datasets import Dataset, load_dataset
+
+    for name, root, *settings in data:
+        try:
+            with only_kept():
+                found = load_dataset(name, None if root is None else Path(root), *settings)
+            if isinstance(found, Dataset):
+                found.normalise()
+        except Exception as error:  # a worker loads it again, and its trial's record says why it cannot
+            print(f"fork server: {name}: {type(error).__name__}: {error}", file=sys.stderr)
+
+
+def has_ended() -> bool:
+    """Whether the command has ended."""
+    lifeline = select.poll()
+    lifeline.register(LIFELINE, 0)
+    return any(event & select.POLLHUP for _, event in lifeline.poll(0))
 
 
 def received(client: socket.socket) -> dict[str, Any] | None:

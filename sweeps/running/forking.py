@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from sweeps.running import fork_client, fork_server
 from sweeps.running.preload import PACKAGES
@@ -25,6 +26,17 @@ THREADS = "OMP_NUM_THREADS"  # read when torch and NumPy are imported
 NO_TRAINING = {"-h", "--help", "--list", "--dry-run", "--plan-figure", "--on", "--cluster", "--address"}  # or not here
 SOCKET = "f"  # short, because of the folders before it
 END_SECONDS = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Needs:
+    """What workers need. modules: by name. data: arguments of `load_dataset`; the folder is a string here."""
+
+    modules: tuple[str, ...] = ()
+    data: tuple[tuple[Any, ...], ...] = ()
+
+
+NOTHING = Needs()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,14 +72,16 @@ class ForkServer:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             os.close(read)
-        order = {"path": [os.path.abspath(entry) for entry in sys.path], "modules": AHEAD}
         server = cls(process=process, lifeline=lifeline, listener=listener)
-        try:
-            lifeline.write(json.dumps(order).encode() + b"\n")
-        except BrokenPipeError:  # it has ended already
-            server.close()
-            return None
+        server.order(Needs(modules=AHEAD))
         return server
+
+    def order(self, needs: Needs, listens: bool = False) -> None:
+        """Have these things there before the next worker is forked. listens: from now on workers may be."""
+        path = [os.path.abspath(entry) for entry in sys.path]
+        order = {"path": path, "modules": needs.modules, "data": needs.data, "listens": listens}
+        with contextlib.suppress(BrokenPipeError):  # it has ended: workers import for themselves
+            self.lifeline.write(json.dumps(order).encode() + b"\n")
 
     def listen(self, folder: Path) -> list[str]:
         """Be there for clients, at a socket in this folder. Returns what comes before Ray's command for a worker."""
@@ -75,6 +89,7 @@ class ForkServer:
         self.listener.bind(path)
         self.listener.listen(128)
         self.listener.close()  # so that a client notices if the server ends
+        self.order(NOTHING, listens=True)
         return [sys.executable, "-I", "-S", fork_client.__file__, path]
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Hashable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lth_trainable import signals
@@ -31,7 +32,9 @@ from sweeps.running.config import Config
 from sweeps.running.deaths import reason_of_death
 from sweeps.running.gpus import NO_GPUS, Gpus, resources_of
 from sweeps.running.log_feed import NO_LOGGERS, Loggers
+from sweeps.running.meanwhile import FOR_THE_END, importing
 from sweeps.running.names import name_of, trial_folder, trial_name
+from sweeps.running.needs import needs_of
 from sweeps.running.progress import Board, LiveView
 from sweeps.running.ray_adapter import (
     drop_flag,
@@ -144,7 +147,7 @@ def launch(
         return _Tuning(searcher, lambda: _fit(searcher, config, resources, callbacks, cluster, request))
 
     with LiveView(board) if board is not None else contextlib.nullcontext():
-        workers = _workers(resources, dispatcher, gpus)
+        workers = _workers(resources, dispatcher, gpus, execution.get("data_root"))
         tuning = _run(begin, request, name, dispatcher, cluster, board, gpus, workers)
     searcher = tuning.searcher
     health.check()
@@ -226,7 +229,8 @@ def _run(
             tuning = begin()
             tuning.start()
             end = end_workers if cluster is None else _leave_to_tune
-            has_ended = see_to_the_end(tuning.is_running, request, lambda: set_flag(launch), end)
+            with importing(FOR_THE_END):
+                has_ended = see_to_the_end(tuning.is_running, request, lambda: set_flag(launch), end)
             if has_ended and cluster is not None:
                 drop_flag(launch)
     finally:
@@ -237,11 +241,12 @@ def _run(
     return tuning
 
 
-def _workers(resources: Resources, dispatcher: Dispatcher, gpus: Gpus) -> Workers:
+def _workers(resources: Resources, dispatcher: Dispatcher, gpus: Gpus, data_root: Path | None) -> Workers:
     """The workers of this machine's Ray: one is ready for each trial that can begin, and not more."""
     return Workers(
         ready=min(resources.slots(), max(1, math.ceil(len(dispatcher.waiting) / resources.replicas))),
         resources=gpus.for_ray,
+        needs=needs_of([trial.spec for trial in dispatcher.waiting.values()], data_root),
         environment={"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(resources.cpus)), **gpus.environment},
     )  # fmt: skip
 

@@ -19,7 +19,8 @@ from typing import Any
 from lth_trainable.errors import FAILED, UserError
 from lth_trainable.processes import Family, kill
 from lth_trainable.signals import SIGNALS, end, undoing
-from sweeps.running.forking import MARK, MARKED, ForkServer, server_for
+from sweeps.running.forking import MARK, MARKED, NOTHING, ForkServer, Needs, server_for
+from sweeps.running.meanwhile import FOR_TUNE, importing
 from sweeps.running.preload import preloading
 from sweeps.running.private_ray import private_folder, private_settings, remove, set_for_ray
 from sweeps.running.ray_adapter import (
@@ -58,10 +59,12 @@ _at_shutdown = contextlib.ExitStack()  # what a Ray of this process leaves to be
 class Workers:
     """The workers of a Ray on this machine. ready: how many start with it, before a trial needs them.
 
-    environment: variables for them. resources: that Ray is told of, besides those that it finds.
+    environment: variables for them. resources: that Ray is told of, besides those that it finds. needs: what a fork
+    server is to have there before.
     """
 
     ready: int = 0
+    needs: Needs = NOTHING
     environment: Mapping[str, str] = field(default_factory=dict)
     resources: Mapping[str, float] = field(default_factory=dict)
 
@@ -159,11 +162,13 @@ def ray_here(workers: Workers = FEW) -> Iterator[None]:
     server = server_for(workers.environment, SIGNALS)
     if server is not None:
         _at_shutdown.callback(server.close)
+        server.order(workers.needs)
     import ray
 
     wait_for_shutdown()
     with undoing(lambda: kill(_family.look)), node_watched() as started:
-        start_ray(ray, workers, server)
+        with importing(FOR_TUNE):
+            start_ray(ray, workers, server)
         started.set()
         yield
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from lth_trainable.collector import no_garbage_collection
 from lth_trainable.errors import bad_value
+from lth_trainable.nvidia import capabilities
 
 MOST_REPLICAS = 1024  # more than any GPU gains from
 MOST = 48  # trials on one GPU: as many processes can share a GPU through MPS
@@ -233,10 +234,14 @@ class Spent:
 def gpu_count() -> int:
     """GPUs of this machine that PyTorch can use here: those of CUDA_VISIBLE_DEVICES, if that is set.
 
-    PyTorch takes seconds to import, so it is not asked on a machine without any device file of a GPU.
+    PyTorch takes seconds to import: it is asked only if it is there already, or if NVIDIA's driver cannot tell.
     """
-    if "torch" not in sys.modules and sys.platform == "linux" and not any(map(glob, DEVICE_FILES)):
-        return 0
+    if "torch" not in sys.modules:
+        if sys.platform == "linux" and not any(map(glob, DEVICE_FILES)):
+            return 0
+        found = capabilities()
+        if found is not None:
+            return len(found)
     with no_garbage_collection():
         import torch
 

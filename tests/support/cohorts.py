@@ -6,9 +6,12 @@ import functools
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.store import Store
 from lth_trainable.training.cohort import run_cohort
+from lth_trainable.training.early_stop import FrequentEarlyStop
 from lth_trainable.training.execution import Execution
 from lth_trainable.training.run import run_trial
 
@@ -29,3 +32,8 @@ def results(record: dict[str, Any]) -> dict[str, Any]:
     """Digests and figures of a record, without times and the fingerprint."""
     rows = [{name: value for name, value in row.items() if name != "seconds"} for row in record["epochs"]]
     return {"epochs": rows, **{name: record[name] for name in ("sha256", "result", "layers")}}
+
+
+def turn_by_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on, members that validate within epochs stop there and ask for it."""
+    monkeypatch.delattr(FrequentEarlyStop, "take_marks")

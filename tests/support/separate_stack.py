@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from lth_trainable.data.augment import Draws
+from lth_trainable.pruning.snapshot import Snapshot
+from lth_trainable.stacking.marks import AtMark
 from lth_trainable.stacking.run import Run
 from lth_trainable.stacking.slots import Member
 from lth_trainable.training.learner import seed_torch
@@ -27,6 +30,8 @@ class SeparateStack:
         self.models = [copy.deepcopy(model) for _ in range(k)]
         self.optimizers = [_same_kind(optimizer, own) for own in self.models]
         self.factors: dict[int, Mapping[str, Tensor]] = {}
+        self.found: dict[int, list[AtMark]] = {}
+        self.kept_models: dict[int, Snapshot] = {}
         SeparateStack.calls = []
 
     @torch.no_grad()
@@ -42,22 +47,29 @@ class SeparateStack:
             _copy(self.models[slot], member.model)
             member.optimizer.load_state_dict(copy.deepcopy(self.optimizers[slot].state_dict()))
 
-    def train(self, runs: Mapping[int, Run]) -> dict[int, Tensor]:
+    def train(self, runs: Mapping[int, Run], valid: Any = None) -> dict[int, Tensor]:
         self.calls.append(("train", tuple(runs)))
         assert len({run.sizes for run in runs.values()}) == 1
-        return {slot: self._train(slot, run) for slot, run in runs.items()}
+        self.found = {slot: [] for slot in runs}
+        return {slot: self._train(slot, run, valid) for slot, run in runs.items()}
+
+    def at_marks(self, runs: Mapping[int, Run]) -> dict[int, list[AtMark]]:
+        return {slot: self.found[slot] for slot in runs}
+
+    def kept(self, models: Mapping[int, nn.Module]) -> dict[int, dict[str, Tensor]]:
+        return {slot: self.kept_models[slot].tensors for slot in models}
 
     def evaluate(self, slots: Sequence[int], loader: Any) -> dict[int, Sums]:
         self.calls.append(("evaluate", tuple(slots)))
         return {slot: evaluate(self.models[slot], loader, self.loss_func) for slot in slots}
 
-    def _train(self, slot: int, run: Run) -> Tensor:
+    def _train(self, slot: int, run: Run, valid: Any) -> Tensor:
         model, optimizer, losses = self.models[slot], self.optimizers[slot], []
         model.train()
         draws: Draws | None = run.draws
-        start = 0
+        start, lowest = 0, run.lowest
         for size, rate, seed in zip(run.sizes, run.rates, run.seeds, strict=True):
-            seed_torch(seed, self.loader.device)
+            seed_torch(int(seed), self.loader.device)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             x, y = self.loader.batch(run.order[start : start + size], draws)
@@ -71,7 +83,18 @@ class SeparateStack:
                     parameters[name].mul_(factor)
             losses.append(loss.detach())
             start += size
+            if (keep := run.marks.get(len(losses))) is not None:
+                lowest = self._at_mark(slot, valid, lowest, keep)
         return torch.stack(losses)
+
+    def _at_mark(self, slot: int, valid: Any, lowest: float, keep: bool) -> float:
+        loss, correct, _ = map(torch.Tensor.tolist, evaluate(self.models[slot], valid, self.loss_func))
+        is_kept = keep and math.isfinite(loss) and loss / valid.n < lowest
+        self.found[slot].append(AtMark(loss, correct, is_kept))
+        if not is_kept:
+            return lowest
+        self.kept_models[slot] = Snapshot(self.models[slot])
+        return loss / valid.n
 
 
 def _same_kind(optimizer: Any, model: nn.Module) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from itertools import pairwise
 
 import pytest
@@ -10,7 +12,7 @@ from torch import nn
 
 from lth_trainable.errors import UserError
 from lth_trainable.models.flops import weight_uses
-from lth_trainable.models.networks import MODELS, SMALLEST, build, check_images
+from lth_trainable.models.networks import MODELS, SMALLEST, build, check_images, module_of
 from lth_trainable.pruning.layers import LAYER_TYPES, prunable_layers
 
 CIFAR = (3, 32, 32)
@@ -86,3 +88,17 @@ def test_a_narrower_network_has_the_same_layers(name: str) -> None:
     assert list(whole.state_dict()) == list(narrow.state_dict())
     counts = [sum(sizes(model).values()) for model in (whole, narrow, build(name, CIFAR, 10, 1.0))]
     assert all(more > fewer for more, fewer in pairwise(counts))
+
+
+def test_a_builder_imports_the_library_that_is_named_for_it_and_no_other() -> None:
+    """A fork server imports it before."""
+    names = sorted((*MODELS, "torchvision:resnet18"), key=lambda name: module_of(name) is not None)
+    code = (
+        "import sys\nfrom lth_trainable.models.networks import build, module_of\n"
+        f"for name in {names!r}:\n"
+        "    build(name, (3, 32, 32), 2)\n"
+        "    loaded = [module for module in ('torchvision.models', 'timm') if module in sys.modules]\n"
+        "    assert loaded == [module for module in (module_of(name),) if module], (name, loaded)\n"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
+    assert module_of("timm:resnet18") == "timm" and module_of("tests.plugins:tiny_cnn") is None

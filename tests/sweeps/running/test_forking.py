@@ -8,14 +8,19 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sweeps.running import fork_client, forking
-from sweeps.running.forking import ForkServer
+from lth_trainable.data import datasets
+from lth_trainable.data.cache import kept_or_decoded
+from lth_trainable.spec.trial_spec import TrialSpec
+from sweeps.running import fork_client, fork_server, forking
+from sweeps.running.forking import ForkServer, Needs
+from sweeps.running.needs import needs_of
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
 AHEAD = "json.tool"  # stands for what takes seconds
@@ -53,6 +58,46 @@ def test_a_forked_worker_is_what_ray_wants_to_start(server: ForkServer, tmp_path
     del ordinary["is_there"], shown["is_there"], ordinary["parent"]
     assert (shown, said) == (ordinary, said_too)
     assert shown["blocked"] == [int(signal.SIGUSR1)] and shown["value"] == "7" and shown["read"] == "asked\n"
+
+
+def test_a_server_that_is_ready_before_the_command_forks_too(server: ForkServer, tmp_path: Path) -> None:
+    """A socket that does not listen yet seems to be readable. After the first order it has seen that for certain."""
+    for number in range(2):
+        _order_and_wait(server, tmp_path, f"first_{number}")
+    shown, _ = _start(server.listen(tmp_path), tmp_path)
+    assert shown["parent"] == server.process.pid
+
+
+def test_workers_have_the_data_that_were_ordered(server: ForkServer, tmp_path: Path) -> None:
+    settings = ("digits", None, 0, None)
+    server.order(Needs(data=(("no_such_data", None, 0, None), settings)))
+    script, shown = tmp_path / "default_worker.py", tmp_path / "shown"
+    script.write_text(
+        "import os\nfrom lth_trainable.data.datasets import load_dataset\nbefore = load_dataset.cache_info()\n"
+        f"data = load_dataset(*{settings!r})\nafter = load_dataset.cache_info()\n"
+        "with open(os.environ['SHOWN'], 'w') as file:\n"
+        "    print(before.currsize, after.hits - before.hits, after.misses - before.misses, len(data.train),\n"
+        "          file=file)\n"
+    )
+    subprocess.run(
+        [*server.listen(tmp_path), sys.executable, str(script)], env={**os.environ, "SHOWN": str(shown)}, cwd=tmp_path,
+        check=True, timeout=120,
+    )  # fmt: skip
+    _wait_for(shown)
+    assert shown.read_text().split() == ["1", "1", "0", "1150"]
+
+
+def test_images_that_are_not_decoded_yet_are_left_to_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[tuple[Any, ...]] = []
+
+    def load(*settings: Any) -> Any:
+        loaded.append(settings)
+        return kept_or_decoded("none.npy", (1, 1, 1, 1), lambda _: pytest.fail("decoded"))
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setattr(fork_server, "has_ended", lambda: False)
+    fork_server.load_all([["pets", "/some/folder", 7, 32]])
+    assert loaded == [("pets", Path("/some/folder"), 7, 32)]
 
 
 def test_a_server_that_has_ended_leaves_workers_to_themselves(server: ForkServer, tmp_path: Path) -> None:
@@ -103,6 +148,39 @@ def test_all_that_is_imported_ahead_is_there_and_ray_is_not() -> None:
     )
     out = subprocess.run([sys.executable, "-W", "ignore", "-c", code], stdout=subprocess.PIPE, text=True, check=True)
     assert out.stdout.strip() == "False"
+
+
+def test_the_needs_of_trials_are_libraries_and_known_data() -> None:
+    specs = [
+        TrialSpec(dataset=dataset, model=model, split_seed=seed)
+        for dataset, model, seed in (
+            ("pets", "resnet18", 0), ("pets", "torchvision:resnet50", 0),
+            ("tests.support.bad_plugins:fine", "conv_2", 0),
+            ("pets", "resnet18", 1), ("digits", "lenet_300_100", 0),
+        )
+    ]  # fmt: skip
+    assert needs_of(specs, Path("/data")) == Needs(
+        modules=("torchvision.models",), data=(("pets", "/data", 0, None), ("pets", "/data", 1, None))
+    )
+    assert needs_of(specs[-1:], None) == Needs(data=(("digits", None, 0, None),))
+
+
+def _order_and_wait(server: ForkServer, folder: Path, module: str) -> None:
+    """Order a module, and wait until the server has imported it."""
+    path, done = folder / f"{module}.py", folder / f"{module}.done"
+    path.write_text(f"import pathlib; pathlib.Path({str(done)!r}).touch()")
+    sys.path.append(str(folder))
+    try:
+        server.order(Needs(modules=(module,)))
+    finally:
+        sys.path.remove(str(folder))
+    _wait_for(done)
+
+
+def _wait_for(file: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not file.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def _start(starter: list[str], folder: Path) -> tuple[dict[str, Any], str]:
