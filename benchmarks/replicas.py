@@ -2,17 +2,23 @@
 
     python benchmarks/replicas.py [--device cuda] [--tasks lenet resnet20 conv4] [--repeats 2] [--profile] [--tiny]
 
-All figures are seconds an epoch *a model*. *stack*: `Stack.train` with the validations of the epoch, members copied in
-and out around each, without trials. *cohort*: K trials by `run_cohort`, with all that a trial does. *alone*: one trial
-by `run_trial`. *bare* (GPUs): one network without a trial, a CUDA graph of a step replayed (`gpu_step.py`); K networks
-one after another take K times that. Medians over all epochs but the first two of each run, of `repeats` runs in turns.
-`--profile` prints what the device did in twenty steps of the stack. `--tiny`: digits and few members, for a CPU.
-Prints one JSON object. Images are random, as many and as large as those of MNIST and CIFAR-10.
+All figures are seconds an epoch *a model*. *stack*: `Stack.train` with the validations of the epoch on its way, members
+copied in before and out afterwards, without trials. *cohort*: K trials by `run_cohort`, with all that a trial does.
+*alone*: one trial by `run_trial`. *bare* (GPUs): one network without a trial, a CUDA graph of a step replayed
+(`gpu_step.py`); K networks one after another take K times that. Medians over all epochs but the first two of each run,
+of `repeats` runs in turns. `--profile` prints what the device did in twenty steps of the stack. `--tiny`: digits and
+few members, for a CPU.
+
+Of *cohort* it also prints where an epoch's time goes, for all members together: *turns* of their own Python (seconds,
+and how many), the conductor's *launches* of steps and validations, its *waits* for what they found, copies *in and
+out*, and the *rest*. On a CPU the work itself is in the launches. Prints one JSON object. Images are random, as many
+and as large as those of MNIST and CIFAR-10.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import json
 import platform
@@ -20,7 +26,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+import unittest.mock
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +44,7 @@ from lth_trainable.stacking.run import Run
 from lth_trainable.stacking.slots import Member
 from lth_trainable.stacking.stack import Stack
 from lth_trainable.store.store import Store
-from lth_trainable.training.cohort import run_cohort
+from lth_trainable.training.cohort import Cohort, run_cohort
 from lth_trainable.training.execution import Execution, prepared
 from lth_trainable.training.learner import optimizer_of
 from lth_trainable.training.run import run_trial
@@ -75,7 +82,7 @@ def main() -> int:
     parser.add_argument("--profile", action="store_true", help="what the device did in twenty steps of the stack")
     parser.add_argument("--tiny", action="store_true", help="digits and few members, to try this on a CPU")
     options = parser.parse_args()
-    options.data_root = None
+    options.data_root, options.split = None, {}
     found, notes = {}, []
     for name in options.tasks:
         k, fields = (TINY if options.tiny else TASKS)[name]
@@ -91,7 +98,7 @@ def main() -> int:
                 print(f"{name} {side} ...", file=sys.stderr, flush=True)
                 seconds.setdefault(side, []).extend(SIDES[side](spec, k, options, notes.append))
         found[name] = {
-            "k": k, "precision": spec.precision,
+            "k": k, "seconds_an_epoch_of_a_cohort": options.split, "precision": spec.precision,
             "seconds_an_epoch_a_model": {side: round(statistics.median(of), 5) for side, of in seconds.items()},
             "range": {side: [round(min(of), 5), round(max(of), 5)] for side, of in seconds.items()},
             "n": {side: len(of) for side, of in seconds.items()},
@@ -120,18 +127,68 @@ def alone(spec: TrialSpec, k: int, options: argparse.Namespace, note: Callable[[
 
 def cohort(spec: TrialSpec, k: int, options: argparse.Namespace, note: Callable[[str], None]) -> list[float]:
     """K trials in one cohort; an epoch of one of them takes as long as that of all."""
-    execution = execution_of(options, k)
-    with tempfile.TemporaryDirectory() as folder:
+    execution, clock = execution_of(options, k), Clock()
+    with tempfile.TemporaryDirectory() as folder, clock.watching():
         jobs = [
-            functools.partial(run_trial, member, Store(Path(folder, str(seed))), execution=execution, on_note=note)
-            for seed, member in enumerate(replace(spec, seed=seed) for seed in range(k))
-        ]
+            functools.partial(
+                run_trial, replace(spec, seed=seed), Store(Path(folder, str(seed))), execution=execution,
+                on_epoch=None if seed else clock.note, on_note=note,
+            )
+            for seed in range(k)
+        ]  # fmt: skip
         outcomes = run_cohort(jobs, execution, spec)
     for outcome in outcomes:
         if isinstance(outcome, Exception):
             raise outcome
+    options.split = clock.split()
     first: Any = outcomes[0]
     return [row["seconds"] / k for row in first["epochs"][UNCOUNTED:]]
+
+
+WATCHED: dict[str, list[tuple[type, str]]] = {
+    "turns": [(Cohort, "_resume")], "launches": [(Stack, "train"), (Stack, "evaluate")],
+    "waits": [(Cohort, "_found")], "in_and_out": [(Stack, "load_all"), (Stack, "unload_all"), (Stack, "kept")],
+}  # fmt: skip
+
+
+class Clock:
+    """Where the time of a cohort goes."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(("all", *WATCHED), 0.0)
+        self.n_turns, self.noted = 0, list[dict[str, float]]()
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Within this block, methods of cohorts and stacks are timed."""
+        with contextlib.ExitStack() as patches:
+            for part, methods in WATCHED.items():
+                for owner, name in methods:
+                    timed = self._timed(part, getattr(owner, name))
+                    patches.enter_context(unittest.mock.patch.object(owner, name, timed))
+            yield
+
+    def _timed(self, part: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def timed(*args: Any, **options: Any) -> Any:
+            began = time.perf_counter()
+            found = method(*args, **options)
+            self.seconds[part] += time.perf_counter() - began
+            self.n_turns += part == "turns"
+            return found
+
+        return timed
+
+    def note(self, rows: list[dict[str, Any]]) -> None:
+        """At the end of the first member's epoch."""
+        self.noted.append({**self.seconds, "all": time.perf_counter(), "n_turns": self.n_turns})
+
+    def split(self) -> dict[str, float]:
+        """Means of an epoch, without the first ones."""
+        first, last = self.noted[UNCOUNTED - 1], self.noted[-1]
+        mean = {name: (last[name] - first[name]) / (len(self.noted) - UNCOUNTED) for name in first}
+        rest = mean["all"] - sum(mean[part] for part in WATCHED)
+        return {name: round(value, 4) for name, value in {**mean, "rest": rest}.items()}
 
 
 def stack(spec: TrialSpec, k: int, options: argparse.Namespace, note: Callable[[str], None]) -> list[float]:
@@ -156,20 +213,19 @@ def _stack(spec: TrialSpec, k: int, options: argparse.Namespace, note: Callable[
     runs = {slot: run_of(spec, loader, slot) for slot in members}
     if options.profile:
         _profile(made, runs, on_gpu)
-    every, n = spec.validate_every or loader.steps_per_epoch, len(runs[0].sizes)
+    n = len(runs[0].sizes)
+    every = spec.validate_every or n
+    marks = {**dict.fromkeys(range(every, n, every), True), n: False}
+    runs = {slot: replace(run, marks=marks) for slot, run in runs.items()}
     seconds = []
     for _ in range(options.epochs):
         settle(on_gpu)
         began = time.perf_counter()
-        rest = runs
-        for start in range(0, n, every):
-            parts = {slot: run.split(every) for slot, run in rest.items()}
-            now, rest = {s: part[0] for s, part in parts.items()}, {s: part[1] for s, part in parts.items()}
-            made.load_all(members)
-            made.train(now)
-            made.unload_all(members)
-            made.evaluate(list(members), dls.valid)
-            assert start < n
+        made.load_all(members)
+        made.train(runs, dls.valid)
+        made.at_marks(runs)
+        made.unload_all(members)
+        made.kept({slot: member.model for slot, member in members.items()})
         settle(on_gpu)
         seconds.append((time.perf_counter() - began) / k)
     if made.refusal is not None and on_gpu:

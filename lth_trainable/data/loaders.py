@@ -55,6 +55,7 @@ class ResidentLoader(ShowsImages, Passes):
     """
 
     channels_last = False  # pickles of version 0.4 lack it
+    _drawn: tuple[Any, Tensor] | None = None  # an order that was drawn ahead, after seed and place of its pass
 
     def __init__(
         self,
@@ -109,7 +110,23 @@ class ResidentLoader(ShowsImages, Passes):
 
     def order(self) -> Tensor:
         """Indices (n,) of the images, in their order in this epoch."""
-        return torch.from_numpy(self.stream("order").permutation(self.n)).to(self.device)
+        drawn, self._drawn = self._drawn, None
+        if drawn is None or drawn[0] != (self.order_seed, self.place):
+            return torch.from_numpy(self.stream("order").permutation(self.n)).to(self.device)
+        return drawn[1].to(self.device)
+
+    def draw_ahead(self) -> None:
+        """Draw the order of the pass after the next one already now, on the CPU; while a GPU works, that costs nothing.
+
+        It is used if that pass comes next.
+        """
+        epoch, self.epoch = self.epoch, self.epoch + 1
+        try:
+            key = self.order_seed, self.place
+            if self._drawn is None or self._drawn[0] != key:
+                self._drawn = key, torch.from_numpy(self.stream("order").permutation(self.n))
+        finally:
+            self.epoch = epoch
 
     def draws(self) -> Draws | None:
         """The augmentation of each image in this epoch; None without augmentation."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -52,7 +53,7 @@ class Batches:
         self._full[:n_full].copy_(self._laid_out(full.view(self.k, n_full, bs).transpose(0, 1)))
         if rest.shape[1]:
             self._rest_of(rest.shape[1]).copy_(self._laid_out(rest.unsqueeze(0))[0])
-        self._seeds[: len(first.sizes)].copy_(torch.tensor([run.seeds for run in of_slots]).t())
+        self._seeds[: len(first.sizes)].copy_(torch.from_numpy(np.array([run.seeds for run in of_slots])).t())
         for slot, run in runs.items():
             self._take_draws(slot, run.draws)
         self.number.zero_()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from lth_trainable.data.augment import Draws
@@ -29,7 +31,7 @@ class Run:
     sizes: tuple[int, ...]
     draws: Draws | None
     rates: tuple[float, ...]
-    seeds: tuple[int, ...]
+    seeds: Sequence[int] | npt.NDArray[np.int64]
     marks: Mapping[int, bool] = field(default_factory=dict)
     lowest: float = math.inf
 

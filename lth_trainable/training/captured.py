@@ -340,8 +340,8 @@ class _Validation:
 
 def acting_within(learn: Any) -> list[Callback]:
     """The callbacks that act within a step, without those of masks and precision, which every way to train has."""
-    others = [cb for cb in learn.cbs if not isinstance(cb, KeepMask | Autocast)]
-    return [cb for cb in others if any(hasattr(type(cb), event) for event in WITHIN_A_STEP)]
+    found = [cb for event in WITHIN_A_STEP for cb in learn.listeners(event)]
+    return [cb for cb in found if not isinstance(cb, KeepMask | Autocast)]
 
 
 def say_when(learn: Any, *events: str) -> bool:
@@ -350,7 +350,7 @@ def say_when(learn: Any, *events: str) -> bool:
     The work of these is done beside the steps. events: all of `AROUND_A_STEP` by default.
     """
     return all(
-        hasattr(cb, "acts_at") or getattr(cb, "is_in_graphs", False) or type(cb) is TrainEvalCallback
+        hasattr(type(cb), "acts_at") or getattr(type(cb), "is_in_graphs", False) or type(cb) is TrainEvalCallback
         for event in events or AROUND_A_STEP
         for cb in learn.listeners(event)
     )
@@ -360,7 +360,7 @@ def acting(learn: Any, event: str) -> dict[int, list[Callback]]:
     """The callbacks that act at batches of the epoch, by the number of the batch."""
     found: dict[int, list[Callback]] = {}
     for cb in learn.listeners(event):
-        for number in cb.acts_at(event, learn.n_iter) if hasattr(cb, "acts_at") else ():
+        for number in cb.acts_at(event, learn.n_iter) if hasattr(type(cb), "acts_at") else ():
             found.setdefault(number, []).append(cb)
     return found
 

@@ -10,19 +10,20 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
 
 from lth_trainable.spec.trial_spec import TrialSpec
-from lth_trainable.stacking.run import NotStackable
+from lth_trainable.stacking.marks import AtMark
+from lth_trainable.stacking.run import NotStackable, Run
 from lth_trainable.stacking.shape import stack_shape
 from lth_trainable.stacking.slots import Member
 from lth_trainable.stacking.stack import Stack
 from lth_trainable.stacking.template import template_of
 from lth_trainable.streams import streams_put_back
-from lth_trainable.training.execution import Execution, is_no_room
+from lth_trainable.training.execution import Execution, is_no_room, release
 from lth_trainable.training.requests import Measuring, Pausing, Request, Training
 from lth_trainable.training.sharing import in_bounds
 
@@ -44,6 +45,7 @@ def run_cohort(
     """
     if len(jobs) > execution.replicas:
         raise ValueError(f"found {len(jobs)} members; expected at most {execution.replicas}, the number of replicas")
+    forget_stack(execution, unless=stack_shape(spec))
     cohort: Cohort[T] = Cohort(jobs, execution)
     with in_bounds(execution, spec):
         return cohort.run(between)
@@ -55,6 +57,13 @@ def in_cohort_of_one(job: Callable[[], T], execution: Execution, spec: TrialSpec
     if isinstance(outcome, BaseException):
         raise outcome
     return outcome
+
+
+def forget_stack(execution: Execution, unless: Hashable = None) -> None:
+    """Free the memory of the last cohort's stack, which this process has kept. unless: it has this shape."""
+    if _kept and _kept[0][0][0] != unless:
+        _kept.clear()
+        release(execution)
 
 
 def current_seat() -> Seat | None:
@@ -254,10 +263,11 @@ class Cohort(Generic[T]):
         self.stack.unload_all({seat.slot: seat.member for seat in behind})  # their slots compute along
         firsts = {slot: first for slot, (first, _) in split.items()}
         losses = self.stack.train(firsts, together[0][1].learn.dls.valid)
-        of_batches = torch.stack([losses[seat.slot] for seat, _ in together]).cpu()
-        at_marks = self.stack.at_marks(firsts)
-        for own, (seat, request) in zip(of_batches, together, strict=True):
-            request.take(own, at_marks[seat.slot], split[seat.slot][1])
+        for _, request in together:
+            request.meanwhile()
+        found = self._found(firsts, losses)
+        for seat, request in together:
+            request.take(*found[seat.slot], split[seat.slot][1])
         for seat in self.seats:
             seat.is_loaded = seat.is_loaded and seat.slot in split
         served = [(seat, request) for seat, request in together if request.is_served]
@@ -266,6 +276,13 @@ class Cohort(Generic[T]):
         for seat, request in served:
             request.kept = kept.get(seat.slot)
         return [seat for seat, _ in served]
+
+    def _found(
+        self, runs: Mapping[int, Run], losses: Mapping[int, torch.Tensor]
+    ) -> dict[int, tuple[torch.Tensor, list[AtMark]]]:
+        """The losses on the CPU, and what was found at marks, by slot. Waits for the device."""
+        at_marks, on_cpu = self.stack.at_marks(runs), torch.stack([losses[slot] for slot in runs]).cpu()
+        return {slot: (own, at_marks[slot]) for slot, own in zip(runs, on_cpu, strict=True)}
 
 
 def _common(sizes: Sequence[tuple[int, ...]]) -> int:

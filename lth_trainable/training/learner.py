@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from fastai.callback.core import Callback, CancelBatchException, CancelFitException, TrainEvalCallback
 from fastai.data.core import DataLoaders
@@ -205,6 +207,11 @@ class Clock(Callback):
     def seed_of(self, number: int) -> int:
         """The seed of torch's random streams for a batch of this epoch."""
         return (self.stream + number) & _LARGEST_SEED
+
+    def seeds_of(self, numbers: range) -> npt.NDArray[np.int64]:
+        """The seeds of successive batches of this epoch."""
+        found = np.arange(numbers.start, numbers.stop, dtype=np.uint64) + np.uint64(self.stream)
+        return (found & np.uint64(_LARGEST_SEED)).astype(np.int64)
 
     def seed(self) -> None:
         """Set torch's random streams to those of the current batch."""

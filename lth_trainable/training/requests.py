@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -16,6 +16,7 @@ from lth_trainable.stacking.run import Run
 class Training:
     """Asks for batches to be trained. learn: the member's. run: what is left of them. factors: of its masks.
 
+    meanwhile: work of the member's that can be done while the device trains; it may be called several times, or never.
     losses: of each batch, so far. at_marks: what was found at the marks of the run, so far. kept: the tensors of the
     network at the last mark whose weights were kept, when all batches have been trained.
     """
@@ -23,6 +24,7 @@ class Training:
     learn: Any
     run: Run
     factors: dict[str, torch.Tensor]
+    meanwhile: Callable[[], None]
     losses: list[torch.Tensor] = field(default_factory=list)
     at_marks: list[AtMark] = field(default_factory=list)
     kept: dict[str, torch.Tensor] | None = None

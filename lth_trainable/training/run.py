@@ -20,7 +20,7 @@ from lth_trainable.store.record import Identity, can_record, record_trial
 from lth_trainable.store.states import States
 from lth_trainable.store.store import Damaged, Store
 from lth_trainable.tickets.imported import find_imported
-from lth_trainable.training.cohort import current_seat, in_cohort_of_one
+from lth_trainable.training.cohort import current_seat, forget_stack, in_cohort_of_one
 from lth_trainable.training.execution import Execution, fingerprint
 from lth_trainable.training.lifecycle import NOTHING_MORE, Keep, OnState, ShouldStop, TrialLifecycle, never
 from lth_trainable.training.profile import ProfileWatch, measured, settle_on
@@ -101,6 +101,7 @@ def _in_its_place(train: Callable[[], T], execution: Execution, spec: TrialSpec)
             return train()
     if execution.replicas > 1:
         return in_cohort_of_one(train, execution, spec)
+    forget_stack(execution)
     with in_bounds(execution, spec):
         return train()
 

@@ -101,11 +101,11 @@ class StackedSteps(Callback):
         is_at_end = end == learn.n_iter and leads_on and self._is_validated_next()
         run = Run(
             order=images, sizes=sizes, draws=self._draws, rates=clock.rates_of(numbers),
-            seeds=tuple(map(clock.seed_of, numbers)),
+            seeds=clock.seeds_of(numbers),
             marks={**({len(sizes): False} if is_at_end else {}), **{i + 1 - start: True for i in marks}},
             lowest=watcher.lowest_loss if marks else math.inf,
         )  # fmt: skip
-        request = Training(learn=learn, run=run, factors=self._factors())
+        request = Training(learn=learn, run=run, factors=self._factors(), meanwhile=loader.draw_ahead)
         if not self.seat.ask(request):
             self.refusal = self.seat.refusal
             return False
@@ -175,12 +175,12 @@ class StackedSteps(Callback):
 
 def _takes_marks(cb: Callback) -> bool:
     """Whether results of the validation split can be handed to a callback, in place of events after batches."""
-    return hasattr(cb, "take_marks") and cb.run and cb.run_train
+    return hasattr(type(cb), "take_marks") and cb.run and cb.run_train
 
 
 def _may_change_weights(cb: Callback) -> bool:
     """Whether a callback could change the network between an epoch's last batch and its validation."""
-    return bool(getattr(cb, "changes_weights", True))
+    return bool(getattr(type(cb), "changes_weights", True))
 
 
 def _added(loss: Any, sizes: tuple[int, ...], losses: list[Tensor]) -> Tensor:

@@ -69,7 +69,7 @@ class SeparateStack:
         draws: Draws | None = run.draws
         start, lowest = 0, run.lowest
         for size, rate, seed in zip(run.sizes, run.rates, run.seeds, strict=True):
-            seed_torch(seed, self.loader.device)
+            seed_torch(int(seed), self.loader.device)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             x, y = self.loader.batch(run.order[start : start + size], draws)

@@ -65,6 +65,23 @@ def test_the_order_does_not_depend_on_what_was_read_before(data: Dataset) -> Non
     assert all(torch.equal(a, b) for a, b in zip(second, (y for _, y in fresh), strict=True))
 
 
+@pytest.mark.parametrize("changed", [{}, {"epoch": 7}, {"level": 2}, {"order_seed": 5}])
+def test_an_order_that_was_drawn_ahead_is_that_of_the_pass_that_comes(data: Dataset, changed: dict[str, int]) -> None:
+    train: ResidentLoader = resident_loaders(data, batch_size=60, order_seed=3).train
+    train.draw_ahead()
+    train.draw_ahead()
+    first = train.order()
+    train.draw_ahead()
+    train.end_pass()
+    for name, value in changed.items():
+        setattr(train, name, value)
+    fresh = train.new(shuffle=True)
+    fresh.level = train.level
+    orders = [train.order(), train.order(), fresh.order()]
+    assert torch.equal(orders[0], orders[2]) and torch.equal(orders[1], orders[2])
+    assert not torch.equal(orders[0], first)
+
+
 def test_one_batch_is_the_first_of_the_epoch(data: Dataset) -> None:
     dls = loaders(data)
     for loader in (dls.train, dls.valid):

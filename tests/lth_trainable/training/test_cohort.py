@@ -162,6 +162,35 @@ def test_the_stack_of_a_cohort_that_broke_is_not_used_again(tmp_path: Path, monk
     assert not cohort._kept
 
 
+def test_a_stack_is_kept_for_trials_of_its_shape_and_freed_before_others_begin(tmp_path: Path) -> None:
+    def train(store: str, replicas: int = 2, **fields: Any) -> Any:
+        spec = TrialSpec(**{"control": "dense", "epochs": 1, **fields})
+        run_trial(spec, Store(tmp_path / store), "r", Execution(replicas=replicas))
+        return cohort._kept[0][1] if cohort._kept else None
+
+    first = train("first")
+    assert first is not None and train("of another seed", seed=1) is first
+    began, serve = list[Any](), cohort.Cohort._serve
+
+    def noting(conductor: Any, waiting: Any) -> Any:
+        began.append(list(cohort._kept))
+        return serve(conductor, waiting)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cohort.Cohort, "_serve", noting)
+        other = train("of another batch size", batch_size=100)
+    assert began[0] == [] and other is not None and other is not first
+    assert train("without a stack", replicas=1) is None
+
+
+def test_a_trial_whose_momentum_moves_neither_trains_nor_validates_in_a_stack(tmp_path: Path) -> None:
+    spec = TrialSpec(control="dense", epochs=2, lr_policy="one_cycle", validate_every=5)
+    SeparateStack.calls = []
+    record = run_trial(spec, Store(tmp_path / "replicas"), "r", Execution(replicas=2))
+    assert SeparateStack.calls == []
+    assert results(record) == results(run_trial(spec, Store(tmp_path / "alone"), "r"))
+
+
 def test_whether_networks_can_be_stacked_is_tried_with_nobodys_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.store import Store
 from lth_trainable.training.cohort import Cohort, run_cohort
 from lth_trainable.training.execution import Execution
+from lth_trainable.training.learner import Clock
 from lth_trainable.training.requests import Measuring, Training
 from lth_trainable.training.run import run_trial
 from lth_trainable.training.trial import Trial
@@ -137,3 +138,10 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr(Cohort, "_serve", noted)
     return asked
+
+
+def test_the_seeds_of_many_batches_are_those_of_each() -> None:
+    clock = Clock(DENSE)
+    for clock.stream in (0, 7, 2**63 - 4):
+        found = clock.seeds_of(range(2, 9)).tolist()
+        assert found == [clock.seed_of(number) for number in range(2, 9)] and min(found) >= 0
