@@ -1,4 +1,4 @@
-"""Pack a run into one file for a colleague: `python -m analysis pack RUN` writes RUN.tar.gz.
+"""Pack a run into one file for a colleague: `python -m analysis pack RUN` writes RUN.tar.gz, or RUN.tar.xz.
 
 All paths in it are relative, so it can be unpacked anywhere: `analysis.load` and `analysis.gather` work on the folder,
 and `load_ticket.py` beside the tickets loads them. The same run gives the same bytes: files are sorted by name and have
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import glob
 import gzip
+import lzma
 import os
 import tarfile
 import tempfile
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from jinja2 import Environment, StrictUndefined
 
@@ -37,8 +38,11 @@ from lth_trainable.store.store import FAILURE, PART, PLAN, RECORD, Damaged, Stor
 from lth_trainable.unfinished import remove_abandoned
 
 README = "archive_readme.txt.jinja"
-ENDING = ".tar.gz"
+ENDING, XZ = ".tar.gz", ".tar.xz"
 COMPRESSION = 6  # of gzip; weights are noise, so a higher level gains nothing
+# Of xz. Records of the levels of a chain repeat their epochs, megabytes apart: gzip, which looks back 32 kB, makes ten
+# times as much of them, and higher presets hardly less.
+FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 1, "dict_size": 1 << 25}]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +57,9 @@ class Packed:
 def pack(path: str | os.PathLike[str], out: str | Path | None = None, tickets: Sequence[str] = (BEST,)) -> Packed:
     """Write the archive of the run at `path` to `out`, by default the run's name and .tar.gz in the working folder.
 
-    tickets: "best", "all", "none", or names of trials and groups. Raises `UserError` if there is no run, if a ticket is
-    unknown or its weights are missing, or if the archive cannot be written.
+    A name that ends in .tar.xz makes it much smaller where records are most of it. tickets: "best", "all", "none", or
+    names of trials and groups. Raises `UserError` if there is no run, if a ticket is unknown or its weights are
+    missing, or if the archive cannot be written.
     """
     store, run = find_run(path)
     target = _target(run, out)
@@ -77,13 +82,13 @@ def pack(path: str | os.PathLike[str], out: str | Path | None = None, tickets: S
             page = report_html(frames, plan, run, read_suggestions(store, run))
             staged.write(f"{run}/report.html", page.encode())
             for name, trial in read_trials(store, run, frames.trials["trial"].tolist(), planned):
-                _stage_record(staged, store.trial(run, name), trial)
+                stage_record(staged, store.trial(run, name), trial)
             for name in choice.trials:
                 _stage_ticket(store, run, name, Path(folder, run, "tickets"))
             if choice.trials:
                 write_loader(Path(folder, run, "tickets"))
             staged.write(f"{run}/README.txt", readme(plan, frames, run, choice).encode())
-            size = _write_archive(Path(folder, run), target)
+            size = write_archive(Path(folder, run), target)
     except OSError as error:
         raise UserError(f"--out {target}: cannot be written ({error}); choose another place") from error
     return Packed(path=target, bytes=size, tickets=choice)
@@ -92,7 +97,7 @@ def pack(path: str | os.PathLike[str], out: str | Path | None = None, tickets: S
 # -- what is in it ---------------------------------------------------------------------------------------------------
 
 
-def _stage_record(staged: Store, path: str, trial: Found) -> None:
+def stage_record(staged: Store, path: str, trial: Found) -> None:
     """Stage the record of a trial, sealed again without its masks and states, or the reason of its failure."""
     if trial.record:
         about = {part: trial.record[part] for part in ("trial", "key", "status", "fingerprint")}
@@ -130,20 +135,23 @@ def readme(plan: RunPlan, frames: Frames, run: str, choice: Choice) -> str:
 
 def _target(run: str, out: str | Path | None) -> Path:
     target = Path(f"{run}{ENDING}" if out is None else out).expanduser().absolute()
-    if not target.name.endswith((ENDING, ".tgz")):
-        raise bad_value("--out", str(out), f"a file name that ends in {ENDING} or .tgz")
+    if not target.name.endswith((ENDING, ".tgz", XZ)):
+        raise bad_value("--out", str(out), f"a file name that ends in {ENDING}, .tgz or {XZ}")
     if target.is_dir() or not target.parent.is_dir():
         found = "a folder with that name" if target.is_dir() else "a folder that does not exist"
         raise bad_value(f"--out {target}", found, "a file in an existing folder")
     return target
 
 
-def _write_archive(folder: Path, target: Path) -> int:
-    """Write the folder as an archive, completely or not at all; returns its size in bytes."""
+def write_archive(folder: Path, target: Path) -> int:
+    """Write the folder as an archive, completely or not at all; returns its size in bytes.
+
+    The same files give the same bytes, whatever their times and owners. The name of `target` says how it is compressed.
+    """
     unfinished = target.with_name(f"{target.name}.{uuid.uuid4().hex[:8]}{PART}")
     try:
-        with unfinished.open("wb") as stream:
-            _write_tar(folder, stream)
+        with unfinished.open("wb") as stream, _compressed(stream, target.name) as packed:
+            _write_tar(folder, packed)
         size = unfinished.stat().st_size
         os.replace(unfinished, target)
     finally:
@@ -151,12 +159,15 @@ def _write_archive(folder: Path, target: Path) -> int:
     return size
 
 
+def _compressed(stream: IO[bytes], name: str) -> IO[bytes]:
+    if name.endswith(XZ):
+        return cast(IO[bytes], lzma.LZMAFile(stream, "w", format=lzma.FORMAT_XZ, filters=FILTERS))
+    return cast(IO[bytes], gzip.GzipFile(filename="", mode="wb", compresslevel=COMPRESSION, fileobj=stream, mtime=0))
+
+
 def _write_tar(folder: Path, stream: IO[bytes]) -> None:
     paths = sorted(path.relative_to(folder.parent).as_posix() for path in folder.rglob("*") if path.is_file())
-    with (
-        gzip.GzipFile(filename="", mode="wb", compresslevel=COMPRESSION, fileobj=stream, mtime=0) as packed,
-        tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as archive,
-    ):
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.GNU_FORMAT) as archive:
         for name in paths:
             entry, file = tarfile.TarInfo(name), folder.parent / name
             entry.size, entry.mode, entry.mtime = file.stat().st_size, 0o644, 0

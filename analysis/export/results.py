@@ -3,11 +3,12 @@
     results/NAME/plan.json, terms.json, exclusions.json    what was planned; commands without places
     results/NAME/analysis/*.parquet, index.json            all tables; of inherited epochs only one copy
     results/NAME/report.html                               the report
-    results/NAME/NAME.tar.gz                               the archive of `analysis pack`, with all records, if small
+    results/NAME/NAME.tar.xz                               the plan and all records, without masks and weights, if small
     results/NAME/machine.json                              trials, epochs, GPU-hours, card, versions
 
-`analysis.load("results/NAME")` reads it as a run. It is not gathered again: its records are only in the archive.
-The same run gives the same bytes.
+`analysis.load("results/NAME")` reads it as a run. It is not gathered again: its records are only in the archive. That
+unpacks as a run, which can be gathered and merged: verdicts need no more than records. The same run gives the same
+bytes.
 """
 
 from __future__ import annotations
@@ -23,20 +24,22 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from analysis.export.archive import ENDING, pack
+from analysis.export.archive import XZ, stage_record, write_archive
 from analysis.export.hub_facts import without_places
 from analysis.figures.gallery import read_suggestions
 from analysis.gather import KEPT
 from analysis.report.html import report_html, savings
 from analysis.tables.exclusions import EXCLUSIONS
-from analysis.tables.index import write_index
+from analysis.tables.index import read_previous, write_index
 from analysis.tables.parquet import OPTIONAL, Frames, load, write_table
-from analysis.tables.run_plan import find_run, read_content, read_plan, write_content
+from analysis.tables.records import read_trials
+from analysis.tables.run_plan import RunPlan, find_run, read_content, read_plan, write_content
 from analysis.text import human_bytes
 from lth_trainable.errors import UserError
 from lth_trainable.store.store import Store
 
 MOST_BYTES = 5_000_000  # of an archive; a larger one is left out
+OF_WEIGHTS = ("overlaps", "signs")  # tables that are made of masks and weights; a gather keeps their rows by trial
 VERSIONS = ("code", "python", "torch", "fastai", "ray", "cuda", "cudnn", "driver")
 
 
@@ -72,9 +75,8 @@ def keep(path: str, out: Path, time: Time = Time(), most_bytes: int = MOST_BYTES
         staged = Store(folder)
         content = read_content(store, run)
         commands = [list(without_places(command)) for command in content["commands"]]
-        write_content(staged, run, {**content, "commands": commands})
-        if store.exists(f"{run}/{EXCLUSIONS}"):
-            staged.write(f"{run}/{EXCLUSIONS}", store.read(f"{run}/{EXCLUSIONS}"))
+        content = {**content, "commands": commands}
+        _write_plan(store, staged, run, content)
         tables = {**frames.tables, "epochs": _own_epochs(frames.tables["epochs"])}
         wanted = {name: table for name, table in tables.items() if name not in OPTIONAL or table.num_rows}
         sums = {name: write_table(staged, run, name, table) for name, table in wanted.items()}
@@ -82,12 +84,12 @@ def keep(path: str, out: Path, time: Time = Time(), most_bytes: int = MOST_BYTES
         cleaned = replace(plan, commands=tuple(map(tuple, commands)))
         page = report_html(frames, cleaned, run, read_suggestions(store, run))
         staged.write(f"{run}/report.html", page.encode())
-        archive = Path(folder, run, f"{run}{ENDING}")
-        size = pack(path, archive, ("none",)).bytes
+        archive = Path(folder, run, f"{run}{XZ}")
+        size = _archive(store, frames, plan, run, content, archive)
         if size > most_bytes:
             archive.unlink()
         machine = _machine(frames, time, commands) | {
-            "archive": f"{run}{ENDING}" if size <= most_bytes else f"left out: {human_bytes(size)}"
+            "archive": archive.name if size <= most_bytes else f"left out: {human_bytes(size)}"
         }
         staged.write(f"{run}/{KEPT}", (json.dumps(machine, indent=2, ensure_ascii=False) + "\n").encode())
         shutil.rmtree(target, ignore_errors=True)
@@ -95,6 +97,28 @@ def keep(path: str, out: Path, time: Time = Time(), most_bytes: int = MOST_BYTES
         shutil.copytree(Path(folder, run), target)
     total = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
     return Kept(path=target, bytes=total, machine=machine)
+
+
+def _write_plan(store: Store, staged: Store, run: str, content: Mapping[str, Any]) -> None:
+    write_content(staged, run, content)
+    if store.exists(f"{run}/{EXCLUSIONS}"):
+        staged.write(f"{run}/{EXCLUSIONS}", store.read(f"{run}/{EXCLUSIONS}"))
+
+
+def _archive(store: Store, frames: Frames, plan: RunPlan, run: str, content: Mapping[str, Any], target: Path) -> int:
+    """Write plan, records, and the tables that do not follow from these; returns the size of the archive in bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        staged = Store(folder)
+        _write_plan(store, staged, run, content)
+        compared = [name for name in OF_WEIGHTS if frames.tables[name].num_rows]
+        wanted = [*OPTIONAL, *compared, *(["trials"] if compared else [])]
+        tables = {name: table for name in wanted if (table := frames.tables[name]).num_rows}
+        sums = {name: write_table(staged, run, name, table) for name, table in tables.items()}
+        write_index(staged, run, sums, {}, read_previous(store, run).geometry)
+        planned = {trial.name: trial for trial in plan.trials}
+        for name, trial in read_trials(store, run, frames.trials["trial"].tolist(), planned):
+            stage_record(staged, store.trial(run, name), trial)
+        return write_archive(Path(folder, run), target)
 
 
 def _check_finished(path: str, frames: Frames) -> None:

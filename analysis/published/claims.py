@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from analysis.published.points import COLUMNS, LESS_THAN, MORE_THAN, RANGE, SD, Point, point_named, point_of
+from analysis.published.points import COLUMNS, EQUALS, LESS_THAN, MORE_THAN, RANGE, SD, Point, point_named, point_of
 from lth_trainable.errors import UserError, bad_value, is_finite_number
 
 MARGIN = "margin"  # beside the columns of a point, in plan.json
@@ -20,7 +20,10 @@ MARGIN = "margin"  # beside the columns of a point, in plan.json
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A published point and the margin, a positive number in the unit `point.margin_unit`."""
+    """A published point and the margin, in the unit `point.margin_unit`: positive, or 0 for a published bound.
+
+    A bound ("more than 0.3 pp") has no margin: a run agrees with it only where the bound itself is shown.
+    """
 
     point: Point
     margin: float
@@ -50,10 +53,17 @@ class Claim:
 
 def claims_of(where: str, margins: Mapping[str, float]) -> tuple[Claim, ...]:
     """The claims of these names with their margins. Raises `UserError` for an unknown name or a wrong margin."""
-    return tuple(
-        Claim(point=point_named(where, name), margin=_margin(f"{where}, {name}", margin))
-        for name, margin in margins.items()
-    )
+    return tuple(_claim(where, name, margin) for name, margin in margins.items())
+
+
+def _claim(where: str, name: str, margin: Any) -> Claim:
+    point, place = point_named(where, name), f"{where}, {name}"
+    if point.relation == EQUALS:
+        return Claim(point=point, margin=_margin(place, margin))
+    if not is_finite_number(margin) or margin != 0:
+        bound = f"{point.relation.replace('_', ' ')} {point.value:g} {point.unit}"
+        raise bad_value(place, margin, f"0: {bound} is a bound, and holds only where the bound itself is shown")
+    return Claim(point=point, margin=0.0)
 
 
 def read_claims(where: str, entries: Iterable[Any]) -> tuple[Claim, ...]:
@@ -63,7 +73,10 @@ def read_claims(where: str, entries: Iterable[Any]) -> tuple[Claim, ...]:
         if not isinstance(entry, Mapping):
             raise bad_value(where, entry, f"an object with {', '.join(COLUMNS)} and {MARGIN}")
         point = point_of(where, {name: value for name, value in entry.items() if name != MARGIN})
-        found[point.claim] = Claim(point=point, margin=_margin(f"{where}, {point.claim}", entry.get(MARGIN)))
+        margin = entry.get(MARGIN)
+        if point.relation == EQUALS or margin != 0:  # plans of older versions may have a margin for a bound
+            margin = _margin(f"{where}, {point.claim}", margin)
+        found[point.claim] = Claim(point=point, margin=float(margin))
     return tuple(found.values())
 
 

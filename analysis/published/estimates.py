@@ -1,7 +1,8 @@
 """What a run measures for a published quantity, with its interval over seeds. Pure functions of rows.
 
-The intervals are over seeds alone: a paper and the run are measured on the same test images, so these are no sample
-here.
+The intervals are over seeds alone where paper and run are measured on the same test images. Where the paper's are
+others, the images are a sample too: then a difference in accuracy has the interval of the verdicts, over seeds and
+images.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from analysis.published.points import (
     AT_EARLY_STOP,
     CHANGE,
     OF_ITERATIONS,
+    OTHER_IMAGES,
     Point,
 )
 from analysis.stats.equivalence import Estimate, mean_of, ratio_of, scaled
@@ -72,9 +74,17 @@ def estimate_at(point: Point, level: Level, confidence: float) -> Found:
         found = ratio_of(pairs.tickets, pairs.others, confidence)
         found = scaled(found, 100.0, -100.0) if point.quantity == CHANGE else found
     else:
-        found = scaled(mean_of(pairs.differences, confidence), 100.0)
+        found = _difference(pairs, confidence, over_images=point.images == OTHER_IMAGES)
     is_bound = point.quantity in OF_ITERATIONS and pairs.n_censored > 0
     return Found(estimate=found, n=pairs.n, lacks=lacks, is_bound=is_bound)
+
+
+def _difference(pairs: Pairs, confidence: float, over_images: bool) -> Estimate:
+    """The mean difference in accuracy, pp, over seeds; or over seeds and images, if it is known who has which right."""
+    if not over_images or pairs.crossed is None:
+        return scaled(mean_of(pairs.differences, confidence), 100.0)
+    interval = pairs.crossed.interval(confidence)
+    return Estimate(mean=interval.mean, low=interval.low, high=interval.high, df=pairs.crossed.df)
 
 
 def fall_of(point: Point, levels: Sequence[Level], alpha: float, margin_pp: float) -> Fall:

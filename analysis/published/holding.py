@@ -129,6 +129,8 @@ def _judged(claim: Claim, difference: Estimate, n: int, lacks: str | None, more:
 
 def _why(claim: Claim, result: str, difference: Estimate) -> str:
     unit = claim.point.margin_unit
+    if not claim.margin and difference.low is not None:
+        return _why_of_bound(claim.point, result)
     side = {MORE_THAN: "below ", LESS_THAN: "above "}.get(claim.point.relation, "from ")
     if result == AGREES:
         return f"all of the interval is at most {claim.margin:g} {unit} {side}what was published"
@@ -137,6 +139,14 @@ def _why(claim: Claim, result: str, difference: Estimate) -> str:
     if difference.low is None:
         return "there is no interval"
     return f"the interval reaches beyond the margin of {claim.margin:g} {unit}"
+
+
+def _why_of_bound(point: Point, result: str) -> str:
+    bound = f"{point.value:g} {point.unit}"
+    if result == OPEN:
+        return f"{bound} lies within the interval"
+    is_above = (result == AGREES) == (point.relation == MORE_THAN)
+    return f"all of the interval is {'above' if is_above else 'below'} {bound}"
 
 
 def standard_error(claim: Claim) -> Spread | None:

@@ -33,6 +33,7 @@ OF_SUPERMASKS = ("criterion", "found")  # columns of supermasks.parquet that `fi
 OF_ITERATIONS = (CHANGE, RATIO)  # quantities of the early stop, not of an accuracy there
 AT_END, AT_EARLY_STOP = MOMENTS = ("end", "early_stop")
 SD, SE, CI95, RANGE = SPREADS = ("sd", "se", "ci95", "range")  # ci95: half its width
+IMAGES = (SAME_IMAGES, OTHER_IMAGES) = ("same", "other")  # of the test: as in the paper, or others of their kind
 _NUMBERS = ("weights_left_pct", "value", "spread")
 
 
@@ -43,8 +44,9 @@ class Point:
     claim: its name, one of a kind. place: figure, table or section. arm, against: "ticket", "dense", or the name of a
     control or baseline; of a supermask "initial" or "signed_constants". quantity: a key of `UNITS`. at: the moment
     whose accuracy counts, one of `MOMENTS`; None for a quantity of the early stop itself. network, data: names of this
-    project; network None: any. fields: values of spec fields that the tickets have, as "name=value name=value".
-    weights_left_pct: None if the paper does not say.
+    project; network None: any. images: whether this project tests on the paper's test images, one of `IMAGES`. fields:
+    values of spec fields that the tickets have, as "name=value name=value". weights_left_pct: None if the paper does
+    not say.
     """
 
     claim: str
@@ -57,6 +59,7 @@ class Point:
     at: str | None
     network: str | None
     data: str
+    images: str
     fields: str
     weights_left_pct: float | None
     relation: str
@@ -159,7 +162,7 @@ def _number(value: Any) -> Any:
 
 
 def _check(where: str, point: Point) -> None:
-    choices = {"quantity": UNITS, "relation": RELATIONS}
+    choices = {"quantity": UNITS, "relation": RELATIONS, "images": IMAGES}
     for name, valid in choices.items():
         if getattr(point, name) not in valid:
             raise unknown_name(f"{where}, {name}", getattr(point, name), valid)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from analysis.published.points import EQUALS, MORE_THAN
+from analysis.published.points import DIFFERENCE, EQUALS, MORE_THAN, OTHER_IMAGES
 from analysis.tables.published_schema import ABSENT, FAILS, HOLDS, OPEN
 from analysis.tables.schema import Row
 from analysis.text import plural, print_line, signed
@@ -50,12 +50,18 @@ def how_it_was_held(rows: Sequence[Row]) -> str:
     constants = sum(row["is_constant"] for row in held)
     first = (
         f"Differences are here minus published, with {100 * rows[0]['confidence']:g} % intervals over seeds, on the "
-        "test images of this run; no correction for the number of claims."
+        f"test images of this run{_over_images(held)}; no correction for the number of claims."
     )
     if not constants:
         return first
     which = "All published figures" if constants == len(held) else f"{constants} of the published figures"
     return f"{first} {which} count as constants, because their spread or number of trials is not known."
+
+
+def _over_images(held: Sequence[Row]) -> str:
+    """What else is said of the intervals if a paper was measured on other images."""
+    other = any(row["images"] == OTHER_IMAGES and row["quantity"] == DIFFERENCE for row in held)
+    return " (of differences that were published for other images: over seeds and images)" if other else ""
 
 
 def show_published(to: Console, rows: Sequence[Row]) -> None:

@@ -94,12 +94,13 @@ def minus_published(estimate: Estimate, value: float, spread: Spread | None, con
 
 
 def judge(difference: Estimate, least: float, most: float) -> str:
-    """AGREES if the interval of the difference lies from `least` to `most`, DISAGREES if it lies outside of both.
+    """AGREES if the interval of the difference lies between `least` and `most`, DISAGREES if it lies outside.
 
-    Else, and without an interval, UNDECIDED. For a published bound one of the two is infinite.
+    Else, and without an interval, UNDECIDED. A difference that is exactly `least` or `most` is outside. For a published
+    bound one of the two is infinite and the other is 0: what is exactly at the bound is not above it.
     """
     if difference.low is None or difference.high is None:
         return UNDECIDED
-    if least <= difference.low and difference.high <= most:
+    if least < difference.low and difference.high < most:
         return AGREES
-    return DISAGREES if difference.high < least or difference.low > most else UNDECIDED
+    return DISAGREES if difference.high <= least or difference.low >= most else UNDECIDED

@@ -22,6 +22,8 @@ PUBLISHED = table_schema("published", "one row for each claim of a paper that th
     column("at", TEXT, "name", _CSV, "whose accuracy counts: end or early_stop; null: it is of the early stop itself"),
     column("network", TEXT, "name", _CSV, "network, by its name in this project; null: any"),
     column("data", TEXT, "name", _CSV, "data set"),
+    column("images", TEXT, "name", _CSV, "test images: same as the paper's, or other; then the interval of a "
+           "difference in accuracy is over seeds and images"),
     column("fields", TEXT, "text", _CSV, "values of spec fields that the tickets must have"),
     column("ladder", TEXT, "name", "computed from trial", "ladder that it is held against; null: not in this run"),
     column("group", TEXT, "name", "computed from trial", "its group of tickets; null: of all levels, or none"),
@@ -40,8 +42,8 @@ PUBLISHED = table_schema("published", "one row for each claim of a paper that th
     column("how_read", TEXT, "text", _CSV, "how the figure was read: quoted from text, table, or figure by eye"),
     column("n", INT, "pairs", _HELD, "seeds in this run with an outcome on both sides; over all levels the least"),
     column("difference", FLOAT, _MARGIN, _HELD, "here minus published"),
-    column("ci_low", FLOAT, _MARGIN, "analysis.stats.equivalence", "lower end of its two-sided interval over seeds; "
-           "null: unbounded, or not known"),
+    column("ci_low", FLOAT, _MARGIN, "analysis.stats.equivalence", "lower end of its two-sided interval over seeds, "
+           "see images; null: unbounded, or not known"),
     column("ci_high", FLOAT, _MARGIN, "analysis.stats.equivalence", "upper end of that interval"),
     column("confidence", FLOAT, "probability", "plan.json: alpha", "of that interval: 1 - 2 alpha"),
     column("margin", FLOAT, _MARGIN, "plan.json: published", "how far the run may be off and still agree",

@@ -20,7 +20,7 @@ from sweeps.experiments.branches import NAMES
 from sweeps.experiments.expand import seed_values
 from sweeps.experiments.imported_tickets import without_own_tickets
 from sweeps.experiments.recipe_files import WITH_COMMAS, any_recipe
-from sweeps.experiments.recipes import BRANCHES, FLAG_OF, NO_AXIS, RECIPES, Sweep
+from sweeps.experiments.recipes import BRANCHES, FLAG_OF, NO_AXIS, RECIPES, Sweep, every_point
 from sweeps.experiments.split_seeds import FIELD as SPLIT
 from sweeps.experiments.split_seeds import split_value
 from sweeps.experiments.tuning import SEEDS as TUNE_SEEDS
@@ -68,8 +68,11 @@ class RunOptions:
         None
     )
     replicas: Annotated[
-        int,
-        tyro.conf.arg(help="small networks that a worker trains as one: docs/replicas.md", metavar="K"),
+        int | Literal["auto"],
+        tyro.conf.arg(
+            help="small networks trained as one; auto: measured (docs/replicas.md)",
+            metavar="K|auto",
+        ),
     ] = 1
     cluster: Annotated[
         Path | None,
@@ -136,9 +139,8 @@ class RunOptions:
     def resources(self) -> Resources:
         """What each trial gets, according to the command line."""
         return Resources.asked(
-            self.cpus_per_trial, self.gpus_per_trial, self.trials_per_gpu, self.max_concurrent,
-            deterministic=self.deterministic, step=self.step, profile=self.profile,
-            replicas=self.replicas, compile=self.compile,
+            self.cpus_per_trial, self.gpus_per_trial, self.trials_per_gpu, self.max_concurrent, self.replicas,
+            deterministic=self.deterministic, step=self.step, profile=self.profile, compile=self.compile,
         )  # fmt: skip
 
     @property
@@ -276,6 +278,8 @@ def with_values(
     base = {name: value for name, value in sweep.base.items() if name not in given}
     requested: dict[str, Any] = {name: values for name, values in branches.items() if values}
     optional = tuple(name for name in sweep.if_possible if name not in requested)
+    if "controls" in requested:
+        requested["controlled"] = every_point  # these controls were asked for, so every ticket has them
     return replace(sweep, base=base, axes=given, seeds=seeds, if_possible=optional, **requested)
 
 

@@ -82,7 +82,12 @@ def expand(sweep: Sweep, data_root: Path | None = None) -> Trials:
     notes += [f"{name} has no effect in any trial of this sweep" for name in axes if _is_idle(name, tickets)]
     baselines = baselines_of(tickets, sweep.baselines, data_root, _if_none(sweep, "baselines"))
     settings = {name: (sweep.base[name],) for name in OF_CONTROLS if name in sweep.base} | of_controls
-    controls = controls_of(tickets, sweep.controls, settings, _if_none(sweep, "controls"))
+    has_controls = [sweep.controlled(point, axes) for point in points]
+    of_controlled = [ticket for ticket, has in zip(tickets, itertools.cycle(has_controls)) if has]
+    if sweep.controls and not all(has_controls):
+        which = f"{sum(has_controls)} of {len(points)} tickets of a seed have controls"
+        notes.append(f"{which}, as the recipe says ({sweep.controlled.__name__}); --controls gives them to all")
+    controls = controls_of(of_controlled, sweep.controls, settings, _if_none(sweep, "controls"))
     for name in of_controls:
         if all(getattr(trial, name) is None for trial in controls.trials):
             notes.append(f"{name} has no effect in any trial of this sweep: it is for controls (--controls)")

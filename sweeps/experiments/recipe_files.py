@@ -29,7 +29,7 @@ from lth_trainable.registry import lookup
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.names import is_name
 from sweeps.experiments.expand import MOST_SEEDS
-from sweeps.experiments.recipes import BRANCHES, FLAG_OF, NO_AXIS, RECIPES, SELECTIONS, Sweep, find_recipe
+from sweeps.experiments.recipes import BRANCHES, FLAG_OF, NO_AXIS, RECIPES, SELECTING, SELECTIONS, Sweep, find_recipe
 from sweeps.experiments.split_seeds import FIELD as SPLIT
 from sweeps.experiments.split_seeds import OWN
 
@@ -104,7 +104,7 @@ def as_yaml(sweep: Sweep) -> str:
     content: dict[str, Any] = {}
     for field in fields(sweep):
         value = getattr(sweep, field.name)
-        if field.name == "selects":
+        if field.name in SELECTING:
             names = [name for name, function in SELECTIONS.items() if function is value]
             value = names[0] if names else f"{value.__module__}:{value.__qualname__}"
         elif field.name in ("base", "axes"):
@@ -179,7 +179,7 @@ def value_of(where: str, key: str, value: Any) -> Any:
         if not isinstance(value, dict):
             raise bad_value(where, value, "claims and their margins, such as {lenet_early_stop_21: 10}")
         return {str(name): _number(f"{where}, {name}", margin) for name, margin in value.items()}
-    if key == "selects":
+    if key in SELECTING:
         if not isinstance(value, str):
             raise bad_value(where, value, f"one of {', '.join(SELECTIONS)}, or package.module:function")
         return lookup(where, value, SELECTIONS)

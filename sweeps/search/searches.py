@@ -62,7 +62,7 @@ class Search:
     def check(self) -> Search:
         """This search with single values fixed, sparsities above the floor, and a grid's number of points.
 
-        Controls that a recipe has only where they are possible are left out.
+        Controls and baselines that a recipe has only where they are possible are left out, as far as a search has none.
 
         Raises `UserError` if it is invalid.
         """
@@ -71,8 +71,8 @@ class Search:
         check_seeds(self.sweep.seeds)
         if self.sampler not in SAMPLERS and ":" not in self.sampler:
             raise unknown_name("sampler", self.sampler, SAMPLERS)
-        if "controls" in self.sweep.if_possible:
-            return replace(self, sweep=replace(self.sweep, controls=(), if_possible=())).check()
+        if self.sweep.if_possible:
+            return replace(self, sweep=_without_optional(self.sweep)).check()
         more = [*self.sweep.controls, *(name for name in self.sweep.baselines if name not in COMPARED_WITH)]
         if more:
             raise bad_value(
@@ -138,6 +138,14 @@ def digits_search() -> Search:
             "rewind_epoch": Choice(values=(0, 1)),
         },
     )  # fmt: skip
+
+
+def _without_optional(sweep: Sweep) -> Sweep:
+    """The sweep without what its recipe has only where it is possible, and no search has."""
+    controls = () if "controls" in sweep.if_possible else sweep.controls
+    is_optional = "baselines" in sweep.if_possible
+    baselines = tuple(name for name in sweep.baselines if name in COMPARED_WITH or not is_optional)
+    return replace(sweep, controls=controls, baselines=baselines, if_possible=())
 
 
 SEARCHES: dict[str, Callable[[], Search]] = {"digits_search": digits_search}

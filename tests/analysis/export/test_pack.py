@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import torch
 
 import analysis
 from analysis.__main__ import main
-from analysis.export.archive import pack
+from analysis.export.archive import pack, write_archive
 from analysis.export.load_ticket import masked_weights, provenance
 from lth_trainable.data.datasets import load_dataset
 from lth_trainable.errors import UserError
@@ -115,6 +116,23 @@ def test_the_same_run_gives_the_same_bytes_with_nobodys_name_or_time(trained: Pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tar.gz", "b.tar.gz", "moved"], "nothing left behind"
 
 
+def test_an_archive_by_xz_has_the_same_files(trained: Path, tmp_path: Path) -> None:
+    packed = pack(trained, tmp_path / "run.tar.xz", ("none",))
+    assert packed.path.read_bytes()[:6] == b"\xfd7zXZ\x00" and packed.bytes == packed.path.stat().st_size
+    by_gzip = unpack(pack(trained, tmp_path / "run.tar.gz", ("none",)).path, tmp_path / "gzip")
+    by_xz = unpack(packed.path, tmp_path / "xz")
+    files = {path.relative_to(by_xz): path.read_bytes() for path in by_xz.rglob("*") if path.is_file()}
+    assert files == {path.relative_to(by_gzip): path.read_bytes() for path in by_gzip.rglob("*") if path.is_file()}
+
+
+def test_what_repeats_megabytes_apart_is_stored_once(tmp_path: Path) -> None:
+    """As epochs do in the records of the levels of a chain."""
+    (tmp_path / "run").mkdir()
+    for name in ("a", "b", "c"):
+        (tmp_path / "run" / name).write_bytes(random.Random(0).randbytes(2_000_000))
+    assert write_archive(tmp_path / "run", tmp_path / "run.tar.xz") < 2_100_000
+
+
 def test_weights_that_are_gone_are_named(trained: Path, tmp_path: Path) -> None:
     run = shutil.copytree(trained.parent, tmp_path / "moved") / "run"
     shutil.rmtree(run.parent / "states")
@@ -143,7 +161,7 @@ def test_the_command(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ("arguments", "message"),
     [
         (["nowhere"], "error: RUN: found"),
-        (["run", "--out", "run.zip"], "expected a file name that ends in .tar.gz or .tgz"),
+        (["run", "--out", "run.zip"], "expected a file name that ends in .tar.gz, .tgz or .tar.xz"),
         (["run", "--out", "no/where.tar.gz"], "a folder that does not exist"),
         (["run", "--tickets", "bets"], "near it: best"),
         (["run", "--tickets", "all", "best"], "that word alone"),

@@ -37,8 +37,18 @@ def test_what_is_kept_reads_as_a_run_and_has_the_same_bytes_again(run: Path, tmp
     assert (machine["trials"], machine["trials_done"], machine["seconds"], machine["gpus"]) == (2, 2, 12.3, 0)
     assert machine["epochs_asked_for"] == TICKET.epochs_alone() + DENSE.epochs == 4 + 2
     assert machine["gpu_hours"] == 0 and machine["devices"][0].startswith("cpu")
-    with tarfile.open(kept.path / machine["archive"]) as archive:
-        assert f"run/trials/{TICKET.name}/record.json" in archive.getnames()
+
+
+def test_its_archive_is_the_run_without_masks_and_weights(run: Path, tmp_path: Path) -> None:
+    kept = keep(str(run), tmp_path / "kept")
+    with tarfile.open(kept.path / str(kept.machine["archive"])) as archive:
+        names = set(archive.getnames())
+        archive.extractall(tmp_path / "again", filter="data")
+    assert f"run/trials/{TICKET.name}/record.json" in names
+    assert not any(name.endswith((".safetensors", ".html")) for name in names)
+    again, before = analysis.gather(tmp_path / "again" / "run"), analysis.load(run)
+    assert dict(again.tables) == dict(before.tables)
+    assert len(again.overlaps) + len(again.signs) > 0, "tables of masks and weights are in it"
 
 
 def test_an_inherited_epoch_is_kept_once(run: Path, tmp_path: Path) -> None:
@@ -50,12 +60,16 @@ def test_an_inherited_epoch_is_kept_once(run: Path, tmp_path: Path) -> None:
 
 def test_a_large_archive_is_left_out(run: Path, tmp_path: Path) -> None:
     kept = keep(str(run), tmp_path, most_bytes=100)
-    assert not list(kept.path.glob("*.tar.gz")) and kept.machine["archive"].startswith("left out: ")
+    assert not list(kept.path.glob("*.tar.xz")) and kept.machine["archive"].startswith("left out: ")
 
 
 def test_commands_are_kept_without_places(run: Path, tmp_path: Path) -> None:
-    text = (keep(str(run), tmp_path).path / "plan.json").read_text()
-    assert str(run.parent) not in text
+    kept = keep(str(run), tmp_path)
+    with tarfile.open(kept.path / str(kept.machine["archive"])) as archive:
+        packed = archive.extractfile("run/plan.json")
+        assert packed is not None
+        texts = [(kept.path / "plan.json").read_text(), packed.read().decode()]
+    assert texts[0] == texts[1] and str(run.parent) not in texts[0]
 
 
 def test_kept_results_are_neither_gathered_nor_kept_again(

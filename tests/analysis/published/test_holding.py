@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ import pytest
 import analysis
 from analysis.__main__ import main
 from analysis.figures.published import panels, published_figure
+from analysis.published import estimates
 from analysis.published.claims import Claim
 from analysis.published.estimates import Fall, in_rounds
 from analysis.published.holding import hold, standard_error
 from analysis.published.points import COLUMNS, point_of, points
+from analysis.stats.crossed import crossed
 from analysis.stats.equivalence import (
     AGREES,
     DISAGREES,
@@ -34,6 +37,7 @@ from analysis.tables.index import write_noted
 from analysis.tables.parquet import read_table
 from analysis.tables.run_plan import Rule
 from analysis.tables.schema import Row, table
+from analysis.verdicts.groups import Pairs
 from lth_trainable.errors import UserError
 from lth_trainable.store.store import Store
 from tests.support.published import LEVELS, MARGINS, lenet_run
@@ -114,6 +118,15 @@ def test_the_chance_of_a_wrong_agreement_is_alpha() -> None:
     assert 0.017 < np.mean(wrong) < 0.033
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0.01, 0.5, AGREES), (0.0, 0.5, UNDECIDED), (-0.1, 0.5, UNDECIDED), (-0.5, -0.01, DISAGREES), (0, 0, DISAGREES)],
+)
+def test_a_bound_is_agreed_with_only_above_it(low: float, high: float, expected: str) -> None:
+    """No margin below a bound: what is exactly at "more than" is not more."""
+    assert judge(Estimate(mean=(low + high) / 2, low=low, high=high), 0.0, math.inf) == expected
+
+
 # -- claims ------------------------------------------------------------------------------------------------------------
 
 
@@ -139,9 +152,9 @@ def test_the_change_of_the_early_stop_is_the_ratio_of_the_means(rows: list[dict[
     [
         ("lenet_early_stop_21", "none", 79.03, {"early_stop_from_init": 4900}, 10.0, DISAGREES),
         ("lenet_early_stop_21", "none", 79.03, {}, 2.0, UNDECIDED),
-        ("lenet_accuracy_13", "none", 86.58, {"early_stop_test_accuracy": 0.97}, 0.2, DISAGREES),
-        ("lenet_accuracy_13", "none", 86.58, {"early_stop_test_accuracy": 0.99}, 0.2, AGREES),
-        ("lenet_accuracy_13", "none", 86.58, {}, 1e-3, AGREES),
+        ("lenet_accuracy_13", "none", 86.58, {"early_stop_test_accuracy": 0.97}, 0.0, DISAGREES),
+        ("lenet_accuracy_13", "none", 86.58, {"early_stop_test_accuracy": 0.99}, 0.0, AGREES),
+        ("lenet_accuracy_13", "none", 86.58, {}, 0.0, AGREES),
         ("lenet_back_to_dense_3.6", "none", 96.48, {"early_stop_test_accuracy": 0.99}, 0.2, DISAGREES),
         ("lenet_back_to_dense_3.6", "none", 96.48, {}, 0.05, UNDECIDED),
         ("lenet_reinit_speed_21", "reinit", 79.03, {"early_stop_from_init": 3000}, 0.5, DISAGREES),
@@ -152,6 +165,49 @@ def test_a_claim_disagrees_or_stays_open(
     rows: list[dict[str, Any]], name: str, control: str, target: float, columns: Row, margin: float, expected: str
 ) -> None:
     assert held(changed(rows, control, target, **columns), name, margin)["result"] == expected
+
+
+@pytest.mark.parametrize(
+    ("gain_pp", "expected", "why"),
+    [
+        (0.5, AGREES, "all of the interval is above 0.3 pp"),
+        (0.33, UNDECIDED, "0.3 pp lies within the interval"),
+        (0.25, UNDECIDED, "0.3 pp lies within the interval"),
+        (0.1, DISAGREES, "all of the interval is below 0.3 pp"),
+    ],
+)
+def test_more_than_is_not_nearly_as_much(rows: list[dict[str, Any]], gain_pp: float, expected: str, why: str) -> None:
+    """A gain of 0.25 pp, or of 0.1 pp, is no agreement with "more than 0.3 pp"."""
+    dense = {row["seed"]: row["early_stop_test_accuracy"] for row in rows if row["control"] == "dense"}
+    off = [0.1, -0.1] * 4  # pp, by seed
+    gained = [
+        {**row, "early_stop_test_accuracy": dense[row["seed"]] + (gain_pp + off[row["seed"]]) / 100}
+        if row["control"] == "none" and row["target_sparsity_pct"] == 86.58
+        else row
+        for row in rows
+    ]
+    row = held(gained, "lenet_accuracy_13")
+    assert (row["result"], row["why"], row["here"]) == (expected, why, pytest.approx(gain_pp))
+
+
+def test_other_images_than_the_papers_are_a_sample_too(
+    rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(5)
+    outcomes = rng.choice([-1.0, 0.0, 0.0, 0.0, 1.0], (8, 200)) + rng.choice([0.0, 0.0, 0.0, 1.0], 200)
+    outcomes = np.clip(outcomes, -1, 1)
+    tickets = tuple(outcomes.mean(axis=1))
+    pairs = Pairs(seeds=tuple(range(8)), tickets=tickets, others=(0.0,) * 8, images=outcomes)
+    monkeypatch.setattr(estimates, "pairs_of", lambda point, level: pairs)
+    same, other = (held(rows, "lenet_back_to_dense_3.6", images=images) for images in ("same", "other"))
+    of_seeds, of_both = t_interval([100 * value for value in tickets]), crossed(outcomes).interval()
+    assert of_seeds is not None
+    assert (same["ci_low"], same["ci_high"]) == pytest.approx((of_seeds.low, of_seeds.high))
+    assert (other["ci_low"], other["ci_high"]) == pytest.approx((of_both.low, of_both.high))
+    assert other["ci_high"] - other["ci_low"] > 1.2 * (same["ci_high"] - same["ci_low"])
+    unknown = replace(pairs, images=None)
+    monkeypatch.setattr(estimates, "pairs_of", lambda point, level: unknown)
+    assert held(rows, "lenet_back_to_dense_3.6", images="other")["ci_low"] == pytest.approx(of_seeds.low)
 
 
 def test_where_tickets_fall_below_dense(rows: list[dict[str, Any]]) -> None:

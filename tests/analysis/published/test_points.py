@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,7 @@ def test_the_points_of_the_papers_are_there() -> None:
         ({"fields": "sparsty=3"}, "fields: found 'sparsty'"),
         ({"claim": "A b"}, "claim: found 'A b'"),
         ({"n": "0"}, "n: found '0'"),
+        ({"images": "some"}, "images: found 'some'; expected one of other, same"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
@@ -88,12 +90,22 @@ def test_a_mistake_in_a_row_is_named_with_its_place(changes: dict[str, Any], mes
 
 
 def test_a_point_survives_the_plan() -> None:
-    claims = claims_of("here", {ONE: 10, "lenet_accuracy_13": 0.2})
+    claims = claims_of("here", {ONE: 10, "lenet_accuracy_13": 0})
     assert read_claims("plan", [claim.as_json() for claim in claims]) == claims
     assert isinstance(claims[0].point, Point)
     for entries in ([3], [{**claims[0].as_json(), MARGIN: -1}], [{"claim": ONE}]):
         with pytest.raises(UserError):
             read_claims("plan", entries)
+
+
+def test_a_bound_has_no_margin() -> None:
+    for margin in (0.2, -0.2, None, True, math.nan):
+        with pytest.raises(UserError, match=r"expected 0: more than 0\.3 pp is a bound"):
+            claims_of("here", {"lenet_accuracy_13": margin})  # type: ignore[dict-item]
+    (claim,) = claims_of("here", {"lenet_accuracy_13": 0})
+    assert claim.bounds == (0, math.inf)
+    (older,) = read_claims("plan", [{**claim.as_json(), MARGIN: 0.2}])
+    assert older.bounds == (-0.2, math.inf), "what an older plan has fixed stays"
 
 
 def test_a_recipe_names_claims_and_margins(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from lth_trainable.errors import UserError
 from sweeps import lth_grid, recipe
 from sweeps.experiments.expand import expand
 from sweeps.experiments.recipe_files import any_recipe, as_yaml, read_recipe
-from sweeps.experiments.recipes import RECIPES, digits, supermasks_once
+from sweeps.experiments.recipes import RECIPES, digits, in_steps, supermasks_once
 from tests.support.command import ROOT
 
 
@@ -66,7 +66,7 @@ def test_base_and_axes_replace_those_of_the_recipe_that_the_file_starts_from(tmp
     free = read_recipe(written(tmp_path, "from: mnist_lenet\naxes: {lr: [1e-3, 2e-3], sparsity: [50]}\n"))
     assert "lr" not in free.base and free.base["epochs"] == 55 and free.axes["lr"] == (1e-3, 2e-3)
     selected = read_recipe(written(tmp_path, "from: pets_tutorial\nseeds: [4, 7]\n"))
-    assert selected.seeds == (4, 7) and selected.selects is supermasks_once
+    assert selected.seeds == (4, 7) and selected.selects is supermasks_once and selected.controlled is in_steps
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from PIL import Image
 
 from lth_trainable.data.cache import CACHE_VARIABLE
 from lth_trainable.errors import UserError
+from lth_trainable.pruning.controls import CONTROLS
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.store import Store
 from lth_trainable.training.execution import Execution
@@ -65,21 +66,41 @@ def test_pets_tutorial_is_the_tutorials_fit() -> None:
         assert (trial.dataset, trial.model, trial.batch_size, trial.lr) == ("pets", "resnet18", 64, 1e-3)
         assert (trial.lr_policy, trial.augment) == ("constant", "none")
     for ticket in tickets("pets_tutorial"):
-        assert [prune.epoch for prune in ticket.prunes] == [5, 10, 15] and ticket.retrain == "tutorial"
+        assert ticket.retrain == "tutorial"
+        if ticket.schedule == "one_shot":
+            assert [prune.epoch for prune in ticket.prunes] == [5]
+            continue
+        assert [prune.epoch for prune in ticket.prunes] == [5, 10, 15]
         assert [float(s) for s in ticket.level_sparsities] == pytest.approx(
             [ticket.target_sparsity_pct / 100 * step / 3 for step in (1, 2, 3)]  # type: ignore[operator]
         )
 
 
-def test_pets_tutorial_has_both_rewinds_one_supermask_and_both_dense_budgets() -> None:
+def test_pets_tutorial_has_every_arm_of_its_question() -> None:
     sweep = find_recipe("pets_tutorial")
-    kinds = {(t.target_sparsity_pct, t.rewind_epoch, t.reset_end) for t in tickets("pets_tutorial")}
-    assert kinds == {(s, k, end) for s in (50, 80, 90) for k, end in ((0, False), (1, False), (0, True))}
+    kinds = {(t.target_sparsity_pct, t.schedule, t.rewind_epoch, t.reset_end) for t in tickets("pets_tutorial")}
+    assert kinds == {
+        (s, schedule, k, end)
+        for s in (50, 80, 90, 95) for schedule in ("iterative", "one_shot")
+        for k, end in ((0, False), (1, False), (0, True))
+    }  # fmt: skip
     expanded = expand(sweep)
-    assert {t.epochs for t in expanded.trials if t.is_dense} == {5, 20} and sweep.seeds == (0, 1, 2, 3, 4)
-    assert (sweep.endpoint, sweep.margin_pp, sweep.alpha) == ("test_accuracy", 0.5, 0.025)
-    assert expanded.notes == ()
-    assert (len(expanded.trials), expanded.epochs, distinct_epochs("pets_tutorial", 5912)) == (55, 1025, 550)
+    assert {t.epochs for t in expanded.trials if t.is_dense} == {5, 20} and sweep.seeds == tuple(range(36))
+    assert (sweep.endpoint, sweep.margin_pp, sweep.alpha) == ("test_accuracy", 1.0, 0.025)
+    assert (len(expanded.trials), expanded.epochs) == (4284, 85_140)
+    assert distinct_epochs("pets_tutorial", 5912) == 36 * 610
+    with_resets = {(t.schedule, t.rewind_epoch) for t in expanded.trials if t.control == "dense_restarts"}
+    assert with_resets == {(schedule, k) for schedule in ("iterative", "one_shot") for k in (0, 1)}
+
+
+def test_pets_tutorial_has_all_controls_of_tickets_that_are_pruned_in_steps() -> None:
+    expanded = expand(find_recipe("pets_tutorial"))
+    controls = [t for t in expanded.trials if expanded.roles[t.name] == "control" and not t.is_dense]
+    assert {t.schedule for t in controls} == {"iterative"} and {t.control for t in controls} == set(CONTROLS)
+    assert expanded.notes[0].startswith("12 of 24 tickets of a seed have controls, as the recipe says (in_steps)")
+    _, sweep = parse(["pets_tutorial", "--controls", "layerwise_shuffle"])
+    named = [t for t in expand(sweep).trials if t.control == "layerwise_shuffle"]
+    assert {t.schedule for t in named} == {"iterative", "one_shot"}, "asked for, so every ticket has it"
 
 
 @pytest.mark.parametrize(
@@ -108,7 +129,7 @@ def test_pets_tutorials_supermask_runs_on_images_of_its_layout(
     for index in range(30):
         pixels = np.random.default_rng(index).integers(0, 256, (80, 70, 3), np.uint8)
         Image.fromarray(pixels).save(images / f"{'Cat' if index % 3 else 'dog'}_{index}.jpg")
-    spec = replace(next(t for t in tickets("pets_tutorial") if t.reset_end), epochs=4)
+    spec = replace(next(t for t in tickets("pets_tutorial") if t.reset_end and t.schedule == "iterative"), epochs=4)
     record = run_trial(spec, store, execution=Execution(data_root=tmp_path))
     assert record["status"] == "done" and record["result"]["sparsity_pct"] == 50.0
     assert record["result"]["n_weights"] == 11_166_912, "what the tutorial prunes"
@@ -174,11 +195,11 @@ def test_a_network_keeps_its_own_setting_unless_the_command_line_has_another() -
 def test_a_recipes_docstring_gives_size_and_cost(name: str) -> None:
     text = " ".join((RECIPES[name].__doc__ or "").split())
     expanded = expand(find_recipe(name))
-    dense = sum(trial.is_dense for trial in expanded.trials)
-    controls = sum(role == "control" for role in expanded.roles.values())
-    tickets = f"{len(expanded.trials) - dense - controls} tickets"
-    counted = f"{tickets}, {controls} controls" if controls else tickets
-    assert f"{counted} and {dense} dense trials, {expanded.epochs:,} epochs" in text
+    resets = "dense trials with resets"
+    words = {"ticket": "tickets", "control": "controls", "baseline": resets, "dense": "dense trials"}
+    counts = Counter(expanded.roles.values())
+    parts = [f"{counts[role]:,} {word}" for role, word in words.items() if counts[role]]
+    assert f"{', '.join(parts[:-1])} and {parts[-1]}, {expanded.epochs:,} epochs" in text
     assert "two cores" in text
 
 
@@ -215,11 +236,12 @@ def differing(a: str, b: str, capsys: pytest.CaptureFixture[str]) -> dict[tuple[
 def test_diff_lists_fields_of_sweep_and_trials_with_defaults_resolved(capsys: pytest.CaptureFixture[str]) -> None:
     found = differing("digits", "pets_tutorial", capsys)
     assert found["sweep", "base.lr"] == (None, 1e-3) and found["tickets", "lr"] == (1.2e-3, 1e-3)
-    assert found["tickets", "schedule"] == ("imp", "iterative") and found["dense", "epochs"] == (20, [5, 20])
+    assert found["tickets", "schedule"] == ("imp", ["iterative", "one_shot"])
+    assert found["dense", "epochs"] == (20, [5, 20])
     assert found["tickets", "start_pct"] == (None, 0.25) and found["tickets", "end_pct"] == (None, 1.0)
     assert found["sweep", "axes.reset_end"] == (None, [False, True])
-    assert found["sweep", "baselines"] == (["dense"], ["dense", "dense_to_first_prune"])
-    assert found["sweep", "margin_pp"] == (2.0, 0.5) and found["tickets", "trials"] == (48, 45)
+    assert found["sweep", "baselines"] == (["dense"], ["dense", "dense_to_first_prune", "dense_restarts"])
+    assert found["sweep", "margin_pp"] == (2.0, 1.0) and found["tickets", "trials"] == (48, 864)
     assert ("sweep", "endpoint") not in found and ("tickets", "optimizer") not in found
     assert differing("digits", "digits", capsys) == {}
 
