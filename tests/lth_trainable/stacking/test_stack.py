@@ -60,7 +60,7 @@ def test_bytes_depend_on_neither_slot_nor_company(network: str, optimizer: str) 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("network", NETWORKS)
 def test_a_member_trains_as_it_would_alone(network: str, optimizer: str) -> None:
-    """But for rounding, by which a ReLU may be on or off: that is a few hundredths of a tensor. Mistakes are about 1."""
+    """But for rounding, which may switch a ReLU: a few hundredths of a tensor. Mistakes are about 1."""
     dls = loaders(augment="flip_shift")
     stack = stack_of(member(network, 50, optimizer), dls, K)
     own, run = member(network, 1, optimizer), run_of(dls.train, 1, {"sgd": 0.003, "adamw": 1e-5}[optimizer])
