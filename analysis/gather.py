@@ -304,4 +304,5 @@ def _provenance(record: Mapping[str, Any]) -> dict[str, Any]:
         "code_version": fingerprint.get("code"),
         "code_sha256": versions.get("source"),
         **{name: fingerprint.get(name) for name in ("device", "threads", "deterministic", "memory_format")},
+        "replicas": fingerprint.get("replicas", 1) if fingerprint else None,
     }

@@ -221,11 +221,15 @@ def _flops(work: Savings) -> str | None:
     return f"{work.flops_dense:.2e} multiply-adds dense, {work.flops_sparse:.2e} sparse ({share:.0f}\u00a0%)"
 
 
+def _together(row: Row) -> str:
+    return f", {row['replicas']} networks as one" if (row["replicas"] or 1) > 1 else ""
+
+
 def _machines(trials: Sequence[Row]) -> list[str]:
     """Where the trials were trained (device, torch, Python, determinism), with counts."""
     found = Counter(
         f"{row['device']}, {plural(row['threads'], 'thread')}, torch {row['torch_version']}, "
-        f"Python {row['python_version']}, {'' if row['deterministic'] else 'not '}deterministic"
+        f"Python {row['python_version']}, {'' if row['deterministic'] else 'not '}deterministic{_together(row)}"
         for row in trials
         if row["device"] is not None
     )

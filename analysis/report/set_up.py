@@ -41,6 +41,7 @@ def set_up(trials: Sequence[Row], versions: Iterable[tuple[str, str]]) -> list[t
         "seeds": _seeds(trials),
         "precision": _listed(_words(trials, "precision")),
         "device": _listed(_distinct(row["device"] for row in done)),
+        "networks trained as one": _replicas(done),
         "versions": _versions(done) or ", ".join(f"{name} {version}" for name, version in versions),
     }
     return [(what, words) for what, words in found.items() if words]
@@ -105,6 +106,12 @@ def _seeds(trials: Sequence[Row]) -> str:
     seeds = sorted(_distinct(row["seed"] for row in trials))
     whole = len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1))
     return f"{len(seeds)}: {f'{seeds[0]} to {seeds[-1]}' if whole else _listed([str(seed) for seed in seeds])}"
+
+
+def _replicas(done: Sequence[Row]) -> str:
+    """The numbers of replicas; nothing where every network was trained alone."""
+    numbers = sorted(_distinct(row["replicas"] for row in done))
+    return "" if numbers == [1] else _listed([str(number) for number in numbers])
 
 
 def _versions(done: Sequence[Row]) -> str:

@@ -162,6 +162,8 @@ TRIALS = table_schema("trials", "one row for each trial, planned or stored", [
            "whether only kernels with reproducible bytes were used"),
     column("memory_format", TEXT, "name", "record.json: fingerprint.memory_format", "how a GPU lays out convolutions; "
            "null on a CPU, and of trials of older versions, whose convolutions on a GPU were computed in TF32"),
+    column("replicas", INT, "networks", "record.json: fingerprint.replicas", "networks that were trained as one "
+           "(`--replicas`); 1 if the record says nothing of it"),
     *profile_columns(),
 ])  # fmt: skip
 

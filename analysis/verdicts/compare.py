@@ -23,7 +23,7 @@ ALPHA = 0.05  # two-sided, after Holm; matches the 95 % intervals
 TICKETS, BASELINES, DENSE = KINDS = ("tickets", "baselines", "dense")  # of groups, each a family
 PROVENANCE = (
     "data_digest", "code_version", "code_sha256", "python_version", "torch_version", "fastai_version", "ray_version",
-    "cuda_version", "cudnn_version", "driver_version", "device", "threads", "deterministic",
+    "cuda_version", "cudnn_version", "driver_version", "device", "threads", "deterministic", "replicas",
 )  # fmt: skip
 HIGHER, LOWER, OPEN, UNTESTED = "B higher", "B lower", "undecided", "not tested"
 SAME = "the same"  # all trials that both runs have finished have the same metrics, byte for byte

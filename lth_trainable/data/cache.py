@@ -16,7 +16,7 @@ import os
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lth_trainable.data.decoding import Decode, decode_into
 from lth_trainable.silence import pulse
 from lth_trainable.unfinished import PART, remove_abandoned
 
@@ -48,12 +49,10 @@ def only_kept() -> Iterator[None]:
         _only_kept.reset(token)
 
 
-def kept_or_decoded(
-    name: str, shape: tuple[int, ...], decode: Callable[[int], npt.NDArray[np.uint8]]
-) -> npt.NDArray[np.uint8]:
+def kept_or_decoded(name: str, shape: tuple[int, ...], decode: Decode) -> npt.NDArray[np.uint8]:
     """Images of this shape, whose first axis counts them: from the file `name` of the cache, or decoded and kept now.
 
-    decode: returns the image of an index. Within `only_kept` images that are not kept raise `NotKept`.
+    decode: see `decode_into`. Within `only_kept` images that are not kept raise `NotKept`.
     """
     found = kept(name, shape)
     if found is None:
@@ -65,14 +64,10 @@ def kept_or_decoded(
     return found
 
 
-def _decoded(
-    name: str, shape: tuple[int, ...], decode: Callable[[int], npt.NDArray[np.uint8]]
-) -> npt.NDArray[np.uint8]:
+def _decoded(name: str, shape: tuple[int, ...], decode: Decode) -> npt.NDArray[np.uint8]:
     flat = np.empty(int(np.prod(shape)) + SHA, np.uint8)
     pixels = flat[:-SHA].reshape(shape)
-    for index in range(shape[0]):
-        pixels[index] = decode(index)
-        pulse.beat()
+    decode_into(pixels, decode)
     flat[-SHA:] = _sha(flat[:-SHA])
     _keep(cache_folder() / name, flat)
     return pixels

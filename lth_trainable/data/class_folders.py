@@ -181,7 +181,17 @@ def _pixels(layout: ClassFolders, entries: list[Entry], size: int) -> npt.NDArra
             return found
     paths = [layout.folder / entry.path for entry in entries]
     mode = "L" if all(_is_grey(path) for path in paths) else "RGB"
-    return kept_or_decoded(files[mode], shapes[mode], lambda index: decode_any(paths[index], mode, size))
+    return kept_or_decoded(files[mode], shapes[mode], _Decoder(paths, mode, size))
+
+
+class _Decoder:
+    """Decodes the image of an index; other processes can do so, too."""
+
+    def __init__(self, paths: list[Path], mode: str, size: int) -> None:
+        self.paths, self.mode, self.size = paths, mode, size
+
+    def __call__(self, index: int) -> npt.NDArray[np.uint8]:
+        return decode_any(self.paths[index], self.mode, self.size)
 
 
 def _is_grey(file: Path) -> bool:

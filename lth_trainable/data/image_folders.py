@@ -270,7 +270,17 @@ def _decoded(name: str, folder: Path, entries: list[Entry], layout: FolderLayout
     """Images (n, channels, size, size), from the cache or decoded now and cached."""
     shape = (len(entries), layout.channels, layout.size, layout.size)
     file = f"{name}-{listing_key(layout, entries)}.npy"
-    return kept_or_decoded(file, shape, lambda index: decode(folder / entries[index].path, layout))
+    return kept_or_decoded(file, shape, _Decoder(folder, [entry.path for entry in entries], layout))
+
+
+class _Decoder:
+    """Decodes the image of an index; other processes can do so, too."""
+
+    def __init__(self, folder: Path, paths: list[str], layout: FolderLayout) -> None:
+        self.folder, self.paths, self.layout = folder, paths, layout
+
+    def __call__(self, index: int) -> npt.NDArray[np.uint8]:
+        return decode(self.folder / self.paths[index], self.layout)
 
 
 def listing_key(layout: FolderLayout, entries: list[Entry]) -> str:

@@ -72,7 +72,7 @@ RECORD_LAYOUT = Entries(
             needed={"device": TEXT, "threads": COUNT_OR_NULL},
             others={
                 "deterministic": FLAG_OR_NULL, "code": TEXT, "memory_format": TEXT, "momentum": TEXT,
-                "compiled": FLAG_OR_NULL,
+                "compiled": FLAG_OR_NULL, "replicas": POSITIVE,
             },
         ),
         "layers": Rows(

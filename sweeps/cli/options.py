@@ -68,8 +68,11 @@ class RunOptions:
         None
     )
     replicas: Annotated[
-        int,
-        tyro.conf.arg(help="small networks that a worker trains as one: docs/replicas.md", metavar="K"),
+        int | Literal["auto"],
+        tyro.conf.arg(
+            help="small networks trained as one; auto: measured (docs/replicas.md)",
+            metavar="K|auto",
+        ),
     ] = 1
     cluster: Annotated[
         Path | None,
@@ -136,9 +139,8 @@ class RunOptions:
     def resources(self) -> Resources:
         """What each trial gets, according to the command line."""
         return Resources.asked(
-            self.cpus_per_trial, self.gpus_per_trial, self.trials_per_gpu, self.max_concurrent,
-            deterministic=self.deterministic, step=self.step, profile=self.profile,
-            replicas=self.replicas, compile=self.compile,
+            self.cpus_per_trial, self.gpus_per_trial, self.trials_per_gpu, self.max_concurrent, self.replicas,
+            deterministic=self.deterministic, step=self.step, profile=self.profile, compile=self.compile,
         )  # fmt: skip
 
     @property

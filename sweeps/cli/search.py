@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,10 @@ from analysis.tables.run_plan import read_plan
 from analysis.tables.suggestions import DIVERGED, STATUSES, SUGGESTIONS, suggestion_table
 from analysis.text import console, plural, table_of
 from lth_trainable.spec.trial_spec import DataKey, TrialSpec
+from lth_trainable.stacking.shape import OF_STEP
 from sweeps.cli.confirm import confirm, distinct, knee
 from sweeps.cli.job import Job, Setting, facts_of, open_run
+from sweeps.cli.replicas import with_replicas
 from sweeps.cli.search_options import SearchOptions
 from sweeps.experiments.split_seeds import of_seed
 from sweeps.planning.dispatch import Dispatcher
@@ -74,6 +76,19 @@ def _fixed(search: Search) -> TrialSpec | None:
     return TrialSpec(control="dense", **of_seed(base, search.sweep.seeds[0]))
 
 
+def _of_a_suggestion(ledger: Ledger, search: Search, facts: Callable[[DataKey], Facts]) -> Ledger:
+    """The ledger with trials like those of a suggestion that can be trained together: its dense ones, of all seeds.
+
+    Without any if suggestions differ in data or network: then trials of several shapes come one after another.
+    """
+    if _fixed(search) is None:
+        return ledger
+    base = {name: value for name, value in search.sweep.base.items() if name in (*OF_STEP, "lr", "validate_every")}
+    specs = [TrialSpec(control="dense", **of_seed(base, seed)) for seed in search.sweep.seeds]
+    of_data = {key: facts(key) for key in {spec.data_key for spec in specs}}
+    return replace(ledger, plan=make_plan(specs, of_data), facts=of_data)
+
+
 def carry_out_search(job: Job, options: SearchOptions, search: Search, study: optuna.Study | None = None) -> Found:
     """Get suggestions and train them until the study has enough, then gather and show the results.
 
@@ -125,6 +140,7 @@ def _search(
     if options.retry_failed and (again := study.ask_again()):
         job.say(f"{again} failed suggestions are tried again")
     source = Suggestions(study, search, ledger, facts_of_spec, job.command, board, retry=options.retry_failed)
+    job = with_replicas(job, _of_a_suggestion(ledger, search, facts), ())
     replicas = job.setting.resources.replicas
     dispatcher = Dispatcher(ledger.plan, (), (), job.slots, source.rank_of, replicas=replicas)
     axes = "; ".join(f"{field} {axis}" for field, axis in search.axes.items())

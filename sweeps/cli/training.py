@@ -13,6 +13,7 @@ from lth_trainable import signals
 from lth_trainable.collector import no_garbage_collection
 from lth_trainable.store.store import fingerprint_id, map_in_threads
 from sweeps.cli.job import Job
+from sweeps.cli.replicas import with_replicas
 from sweeps.experiments.experiment import Experiment
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.work import work_left
@@ -74,7 +75,7 @@ def train(job: Job, experiment: Experiment, spent: Spent, board: Board, loggers:
     """Record the trials whose training is already stored, and train the rest."""
     try:
         with no_garbage_collection():
-            dispatcher, failed = _take_up(job, experiment, spent, board, loggers)
+            job, dispatcher, failed = _take_up(job, experiment, spent, board, loggers)
     except OutOfTime:
         return Outcome(epochs=0, failures={}, interrupted=False, stopped_by="--max-hours")
     with _imports_meanwhile(spent):
@@ -105,10 +106,10 @@ def _imports_meanwhile(spent: Spent) -> Iterator[None]:
 
 def _take_up(
     job: Job, experiment: Experiment, spent: Spent, board: Board, loggers: Loggers
-) -> tuple[Dispatcher, dict[str, str]]:
+) -> tuple[Job, Dispatcher, dict[str, str]]:
     """Record the trials whose training is already stored. Returns who trains next, and why others failed before.
 
-    Raises `OutOfTime`.
+    The job has the number of replicas, once it is chosen. Raises `OutOfTime`.
     """
     ledger = job.ledger
     stock = ledger.take_stock(repair=True)
@@ -117,6 +118,7 @@ def _take_up(
     others = ledger.write_plan(experiment.sweep, job.command)
     for ticket in experiment.imported:
         ticket.seal(ledger.store)
+    job = with_replicas(job, ledger, skipped)
     fingerprint, stored, damaged = job.stored(len(ledger.plan.trials) - len(skipped), repair=True)
     for report in (*stock.reports, *damaged):
         job.say(f"note: {report}", "yellow")
@@ -137,7 +139,7 @@ def _take_up(
         job.say(f"note: {ledger.path} holds {len(others)} more trials of earlier commands; they are left as they are")
     job.say(f"{experiment.sweep.claim}\n{_todo_line(board, ledger, len(ledger.plan.trials) - len(skipped))}")
     failed = {name: reason for name, reason in stock.failed.items() if name in skipped}
-    return Dispatcher(ledger.plan, skipped, stored, job.slots, replicas=job.setting.resources.replicas), failed
+    return job, Dispatcher(ledger.plan, skipped, stored, job.slots, replicas=job.setting.resources.replicas), failed
 
 
 def _note_fingerprints(job: Job, stock: Stock, fingerprint: Mapping[str, Any]) -> None:
@@ -146,8 +148,8 @@ def _note_fingerprints(job: Job, stock: Stock, fingerprint: Mapping[str, Any]) -
     if len(ids) > 1:
         job.say(
             f"note: the trials of this run were trained under {len(ids)} fingerprints (device, threads, replicas or "
-            "versions); pairs across them differ in more than the ticket: see the columns device, threads and "
-            "torch_version",
+            "versions); pairs across them differ in more than the ticket: see the columns device, threads, replicas "
+            "and torch_version",
             "yellow",
         )
 

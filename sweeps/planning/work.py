@@ -38,7 +38,7 @@ def work_left(plan: Plan, done: Collection[str], stored: Collection[str]) -> Wor
         nodes = needed_by(trial, stored)
         for node in nodes:
             if id(node) not in costs:
-                costs[id(node)], needed[id(node)] = node.epochs - _part_stored(node, stored), node
+                costs[id(node)], needed[id(node)] = epochs_of(node, stored), node
         of_trial[trial.name] = sum(costs[id(node)] for node in nodes)
     to_train, remade = frozenset(needed.values()), {}
     for trial in todo:
@@ -70,15 +70,15 @@ def missing(end: Node, stored: Collection[str]) -> list[Node]:
     return nodes[::-1]
 
 
-def _part_stored(node: Node, stored: Collection[str]) -> int:
-    """Epochs of a node up to the last epoch whose state is stored."""
+def epochs_of(node: Node, stored: Collection[str]) -> int:
+    """Epochs of a node that are left to train: those after the last one whose state is stored."""
     left = 0
     for segment, start, end in reversed(node.parts) if stored else ():
         for epoch in range(end, start, -1):
             if segment.key_at(epoch) in stored:
-                return node.epochs - left
+                return left
             left += 1
-    return 0
+    return node.epochs
 
 
 def as_json(plan: Plan, work: Work) -> dict[str, Any]:

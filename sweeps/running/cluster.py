@@ -90,18 +90,24 @@ class Cluster:
     def fingerprint(self, budget: Budget) -> dict[str, Any]:
         """The fingerprint that trials will have here.
 
-        A worker with a trial's resources computes it, since the head may lack a GPU. Waits for one, which the
-        autoscaler may have to start. Raises `OutOfTime` when the hours of the budget are over.
+        See `of_a_worker`.
+        """
+        return dict(self.of_a_worker(budget, _fingerprint, self.resources.execution()))
+
+    def of_a_worker(self, budget: Budget, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What a function returns on a worker with a trial's resources, since the head may lack a GPU.
+
+        Waits for one, which the autoscaler may have to start. Raises `OutOfTime` when the hours of the budget are over.
         """
         import ray
 
         resources = {"num_cpus": self.resources.cpus, "num_gpus": self.resources.ray_gpus}
-        waiting = ray.remote(_fingerprint).options(**resources).remote(self.resources.execution())
+        waiting = ray.remote(function).options(**resources).remote(*arguments)
         while not ray.wait([waiting], timeout=min(NOTE_SECONDS, budget.seconds_left() or NOTE_SECONDS))[0]:
             if budget.seconds_left() == 0:
                 raise OutOfTime
             self.notify(f"waiting for a worker with {_needs(self.resources)}; the cluster has {self.shape()}")
-        return dict(ray.get(waiting))
+        return ray.get(waiting)
 
     def shape(self) -> str:
         """Nodes, and GPUs in use of all: `3 nodes, 2/4 GPUs`."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
 
+from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.stacking.shape import stack_shape
 from sweeps.planning.dispatch import Dispatcher, Shape
 from sweeps.planning.plan import PlannedTrial
+from sweeps.runs.ledger import Ledger
 
 FEWER = 4  # times fewer trials are together in a cohort after each death of its worker but the first
 
@@ -27,6 +31,17 @@ class Start:
 
 
 ALONE = Start()
+
+
+def shapes_of(ledger: Ledger) -> Shape:
+    """What says which trials can be trained as one."""
+
+    @functools.cache
+    def shape(spec: TrialSpec) -> Hashable | None:
+        facts = ledger.facts.get(spec.data_key)
+        return stack_shape(spec, in_memory=facts is None or facts.in_memory)
+
+    return lambda trial: None if trial.copy is not None else shape(trial.spec)
 
 
 class Cohorts:

@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -26,8 +26,10 @@ from lth_trainable.spec.words import name_part
 from lth_trainable.store.store import STATES, TRAINING, WEIGHTS, Damaged, Sealed
 from lth_trainable.store.trials import read_record
 from sweeps.planning.work import Work
+from sweeps.running.cohorts import shapes_of
 from sweeps.running.hardware import Hardware
 from sweeps.running.resources import Resources
+from sweeps.running.simulation import simulate
 from sweeps.runs.ledger import Ledger
 
 WARM_UP_SECONDS = 12.0  # to start Ray, and to import torch and fastai in each worker, on two cores
@@ -66,12 +68,16 @@ class Cost:
 class Pace:
     """Where the trials will run, and what is known of their pace.
 
-    hardware: None for this machine. slots: trials at a time; None if unknown. told: seconds of an epoch, from the user.
+    hardware: None for this machine. slots: trials at a time, or cohorts; None if unknown. told: seconds of an epoch,
+    from the user. of_stack: of an epoch of a cohort, by what was measured of stacks; None: nothing was. unknown: why
+    nobody knows yet how many networks will be trained as one; "" if that is known.
     """
 
     resources: Resources
     hardware: Hardware | None = None
     told: float | None = None
+    of_stack: Measured | None = None
+    unknown: str = ""
 
     @property
     def slots(self) -> int | None:
@@ -81,6 +87,8 @@ class Pace:
     def has(self, fingerprint: Mapping[str, Any]) -> bool:
         """Whether a trial with this fingerprint ran as these trials will."""
         kind, _, name = str(fingerprint["device"]).partition(":")
+        if fingerprint.get("replicas", 1) != self.resources.replicas:
+            return False
         if self.hardware is not None and self.resources.gpus:
             return kind == "cuda" and self.hardware.device in name.lower()
         execution = self.resources.execution()
@@ -88,35 +96,56 @@ class Pace:
 
 
 def estimate(
-    ledger: Ledger, work: Work, done: Mapping[str, Sealed], pace: Pace, data_root: Path | None,
-    say: Callable[[str], None] = lambda _: None,
+    ledger: Ledger, work: Work, done: Mapping[str, Sealed], stored: Collection[str], pace: Pace,
+    data_root: Path | None, say: Callable[[str], None] = lambda _: None,
 ) -> Cost:  # fmt: skip
-    """Time and disk space of the work that is left. done: the run's finished trials. say: hears what takes seconds.
+    """Time and disk space of the work that is left.
+
+    done: the run's finished trials. stored: keys of states to continue from. say: hears what takes seconds.
 
     Raises `UserError`: why the trials cannot run on this machine, if that shows when one is trained for a moment.
     """
     spec = next(trial.spec for trial in ledger.plan.trials if trial.name in work.of_trial)
-    slots = pace.slots
-    measured, why = _told(pace) or _recorded(ledger, spec, done, pace), NOT_MEASURED
-    if measured is None and pace.hardware is not None and (slots is None or pace.resources.gpus):
-        why = NOT_MEASURED_THERE
-    elif measured is None and len(ledger.plan.trials) <= MOST_PROBED:
-        say("measuring: one trial trains for a second, in a process that needs some seconds to start")
-        measured, why = _probe(spec, data_root)
-    per_epoch = None if measured is None else measured.per_epoch
+    measured, why = _measured(ledger, spec, done, pace, data_root, say)
+    seconds = None
+    if measured is not None and pace.slots is not None:
+        seconds = WARM_UP_SECONDS + _rounds(ledger, work, done, stored, pace, pace.slots) * measured.per_epoch
     return Cost(
-        seconds=_wall(work, per_epoch, slots),
+        seconds=seconds,
         bytes=_disk(ledger, work, spec, measured, data_root),
-        per_epoch=per_epoch,
+        per_epoch=None if measured is None else measured.per_epoch,
         source=measured.source if measured is not None else why,
     )
 
 
-def _wall(work: Work, per_epoch: float | None, slots: int | None) -> float | None:
-    """Seconds from start to end; None if something is unknown."""
-    if per_epoch is None or slots is None:
-        return None
-    return WARM_UP_SECONDS + max(work.critical_path, work.epochs / slots) * per_epoch
+def _measured(
+    ledger: Ledger, spec: TrialSpec, done: Mapping[str, Sealed], pace: Pace, data_root: Path | None,
+    say: Callable[[str], None],
+) -> tuple[Measured | None, str]:  # fmt: skip
+    """How fast the trials are; or None, and why that is not known."""
+    if pace.unknown:
+        return None, pace.unknown
+    found = _told(pace) or _recorded(ledger, spec, done, pace) or pace.of_stack
+    if found is not None:
+        return found, ""
+    if pace.resources.replicas > 1:
+        return None, not_measured_together(pace.resources.replicas)
+    if pace.hardware is not None and (pace.slots is None or pace.resources.gpus):
+        return None, NOT_MEASURED_THERE
+    if len(ledger.plan.trials) > MOST_PROBED:
+        return None, NOT_MEASURED
+    say("measuring: one trial trains for a second, in a process that needs some seconds to start")
+    return _probe(spec, data_root)
+
+
+def _rounds(
+    ledger: Ledger, work: Work, done: Collection[str], stored: Collection[str], pace: Pace, slots: int
+) -> float:  # fmt: skip
+    """Epochs of wall time. Cohorts are often not full, and never shorter for it, so theirs are simulated."""
+    replicas = pace.resources.replicas
+    if replicas == 1:
+        return max(work.critical_path, work.epochs / slots)
+    return simulate(ledger.plan, done, stored, slots, replicas, shapes_of(ledger)).epochs
 
 
 def _told(pace: Pace) -> Measured | None:
@@ -135,6 +164,15 @@ NOT_MEASURED_THERE = (
     "not measured on these devices: no trial of this network is finished on one of them in the storage; the same "
     "command with --seeds 1 there measures an epoch, or give it by --seconds-per-epoch"
 )
+
+
+def not_measured_together(replicas: int) -> str:
+    """Why the time of cohorts is unknown."""
+    return (
+        f"not measured for --replicas {replicas} on this device: no trial of this network that was trained so is "
+        "finished in the storage; --replicas auto measures when it starts, or give the time of an epoch of a cohort "
+        "by --seconds-per-epoch"
+    )
 
 
 def _disk(ledger: Ledger, work: Work, spec: TrialSpec, measured: Measured | None, data_root: Path | None) -> int | None:

@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import math
 import os
 import pickle
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lth_trainable import signals
 from lth_trainable.errors import STOPPED
-from lth_trainable.spec.trial_spec import TrialSpec
-from lth_trainable.stacking.shape import stack_shape
 from lth_trainable.store.local_files import FOLDER, check_own
 from lth_trainable.store.store import Store
 from lth_trainable.store.trouble import ray_error
 from lth_trainable.tune.config import task_of
 from lth_trainable.tune.reports import parts_of
-from sweeps.planning.dispatch import Dispatcher, Shape
+from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.plan import PlannedTrial
-from sweeps.running.cohorts import ALONE, Cohorts, Start
+from sweeps.running.cohorts import ALONE, Cohorts, Start, shapes_of
 from sweeps.running.config import Config
 from sweeps.running.deaths import reason_of_death
 from sweeps.running.gpus import NO_GPUS, Gpus, resources_of
@@ -131,7 +128,7 @@ def launch(
         place = gpus.packing.place(trial.name) if gpus.packing is not None and not start.recorded else None
         return config.of(dispatcher.plan, trial, place, start)
 
-    cohorts = Cohorts(resources.replicas, _shapes(ledger))
+    cohorts = Cohorts(resources.replicas, shapes_of(ledger))
 
     notes: list[str] = []
 
@@ -202,17 +199,6 @@ class _Tuning(threading.Thread):
 def _of(errors: Mapping[str, str], failed: Collection[str]) -> dict[str, str]:
     """The errors of trials that have failed: the Ray trial of a cohort that broke is not the end of its trials."""
     return {name: error for name, error in errors.items() if name in failed}
-
-
-def _shapes(ledger: Ledger) -> Shape:
-    """What says which trials can be trained as one."""
-
-    @functools.cache
-    def shape(spec: TrialSpec) -> Hashable | None:
-        facts = ledger.facts.get(spec.data_key)
-        return stack_shape(spec, in_memory=facts is None or facts.in_memory)
-
-    return lambda trial: None if trial.copy is not None else shape(trial.spec)
 
 
 def _run(

@@ -6,7 +6,7 @@ import math
 import os
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from glob import glob
 from typing import Any, Literal
 
@@ -31,7 +31,8 @@ class Resources:
     a GPU too. step: how a GPU runs a training step (see `Execution`). profile: whether a trial measures where its time
     goes. sharing: whether a GPU has as many trials as `gpus` says, also where these have less than `cpus` cores each
     ("number"), or as many as turn out to fit ("measured"). replicas: networks that are trained as one, so a place has
-    up to as many trials. compile: whether networks are compiled (see `Execution`).
+    up to as many trials. stacking: whether that is a "number", or still to be chosen by what is "measured"; until then
+    it is 1. compile: whether networks are compiled (see `Execution`).
     """
 
     cpus: int = 1
@@ -42,6 +43,7 @@ class Resources:
     step: str = "captured"
     profile: bool = False
     replicas: int = 1
+    stacking: Literal["number", "measured"] = "number"
     compile: bool = False
 
     @classmethod
@@ -51,9 +53,11 @@ class Resources:
         gpus: float,
         trials_per_gpu: int | Literal["auto"] | None,
         max_concurrent: int | None,
+        replicas: int | Literal["auto"] = 1,
         **how: Any,
     ) -> Resources:
         """The resources of a command line. Raises `UserError` for both a part of a GPU and a number of trials on it."""
+        how |= {"stacking": "measured"} if replicas == "auto" else {"replicas": replicas}
         if trials_per_gpu is None:
             return cls(cpus=cpus, gpus=gpus, max_concurrent=max_concurrent, **how)
         if gpus:
@@ -66,6 +70,15 @@ class Resources:
         if not 1 <= trials_per_gpu <= MOST:
             raise bad_value("trials-per-gpu", trials_per_gpu, f"1 to {MOST}, or auto")
         return cls(cpus=cpus, gpus=1 / trials_per_gpu, sharing="number", max_concurrent=max_concurrent, **how)
+
+    @property
+    def replicas_asked(self) -> str:
+        """The number of replicas as the user would type it."""
+        return "auto" if self.stacking == "measured" else str(self.replicas)
+
+    def with_replicas(self, replicas: int) -> Resources:
+        """The resources with a number of replicas that has been chosen."""
+        return replace(self, replicas=replicas, stacking="number")
 
     @property
     def on_a_gpu(self) -> int:
@@ -99,9 +112,9 @@ class Resources:
             raise bad_value("max-concurrent", self.max_concurrent, "at least 1")
         if not 1 <= self.replicas <= MOST_REPLICAS:
             raise bad_value("replicas", self.replicas, f"1 to {MOST_REPLICAS}")
-        if self.compile and self.replicas > 1:
+        if self.compile and (self.replicas > 1 or self.stacking == "measured"):
             raise bad_value(
-                "compile", True, f"one of --compile and --replicas ({self.replicas})",
+                "compile", True, f"one of --compile and --replicas ({self.replicas_asked})",
                 "networks that are trained as one are not compiled",
             )  # fmt: skip
         if not (self.gpus == 0 or 1 / RAY_PARTS <= self.gpus <= 1):

@@ -62,6 +62,7 @@ def test_one_row_a_trial_with_its_spec_and_result(tmp_path: Path) -> None:
         assert row["state_rewind"] == (None if spec.is_dense else "b" * 64)
         assert (row["torch_version"], row["code_version"], row["device"]) == ("2.14.1", "0.1.0", "cpu: test")
         assert (row["n_train"], row["n_valid"], row["n_test"], row["threads"]) == (1150, 287, 360, 1)
+        assert row["replicas"] == 1, "its record does not say"
         assert (row["epochs_trained"], row["n_collapsed_layers"]) == (spec.epochs_alone(), 0)
 
 
@@ -74,8 +75,18 @@ def test_a_record_of_an_earlier_version_has_nulls_for_what_it_does_not_say(tmp_p
     seal(tmp_path, TICKETS[0], content | {"result": result, "epochs": rows})
     row = by_name(analysis.gather(run).trials)[TICKETS[0].name]
     assert (row["status"], row["test_accuracy"]) == ("done", 0.9)
+    assert row["replicas"] == 1
     for name in ("early_stop_iteration", "early_stop_censored", "balanced_accuracy", "flops_sparse", "epochs_total"):
         assert row[name] is None, name
+
+
+def test_the_number_of_networks_trained_as_one_is_that_of_the_record(tmp_path: Path) -> None:
+    run = make_run(tmp_path, [*DENSE, *TICKETS], ACCURACY, skip=[TICKETS[0].name, TICKETS[1].name])
+    content = record(TICKETS[0], 0.9)
+    seal(tmp_path, TICKETS[0], content | {"fingerprint": content["fingerprint"] | {"replicas": 32}})
+    found = by_name(analysis.gather(run).trials)
+    assert found[TICKETS[0].name]["replicas"] == 32 and found[TICKETS[1].name]["replicas"] is None
+    assert "32 networks as one" in (run / "report.html").read_text()
 
 
 def test_epochs_and_layers_have_a_row_an_entry(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +19,24 @@ import sys
 import torch
 torch.cuda.device_count = lambda: {gpus}
 from sweeps import lth_grid
+from sweeps.cli import replicas
 from sweeps.running.resources import Resources
 of_gpu = Resources.execution
 Resources.execution = lambda self: of_gpu(self) | {{"device": "cpu"}}
+if {measured} is not None:
+    replicas.lines_of = lambda *_: {measured}
 sys.exit(lth_grid.main(sys.argv[1:]))
 """
 
 
-def command_with_gpus(gpus: int) -> Callable[..., list[str]]:
-    """`tests.support.command.command` on a machine that has so many GPUs, according to PyTorch in the driver."""
+def command_with_gpus(gpus: int, measured: Sequence[str] | None = None) -> Callable[..., list[str]]:
+    """`tests.support.command.command` on a machine that has so many GPUs, according to PyTorch in the driver.
+
+    measured: what the process says that measures stacks; None: it measures.
+    """
 
     def command(*arguments: str) -> list[str]:
-        return [sys.executable, "-c", CODE.format(gpus=gpus), *arguments]
+        return [sys.executable, "-c", CODE.format(gpus=gpus, measured=measured), *arguments]
 
     return command
 

@@ -85,8 +85,8 @@ def test_the_tutorials_claim_survives_or_not(monkeypatch: pytest.MonkeyPatch, tm
     assert survives == (
         "The claim of [fasterai's tutorial](docs/from_fasterai.md) survives: its ticket of 50 % is more accurate than "
         "the dense network of 5 epochs ([+3.10 pp [+2.00, +4.20], n = 36](results/pets_tutorial)). Against the dense "
-        "network of 20 epochs, as many as the ticket took to find and train, it is less accurate, by more than 1 pp (−2.00 pp "
-        "[−3.00, −1.00], n = 36).\n"
+        "network of 20 epochs, as many as the ticket took to find and train, it is less accurate, by more than 1 pp "
+        "(−2.00 pp [−3.00, −1.00], n = 36).\n"
     )
     fails = said(monkeypatch, tmp_path, "disagrees", matches="no", beats="no", here=-0.4, ci_low=-0.7, ci_high=-0.1)
     assert "does not survive: its ticket of 50 % is not more accurate than the dense network of 5 epochs" in fails

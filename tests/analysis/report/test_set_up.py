@@ -30,6 +30,12 @@ def test_it_says_what_the_run_was_made_with(rows: Rows) -> None:
     assert "torch 2.14.1" in found["versions"] and found["device"] == "cpu: test"
 
 
+def test_networks_that_were_trained_as_one_are_told(rows: Rows) -> None:
+    assert "networks trained as one" not in dict(set_up(rows, []))
+    some = [{**row, "replicas": 32 if row["role"] == "ticket" else 1} for row in rows]
+    assert dict(set_up(some, []))["networks trained as one"] == "1, 32"
+
+
 def test_a_run_without_a_finished_trial_has_the_versions_of_its_plan(rows: Rows) -> None:
     unfinished = [{**row, **dict.fromkeys(("n_train", "n_valid", "n_test", "device", "torch_version"))} for row in rows]
     found = dict(set_up(unfinished, [("torch", "2.9.0")]))
