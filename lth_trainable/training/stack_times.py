@@ -2,8 +2,8 @@
 
 `python -m lth_trainable.training.stack_times` is a process of its own for that, so that the command that asks never
 uses the GPU itself, and goes on if this one dies. It reads a request from standard input and answers on standard
-output, each line one JSON object: one for every number of networks as soon as it is measured, then one that says why
-there are no more.
+output, each line one JSON object: first where it is, then one for every number of networks as soon as it is measured,
+at last why there are no more.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from lth_trainable.stacking.slots import Member
 from lth_trainable.stacking.stack import Stack
 from lth_trainable.stacking.template import template_of
 from lth_trainable.stacking.times import Time
-from lth_trainable.training.execution import Execution, is_no_room
+from lth_trainable.training.execution import Execution, driver_version, fingerprint, is_no_room
 from lth_trainable.training.sharing import in_bounds
 from lth_trainable.training.trial import Trial
 
@@ -133,14 +133,18 @@ def answer(request: Mapping[str, Any], say: Callable[[Mapping[str, Any]], None])
     """Measure what a request asks for, and say each result.
 
     Request: "spec" (canonical), "execution" (arguments of `Execution`), "data_root" (or null), "numbers" of networks,
-    "seconds". The last thing said has "ended" (why not all numbers were measured, or ""), "refused" (why networks are
-    not trained so), or "error".
+    "seconds", and "known": the places for which nothing is to be measured. The first thing said has "place", the
+    fingerprint of trials here and the version of the GPU's driver. The last one has "ended" (why not all numbers were
+    measured, or ""), "refused" (why networks are not trained so), or "error".
     """
     root = request["data_root"]
     try:
         execution = Execution(**{**request["execution"], "data_root": Path(root) if root else None})
         spec = spec_from_dict(request["spec"])
-        why = measure(spec, execution, request["numbers"], request["seconds"], lambda found: say(asdict(found)))
+        place = {**fingerprint(execution), "driver": driver_version()}
+        say({"place": place})
+        numbers = [] if place in request["known"] else request["numbers"]
+        why = measure(spec, execution, numbers, request["seconds"], lambda found: say(asdict(found))) if numbers else ""
     except NotStackable as error:
         say({"refused": one_line(str(error))})
     except UserError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,12 +16,14 @@ from sweeps.running.cohorts import shapes_of
 from sweeps.running.estimate import Measured
 from sweeps.running.replicas import Question, choose, question
 from sweeps.running.resources import OutOfTime
-from sweeps.running.stack_times import NotMeasured, lines_of, place_of, read_lines, request_of
+from sweeps.running.stack_times import Found, NotMeasured, lines_of, read_lines, request_of
 from sweeps.runs.ledger import Ledger
-from sweeps.runs.replica_files import CHOICE, Choice, read_choice, read_curve, write_choice, write_curve
+from sweeps.runs.replica_files import CHOICE, Choice, read_choice, read_curves, write_choice, write_curve
 
 ON_CPUS = "because trials train on the CPU, where cohorts were not faster when that was measured"
 NO_TIME = "because no time is left to measure"
+MEASURING = "measuring how long a step of several networks takes, in a process that needs some seconds"
+OF_NETWORK = 16  # letters of its digest
 OF_CURVE = "by the time of the networks' steps and validations alone"
 
 
@@ -43,21 +45,21 @@ def with_replicas(job: Job, ledger: Ledger, done: Collection[str]) -> Job:
 
 def known_choice(job: Job, done: Collection[str]) -> Choice | None:
     """What `--replicas auto` would choose, as far as that is known without measuring; nothing is written."""
-    if job.setting.resources.gpus and not job.setting.here:
-        return None
     asking = _Asking(job, job.ledger, done)
     choice = asking.known()
-    if choice is not None or isinstance(asking.question, str):
-        return choice or Choice(replicas=1, why=str(asking.question))
-    curve = asking.curve
-    return None if curve is None else choose(asking.question, curve)
+    if choice is not None or not job.setting.here:
+        return choice
+    asked = asking.question
+    if isinstance(asked, str):
+        return Choice(replicas=1, why=asked)
+    curve = asking.known_curve()
+    return None if curve is None else choose(asked, curve)
 
 
 def measured_pace(job: Job, done: Collection[str]) -> Measured | None:
-    """The pace of cohorts of the job's size, by the curve that was measured earlier; None without one."""
+    """The pace of cohorts of the job's size, by the curve that was measured here earlier; None without one."""
     asking = _Asking(job, job.ledger, done)
-    asked = asking.question
-    curve = None if isinstance(asked, str) else asking.curve
+    asked, curve = asking.question, asking.known_curve()
     if curve is None or isinstance(asked, str):
         return None
     seconds = asked.epoch(curve, job.setting.resources.replicas)
@@ -94,7 +96,7 @@ class _Asking:
         """The choice that needs no measuring: the rule for CPUs, or what was chosen when the run began."""
         if not self.job.setting.resources.gpus:
             return Choice(replicas=1, why=ON_CPUS)
-        found = read_choice(self.ledger.store, self.ledger.run, self._device)
+        found = read_choice(self.ledger.store, self.ledger.run)
         file = self.ledger.store.at(f"{self.ledger.run}/{CHOICE}")
         return None if found is None else replace(found, why=f"as when this run began ({file})")
 
@@ -104,63 +106,71 @@ class _Asking:
         if isinstance(asked, str):
             choice = Choice(replicas=1, why=asked)
         else:
+            self.job.say(MEASURING, "dim")
             try:
-                choice = choose(asked, self.curve or self._measured(asked))
+                choice = choose(asked, self._curve(asked))
             except NotMeasured as error:
                 choice = Choice(replicas=1, why=f"because {error}")
         if any(trial.name not in self.done for trial in self.ledger.plan.trials):
-            write_choice(self.ledger.store, self.ledger.run, self._device, choice)
+            write_choice(self.ledger.store, self.ledger.run, choice)
         return choice
 
-    @property
-    def curve(self) -> Curve | None:
-        """The curve that was measured earlier, if it says enough."""
+    def known_curve(self) -> Curve | None:
+        """The curve that was measured here earlier. It is not looked for where none is kept."""
         asked = self.question
-        assert not isinstance(asked, str)
-        curve = read_curve(self.ledger.store, self._key(asked))
-        return curve if curve is not None and (curve.ended or curve.most >= asked.numbers[-1]) else None
+        if isinstance(asked, str) or not self._kept(asked):
+            return None
+        try:
+            found = self._answer(asked, numbers=())
+        except NotMeasured:
+            return None
+        return next((curve for place, curve in self._kept(asked) if place == found.place), None)
 
-    def _measured(self, asked: Question) -> Curve:
-        job = self.job
-        job.say("measuring how long a step of several networks takes, in a process that needs some seconds", "dim")
-        left = job.setting.budget.seconds_left()
+    def _curve(self, asked: Question) -> Curve:
+        """The curve of this place, measured now or earlier. Raises `NotMeasured`."""
+        kept = self._kept(asked)
+        found = self._answer(asked, asked.numbers)
+        earlier = next((curve for place, curve in kept if place == found.place), None)
+        if earlier is not None:
+            return earlier
+        curve = Curve(times=found.times, ended=found.ended)
+        if not found.is_whole:
+            return curve
+        about = self._of_step(asked)
+        return write_curve(self.ledger.store, self._network(asked), found.place, curve, about)
+
+    def _answer(self, asked: Question, numbers: Sequence[int]) -> Found:
+        """What a process says here, or on a worker of the cluster, where nothing is known yet."""
+        budget, cluster = self.job.setting.budget, self.job.cluster
+        left = budget.seconds_left()
         if left == 0:
             raise OutOfTime
-        request = request_of(asked.trial.spec, self._execution, job.options.data_root, asked.numbers)
-        if job.cluster is None:
-            found = read_lines(lines_of(request, left))
-        else:
-            found = read_lines(job.cluster.of_a_worker(job.setting.budget, lines_of, request, left))
-        if not found.is_whole:
-            return Curve(times=found.times, ended=found.ended)
-        network = {name: getattr(asked.trial.spec, name) for name in OF_STEP}
-        return write_curve(
-            self.ledger.store, self._key(asked), found.times, found.ended, {**self._place, "network": network}
+        known = [place for place, _ in self._kept(asked)]
+        request = request_of(asked.trial.spec, self._execution, self.job.options.data_root, numbers, known)
+        return read_lines(
+            lines_of(request, left) if cluster is None else cluster.of_a_worker(budget, lines_of, request, left)
         )
+
+    def _kept(self, asked: Question) -> list[tuple[dict[str, Any], Curve]]:
+        """The kept curves of this network that say enough, with their places."""
+        curves = read_curves(self.ledger.store, self._network(asked))
+        return [(place, curve) for place, curve in curves if curve.ended or curve.most >= asked.numbers[-1]]
 
     @functools.cached_property
     def _execution(self) -> dict[str, Any]:
         """Of trials that train alone: it is asked for before there is a number."""
         return self.job.setting.resources.with_replicas(1).execution()
 
-    @functools.cached_property
-    def _place(self) -> Mapping[str, Any]:
-        job = self.job
-        if job.cluster is None:
-            return place_of(self._execution)
-        return dict(job.cluster.of_a_worker(job.setting.budget, place_of, self._execution))
-
-    @property
-    def _device(self) -> str:
-        return str(self._place["device"])
-
-    def _key(self, asked: Question) -> str:
-        """Of the curve: everything that the times may depend on."""
+    def _network(self, asked: Question) -> str:
+        """A digest of everything but the place that the times may depend on."""
         spec = asked.trial.spec
-        of_step = {name: getattr(spec, name) for name in OF_STEP}
         how = {"step": self._execution["step"], "trials_on_gpu": self._execution.get("trials_on_gpu", 1)}
         data = self.ledger.facts[spec.data_key].digest
-        return digest({**self._place, **how, "network": of_step, "code": spec.code_digests(), "data": data})
+        return digest({**how, "network": self._of_step(asked), "code": spec.code_digests(), "data": data})[:OF_NETWORK]
+
+    @staticmethod
+    def _of_step(asked: Question) -> dict[str, Any]:
+        return {name: getattr(asked.trial.spec, name) for name in OF_STEP}
 
     def _steps_of(self, trial: PlannedTrial) -> int:
         return self.ledger.facts[trial.spec.data_key].steps_of(trial.spec)

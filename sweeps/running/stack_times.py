@@ -25,28 +25,29 @@ class NotMeasured(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What a process has measured. ended: see `Curve`. is_whole: whether the process has ended as it should."""
+    """What a process has found. place: the fingerprint of trials there, and the version of the driver.
 
+    times: none if the place was known. ended: see `Curve`. is_whole: whether the process has ended as it should.
+    """
+
+    place: Mapping[str, Any]
     times: tuple[Time, ...]
     ended: str
     is_whole: bool
 
 
-def place_of(execution: Mapping[str, Any]) -> dict[str, Any]:
-    """The fingerprint of trials that are executed so in this process, and the version of the GPU's driver."""
-    from lth_trainable.training.execution import Execution, driver_version, fingerprint  # torch takes seconds
-
-    return {**fingerprint(Execution(**execution)), "driver": driver_version()}
-
-
 def request_of(
-    spec: TrialSpec, execution: Mapping[str, Any], data_root: Path | None, numbers: Sequence[int]
-) -> dict[str, Any]:
-    """What the process is asked for: times of so many networks like this trial's, on the device of its trials."""
+    spec: TrialSpec, execution: Mapping[str, Any], data_root: Path | None, numbers: Sequence[int],
+    known: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:  # fmt: skip
+    """What the process is asked for: times of so many networks like this trial's, on the device of its trials.
+
+    known: places for which they are known.
+    """
     root = None if data_root is None else str(data_root.resolve())
     return {
         "spec": spec.canonical(), "execution": dict(execution), "data_root": root, "numbers": list(numbers),
-        "seconds": SECONDS,
+        "seconds": SECONDS, "known": [dict(place) for place in known],
     }  # fmt: skip
 
 
@@ -71,8 +72,9 @@ def lines_of(request: Mapping[str, Any], seconds: float | None = None) -> list[s
 
 
 def read_lines(lines: Sequence[str]) -> Found:
-    """What the lines of `lines_of` say. Raises `NotMeasured` if there is no time in them, and why."""
+    """What the lines of `lines_of` say. Raises `NotMeasured` with the reason if the process has found nothing."""
     *said, code = lines
+    place: dict[str, Any] = {}
     times: list[Time] = []
     for line in said:
         try:
@@ -81,10 +83,12 @@ def read_lines(lines: Sequence[str]) -> Found:
             continue
         if not isinstance(content, dict):
             continue
-        if "k" in content:
+        if "place" in content:
+            place = content["place"]
+        elif "k" in content:
             times.append(Time(**content))
         elif "ended" in content:
-            return Found(times=tuple(times), ended=content["ended"], is_whole=True)
+            return Found(place=place, times=tuple(times), ended=content["ended"], is_whole=True)
         elif "refused" in content:
             raise NotMeasured(f"such networks are not trained as one: {content['refused']}")
         elif "error" in content:
@@ -92,4 +96,4 @@ def read_lines(lines: Sequence[str]) -> Found:
     why = "took too long" if code == "late" else f"ended with code {code}"
     if not times:
         raise NotMeasured(f"they could not be measured: the process that measures {why}")
-    return Found(times=tuple(times), ended=f"the process that measures {why}", is_whole=False)
+    return Found(place=place, times=tuple(times), ended=f"the process that measures {why}", is_whole=False)

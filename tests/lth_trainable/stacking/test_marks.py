@@ -12,6 +12,7 @@ from lth_trainable.stacking.marks import AtMark, Marks
 from lth_trainable.stacking.optimisers import update_of
 from lth_trainable.stacking.run import Run
 from lth_trainable.stacking.slots import Slots
+from lth_trainable.training.execution import Execution, prepared
 from tests.support.stacks import copied, loaders, member, optimizer_for, run_of, stack_of, tensors_of
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"))]
@@ -69,6 +70,11 @@ def test_kept_is_the_first_of_the_lowest_finite_losses(of: str, device: str) -> 
 @pytest.mark.parametrize("network", ["lenet_300_100", "resnet20", "with_dropout"])
 def test_marks_change_no_byte_and_are_what_stopping_there_finds(network: str, device: str) -> None:
     """Twice, so that graphs are captured and replayed; slot 0 has marks of its own."""
+    with prepared(Execution(device=device, deterministic=True), "fp32"):
+        compare(network, device)
+
+
+def compare(network: str, device: str) -> None:
     dls = loaders(device, channels_last=device == "cuda")
     stack = stack_of(member(network, 50, "sgd", dls.train), dls, 3)
     for seed in (1, 2, 3):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -11,10 +12,13 @@ from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.stacking.run import NotStackable
 from lth_trainable.stacking.times import Time
 from lth_trainable.training import stack_times
-from lth_trainable.training.execution import Execution
+from lth_trainable.training.execution import Execution, driver_version, fingerprint
 from lth_trainable.training.stack_times import answer, measure
 
 SPEC = TrialSpec(control="dense", batch_size=230)
+REQUEST = {
+    "spec": SPEC.canonical(), "execution": {}, "data_root": None, "numbers": [1], "seconds": 1, "known": [],
+}  # fmt: skip
 
 
 def of(times: dict[int, float], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,8 +60,18 @@ def test_it_ends_when_the_time_is_over_but_not_before_there_is_a_result(monkeypa
 def test_without_room_for_one_network_the_error_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     of({}, monkeypatch)
     said: list[Any] = []
-    answer({"spec": SPEC.canonical(), "execution": {}, "data_root": None, "numbers": [1], "seconds": 1}, said.append)
-    assert "found no memory left" in said[0]["error"] and len(said) == 1
+    answer(REQUEST, said.append)
+    assert "found no memory left" in said[1]["error"] and len(said) == 2
+
+
+def test_where_it_is_known_nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    of({}, monkeypatch)
+    said: list[Any] = []
+    answer({**REQUEST, "numbers": []}, said.append)
+    place = said[0]["place"]
+    assert place == {**fingerprint(Execution()), "driver": driver_version()}
+    answer({**REQUEST, "known": [{"device": "another"}, json.loads(json.dumps(place))]}, said.append)
+    assert said == [{"place": place}, {"ended": ""}] * 2
 
 
 def test_images_that_loaders_make_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

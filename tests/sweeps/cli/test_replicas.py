@@ -35,6 +35,9 @@ SMALL = ["digits", "--epochs", "2", "--sparsity", "40", "--rewind-epoch", "0", "
 AUTO = [*SMALL, "--replicas", "auto", "--trials-per-gpu", "1"]
 
 
+PLACE = json.dumps({"place": {"device": "cuda: Test", "threads": 1, "driver": "580.1"}})
+
+
 class Machine:
     """A machine with one GPU, whose steps take 1 ms and 0.1 ms more for each network.
 
@@ -49,9 +52,11 @@ class Machine:
     @staticmethod
     def measured(numbers: Sequence[int]) -> list[str]:
         times = [json.dumps({"k": k, "step_s": 0.001 + 0.0001 * k, "validation_s": 0.001}) for k in numbers]
-        return [*times, '{"ended": ""}', "0"]
+        return [PLACE, *times, '{"ended": ""}', "0"]
 
     def lines_of(self, request: Mapping[str, Any], seconds: float | None = None) -> list[str]:
+        if not request["numbers"] or json.loads(PLACE)["place"] in request["known"]:
+            return [PLACE, '{"ended": ""}', "0"]
         self.asked.append(list(request["numbers"]))
         return self.answer(request["numbers"])
 
@@ -94,7 +99,7 @@ def test_it_is_measured_chosen_told_and_stays(
     again = f"--replicas auto: 6, as when this run began ({tmp_path / 'digits' / CHOICE})"
     assert run(tmp_path, capsys) == [again]
     assert run(tmp_path, capsys, "--seeds", "20") == [again], "though more are ready now"
-    assert run(tmp_path, capsys, "--name", "other") == [told], "the curve is for all runs of the storage"
+    assert run(tmp_path, capsys, "--name", "other") == [measuring, told], "the curve is for all runs of the storage"
     assert machine.replicas == [6, 6, 6, 6] and len(machine.asked) == 1
 
 
@@ -108,7 +113,7 @@ def test_a_curve_that_ends_too_early_or_is_damaged_is_measured_again(
     curve.write_bytes(curve.read_bytes().replace(b'"k": 4', b'"k": 5'))
     run(tmp_path, capsys, "--name", "again")
     assert len(machine.asked) == 3
-    machine.answer = lambda numbers: [*machine.measured(numbers[:2])[:2], '{"ended": "the memory is full"}', "0"]
+    machine.answer = lambda numbers: [*machine.measured(numbers[:2])[:3], '{"ended": "the memory is full"}', "0"]
     run(tmp_path, capsys, "--name", "short", "--batch-size", "40")
     run(tmp_path, capsys, "--name", "shorter", "--batch-size", "40")
     assert len(machine.asked) == 4 and machine.replicas[-2:] == [2, 2], "the curve says why it ends there"
@@ -119,7 +124,7 @@ def test_a_curve_that_ends_too_early_or_is_damaged_is_measured_again(
     [
         (["1"], 1, "because they could not be measured: the process that measures ended with code 1"),
         (['{"refused": "it draws"}', "0"], 1, "because such networks are not trained as one: it draws"),
-        ([*Machine.measured([1, 2])[:2], "late"], 2, "; the process that measures took too long"),
+        ([*Machine.measured([1, 2])[:3], "late"], 2, "; the process that measures took too long"),
     ],
     ids=["dead", "refused", "late"],
 )
@@ -144,8 +149,7 @@ def test_a_number_of_a_later_command_is_its_own_and_a_damaged_choice_is_one_line
     assert main([*SMALL, "--replicas", "3", "--trials-per-gpu", "1", "--storage", str(tmp_path)]) == 3
     assert machine.replicas == [6, 3]
     file = tmp_path / "digits" / CHOICE
-    (device,) = unseal_json(file.read_bytes())["choices"]
-    for damaged in (b"{}", seal_json({"choices": {device: {"why": ""}}}), seal_json({"choices": {device: 3}})):
+    for damaged in (b"{}", seal_json({"why": ""}), seal_json({"replicas": None, "why": ""})):
         file.write_bytes(damaged)
         capsys.readouterr()
         assert main([*AUTO, "--storage", str(tmp_path)]) == 2
@@ -190,7 +194,7 @@ class Elsewhere(Cluster):
         if budget.seconds_left() == 0:
             raise OutOfTime
         self.asked.append(function.__name__)
-        return {"device": "cuda: there"} if function is replicas.place_of else function(*arguments)
+        return function(*arguments)
 
 
 def test_on_a_cluster_a_worker_measures(tmp_path: Path, machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
@@ -199,16 +203,18 @@ def test_on_a_cluster_a_worker_measures(tmp_path: Path, machine: Machine, capsys
     setting, files = Setting.of(options), Files(tickets=(), masks=())
     job, _ = open_job(options, setting, "digits", lambda store: prepare(sweep, files, store, None), words)
     there = replace(job, cluster=Elsewhere(resources=setting.resources, notify=print))
-    for _ in range(2):
+    for name in ("digits", "other", "other"):
+        there = replace(there, ledger=replace(there.ledger, run=name))
         found = replicas.with_replicas(there, there.ledger, ())
         assert found.cluster is not None and found.cluster.resources == found.setting.resources
         assert (found.setting.resources.replicas, found.setting.resources.stacking) == (3, "number")
-    assert machine.asked == [[1, 2, 4, 6]] and Elsewhere.asked == ["place_of", "lines_of", "place_of"]
-    assert list(unseal_json((tmp_path / "digits" / CHOICE).read_bytes())["choices"]) == ["cuda: there"]
+    assert machine.asked == [[1, 2, 4, 6]] and len(Elsewhere.asked) == 2, "the third is kept"
+    assert unseal_json((tmp_path / "other" / CHOICE).read_bytes())["replicas"] == 3
+    there = replace(there, ledger=replace(there.ledger, run="late"))
     late = replace(there, setting=replace(setting, budget=Budget(hours=1, started=-3600.0 * 1e6)))
     assert replicas.with_replicas(late, late.ledger, ()).setting.resources.replicas == 1
     assert "--replicas auto: 1, because no time is left to measure" in capsys.readouterr().out
-    assert main([*words, "--dry-run"]) == 0
+    assert main([*words, "--dry-run", "--name", "later"]) == 0
     assert "not known: --replicas auto measures" in capsys.readouterr().out
 
 

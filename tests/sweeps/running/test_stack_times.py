@@ -10,7 +10,7 @@ import pytest
 
 from lth_trainable.spec.trial_spec import TrialSpec
 from sweeps.running import stack_times
-from sweeps.running.stack_times import NotMeasured, lines_of, place_of, read_lines, request_of
+from sweeps.running.stack_times import NotMeasured, lines_of, read_lines, request_of
 
 EXECUTION = {"device": "cpu", "threads": 1}
 A_TIME = json.dumps({"k": 1, "step_s": 0.5, "validation_s": 0.25})
@@ -24,6 +24,7 @@ def measured(numbers: list[int], **fields: object) -> stack_times.Found:
 def test_a_tiny_curve_on_the_cpu() -> None:
     found = measured([1, 2], batch_size=230)
     assert [time.k for time in found.times] == [1, 2] and found.is_whole
+    assert found.place["device"].startswith("cpu: ") and found.place["threads"] == 1 and "driver" in found.place
     assert all(0 < time.step_s < 60 and 0 < time.validation_s < 60 for time in found.times)
 
 
@@ -67,8 +68,3 @@ def test_answers_without_a_time_say_why(lines: list[str], why: str) -> None:
 def test_why_no_more_were_measured_is_kept() -> None:
     found = read_lines([A_TIME, '{"ended": "no room for 2"}', "0"])
     assert found.ended == "no room for 2" and found.is_whole
-
-
-def test_a_place_has_the_fingerprint_of_its_trials_and_the_driver() -> None:
-    place = place_of(EXECUTION)
-    assert place["device"].startswith("cpu: ") and place["threads"] == 1 and "driver" in place
