@@ -1,4 +1,4 @@
-"""Write the README's table of results and its figure anew from results/: `.venv/bin/python tools/readme_results.py`."""
+"""Write what the README says of results/ anew, and its figure: `.venv/bin/python tools/readme_results.py`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import analysis  # noqa: E402
-from analysis.export.results_table import markdown, replaced  # noqa: E402
+from analysis.export.results_table import markdown, replaced, sentence  # noqa: E402
 from analysis.figures.differences import differences_figure  # noqa: E402
 from analysis.figures.style import COLOURS, to_svg  # noqa: E402
 
@@ -18,9 +18,9 @@ FIGURE = "docs/images/digits-{}.svg"  # of the result digits
 
 
 def readme() -> str:
-    """The README with the table of the results that are there."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    return replaced(text, START, END, [markdown(ROOT / "results")])
+    """The README with the table of the results that are there, and below it the sentence on the tutorial's claim."""
+    text, said = (ROOT / "README.md").read_text(encoding="utf-8"), sentence(ROOT / "results")
+    return replaced(text, START, END, [markdown(ROOT / "results"), *(["\n", said] if said else [])])
 
 
 def figures() -> dict[str, bytes]:
