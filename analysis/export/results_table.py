@@ -89,20 +89,25 @@ def sentence(folder: Path) -> str:
     The tutorial compares a ticket with a dense network of fewer epochs than the ticket took to find. What the ticket
     does against one of as many epochs is said too.
     """
-    for kept in results(folder):
-        frames = load(kept)
-        held = next((row for row in frames.rows("published") if row["claim"] == TUTORIAL), None)
-        if held is not None and held["here"] is not None:
-            same = (row for row in of_tickets(frames.rows("verdicts")) if row["group"] == held["group"])
-            return f"{_of_the_claim(held, kept)}{''.join(map(_of_the_budget, same))}\n"
-    return ""
+    return next((said for kept in results(folder) if (said := sentence_of(kept))), "")
 
 
-def _of_the_claim(held: Row, kept: Path) -> str:
+def sentence_of(kept: Path, root: str = "") -> str:
+    """The sentence if this result says it, else empty. root: of the project, as links need it."""
+    frames = load(kept)
+    held = next((row for row in frames.rows("published") if row["claim"] == TUTORIAL), None)
+    if held is None or held["here"] is None:
+        return ""
+    same = (row for row in of_tickets(frames.rows("verdicts")) if row["group"] == held["group"])
+    return f"{_of_the_claim(held, kept, f'{root}/' if root else '')}{''.join(map(_of_the_budget, same))}\n"
+
+
+def _of_the_claim(held: Row, kept: Path, root: str) -> str:
     words = {"ticket": f"ticket of {100 - held['weights_left_pct']:g} %", "dense": "the dense network of 5 epochs"}
     said = _SURVIVES[held["result"]].format(**words)
     figures = _difference(held["here"], held, "n")
-    return f"The claim of [fasterai's tutorial](docs/from_fasterai.md) {said} ([{figures}](results/{kept.name}))."
+    tutorial, here = f"[fasterai's tutorial]({root}docs/from_fasterai.md)", f"{root}results/{kept.name}"
+    return f"The claim of {tutorial} {said} ([{figures}]({here}))."
 
 
 def _of_the_budget(row: Row) -> str:
