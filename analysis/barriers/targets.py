@@ -233,4 +233,9 @@ class Trials:
             raise UserError(f"{damage}; rerun the sweep's command to repair it") from damage
         if folder is None or record is None or record["status"] != "done":
             return None
+        if not folder.manifest["states"]:
+            raise UserError(
+                f"{folder.path}: found a record without weights, as an unpacked archive has it; expected the folder of "
+                "the run that was trained"
+            )
         return Finished(spec=spec, folder=folder, record=record)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -60,10 +60,11 @@ class Kept:
     machine: Mapping[str, Any]
 
 
-def keep(path: str, out: Path, time: Time = Time(), most_bytes: int = MOST_BYTES) -> Kept:
+def keep(path: str, out: Path, time: Time = Time(), most_bytes: int = MOST_BYTES, notes: Sequence[str] = ()) -> Kept:
     """Write the results of the run at `path` to `out/NAME`, in place of earlier ones.
 
-    Raises `UserError` if there is no run, if it has not been gathered, or if a trial of its plan is not done.
+    notes: what a reader should know beside the recipe, such as that the images are other ones. Raises `UserError` if
+    there is no run, if it has not been gathered, or if a trial of its plan is not done.
     """
     store, run = find_run(path)
     if store.exists(f"{run}/{KEPT}"):
@@ -89,7 +90,8 @@ def keep(path: str, out: Path, time: Time = Time(), most_bytes: int = MOST_BYTES
         if size > most_bytes:
             archive.unlink()
         machine = _machine(frames, time, commands) | {
-            "archive": archive.name if size <= most_bytes else f"left out: {human_bytes(size)}"
+            "archive": archive.name if size <= most_bytes else f"left out: {human_bytes(size)}",
+            "notes": list(notes),
         }
         staged.write(f"{run}/{KEPT}", (json.dumps(machine, indent=2, ensure_ascii=False) + "\n").encode())
         shutil.rmtree(target, ignore_errors=True)

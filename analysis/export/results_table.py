@@ -1,4 +1,4 @@
-"""The table of the README: what the kept results of the project say, beside what papers have published."""
+"""What the README says of the kept results: a table beside what papers have published, and a sentence on a tutorial."""
 
 from __future__ import annotations
 
@@ -11,16 +11,30 @@ from typing import Any
 
 from analysis.export.results import KEPT
 from analysis.labels import short_labels
+from analysis.published.points import SUPERMASK
 from analysis.report.published import published_cells
 from analysis.tables.parquet import Frames, load
-from analysis.tables.published_schema import ABSENT
-from analysis.tables.schema import BEATS, MATCHES, Row
+from analysis.tables.published_schema import ABSENT, FAILS, HOLDS, OPEN
+from analysis.tables.schema import BEATS, FALLS_SHORT, LOWER, MATCHES, UNDECIDED, Row
 from analysis.text import duration, percent, signed
 from analysis.verdicts.headlines import of_tickets
 from lth_trainable.spec.words import field_words
 
 HEADINGS = ("recipe", "claim", "published", "here", "agrees?", "GPU-minutes")
 NOTHING = "–"
+TUTORIAL = "tutorial_ticket_above_dense_5"  # the claim of the fasterai tutorial
+_SURVIVES = {
+    HOLDS: "survives: its {ticket} is more accurate than {dense}",
+    FAILS: "does not survive: its {ticket} is not more accurate than {dense}",
+    OPEN: "is neither confirmed nor refuted: its {ticket} is not shown to be more accurate than {dense}, nor not to be",
+}
+_AT_EQUAL_BUDGET = {  # by headline
+    BEATS: "it is more accurate too",
+    MATCHES: "it is at most {margin:g} pp less accurate",
+    LOWER: "it is less accurate, by at most {margin:g} pp",
+    FALLS_SHORT: "it is less accurate, by more than {margin:g} pp",
+    UNDECIDED: "it is undecided whether the ticket is at most {margin:g} pp less accurate",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +55,10 @@ def results(folder: Path) -> list[Path]:
 
 
 def rows_of(kept: Path) -> Iterator[ResultRow]:
-    """The rows of one result: its published claims; without any, how far its tickets match the dense network."""
+    """The rows of one result: its published claims, and how far its tickets match the dense network.
+
+    Of a run that is held against untrained networks only its claims: its tickets are not what it is about.
+    """
     frames, machine = load(kept), json.loads((kept / KEPT).read_text(encoding="utf-8"))
     link, minutes = f"[{kept.name}](results/{kept.name})", _minutes(machine)
     held = [row for row in frames.rows("published") if row["result"] != ABSENT]
@@ -53,7 +70,7 @@ def rows_of(kept: Path) -> Iterator[ResultRow]:
             here=f"{cells['here']}: {cells['difference']}, n = {cells['n']}", agrees=cells["result"],
             gpu_minutes=minutes,
         )  # fmt: skip
-    if not held:
+    if not held or any(row["quantity"] != SUPERMASK for row in held):
         for claim, here, verdict in _own_claims(frames):
             yield ResultRow(recipe=link, claim=claim, published=NOTHING, here=here, agrees=verdict, gpu_minutes=minutes)
 
@@ -66,11 +83,46 @@ def markdown(folder: Path) -> str:
     return "".join(f"| {line} |\n" for line in lines)
 
 
+def sentence(folder: Path) -> str:
+    """Whether the claim of the fasterai tutorial survives, with its figures; empty if no result says it.
+
+    The tutorial compares a ticket with a dense network of fewer epochs than the ticket took to find. What the ticket
+    does against one of as many epochs is said too.
+    """
+    return next((said for kept in results(folder) if (said := sentence_of(kept))), "")
+
+
+def sentence_of(kept: Path, root: str = "") -> str:
+    """The sentence if this result says it, else empty. root: of the project, as links need it."""
+    frames = load(kept)
+    held = next((row for row in frames.rows("published") if row["claim"] == TUTORIAL), None)
+    if held is None or held["here"] is None:
+        return ""
+    same = (row for row in of_tickets(frames.rows("verdicts")) if row["group"] == held["group"])
+    return f"{_of_the_claim(held, kept, f'{root}/' if root else '')}{''.join(map(_of_the_budget, same))}\n"
+
+
+def _of_the_claim(held: Row, kept: Path, root: str) -> str:
+    words = {"ticket": f"ticket of {100 - held['weights_left_pct']:g} %", "dense": "the dense network of 5 epochs"}
+    said = _SURVIVES[held["result"]].format(**words)
+    figures = _difference(held["here"], held, "n")
+    tutorial, here = f"[fasterai's tutorial]({root}docs/from_fasterai.md)", f"{root}results/{kept.name}"
+    return f"The claim of {tutorial} {said} ([{figures}]({here}))."
+
+
+def _of_the_budget(row: Row) -> str:
+    said = _AT_EQUAL_BUDGET[row["verdict"]].format(margin=row["margin_pp"])
+    dense = f"the dense network of {row['epochs']} epochs, as many as the ticket took to find and train"
+    return f" Against {dense}, {said} ({_difference(row['effect'], row, 'n_pairs')})."
+
+
 def _own_claims(frames: Frames) -> Iterator[tuple[str, str, str]]:
     """For each ladder the sparsest level that matches dense, else its first level: claim, difference, headline."""
     ladders: dict[str, list[Row]] = defaultdict(list)
+    untrained = {row["ladder"] for row in frames.rows("trials") if row["reset_end"]}
     for row in of_tickets(frames.rows("verdicts")):
-        ladders[row["ladder"]].append(row)
+        if row["ladder"] not in untrained:
+            ladders[row["ladder"]].append(row)
     labels = short_labels(list(ladders))
     for ladder, rows in ladders.items():
         row = _sparsest(rows)

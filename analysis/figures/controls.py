@@ -11,7 +11,18 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.figures.accuracy_layout import is_crowded
 from analysis.figures.curves import Curve, Level, Panel, panels
-from analysis.figures.style import MOST_PANELS, REMAINING, STYLE, Theme, canvas, dress, line, remaining_axis, theme_of
+from analysis.figures.style import (
+    MOST_PANELS,
+    REMAINING,
+    STYLE,
+    Theme,
+    canvas,
+    colour_and_dashes,
+    dress,
+    line,
+    remaining_axis,
+    theme_of,
+)
 from analysis.tables.parquet import Frames
 
 HEIGHT, BAND = 2.2, 0.16  # inches; opacity of the dense interval
@@ -27,11 +38,14 @@ def controls_figure(frames: Frames, theme: str = "light") -> Figure | None:
     if not shown:
         return None
     kinds = dict.fromkeys(control.label for _, curve in shown for control in curve.controls)
-    palette = {kind: colours.series[i % len(colours.series)] for i, kind in enumerate(kinds)}
+    palette = {kind: colour_and_dashes(i, colours) for i, kind in enumerate(kinds)}
     with mpl.rc_context(STYLE):
         key = [
             line(colours.text, "tickets", marker="o", markersize=4.5),
-            *(line(colour, kind, marker=".", markersize=5) for kind, colour in palette.items()),
+            *(
+                line(colour, kind, linestyle=dashes, marker=".", markersize=5)
+                for kind, (colour, dashes) in palette.items()
+            ),
             line(colours.muted, "dense", linewidth=1.1),
         ]
         figure, axes = canvas(len(shown), HEIGHT, key, colours)
@@ -41,12 +55,14 @@ def controls_figure(frames: Frames, theme: str = "light") -> Figure | None:
     return figure
 
 
-def _draw(axis: Any, panel: Panel, curve: Curve, palette: Mapping[str, str], theme: Theme) -> None:
+def _draw(axis: Any, panel: Panel, curve: Curve, palette: Mapping[str, tuple[str, Any]], theme: Theme) -> None:
+    """One panel. palette: colour and line style by the name of the control."""
     if panel.dense:
         _draw_dense(axis, panel.dense, theme)
     for control in curve.controls:
         x, y = [at for at, _ in control.points], [level.mean for _, level in control.points]
-        axis.plot(x, y, color=palette[control.label], linewidth=1.2, marker=".", markersize=5)
+        colour, dashes = palette[control.label]
+        axis.plot(x, y, color=colour, linestyle=dashes, linewidth=1.2, marker=".", markersize=5)
     x, y = [point.remaining_pct for point in curve.points], [point.level.mean for point in curve.points]
     axis.plot(x, y, color=theme.text, linewidth=1.5, marker="o", markersize=4.5)
     for point in curve.points:

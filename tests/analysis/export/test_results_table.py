@@ -52,6 +52,69 @@ def test_one_network_needs_no_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     assert (row.claim, row.published, row.gpu_minutes) == ("masks have 41 %", "> 41 %", "0 (7:30 on CPU cores)")
 
 
+def verdict(claim: str, verdict: str, **changes: Any) -> dict[str, Any]:
+    """A row of the ticket of 50 % against the dense network of 20 epochs."""
+    row = dict.fromkeys(schema.TABLES["verdicts"].names)
+    return {
+        **row, "run": "r", "rule_version": 1, "group": "t-s50", "ladder": "t", "role": "ticket", "primary": True,
+        "baseline": "dense-e20", "kind": "dense", "claim": claim, "verdict": verdict, "epochs": 20, "margin_pp": 1.0,
+        "target_sparsity_pct": 50.0, "sparsity_pct": 50.0, "effect": -2.0, "ci_low": -3.0, "ci_high": -1.0,
+        "n_pairs": 36, "n_unpaired": 0, "n_unfinished": 0, "n_diverged": 0, **changes,
+    }  # fmt: skip
+
+
+def said(monkeypatch: pytest.MonkeyPatch, folder: Path, result: str, matches: str, beats: str, **figures: Any) -> str:
+    """The sentence for a result of the claim, and verdicts against the dense network of 20 epochs."""
+    held = published(
+        claim=results_table.TUTORIAL, quantity="accuracy_difference", arm="ticket", published=0.0, unit="pp",
+        relation="more_than", weights_left_pct=50.0, group="t-s50", ladder="t", n=36, result=result,
+        **({"here": 3.1, "ci_low": 2.0, "ci_high": 4.2} | figures),
+    )  # fmt: skip
+    tables: dict[str, pa.Table] = {name: schema.table(name, []) for name in schema.TABLES}
+    tables["published"] = schema.table("published", [held])
+    tables["verdicts"] = schema.table("verdicts", [verdict("matches", matches), verdict("beats", beats)])
+    monkeypatch.setattr(results_table, "load", lambda path: Frames(tables=tables))
+    kept = folder / "pets_tutorial"
+    kept.mkdir(exist_ok=True)
+    (kept / "machine.json").write_text(json.dumps(MACHINE))
+    return results_table.sentence(folder)
+
+
+def test_the_tutorials_claim_survives_or_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    survives = said(monkeypatch, tmp_path, "agrees", matches="no", beats="no")
+    assert survives == (
+        "The claim of [fasterai's tutorial](docs/from_fasterai.md) survives: its ticket of 50 % is more accurate than "
+        "the dense network of 5 epochs ([+3.10 pp [+2.00, +4.20], n = 36](results/pets_tutorial)). Against the dense "
+        "network of 20 epochs, as many as the ticket took to find and train, it is less accurate, by more than 1 pp "
+        "(−2.00 pp [−3.00, −1.00], n = 36).\n"
+    )
+    fails = said(monkeypatch, tmp_path, "disagrees", matches="no", beats="no", here=-0.4, ci_low=-0.7, ci_high=-0.1)
+    assert "does not survive: its ticket of 50 % is not more accurate than the dense network of 5 epochs" in fails
+    assert "[−0.40 pp [−0.70, −0.10], n = 36]" in fails
+    undecided = said(monkeypatch, tmp_path, "undecided", matches="undecided", beats="undecided")
+    assert "is neither confirmed nor refuted: its ticket of 50 % is not shown to be more accurate than" in undecided
+    assert "it is undecided whether the ticket is at most 1 pp less accurate" in undecided
+
+
+@pytest.mark.parametrize(
+    ("matches", "beats", "words"),
+    [
+        ("yes", "yes", "it is more accurate too"),
+        ("yes", "undecided", "it is at most 1 pp less accurate ("),
+        ("yes", "no", "it is less accurate, by at most 1 pp"),
+        ("no", "no", "it is less accurate, by more than 1 pp"),
+    ],
+)
+def test_the_sentence_says_what_an_equal_budget_gives(
+    matches: str, beats: str, words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert words in said(monkeypatch, tmp_path, "agrees", matches, beats)
+
+
+def test_without_that_result_nothing_is_said(tmp_path: Path) -> None:
+    assert results_table.sentence(tmp_path) == ""
+
+
 def test_only_what_is_between_the_markers_is_replaced() -> None:
     assert replaced("a\n<s>\nold\n<e>\nb\n", "<s>", "<e>", ["new\n"]) == "a\n<s>\nnew\n<e>\nb\n"
     with pytest.raises(ValueError, match="found no <e>"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 
 import analysis
 from analysis.__main__ import main
+from analysis.export.archive import pack
 from analysis.supermasks.rounds import sparsities
 from analysis.supermasks.summary import arms
 from analysis.supermasks.words import sentences
@@ -74,6 +76,15 @@ def test_what_cannot_be_measured_is_one_line(
     assert main(["supermasks", str(run), *arguments]) == 2
     err = capsys.readouterr().err
     assert message in err and err.count("\n") == 1
+
+
+def test_an_unpacked_archive_has_no_weights_to_measure(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.unpack_archive(pack(run, tmp_path / "run.tar.gz", ["none"]).path, tmp_path / "elsewhere", filter="data")
+    assert main(["supermasks", str(tmp_path / "elsewhere" / run.name)]) == 2
+    err = capsys.readouterr().err
+    assert "found a record without weights, as an unpacked archive has it" in err and err.count("\n") == 1
 
 
 # -- rates, and what is read from a table ------------------------------------------------------------------------------

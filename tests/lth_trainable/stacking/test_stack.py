@@ -60,6 +60,7 @@ def test_bytes_depend_on_neither_slot_nor_company(network: str, optimizer: str) 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("network", NETWORKS)
 def test_a_member_trains_as_it_would_alone(network: str, optimizer: str) -> None:
+    """But for rounding, which may switch a ReLU: a few hundredths of a tensor. Mistakes are about 1."""
     dls = loaders(augment="flip_shift")
     stack = stack_of(member(network, 50, optimizer), dls, K)
     own, run = member(network, 1, optimizer), run_of(dls.train, 1, {"sgd": 0.003, "adamw": 1e-5}[optimizer])
@@ -74,7 +75,7 @@ def test_a_member_trains_as_it_would_alone(network: str, optimizer: str) -> None
     assert found.keys() == expected.keys()
     for name, value in expected.items():  # AdamW makes a whole step of a gradient that is zero but for rounding
         moved = (value - before.get(name, torch.zeros_like(value))).double().norm()
-        assert (found[name] - value).double().norm() <= 0.02 * moved + 1e-6, name
+        assert (found[name] - value).double().norm() <= 0.1 * moved + 1e-6, name
     for name, factor in own.factors.items():
         assert not inside.model.get_parameter(name)[factor == 0].any()
 
