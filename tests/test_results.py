@@ -94,6 +94,14 @@ def test_the_readmes_table_is_that_of_the_results(tool: ModuleType) -> None:
     assert tool.readme() == text_of("README.md"), "run .venv/bin/python tools/readme_results.py"
 
 
+def test_each_result_has_its_page_and_its_figure(tool: ModuleType) -> None:
+    again = "run .venv/bin/python tools/readme_results.py"
+    assert {path: text_of(path) for path in tool.pages()} == tool.pages(), again
+    for path, content in tool.page_figures().items():
+        committed = (ROOT / path).read_bytes()
+        assert texts(committed) == texts(content) and numbers(committed) == pytest.approx(numbers(content), abs=1e-3)
+
+
 def test_the_readmes_output_is_that_of_the_kept_run() -> None:
     frames, shown = analysis.load(DIGITS), io.StringIO()
     show(Console(file=shown, width=PLAIN_WIDTH, highlight=False), frames, "runs/digits", folded)

@@ -31,6 +31,8 @@ class Options:
     """How long the run's command took, on the wall."""
     gpus: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """How many GPUs it had. Default: 1 if it was trained on GPUs, else 0."""
+    note: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TEXT ...")] = ()
+    """What a reader should know beside the recipe, such as that the images are other ones; kept in machine.json."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object instead: path, bytes, and the content of machine.json."""
 
@@ -41,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     for name, value in (("seconds", options.seconds), ("gpus", options.gpus)):
         if value is not None and value <= 0:
             raise bad_value(name, value, "more than 0")
-    kept = keep(options.run, options.out, Time(seconds=options.seconds, gpus=options.gpus))
+    kept = keep(options.run, options.out, Time(seconds=options.seconds, gpus=options.gpus), notes=options.note)
     if options.json:
         print(json.dumps({"path": str(kept.path), "bytes": kept.bytes, "machine": dict(kept.machine)}))
     else:

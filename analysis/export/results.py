@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from analysis.export.archive import XZ, stage_record, write_archive
 from analysis.export.hub_facts import without_places
 from analysis.figures.gallery import read_suggestions
 from analysis.gather import KEPT
+from analysis.merging.pieces import MERGED
 from analysis.report.html import report_html, savings
 from analysis.tables.exclusions import EXCLUSIONS
 from analysis.tables.index import read_previous, write_index
@@ -60,10 +61,11 @@ class Kept:
     machine: Mapping[str, Any]
 
 
-def keep(path: str, out: Path, time: Time = Time(), most_bytes: int = MOST_BYTES) -> Kept:
+def keep(path: str, out: Path, time: Time = Time(), most_bytes: int = MOST_BYTES, notes: Sequence[str] = ()) -> Kept:
     """Write the results of the run at `path` to `out/NAME`, in place of earlier ones.
 
-    Raises `UserError` if there is no run, if it has not been gathered, or if a trial of its plan is not done.
+    notes: what a reader should know beside the recipe, such as that the images are other ones. Raises `UserError` if
+    there is no run, if it has not been gathered, or if a trial of its plan is not done.
     """
     store, run = find_run(path)
     if store.exists(f"{run}/{KEPT}"):
@@ -73,9 +75,8 @@ def keep(path: str, out: Path, time: Time = Time(), most_bytes: int = MOST_BYTES
     target = out / run
     with tempfile.TemporaryDirectory() as folder:
         staged = Store(folder)
-        content = read_content(store, run)
-        commands = [list(without_places(command)) for command in content["commands"]]
-        content = {**content, "commands": commands}
+        content = _without_places(read_content(store, run))
+        commands = content["commands"]
         _write_plan(store, staged, run, content)
         tables = {**frames.tables, "epochs": _own_epochs(frames.tables["epochs"])}
         wanted = {name: table for name, table in tables.items() if name not in OPTIONAL or table.num_rows}
@@ -89,7 +90,8 @@ def keep(path: str, out: Path, time: Time = Time(), most_bytes: int = MOST_BYTES
         if size > most_bytes:
             archive.unlink()
         machine = _machine(frames, time, commands) | {
-            "archive": archive.name if size <= most_bytes else f"left out: {human_bytes(size)}"
+            "archive": archive.name if size <= most_bytes else f"left out: {human_bytes(size)}",
+            "notes": list(notes),
         }
         staged.write(f"{run}/{KEPT}", (json.dumps(machine, indent=2, ensure_ascii=False) + "\n").encode())
         shutil.rmtree(target, ignore_errors=True)
@@ -97,6 +99,13 @@ def keep(path: str, out: Path, time: Time = Time(), most_bytes: int = MOST_BYTES
         shutil.copytree(Path(folder, run), target)
     total = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
     return Kept(path=target, bytes=total, machine=machine)
+
+
+def _without_places(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a plan with commands without places, and of merged pieces only the names of the runs."""
+    merged = [{**piece, "run": piece["run"].rstrip("/").rpartition("/")[2]} for piece in content.get(MERGED, ())]
+    commands = [list(without_places(command)) for command in content["commands"]]
+    return {**content, "commands": commands, **({MERGED: merged} if merged else {})}
 
 
 def _write_plan(store: Store, staged: Store, run: str, content: Mapping[str, Any]) -> None:

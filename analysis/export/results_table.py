@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ def rows_of(kept: Path) -> Iterator[ResultRow]:
         apart = _apart(row["ladder"], [other["ladder"] for other in held if other["claim"] == row["claim"]])
         yield ResultRow(
             recipe=link, claim=cells["sentence"] + (f" ({apart})" if apart else ""), published=cells["published"],
-            here=f"{cells['here']}: {cells['difference']}, n = {cells['n']}", agrees=cells["result"],
+            here=_here(cells), agrees=cells["result"],
             gpu_minutes=minutes,
         )  # fmt: skip
     if not held or any(row["quantity"] != SUPERMASK for row in held):
@@ -83,26 +83,37 @@ def markdown(folder: Path) -> str:
     return "".join(f"| {line} |\n" for line in lines)
 
 
+def _here(cells: Mapping[str, str]) -> str:
+    """The figure of the run, and how far it is from the published one, as far as they are known."""
+    known = [cells[name] for name in ("here", "difference") if cells[name] != NOTHING]
+    return f"{': '.join(known) or 'not known'}, n = {cells['n']}"
+
+
 def sentence(folder: Path) -> str:
     """Whether the claim of the fasterai tutorial survives, with its figures; empty if no result says it.
 
     The tutorial compares a ticket with a dense network of fewer epochs than the ticket took to find. What the ticket
     does against one of as many epochs is said too.
     """
-    for kept in results(folder):
-        frames = load(kept)
-        held = next((row for row in frames.rows("published") if row["claim"] == TUTORIAL), None)
-        if held is not None and held["here"] is not None:
-            same = (row for row in of_tickets(frames.rows("verdicts")) if row["group"] == held["group"])
-            return f"{_of_the_claim(held, kept)}{''.join(map(_of_the_budget, same))}\n"
-    return ""
+    return next((said for kept in results(folder) if (said := sentence_of(kept))), "")
 
 
-def _of_the_claim(held: Row, kept: Path) -> str:
+def sentence_of(kept: Path, root: str = "") -> str:
+    """The sentence if this result says it, else empty. root: of the project, as links need it."""
+    frames = load(kept)
+    held = next((row for row in frames.rows("published") if row["claim"] == TUTORIAL), None)
+    if held is None or held["here"] is None:
+        return ""
+    same = (row for row in of_tickets(frames.rows("verdicts")) if row["group"] == held["group"])
+    return f"{_of_the_claim(held, kept, f'{root}/' if root else '')}{''.join(map(_of_the_budget, same))}\n"
+
+
+def _of_the_claim(held: Row, kept: Path, root: str) -> str:
     words = {"ticket": f"ticket of {100 - held['weights_left_pct']:g} %", "dense": "the dense network of 5 epochs"}
     said = _SURVIVES[held["result"]].format(**words)
     figures = _difference(held["here"], held, "n")
-    return f"The claim of [fasterai's tutorial](docs/from_fasterai.md) {said} ([{figures}](results/{kept.name}))."
+    tutorial, here = f"[fasterai's tutorial]({root}docs/from_fasterai.md)", f"{root}results/{kept.name}"
+    return f"The claim of {tutorial} {said} ([{figures}]({here}))."
 
 
 def _of_the_budget(row: Row) -> str:

@@ -12,15 +12,14 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fastai.callback.core import Callback
-
 from lth_trainable.pruning.snapshot import Snapshot
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store import image_bits
 from lth_trainable.training.measure import Measured
+from lth_trainable.training.own_callback import OwnCallback
 
 
-class EarlyStop(Callback):
+class EarlyStop(OwnCallback):
     """The lowest of the validation losses at the end of each epoch.
 
     level: returns the number of prunes so far. Iterations count from the last prune, whatever it rewinds to.

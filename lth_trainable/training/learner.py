@@ -29,6 +29,7 @@ from lth_trainable.training.cpu_step import PlainSteps
 from lth_trainable.training.cycled import CycledAdamW, CycledSGD
 from lth_trainable.training.fastai_adapter import eager_step
 from lth_trainable.training.measure import Measured, evaluate
+from lth_trainable.training.own_callback import OwnCallback
 from lth_trainable.training.precision import AUTOCAST, Autocast
 from lth_trainable.training.rate_on_device import RateOnDevice
 from lth_trainable.training.stacked_steps import StackedSteps
@@ -154,7 +155,7 @@ class LevelClock:
         return (self.level,) if self.level else ()
 
 
-class Clock(Callback):
+class Clock(OwnCallback):
     """Sets data order, torch's random stream and the learning rate; they depend only on seed, level, epoch and step.
 
     `start`: number of the fit's first epoch on the clock of the trial; a level rewound to epoch k starts at k.
@@ -269,7 +270,7 @@ class _Sums:
         return float(self.loss) / self.seen
 
 
-class EpochLog(Callback):
+class EpochLog(OwnCallback):
     """A row of measurements for each epoch. Losses are plain means over images, accuracies are fractions.
 
     Sums stay on the device until the epoch ends. A loss that is not finite ends the fit and sets `diverged`.

@@ -19,6 +19,7 @@ from lth_trainable.stopwatch import part
 from lth_trainable.store.record import Identity, can_record
 from lth_trainable.store.states import State, States
 from lth_trainable.training.learner import LevelClock
+from lth_trainable.training.own_callback import OwnCallback
 from lth_trainable.training.restored import Restored
 from lth_trainable.training.trial import Trial
 
@@ -331,7 +332,7 @@ class TrialLifecycle:
         self.temporary = []
 
 
-class _AtBoundaries(Callback):
+class _AtBoundaries(OwnCallback):
     """Calls the lifecycle after every trained epoch."""
 
     order = 80
@@ -349,7 +350,7 @@ class _AtBoundaries(Callback):
             self.lifecycle.at_boundary(self.segment, self.learn.clock.now + 1)
 
 
-class _AtStep(Callback):
+class _AtStep(OwnCallback):
     """Calls the lifecycle before updates that tickets are rewound to. stop: ends the fit before this update."""
 
     order = 80

@@ -20,12 +20,13 @@ from lth_trainable.stacking.run import Run
 from lth_trainable.training.captured import AROUND_A_STEP, acting, acting_within, say_when
 from lth_trainable.training.cohort import Seat
 from lth_trainable.training.measure import Sums
+from lth_trainable.training.own_callback import OwnCallback
 from lth_trainable.training.requests import Measuring, Pausing, Training
 
 BEFORE_VALIDATION = ("after_train", "before_validate")  # events between the last batch of an epoch and its validation
 
 
-class StackedSteps(Callback):
+class StackedSteps(OwnCallback):
     """Has the training steps and the validation of its learner done in the stack of a cohort.
 
     The stack trains up to the next batch at which a callback acts (`CapturedSteps` says how that is known). A callback
@@ -112,7 +113,8 @@ class StackedSteps(Callback):
         sums = learn.epoch_log.sums
         sums.loss, sums.seen = _added(sums.loss, sizes, request.losses), sums.seen + len(images)
         learn.iter = end - 1
-        learn.opt.set_hyper("lr", run.rates[-1])
+        if clock.rate_moves:
+            learn.opt.set_hyper("lr", run.rates[-1])
         learn.train_iter += len(numbers)
         learn.pct_train += len(numbers) / (learn.n_iter * learn.n_epoch)
         pulse.step()
