@@ -28,6 +28,7 @@ from analysis.export.archive import XZ, stage_record, write_archive
 from analysis.export.hub_facts import without_places
 from analysis.figures.gallery import read_suggestions
 from analysis.gather import KEPT
+from analysis.merging.pieces import MERGED
 from analysis.report.html import report_html, savings
 from analysis.tables.exclusions import EXCLUSIONS
 from analysis.tables.index import read_previous, write_index
@@ -74,9 +75,8 @@ def keep(path: str, out: Path, time: Time = Time(), most_bytes: int = MOST_BYTES
     target = out / run
     with tempfile.TemporaryDirectory() as folder:
         staged = Store(folder)
-        content = read_content(store, run)
-        commands = [list(without_places(command)) for command in content["commands"]]
-        content = {**content, "commands": commands}
+        content = _without_places(read_content(store, run))
+        commands = content["commands"]
         _write_plan(store, staged, run, content)
         tables = {**frames.tables, "epochs": _own_epochs(frames.tables["epochs"])}
         wanted = {name: table for name, table in tables.items() if name not in OPTIONAL or table.num_rows}
@@ -99,6 +99,13 @@ def keep(path: str, out: Path, time: Time = Time(), most_bytes: int = MOST_BYTES
         shutil.copytree(Path(folder, run), target)
     total = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
     return Kept(path=target, bytes=total, machine=machine)
+
+
+def _without_places(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a plan with commands without places, and of merged pieces only the names of the runs."""
+    merged = [{**piece, "run": piece["run"].rstrip("/").rpartition("/")[2]} for piece in content.get(MERGED, ())]
+    commands = [list(without_places(command)) for command in content["commands"]]
+    return {**content, "commands": commands, **({MERGED: merged} if merged else {})}
 
 
 def _write_plan(store: Store, staged: Store, run: str, content: Mapping[str, Any]) -> None:

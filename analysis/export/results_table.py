@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ def rows_of(kept: Path) -> Iterator[ResultRow]:
         apart = _apart(row["ladder"], [other["ladder"] for other in held if other["claim"] == row["claim"]])
         yield ResultRow(
             recipe=link, claim=cells["sentence"] + (f" ({apart})" if apart else ""), published=cells["published"],
-            here=f"{cells['here']}: {cells['difference']}, n = {cells['n']}", agrees=cells["result"],
+            here=_here(cells), agrees=cells["result"],
             gpu_minutes=minutes,
         )  # fmt: skip
     if not held or any(row["quantity"] != SUPERMASK for row in held):
@@ -81,6 +81,12 @@ def markdown(folder: Path) -> str:
     for kept in results(folder):
         lines += [" | ".join(vars(row).values()) for row in rows_of(kept)]
     return "".join(f"| {line} |\n" for line in lines)
+
+
+def _here(cells: Mapping[str, str]) -> str:
+    """The figure of the run, and how far it is from the published one, as far as they are known."""
+    known = [cells[name] for name in ("here", "difference") if cells[name] != NOTHING]
+    return f"{': '.join(known) or 'not known'}, n = {cells['n']}"
 
 
 def sentence(folder: Path) -> str:

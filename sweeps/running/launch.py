@@ -121,7 +121,8 @@ def launch(
         marker=cluster.marker if cluster is not None else None, log=bool(loggers), silence=silence,
     )  # fmt: skip
     show = board.show if board is not None else _nobody
-    gpus = Gpus.ready(resources, mps) if cluster is None else NO_GPUS  # `_run` closes them
+    with importing(("ray",)) if cluster is None else contextlib.nullcontext():  # while a daemon of MPS starts
+        gpus = Gpus.ready(resources, mps) if cluster is None else NO_GPUS  # `_run` closes them
     for line in gpus.told:
         say(line)
 

@@ -11,6 +11,9 @@ import pytest
 import analysis
 from analysis.__main__ import main
 from analysis.export.results import Time, keep
+from analysis.merging.pieces import MERGED
+from analysis.tables.run_plan import read_content, write_content
+from lth_trainable.store.store import Store
 from tests.support.trained import DENSE, TICKET, train_ticket_and_dense
 
 
@@ -70,6 +73,16 @@ def test_commands_are_kept_without_places(run: Path, tmp_path: Path) -> None:
         assert packed is not None
         texts = [(kept.path / "plan.json").read_text(), packed.read().decode()]
     assert texts[0] == texts[1] and str(run.parent) not in texts[0]
+
+
+def test_a_merged_run_does_not_say_where_its_pieces_were(run: Path, tmp_path: Path) -> None:
+    storage = tmp_path / "runs"
+    folder = train_ticket_and_dense(storage)
+    pieces = [{"run": str(tmp_path / "pieces" / name / "run"), "versions": {}} for name in ("one", "two")]
+    write_content(Store(storage), "run", {**read_content(Store(storage), "run"), MERGED: pieces})
+    analysis.gather(folder)
+    plan = json.loads((keep(str(folder), tmp_path / "kept").path / "plan.json").read_text())
+    assert [piece["run"] for piece in plan[MERGED]] == ["run", "run"] and str(tmp_path) not in json.dumps(plan)
 
 
 def test_kept_results_are_neither_gathered_nor_kept_again(

@@ -47,6 +47,12 @@ def test_a_published_figure_has_a_row_for_each_network(monkeypatch: pytest.Monke
     assert (two.agrees, two.gpu_minutes) == ("undecided", "7.5")
 
 
+def test_what_is_not_known_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    unknown = {"here": None, "difference": None, "ci_low": None, "ci_high": None}
+    (row,) = rows(monkeypatch, tmp_path, published(ladder="a-b", **unknown))
+    assert row.here == "not known, n = 5"
+
+
 def test_one_network_needs_no_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (row,) = rows(monkeypatch, tmp_path, published(ladder="a-b", relation="more_than"), gpus=0, gpu_hours=0.0)
     assert (row.claim, row.published, row.gpu_minutes) == ("masks have 41 %", "> 41 %", "0 (7:30 on CPU cores)")

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from fastai.callback.core import Callback
 
 from lth_trainable.errors import NoRoom
 from lth_trainable.spec.trial_spec import TrialSpec
@@ -24,6 +25,7 @@ from lth_trainable.training.cohort import current_seat, run_cohort
 from lth_trainable.training.execution import Execution
 from lth_trainable.training.requests import Pausing
 from lth_trainable.training.run import run_trial
+from lth_trainable.training.trial import Trial
 from tests.support.cohorts import results, trained_together
 from tests.support.grids import GRIDS
 from tests.support.separate_stack import SeparateStack
@@ -160,6 +162,49 @@ def test_the_stack_of_a_cohort_that_broke_is_not_used_again(tmp_path: Path, monk
     with pytest.raises(RuntimeError, match="no such kernel"):
         run_trial(spec, Store(tmp_path / "second"), "r", execution)
     assert not cohort._kept
+
+
+class Shrinking(Callback):
+    """Changes the network at some batches, between the mark there and what comes next."""
+
+    order = 5
+
+    def acts_at(self, event: str, n_iter: int) -> set[int]:
+        return {3, 6, 11} if event == "after_batch" else set()
+
+    def after_batch(self) -> None:
+        if self.learn.training and self.learn.iter in self.acts_at("after_batch", 12):
+            with torch.no_grad():
+                for value in self.learn.model.parameters():
+                    value.mul_(0.5)
+
+
+class BeforeValidation(Callback):
+    """Changes the network after an epoch's last batch, before its validation."""
+
+    def after_train(self) -> None:
+        with torch.no_grad():
+            for value in self.learn.model.parameters():
+                value.mul_(0.5)
+
+
+@pytest.mark.parametrize("kind", [Shrinking, BeforeValidation])
+def test_what_other_callbacks_do_at_a_mark_or_before_the_validation_is_measured(
+    kind: type[Callback], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    init = Trial.__init__
+
+    def with_callback(trial: Trial, *arguments: Any) -> None:
+        init(trial, *arguments)
+        trial.learn.add_cb(kind())
+
+    spec = TrialSpec(control="dense", epochs=3, batch_size=100, validate_every=4, lr=0.02)
+    without = run_trial(spec, Store(tmp_path / "without"), "r")
+    monkeypatch.setattr(Trial, "__init__", with_callback)
+    alone = run_trial(spec, Store(tmp_path / "alone"), "r")
+    (together,) = trained_together([spec], tmp_path / "together", Execution(replicas=K))
+    assert results(together) == results(alone) != results(without)
+    assert together["right"] == alone["right"]
 
 
 def test_a_stack_is_kept_for_trials_of_its_shape_and_freed_before_others_begin(tmp_path: Path) -> None:

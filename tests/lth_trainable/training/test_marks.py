@@ -5,20 +5,21 @@ from __future__ import annotations
 import functools
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from fastai.callback.core import Callback
 
 from lth_trainable.spec.trial_spec import TrialSpec
+from lth_trainable.stacking.marks import AtMark
+from lth_trainable.stacking.run import Run
 from lth_trainable.store.store import Store
 from lth_trainable.training.cohort import Cohort, run_cohort
 from lth_trainable.training.execution import Execution
 from lth_trainable.training.learner import Clock
 from lth_trainable.training.requests import Measuring, Training
 from lth_trainable.training.run import run_trial
-from lth_trainable.training.trial import Trial
 from tests.support.cohorts import results, trained_together, turn_by_turn
 
 K = 4
@@ -85,48 +86,6 @@ def test_a_member_goes_on_in_the_middle_of_a_level_with_the_lowest_loss_so_far(
     assert outcome["result"] == whole["result"] and outcome["sha256"] == whole["sha256"]
 
 
-class Shrinking(Callback):
-    """Changes the network at some batches, between the mark there and what comes next."""
-
-    order = 5
-
-    def acts_at(self, event: str, n_iter: int) -> set[int]:
-        return {3, 6, 11} if event == "after_batch" else set()
-
-    def after_batch(self) -> None:
-        if self.learn.training and self.learn.iter in self.acts_at("after_batch", 12):
-            with torch.no_grad():
-                for value in self.learn.model.parameters():
-                    value.mul_(0.5)
-
-
-class BeforeValidation(Callback):
-    """Changes the network after an epoch's last batch, before its validation."""
-
-    def after_train(self) -> None:
-        with torch.no_grad():
-            for value in self.learn.model.parameters():
-                value.mul_(0.5)
-
-
-@pytest.mark.parametrize("kind", [Shrinking, BeforeValidation])
-def test_what_other_callbacks_do_at_a_mark_or_before_the_validation_is_measured(
-    kind: type[Callback], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    init = Trial.__init__
-
-    def with_callback(trial: Trial, *arguments: Any) -> None:
-        init(trial, *arguments)
-        trial.learn.add_cb(kind())
-
-    (without,) = trained_together([DENSE], tmp_path / "without", EXECUTION)
-    monkeypatch.setattr(Trial, "__init__", with_callback)
-    (found,) = trained_together([DENSE], tmp_path / "marks", EXECUTION)
-    turn_by_turn(monkeypatch)
-    (expected,) = trained_together([DENSE], tmp_path / "turns", EXECUTION)
-    assert results(found) == results(expected) != results(without)
-
-
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The requests that conductors serve from now on."""
     asked, serve = list[Any](), Cohort._serve
@@ -138,6 +97,21 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr(Cohort, "_serve", noted)
     return asked
+
+
+def test_the_rest_of_a_run_is_compared_with_the_lowest_loss_of_its_beginning() -> None:
+    run = Run(
+        order=torch.zeros(6, dtype=torch.int64), sizes=(1,) * 6, draws=None, rates=(0.1,) * 6, seeds=(0,) * 6,
+        marks=dict.fromkeys(range(1, 7), True), lowest=0.9,
+    )  # fmt: skip
+    learn = SimpleNamespace(dls=SimpleNamespace(valid=SimpleNamespace(n=10)))
+    request = Training(learn=learn, run=run, factors={}, meanwhile=lambda: None)
+    request.take(torch.zeros(1), [AtMark(9.5, 1, False)], request.run.split(1)[1])
+    assert request.run.lowest == 0.9 and not request.keeps
+    request.take(torch.zeros(3), [AtMark(6, 1, True), AtMark(7, 1, False), AtMark(5, 1, True)], request.run.split(3)[1])
+    assert request.run.lowest == 0.5 and request.run.marks == {1: True, 2: True}
+    request.take(torch.zeros(2), [AtMark(8, 1, False)] * 2, request.run.split(2)[1])
+    assert request.run.lowest == 0.5 and request.keeps and request.is_served
 
 
 def test_the_seeds_of_many_batches_are_those_of_each() -> None:
