@@ -46,8 +46,8 @@ def test_workers_wait_for_their_next_cohort_while_recorded_trials_are_listed(
     monkeypatch.setenv(SEEN, str(seen))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     code, summary, out, err = grid(
-        tmp_path / "runs", "--epochs", "2", "--sparsity", "64", "--seeds", "4", "--controls", "reinit", "--replicas", "4",
-        "--model", "tests.support.fake_gpus:network", "--trials-per-gpu", "2", "--mps", "off",
+        tmp_path / "runs", "--epochs", "2", "--sparsity", "64", "--seeds", "4", "--controls", "reinit",
+        "--replicas", "4", "--model", "tests.support.fake_gpus:network", "--trials-per-gpu", "2", "--mps", "off",
         command=command_with_gpus(1),
     )  # fmt: skip
     assert code == 0 and summary["done"] == summary["planned"], out + err
