@@ -39,6 +39,7 @@ from sweeps.running.ray_adapter import (
     set_flag,
     trials_on_idle_workers,
     uncounted_callbacks,
+    workers_that_wait,
 )
 from sweeps.running.ray_process import (
     Workers,
@@ -289,8 +290,12 @@ def _fit(
             failure_config=tune.FailureConfig(max_failures=RETRIES),
         ),
     )
-    on_idle = trials_on_idle_workers() if cluster is None else contextlib.nullcontext()
-    with lost_workers_as_dead(), uncounted_callbacks(), on_idle:
+    with contextlib.ExitStack() as changed:
+        changed.enter_context(lost_workers_as_dead())
+        changed.enter_context(uncounted_callbacks())
+        if cluster is None:
+            changed.enter_context(trials_on_idle_workers())
+            changed.enter_context(workers_that_wait(searcher.may_wait))
         results = tuner.fit()
     if not request.reason:
         searcher.unlisted = _list_earlier(results, searcher, config)
