@@ -251,7 +251,7 @@ def cpu_model() -> str:
 
 def versions() -> dict[str, str]:
     """Versions of what both sides stand on."""
-    names = ("lottery-sweep", "ray", "torch", "fastai", "fasterai")
+    names = ("ray", "torch", "fastai", "fasterai")  # not of this project, which may be used without being installed
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 

@@ -217,8 +217,12 @@ def test_every_recipe_takes_an_import(half_ticket: ImportedTicket) -> None:
         sweep = without_own_tickets(recipe(), {}, {})
         ticket = {"ticket": (DIGEST,), "target_sparsity_pct": (50.0,), "layers": ("auto",)}
         trials = expand(replace(sweep, axes={**sweep.axes, **ticket})).trials
-        networks = len(sweep.axes.get("model", ("one",)))
-        expected = networks * (2 + len(sweep.controls)) * len(sweep.seeds)
+        networks, controls = (
+            len(sweep.axes.get("model", ("one",))),
+            {spec.control for spec in trials} - {"none", "dense"},
+        )
+        assert controls == set(sweep.controls) or (sweep.controls == ("all",) and controls >= {"reinit", "random_mask"})
+        expected = networks * (2 + len(controls)) * len(sweep.seeds)
         assert len(trials) == expected, "a ticket with all it has on each seed, with each network's own setting"
 
 
