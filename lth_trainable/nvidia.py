@@ -8,6 +8,7 @@ change CUDA_VISIBLE_DEVICES any more. Asking makes no CUDA context. Only the sta
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import importlib.util
@@ -17,12 +18,15 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from glob import glob
 from pathlib import Path
 from typing import Any
 
 LIBRARY = "libcuda.so.1"
 SUCCESS, NO_DEVICE = 0, 100  # CUDA_SUCCESS, CUDA_ERROR_NO_DEVICE: none, or none in CUDA_VISIBLE_DEVICES
 MAJOR, MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
+# of NVIDIA's drivers, AMD's, and that of Windows for the Linux within it
+DEVICE_FILES = ("/dev/nvidia*", "/dev/nvmap", "/dev/kfd", "/dev/dxg")
 READ_BY_DRIVER = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
 ANSWER_SECONDS = 60.0
 
@@ -39,7 +43,7 @@ def capabilities(torch: Path | None = None) -> Capabilities | None:
         return None
     if cuda == 0:
         return []
-    version, gpus = _asked(tuple(os.environ.get(name) for name in READ_BY_DRIVER))
+    version, gpus = _asked(_read_by_driver())
     return list(gpus) if version >= cuda else None  # an older driver may do or not
 
 
@@ -58,14 +62,41 @@ def _cuda_of_torch(folder: Path | None) -> int | None:
     return int(found[0]) if found else 0
 
 
-@functools.lru_cache
-def _asked(_: tuple[str | None, ...]) -> tuple[int, tuple[tuple[int, int], ...]]:
-    """What a new process hears: the major version of CUDA that the driver has, and capabilities. (-1, ()): nothing."""
+_ahead: dict[tuple[str | None, ...], subprocess.Popen[bytes]] = {}  # by what the driver reads
+
+
+def ask_ahead() -> None:
+    """Have the driver asked while a command imports; the answer takes a moment. Not where there is no GPU."""
+    if sys.platform == "linux" and has_device_file():
+        with contextlib.suppress(OSError):  # no memory for another process: it is asked later
+            _ahead[_read_by_driver()] = _asking()
+
+
+def has_device_file() -> bool:
+    """Whether there is a file of any GPU, on Linux."""
+    return any(map(glob, DEVICE_FILES))
+
+
+def _read_by_driver() -> tuple[str | None, ...]:
+    return tuple(os.environ.get(name) for name in READ_BY_DRIVER)
+
+
+def _asking() -> subprocess.Popen[bytes]:
     command = [sys.executable, "-I", "-S", __file__]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+
+
+@functools.lru_cache
+def _asked(environment: tuple[str | None, ...]) -> tuple[int, tuple[tuple[int, int], ...]]:
+    """What a new process hears: the major version of CUDA that the driver has, and capabilities. (-1, ()): nothing."""
     try:
-        done = subprocess.run(command, capture_output=True, timeout=ANSWER_SECONDS, check=True)
-        answer = json.loads(done.stdout)
-    except (OSError, subprocess.SubprocessError, ValueError):
+        with _ahead.pop(environment, None) or _asking() as process:
+            try:
+                answer = json.loads(process.communicate(timeout=ANSWER_SECONDS)[0])
+            except (subprocess.TimeoutExpired, ValueError):
+                process.kill()
+                answer = None
+    except OSError:
         answer = None
     if answer is None:
         return -1, ()

@@ -13,10 +13,11 @@ from __future__ import annotations
 if __name__ == "__main__":  # before the other imports, which take seconds: a signal may come at any moment
     import sys
 
-    from lth_trainable import signals
+    from lth_trainable import nvidia, signals
     from sweeps.running import forking
 
     signals.install()
+    nvidia.ask_ahead()
     forking.start_ahead(sys.argv[1:], signals.SIGNALS)
 
 import json

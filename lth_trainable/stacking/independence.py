@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,6 +44,36 @@ def check_independence(network: StackedNetwork, slots: Slots, batches: Batches, 
             index = torch.arange(size, device=device)
             _check(slots, device, functools.partial(_step, network, slots, batches, autocast, index))
         _check(slots, device, functools.partial(_evaluation, network, slots, batches, autocast, x))
+
+
+def updates_are_the_same(slots: Slots) -> bool:
+    """Whether updates of all slots as if they were one network give the bytes of updates of each.
+
+    Tried with random numbers, twice in each way from the same state. Weights and state are what they were afterwards.
+    """
+    names = slots.trained
+    kept = {name: [slots.parameters[name].detach(), *slots.state[name].values()] for name in names}
+    device = next(iter(slots.parameters.values())).device
+    rate: Any = torch.tensor(0.01, device=device) if device.type == "cuda" else 0.01
+    with all_streams_put_back(), torch.no_grad():
+        for name in names:  # one after another: it takes little memory
+            before = [value.clone() for value in kept[name]]
+            gradients = [{name: torch.randn_like(before[0])} for _ in range(2)]
+            ends = []
+            for as_one in (False, True):
+                for gradient in gradients:
+                    if as_one:
+                        slots.update_as_one(gradient, rate)
+                    else:
+                        slots.update_each(gradient, [range(slots.k)], [rate])
+                if as_one:
+                    slots.end_in_step()
+                ends.append([value.clone() for value in kept[name]])
+                for value, old in zip(kept[name], before, strict=True):
+                    value.copy_(old)
+            if not all(map(torch.equal, *ends)):
+                return False
+    return True
 
 
 def _step(

@@ -33,7 +33,7 @@ class Replays:
         reads: what must exist as long as the graph, beside what the caller keeps.
         """
         if self.refusal is None and (kind, variant) in self._graphs:
-            graph, found, _ = self._graphs[kind, variant]
+            graph, found, _ = self._graphs[kind, variant] = self._graphs.pop((kind, variant))  # now the last one used
             graph.replay()
             return found
         if self.refusal is not None:
@@ -60,7 +60,7 @@ class Replays:
             self._graphs.clear()  # they share the memory of the failed one
             return work()
         if len(self._graphs) >= KEPT:
-            del self._graphs[next(iter(self._graphs))]  # the oldest
+            del self._graphs[next(iter(self._graphs))]  # the one that was not used for longest
         self._graphs[key] = graph, found, reads
         graph.replay()
         return found

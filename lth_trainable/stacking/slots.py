@@ -5,7 +5,7 @@ A tensor of the network of shape s is one of shape (K, *s) here, each slot laid 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary, ref
 
@@ -31,7 +31,13 @@ class Member:
 
 
 class Slots:
-    """K slots for networks like `model`. They start as copies of it, without a state of the optimiser or a mask."""
+    """K slots for networks like `model`. They start as copies of it, without a state of the optimiser or a mask.
+
+    updates_whole: whether an update of all slots at once, as if they were one network, gives the bytes of an update of
+    each. Of many small tensors a GPU needs several kernels, each with too little work for it.
+    """
+
+    updates_whole = False
 
     def __init__(self, model: nn.Module, update: Update, k: int) -> None:
         self.k, self.update = k, update
@@ -119,21 +125,71 @@ class Slots:
             ]
         return ((name, getattr(module(), own)) for name, module, own in self._places[model])
 
+    def are_in_step(self, running: Collection[int]) -> bool:
+        """Whether the slots that run can be updated as one: they have made equally many steps, if that is counted.
+
+        If so, the others are made to have, which hold nothing that is wanted; call `end_in_step` after the updates.
+        """
+        if not self.updates_whole:
+            return False
+        counts = self._counts()
+        if counts:
+            first, *_ = running
+            found = torch.stack(counts)[:, sorted(running)]
+            if not bool((found == found[:, :1]).all()):
+                return False
+            for count in counts:
+                count.copy_(count[first].clone().expand_as(count))
+        return True
+
+    def end_in_step(self) -> None:
+        """After updates of all slots as one, which count the steps of the first only."""
+        for count in self._counts():
+            count.copy_(count[0].clone().expand_as(count))
+
+    def _counts(self) -> list[Tensor]:
+        """Numbers of steps (k,) of each parameter, if the optimiser counts them."""
+        return [of["step"] for of in self.state.values() if "step" in of]
+
     @torch.no_grad()
-    def step(self, gradients: Mapping[str, Tensor], groups: Sequence[Sequence[int]], rates: Sequence[Tensor]) -> None:
+    def step(
+        self, gradients: Mapping[str, Tensor], groups: Sequence[Sequence[int]], rates: Sequence[Tensor],
+        as_one: bool = False,
+    ) -> None:  # fmt: skip
         """Update all slots, and set what their masks remove to zero.
 
-        gradients: (K, ...) by name. groups: slots that have the same learning rate; rates: that of each group.
+        gradients: (K, ...) by name. groups: slots that have the same learning rate; rates: that of each group. as_one:
+        all slots at once, if they are in step and have one rate.
         """
-        laid_out = {name: _like(gradient, self.parameters[name]).unbind(0) for name, gradient in gradients.items()}
-        for slots, rate in zip(groups, rates, strict=True):
-            places = [(name, slot) for name in laid_out for slot in slots]  # large tensors of all slots in a row
-            state = {key: [self._state_views[name][key][slot] for name, slot in places] for key in self.update.keys}
-            weights = [self._views[name][slot] for name, slot in places]
-            self.update(weights, [laid_out[name][slot] for name, slot in places], state, rate)
+        laid_out = {name: _like(gradient, self.parameters[name]) for name, gradient in gradients.items()}
+        if as_one:
+            (rate,) = rates
+            self.update_as_one(laid_out, rate)
+        else:
+            self.update_each(laid_out, groups, rates)
         self.has_state.update(laid_out)
         if self.factors:
             multiply([self.parameters[name].detach() for name in self.factors], list(self.factors.values()))
+
+    def update_as_one(self, gradients: Mapping[str, Tensor], rate: Tensor) -> None:
+        """An update of all slots as if they were one network."""
+        state = {
+            key: [self.state[name][key][0] if key == "step" else self.state[name][key] for name in gradients]
+            for key in self.update.keys
+        }
+        weights = [self.parameters[name].detach() for name in gradients]
+        self.update(weights, list(gradients.values()), state, rate)
+
+    def update_each(
+        self, gradients: Mapping[str, Tensor], groups: Sequence[Sequence[int]], rates: Sequence[Tensor]
+    ) -> None:
+        """An update of each slot."""
+        of_slots = {name: gradient.unbind(0) for name, gradient in gradients.items()}
+        for slots, rate in zip(groups, rates, strict=True):
+            places = [(name, slot) for name in of_slots for slot in slots]  # large tensors of all slots in a row
+            state = {key: [self._state_views[name][key][slot] for name, slot in places] for key in self.update.keys}
+            weights = [self._views[name][slot] for name, slot in places]
+            self.update(weights, [of_slots[name][slot] for name, slot in places], state, rate)
 
 
 def _stacked(value: Tensor, k: int) -> Tensor:

@@ -18,7 +18,7 @@ from lth_trainable.data.loaders import ResidentLoader
 from lth_trainable.pruning.layers import named_tensors
 from lth_trainable.silence import pulse
 from lth_trainable.stacking.batches import Batches, Groups, evaluated_at_once
-from lth_trainable.stacking.independence import check_independence
+from lth_trainable.stacking.independence import check_independence, updates_are_the_same
 from lth_trainable.stacking.marks import AtMark, Marks
 from lth_trainable.stacking.network import StackedNetwork, convolves, gradients
 from lth_trainable.stacking.optimisers import update_of
@@ -70,6 +70,7 @@ class Stack:
         self._replays = Replays(self.device)
         check(self.network, self.slots, self.batches)
         check_independence(self.network, self.slots, self.batches, self._autocast)
+        self.slots.updates_whole = self.device.type == "cuda" and updates_are_the_same(self.slots)
 
     @property
     def refusal(self) -> str | None:
@@ -96,15 +97,17 @@ class Stack:
         if not runs:
             return {}
         groups, marks = self.batches.begin(runs), self._begin_marks(runs, valid)
-        sizes = next(iter(runs.values())).sizes
+        sizes, as_one = next(iter(runs.values())).sizes, len(groups) == 1 and self.slots.are_in_step(runs)
         for done, size in enumerate(sizes, 1):
             kind = "step", size, self.slots.n_masks
-            self._replays.run(kind, functools.partial(self._step, size, groups), groups)
+            self._replays.run(kind, functools.partial(self._step, size, groups, as_one), (groups, as_one))
             self.batches.position += 1
             pulse.step()
             if done in marks and valid is not None:
                 work, reads = functools.partial(self._at_mark, valid), (valid.x, valid.y)
                 self._replays.run(("mark", id(valid.x)), work, reads=reads)
+        if as_one:
+            self.slots.end_in_step()
         losses = self._losses[: len(sizes)].t().clone()  # later runs use the same memory
         return {slot: losses[slot] for slot in runs}
 
@@ -137,8 +140,8 @@ class Stack:
         self._marks = self._marks or Marks(self.slots, len(self._losses), self.device)
         return set(self._marks.begin(runs, valid.n))
 
-    def _step(self, size: int, groups: Groups) -> None:
-        """Train the next batch. What it does on a device can be captured."""
+    def _step(self, size: int, groups: Groups, as_one: bool) -> None:
+        """Train the next batch. as_one: see `Slots.step`. What it does on a device can be captured."""
         self.network.module.train()
         batches, slots = self.batches, self.slots
         images, labels = batches.next(size)
@@ -148,7 +151,7 @@ class Stack:
         with torch.no_grad():
             for name, value in replaced.items():
                 slots.buffers[name].copy_(value)
-        slots.step(gradients(losses, slots.parameters), groups, batches.rates(groups))
+        slots.step(gradients(losses, slots.parameters), groups, batches.rates(groups), as_one)
         with torch.no_grad():
             torch.where(self._rows == batches.number, losses.detach(), self._losses, out=self._losses)
         batches.number.add_(1)

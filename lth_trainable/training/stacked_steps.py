@@ -33,7 +33,7 @@ class StackedSteps(OwnCallback):
     that only measures the validation split there, and remembers the network at the lowest loss, need not stop it, if
     no other acts at the same batch. It has `lowest_loss`, and `take_marks`, called with what the stack has found at
     several such batches. The validation at the end of an epoch is measured with its last batches, if no callback could
-    change the network between. So an epoch is one request.
+    change the network between: those that act there have a false `changes_weights`. So an epoch is one request.
 
     Steps and validation are the trial's own, in its thread, if callbacks act within a step, if momentum changes, or if
     the networks cannot be stacked; `refusal` says why. Steps are also, if callbacks act around each batch.

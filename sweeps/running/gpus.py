@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sweeps.running.mps import Mps, mps_for
-from sweeps.running.packing import Packing, unit
+from sweeps.running.packing import LISTING, Packing, unit
 from sweeps.running.resources import Resources
 
 
@@ -54,5 +54,10 @@ NO_GPUS = Gpus()
 
 
 def resources_of(place: Mapping[str, Any] | None, resources: Resources) -> dict[str, float]:
-    """What to ask Ray for, for a trial at this place on this machine; None: a trial without a GPU."""
+    """What to ask Ray for, for a trial at this place on this machine.
+
+    Without a place it uses no GPU. If the others do, it is recorded and only to be listed: it takes no core from them.
+    """
+    if place is None and resources.gpus:
+        return {LISTING: 1.0}
     return {"CPU": resources.ray_cpus(), **({unit(place["gpu"]): 1.0} if place is not None else {})}

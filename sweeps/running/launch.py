@@ -39,6 +39,7 @@ from sweeps.running.ray_adapter import (
     set_flag,
     trials_on_idle_workers,
     uncounted_callbacks,
+    workers_that_wait,
 )
 from sweeps.running.ray_process import (
     Workers,
@@ -120,7 +121,8 @@ def launch(
         marker=cluster.marker if cluster is not None else None, log=bool(loggers), silence=silence,
     )  # fmt: skip
     show = board.show if board is not None else _nobody
-    gpus = Gpus.ready(resources, mps) if cluster is None else NO_GPUS  # `_run` closes them
+    with importing(("ray",)) if cluster is None else contextlib.nullcontext():  # while a daemon of MPS starts
+        gpus = Gpus.ready(resources, mps) if cluster is None else NO_GPUS  # `_run` closes them
     for line in gpus.told:
         say(line)
 
@@ -288,8 +290,12 @@ def _fit(
             failure_config=tune.FailureConfig(max_failures=RETRIES),
         ),
     )
-    on_idle = trials_on_idle_workers() if cluster is None else contextlib.nullcontext()
-    with lost_workers_as_dead(), uncounted_callbacks(), on_idle:
+    with contextlib.ExitStack() as changed:
+        changed.enter_context(lost_workers_as_dead())
+        changed.enter_context(uncounted_callbacks())
+        if cluster is None:
+            changed.enter_context(trials_on_idle_workers())
+            changed.enter_context(workers_that_wait(searcher.may_wait))
         results = tuner.fit()
     if not request.reason:
         searcher.unlisted = _list_earlier(results, searcher, config)

@@ -20,6 +20,8 @@ from sweeps.running.resources import MOST, Resources, gpu_count
 
 MEASURE_SECONDS = 2.0  # of a trial's training after its first epoch
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+LISTING = "lottery_listing"  # Ray's resource of a trial that is recorded, and only to be listed in Ray's results
+LISTED_AT_ONCE = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +119,12 @@ class Packing:
         return min(self.gpus * self.on_each, self.at_once or self.gpus * self.on_each)
 
     def for_ray(self) -> dict[str, float]:
-        """Ray's resources of this machine: as many places on each GPU as there may ever be trials."""
-        return {unit(gpu): self.most for gpu in range(self.gpus)}
+        """Ray's resources of this machine: as many places on each GPU as there may ever be trials; and for listing."""
+        return {**{unit(gpu): self.most for gpu in range(self.gpus)}, LISTING: LISTED_AT_ONCE}
+
+    def may_wait(self, resources: Mapping[str, float]) -> int:
+        """How many workers with these resources of Ray may wait for their next trial."""
+        return LISTED_AT_ONCE if LISTING in resources else self.on_each
 
     def number_by_position(self) -> None:
         """Let workers number the GPUs of CUDA_VISIBLE_DEVICES from 0, as those of an MPS daemon that has the same do.

@@ -177,6 +177,39 @@ def trials_on_idle_workers() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def workers_that_wait(most: Callable[[Mapping[str, float]], int]) -> Iterator[None]:
+    """Within this block Tune lets workers without a trial wait for their next one, up to `most(resources)` of them.
+
+    By itself it lets one wait in all, and none while a trial needs other resources. But a worker that begins anew has
+    to load its data and, on a GPU, to make its graphs: seconds each time that several trials end at once.
+    """
+    from ray.tune.execution import tune_controller
+
+    plain = tune_controller._ObjectCache
+
+    class Waiting(plain):  # type: ignore[misc, valid-type]
+        def cache_object(self, key: Any, obj: Any) -> bool:
+            if len(self._cached_objects[key]) >= most(key.required_resources):
+                return bool(super().cache_object(key, obj))
+            self._cached_objects[key].append(obj)
+            self._num_cached_objects += 1
+            return True
+
+        def flush_cached_objects(self, force_all: bool = False) -> Iterator[Any]:
+            for key, objects in self._cached_objects.items():
+                stay = 0 if force_all else max(self._max_num_objects[key], most(key.required_resources))
+                while len(objects) > stay:
+                    self._num_cached_objects -= 1
+                    yield objects.pop(0)
+
+    tune_controller._ObjectCache = Waiting
+    try:
+        yield
+    finally:
+        tune_controller._ObjectCache = plain
+
+
+@contextlib.contextmanager
 def uncounted_callbacks() -> Iterator[None]:
     """Within this block Tune does not count callbacks for Ray's usage statistics, which a sweep does not send.
 

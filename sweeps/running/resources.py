@@ -7,18 +7,15 @@ import os
 import sys
 import time
 from dataclasses import dataclass, field, replace
-from glob import glob
 from typing import Any, Literal
 
 from lth_trainable.collector import no_garbage_collection
 from lth_trainable.errors import bad_value
-from lth_trainable.nvidia import capabilities
+from lth_trainable.nvidia import capabilities, has_device_file
 
 MOST_REPLICAS = 1024  # more than any GPU gains from
 MOST = 48  # trials on one GPU: as many processes can share a GPU through MPS
 RAY_PARTS = 10_000  # of a resource, which Ray does not divide further
-# of NVIDIA's drivers, AMD's, and that of Windows for the Linux within it
-DEVICE_FILES = ("/dev/nvidia*", "/dev/nvmap", "/dev/kfd", "/dev/dxg")
 CLOSE = 1e-6  # 1/49 is not quite a 49th
 
 
@@ -250,7 +247,7 @@ def gpu_count() -> int:
     PyTorch takes seconds to import: it is asked only if it is there already, or if NVIDIA's driver cannot tell.
     """
     if "torch" not in sys.modules:
-        if sys.platform == "linux" and not any(map(glob, DEVICE_FILES)):
+        if sys.platform == "linux" and not has_device_file():
             return 0
         found = capabilities()
         if found is not None:

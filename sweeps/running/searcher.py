@@ -18,12 +18,11 @@ from lth_trainable.tune.reports import AGAIN, LOST, MEMBERS, NO_ROOM, UNSTACKABL
 from sweeps.planning.dispatch import Dispatcher
 from sweeps.planning.plan import PlannedTrial
 from sweeps.running.cohorts import ALONE, Cohorts, Start
-from sweeps.running.packing import Packing
+from sweeps.running.packing import LISTED_AT_ONCE, Packing
 from sweeps.running.resources import Budget, Spent
 from sweeps.runs.health import Health
 
 RECORDED = ("done", "diverged")
-LISTED_AT_ONCE = 1  # Ray trials of trials that are recorded
 
 
 class Source(Protocol):
@@ -232,6 +231,10 @@ class PlanSearcher(Searcher):
             self.stopped_by = limit
             self.stop_all()
         return self.dispatcher.plan.policy == "none" and self.asked() is not None
+
+    def may_wait(self, resources: Mapping[str, float]) -> int:
+        """How many workers with these resources of Ray may wait for their next trial."""
+        return self.dispatcher.slots if self.packing is None else self.packing.may_wait(resources)
 
     @contextlib.contextmanager
     def _trouble_noted(self) -> Iterator[None]:

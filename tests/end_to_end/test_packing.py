@@ -25,7 +25,7 @@ def test_trials_spread_over_the_gpus_and_are_tried_again_beside_fewer_if_memory_
         monkeypatch.setenv("RAY_TMPDIR", base)
         code, summary, out, err = grid(
             tmp_path / "runs", "--epochs", "1", "--schedule", "omp", "--sparsity", "50", "--rewind-epoch", "0",
-            "--seeds", "4", "--model", "tests.support.fake_gpus:network", "--trials-per-gpu", "2",
+            "--seeds", "4", "--model", "tests.support.fake_gpus:network_without_room", "--trials-per-gpu", "2",
             "--max-concurrent", "2", "--controls", "none", command=command_with_gpus(2),
         )  # fmt: skip
         assert not list(Path(base).glob("lthm-*")), "the daemon ends with the command"
@@ -36,3 +36,19 @@ def test_trials_spread_over_the_gpus_and_are_tried_again_beside_fewer_if_memory_
     assert by_gpu == {"0", "1"} and all("/lthm-" in place["mps"] for place in notes(seen))
     assert len({(place["pid"], place["gpu"]) for place in notes(seen)}) == len({place["pid"] for place in notes(seen)})
     assert len(list((tmp_path / "runs" / "digits" / "ray").glob("*/*~1"))) == 1, "each attempt has a folder of its own"
+
+
+def test_workers_wait_for_their_next_cohort_while_recorded_trials_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All cohorts of a level end at once. A worker that began anew would load its data and make its graphs again."""
+    seen = tmp_path / "seen"
+    monkeypatch.setenv(SEEN, str(seen))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    code, summary, out, err = grid(
+        tmp_path / "runs", "--epochs", "2", "--sparsity", "64", "--seeds", "4", "--controls", "reinit",
+        "--replicas", "4", "--model", "tests.support.fake_gpus:network", "--trials-per-gpu", "2", "--mps", "off",
+        command=command_with_gpus(1),
+    )  # fmt: skip
+    assert code == 0 and summary["done"] == summary["planned"], out + err
+    assert len({place["pid"] for place in notes(seen)}) == 2

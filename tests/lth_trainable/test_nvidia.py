@@ -128,6 +128,28 @@ def test_another_choice_of_gpus_is_asked_for_anew(tmp_path: Path, monkeypatch: p
         assert capabilities(tmp_path) == [(9, 0)] * n
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no device files of GPUs")
+def test_what_is_asked_ahead_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script, log = tmp_path / "asks.py", tmp_path / "log"
+    script.write_text(
+        f"import os\nopen({str(log)!r}, 'a').write(os.environ['CUDA_VISIBLE_DEVICES'])\n"
+        """print('{"version": 13, "gpus": [[9, 0]]}')"""
+    )
+    monkeypatch.setattr(nvidia, "__file__", str(script))
+    monkeypatch.setattr(nvidia, "DEVICE_FILES", (f"{tmp_path}/nvidia*",))
+    (tmp_path / "version.py").write_text(VERSION.format(cuda="'12.8'", hip="None"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    nvidia.ask_ahead()
+    assert not nvidia._ahead, "no file of a GPU"
+    (tmp_path / "nvidia0").touch()
+    nvidia.ask_ahead()
+    assert len(nvidia._ahead) == 1
+    assert capabilities(tmp_path) == [(9, 0)] and capabilities(tmp_path) == [(9, 0)]
+    assert log.read_text() == "0" and not nvidia._ahead
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert capabilities(tmp_path) == [(9, 0)] and log.read_text() == "01"
+
+
 def test_this_pytorch_says_what_it_is_built_for() -> None:
     built = nvidia._cuda_of_torch(None)
     assert built == (int(torch.version.cuda.partition(".")[0]) if torch.version.cuda else 0)

@@ -162,8 +162,8 @@ def test_torch_counts_the_gpus_only_where_there_is_a_device_file_of_one(tmp_path
     """Importing it takes seconds, in which the workers could start."""
     (tmp_path / "torch.py").write_text("class cuda:\n    device_count = staticmethod(lambda: 3)\n")
     code = (
-        "import sys; from sweeps.running import resources; "
-        f"resources.DEVICE_FILES = ('{tmp_path}/nvidia*',); print(resources.gpu_count(), 'torch' in sys.modules)"
+        "import sys; from lth_trainable import nvidia; from sweeps.running import resources; "
+        f"nvidia.DEVICE_FILES = ('{tmp_path}/nvidia*',); print(resources.gpu_count(), 'torch' in sys.modules)"
     )
     path = os.pathsep.join([str(tmp_path), str(ROOT)])
     for made, expected in (False, "0 False"), (True, "3 True"):

@@ -104,7 +104,7 @@ def test_as_many_as_there_are_cores_are_the_most(monkeypatch: pytest.MonkeyPatch
     for cpus, at_once, most in ((1, None, 8), (4, None, 2), (1, 4, 2), (16, None, 1), (1, 1, 1)):
         packing = Packing.of(Resources.asked(cpus, 0, "auto", at_once))
         assert packing is not None and (packing.on_each, packing.most) == (1, most)
-        assert packing.for_ray() == {"lottery_gpu_0": most, "lottery_gpu_1": most}
+        assert packing.for_ray() == {"lottery_gpu_0": most, "lottery_gpu_1": most, "lottery_listing": 1}
 
 
 def test_no_more_than_asked_for_run_at_once_on_all_gpus_together(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -190,7 +190,7 @@ def test_trials_alone_on_a_gpu_need_no_daemon(stand_in: StandIn, monkeypatch: py
     shared = Gpus.ready(Resources(gpus=0.5), "auto")
     try:
         assert shared.packing is not None and shared.packing.visible == ["0", "1"] and stand_in.calls == ["-d"]
-        assert shared.environment and shared.for_ray == {"lottery_gpu_0": 2, "lottery_gpu_1": 2}
+        assert shared.environment and shared.for_ray == {"lottery_gpu_0": 2, "lottery_gpu_1": 2, "lottery_listing": 1}
     finally:
         shared.close()
     assert Gpus.ready(Resources(), "auto").packing is None

@@ -12,7 +12,7 @@ from lth_trainable.errors import UserError
 from sweeps.cli.options import parse
 from sweeps.lth_grid import main
 from sweeps.running.gpus import resources_of
-from sweeps.running.packing import Packing, unit
+from sweeps.running.packing import LISTING, Packing, unit
 from sweeps.running.resources import RAY_PARTS, Resources
 
 
@@ -93,7 +93,7 @@ def test_no_gpu_gets_more_trials_than_places_however_they_end() -> None:
         running.append((f"t{number}", packing.place(f"t{number}").gpu))
         on = [gpu for _, gpu in running]
         assert max(on.count(gpu) for gpu in (0, 1)) <= 3
-    assert packing.for_ray() == {unit(0): 3, unit(1): 3}
+    assert packing.for_ray() == {unit(0): 3, unit(1): 3, LISTING: 1}
 
 
 @pytest.mark.parametrize(
@@ -115,6 +115,14 @@ def test_gpus_that_the_user_has_chosen_stay_chosen(
 
 def test_a_trial_without_a_gpu_asks_for_cores_only() -> None:
     assert resources_of(None, Resources(cpus=2)) == {"CPU": 2}
+
+
+def test_a_recorded_trial_takes_no_core_from_those_on_gpus_and_workers_wait_beside_it() -> None:
+    assert resources_of(None, Resources(cpus=2, gpus=0.25)) == {LISTING: 1}
+    packing = Packing(2, 4)
+    assert packing.may_wait({"CPU": 1, unit(1): 1}) == 4 and packing.may_wait({LISTING: 1}) == 1
+    packing.lower("a", 4)
+    assert packing.may_wait({"CPU": 1, unit(1): 1}) == 2
 
 
 def test_both_flags_raise_before_anything_is_written(tmp_path: Path) -> None:

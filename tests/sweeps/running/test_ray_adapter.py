@@ -28,6 +28,7 @@ from sweeps.running.ray_adapter import (
     shielded,
     trials_on_idle_workers,
     uncounted_callbacks,
+    workers_that_wait,
 )
 
 GONE = "Ray {version} has no {name}: sweeps/running/ray_adapter.py needs another way, or pyproject.toml a bound on Ray"
@@ -138,6 +139,29 @@ def test_trials_of_tune_take_workers_without_an_environment_of_their_own() -> No
     with trials_on_idle_workers():
         assert not environment()
     assert environment(), f"Ray {ray.__version__} needs no trials_on_idle_workers any more"
+
+
+def test_workers_wait_for_their_next_trial_as_many_as_may() -> None:
+    """Tune by itself lets one wait in all, and ends it as soon as a trial with other resources is staged."""
+    controller = import_module("ray.tune.execution.tune_controller")
+    gone = GONE.format(version=ray.__version__, name="tune_controller._ObjectCache")
+    assert "_ObjectCache(may_keep_one=True)" in inspect.getsource(controller), gone
+    training, listing = (ray.tune.PlacementGroupFactory([{name: 1.0}]) for name in ("CPU", "listing"))
+
+    def left(cache: Any) -> tuple[list[str], list[str]]:
+        """What waits of three workers that end their trials, and then while a trial is staged that is listed."""
+        for worker in "abc":
+            cache.cache_object(training, worker)
+        ended = list(cache.flush_cached_objects())
+        cache.increase_max(listing)
+        return [*"abc"[: cache.num_cached_objects]], [*ended, *cache.flush_cached_objects()]
+
+    assert left(controller._ObjectCache(may_keep_one=True)) == (["a"], ["a"])
+    with workers_that_wait(lambda resources: 2 if "CPU" in resources else 0):
+        cache = controller._ObjectCache(may_keep_one=True)
+    assert left(cache) == (["a", "b"], [])
+    assert cache.pop_cached_object(training) == "a" and list(cache.flush_cached_objects(force_all=True)) == ["b"]
+    assert cache.num_cached_objects == 0 and controller._ObjectCache(may_keep_one=True).cache_object(listing, "d")
 
 
 def test_tune_counts_no_callbacks() -> None:
