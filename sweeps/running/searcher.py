@@ -83,6 +83,7 @@ class PlanSearcher(Searcher):
         self.to_list: deque[PlannedTrial] = deque()  # members of cohorts that are recorded, and are no Ray trials yet
         self.listed: set[str] = set()  # ids of the Ray trials of such
         self.stopped_by: str | None = None
+        self.has_finished = False  # whether Tune has been told that there is nothing more to start
         self.covered_in_ray, self.unlisted, self.packing = covered_in_ray, 0, packing
         self.health = health or Health()
         self.reasons: dict[str, str] = {}  # of failed trials, as their workers report them
@@ -93,6 +94,7 @@ class PlanSearcher(Searcher):
             if not isinstance(config, dict) and self.to_list and not (self.stopped_by or self.asked()):
                 return self._suggest_recorded(trial_id)
             if config == Searcher.FINISHED:
+                self.has_finished = True
                 self._record_covered()
             return config
         return str(Searcher.FINISHED)
@@ -162,6 +164,9 @@ class PlanSearcher(Searcher):
             if has_broken and "status" not in part:
                 part = {"status": LOST}
             self._ended(member, part, error and not is_cohort, is_member=member is not trial)
+        if self.has_finished:  # Tune may ask for more before the last trials have ended, and not again
+            with self._trouble_noted():
+                self._record_covered()
 
     def _ended(
         self, trial: PlannedTrial, result: Mapping[str, Any], error: bool = False, *, is_member: bool = False

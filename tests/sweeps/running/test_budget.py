@@ -273,7 +273,7 @@ def test_a_sweep_whose_time_is_up_begins_nothing(tmp_path: Path) -> None:
 def test_a_failed_trial_counts_for_more_than_a_spent_budget(tmp_path: Path) -> None:
     code, summary, said = sweep(
         tmp_path, "--epochs", "2", "--sparsity", "40", "--rewind-epoch", "0", "--seeds", "1", "--model",
-        "tests.plugins:broken_model", "lenet_300_100", "--max-epochs", "1",
+        "tests.plugins:broken_model", "lenet_300_100", "--controls", "none", "--max-epochs", "1",
     )  # fmt: skip
     assert (code, summary["stopped_by"], summary["failed"]) == (1, "--max-epochs", 2), said
     assert 0 < summary["epochs_trained"] < summary["epochs_distinct"] and summary["done"] == 1
