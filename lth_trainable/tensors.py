@@ -16,7 +16,8 @@ def row_major(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     import torch
 
-    return {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
+    order = torch.contiguous_format
+    return {name: t.detach().to("cpu", copy=True, memory_format=order) for name, t in tensors.items()}
 
 
 def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
