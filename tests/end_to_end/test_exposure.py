@@ -73,6 +73,7 @@ def client(address: str, token: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_while_a_driver_is_at_work_nobody_else_gets_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")  # whatever a cluster's user has set
     monkeypatch.setenv("RAY_TMPDIR", "/tmp")

@@ -57,6 +57,7 @@ def test_identical_trials_pass_and_a_changed_hash_does_not(
     assert "differs" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_trial_of_a_cohort_is_trained_again_beside_strangers(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -31,6 +31,7 @@ SMALL = [
 SMALL += ["--batch-size", "230", "--seeds", "1", "--compile", "--dry-run"]  # five updates an epoch
 
 
+@pytest.mark.slow
 def test_short_trials_are_not_compiled_and_that_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*SMALL, "--storage", str(tmp_path)]) == 0
     assert NOTE in capsys.readouterr().out
