@@ -47,15 +47,24 @@ def capabilities(torch: Path | None = None) -> Capabilities | None:
     return list(gpus) if version >= cuda else None  # an older driver may do or not
 
 
-def _cuda_of_torch(folder: Path | None) -> int | None:
-    """The major version of CUDA that PyTorch is built for; 0: for none; None: not known, or for other GPUs."""
+def about_torch(folder: Path | None = None) -> str | None:
+    """The text of the file in which PyTorch says its version and what it is built for; None if it is not found.
+
+    folder: of the package, found if None.
+    """
     if folder is None:
         spec = importlib.util.find_spec("torch")
         folder = Path(spec.origin).parent if spec is not None and spec.origin else None
     file = None if folder is None else folder / "version.py"
-    if file is None or not file.is_file():
+    return file.read_text(encoding="utf-8") if file is not None and file.is_file() else None
+
+
+def _cuda_of_torch(folder: Path | None) -> int | None:
+    """The major version of CUDA that PyTorch is built for; 0: for none; None: not known, or for other GPUs."""
+    text = about_torch(folder)
+    if text is None:
         return None
-    built = dict(re.findall(r"^(\w+)(?:: [^=]*)? = '?([^'\n]*)'?$", file.read_text(encoding="utf-8"), re.MULTILINE))
+    built = dict(re.findall(r"^(\w+)(?:: [^=]*)? = '?([^'\n]*)'?$", text, re.MULTILINE))
     if built.get("hip", "None") != "None" or "cuda" not in built:
         return None
     found = re.match(r"\d+", built["cuda"])

@@ -6,13 +6,13 @@ where only torch knows: for a GPU, another processor than x86-64, another system
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 import re
 from pathlib import Path
 from typing import Any
 
+from lth_trainable.nvidia import about_torch
 from lth_trainable.versions import project_version
 
 _AVX2 = frozenset(("avx2", "fma"))
@@ -44,14 +44,9 @@ def fingerprint_without_torch(
 
 
 def torch_version(folder: Path | None = None) -> str | None:
-    """`torch.__version__`, read from the package's files; None if it is not found."""
-    if folder is None:
-        spec = importlib.util.find_spec("torch")
-        folder = Path(spec.origin).parent if spec is not None and spec.origin else None
-    file = None if folder is None else folder / "version.py"
-    if file is None or not file.is_file():
-        return None
-    found = re.search(r"^__version__ = '([^']+)'$", file.read_text(encoding="utf-8"), re.MULTILINE)
+    """`torch.__version__`, read from the package's files; None if it is not found. folder: see `about_torch`."""
+    text = about_torch(folder)
+    found = None if text is None else re.search(r"^__version__ = '([^']+)'$", text, re.MULTILINE)
     return found[1] if found else None
 
 

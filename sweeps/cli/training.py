@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +26,6 @@ from sweeps.runs.lock import RunLock
 if TYPE_CHECKING:
     from analysis.tables.parquet import Frames
 
-FOR_RESULTS = ("analysis.report.html", "scipy.stats")  # what `analysis.gather` imports late: one or two seconds
-LOOK_SECONDS = 0.2
 GATHERS = "what is trained is kept: run the same command again to gather the results"
 
 
@@ -78,30 +74,10 @@ def train(job: Job, experiment: Experiment, spent: Spent, board: Board, loggers:
             job, dispatcher, failed = _take_up(job, experiment, spent, board, loggers)
     except OutOfTime:
         return Outcome(epochs=0, failures={}, interrupted=False, stopped_by="--max-hours")
-    with _imports_meanwhile(spent):
-        outcome = job.launch(dispatcher, spent, board, loggers)
+    outcome = job.launch(dispatcher, spent, board, loggers)
     for note in outcome.notes:
         job.say(f"note: {note}", "yellow")
     return replace(outcome, failures={**failed, **outcome.failures})
-
-
-@contextlib.contextmanager
-def _imports_meanwhile(spent: Spent) -> Iterator[None]:
-    """Import what the results are gathered with in this block, once workers train and this process has little to do."""
-    over = threading.Event()
-
-    def import_once_they_train() -> None:
-        while not (spent.finished or any(trial["epochs"] for trial in spent.now().values())):
-            if over.wait(LOOK_SECONDS):
-                return
-        for module in FOR_RESULTS:
-            importlib.import_module(module)
-
-    threading.Thread(target=import_once_they_train, daemon=True, name="imports").start()
-    try:
-        yield
-    finally:
-        over.set()
 
 
 def _take_up(
