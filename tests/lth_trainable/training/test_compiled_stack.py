@@ -1,7 +1,7 @@
 """The steps of networks that are trained as one, through `torch.compile`.
 
 As for single trials, most of it is shown with a backend that runs PyTorch's own kernels; what the real compiler makes
-of it has tests of its own, which take a minute each.
+of it has tests of its own, which take minutes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ from tests.support.stacks import (
 )
 
 K = 3
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"))]
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+DEVICES = ["cpu", pytest.param("cuda", marks=NEEDS_GPU)]
 COMPILER = functools.partial(CompiledFunction, threads=1)
 TOGETHER = Execution(compile=True, replicas=K)
 LEVELS: dict[str, Any] = {"batch_size": 230, "epochs": 2, "target_sparsity_pct": 64, "rewind_epoch": 1}
@@ -279,14 +280,17 @@ def test_a_cohort_that_was_killed_goes_on_from_its_states(
 # -- the real compiler -------------------------------------------------------------------------------------------------
 
 
-CASES = [("lenet_300_100", 3, "fp32"), ("conv_2", 3, "bf16"), ("with_dropout", 3, "fp32"), ("resnet20", 4, "bf16")]
+ON_CPU = [("lenet_300_100", 3, "fp32"), ("conv_2", 3, "bf16"), ("with_dropout", 3, "fp32")]
+ON_GPU = [("lenet_300_100", 64, "fp32"), ("conv_2", 8, "bf16"), ("with_dropout", 8, "fp32"), ("resnet20", 8, "bf16")]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize(("network", "k", "precision"), CASES)
+@pytest.mark.parametrize(
+    ("device", "network", "k", "precision"),
+    [*(("cpu", *case) for case in ON_CPU), *(pytest.param("cuda", *case, marks=NEEDS_GPU) for case in ON_GPU)],
+)
 def test_bytes_depend_on_neither_slot_nor_company(
-    network: str, k: int, precision: str, device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    device: str, network: str, k: int, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Alone in slot 0; last of a full stack with other rates; beside a member whose weights are NaN."""
     monkeypatch.setenv("LTH_CACHE", str(tmp_path))
