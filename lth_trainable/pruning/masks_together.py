@@ -1,8 +1,8 @@
 """Masks of several networks of one shape, found in one pass on their device: those that `masks.prune` finds on a CPU.
 
-This is for single weights, ranked by layer or all together, and masks that only shrink. A pass is a stable sort, so
-weights with equal scores are removed in the order of their index here too. On a GPU that spares each network a copy of
-its scores to the CPU and the ranking there. On a CPU it is slower than `masks.prune`, which does not sort all scores.
+This is for single weights, ranked by layer or all together, and masks that only shrink. On a GPU that spares each
+network a copy of its scores to the CPU and the ranking there. On a CPU it is slower than `masks.prune`, which does not
+sort all scores.
 """
 
 from __future__ import annotations
@@ -62,9 +62,15 @@ def _masks(rankings: Sequence[Ranking], sizes: Sequence[int]) -> list[Tensor | N
     bits = (scores + 0.0).view(torch.int32)  # no -0.0 is left, which is the same score as 0.0
     keys = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # integers in the order of the scores
     keys.masked_fill_(~was_kept, _REMOVED)
-    masks = torch.empty_like(was_kept)
-    parts = keys.split(list(sizes), 1), masks.split(list(sizes), 1), n_zeros.split(1, 1)
-    for key, mask, zeros in zip(*parts, strict=True):
-        lowest_first = key.sort(dim=1, stable=True).indices
-        mask.scatter_(1, lowest_first, torch.arange(key.shape[1], device=key.device) >= zeros)
+    of_each = zip(keys.split(list(sizes), 1), n_zeros.split(1, 1), strict=True)
+    masks = torch.cat([_without_lowest(key, zeros) for key, zeros in of_each], 1)
     return [None if bad else mask for mask, bad in zip(masks, has_nan.tolist(), strict=True)]
+
+
+def _without_lowest(keys: Tensor, n_zeros: Tensor) -> Tensor:
+    """Masks (k, n) that are False for the lowest keys of each row, ties by lowest index. n_zeros: (k, 1), how many."""
+    if not keys.shape[1]:
+        return torch.ones_like(keys, dtype=torch.bool)
+    threshold = keys.sort(1).values.gather(1, (n_zeros - 1).clamp(min=0))
+    is_tie, n_ties = keys == threshold, n_zeros - (keys < threshold).sum(1, keepdim=True)
+    return (keys > threshold) | (is_tie & (is_tie.cumsum(1) > n_ties))

@@ -80,7 +80,7 @@ def bytes_of(pruner: Pruner) -> dict[str, Any]:
     }
     return {
         **{name: (t.detach().cpu().contiguous().numpy().tobytes(), t.stride()) for name, t in tensors.items()},
-        **{f"mask {name}": (m.tobytes(), m.shape, m.dtype, m.flags.c_contiguous) for name, m in pruner.in_force.items()},
+        **{f"mask {n}": (m.tobytes(), m.shape, m.dtype, m.flags.c_contiguous) for n, m in pruner.in_force.items()},
         "counts": pruner.counts_by_level, "requested": pruner.requested_sparsity, "n_levels": len(pruner.levels),
     }  # fmt: skip
 
