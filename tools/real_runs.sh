@@ -8,7 +8,8 @@
 # N, K: trials that share a GPU, networks in a stack. DET=--deterministic: bytes that repeat on a GPU (needed only to go on from a partial pack).
 : "${PY:=.venv/bin/python}" "${RUNS:=/tmp/runs}" "${LIMIT:=500}" "${DET:=}"
 export PYTHONUNBUFFERED=1 RAY_AUTH_MODE=disabled
-_gpus() { nvidia-smi -L 2>/dev/null | grep -c GPU; }
+# GPUs that the commands see: those of CUDA_VISIBLE_DEVICES, if it is set
+_gpus() { if [ -n "${CUDA_VISIBLE_DEVICES:-}" ]; then tr , '\n' <<< "$CUDA_VISIBLE_DEVICES" | wc -l; else nvidia-smi -L 2>/dev/null | grep -c GPU; fi; }
 _at_least_one() { local n; n=$(_gpus); echo $((n > 1 ? n : 1)); }
 _seconds() { cat "$RUNS/$1.seconds" 2>/dev/null || echo 0; }
 

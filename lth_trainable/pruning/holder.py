@@ -23,6 +23,7 @@ from lth_trainable.pruning.inventory import Inventory, take_inventory
 from lth_trainable.pruning.keep_mask import KeepMask, without_keepers
 from lth_trainable.pruning.layer_targets import Sparsity, Target, layers_with_target
 from lth_trainable.pruning.layers import LayerType, Selection, prunable_layers, unwrapped
+from lth_trainable.pruning.masks_together import Ranker
 from lth_trainable.pruning.own_weights import foreign_layers, replaced_layers, unmasked_layers
 from lth_trainable.pruning.pruner import MaskedLayers, Pruner, check_criterion
 from lth_trainable.pruning.snapshot import Snapshot
@@ -48,6 +49,7 @@ class TicketHolder(Callback):
 
     pruner: finds the masks and counts. keeper: the part that stays with the learner and keeps the zeros. initial: every
     tensor at the start. rewind_point: every tensor at the point that weights return to; None before it is reached.
+    ranker: see `Pruner`.
     """
 
     sparsity: Sparsity
@@ -58,6 +60,7 @@ class TicketHolder(Callback):
     select: Selection
     seed: int
     regrows = False
+    ranker: Ranker | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,6 +106,7 @@ class TicketHolder(Callback):
             layers, self.criterion, granularity=self.granularity,
             context=self.context, seed=self.seed, regrows=self.regrows,
         )  # fmt: skip
+        self.pruner.ranker = self.ranker
         self.remember_learner()
         self.initial, self.rewind_point = initial or Snapshot(unwrapped(learn.model), learn.opt), None
         if self._resume is not None:

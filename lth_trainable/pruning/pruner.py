@@ -16,11 +16,13 @@ from lth_trainable.pruning.calibration import Batches, input_norms
 from lth_trainable.pruning.criteria import CRITERIA, Criterion, Weights, name_of, needs_inputs, reads_previous
 from lth_trainable.pruning.granularity import group_axes
 from lth_trainable.pruning.layers import Layer
-from lth_trainable.pruning.masks import Mask, Scores, prune
+from lth_trainable.pruning.masks import Mask, Scores, count_zeros, prune
+from lth_trainable.pruning.masks_together import MOST_TOGETHER, Ranker, Ranking
 from lth_trainable.seeds import generator
 from lth_trainable.streams import all_streams_put_back
 from lth_trainable.tensors import multiply
 
+Sparsity = Fraction | Mapping[str, Fraction]  # one, or one by parameter name
 _NAMES_OF_0_4 = {"asked": "requested_sparsity", "remembered": "last_scores"}
 
 
@@ -73,9 +75,16 @@ class MaskedLayers:
         self.in_force, self._factors = masks, []
         self.counts = {name: int(np.count_nonzero(mask)) for name, mask in masks.items()}
 
-    def apply_mask(self, masks: dict[str, Mask]) -> None:
-        """Make `masks` the current mask and set the weights that it removes to zero."""
+    def apply_mask(self, masks: dict[str, Mask], tensors: Mapping[str, Tensor] | None = None) -> None:
+        """Make `masks` the current mask and set the weights that it removes to zero.
+
+        tensors: the same masks on the device of the weights, if they are there already.
+        """
         self.set_mask(masks)
+        if tensors is not None:
+            self._factors = self._as_factors(tensors)
+            self.apply()
+            return
         with torch.no_grad():
             for layer in self.layers:
                 layer.weight.mul_(torch.from_numpy(masks[layer.parameter_name]).to(layer.weight.device))
@@ -104,11 +113,12 @@ class MaskedLayers:
         weights = [layer.weight for layer in self.layers]
         stale = any(f.device != w.device or f.dtype != w.dtype for f, w in zip(self._factors, weights, strict=False))
         if stale or not self._factors:
-            self._factors = [
-                torch.empty_like(w, requires_grad=False).copy_(torch.from_numpy(self.in_force[layer.parameter_name]))
-                for layer, w in zip(self.layers, weights, strict=True)
-            ]
+            self._factors = self._as_factors({name: torch.from_numpy(mask) for name, mask in self.in_force.items()})
         return self._factors
+
+    def _as_factors(self, masks: Mapping[str, Tensor]) -> list[Tensor]:
+        weights = [(layer.weight, masks[layer.parameter_name]) for layer in self.layers]
+        return [torch.empty_like(weight, requires_grad=False).copy_(mask) for weight, mask in weights]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_factors": []}
@@ -124,8 +134,11 @@ class Pruner(MaskedLayers):
     criterion: see `criteria.py`. seed: seeds the criterion's noise. regrows: for schedules whose sparsity also falls.
     The pruner then stores the score of each weight at its removal, because a removed weight is zero and has no
     meaningful score. Weights with the best stored scores return first. `levels` holds the masks after each prune,
-    `counts_by_level` the number of weights kept, starting with the dense network.
+    `counts_by_level` the number of weights kept, starting with the dense network. ranker: finds masks of single weights
+    that only shrink, together with those of other networks; None, or if it finds none: they are found here, on the CPU.
     """
+
+    ranker: Ranker | None = None
 
     def __init__(
         self,
@@ -155,7 +168,7 @@ class Pruner(MaskedLayers):
     @torch.no_grad()
     def prune(
         self,
-        sparsity: Fraction | Mapping[str, Fraction],
+        sparsity: Sparsity,
         model: nn.Module | None = None,
         batches: Batches | None = None,
     ) -> None:
@@ -169,19 +182,13 @@ class Pruner(MaskedLayers):
         if needs_inputs(self.criterion):
             assert model is not None and batches is not None, "this criterion needs the model and training data"
             inputs = input_norms(model, self.layers, batches)
-        regrow = self.regrows and any(requested[name] < self.requested_sparsity[name] for name in requested)
-        if self.context == "global" or self.regrows:
-            scores = {layer.parameter_name: self._scores(index, inputs) for index, layer in enumerate(self.layers)}
-            if self.regrows:
-                scores = self.last_scores = self._recalled(scores)
-            masks = self._masks(scores, sparsity, regrow)
-        else:  # one layer at a time, so that only one layer's scores are in memory
-            masks = {}
-            for index, layer in enumerate(self.layers):
-                name = layer.parameter_name
-                masks |= self._masks({name: self._scores(index, inputs)}, {name: requested[name]}, regrow)
+        found = self._found_together(requested, inputs) if self._can_be_together(sparsity) else None
+        if found is None:
+            masks, tensors = self._found_here(sparsity, requested, inputs), None
+        else:
+            masks, tensors = {n: mask.numpy() for n, mask in self._by_layer(found.cpu()).items()}, self._by_layer(found)
         self.requested_sparsity = requested
-        self._apply_new_mask(masks)
+        self._apply_new_mask(masks, tensors)
         if reads_previous(self.criterion):
             self.previous = {layer.parameter_name: layer.weight.detach().clone() for layer in self.layers}
 
@@ -191,15 +198,59 @@ class Pruner(MaskedLayers):
         self.counts_by_level.pop()
         self._apply_new_mask(masks)
 
-    def _apply_new_mask(self, masks: dict[str, Mask]) -> None:
-        self.apply_mask(masks)
+    def _apply_new_mask(self, masks: dict[str, Mask], tensors: Mapping[str, Tensor] | None = None) -> None:
+        self.apply_mask(masks, tensors)
         if self.collapsed:
             names = ", ".join(self.collapsed)
             warnings.warn(f"no weight is left in {names} at {self.sparsity_pct:.2f} %", stacklevel=3)
 
-    def _masks(
-        self, scores: Mapping[str, Scores], sparsity: Fraction | Mapping[str, Fraction], regrow: bool
+    def _found_here(
+        self, sparsity: Sparsity, requested: Mapping[str, Fraction], inputs: Mapping[str, Tensor]
     ) -> dict[str, Mask]:
+        """The masks, found on the CPU."""
+        regrow = self.regrows and any(requested[name] < self.requested_sparsity[name] for name in requested)
+        if self.context == "global" or self.regrows:
+            scores = {
+                layer.parameter_name: _on_cpu(self._scores(index, inputs)) for index, layer in enumerate(self.layers)
+            }
+            if self.regrows:
+                scores = self.last_scores = self._recalled(scores)
+            return self._masks(scores, sparsity, regrow)
+        masks: dict[str, Mask] = {}
+        for index, layer in enumerate(self.layers):  # so that only one layer's scores are in memory
+            name, own = layer.parameter_name, _on_cpu(self._scores(index, inputs))
+            masks |= self._masks({name: own}, {name: requested[name]}, regrow)
+        return masks
+
+    def _can_be_together(self, sparsity: Sparsity) -> bool:
+        """Whether the masks can be found by the ranker, if there is one."""
+        is_ranked = self.context == "local" or (self.context == "global" and isinstance(sparsity, Fraction))
+        return is_ranked and not self.regrows and not any(self.axes.values()) and self.n_weights <= MOST_TOGETHER
+
+    def _found_together(self, requested: Mapping[str, Fraction], inputs: Mapping[str, Tensor]) -> Tensor | None:
+        """The mask of all layers in one row, on their device, if the ranker finds it."""
+        if self.ranker is None:
+            return None
+        each = [(layer.weight.numel(), self.counts[layer.parameter_name]) for layer in self.layers]
+        asked = [requested[layer.parameter_name] for layer in self.layers]
+        if self.context == "global":
+            each, asked = [(self.n_weights, self.n_kept)], asked[:1]
+        scores = torch.cat([self._scores(index, inputs).flatten() for index in range(len(self.layers))])
+        factors = [factor.flatten() for factor in self.factors()]
+        return self.ranker(
+            Ranking(
+                scores=scores,
+                was_kept=torch.cat(factors) != 0 if factors else torch.ones_like(scores, dtype=torch.bool),
+                sizes=tuple(n for n, _ in each),
+                n_zeros=tuple(max(count_zeros(n, s), n - kept) for (n, kept), s in zip(each, asked, strict=True)),
+            )
+        )
+
+    def _by_layer(self, mask: Tensor) -> dict[str, Tensor]:
+        parts = zip(self.layers, mask.split([layer.weight.numel() for layer in self.layers]), strict=True)
+        return {layer.parameter_name: part.view(layer.weight.shape) for layer, part in parts}
+
+    def _masks(self, scores: Mapping[str, Scores], sparsity: Sparsity, regrow: bool) -> dict[str, Mask]:
         before = self.in_force
         previous = {name: before[name] for name in scores} if before is not None else None
         return prune(
@@ -218,7 +269,7 @@ class Pruner(MaskedLayers):
             return scores
         return {name: np.where(self.in_force[name], s, self.last_scores[name]) for name, s in scores.items()}
 
-    def _scores(self, index: int, inputs: Mapping[str, Tensor]) -> Any:
+    def _scores(self, index: int, inputs: Mapping[str, Tensor]) -> Tensor:
         layer = self.layers[index]
         weight, name = layer.weight.detach(), layer.parameter_name
         scores = self.criterion(
@@ -230,11 +281,16 @@ class Pruner(MaskedLayers):
                 inputs=inputs.get(name),
             )
         )
-        return scores.float().cpu().contiguous().numpy()
+        return scores.float()
 
     def _noise(self, index: int, like: Tensor) -> Tensor:
         stream = generator(self.seed, "criterion", len(self.levels) + 1, index)
         return torch.from_numpy(stream.random(tuple(like.shape), dtype=np.float32)).to(like.device)
+
+
+def _on_cpu(scores: Tensor) -> Scores:
+    found: Scores = scores.cpu().contiguous().numpy()
+    return found
 
 
 @torch.no_grad()

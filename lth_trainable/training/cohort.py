@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
+from lth_trainable.pruning.masks_together import masks_together
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.stacking.marks import AtMark
 from lth_trainable.stacking.passes import Compiler
@@ -27,7 +28,7 @@ from lth_trainable.stacking.template import template_of
 from lth_trainable.streams import streams_put_back
 from lth_trainable.training.compiled import CompiledFunction, is_compile_error, reason
 from lth_trainable.training.execution import Execution, is_no_room, release
-from lth_trainable.training.requests import Measuring, Pausing, Request, Training
+from lth_trainable.training.requests import Measuring, Pausing, Pruning, Request, Training
 from lth_trainable.training.sharing import in_bounds
 
 T = TypeVar("T")
@@ -199,14 +200,17 @@ class Cohort(Generic[T]):
 
     def _serve(self, waiting: Sequence[Seat]) -> list[Seat]:
         """Serve what can be served together; returns those who need not wait any longer."""
+        measuring = [(seat, seat.request) for seat in waiting if isinstance(seat.request, Measuring)]
+        pruning = [(seat, seat.request) for seat in waiting if isinstance(seat.request, Pruning)]
+        if pruning and not measuring:  # those that measure may prune next
+            return self._prune(pruning)
         if pausing := [seat for seat in waiting if isinstance(seat.request, Pausing)]:
             return pausing
         if self.refusal is None and self._stack is None:
             self._make_stack(waiting[0])
         if self.refusal is not None:
             return list(waiting)
-        self._load(waiting)
-        measuring = [(seat, seat.request) for seat in waiting if isinstance(seat.request, Measuring)]
+        self._load([seat for seat in waiting if not isinstance(seat.request, Pruning)])
         if measuring:
             return self._measure(measuring)
         return self._train([(seat, seat.request) for seat in waiting if isinstance(seat.request, Training)])
@@ -262,6 +266,12 @@ class Cohort(Generic[T]):
         for seat, request in together:
             request.found = found[seat.slot]
         return [seat for seat, _ in together]
+
+    def _prune(self, asked: Sequence[tuple[Seat, Pruning]]) -> list[Seat]:
+        """Find the masks of all networks that are pruned now."""
+        for (_, request), mask in zip(asked, masks_together([request.ranking for _, request in asked]), strict=True):
+            request.found = mask
+        return [seat for seat, _ in asked]
 
     def _train(self, asked: Sequence[tuple[Seat, Training]]) -> list[Seat]:
         """Train as many batches as all members need that wait for batches of one size."""

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from lth_trainable.pruning.masks_together import Ranking
 from lth_trainable.stacking.marks import AtMark
 from lth_trainable.stacking.run import Run
 
@@ -61,6 +62,16 @@ class Measuring:
 
 
 @dataclass(kw_only=True)
+class Pruning:
+    """Asks for the mask that keeps the highest scores. found: the mask; None: the member is to find it itself."""
+
+    learn: Any
+    ranking: Ranking
+    found: torch.Tensor | None = None
+    draws: ClassVar = False
+
+
+@dataclass(kw_only=True)
 class Pausing:
     """Asks for nothing: a member that makes its own steps lets the others, and reports, have their turn."""
 
@@ -68,4 +79,4 @@ class Pausing:
     draws: ClassVar = False
 
 
-Request = Training | Measuring | Pausing
+Request = Training | Measuring | Pruning | Pausing

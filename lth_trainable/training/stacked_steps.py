@@ -13,6 +13,7 @@ from torch import Tensor
 from lth_trainable.data.augment import Draws
 from lth_trainable.data.loaders import ResidentLoader
 from lth_trainable.pruning.keep_mask import KeepMask
+from lth_trainable.pruning.masks_together import Ranking
 from lth_trainable.pruning.snapshot import Snapshot
 from lth_trainable.silence import pulse
 from lth_trainable.stacking.marks import AtMark
@@ -21,7 +22,7 @@ from lth_trainable.training.captured import AROUND_A_STEP, acting, acting_within
 from lth_trainable.training.cohort import Seat
 from lth_trainable.training.measure import Sums
 from lth_trainable.training.own_callback import OwnCallback
-from lth_trainable.training.requests import Measuring, Pausing, Training
+from lth_trainable.training.requests import Measuring, Pausing, Pruning, Training
 
 BEFORE_VALIDATION = ("after_train", "before_validate")  # events between the last batch of an epoch and its validation
 
@@ -169,6 +170,14 @@ class StackedSteps(OwnCallback):
             return None
         found: Sums = request.found
         return found
+
+    # -- masks -------------------------------------------------------------------------------------------------------
+
+    def rank(self, ranking: Ranking) -> Tensor | None:
+        """The mask that keeps the highest scores, found with those of other members that prune now."""
+        request = Pruning(learn=self.learn, ranking=ranking)
+        self.seat.ask(request)
+        return request.found
 
     def take(self) -> bool:
         """Never makes the step of a single batch."""

@@ -1,6 +1,7 @@
 """Members of a cohort are trained in turns, and end as they would alone.
 
-Here the networks of a cohort lie side by side (`SeparateStack`), so their bytes are those of trials alone.
+Here the networks of a cohort lie side by side (`SeparateStack`), so their bytes are those of trials alone. Their masks
+are found in one pass, as on a GPU.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from lth_trainable.errors import NoRoom
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.stacking.run import NotStackable
 from lth_trainable.store.store import Store
-from lth_trainable.training import cohort
+from lth_trainable.training import cohort, trial
 from lth_trainable.training.cohort import current_seat, run_cohort
 from lth_trainable.training.execution import Execution
 from lth_trainable.training.requests import Pausing
@@ -38,6 +39,7 @@ FAST = ("validated often",)
 def side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cohort, "Stack", SeparateStack)
     monkeypatch.setattr(cohort, "_kept", [])
+    monkeypatch.setattr(trial, "RANKS_TOGETHER", ("cpu",))
 
 
 @pytest.mark.parametrize("grid", [pytest.param(g, marks=() if g in FAST else pytest.mark.slow) for g in GRIDS])
