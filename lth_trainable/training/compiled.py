@@ -80,7 +80,7 @@ class CompiledFunction:
     The compiler cannot read everything that a stack calls (`torch.func.vmap` with rules of its own). So for each
     combination of shapes the function is run once, on copies, and what it does with tensors, backward passes included,
     is written down; that is compiled, as a whole or not at all. It may change tensors in place. It must not depend on
-    anything else that changes.
+    anything else that changes, names in dicts included.
     """
 
     def __init__(self, function: Callable[..., Any], threads: int) -> None:
