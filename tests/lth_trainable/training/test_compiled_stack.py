@@ -102,6 +102,50 @@ def test_statistics_of_norms_move_as_without_the_compiler(graphs: list[Any]) -> 
         assert not torch.equal(found[0][name], value), name
 
 
+class Sign(torch.autograd.Function):
+    """A step function, whose gradient is as if it were 2 x."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x.sign()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None: ...
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return 2 * gradients[0]
+
+
+class OwnGradients(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(3 * 16 * 16, 8), nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = Sign.apply(self.first(x.flatten(1)))
+        with torch.no_grad():
+            scale = self.second.weight.abs().mean()
+        found: Tensor = self.second(hidden) * scale
+        return found
+
+
+def test_gradients_that_are_a_networks_own_stay(graphs: list[Any]) -> None:
+    dls, model, found = loaders(), OwnGradients(), list[dict[str, Tensor]]()
+    for compiler in (None, COMPILER):
+        own = copied(Member(model=model, optimizer=optimizer_for("sgd", model)))
+        stack = Stack(model, own.optimizer, dls.train, nn.CrossEntropyLoss(), "fp32", K, compiler)
+        stack.load_all({1: own})
+        stack.train({1: run_of(dls.train, 1)})
+        stack.unload_all({1: own})
+        found.append(dict(own.model.named_parameters()))
+    for name, value in model.named_parameters():
+        assert torch.equal(found[0][name], found[1][name]) and not torch.equal(found[0][name], value), name
+    assert len(graphs) == 3
+
+
 def test_a_compiled_evaluation_is_of_whole_batches_and_counts_each_image_once(graphs: list[Any]) -> None:
     dls = loaders()
     stack, own = stack_of("conv_2", dls), member("conv_2", 1)
