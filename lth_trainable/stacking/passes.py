@@ -6,6 +6,7 @@ with tensors, so these depend on nothing else that changes.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
@@ -31,39 +32,47 @@ class Learned(NamedTuple):
     replaced: Named
 
 
-class Passes:
-    """The passes of a network. axis: of the members in images. trained: names of the parameters with gradients.
+class Passes(NamedTuple):
+    """step(parameters, buffers, images, labels, seeds): a step without its update; changes buffers in place.
 
-    step(parameters, buffers, images, labels, seeds), scores(parameters, buffers, images, seeds): the first two by name;
-    labels (k, b); seeds (k,) of dropout.
+    scores(parameters, buffers, images, seeds): the predictions (k, b, classes) of an evaluation, in float32. Parameters
+    and buffers are by name; labels (k, b); seeds (k,) of dropout.
     """
 
-    def __init__(
-        self, network: StackedNetwork, axis: int, trained: Collection[str], autocast: Autocast,
-        compiler: Compiler | None = None,
-    ) -> None:  # fmt: skip
-        self._network, self._axis, self._trained, self._autocast = network, axis, trained, autocast
-        self.step: Callable[[Named, Named, Tensor, Tensor, Tensor], Learned] = self._step
-        self.scores: Callable[[Named, Named, Tensor, Tensor], Tensor] = self._scores
-        if compiler is not None:
-            self.step, self.scores = compiler(self._step), compiler(self._scores)
+    step: Callable[[Named, Named, Tensor, Tensor, Tensor], Learned]
+    scores: Callable[[Named, Named, Tensor, Tensor], Tensor]
 
-    def _step(self, parameters: Named, buffers: Named, images: Tensor, labels: Tensor, seeds: Tensor) -> Learned:
-        """A step without its update. Buffers are changed in place, but for those that are replaced."""
-        self._network.module.train()
-        own = {name: value.detach().requires_grad_(name in self._trained) for name, value in parameters.items()}
-        with torch.enable_grad():
-            with self._autocast():
-                predictions, replaced = self._network(own, buffers, images, self._axis, seeds)
-                losses = self._network.losses(predictions.float(), labels)
-            found = gradients(losses, own)
-        replaced = {name: value.detach() for name, value in replaced.items()}
-        return Learned(predictions.detach(), losses.detach(), found, replaced)
 
-    @torch.no_grad()
-    def _scores(self, parameters: Named, buffers: Named, images: Tensor, seeds: Tensor) -> Tensor:
-        """The predictions (k, b, classes) of an evaluation, in float32. It changes nothing."""
-        self._network.module.eval()
-        with self._autocast():
-            output, _ = self._network(parameters, buffers, images, self._axis, seeds)
-        return output.float()
+def passes_of(
+    network: StackedNetwork, axis: int, trained: Collection[str], autocast: Autocast, compiler: Compiler | None = None
+) -> Passes:
+    """The passes of a network. axis: of the members in images. trained: names of the parameters with gradients."""
+    step = functools.partial(_step, network, axis, trained, autocast)
+    scores = functools.partial(_scores, network, axis, autocast)
+    return Passes(step, scores) if compiler is None else Passes(compiler(step), compiler(scores))
+
+
+def _step(
+    network: StackedNetwork, axis: int, trained: Collection[str], autocast: Autocast,
+    parameters: Named, buffers: Named, images: Tensor, labels: Tensor, seeds: Tensor,
+) -> Learned:  # fmt: skip
+    network.module.train()
+    own = {name: value.detach().requires_grad_(name in trained) for name, value in parameters.items()}
+    with torch.enable_grad():
+        with autocast():
+            predictions, replaced = network(own, buffers, images, axis, seeds)
+            losses = network.losses(predictions.float(), labels)
+        found = gradients(losses, own)
+    replaced = {name: value.detach() for name, value in replaced.items()}
+    return Learned(predictions.detach(), losses.detach(), found, replaced)
+
+
+@torch.no_grad()
+def _scores(
+    network: StackedNetwork, axis: int, autocast: Autocast,
+    parameters: Named, buffers: Named, images: Tensor, seeds: Tensor,
+) -> Tensor:  # fmt: skip
+    network.module.eval()
+    with autocast():
+        output, _ = network(parameters, buffers, images, axis, seeds)
+    return output.float()

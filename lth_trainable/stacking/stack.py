@@ -23,7 +23,7 @@ from lth_trainable.stacking.independence import check_independence, updates_are_
 from lth_trainable.stacking.marks import AtMark, Marks
 from lth_trainable.stacking.network import StackedNetwork, convolves
 from lth_trainable.stacking.optimisers import update_of
-from lth_trainable.stacking.passes import Compiler, Passes
+from lth_trainable.stacking.passes import Compiler, passes_of
 from lth_trainable.stacking.probe import check, check_compiled
 from lth_trainable.stacking.replays import Replays
 from lth_trainable.stacking.run import NotStackable, Run
@@ -62,7 +62,10 @@ class Stack:
             raise NotStackable("fp16 scales each member's loss by what its gradients were")
         if precision == "tf32" and convolves(model):
             raise NotStackable("grouped convolutions in TF32 were a tenth off on an H200 (cuDNN, torch 2.11)")
-        self.k, self.device, self.bf16 = k, loader.device, precision == "bf16"
+        self.k, self.device = k, loader.device
+        self._autocast = functools.partial(
+            torch.autocast, self.device.type, torch.bfloat16, enabled=precision == "bf16"
+        )  # fmt: skip
         self.slots = Slots(model, update_of(optimizer), k)
         self.network = StackedNetwork(model, loss_func)
         self.batches = Batches(loader, k, side_by_side=self.network.convolves)
@@ -73,10 +76,10 @@ class Stack:
         check(self.network, self.slots, self.batches)
         self._whole: int | None = None  # so many images are always evaluated at a time
         of_stack = self.network, self.batches.axis, frozenset(self.slots.trained)
-        self._passes = Passes(*of_stack, self._autocast, compiler)
+        self._passes = passes_of(*of_stack, self._autocast, compiler)
         if compiler is not None:  # which compiles, and has checked, one size
             self._whole = n_evaluated(self.batches)
-            plain, exact = Passes(*of_stack, self._autocast), Passes(*of_stack, contextlib.nullcontext)
+            plain, exact = passes_of(*of_stack, self._autocast), passes_of(*of_stack, contextlib.nullcontext)
             check_compiled(self._passes, plain, exact, self.slots, self.batches)
         check_independence(self._passes, self.slots, self.batches)
         self.slots.updates_whole = self.device.type == "cuda" and updates_are_the_same(self.slots)
@@ -190,6 +193,3 @@ class Stack:
         assert self._marks is not None
         sums, _ = self._sums(valid)
         self._marks.take(sums)
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)

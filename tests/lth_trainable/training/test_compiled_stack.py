@@ -7,10 +7,12 @@ of it has tests of its own, which take minutes.
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -157,6 +159,22 @@ def test_a_compiled_evaluation_is_of_whole_batches_and_counts_each_image_once(gr
             right = own.model(loader.x).argmax(1) == loader.y
         assert torch.equal(found.right, right) and found.correct == int(right.sum())
     assert len(graphs) == 3
+
+
+@pytest.mark.parametrize("compiler", [None, COMPILER], ids=["plain", "compiled"])
+def test_a_stack_is_freed_at_once(compiler: Any, graphs: list[Any]) -> None:
+    """Its memory is wanted for the next one; only references that go round in circles wait for the collector."""
+    dls = loaders()
+    stack = stack_of("lenet_300_100", dls, compiler)
+    trained(stack, {0: member("lenet_300_100", 1)}, {0: run_of(dls.train, 1)}, dls)
+    weights = [weakref.ref(value) for value in stack.slots.parameters.values()]
+    gc.collect()
+    gc.disable()
+    try:
+        del stack
+        assert not any(of() is not None for of in weights)
+    finally:
+        gc.enable()
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------
