@@ -106,6 +106,22 @@ def recorded_keys(spec: TrialSpec, chain: Sequence[Segment]) -> dict[str, str]:
     return {"initial": chain[0].key, "final": chain[-1].key, **({"rewind": rewind} if rewind is not None else {})}
 
 
+def needs_optimizer(spec: TrialSpec, segment: Segment, epoch: int) -> bool:
+    """Whether training may go on with the optimiser of the state at this epoch of a train segment.
+
+    This is about every trial that has the state on its chain, also those of later commands. So all of them give the
+    same answer. No trial needs it at the end of a level that was pruned, if the next level takes its optimiser from the
+    rewind point or has a new one, or if the level is a control's own; nor at the end of one fit whose learning rate
+    depends on the number of epochs, once the network is pruned.
+    """
+    if epoch < spec.epochs or segment.level == 0:
+        return True
+    if spec.family == "levels":
+        is_of_control = spec.acts_at_prune and segment.level == len(spec.level_sparsities)
+        return spec.retrain == "fine_tuning" and not is_of_control
+    return spec.family != "fit" or spec.lr_policy == "constant"
+
+
 def state_at(chain: Iterable[Segment], epoch: int) -> str:
     """Key of the dense state at the start of an epoch, before the first prune."""
     return next(s.key for s in chain if s.level == 0 and s.kind in ("init", "train") and s.end == epoch)

@@ -8,6 +8,9 @@
 A state with only weights (an initialisation, a supermask, or any state that no training continues from) is not
 `complete`: no trial starts from it.
 
+Where no trial can need the optimiser (`segments.needs_optimizer`), it is left out, and the manifest of the complete
+state has `"optimizer": false`. States of earlier versions have it everywhere; both kinds have the same key.
+
 A *temporary* state is stored by a trial for itself, in case it is killed. Its folder is beside that of the state and no
 other process writes to it: `states/<state key>/<fingerprint>-passing-<token>/`. The trial deletes it once it has stored
 a deeper one; states stored by others are never deleted with it.
@@ -89,7 +92,7 @@ class Memory:
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """A state in memory. history: the content of `history.json`."""
+    """A state in memory. history: the content of `history.json`. The snapshot may have no optimiser."""
 
     snapshot: Snapshot
     memory: Memory
@@ -109,25 +112,25 @@ class States:
         """Look up once which of these keys have a folder; `has` then answers from memory."""
         self.known = self.store.present(STATES, keys)
 
-    def has(self, key: str, complete: bool = True) -> bool:
-        """Whether the state is stored and, with `complete`, training can continue from it."""
-        return key in self.known and self.find(key, complete) is not None
+    def has(self, key: str, complete: bool = True, optimizer: bool = False) -> bool:
+        """Whether the state is stored; complete: a trial can go on from it; optimizer: also with its optimiser."""
+        return key in self.known and self.find(key, complete, optimizer) is not None
 
-    def find(self, key: str, complete: bool = True) -> Sealed | None:
+    def find(self, key: str, complete: bool = True, optimizer: bool = False) -> Sealed | None:
         """The folder of a state, or None. A damaged one is moved to quarantine and noted in `set_aside`."""
         try:
             folder = self.store.find(self.path(key))
         except Damaged as damage:
             self._put_aside(damage)
             return None
-        return folder if folder is None or folder.manifest.get("complete") or not complete else None
+        return folder if folder is not None and _is_enough(folder, complete, optimizer) else None
 
     def path(self, key: str) -> str:
         return self.store.state(key, self.fingerprint)
 
     def seal(self, key: str, state: State, complete: bool = True, overwrite: bool = False) -> str:
         """Store a state if it is not stored yet, or always with `overwrite`; returns its folder."""
-        if overwrite or self.find(key, complete) is None:
+        if overwrite or self.find(key, complete, complete and state.snapshot.optimizer is not None) is None:
             self._write(self.path(key), key, state, complete)
         self.known.add(key)
         return self.path(key)
@@ -150,13 +153,16 @@ class States:
         with contextlib.suppress(OSError):  # it is not empty, or this is an object store, which has no empty folders
             os.rmdir(f"{self.store.root}/{path.rpartition('/')[0]}")
 
-    def load(self, key: str, like: Snapshot) -> State | None:
-        """Read a complete state; None if it is missing or damaged. like: a snapshot of the same model."""
+    def load(self, key: str, like: Snapshot, optimizer: bool = True) -> State | None:
+        """Read a complete state; None if it is missing or damaged, or if it has no optimiser and is to have one.
+
+        like: a snapshot of the same model.
+        """
         for path in (self.path(key), *self.temporary(key)):
             pulse.beat()
             try:
                 folder = self.store.find(path)
-                if folder is not None and folder.manifest["complete"]:
+                if folder is not None and _is_enough(folder, True, optimizer):
                     return self._read(folder, like)
             except Damaged as damage:
                 if path == self.path(key) or self.store.exists(f"{path}/{MANIFEST}"):
@@ -184,6 +190,8 @@ class States:
         if complete:
             files[TRAINING] = save_tensors(row_major(_training(state)))
         about = {"kind": "state", "key": key, "complete": complete, "fingerprint": self.fingerprint}
+        if complete and state.snapshot.optimizer is None:
+            about["optimizer"] = False
         with pulse.storing():
             for _ in range(ATTEMPTS - 1):
                 with contextlib.suppress(FileNotFoundError):
@@ -219,10 +227,21 @@ class States:
         except Odd as error:
             raise Damaged(folder.path, str(error)) from error
         snapshot = like.replaced({**weights, **transient}, optimizer)
+        if not _has_optimizer(folder):
+            snapshot.optimizer = None
         return State(snapshot=snapshot, memory=memory, history=history)
 
     def _put_aside(self, damage: Damaged) -> None:
         self.set_aside.append(f"{damage}; set aside in {self.store.quarantine(damage, STATES)}")
+
+
+def _is_enough(folder: Sealed, complete: bool, optimizer: bool) -> bool:
+    return (not complete or bool(folder.manifest.get("complete"))) and (not optimizer or _has_optimizer(folder))
+
+
+def _has_optimizer(folder: Sealed) -> bool:
+    """Whether a complete state has its optimiser, which may hold no tensor: that of SGD without momentum."""
+    return bool(folder.manifest.get("optimizer", True))
 
 
 def size_of(state: State) -> int:

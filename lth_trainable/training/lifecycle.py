@@ -13,7 +13,7 @@ from lth_trainable.errors import UserError
 from lth_trainable.pruning.snapshot import Snapshot
 from lth_trainable.silence import pulse
 from lth_trainable.spec.rewind_point import INITIALISATION
-from lth_trainable.spec.segments import Segment, rewind_key, segments
+from lth_trainable.spec.segments import Segment, needs_optimizer, rewind_key, segments
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.stopwatch import part
 from lth_trainable.store.record import Identity, can_record
@@ -123,8 +123,10 @@ class TrialLifecycle:
 
     def _check_restored(self, restored: Restored) -> None:
         """Raise `UserError` if a state that the trial goes on from is gone: only its own settings could be trained."""
+        end = restored.chain[-1]
         for key in {restored.state, self.rewind_key or restored.state} - {self.chain[0].key}:
-            if not (self.states.has(key) and self.states.is_sound(key)):
+            optimizer = key != restored.state or self._needs_optimizer(end, end.end)
+            if not (self.states.has(key, optimizer=optimizer) and self.states.is_sound(key)):
                 raise UserError(
                     f"restored from {restored.trial}: found no state {self.states.path(key)} in "
                     f"{self.states.store.uri}; expected the one that the checkpoint is of; it may have been deleted "
@@ -140,7 +142,7 @@ class TrialLifecycle:
         self.temporary = [path for i, epoch in found for path in self.states.temporary(self.chain[i].key_at(epoch))]
         for index, epoch in found:
             key = self.chain[index].key_at(epoch)
-            state = self.states.load(key, self.trial.initial)
+            state = self.states.load(key, self.trial.initial, self._needs_optimizer(self.chain[index], epoch))
             if state is None:
                 continue
             self._fetch_rewind_point()
@@ -260,15 +262,16 @@ class TrialLifecycle:
             self._report(self.unreported.pop())
         is_end = key == self.chain[-1].key
         is_asked = not is_end and self.keep.resumable and self.should_stop()
+        optimizer = self._needs_optimizer(segment, epoch)
         if key in self.keep.states:
-            self._seal(key, measured=self.keep.states[key])
+            self._seal(key, measured=self.keep.states[key], optimizer=optimizer)
             self._report(key)
         elif key == self.rewind_key and not is_end:
             self._seal(key, measured=False)
             if is_asked:
                 self._report(key)
         elif is_asked or (not is_end and self.keep.resumable and time.monotonic() - self.sealed_at > RESUME_SECONDS):
-            self._seal_temporary(key)
+            self._seal_temporary(key, optimizer)
             self._report(key)
 
     @part("storing")
@@ -289,15 +292,20 @@ class TrialLifecycle:
             if self.states.find(key, complete=False) is None:
                 self.states.seal(key, self.trial.initial_state(restarted=key != self.chain[0].key), complete=False)
 
-    def _seal(self, key: str, measured: bool) -> None:
+    def _needs_optimizer(self, segment: Segment, epoch: int) -> bool:
+        return needs_optimizer(self.trial.spec, segment, epoch)
+
+    def _seal(self, key: str, measured: bool, optimizer: bool = True) -> None:
         if self.keep.resumable or key in self.referred_to.values():
-            self.states.seal(key, self.trial.state(measured), complete=self.keep.resumable)
+            self.states.seal(key, self.trial.state(measured, optimizer), complete=self.keep.resumable)
             self.sealed_at = time.monotonic()
             self._forget_temporary()
 
-    def _seal_temporary(self, key: str) -> None:
+    def _seal_temporary(self, key: str, optimizer: bool) -> None:
         """Store a temporary state, unless the state is stored for good already."""
-        paths = [] if self.states.find(key) is not None else [self.states.seal_temporary(key, self.trial.state(False))]
+        paths = []
+        if self.states.find(key, optimizer=optimizer) is None:
+            paths = [self.states.seal_temporary(key, self.trial.state(False, optimizer))]
         self.sealed_at = time.monotonic()
         self._forget_temporary()
         self.temporary = paths
@@ -316,10 +324,11 @@ class TrialLifecycle:
     def _end(self) -> None:
         """Store and evaluate the trial's final state, and delete its temporary states."""
         if not can_record(self.states.store, self.identity):  # it may be stored for other trials, without an evaluation
-            key = self.chain[-1].key
-            trained = self.chain[-1].kind == "train" and not self.trial.log.diverged
-            complete = trained and (self.keep.resumable or self.states.has(key))
-            self.states.seal(key, self.trial.state(True), complete=complete, overwrite=True)
+            end = self.chain[-1]
+            trained = end.kind == "train" and not self.trial.log.diverged
+            complete = trained and (self.keep.resumable or self.states.has(end.key))
+            state = self.trial.state(True, complete and self._needs_optimizer(end, end.end))
+            self.states.seal(end.key, state, complete=complete, overwrite=True)
         self._forget_temporary()
 
     def _report(self, key: str) -> None:

@@ -128,15 +128,20 @@ class Trial:
         return State(snapshot=snapshot, memory=Memory(), history=self._history(Memory(), measured=False))
 
     @part("storing")
-    def state(self, measured: bool) -> State:
-        """The current state. measured: evaluate the network on the validation and the test split."""
+    def state(self, measured: bool, optimizer: bool = True) -> State:
+        """The current state. measured: evaluate the network on the validation and the test split.
+
+        optimizer: with the optimiser's state.
+        """
         memory = Memory.of(self.pruner) if self.pruner is not None else Memory()
-        return State(
-            snapshot=Snapshot(self.model, self.learn.opt), memory=memory, history=self._history(memory, measured)
-        )
+        snapshot = Snapshot(self.model, self.learn.opt if optimizer else None)
+        return State(snapshot=snapshot, memory=memory, history=self._history(memory, measured))
 
     def go_to(self, state: State, rewind_point: Snapshot | None) -> None:
-        """Restore `state`. rewind_point: what later resets within a fit return to, if that point has passed."""
+        """Restore `state`. rewind_point: what later resets within a fit return to, if that point has passed.
+
+        Without an optimiser in the state, the learner's has no moments until the next rewind.
+        """
         self.log.rows = [dict(row) for row in state.history["rows"]]
         self.early_stop.load_state(state.history["early_stop"])
         if self.spec.family == "fit":
@@ -149,7 +154,11 @@ class Trial:
             })  # fmt: skip
         elif self.pruner is not None:
             state.memory.give(self.pruner)
-        state.snapshot.restore(self.model, self.learn.opt)
+        if state.snapshot.optimizer is None:
+            self.learn.opt.clear_state()
+            state.snapshot.restore(self.model)
+        else:
+            state.snapshot.restore(self.model, self.learn.opt)
 
     @part("training")
     def fit(self, start: int, end: int, level_clock: LevelClock, *more: Callback) -> None:

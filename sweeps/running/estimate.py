@@ -20,11 +20,13 @@ from typing import Any
 
 from lth_trainable.data.datasets import load_dataset
 from lth_trainable.errors import UserError
-from lth_trainable.models.sizes import tensors_of
+from lth_trainable.models.sizes import MOMENTS, tensors_of
+from lth_trainable.spec.segments import needs_optimizer
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.spec.words import name_part
 from lth_trainable.store.store import STATES, TRAINING, WEIGHTS, Damaged, Sealed
 from lth_trainable.store.trials import read_record
+from sweeps.planning.plan import Node
 from sweeps.planning.work import Work
 from sweeps.running.cohorts import shapes_of
 from sweeps.running.hardware import Hardware
@@ -184,7 +186,24 @@ def _disk(ledger: Ledger, work: Work, spec: TrialSpec, measured: Measured | None
         data = load_dataset(spec.dataset, data_root, spec.split_seed, spec.image_size)
         tensors = tensors_of(spec.model, data.shape, len(data.classes), spec.width_pct)
         size = None if tensors is None else tensors.state_bytes(spec.optimizer)
-    return None if size is None else size * len(work.nodes)
+    if size is None:
+        return None
+    shares = _shares(spec.optimizer)
+    return size * sum(shares if _has_optimizer(node) else 1 for node in work.nodes) // shares
+
+
+def _has_optimizer(node: Node) -> bool:
+    """Whether the state at the end of a node is stored with its optimiser."""
+    segment, _, end = node.parts[-1]
+    through = node
+    while not through.trials:
+        through = through.children[0]
+    return needs_optimizer(through.trials[0].spec, segment, end)
+
+
+def _shares(optimizer: str) -> int:
+    """How many times as large as its weights a state with an optimiser is, about."""
+    return 1 + MOMENTS[optimizer]
 
 
 # -- from finished trials ----------------------------------------------------------------------------------------------
@@ -220,16 +239,20 @@ def _paces(
             alike = {name: own.get(name, getattr(TrialSpec, name, None)) for name in SAME} == wanted
             if alike and pace.has(where):
                 seconds = median(row["seconds"] for row in record["epochs"])
-                yield seconds, _state_bytes(ledger, folder), str(where["device"])
+                yield seconds, _state_bytes(ledger, folder, own["optimizer"]), str(where["device"])
         except (Damaged, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             continue  # whatever is wrong with it, an estimate does without it
 
 
-def _state_bytes(ledger: Ledger, folder: Sealed) -> int | None:
-    """Bytes of the state in which a trial ends; None if training does not continue from it."""
+def _state_bytes(ledger: Ledger, folder: Sealed, optimizer: str) -> int | None:
+    """Bytes of a state with its optimiser, from that in which a trial ends; None if training cannot go on from it."""
     state = ledger.store.find(folder.manifest["states"]["final"])
     files = {} if state is None else state.manifest["files"]
-    return files[WEIGHTS]["size"] + files[TRAINING]["size"] if TRAINING in files else None
+    if state is None or TRAINING not in files:
+        return None
+    has_optimizer = state.manifest.get("optimizer", True)
+    size: int = files[WEIGHTS]["size"] + files[TRAINING]["size"]
+    return size if has_optimizer else size * _shares(optimizer)
 
 
 def _others(ledger: Ledger, spec: TrialSpec) -> Iterator[Sealed]:

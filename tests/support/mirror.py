@@ -78,7 +78,8 @@ def make_mirrored_run(storage: Path, specs: Sequence[TrialSpec] = MIRRORED) -> P
         state = store.find(folder.manifest["states"]["final"])
         assert state is not None
         files = {name: store.content(state, name) for name in state.manifest["files"]}
-        about = {name: state.manifest[name] for name in ("kind", "key", "complete", "fingerprint")}
+        kept = ("kind", "key", "complete", "optimizer", "fingerprint")
+        about = {name: value for name, value in state.manifest.items() if name in kept}
         store.seal(state.path, files | {WEIGHTS: pack_tensors(nearest_mean(not spec.is_dense))}, about)
     return write_plan(storage, specs)
 
