@@ -103,6 +103,13 @@ def test_each_result_has_its_page_and_its_figure(tool: ModuleType) -> None:
         assert texts(committed) == texts(content) and numbers(committed) == pytest.approx(numbers(content), abs=1e-3)
 
 
+def test_a_dense_network_of_fewer_epochs_is_named_by_them(tool: ModuleType) -> None:
+    drawn = texts(tool.page_figures()["results/pets_tutorial/published-light.svg"])
+    assert {"dense, 5 epochs", "accuracy, against dense, 5 epochs"} <= set(
+        drawn
+    ) and "dense, rewind epoch 0" not in drawn
+
+
 def test_the_readmes_output_is_that_of_the_kept_run() -> None:
     frames, shown = analysis.load(DIGITS), io.StringIO()
     show(Console(file=shown, width=PLAIN_WIDTH, highlight=False), frames, "runs/digits", folded)

@@ -6,12 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from analysis.export.results import KEPT
 from analysis.export.results_table import rows_of, sentence_of
 from analysis.figures.published import published_figure
 from analysis.figures.style import COLOURS, to_svg
 from analysis.tables.parquet import load
-from analysis.tables.run_plan import find_run, read_plan
+from analysis.tables.run_plan import KEPT, find_run, read_plan
 from analysis.text import duration
 
 PAGE, FIGURE = "README.md", "published-{}.svg"  # of each theme

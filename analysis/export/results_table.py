@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.export.results import KEPT
 from analysis.labels import short_labels
 from analysis.published.points import SUPERMASK
 from analysis.report.published import published_cells
 from analysis.tables.parquet import Frames, load
 from analysis.tables.published_schema import ABSENT, FAILS, HOLDS, OPEN
+from analysis.tables.run_plan import KEPT
 from analysis.tables.schema import BEATS, FALLS_SHORT, LOWER, MATCHES, UNDECIDED, Row
 from analysis.text import duration, percent, signed
 from analysis.verdicts.headlines import of_tickets

@@ -214,10 +214,12 @@ def test_the_merged_run_has_a_place_of_its_own(tmp_path: Path, capsys: pytest.Ca
     first, other = piece(tmp_path / "a", range(2)), piece(tmp_path / "b", range(2, 4))
     planned = piece(tmp_path / "c", range(5, 7))
     (tmp_path / "d" / "run" / "trials" / "x").mkdir(parents=True)
+    (tmp_path / "file").write_text("no folder")
     wrong = {
         first: "another run than the pieces", planned: "a sweep has planned it; choose another",
         str(tmp_path / "a" / "states"): "the folder of a run", f"{tmp_path}/a/.hidden": "the folder of a run",
         str(tmp_path / "d" / "run"): "it has trials, but no plan.json",
+        str(tmp_path / "file" / "run"): "cannot be written",
     }  # fmt: skip
     for into, message in wrong.items():
         assert main(["merge", first, other, "--into", into]) == 2
