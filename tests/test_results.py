@@ -63,7 +63,8 @@ def test_a_result_is_small_whole_and_of_its_recipe(kept: Path) -> None:
     plan = read_plan(*find_run(kept))
     assert len(plan.trials) == machine["trials"] == len(frames.trials)
     assert machine["trials_done"] + machine["trials_diverged"] == machine["trials"]
-    assert int(frames.trials["epochs_trained"].sum()) == machine["epochs_trained"] <= machine["epochs_asked_for"]
+    assert (frames.epochs["trial"] == frames.epochs["trained_by"]).sum() == machine["epochs_trained"]
+    assert frames.trials["epochs_trained"].sum() <= machine["epochs_trained"] <= machine["epochs_asked_for"]
     if plan.recipe in RECIPES:
         sweep = find_recipe(plan.recipe)
         seeds = tuple(sorted({trial.spec["seed"] for trial in plan.trials}))

@@ -85,9 +85,21 @@ run_pets() {
     [ ! -f "$OUT/$name.tar" ] || { touch "$RUNS/$name.whole"; rm -rf "$RUNS/$name"; }
   done
 }
-# merge_pets GPUS PIECE.tar ...: at home, without a GPU: results/pets_tutorial of two or more pieces that came back whole. (One alone: untar it in results/.)
+# _seeds_so_far RUN: a note, if the run has fewer seeds than its recipe
+_seeds_so_far() {
+  $PY - "$1" <<'END'
+import sys
+from analysis.tables.run_plan import find_run, read_plan
+from sweeps.experiments.recipes import RECIPES
+plan = read_plan(*find_run(sys.argv[1]))
+here, wanted = len({trial.spec["seed"] for trial in plan.trials}), len(RECIPES[plan.recipe]().seeds)
+print(f"{here} of the recipe's {wanted} seeds so far" if here < wanted else "")
+END
+}
+# merge_pets GPUS PIECE.tar ...: at home, without a GPU: results/pets_tutorial of two or more pieces that came back whole, of which one may be what
+# was kept before (tar cf before.tar -C results pets_tutorial).
 merge_pets() {
-  local gpus=$1 work piece seconds=0; shift; work=$(mktemp -d)
+  local gpus=$1 work piece seconds=0 notes=("$OTHER_PICTURES") so_far; shift; work=$(mktemp -d)
   for piece in "$@"; do
     mkdir -p "$work/$(basename "$piece" .tar)" "$work/kept"
     tar xf "$piece" -C "$work/kept"
@@ -95,5 +107,7 @@ merge_pets() {
     seconds=$($PY -c "import json; print($seconds + json.load(open('$work/kept/pets_tutorial/machine.json'))['seconds'])")
   done
   $PY -m analysis merge "$work"/pets_*/pets_tutorial --into "$work/runs/pets_tutorial" > "$work/merged" || { cat "$work/merged"; return 1; }
-  $PY -m analysis results "$work/runs/pets_tutorial" --seconds "$seconds" --gpus "$gpus" --note "$OTHER_PICTURES" && rm -rf "$work"
+  so_far=$(_seeds_so_far "$work/runs/pets_tutorial") || return
+  [ -z "$so_far" ] || notes+=("$so_far")
+  $PY -m analysis results "$work/runs/pets_tutorial" --seconds "$seconds" --gpus "$gpus" --note "${notes[@]}" && rm -rf "$work"
 }

@@ -93,9 +93,13 @@ def sentence(folder: Path) -> str:
     """Whether the claim of the fasterai tutorial survives, with its figures; empty if no result says it.
 
     The tutorial compares a ticket with a dense network of fewer epochs than the ticket took to find. What the ticket
-    does against one of as many epochs is said too.
+    does against one of as many epochs is said too, and what a reader should know beside the recipe.
     """
-    return next((said for kept in results(folder) if (said := sentence_of(kept))), "")
+    kept, said = next(((kept, said) for kept in results(folder) if (said := sentence_of(kept))), (folder, ""))
+    if not said:
+        return ""
+    notes = json.loads((kept / KEPT).read_text(encoding="utf-8"))["notes"]
+    return f"{said.strip()}{''.join(f' Note: {note}.' for note in notes)}\n"
 
 
 def sentence_of(kept: Path, root: str = "") -> str:

@@ -179,9 +179,14 @@ def _marks_of(found: Sequence[Panel], theme: Theme) -> Iterator[tuple[str, dict[
 
 
 def _labels(series: Sequence[Series]) -> dict[Series, str]:
-    """Each arm in words, with its ladder if there are several."""
-    ladders = short_labels([ladder for _, ladder in series])
-    return {(arm, ladder): _words(arm) + (f", {ladders[ladder]}" if len(ladders) > 1 else "") for arm, ladder in series}
+    """Each arm in words, with its ladder if there are several; dense networks have none of their own."""
+    ladders, arms = short_labels([ladder for _, ladder in series]), [arm for arm, _ in series]
+    alone = {DENSE} if arms.count(DENSE) == 1 else set()
+    with_ladder = {name: len(ladders) > 1 and name[0] not in alone for name in series}
+    return {
+        (arm, ladder): _words(arm) + (f", {ladders[ladder]}" if with_ladder[arm, ladder] else "")
+        for arm, ladder in series
+    }
 
 
 def _words(arm: str) -> str:

@@ -49,7 +49,9 @@ SVG, XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
 @dataclass(frozen=True, kw_only=True)
 class Savings:
     """Totals over all trials with a record. alone: as if each trial had trained its whole chain by itself. own: what
-    the trials really trained. flops_*: theoretical multiply-adds of training all chains; None if unknown."""
+    the trials really trained, in however many attempts. flops_*: theoretical multiply-adds of training all chains; None
+    if unknown.
+    """
 
     n_trials: int
     epochs_alone: int
@@ -187,17 +189,20 @@ def _figures(material: Material) -> list[dict[str, Any]]:
 
 
 def savings(frames: Frames) -> Savings:
-    """Add up what the trials trained. Distinct epochs differ in the trial that trained them, the level or the epoch."""
+    """Add up what the trials trained. Distinct epochs differ in the trial that trained them, the level or the epoch.
+
+    Epochs, not the trials' `epochs_trained`: that leaves out what a trial had trained before it was interrupted.
+    """
     trials = frames.trials[frames.trials["epochs_total"].notna()]
-    epochs = frames.epochs[["trained_by", "level", "epoch"]].drop_duplicates()
+    own = frames.epochs[frames.epochs["trial"] == frames.epochs["trained_by"]]
     known = trials["flops_dense"].notna()
     return Savings(
         n_trials=len(trials),
         epochs_alone=int(trials["epochs_total"].sum()),
-        epochs_distinct=len(epochs),
-        epochs_own=int(trials["epochs_trained"].sum()),
+        epochs_distinct=len(frames.epochs[["trained_by", "level", "epoch"]].drop_duplicates()),
+        epochs_own=len(own),
         seconds_alone=float(trials["seconds_total"].sum()),
-        seconds_own=float(trials["train_seconds"].sum()),
+        seconds_own=float(own["seconds"].sum()),
         flops_dense=float(trials.loc[known, "flops_dense"].sum()) if known.any() else None,
         flops_sparse=float(trials.loc[known, "flops_sparse"].sum()) if known.any() else None,
     )

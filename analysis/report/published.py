@@ -26,7 +26,7 @@ def published_cells(row: Row) -> dict[str, str]:
     return {
         "claim": row["claim"], "sentence": row["sentence"], "source": _source(row), "how_read": row["how_read"],
         "left": _left(row), "published": f"{bound}{_number(row['published'])} {unit}",
-        "here": NOTHING if row["here"] is None else f"{_number(row['here'])} {unit}",
+        "here": NOTHING if row["here"] is None else f"{_measured(row['here'])} {unit}",
         "difference": _difference(row), "margin": f"{row['margin']:g} {margin_unit}",
         "n": NOTHING if row["n"] is None else str(row["n"]), "result": row["result"], "kind": KINDS[row["result"]],
         "why": row["why"],
@@ -114,6 +114,11 @@ def _difference(row: Row) -> str:
         return f"{mean} {row['margin_unit']}"
     low, high = ("open" if row[end] is None else signed(row[end]) for end in ("ci_low", "ci_high"))
     return f"{mean} [{low}, {high}] {row['margin_unit']}"
+
+
+def _measured(value: float) -> str:
+    """A figure of this run: with two decimals, however it happens to end."""
+    return f"{value:.2f}".replace("-", "\u2212")
 
 
 def _number(value: float) -> str:

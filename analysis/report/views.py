@@ -66,9 +66,14 @@ def _lines(rows: Sequence[Row], cells: Callable[[Line], Cells]) -> Lines:
 
 
 def _without_repeats(lines: list[Cells]) -> list[Cells]:
-    """The lines, each knowing whether its claim is that of the line before (`again`)."""
-    before = [None, *(line.get("claim") for line in lines)]
-    return [line | {"again": line.get("claim") == last} for line, last in zip(lines, before, strict=False)]
+    """The lines, each knowing whether its claim is that of the line before (`again`), and whether all that names its
+    tickets is (`same`)."""
+    found = []
+    for line, last in zip(lines, [{}, *lines], strict=False):
+        again = line.get("claim") == last.get("claim")
+        same = again and all(line.get(name) == last.get(name) for name in ("tickets", "against"))
+        found.append(line | {"again": again, "same": same})
+    return found
 
 
 def _verdict_cells(line: Line, labels: Mapping[str, str]) -> Cells:

@@ -106,10 +106,15 @@ def prepared(execution: Execution, precision: str) -> Iterator[None]:
             # `use_deterministic_algorithms` would import PyTorch's compiler to tell it, which takes seconds
             stack.callback(torch.set_deterministic_debug_mode, torch.get_deterministic_debug_mode())
             torch.set_deterministic_debug_mode("error" if execution.deterministic else "default")
-            flags = {"benchmark": False, "deterministic": execution.deterministic}
-            for name, value in flags.items():
-                stack.callback(setattr, torch.backends.cudnn, name, getattr(torch.backends.cudnn, name))
-                setattr(torch.backends.cudnn, name, value)
+            flags: list[tuple[Any, str, bool]] = [
+                (torch.backends.cudnn, "benchmark", False),
+                (torch.backends.cudnn, "deterministic", execution.deterministic),
+                # nothing reads memory before it is written; to fill it would be a kernel more for each tensor of a step
+                (torch.utils.deterministic, "fill_uninitialized_memory", False),
+            ]
+            for place, name, value in flags:
+                stack.callback(setattr, place, name, getattr(place, name))
+                setattr(place, name, value)
         yield
 
 

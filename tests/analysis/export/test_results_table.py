@@ -14,7 +14,7 @@ from analysis.export.results_table import replaced, rows_of
 from analysis.tables import schema
 from analysis.tables.parquet import Frames
 
-MACHINE = {"gpus": 1, "gpu_hours": 0.125, "seconds": 450.0}
+MACHINE = {"gpus": 1, "gpu_hours": 0.125, "seconds": 450.0, "notes": ["the images are other ones", "6 of 36 seeds"]}
 
 
 def published(**changes: Any) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def test_a_published_figure_has_a_row_for_each_network(monkeypatch: pytest.Monke
     two, six = rows(monkeypatch, tmp_path, *held, published(claim="other", result="not in this run"))
     assert (two.claim, six.claim) == ("masks have 41 % (Conv-2)", "masks have 41 % (Conv-6)")
     assert (two.recipe, two.published) == ("[cifar10_supermask](results/cifar10_supermask)", "41 %")
-    assert two.here == "38.5 %: −2.50 [−4.00, −1.00] pp, n = 5"
+    assert two.here == "38.50 %: −2.50 [−4.00, −1.00] pp, n = 5"
     assert (two.agrees, two.gpu_minutes) == ("undecided", "7.5")
 
 
@@ -92,7 +92,7 @@ def test_the_tutorials_claim_survives_or_not(monkeypatch: pytest.MonkeyPatch, tm
         "The claim of [fasterai's tutorial](docs/from_fasterai.md) survives: its ticket of 50 % is more accurate than "
         "the dense network of 5 epochs ([+3.10 pp [+2.00, +4.20], n = 36](results/pets_tutorial)). Against the dense "
         "network of 20 epochs, as many as the ticket took to find and train, it is less accurate, by more than 1 pp "
-        "(−2.00 pp [−3.00, −1.00], n = 36).\n"
+        "(−2.00 pp [−3.00, −1.00], n = 36). Note: the images are other ones. Note: 6 of 36 seeds.\n"
     )
     fails = said(monkeypatch, tmp_path, "disagrees", matches="no", beats="no", here=-0.4, ci_low=-0.7, ci_high=-0.1)
     assert "does not survive: its ticket of 50 % is not more accurate than the dense network of 5 epochs" in fails

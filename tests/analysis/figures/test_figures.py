@@ -229,13 +229,25 @@ def test_a_run_of_a_search_has_its_front(frames: Frames) -> None:
 def test_savings_are_sums_of_the_tables(tmp_path: Path) -> None:
     specs = dense(2)
     frames = analysis.gather(make_run(tmp_path, specs, ACCURACY))
+    assert len(frames.epochs) == 2, "a row for each trial"
+    frames = with_tables(frames, trials=frames.trials.assign(epochs_total=1))
+    alone = savings(frames)
+    assert (alone.epochs_own, alone.epochs_distinct, alone.epochs_saved_pct) == (2, 2, 0)
     shared = frames.epochs.assign(trained_by=frames.epochs.trained_by.iloc[0])
     work = savings(with_tables(frames, epochs=shared))
-    assert (work.n_trials, work.epochs_alone, work.epochs_distinct) == (2, 2 * specs[0].epochs, 1)
-    assert work.seconds_own == pytest.approx(3.0)
+    assert (work.n_trials, work.epochs_alone, work.epochs_distinct) == (2, 2, 1)
+    assert work.epochs_own == 1 and work.epochs_saved_pct == pytest.approx(50)
+    assert work.seconds_own == pytest.approx(alone.seconds_own / 2) and work.seconds_own > 0
     assert work.flops_dense == pytest.approx(2 * record(specs[0], 0.9)["result"]["flops_dense"])
-    half = frames.trials.assign(epochs_trained=specs[0].epochs // 2)
-    assert savings(with_tables(frames, trials=half)).epochs_saved_pct == pytest.approx(50)
+
+
+def test_savings_count_what_a_trial_had_trained_before_it_was_interrupted(tmp_path: Path) -> None:
+    frames = analysis.gather(make_run(tmp_path, dense(2), ACCURACY))
+    resumed = with_tables(frames, trials=frames.trials.assign(epochs_trained=0, train_seconds=0.0))
+    assert (savings(resumed).epochs_own, savings(resumed).seconds_own) == (
+        savings(frames).epochs_own,
+        savings(frames).seconds_own,
+    )
 
 
 def test_nothing_finished_gives_the_figure_that_says_so(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from lth_trainable.data.loaders import _copies, resident_loaders
 from lth_trainable.errors import UserError
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.store import Store
-from lth_trainable.training.execution import Execution, check_device, fingerprint, is_no_room, release
+from lth_trainable.training.execution import Execution, check_device, fingerprint, is_no_room, prepared, release
 from lth_trainable.training.run import run_trial
 from tests.plugins import tiny_cnn
 
@@ -68,6 +68,21 @@ def test_on_the_cpu_the_data_are_not_copied() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_settings_of_a_gpu_are_put_back_and_no_kernel_fills_new_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("check_device", "check_precision"):
+        monkeypatch.setattr(f"lth_trainable.training.execution.{name}", lambda *_: None)
+    cudnn, own = torch.backends.cudnn, torch.utils.deterministic
+
+    def settings() -> tuple[bool, ...]:
+        are_deterministic = torch.are_deterministic_algorithms_enabled()
+        return are_deterministic, cudnn.deterministic, cudnn.benchmark, own.fill_uninitialized_memory
+
+    before = settings()
+    with prepared(Execution(device="cuda", deterministic=True), "fp32"):
+        assert settings() == (True, True, False, False)
+    assert settings() == before and own.fill_uninitialized_memory
+
+
 def test_a_gpu_that_is_not_there_is_one_line(store: Store) -> None:
     for act in (check_device, fingerprint, lambda e: run_trial(TrialSpec(**SMALL), store, execution=e)):
         with pytest.raises(UserError, match=r"found no GPU that PyTorch .* --gpus-per-trial 0") as caught:
