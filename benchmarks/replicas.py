@@ -1,13 +1,15 @@
 """Many small networks at once: an epoch of a stack, of a cohort of trials, of a trial alone, and of a bare loop.
 
-    python benchmarks/replicas.py [--device cuda] [--tasks lenet resnet20 conv4] [--repeats 2] [--profile] [--tiny]
+    python benchmarks/replicas.py [--device cuda] [--tasks lenet resnet20 conv4] [--sides stack cohort] [--repeats 2]
+        [--compile] [--profile] [--tiny]
 
 All figures are seconds an epoch *a model*. *stack*: `Stack.train` with the validations of the epoch on its way, members
 copied in before and out afterwards, without trials. *cohort*: K trials by `run_cohort`, with all that a trial does.
 *alone*: one trial by `run_trial`. *bare* (GPUs): one network without a trial, a CUDA graph of a step replayed
 (`gpu_step.py`); K networks one after another take K times that. Medians over all epochs but the first two of each run,
 of `repeats` runs in turns. `--profile` prints what the device did in twenty steps of the stack. `--tiny`: digits and
-few members, for a CPU.
+few members, for a CPU. `--compile`: stacks, cohorts and trials alone through `torch.compile`, whose time is in the
+first epoch of the first cohort; with `LTH_CACHE=$(mktemp -d)` nothing has been compiled before.
 
 Of *cohort* it also prints where an epoch's time goes, for all members together: *turns* of their own Python (seconds,
 and how many), the conductor's *launches* of steps and validations, its *waits* for what they found, copies *in and
@@ -44,7 +46,7 @@ from lth_trainable.stacking.run import Run
 from lth_trainable.stacking.slots import Member
 from lth_trainable.stacking.stack import Stack
 from lth_trainable.store.store import Store
-from lth_trainable.training.cohort import Cohort, run_cohort
+from lth_trainable.training.cohort import Cohort, run_cohort, stack_compiler
 from lth_trainable.training.execution import Execution, prepared
 from lth_trainable.training.learner import optimizer_of
 from lth_trainable.training.run import run_trial
@@ -79,10 +81,11 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--deterministic", action="store_true")
+    parser.add_argument("--compile", action="store_true", help="all but bare through torch.compile")
     parser.add_argument("--profile", action="store_true", help="what the device did in twenty steps of the stack")
     parser.add_argument("--tiny", action="store_true", help="digits and few members, to try this on a CPU")
     options = parser.parse_args()
-    options.data_root, options.split = None, {}
+    options.data_root = None
     found, notes = {}, []
     for name in options.tasks:
         k, fields = (TINY if options.tiny else TASKS)[name]
@@ -91,6 +94,7 @@ def main() -> int:
             fields = {**fields, "precision": options.precision}
         spec = TrialSpec(**fields, control="dense", epochs=options.epochs)
         seconds: dict[str, list[float]] = {}
+        options.split, options.first = {}, []
         for _ in range(options.repeats):
             for side in options.sides:
                 if side == "bare" and options.device == "cpu":
@@ -99,6 +103,7 @@ def main() -> int:
                 seconds.setdefault(side, []).extend(SIDES[side](spec, k, options, notes.append))
         found[name] = {
             "k": k, "seconds_an_epoch_of_a_cohort": options.split, "precision": spec.precision,
+            "compiled": options.compile, "seconds_of_first_epochs_of_cohorts": options.first,
             "seconds_an_epoch_a_model": {side: round(statistics.median(of), 5) for side, of in seconds.items()},
             "range": {side: [round(min(of), 5), round(max(of), 5)] for side, of in seconds.items()},
             "n": {side: len(of) for side, of in seconds.items()},
@@ -110,7 +115,9 @@ def main() -> int:
 
 
 def execution_of(options: argparse.Namespace, replicas: int = 1) -> Execution:
-    return Execution(device=options.device, deterministic=options.deterministic, replicas=replicas)
+    return Execution(
+        device=options.device, deterministic=options.deterministic, replicas=replicas, compile=options.compile
+    )  # fmt: skip
 
 
 def bare(spec: TrialSpec, k: int, options: argparse.Namespace, note: Callable[[str], None]) -> list[float]:
@@ -142,6 +149,7 @@ def cohort(spec: TrialSpec, k: int, options: argparse.Namespace, note: Callable[
             raise outcome
     options.split = clock.split()
     first: Any = outcomes[0]
+    options.first.append(round(first["epochs"][0]["seconds"], 1))
     return [row["seconds"] / k for row in first["epochs"][UNCOUNTED:]]
 
 
@@ -209,7 +217,10 @@ def _stack(spec: TrialSpec, k: int, options: argparse.Namespace, note: Callable[
     )  # fmt: skip
     loader: Any = dls.train
     members = {slot: _member(spec, data, loader) for slot in range(k)}
-    made = Stack(members[0].model, members[0].optimizer, loader, nn.CrossEntropyLoss(), spec.precision, k)
+    made = Stack(
+        members[0].model, members[0].optimizer, loader, nn.CrossEntropyLoss(), spec.precision, k,
+        stack_compiler(execution_of(options, k)),
+    )  # fmt: skip
     runs = {slot: run_of(spec, loader, slot) for slot in members}
     if options.profile:
         _profile(made, runs, on_gpu)

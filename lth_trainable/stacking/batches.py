@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lth_trainable.data.augment import Draws
 from lth_trainable.data.loaders import ResidentLoader
+from lth_trainable.data.splits import EVALUATION_BATCH
 from lth_trainable.stacking.run import Run
 
 Groups = tuple[tuple[int, ...], ...]
@@ -85,8 +86,10 @@ class Batches:
             return [rates[self.position] for rates in self._rates_here]
         return self._rates.index_select(0, self.number).squeeze(0).unbind(0)[: len(groups)]
 
-    def shared(self, images: Tensor) -> Tensor:
-        """Images (b, c, h, w) for all members, as `next` returns them."""
+    def shared(self, images: Tensor, n: int | None = None) -> Tensor:
+        """Images (b, c, h, w) for all members, as `next` returns them. n: of that many; the first ones fill it up."""
+        if n is not None and n > len(images):
+            images = images.index_select(0, torch.arange(n, device=images.device) % len(images))
         if not self.axis:
             return images.unsqueeze(0).expand(self.k, *images.shape)
         return self._side_by_side(images.unsqueeze(1).expand(len(images), self.k, *images.shape[1:]))
@@ -151,3 +154,14 @@ class Batches:
 def evaluated_at_once(batches: Batches, bs: int) -> int:
     """How many images, of a batch of `bs`, all members are evaluated on at a time."""
     return min(bs, max(1, LARGEST_PASS // (batches.k * batches.loader.x[0].numel())))
+
+
+def sizes_of(batches: Batches) -> set[int]:
+    """How many images of a member there are in the batches of an epoch."""
+    loader = batches.loader
+    return {min(loader.bs, loader.n), loader.n % loader.bs or loader.bs}
+
+
+def n_evaluated(batches: Batches) -> int:
+    """How many images of the training split all members are evaluated on at a time."""
+    return min(evaluated_at_once(batches, EVALUATION_BATCH), batches.loader.n)

@@ -58,7 +58,8 @@ class SeededDropout(TorchFunctionMode):
 
 def keep(seed: Tensor, call: int, shape: tuple[int, ...], p: float) -> Tensor:
     """Which elements stay, each with probability 1 - p: bool of this shape. seed: int64 (), may be one of a vmap."""
-    index = torch.arange(math.prod(shape), device=seed.device).mul_(_STEP).view(shape)
+    index = torch.arange(math.prod(shape), device=seed.device).bitwise_xor_(0)  # a compiler sees no product to work out
+    index = index.mul_(_STEP).view(shape)
     key = _mixed(seed + _signed(call * _NEXT_CALL))
     threshold = min(-(1 << 63) + round(p * (1 << 64)), (1 << 63) - 1)
     return _mixed(index + key) >= threshold

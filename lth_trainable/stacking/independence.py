@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lth_trainable.data.splits import EVALUATION_BATCH
-from lth_trainable.stacking.batches import Batches, evaluated_at_once
-from lth_trainable.stacking.network import StackedNetwork, gradients
+from lth_trainable.stacking.batches import Batches, n_evaluated, sizes_of
+from lth_trainable.stacking.passes import Passes
 from lth_trainable.stacking.run import NotStackable
 from lth_trainable.stacking.slots import Slots
 from lth_trainable.streams import all_streams_put_back
@@ -25,10 +23,7 @@ from lth_trainable.streams import all_streams_put_back
 ROUNDING = 0.05  # of the norm, between runs of kernels that are not deterministic
 
 
-Autocast = Callable[[], AbstractContextManager[object]]
-
-
-def check_independence(network: StackedNetwork, slots: Slots, batches: Batches, autocast: Autocast) -> None:
+def check_independence(passes: Passes, slots: Slots, batches: Batches) -> None:
     """Raise `NotStackable` unless steps and evaluations give each slot the same bytes, also beside NaN.
 
     The slots hold copies of one network; afterwards they do again. Batches have their real sizes, because libraries
@@ -37,13 +32,12 @@ def check_independence(network: StackedNetwork, slots: Slots, batches: Batches, 
     """
     if slots.k == 1:
         return
-    loader, device = batches.loader, batches.number.device
-    x = loader.x[: evaluated_at_once(batches, EVALUATION_BATCH)]
+    device = batches.number.device
     with all_streams_put_back(), torch.no_grad():
-        for size in {min(loader.bs, loader.n), loader.n % loader.bs or loader.bs}:
+        for size in sizes_of(batches):
             index = torch.arange(size, device=device)
-            _check(slots, device, functools.partial(_step, network, slots, batches, autocast, index))
-        _check(slots, device, functools.partial(_evaluation, network, slots, batches, autocast, x))
+            _check(slots, device, functools.partial(_step, passes, slots, batches, index))
+        _check(slots, device, functools.partial(_evaluation, passes, slots, batches))
 
 
 def updates_are_the_same(slots: Slots) -> bool:
@@ -76,30 +70,19 @@ def updates_are_the_same(slots: Slots) -> bool:
     return True
 
 
-def _step(
-    network: StackedNetwork, slots: Slots, batches: Batches, autocast: Autocast, index: Tensor
-) -> list[Tensor]:  # fmt: skip
+def _step(passes: Passes, slots: Slots, batches: Batches, index: Tensor) -> list[Tensor]:
     """Everything that a step on these images makes, of all slots."""
     for_all = index.unsqueeze(1).expand(-1, slots.k)
     images, labels = batches.of(for_all.contiguous() if batches.axis else for_all.t().contiguous())
     buffers = {name: value.clone() for name, value in slots.buffers.items()}
-    network.module.train()
-    with torch.enable_grad():
-        with autocast():
-            predictions, replaced = network(slots.parameters, buffers, images, batches.axis, batches.seeds)
-            losses = network.losses(predictions.float(), labels)
-        found = gradients(losses, slots.parameters)
-    return [predictions.detach(), losses.detach(), *found.values(), *buffers.values(), *replaced.values()]
+    found = passes.step(slots.parameters, buffers, images, labels, batches.seeds)
+    return [found.predictions, found.losses, *found.gradients.values(), *buffers.values(), *found.replaced.values()]
 
 
-def _evaluation(
-    network: StackedNetwork, slots: Slots, batches: Batches, autocast: Autocast, x: Tensor
-) -> list[Tensor]:  # fmt: skip
-    """The scores of all slots on these images."""
-    network.module.eval()
-    with autocast():
-        predictions, _ = network(slots.parameters, slots.buffers, batches.shared(x), batches.axis, batches.seeds)
-    return [predictions]
+def _evaluation(passes: Passes, slots: Slots, batches: Batches) -> list[Tensor]:
+    """The scores of all slots on as many images as are evaluated at a time."""
+    images = batches.shared(batches.loader.x[: n_evaluated(batches)])
+    return [passes.scores(slots.parameters, slots.buffers, images, batches.seeds)]
 
 
 def _check(slots: Slots, device: torch.device, compute: Callable[[], list[Tensor]]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from lth_trainable.errors import words_of
-from lth_trainable.stacking.batches import Batches
+from lth_trainable.stacking.batches import Batches, n_evaluated, sizes_of
 from lth_trainable.stacking.dropout import SeededDropout
 from lth_trainable.stacking.network import Named, StackedNetwork, call, gradients
+from lth_trainable.stacking.passes import Passes
 from lth_trainable.stacking.run import NotStackable
 from lth_trainable.stacking.slots import Slots
 from lth_trainable.streams import all_streams_put_back
@@ -22,6 +23,8 @@ from lth_trainable.streams import all_streams_put_back
 IMAGES = 16  # of each member
 _OF_ALL_MODULES = vars(nn.Module()).keys()
 EXACT = 0.01  # of the norm: what may be off where a network alone is exact; mistakes are of the order of 1
+COMPILED = 0.05  # of the norm: what may be off by compiling; a rounding that switches a ReLU moves gradients
+HOW = "compiled", "not compiled"
 AS_ALONE = 3  # times the rounding of the network alone; TF32 rounds a lot where convolutions follow each other
 
 Found = tuple[Tensor, Named, Named]  # outputs, gradients and buffers
@@ -41,6 +44,33 @@ def check(network: StackedNetwork, slots: Slots, batches: Batches) -> None:
         raise
     except Exception as error:  # each network fails in its own way
         raise NotStackable(f"torch.func.vmap cannot run it ({type(error).__name__}: {words_of(error)})") from error
+
+
+def check_compiled(compiled: Passes, plain: Passes, exact: Passes, slots: Slots, batches: Batches) -> None:
+    """Compile steps and evaluations of the sizes that there will be.
+
+    Raises `NotStackable` unless they give what they give without the compiler (plain), but for rounding. exact: without
+    bf16 too. Each member has images of its own.
+    """
+    k, device, loader = slots.k, batches.number.device, batches.loader
+    seeds = torch.arange(1, k + 1, device=device)
+
+    def step(passes: Passes, images: Tensor, labels: Tensor) -> Found:
+        buffers = {name: value.clone() for name, value in slots.buffers.items()}
+        found = passes.step(slots.parameters, buffers, images, labels, seeds)
+        return found.predictions, found.gradients, {**buffers, **found.replaced}
+
+    def evaluation(passes: Passes, images: Tensor) -> Found:
+        return passes.scores(slots.parameters, slots.buffers, images, seeds), {}, {}
+
+    def compare(make: Callable[..., Found], *batch: Tensor) -> None:
+        _compare(make(compiled, *batch), make(plain, *batch), make(exact, *batch), COMPILED, *HOW)
+
+    with all_streams_put_back():
+        for size in sizes_of(batches):
+            index = torch.arange(k * size, device=device) % loader.n
+            compare(step, *batches.of(index.view((size, k) if batches.axis else (k, size))))
+        compare(evaluation, batches.shared(loader.x[: n_evaluated(batches)]))
 
 
 def _check(network: StackedNetwork, slots: Slots, batches: Batches) -> None:
@@ -110,21 +140,26 @@ def _doubled(tensors: Named) -> Named:
     return {name: value.double() if value.is_floating_point() else value for name, value in tensors.items()}
 
 
-def _compare(stacked: Found, alone: Found, exact: Found) -> None:
-    """Raise `NotStackable` if a stack is further from the exact result than rounding can be."""
+def _compare(
+    stacked: Found, alone: Found, exact: Found, within: float = EXACT, how: str = "in a stack", other: str = "alone"
+) -> None:  # fmt: skip
+    """Raise `NotStackable` if a stack is further from the exact result than rounding can be.
+
+    within: of the norm, what it may be off where `alone` is exact. how, other: in which the two differ.
+    """
     for what, number in (("outputs", 0), ("gradients", 1), ("buffers", 2)):
         of_stack, of_alone, of_exact = (_by_name(found[number]) for found in (stacked, alone, exact))
         if not of_stack.keys() == of_alone.keys() == of_exact.keys():
-            raise NotStackable(f"its {what} are those of other parameters than alone")
-        one, other, true = (
+            raise NotStackable(f"its {what} are those of other parameters than {other}")
+        ours, theirs, true = (
             torch.cat([torch.zeros(1), *(found[name].detach().double().cpu().flatten() for name in of_exact)])
             for found in (of_stack, of_alone, of_exact)
         )
-        norm, rounding, distance = (float(it.norm()) for it in (true, other - true, one - true))
-        bound = EXACT * norm + AS_ALONE * rounding + torch.finfo(torch.float32).eps
+        norm, rounding, distance = (float(it.norm()) for it in (true, theirs - true, ours - true))
+        bound = within * norm + AS_ALONE * rounding + torch.finfo(torch.float32).eps
         if math.isfinite(norm) and math.isfinite(rounding) and not distance <= bound:
             raise NotStackable(
-                f"its {what} are further from the exact ones in a stack ({distance:.2g}) than alone ({rounding:.2g}; "
+                f"its {what} are further from the exact ones {how} ({distance:.2g}) than {other} ({rounding:.2g}; "
                 f"norm {norm:.2g})"
             )
 

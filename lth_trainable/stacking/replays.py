@@ -18,10 +18,13 @@ class Replays:
 
     The first time libraries choose their kernels, and it shows whether the work waits for the device, which a graph
     cannot contain. Then, or if a capture fails, everything stays eager; `refusal` says why. On a CPU everything is.
+    waits_at_first: the first time of each kind of work a compiler waits for the device, so it shows the second time.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, *, waits_at_first: bool = False) -> None:
         self.refusal: str | None = None if device.type == "cuda" else "only GPUs have graphs"
+        self._waits_at_first = waits_at_first
+        self._compiled: set[Hashable] = set()  # kinds of work for which the compiler has waited
         self._seen: set[Hashable] = set()
         self._graphs: dict[Hashable, tuple[Graph, Any, Any]] = {}
         self._pool: Any = None
@@ -37,6 +40,9 @@ class Replays:
             graph.replay()
             return found
         if self.refusal is not None:
+            return work()
+        if self._waits_at_first and kind not in self._compiled:
+            self._compiled.add(kind)
             return work()
         if kind not in self._seen:
             self._seen.add(kind)

@@ -7,6 +7,7 @@ of one channel, updates of one tensor. Idle slots compute along with whatever th
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,12 +18,13 @@ from torch import Tensor, nn
 from lth_trainable.data.loaders import ResidentLoader
 from lth_trainable.pruning.layers import named_tensors
 from lth_trainable.silence import pulse
-from lth_trainable.stacking.batches import Batches, Groups, evaluated_at_once
+from lth_trainable.stacking.batches import Batches, Groups, evaluated_at_once, n_evaluated
 from lth_trainable.stacking.independence import check_independence, updates_are_the_same
 from lth_trainable.stacking.marks import AtMark, Marks
-from lth_trainable.stacking.network import StackedNetwork, convolves, gradients
+from lth_trainable.stacking.network import StackedNetwork, convolves
 from lth_trainable.stacking.optimisers import update_of
-from lth_trainable.stacking.probe import check
+from lth_trainable.stacking.passes import Compiler, passes_of
+from lth_trainable.stacking.probe import check, check_compiled
 from lth_trainable.stacking.replays import Replays
 from lth_trainable.stacking.run import NotStackable, Run
 from lth_trainable.stacking.slots import Member, Slots
@@ -41,8 +43,8 @@ class Stack:
     """K slots for members with a network like `model` and an optimiser like `optimizer`; these are copied, not changed.
 
     loader: of the training split; its batch size is that of the members, its data are used by all of them. precision:
-    "fp32", "tf32" or "bf16"; the first two are settings of the process. Raises `NotStackable` if such a network cannot
-    be trained so; it is tried with a few images.
+    "fp32", "tf32" or "bf16"; the first two are settings of the process. compiler: what steps and evaluations go
+    through, if anything. Raises `NotStackable` if such a network cannot be trained so; it is tried with a few images.
 
         stack = Stack(model, optimizer, loader, loss_func, "fp32", k=8)
         stack.load_all({0: Member(model=..., optimizer=..., factors=...), ...})
@@ -54,22 +56,32 @@ class Stack:
 
     def __init__(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, loader: ResidentLoader, loss_func: Any,
-        precision: str, k: int,
+        precision: str, k: int, compiler: Compiler | None = None,
     ) -> None:  # fmt: skip
         if precision == "fp16":
             raise NotStackable("fp16 scales each member's loss by what its gradients were")
         if precision == "tf32" and convolves(model):
             raise NotStackable("grouped convolutions in TF32 were a tenth off on an H200 (cuDNN, torch 2.11)")
-        self.k, self.device, self.bf16 = k, loader.device, precision == "bf16"
+        self.k, self.device = k, loader.device
+        self._autocast = functools.partial(
+            torch.autocast, self.device.type, torch.bfloat16, enabled=precision == "bf16"
+        )  # fmt: skip
         self.slots = Slots(model, update_of(optimizer), k)
         self.network = StackedNetwork(model, loss_func)
         self.batches = Batches(loader, k, side_by_side=self.network.convolves)
         self._losses = torch.zeros(loader.steps_per_epoch, k, device=self.device)  # of each batch of a run
         self._rows = torch.arange(loader.steps_per_epoch, device=self.device).unsqueeze(1)
         self._marks: Marks | None = None  # from the first run with marks on
-        self._replays = Replays(self.device)
+        self._replays = Replays(self.device, waits_at_first=compiler is not None)
         check(self.network, self.slots, self.batches)
-        check_independence(self.network, self.slots, self.batches, self._autocast)
+        self._whole: int | None = None  # so many images are always evaluated at a time
+        of_stack = self.network, self.batches.axis, frozenset(self.slots.trained)
+        self._passes = passes_of(*of_stack, self._autocast, compiler)
+        if compiler is not None:  # which compiles, and has checked, one size
+            self._whole = n_evaluated(self.batches)
+            plain, exact = passes_of(*of_stack, self._autocast), passes_of(*of_stack, contextlib.nullcontext)
+            check_compiled(self._passes, plain, exact, self.slots, self.batches)
+        check_independence(self._passes, self.slots, self.batches)
         self.slots.updates_whole = self.device.type == "cuda" and updates_are_the_same(self.slots)
 
     @property
@@ -142,18 +154,13 @@ class Stack:
 
     def _step(self, size: int, groups: Groups, as_one: bool) -> None:
         """Train the next batch. as_one: see `Slots.step`. What it does on a device can be captured."""
-        self.network.module.train()
         batches, slots = self.batches, self.slots
         images, labels = batches.next(size)
-        with self._autocast():
-            predictions, replaced = self.network(slots.parameters, slots.buffers, images, batches.axis, batches.seeds)
-            losses = self.network.losses(predictions.float(), labels)
-        with torch.no_grad():
-            for name, value in replaced.items():
-                slots.buffers[name].copy_(value)
-        slots.step(gradients(losses, slots.parameters), groups, batches.rates(groups), as_one)
-        with torch.no_grad():
-            torch.where(self._rows == batches.number, losses.detach(), self._losses, out=self._losses)
+        found = self._passes.step(slots.parameters, slots.buffers, images, labels, batches.seeds)
+        for name, value in found.replaced.items():
+            slots.buffers[name].copy_(value)
+        slots.step(found.gradients, groups, batches.rates(groups), as_one)
+        torch.where(self._rows == batches.number, found.losses, self._losses, out=self._losses)
         batches.number.add_(1)
 
     # -- evaluation --------------------------------------------------------------------------------------------------
@@ -168,16 +175,14 @@ class Stack:
     @torch.no_grad()
     def _sums(self, loader: ResidentLoader) -> tuple[Tensor, Tensor]:
         """Sums of losses and of right answers (k, 2); is each image right, (k, n) bool. It can be captured."""
-        self.network.module.eval()
-        loss = torch.zeros(self.k, device=self.device)
+        slots, loss = self.slots, torch.zeros(self.k, device=self.device)
         right = []
         seeds = torch.zeros(self.k, dtype=torch.int64, device=self.device)
-        size = evaluated_at_once(self.batches, loader.bs)
+        size = self._whole or evaluated_at_once(self.batches, loader.bs)
         for x, y in zip(loader.x.split(size), loader.y.split(size), strict=True):
-            images, labels = self.batches.shared(x), y.expand(self.k, -1)
+            images, labels = self.batches.shared(x, self._whole), y.expand(self.k, -1)
+            output = self._passes.scores(slots.parameters, slots.buffers, images, seeds)[:, : len(y)]
             with self._autocast():
-                output, _ = self.network(self.slots.parameters, self.slots.buffers, images, self.batches.axis, seeds)
-                output = output.float()
                 loss += self.network.losses(output, labels) * len(y)
             right.append(output.argmax(2) == labels)
             pulse.beat()
@@ -188,6 +193,3 @@ class Stack:
         assert self._marks is not None
         sums, _ = self._sums(valid)
         self._marks.take(sums)
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)

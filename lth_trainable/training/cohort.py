@@ -10,6 +10,7 @@ optimiser, mask, states and record, and nothing in them depends on the others.
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
@@ -19,12 +20,14 @@ import torch
 from lth_trainable.pruning.masks_together import masks_together
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.stacking.marks import AtMark
+from lth_trainable.stacking.passes import Compiler
 from lth_trainable.stacking.run import NotStackable, Run
 from lth_trainable.stacking.shape import stack_shape
 from lth_trainable.stacking.slots import Member
 from lth_trainable.stacking.stack import Stack
 from lth_trainable.stacking.template import template_of
 from lth_trainable.streams import streams_put_back
+from lth_trainable.training.compiled import CompiledFunction, is_compile_error, reason
 from lth_trainable.training.execution import Execution, is_no_room, release
 from lth_trainable.training.requests import Measuring, Pausing, Pruning, Request, Training
 from lth_trainable.training.sharing import in_bounds
@@ -66,6 +69,11 @@ def forget_stack(execution: Execution, unless: Hashable = None) -> None:
     if _kept and _kept[0][0][0] != unless:
         _kept.clear()
         release(execution)
+
+
+def stack_compiler(execution: Execution) -> Compiler | None:
+    """What steps and evaluations of a stack go through; None: they are not compiled."""
+    return functools.partial(CompiledFunction, threads=execution.threads) if execution.compile else None
 
 
 def current_seat() -> Seat | None:
@@ -217,7 +225,7 @@ class Cohort(Generic[T]):
         spec, data = learn.clock.spec, learn.dls.train.x
         key = (
             stack_shape(spec), spec.code_digests(), data.data_ptr(), tuple(data.shape), execution.replicas, Stack,
-            execution.device, execution.deterministic, execution.memory_format, execution.threads,
+            execution.device, execution.deterministic, execution.memory_format, execution.threads, execution.compile,
         )  # fmt: skip
         if _kept and _kept[0][0] == key:
             self._stack = _kept[0][1]
@@ -226,12 +234,16 @@ class Cohort(Generic[T]):
         try:
             self._stack = Stack(
                 template_of(spec, learn.dls.train), learn.opt.opt, learn.dls.train, learn.loss_func, spec.precision,
-                execution.replicas,
+                execution.replicas, stack_compiler(execution),
             )  # fmt: skip
         except NotStackable as error:
             if error.__cause__ is not None and is_no_room(error.__cause__):
                 raise error.__cause__ from None
             self.refusal = str(error)
+        except Exception as error:
+            if not execution.compile or is_no_room(error) or not is_compile_error(error):
+                raise
+            self.refusal = f"torch.compile cannot compile a step of it ({reason(error)})"
         else:
             if key[0] is not None:
                 _kept.append((key, self._stack))

@@ -1,10 +1,12 @@
 """A trial's network through `torch.compile`: fewer, larger kernels, which take tens of seconds to make.
 
-Only training steps and evaluations are compiled. Whatever else passes images through the network (a criterion, a count
-of multiply-adds) sets hooks, which compiled code would not call. Each shape of a batch is compiled by itself, so bytes
-do not depend on which shapes came before. CUDA graphs are made by `captured.py`, not by the compiler.
+Only training steps and evaluations are compiled: those of a trial alone, and those of a stack. Whatever else passes
+images through the network (a criterion, a count of multiply-adds) sets hooks, which compiled code would not call. Each
+shape of a batch is compiled by itself, so bytes do not depend on which shapes came before. CUDA graphs are made by
+`captured.py` and `lth_trainable/stacking/replays.py`, not by the compiler.
 
-What PyTorch's compiler does not document is in this file: the call of a module that it replaces, and its settings.
+What PyTorch's compiler does not document is in this file: the call of a module that it replaces, its settings, and
+what it is given of a stack.
 """
 
 from __future__ import annotations
@@ -14,12 +16,13 @@ import functools
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from lth_trainable.errors import UserError
 from lth_trainable.silence import pulse
@@ -39,14 +42,17 @@ def compile_network(model: nn.Module, threads: int) -> None:
 
     threads: of the CPU. Networks of one architecture share what has been compiled for one of them.
     """
+    _calls[model] = torch.compile(_call, **_how(threads))
+
+
+def _how(threads: int) -> dict[str, Any]:
+    """The compiler, with its settings."""
     import torch._inductor.config as inductor
 
     options: dict[str, Any] = {"triton.cudagraphs": False, "fallback_random": True, "cpp.threads": threads}
     if hasattr(inductor, "deterministic"):
         options["deterministic"] = True  # no choice of a kernel by its time
-    _calls[model] = torch.compile(
-        _call, backend=BACKEND, dynamic=False, options=options if BACKEND == "inductor" else None
-    )
+    return {"backend": BACKEND, "dynamic": False, "options": options if BACKEND == "inductor" else None}
 
 
 def _call(model: nn.Module, *inputs: Any) -> Any:
@@ -66,6 +72,68 @@ def compiled(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         model._compiled_call_impl = before
+
+
+class CompiledFunction:
+    """A function of tensors, in dicts and tuples, through the compiler, which gives it no gradients.
+
+    The compiler cannot read everything that a stack calls (`torch.func.vmap` with rules of its own). So for each
+    combination of shapes the function is run once, on copies, and what it does with tensors, backward passes included,
+    is written down; that is compiled, as a whole or not at all. It may change tensors in place. It must not depend on
+    anything else that changes, names in dicts included.
+    """
+
+    def __init__(self, function: Callable[..., Any], threads: int) -> None:
+        self._function, self._threads = function, threads
+        self._versions: dict[Any, tuple[Callable[..., Any], Any]] = {}  # by shapes; with the form of the result
+
+    @torch.no_grad()
+    def __call__(self, *arguments: Any) -> Any:
+        found, form = tree_flatten(arguments)
+        tensors = [value.detach() for value in found]
+        key = tuple((value.shape, value.stride(), value.dtype) for value in tensors)
+        if key not in self._versions:
+            self._versions[key] = self._written_down(tensors, form)
+        call, form_of_result = self._versions[key]
+        return tree_unflatten(call(*tensors), form_of_result)
+
+    def _written_down(self, tensors: Sequence[Tensor], form: Any) -> tuple[Callable[..., Any], Any]:
+        from torch._decomp import get_decompositions
+        from torch.fx.experimental.proxy_tensor import make_fx
+
+        results: list[Any] = []
+
+        def flat(*tensors: Tensor) -> list[Tensor]:
+            values, form_of_result = tree_flatten(self._function(*tree_unflatten(list(tensors), form)))
+            results.append(form_of_result)
+            return values
+
+        aten = torch.ops.aten  # what changes a running statistic is not in the signatures of these
+        norms = [aten.native_batch_norm, aten.cudnn_batch_norm]
+        norms += [aten.native_batch_norm_backward, aten.cudnn_batch_norm_backward]
+        without: Any = get_decompositions(norms)
+        try:
+            with torch.autograd.set_multithreading_enabled(False):
+                graph = make_fx(flat, decomposition_table=without)(*map(_copied, tensors))
+        except (torch.OutOfMemoryError, MemoryError):
+            raise
+        except Exception as error:  # each network fails in its own way
+            raise NotWrittenDown(error) from error
+        return torch.compile(graph, fullgraph=True, **_how(self._threads)), results[-1]
+
+
+class NotWrittenDown(Exception):
+    """A function that runs, but not while it is written down."""
+
+    def __init__(self, inner_exception: Exception) -> None:
+        super().__init__(str(inner_exception))
+        self.inner_exception = inner_exception
+
+
+def _copied(value: Tensor) -> Tensor:
+    """A copy laid out in the same way; the tensor itself if its memory overlaps: nobody changes such a one."""
+    copy = value.clone()
+    return copy if copy.stride() == value.stride() else value
 
 
 def is_compiled(model: nn.Module) -> bool:
@@ -128,14 +196,18 @@ def is_compile_error(error: BaseException) -> bool:
     """Whether an error is the compiler's."""
     from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 
-    return isinstance(error, TorchDynamoException | FailOnRecompileLimitHit)
+    return isinstance(error, TorchDynamoException | FailOnRecompileLimitHit | NotWrittenDown)
+
+
+def reason(error: BaseException) -> str:
+    """The compiler's error in one line."""
+    inner = getattr(error, "inner_exception", error)
+    return f"{type(inner).__name__}: {inner}".splitlines()[0]
 
 
 def cannot_compile(error: BaseException, trial: str, network: str) -> UserError:
     """What to tell of the compiler's error."""
-    inner = getattr(error, "inner_exception", error)
-    lines = f"{type(inner).__name__}: {inner}".splitlines()
     return UserError(
-        f"{trial}: torch.compile cannot compile {network} ({lines[0]}); expected a network that it can; leave out "
+        f"{trial}: torch.compile cannot compile {network} ({reason(error)}); expected a network that it can; leave out "
         "--compile, or change the network"
     )

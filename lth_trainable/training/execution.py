@@ -9,7 +9,7 @@ import os
 import platform
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
@@ -46,8 +46,8 @@ class Execution:
     both give the same bytes. memory_format: how a GPU lays out the weights and images of networks with convolutions;
     "channels_last" is faster. Files always have PyTorch's own order. profile: measure where the time of a trial goes,
     for its record. trials_on_gpu: that share the GPU, and its memory (`sharing.py`). replicas: networks that are
-    trained as one (`cohort.py`), whether there are as many trials or not. compile: pass the network through
-    `torch.compile` (`compiled.py`); its bytes differ by rounding.
+    trained as one (`cohort.py`), whether there are as many trials or not. compile: pass the network, or the step of
+    all networks that are trained as one, through `torch.compile` (`compiled.py`); bytes differ by rounding.
     """
 
     data_root: Path | None = None
@@ -67,11 +67,6 @@ class Execution:
                 raise bad_value(name, getattr(self, name), " or ".join(allowed))
         if self.replicas < 1:
             raise bad_value("replicas", self.replicas, "a whole number of at least 1")
-        if self.compile and self.replicas > 1:
-            raise bad_value(
-                "compile", True, f"one of --compile and --replicas ({self.replicas})",
-                "networks that are trained as one are not compiled",
-            )  # fmt: skip
 
 
 def execution_like(fingerprint: Mapping[str, Any], data_root: Path | None) -> Execution:
@@ -120,7 +115,7 @@ def prepared(execution: Execution, precision: str) -> Iterator[None]:
 
 def _compiler_cache(execution: Execution) -> Path:
     """Where compiled networks are kept: beside the images, apart for each kind of machine."""
-    return cache_folder() / "compiled" / fingerprint_id(fingerprint(execution))
+    return cache_folder() / "compiled" / fingerprint_id(fingerprint(replace(execution, replicas=1)))
 
 
 def check_device(execution: Execution) -> None:

@@ -26,6 +26,7 @@ def fingerprint_without_torch(
     torch: Path | None = None,
     *,
     replicas: int = 1,
+    compiled: bool = False,
 ) -> dict[str, Any] | None:
     """What `fingerprint` most likely says of this machine; None if it cannot be told without torch.
 
@@ -40,6 +41,7 @@ def fingerprint_without_torch(
     return {
         "code": project_version(), "torch": version, "device": f"cpu: x86_64 {capability}", "threads": threads,
         "deterministic": True, **({"replicas": replicas} if replicas > 1 else {}),
+        **({"compiled": True} if compiled else {}),
     }  # fmt: skip
 
 

@@ -173,12 +173,13 @@ class Job:
 
     def _fingerprint_here(self, sure: bool) -> Mapping[str, Any]:
         """The fingerprint of trials on this machine. Not sure: without torch, if a stored state has the same."""
-        execution = self.setting.resources.execution()
+        resources = self.setting.resources
+        execution = resources.execution()
         likely = (
             None
             if sure
             else fingerprint_without_torch(
-                execution["device"], execution["threads"], replicas=self.setting.resources.replicas
+                execution["device"], execution["threads"], replicas=resources.replicas, compiled=resources.compile
             )
         )
         if likely is not None and self.ledger.has_states_of(likely):

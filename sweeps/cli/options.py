@@ -92,7 +92,10 @@ class RunOptions:
         ),
     ] = "captured"
     compile: Annotated[
-        bool, tyro.conf.arg(help="pass networks through torch.compile, if trials are long enough for that to pay")
+        bool,
+        tyro.conf.arg(
+            help="pass networks, or stacks of them, through torch.compile, if trials are long enough for that to pay"
+        ),
     ] = False
     profile: Annotated[
         bool, tyro.conf.arg(help="measure where the time of each trial goes: columns of its record, and of the report")

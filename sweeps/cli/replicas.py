@@ -24,6 +24,7 @@ ON_CPUS = "because trials train on the CPU, where cohorts were not faster when t
 NO_TIME = "because no time is left to measure"
 MEASURING = "measuring how long a step of several networks takes, in a process that needs some seconds"
 OF_NETWORK = 16  # letters of its digest
+NOT_COMPILED = ", measured without --compile: compiling for each number would take minutes"
 OF_CURVE = "by the time of the networks' steps and validations alone"
 
 
@@ -53,7 +54,7 @@ def known_choice(job: Job, done: Collection[str]) -> Choice | None:
     if isinstance(asked, str):
         return Choice(replicas=1, why=asked)
     curve = asking.known_curve()
-    return None if curve is None else choose(asked, curve)
+    return None if curve is None else asking.chosen(asked, curve)
 
 
 def measured_pace(job: Job, done: Collection[str]) -> Measured | None:
@@ -108,12 +109,17 @@ class _Asking:
         else:
             self.job.say(MEASURING, "dim")
             try:
-                choice = choose(asked, self._curve(asked))
+                choice = self.chosen(asked, self._curve(asked))
             except NotMeasured as error:
                 choice = Choice(replicas=1, why=f"because {error}")
         if any(trial.name not in self.done for trial in self.ledger.plan.trials):
             write_choice(self.ledger.store, self.ledger.run, choice)
         return choice
+
+    def chosen(self, asked: Question, curve: Curve) -> Choice:
+        """The choice by this curve."""
+        choice = choose(asked, curve)
+        return replace(choice, why=choice.why + NOT_COMPILED) if self.job.setting.resources.compile else choice
 
     def known_curve(self) -> Curve | None:
         """The curve that was measured here earlier. It is not looked for where none is kept."""
@@ -158,8 +164,8 @@ class _Asking:
 
     @functools.cached_property
     def _execution(self) -> dict[str, Any]:
-        """Of trials that train alone: it is asked for before there is a number."""
-        return self.job.setting.resources.with_replicas(1).execution()
+        """Of trials that train alone and are not compiled: it is asked for before there is a number."""
+        return replace(self.job.setting.resources.with_replicas(1), compile=False).execution()
 
     def _network(self, asked: Question) -> str:
         """A digest of everything but the place that the times may depend on."""

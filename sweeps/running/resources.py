@@ -68,11 +68,6 @@ class Resources:
             raise bad_value("trials-per-gpu", trials_per_gpu, f"1 to {MOST}, or auto")
         return cls(cpus=cpus, gpus=1 / trials_per_gpu, sharing="number", max_concurrent=max_concurrent, **how)
 
-    @property
-    def replicas_asked(self) -> str:
-        """The number of replicas as the user would type it."""
-        return "auto" if self.stacking == "measured" else str(self.replicas)
-
     def with_replicas(self, replicas: int) -> Resources:
         """The resources with a number of replicas that has been chosen."""
         return replace(self, replicas=replicas, stacking="number")
@@ -109,11 +104,6 @@ class Resources:
             raise bad_value("max-concurrent", self.max_concurrent, "at least 1")
         if not 1 <= self.replicas <= MOST_REPLICAS:
             raise bad_value("replicas", self.replicas, f"1 to {MOST_REPLICAS}")
-        if self.compile and (self.replicas > 1 or self.stacking == "measured"):
-            raise bad_value(
-                "compile", True, f"one of --compile and --replicas ({self.replicas_asked})",
-                "networks that are trained as one are not compiled",
-            )  # fmt: skip
         if not (self.gpus == 0 or 1 / RAY_PARTS <= self.gpus <= 1):
             raise bad_value(
                 "gpus-per-trial", self.gpus, "0, a fraction of a GPU such as 0.25, or 1", "a trial uses one GPU"

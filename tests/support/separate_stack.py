@@ -25,7 +25,10 @@ class SeparateStack:
 
     calls: list[tuple[str, tuple[int, ...]]]
 
-    def __init__(self, model: nn.Module, optimizer: Any, loader: Any, loss_func: Any, precision: str, k: int) -> None:
+    def __init__(
+        self, model: nn.Module, optimizer: Any, loader: Any, loss_func: Any, precision: str, k: int,
+        compiler: None = None,
+    ) -> None:  # fmt: skip
         self.loader, self.loss_func = loader, loss_func
         self.models = [copy.deepcopy(model) for _ in range(k)]
         self.optimizers = [_same_kind(optimizer, own) for own in self.models]

@@ -27,13 +27,40 @@ class StandIn:
         pass
 
 
-def test_a_graph_that_is_in_use_is_kept_while_others_come_and_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Such as that of a validation, while members have ever new combinations of learning rates."""
+@pytest.fixture(autouse=True)
+def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     for owner, name, value in (
         (replays, "Graph", StandIn), (replays.Waits, "watched", lambda _: contextlib.nullcontext()),
         (torch.cuda, "graph_pool_handle", object), (StandIn, "captures", 0),
     ):  # fmt: skip
         monkeypatch.setattr(owner, name, value)
+
+
+def test_what_waits_the_first_time_because_it_is_compiled_is_captured_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = list[str]()
+
+    @contextlib.contextmanager
+    def watched(waits: Any) -> Iterator[None]:
+        before = len(compiled)
+        yield
+        waits.found = len(compiled) > before
+
+    def work() -> None:
+        if not compiled:
+            compiled.append("step")
+
+    monkeypatch.setattr(replays.Waits, "watched", watched)
+    for waits_at_first, refusal, captures in ((True, None, 1), (False, "it waits for the device", 0)):
+        stack = Replays(torch.device("cuda"), waits_at_first=waits_at_first)
+        StandIn.captures = 0
+        compiled.clear()
+        for _ in range(4):
+            stack.run("step", work)
+        assert (stack.refusal, StandIn.captures) == (refusal, captures)
+
+
+def test_a_graph_that_is_in_use_is_kept_while_others_come_and_go() -> None:
+    """Such as that of a validation, while members have ever new combinations of learning rates."""
     stack = Replays(torch.device("cuda"))
     assert [stack.run("validation", lambda: "sums") for _ in range(3)] == ["sums"] * 3 and StandIn.captures == 1
     stack.run("step", lambda: None)

@@ -13,7 +13,6 @@ import pickle
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,22 +41,6 @@ CASES: dict[str, dict[str, Any]] = {
     "batch norm, bf16": {**LEVELS, "model": "tests.plugins:tiny_cnn", "precision": "bf16"},
     "dropout": {**LEVELS, "model": "tests.plugins:dropout_lenet"},
 }
-
-
-@pytest.fixture
-def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
-    """Grows by one with each function that is compiled, to what it is without a compiler."""
-    made: list[Any] = []
-
-    def backend(graph: Any, inputs: Any) -> Any:
-        made.append(graph)
-        return graph.forward
-
-    torch.compiler.reset()
-    monkeypatch.setattr(module, "BACKEND", backend)
-    monkeypatch.setattr(compiler, "_missing_on_cpu", lambda: None)
-    yield made
-    torch.compiler.reset()
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -184,8 +167,8 @@ def test_the_fingerprint_says_so_and_is_executed_again(graphs: list[Any]) -> Non
     mark = fingerprint(Execution(compile=True))
     assert mark == {**fingerprint(Execution()), "compiled": True}
     assert execution_like(mark, None).compile and not execution_like(fingerprint(Execution()), None).compile
-    with pytest.raises(UserError, match="one of --compile and --replicas"):
-        Execution(compile=True, replicas=4)
+    together = Execution(compile=True, replicas=4)
+    assert fingerprint(together) == {**mark, "replicas": 4} and execution_like(fingerprint(together), None) == together
 
 
 TRAIN = """

@@ -7,19 +7,23 @@ from pathlib import Path
 import pytest
 import torch
 
+from lth_trainable.training import compiler
 from lth_trainable.training.execution import Execution, fingerprint
 from lth_trainable.training.without_torch import fingerprint_without_torch, torch_version
 
 ALL = "fpu avx2 fma avx512vl avx512bw avx512dq"
 
 
-def test_on_this_machine_it_is_torchs_own_or_unknown() -> None:
+def test_on_this_machine_it_is_torchs_own_or_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch_version() == torch.__version__
     for threads in (1, 2):
         found = fingerprint_without_torch("cpu", threads)
         assert found in (None, fingerprint(Execution(threads=threads)))
     found = fingerprint_without_torch("cpu", 1, replicas=4)
     assert found in (None, fingerprint(Execution(replicas=4)))
+    monkeypatch.setattr(compiler, "_missing_on_cpu", lambda: None)
+    found = fingerprint_without_torch("cpu", 1, replicas=4, compiled=True)
+    assert found in (None, fingerprint(Execution(replicas=4, compile=True)))
 
 
 @pytest.mark.parametrize(

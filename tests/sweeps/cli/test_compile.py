@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from lth_trainable.errors import UserError
 from sweeps.cli.confirm import _where
 from sweeps.cli.job import Setting
 from sweeps.cli.options import Options, parse
@@ -52,6 +51,17 @@ def test_long_trials_are_compiled_and_a_machine_that_cannot_says_so(
     assert "--compile is not used" not in capsys.readouterr().out
 
 
+def test_the_steps_of_a_cohort_count_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of ten updates of each member a cohort of four makes ten steps: each saves more, and compiling takes longer."""
+    monkeypatch.setenv("CXX", "true")
+    for pays_from, is_used in ((11, False), (10, True)):
+        monkeypatch.setattr(compiling, "PAYS_FROM", pays_from)
+        assert main([*SMALL, "--seeds", "4", "--replicas", "4", "--storage", str(tmp_path)]) == 0
+        assert ("--compile is not used" in capsys.readouterr().out) is not is_used
+
+
 def test_workers_are_told_to_compile_only_if_it_is_used() -> None:
     options = parse(["digits", "--compile"])[0]
     setting = Setting.of(options)
@@ -59,5 +69,5 @@ def test_workers_are_told_to_compile_only_if_it_is_used() -> None:
     assert "compile" not in setting.compiling(False).resources.execution()
     assert "compile" not in parse(["digits"])[0].resources.execution()
     assert "--compile" in _where(options) and "--compile" not in _where(Options())
-    with pytest.raises(UserError, match=r"one of --compile and --replicas \(4\)"):
-        Setting.of(parse(["digits", "--compile", "--replicas", "4"])[0])
+    together = Setting.of(parse(["digits", "--compile", "--replicas", "4"])[0]).resources.execution()
+    assert (together["compile"], together["replicas"]) == (True, 4)

@@ -26,6 +26,7 @@ from sweeps.experiments.experiment import prepare
 from sweeps.experiments.imported_tickets import Files
 from sweeps.lth_grid import main
 from sweeps.lth_search import main as search
+from sweeps.planning import compiling
 from sweeps.running.cluster import Cluster
 from sweeps.running.launch import Outcome
 from sweeps.running.resources import Budget, OutOfTime, Resources
@@ -182,6 +183,26 @@ def test_a_search_is_measured_with_the_seeds_of_a_suggestion(
     assert machine.replicas == [3] and machine.asked == [[1, 2, 3]]
 
 
+def test_what_will_be_compiled_is_measured_as_it_is_and_that_is_told(
+    tmp_path: Path, machine: Machine, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compiling for each number would take minutes. The curve is the same as without."""
+    monkeypatch.setattr(compiling, "PAYS_FROM", 1)
+    monkeypatch.setattr("sweeps.cli.job.check_compiler", lambda device: None)
+    requests: list[Any] = []
+    monkeypatch.setattr(
+        replicas, "lines_of", lambda request, seconds: requests.append(request) or machine.lines_of(request)
+    )
+    _, told = run(tmp_path, capsys, "--compile")
+    assert told.endswith(", measured without --compile: compiling for each number would take minutes")
+    assert "compile" not in requests[0]["execution"]
+    assert machine.launched[0].compile and machine.replicas == [6]
+    run(tmp_path, capsys, "--name", "other")
+    assert len(machine.asked) == 1 and not machine.launched[1].compile
+    out = planned(tmp_path, capsys, *AUTO, "--compile", "--name", "third")[1]
+    assert "--replicas auto: 6" in out and "measured without --compile" in out
+
+
 class Elsewhere(Cluster):
     """A cluster with two workers. asked: what they were to do."""
 
@@ -234,11 +255,6 @@ def test_it_is_an_option_of_commands_and_of_python() -> None:
         SWEEP.checked("replicas", "automatic")
     with pytest.raises(SystemExit):
         parse(["digits", "--replicas", "many"])
-
-
-def test_it_excludes_compiling_as_a_number_does() -> None:
-    with pytest.raises(UserError, match=r"one of --compile and --replicas \(auto\)"):
-        Setting.of(parse(["digits", "--compile", "--replicas", "auto"])[0])
 
 
 # -- what a dry run says -----------------------------------------------------------------------------------------------
