@@ -129,11 +129,13 @@ class Trial:
 
     @part("storing")
     def state(self, measured: bool) -> State:
-        """The current state. measured: evaluate the network on the validation and the test split."""
+        """The current state, to be stored before anything changes: it holds no copies.
+
+        measured: evaluate the network on the validation and the test split.
+        """
         memory = Memory.of(self.pruner) if self.pruner is not None else Memory()
-        return State(
-            snapshot=Snapshot(self.model, self.learn.opt), memory=memory, history=self._history(memory, measured)
-        )
+        history = self._history(memory, measured)
+        return State(snapshot=Snapshot.present(self.model, self.learn.opt), memory=memory, history=history)
 
     def go_to(self, state: State, rewind_point: Snapshot | None) -> None:
         """Restore `state`. rewind_point: what later resets within a fit return to, if that point has passed."""
