@@ -43,7 +43,7 @@ from analysis.tables.profile_schema import profile_values
 from analysis.tables.record_rows import ENTRIES, Entries, epochs_to_dense_accuracy
 from analysis.tables.records import Files, Found, is_begun, read_trials, trial_names
 from analysis.tables.roles import AGAIN, is_dense_again
-from analysis.tables.run_plan import PUBLISHED, PlanEntry, RunPlan, read_plan, role_of
+from analysis.tables.run_plan import KEPT, PUBLISHED, PlanEntry, RunPlan, read_plan, role_of
 from analysis.tables.spans import arranged
 from analysis.verdicts.claims import verdicts
 from analysis.verdicts.variances import variance_rows
@@ -60,7 +60,6 @@ _RESULTS = (
 )  # fmt: skip
 _RIGHT = ("valid", "test", "early_stop_test")
 _DATA = ("n_train", "n_valid", "n_test", "majority_class_accuracy")
-KEPT = "machine.json"  # in results that `export/results.py` has kept
 _VERSIONS = ("python", "torch", "fastai", "ray", "cuda", "cudnn", "driver")
 
 
@@ -134,7 +133,7 @@ def collect(store: Store, run: str, plan: RunPlan, geometry: Geometry | None = N
         return Gathered(tables=tables, known=previous.trials, geometry=wanted, inputs=inputs, is_new=False)
     trials = _read(store, run, plan, folders, names, signatures, previous)
     tables, known = _tabulate(run, plan, trials, signatures, excluded, previous)
-    tables |= geometry_tables(store, run, tables, wanted, previous.tables)
+    tables |= geometry_tables(store, run, tables, wanted, previous.compared)
     tables["published"] = _published(run, plan, tables["trials"], others["supermasks"])
     return Gathered(tables={**tables, **others}, known=known, geometry=wanted, inputs=inputs)
 

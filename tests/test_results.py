@@ -13,6 +13,7 @@ from types import ModuleType
 from xml.etree import ElementTree
 
 import pytest
+from markupsafe import escape
 from rich.console import Console
 
 import analysis
@@ -21,6 +22,7 @@ from analysis.report.lines import folded
 from analysis.report.terminal import show
 from analysis.tables.run_plan import find_run, read_plan
 from analysis.text import PLAIN_WIDTH
+from analysis.verdicts.answer import answer_sentence
 from sweeps.experiments.expand import expand
 from sweeps.experiments.precision import with_precision
 from sweeps.experiments.recipes import RECIPES, find_recipe
@@ -101,6 +103,28 @@ def test_each_result_has_its_page_and_its_figure(tool: ModuleType) -> None:
     for path, content in tool.page_figures().items():
         committed = (ROOT / path).read_bytes()
         assert texts(committed) == texts(content) and numbers(committed) == pytest.approx(numbers(content), abs=1e-3)
+
+
+def test_the_report_of_untrained_networks_answers_about_them() -> None:
+    for kept in KEPT:
+        page, is_about_them = (kept / "report.html").read_text(), kept.name.endswith("_supermask")
+        assert ('<ul class="answer untrained">' in page) == is_about_them, kept.name
+        assert ("Trained tickets: " in page) == is_about_them, kept.name
+
+
+@pytest.mark.parametrize("kept", KEPT, ids=lambda path: path.name)
+def test_the_kept_report_has_the_answer_of_the_kept_tables(kept: Path) -> None:
+    frames, page = analysis.load(kept), (kept / "report.html").read_text()
+    assert str(escape(answer_sentence(frames.rows("verdicts")))) in page
+    assert all(str(escape(row["sentence"])) in page for row in frames.rows("published"))
+
+
+def test_a_dense_network_of_fewer_epochs_is_named_by_them(tool: ModuleType) -> None:
+    drawn = texts(tool.page_figures()["results/pets_tutorial/published-light.svg"])
+    assert {"dense, 5 epochs", "accuracy, against dense, 5 epochs"} <= set(
+        drawn
+    ) and "dense, rewind epoch 0" not in drawn
+    assert "accuracy, against dense, 5 epochs" in text_of("results/pets_tutorial/report.html")
 
 
 def test_the_readmes_output_is_that_of_the_kept_run() -> None:

@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT))
 
 import analysis  # noqa: E402
 from analysis.export import results_page  # noqa: E402
-from analysis.export.results_table import markdown, replaced, results, sentence  # noqa: E402
+from analysis.export.results_table import markdown, notes, replaced, results, sentence  # noqa: E402
 from analysis.figures.differences import differences_figure  # noqa: E402
 from analysis.figures.style import COLOURS, to_svg  # noqa: E402
 from analysis.tables.run_plan import find_run, read_plan  # noqa: E402
@@ -25,9 +25,10 @@ FIGURE = "docs/images/digits-{}.svg"  # of the result digits
 
 
 def readme() -> str:
-    """The README with the table of the results that are there, and below it the sentence on the tutorial's claim."""
-    text, said = (ROOT / "README.md").read_text(encoding="utf-8"), sentence(ROOT / "results")
-    return replaced(text, START, END, [markdown(ROOT / "results"), *(["\n", said] if said else [])])
+    """The README with the table of the results that are there, and below it notes, and the tutorial's claim."""
+    text, folder = (ROOT / "README.md").read_text(encoding="utf-8"), ROOT / "results"
+    below = [part for part in (notes(folder), sentence(folder)) if part]
+    return replaced(text, START, END, [markdown(folder), *(f"\n{part}" for part in below)])
 
 
 def figures() -> dict[str, bytes]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from analysis.labels import group_name, replicate_fields
 from analysis.tables.exclusions import read_exclusions, unknown_trial
-from analysis.tables.run_plan import RunPlan
+from analysis.tables.run_plan import KEPT, RunPlan
 from analysis.text import plural
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.pruning.controls import CONTROLS
@@ -134,12 +134,18 @@ class Trials:
     """The planned trials of a run. Records are read when they are needed.
 
     why_not: why nothing can be measured for a trial, in a few words; None if it can. expected: trials for which it can.
+    Raises `UserError` for kept results, which have no weights.
     """
 
     def __init__(
         self, store: Store, run: str, plan: RunPlan, why_not: Callable[[TrialSpec], str | None],
         expected: str = "a ticket of imp or omp with weight_rewinding, or a dense trial",
     ) -> None:  # fmt: skip
+        if store.exists(f"{run}/{KEPT}"):
+            raise UserError(
+                f"{run}: found kept results ({KEPT}), which have no weights; expected the folder of the run that was "
+                "trained; what was measured before they were kept is in their tables"
+            )
         self.store, self.run, self.excluded = store, run, read_exclusions(store, run)
         self.why_not, self.expected = why_not, expected
         self.specs = {spec.name: spec for spec in (spec_from_dict(trial.spec) for trial in plan.trials)}

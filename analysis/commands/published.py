@@ -9,13 +9,13 @@ from typing import Annotated, Any
 
 import tyro
 
-from analysis.gather import KEPT, gather_run
+from analysis.gather import gather_run
 from analysis.published.claims import Claim, claims_of
 from analysis.published.holding import hold
 from analysis.published.points import points
 from analysis.report.published import how_it_was_held, said, show_published
 from analysis.tables.parquet import Frames, load
-from analysis.tables.run_plan import PUBLISHED, RunPlan, find_run, read_plan
+from analysis.tables.run_plan import KEPT, PUBLISHED, RunPlan, find_run, read_plan
 from analysis.text import console, print_line, table_of
 from lth_trainable.errors import OK, UserError, bad_value
 
@@ -86,12 +86,14 @@ def _rows(frames: Frames, plan: RunPlan, chosen: Sequence[Claim]) -> Sequence[di
 def _margins(texts: Sequence[str]) -> dict[str, float]:
     found = {}
     for text in texts:
-        name, sign, margin = text.rpartition("=")
+        name, _, margin = text.rpartition("=")
+        if name in found:
+            raise UserError(f"--margin: found two margins for {name}; expected one for each claim; leave one out")
         try:
             found[name] = float(margin)
         except ValueError:
-            sign = ""
-        if not sign:
+            name = ""
+        if not name:
             raise bad_value("--margin", text, "CLAIM=MARGIN, such as lenet_early_stop_21=10")
     return found
 

@@ -31,7 +31,7 @@ from analysis.tables.exclusions import EXCLUSIONS
 from analysis.tables.index import write_index
 from analysis.tables.parquet import OPTIONAL, Frames, write_table
 from analysis.tables.records import Found, read_trials
-from analysis.tables.run_plan import TERMS, RunPlan, find_run, read_plan
+from analysis.tables.run_plan import KEPT, TERMS, RunPlan, find_run, read_plan
 from analysis.verdicts.answer import answer_sentence
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.store.store import FAILURE, PART, PLAN, RECORD, Damaged, Store, to_json
@@ -62,6 +62,11 @@ def pack(path: str | os.PathLike[str], out: str | Path | None = None, tickets: S
     missing, or if the archive cannot be written.
     """
     store, run = find_run(path)
+    if store.exists(f"{run}/{KEPT}"):
+        raise UserError(
+            f"{path}: found kept results, whose records are in their archive, {run}{XZ}; expected the folder of a run; "
+            "pass that archive on, or the folder itself"
+        )
     target = _target(run, out)
     plan = read_plan(store, run)
     planned = {trial.name: trial for trial in plan.trials}

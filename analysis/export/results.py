@@ -14,8 +14,10 @@ bytes.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,17 +26,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from analysis.export.archive import XZ, stage_record, write_archive
+from analysis.export.archive import PART, XZ, stage_record, write_archive
 from analysis.export.hub_facts import without_places
 from analysis.figures.gallery import read_suggestions
-from analysis.gather import KEPT
 from analysis.merging.pieces import MERGED
 from analysis.report.html import report_html, savings
 from analysis.tables.exclusions import EXCLUSIONS
 from analysis.tables.index import read_previous, write_index
 from analysis.tables.parquet import OPTIONAL, Frames, load, write_table
 from analysis.tables.records import read_trials
-from analysis.tables.run_plan import RunPlan, find_run, read_content, read_plan, write_content
+from analysis.tables.run_plan import KEPT, RunPlan, find_run, read_content, read_plan, write_content
 from analysis.text import human_bytes
 from lth_trainable.errors import UserError
 from lth_trainable.store.store import Store
@@ -65,14 +66,16 @@ def keep(path: str, out: Path, time: Time = Time(), most_bytes: int = MOST_BYTES
     """Write the results of the run at `path` to `out/NAME`, in place of earlier ones.
 
     notes: what a reader should know beside the recipe, such as that the images are other ones. Raises `UserError` if
-    there is no run, if it has not been gathered, or if a trial of its plan is not done.
+    there is no run, if it has not been gathered, if a trial of its plan is not done, or if `out/NAME` is something else
+    than earlier results, such as the run itself: then nothing there is changed.
     """
     store, run = find_run(path)
     if store.exists(f"{run}/{KEPT}"):
         raise UserError(f"{path}: found results that are kept already; expected the folder of a run: runs/{run}")
+    target = out / run
+    _check_target(target)
     frames, plan = load(path), read_plan(store, run)
     _check_finished(path, frames)
-    target = out / run
     with tempfile.TemporaryDirectory() as folder:
         staged = Store(folder)
         content = _without_places(read_content(store, run))
@@ -94,11 +97,32 @@ def keep(path: str, out: Path, time: Time = Time(), most_bytes: int = MOST_BYTES
             "notes": list(notes),
         }
         staged.write(f"{run}/{KEPT}", (json.dumps(machine, indent=2, ensure_ascii=False) + "\n").encode())
-        shutil.rmtree(target, ignore_errors=True)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(Path(folder, run), target)
+        _replace(target, Path(folder, run))
     total = sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
     return Kept(path=target, bytes=total, machine=machine)
+
+
+def _check_target(target: Path) -> None:
+    if target.exists() and not (target / KEPT).is_file() and not (target.is_dir() and not any(target.iterdir())):
+        raise UserError(
+            f"--out {target.parent}: found {target}, which has no {KEPT} and is nothing that this command has kept; "
+            "expected kept results, which are replaced, or nothing of that name; choose another folder"
+        )
+
+
+def _replace(target: Path, made: Path) -> None:
+    """Put a copy of the folder `made` at `target`. What is there stays until the copy is complete."""
+    fresh = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}{PART}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(made, fresh)
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(fresh, target)
+    except OSError as error:
+        raise UserError(f"--out {target.parent}: cannot be written ({error}); choose another place") from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def _without_places(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,12 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from analysis.export.results import KEPT
 from analysis.export.results_table import rows_of, sentence_of
 from analysis.figures.published import published_figure
 from analysis.figures.style import COLOURS, to_svg
 from analysis.tables.parquet import load
-from analysis.tables.run_plan import find_run, read_plan
+from analysis.tables.run_plan import KEPT, find_run, read_plan
 from analysis.text import duration
 
 PAGE, FIGURE = "README.md", "published-{}.svg"  # of each theme
@@ -20,6 +19,11 @@ _PICTURE = """<picture>
   <img alt="Curves of this run with intervals; hollow marks and dotted lines are published figures" src="{light}">
 </picture>
 """
+_HOW_TO_READ = (
+    "*Here*: the figure of this run, then its difference from the published one with the 95 % interval over n seeds; "
+    "without a published figure, tickets minus dense. *Agrees*: the whole interval lies within the margin. "
+    "*Disagrees*: all of it lies outside. *Undecided*: neither is shown. [More](../README.md#what-the-words-mean)."
+)
 _FILES = (
     "[report.html](report.html) has all figures and verdicts; open it in a browser. "
     "[How to read, repeat and cite](../README.md) these files."
@@ -30,8 +34,12 @@ def page(kept: Path, about: str) -> str:
     """The page of the result in the folder `kept`. about: the docstring of its recipe, without indentation."""
     plan, machine = read_plan(*find_run(str(kept))), json.loads((kept / KEPT).read_text(encoding="utf-8"))
     rows = ["| claim | published | here | agrees? |", "| --- | --- | --- | --- |"]
-    rows += [f"| {row.claim} | {row.published} | {row.here} | {row.agrees} |" for row in rows_of(kept)]
+    rows += [
+        f"| {row.claim} | {row.published.replace('(results/', '(../')} | {row.here} | {row.agrees} |"
+        for row in rows_of(kept)
+    ]
     parts = [f"# {kept.name}", plan.claim, *(f"Note: {note}." for note in machine.get("notes", ())), "\n".join(rows)]
+    parts.append(_HOW_TO_READ)
     parts += [sentence_of(kept, "../..").strip()]
     if figures(kept):
         parts.append(_PICTURE.format(**{theme: FIGURE.format(theme) for theme in COLOURS}).strip())

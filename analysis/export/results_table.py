@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.export.results import KEPT
 from analysis.labels import short_labels
 from analysis.published.points import SUPERMASK
 from analysis.report.published import published_cells
 from analysis.tables.parquet import Frames, load
 from analysis.tables.published_schema import ABSENT, FAILS, HOLDS, OPEN
+from analysis.tables.run_plan import KEPT
 from analysis.tables.schema import BEATS, FALLS_SHORT, LOWER, MATCHES, UNDECIDED, Row
 from analysis.text import duration, percent, signed
 from analysis.verdicts.headlines import of_tickets
@@ -60,19 +60,22 @@ def rows_of(kept: Path) -> Iterator[ResultRow]:
     Of a run that is held against untrained networks only its claims: its tickets are not what it is about.
     """
     frames, machine = load(kept), json.loads((kept / KEPT).read_text(encoding="utf-8"))
-    link, minutes = f"[{kept.name}](results/{kept.name})", _minutes(machine)
-    held = [row for row in frames.rows("published") if row["result"] != ABSENT]
+    link, minutes = _link(kept), _minutes(machine)
+    held = _in_order([row for row in frames.rows("published") if row["result"] != ABSENT])
     for row in held:
         cells = published_cells(row)
         apart = _apart(row["ladder"], [other["ladder"] for other in held if other["claim"] == row["claim"]])
         yield ResultRow(
-            recipe=link, claim=cells["sentence"] + (f" ({apart})" if apart else ""), published=cells["published"],
-            here=_here(cells), agrees=cells["result"],
-            gpu_minutes=minutes,
+            recipe=link, claim=cells["sentence"] + (f" ({apart})" if apart else ""), published=_published(row, cells),
+            here=_here(cells), agrees=_result(row), gpu_minutes=minutes,
         )  # fmt: skip
     if not held or any(row["quantity"] != SUPERMASK for row in held):
         for claim, here, verdict in _own_claims(frames):
             yield ResultRow(recipe=link, claim=claim, published=NOTHING, here=here, agrees=verdict, gpu_minutes=minutes)
+
+
+def _link(kept: Path) -> str:
+    return f"[{kept.name}](results/{kept.name})"
 
 
 def markdown(folder: Path) -> str:
@@ -81,6 +84,27 @@ def markdown(folder: Path) -> str:
     for kept in results(folder):
         lines += [" | ".join(vars(row).values()) for row in rows_of(kept)]
     return "".join(f"| {line} |\n" for line in lines)
+
+
+def _in_order(held: Sequence[Row]) -> list[Row]:
+    """The rows in the order of their claims, those of a claim by ladder: Conv-2 before Conv-4."""
+    claims = list(dict.fromkeys(row["claim"] for row in held))
+    return sorted(held, key=lambda row: (claims.index(row["claim"]), row["ladder"]))
+
+
+def _published(row: Row, cells: Mapping[str, str]) -> str:
+    """The published figure, with its source and its margin; a bound has none."""
+    paper = row["paper"]
+    name = f"arXiv {paper}" if paper[:1].isdigit() else paper.replace("_", " ")
+    margin = f", margin {cells['margin']}" if row["margin"] else ""
+    return f"{cells['published']} ([{name}](results/published/{paper}.csv){margin})"
+
+
+def _result(row: Row) -> str:
+    """The result; of a figure that disagrees also on which side of the published one it is."""
+    if row["result"] != FAILS or row["difference"] is None:
+        return str(row["result"])
+    return f"{row['result']} ({'higher' if row['difference'] > 0 else 'lower'})"
 
 
 def _here(cells: Mapping[str, str]) -> str:
@@ -93,17 +117,19 @@ def sentence(folder: Path) -> str:
     """Whether the claim of the fasterai tutorial survives, with its figures; empty if no result says it.
 
     The tutorial compares a ticket with a dense network of fewer epochs than the ticket took to find. What the ticket
-    does against one of as many epochs is said too, and what a reader should know beside the recipe.
+    does against one of as many epochs is said too.
     """
-    kept, said = next(((kept, said) for kept in results(folder) if (said := sentence_of(kept))), (folder, ""))
-    if not said:
-        return ""
-    notes = json.loads((kept / KEPT).read_text(encoding="utf-8"))["notes"]
-    return f"{said.strip()}{''.join(f' Note: {note}.' for note in notes)}\n"
+    return next((said for kept in results(folder) if (said := sentence_of(kept))), "")
+
+
+def notes(folder: Path) -> str:
+    """What a reader should know of the results beside their recipes: a list in Markdown, empty if there is nothing."""
+    found = {kept: json.loads((kept / KEPT).read_text(encoding="utf-8")).get("notes", ()) for kept in results(folder)}
+    return "".join(f"* {_link(kept)}: {'; '.join(said)}.\n" for kept, said in found.items() if said)
 
 
 def sentence_of(kept: Path, root: str = "") -> str:
-    """The sentence if this result says it, else empty. root: of the project, as links need it."""
+    """The sentence if this result says it, else empty. root: of the project, on the page of the result itself."""
     frames = load(kept)
     held = next((row for row in frames.rows("published") if row["claim"] == TUTORIAL), None)
     if held is None or held["here"] is None:
@@ -116,8 +142,8 @@ def _of_the_claim(held: Row, kept: Path, root: str) -> str:
     words = {"ticket": f"ticket of {100 - held['weights_left_pct']:g} %", "dense": "the dense network of 5 epochs"}
     said = _SURVIVES[held["result"]].format(**words)
     figures = _difference(held["here"], held, "n")
-    tutorial, here = f"[fasterai's tutorial]({root}docs/from_fasterai.md)", f"{root}results/{kept.name}"
-    return f"The claim of {tutorial} {said} ([{figures}]({here}))."
+    tutorial = f"[fasterai's tutorial]({root}docs/from_fasterai.md)"
+    return f"The claim of {tutorial} {said} ({figures if root else f'[{figures}](results/{kept.name})'})."
 
 
 def _of_the_budget(row: Row) -> str:
@@ -136,7 +162,8 @@ def _own_claims(frames: Frames) -> Iterator[tuple[str, str, str]]:
     labels = short_labels(list(ladders))
     for ladder, rows in ladders.items():
         row = _sparsest(rows)
-        left = percent(100 - row["target_sparsity_pct"])
+        sparsity = row["target_sparsity_pct"] if row["sparsity_pct"] is None else row["sparsity_pct"]
+        left = percent(100 - sparsity)  # as it was measured: an output layer may lose less than the target
         label = f" ({labels[ladder]})" if len(ladders) > 1 else ""
         claim = f"tickets{label} match dense at {left} % of the weights, margin {row['margin_pp']:g} pp"
         yield claim, _difference(row["effect"], row, "n_pairs"), row["headline"]

@@ -22,7 +22,7 @@ from analysis.figures.style import (
     remaining_axis,
     theme_of,
 )
-from analysis.labels import control_label, short_labels
+from analysis.labels import dense_label, short_labels
 from analysis.published.arms import DENSE, Ladder, ladders_for
 from analysis.published.estimates import estimate_at
 from analysis.published.points import (
@@ -181,7 +181,7 @@ def _marks_of(found: Sequence[Panel], theme: Theme) -> Iterator[tuple[str, dict[
 def _labels(series: Sequence[Series]) -> dict[Series, str]:
     """Each arm in words, with its ladder if there are several; dense networks have none of their own."""
     ladders, arms = short_labels([ladder for _, ladder in series]), [arm for arm, _ in series]
-    alone = {DENSE} if arms.count(DENSE) == 1 else set()
+    alone = {arm for arm in arms if arm.partition("-")[0] == DENSE and arms.count(arm) == 1}
     with_ladder = {name: len(ladders) > 1 and name[0] not in alone for name in series}
     return {
         (arm, ladder): _words(arm) + (f", {ladders[ladder]}" if with_ladder[arm, ladder] else "")
@@ -190,7 +190,7 @@ def _labels(series: Sequence[Series]) -> dict[Series, str]:
 
 
 def _words(arm: str) -> str:
-    return "tickets" if arm == "ticket" else control_label(arm)
+    return "tickets" if arm == "ticket" else dense_label(arm)
 
 
 def _title(point: Point) -> str:

@@ -46,7 +46,11 @@ def merge(paths: Sequence[str], into: str) -> Merged:
     chosen = choose(pieces, target.store)
     exclusions, of_exclusions = _exclusions(pieces)
     before = target.piece.content if target.piece is not None else None
-    write_content(target.store, target.run, _content(pieces, target, given), before)
+    content = _content(pieces, target, given)
+    try:
+        write_content(target.store, target.run, content, before)
+    except OSError as error:
+        raise UserError(f"--into {into}: cannot be written ({error}); choose a place that you may write to") from error
     target.store.in_use()  # from here on its folder is not made anew
     n_states = _copy_states(chosen, target.store)
     n_trials = _copy_trials(chosen, target)

@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.gather import KEPT
 from analysis.published.claims import read_claims
 from analysis.tables.exclusions import read_exclusions
 from analysis.tables.records import Found, list_trials, read_trials, trial_names
-from analysis.tables.run_plan import PUBLISHED, RunPlan, find_run, read_content, read_plan
+from analysis.tables.run_plan import KEPT, PUBLISHED, RunPlan, find_run, read_content, read_plan
 from analysis.tables.suggestions import SUGGESTIONS
 from lth_trainable.errors import UserError, bad_value
 from lth_trainable.store.names import is_name

@@ -20,6 +20,7 @@ from markupsafe import Markup
 from analysis.figures.gallery import Material, drawn, read_suggestions
 from analysis.figures.style import COLOURS, NARROW, THEMES, to_svg
 from analysis.labels import common_label
+from analysis.published.points import SUPERMASK
 from analysis.report.lines import NOTHING, samples
 from analysis.report.profile import profile_view
 from analysis.report.proportion import again, margin
@@ -29,6 +30,8 @@ from analysis.report.terminal import is_other_claim, status_line
 from analysis.report.variances import variance_view
 from analysis.report.views import claim_lines, trial_cells, verdict_lines
 from analysis.report.weights import weights_said
+from analysis.supermasks.summary import arms
+from analysis.supermasks.words import sentences
 from analysis.tables.index import REPORT
 from analysis.tables.parquet import Frames
 from analysis.tables.run_plan import RunPlan
@@ -92,6 +95,7 @@ def report_html(frames: Frames, plan: RunPlan, run: str, suggestions: Sequence[R
         plan=plan,
         question=plan.claim,
         answer=answer_sentence(verdicts),
+        untrained=_untrained(frames),
         initialisation=about_initialisation(verdicts),
         set_up=set_up(trials, sorted(plan.versions.items())),
         setting=common_label([row["ladder"] for row in primary]),
@@ -120,6 +124,14 @@ def report_html(frames: Frames, plan: RunPlan, run: str, suggestions: Sequence[R
         commands=[shlex.join(command) for command in plan.commands],
         versions=sorted(plan.versions.items()),
     )
+
+
+def _untrained(frames: Frames) -> list[str]:
+    """The answer of a run whose question is about untrained networks: all that it is held against are such."""
+    held = frames.rows("published")
+    if not held or any(row["quantity"] != SUPERMASK for row in held):
+        return []
+    return sentences(arms(frames.rows("supermasks")))
 
 
 def _about_published(frames: Frames) -> str:

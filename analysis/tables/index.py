@@ -19,7 +19,16 @@ from typing import Literal
 
 import pyarrow as pa
 
-from analysis.tables.parquet import INDEX, OPTIONAL, read_bytes, read_sums, sha256_of, to_table, write_table
+from analysis.tables.parquet import (
+    INDEX,
+    OPTIONAL,
+    read_bytes,
+    read_sums,
+    sha256_of,
+    to_table,
+    with_later_columns,
+    write_table,
+)
 from analysis.tables.predictions import PREDICTIONS
 from analysis.tables.records import Files
 from analysis.tables.schema import TABLES
@@ -58,13 +67,15 @@ class Previous:
     """What the last gather left behind.
 
     tables: those that are unchanged since; trials: those whose rows can be taken from these tables, by name; geometry:
-    what was asked for then, None if there was no gather. made: of what, and the page.
+    what was asked for then, None if there was no gather. made: of what, and the page. compared: what overlaps and signs
+    were made of, which stays true when this project changes: these tables, and trials, also with fewer columns.
     """
 
     tables: Mapping[str, pa.Table] = field(default_factory=dict)
     trials: Mapping[str, Known] = field(default_factory=dict)
     geometry: Geometry | None = None
     made: Made = field(default_factory=Made)
+    compared: Mapping[str, pa.Table] = field(default_factory=dict)
 
     def is_all_of(self, inputs: str | None) -> bool:
         """Whether these tables are all that follows from these inputs."""
@@ -74,6 +85,7 @@ class Previous:
 
 
 NOTHING_NOTED = Made()
+_COMPARED = ("trials", "overlaps", "signs")
 
 
 def signature_of(files: Files, listed_at_ns: int) -> str | None:
@@ -98,18 +110,22 @@ def read_previous(store: Store, run: str) -> Previous:
         if content["format"] != FORMAT or content["run"] != run:
             return Previous()
         trials = {name: Known(**entry) for name, entry in content["trials"].items()}
-        tables = {
-            name: _unchanged(store, run, name, sha)
+        stored = {
+            name: table
             for name, sha in content["tables"].items()
-            if name in TABLES and name not in OPTIONAL
+            if name in TABLES and name not in OPTIONAL and (table := _unchanged(store, run, name, sha)) is not None
         }
         made = Made(**content.get("made", {}))
         same = content["code"] == source_sha256("analysis")
     except (ValueError, KeyError, TypeError, AttributeError):  # nothing is lost: it can all be read again
         return Previous()
-    found = {name: table for name, table in tables.items() if table is not None}
+    found = {name: table for name, table in stored.items() if _is_of_this_version(name, table)}
+    older = {name: with_later_columns(stored[name], TABLES[name]) for name in _COMPARED if name in stored}
+    compared = {name: table.cast(TABLES[name]) for name, table in older.items() if table.schema.equals(TABLES[name])}
     usable = same and {"trials", "epochs", "levels", "layers"} <= set(found)
-    return Previous(tables=found, trials=trials if usable else {}, geometry=content["geometry"], made=made)
+    return Previous(
+        tables=found, trials=trials if usable else {}, geometry=content["geometry"], made=made, compared=compared,
+    )  # fmt: skip
 
 
 def known_trials(store: Store, run: str, folders: Mapping[str, Files], listed_at_ns: int) -> dict[str, Known]:
@@ -179,9 +195,10 @@ def sha256_of_report(store: Store, run: str) -> str | None:
 
 
 def _unchanged(store: Store, run: str, name: str, sha: str) -> pa.Table | None:
-    """The stored table if its bytes have this SHA-256 and its columns are those of this version, else None."""
+    """The stored table if its bytes have this SHA-256, else None."""
     parts = read_bytes(store, run, name)
-    if not parts or sha256_of(parts) != sha:
-        return None
-    table = to_table(parts)
-    return table if table.schema.equals(TABLES[name], check_metadata=True) else None
+    return to_table(parts) if parts and sha256_of(parts) == sha else None
+
+
+def _is_of_this_version(name: str, table: pa.Table) -> bool:
+    return bool(table.schema.equals(TABLES[name], check_metadata=True))

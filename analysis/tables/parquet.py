@@ -132,7 +132,7 @@ def _load(path: str | os.PathLike[str]) -> dict[str, pa.Table]:
         raise UserError(f"{os.fspath(path)}: analysis/{changed[0]}.parquet is not the one that {INDEX} names; {again}")
     tables = {name: to_table(shards) for name, shards in contents.items() if shards}
     for name, table in tables.items():
-        tables[name] = _with_later_columns(table, TABLES[name])
+        tables[name] = with_later_columns(table, TABLES[name])
         if tables[name].schema.names != TABLES[name].names:
             raise UserError(
                 f"{os.fspath(path)}: analysis/{name}.parquet has other columns than those of this version; {again}"
@@ -140,7 +140,7 @@ def _load(path: str | os.PathLike[str]) -> dict[str, pa.Table]:
     return {name: tables.get(name, TABLES[name].empty_table()) for name in TABLES}
 
 
-def _with_later_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
+def with_later_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """A table of an earlier version with nulls in the columns that have been added since, where these may be null."""
     if not set(table.schema.names) < set(schema.names):
         return table

@@ -27,6 +27,7 @@ from lth_trainable.store.trials import open_run
 FORMAT = 2
 UNSEALED = 1  # the format of version 0.4.0
 TERMS = "terms.json"
+KEPT = "machine.json"  # in results that `export/results.py` has kept
 ALPHA = 0.025  # one-sided: what the two-sided 95 % interval shows, the test decides
 FORMER_ALPHA = 0.05  # the default of version 0.4.0, which its runs keep
 FORMER_MARGINS = {"digits": 1.0, "digits_tutorial": 1.0}  # pp, of the recipes of version 0.4.0 that have another now

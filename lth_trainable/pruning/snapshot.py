@@ -34,6 +34,13 @@ class Snapshot:
         self._persistent = [plain_name(name) for name in unwrapped(model).state_dict()]
 
     @classmethod
+    def present(cls, model: nn.Module, optimizer: Any = None) -> Snapshot:
+        """What a model, and an optimiser if one is passed, hold now, without copies: it changes with them."""
+        found = cls(model, tensors={name: tensor.detach() for name, tensor in named_tensors(model).items()})
+        found.optimizer = optimizer.state_dict() if optimizer is not None else None
+        return found
+
+    @classmethod
     def of(cls, model: nn.Module, tensors: Mapping[str, Tensor]) -> Snapshot:
         """A snapshot with the tensors of an earlier `state()`, for a model with the same tensors."""
         return cls(model).replaced(tensors)

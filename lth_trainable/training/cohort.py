@@ -3,7 +3,8 @@
 Every member of a cohort runs the ordinary code of a trial. Where its learner would train batches or measure the
 validation split, its thread hands over a request and waits. When all members wait, the requests of one kind are served
 together: the networks are copied into the slots of a `Stack`, which trains or measures them all in one step, and copied
-back. So a member keeps its own network, optimiser, mask, states and record, and nothing in them depends on the others.
+back. On a GPU, members that prune at the same time get their masks in one pass. So a member keeps its own network,
+optimiser, mask, states and record, and nothing in them depends on the others.
 """
 
 from __future__ import annotations

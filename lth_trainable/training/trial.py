@@ -129,13 +129,14 @@ class Trial:
 
     @part("storing")
     def state(self, measured: bool, optimizer: bool = True) -> State:
-        """The current state. measured: evaluate the network on the validation and the test split.
+        """The current state, to be stored before anything changes: it holds no copies.
 
-        optimizer: with the optimiser's state.
+        measured: evaluate the network on the validation and the test split. optimizer: with the optimiser's state.
         """
         memory = Memory.of(self.pruner) if self.pruner is not None else Memory()
-        snapshot = Snapshot(self.model, self.learn.opt if optimizer else None)
-        return State(snapshot=snapshot, memory=memory, history=self._history(memory, measured))
+        history = self._history(memory, measured)
+        snapshot = Snapshot.present(self.model, self.learn.opt if optimizer else None)
+        return State(snapshot=snapshot, memory=memory, history=history)
 
     def go_to(self, state: State, rewind_point: Snapshot | None) -> None:
         """Restore `state`. rewind_point: what later resets within a fit return to, if that point has passed.

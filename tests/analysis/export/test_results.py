@@ -12,7 +12,10 @@ import analysis
 from analysis.__main__ import main
 from analysis.export.results import Time, keep
 from analysis.merging.pieces import MERGED
+from analysis.tables.index import write_index
+from analysis.tables.parquet import read_bytes, to_table, write_table
 from analysis.tables.run_plan import read_content, write_content
+from lth_trainable.errors import UserError
 from lth_trainable.store.store import Store
 from tests.support.trained import DENSE, TICKET, train_ticket_and_dense
 
@@ -52,6 +55,22 @@ def test_its_archive_is_the_run_without_masks_and_weights(run: Path, tmp_path: P
     again, before = analysis.gather(tmp_path / "again" / "run"), analysis.load(run)
     assert dict(again.tables) == dict(before.tables)
     assert len(again.overlaps) + len(again.signs) > 0, "tables of masks and weights are in it"
+
+
+def test_an_archive_of_an_older_version_keeps_its_tables_of_masks_and_weights(run: Path, tmp_path: Path) -> None:
+    kept = keep(str(run), tmp_path / "kept")
+    with tarfile.open(kept.path / str(kept.machine["archive"])) as archive:
+        archive.extractall(tmp_path / "again", filter="data")
+    store = Store(tmp_path / "again")
+    tables = {name: to_table(read_bytes(store, "run", name)) for name in ("trials", "signs")}
+    tables["trials"] = tables["trials"].drop_columns(["replicas"]).replace_schema_metadata({"of": "an older version"})
+    sums = {name: write_table(store, "run", name, table) for name, table in tables.items()}
+    write_index(store, "run", sums, {}, "auto")
+    again, before = analysis.gather(tmp_path / "again" / "run"), analysis.load(run)
+    assert dict(again.tables) == dict(before.tables)
+    assert len(again.overlaps) + len(again.signs) > 0
+    after = analysis.gather(tmp_path / "again" / "run", geometry="auto")
+    assert after.tables["signs"].equals(before.tables["signs"]), "and the gather after it keeps them too"
 
 
 def test_an_inherited_epoch_is_kept_once(run: Path, tmp_path: Path) -> None:
@@ -96,6 +115,60 @@ def test_kept_results_are_neither_gathered_nor_kept_again(
         err = capsys.readouterr().err
         assert "expected the folder of a run" in err and err.count("\n") == 1
     assert content(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize("command", ["pack", "supermasks", "barrier"])
+def test_commands_that_need_weights_or_records_say_that_kept_results_have_none(
+    run: Path, tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    keep(str(run), tmp_path / "results")
+    before = content(tmp_path)
+    assert main([command, "results/run"]) == 2
+    err = capsys.readouterr().err
+    assert "found kept results" in err and "expected the folder of" in err and err.count("\n") == 1
+    assert content(tmp_path) == before
+
+
+def test_a_run_is_never_replaced_by_its_results(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = train_ticket_and_dense(tmp_path / "runs")
+    analysis.gather(folder)
+    before = content(folder)
+    monkeypatch.chdir(tmp_path)
+    for out in ("runs", str(tmp_path / "runs")):
+        assert main(["results", "runs/run", "--out", out]) == 2
+        err = capsys.readouterr().err
+        assert f"--out {out}: found {out}/run, which has no machine.json" in err and err.count("\n") == 1
+    assert content(folder) == before
+
+
+def test_only_earlier_results_are_replaced(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine" / "run").mkdir(parents=True)
+    (tmp_path / "mine" / "run" / "notes.txt").write_text("of a person")
+    (tmp_path / "file").write_text("no folder")
+    for out in (tmp_path / "mine", tmp_path / "file"):
+        assert main(["results", str(run), "--out", str(out)]) == 2
+        assert capsys.readouterr().err.startswith(f"error: --out {out}: ")
+    assert content(tmp_path) == {"mine/run/notes.txt": b"of a person", "file": b"no folder"}
+    (tmp_path / "empty" / "run").mkdir(parents=True)
+    assert keep(str(run), tmp_path / "empty").path == tmp_path / "empty" / "run"
+
+
+def test_earlier_results_stay_if_new_ones_cannot_be_written(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = keep(str(run), tmp_path).path
+    before = content(tmp_path)
+
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("shutil.copytree", full)
+    with pytest.raises(UserError, match=r"cannot be written .*No space left.*choose another place"):
+        keep(str(run), tmp_path)
+    assert content(tmp_path) == before and analysis.load(kept)
 
 
 def test_an_unfinished_run_is_refused(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

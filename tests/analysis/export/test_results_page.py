@@ -24,7 +24,9 @@ def test_the_page_says_what_was_found_run_and_taken(kept: Path) -> None:
     text = page(kept, "Tickets match.\n\nDiffers from the paper: pixels are normalised.")
     parts = text.split("\n\n")
     assert parts[0] == "# run" and parts[2] == "Note: the images are copies."
-    assert "| tickets are more than 0.3 pp above dense at 13.5 % of the weights | > 0.3 pp | 0.4" in text
+    source = "([arXiv 1803.03635](../published/1803.03635.csv))"
+    assert f"| tickets are more than 0.3 pp above dense at 13.5 % of the weights | > 0.3 pp {source} | 0.4" in text
+    assert "*Undecided*: neither is shown" in text
     assert "tickets match dense at" in text, "its own question, after the published figures"
     assert "## What was run\n\nTickets match.\n\nDiffers from the paper: pixels are normalised.\n\n" in text
     assert "| time on the wall | 1:30 on CPU cores |" in text and "| epochs trained |" in text

@@ -14,6 +14,7 @@ from analysis.export.results_table import replaced, rows_of
 from analysis.tables import schema
 from analysis.tables.parquet import Frames
 
+SOURCE = "[arXiv 1905.01067](results/published/1905.01067.csv)"
 MACHINE = {"gpus": 1, "gpu_hours": 0.125, "seconds": 450.0, "notes": ["the images are other ones", "6 of 36 seeds"]}
 
 
@@ -39,10 +40,13 @@ def rows(monkeypatch: pytest.MonkeyPatch, folder: Path, *held: dict[str, Any], *
 
 def test_a_published_figure_has_a_row_for_each_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ladders = [f"cifar10-{model}-one_shot-large_final_same_sign" for model in ("conv_2", "conv_6")]
-    held = [published(ladder=ladder) for ladder in ladders]
+    held = [published(ladder=ladder) for ladder in reversed(ladders)]
     two, six = rows(monkeypatch, tmp_path, *held, published(claim="other", result="not in this run"))
     assert (two.claim, six.claim) == ("masks have 41 % (Conv-2)", "masks have 41 % (Conv-6)")
-    assert (two.recipe, two.published) == ("[cifar10_supermask](results/cifar10_supermask)", "41 %")
+    assert (two.recipe, two.published) == (
+        "[cifar10_supermask](results/cifar10_supermask)",
+        f"41 % ({SOURCE}, margin 3 pp)",
+    )
     assert two.here == "38.50 %: −2.50 [−4.00, −1.00] pp, n = 5"
     assert (two.agrees, two.gpu_minutes) == ("undecided", "7.5")
 
@@ -54,8 +58,26 @@ def test_what_is_not_known_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 
 def test_one_network_needs_no_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (row,) = rows(monkeypatch, tmp_path, published(ladder="a-b", relation="more_than"), gpus=0, gpu_hours=0.0)
-    assert (row.claim, row.published, row.gpu_minutes) == ("masks have 41 %", "> 41 %", "0 (7:30 on CPU cores)")
+    (row,) = rows(
+        monkeypatch, tmp_path, published(ladder="a-b", relation="more_than", margin=0.0), gpus=0, gpu_hours=0.0
+    )
+    assert (row.claim, row.published) == ("masks have 41 %", f"> 41 % ({SOURCE})"), "a bound has no margin"
+    assert row.gpu_minutes == "0 (7:30 on CPU cores)"
+
+
+@pytest.mark.parametrize(("difference", "words"), [(10.5, "disagrees (higher)"), (-6.5, "disagrees (lower)")])
+def test_what_disagrees_says_on_which_side(
+    difference: float, words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (row,) = rows(monkeypatch, tmp_path, published(ladder="a-b", result="disagrees", difference=difference))
+    assert row.agrees == words
+
+
+def test_notes_are_listed_by_result(tmp_path: Path) -> None:
+    for name, said in {"b": ["copies", "few seeds"], "a": [], "c": ["other images"]}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "machine.json").write_text(json.dumps({"notes": said}))
+    assert results_table.notes(tmp_path) == "* [b](results/b): copies; few seeds.\n* [c](results/c): other images.\n"
 
 
 def verdict(claim: str, verdict: str, **changes: Any) -> dict[str, Any]:
@@ -92,14 +114,26 @@ def test_the_tutorials_claim_survives_or_not(monkeypatch: pytest.MonkeyPatch, tm
         "The claim of [fasterai's tutorial](docs/from_fasterai.md) survives: its ticket of 50 % is more accurate than "
         "the dense network of 5 epochs ([+3.10 pp [+2.00, +4.20], n = 36](results/pets_tutorial)). Against the dense "
         "network of 20 epochs, as many as the ticket took to find and train, it is less accurate, by more than 1 pp "
-        "(−2.00 pp [−3.00, −1.00], n = 36). Note: the images are other ones. Note: 6 of 36 seeds.\n"
+        "(−2.00 pp [−3.00, −1.00], n = 36).\n"
     )
+    assert "(+3.10 pp [+2.00, +4.20], n = 36)." in results_table.sentence_of(tmp_path / "pets_tutorial", "../..")
     fails = said(monkeypatch, tmp_path, "disagrees", matches="no", beats="no", here=-0.4, ci_low=-0.7, ci_high=-0.1)
     assert "does not survive: its ticket of 50 % is not more accurate than the dense network of 5 epochs" in fails
     assert "[−0.40 pp [−0.70, −0.10], n = 36]" in fails
     undecided = said(monkeypatch, tmp_path, "undecided", matches="undecided", beats="undecided")
     assert "is neither confirmed nor refuted: its ticket of 50 % is not shown to be more accurate than" in undecided
     assert "it is undecided whether the ticket is at most 1 pp less accurate" in undecided
+
+
+def test_weights_left_are_those_that_were_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    said(monkeypatch, tmp_path, "agrees", matches="yes", beats="undecided")
+    frames = results_table.load("")
+    row = verdict("matches", "yes", target_sparsity_pct=97.19, sparsity_pct=97.12)
+    beats = verdict("beats", "undecided", target_sparsity_pct=97.19, sparsity_pct=97.12)
+    tables = {**frames.tables, "verdicts": schema.table("verdicts", [row, beats])}
+    monkeypatch.setattr(results_table, "load", lambda path: Frames(tables=tables))
+    claims = [each.claim for each in rows_of(tmp_path / "pets_tutorial")]
+    assert claims[-1] == "tickets match dense at 2.9 % of the weights, margin 1 pp"
 
 
 @pytest.mark.parametrize(

@@ -210,6 +210,20 @@ def test_what_has_no_records_of_its_own_is_refused(tmp_path: Path, name: str, co
     assert message in refused(tmp_path, *paths)
 
 
+def test_a_place_that_cannot_be_written_is_one_clear_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths, into = [piece(tmp_path / "a", range(2)), piece(tmp_path / "b", range(2, 4))], str(tmp_path / "c" / "run")
+
+    def denied(*arguments: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("analysis.merging.merge.write_content", denied)
+    assert main(["merge", *paths, "--into", into]) == 2
+    text = capsys.readouterr().err
+    assert f"--into {into}: cannot be written" in text and "Permission denied" in text and text.count("\n") == 1
+
+
 def test_the_merged_run_has_a_place_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, other = piece(tmp_path / "a", range(2)), piece(tmp_path / "b", range(2, 4))
     planned = piece(tmp_path / "c", range(5, 7))

@@ -401,6 +401,8 @@ def test_margins_that_are_chosen_afterwards_are_told_and_not_written(
     for wrong in ("lenet_early_stop_21", "lenet_early_stop_21=far", "what=3", "lenet_early_stop_21=-1"):
         assert main(["published", str(run), "--margin", wrong]) == 2
         assert capsys.readouterr().err.count("\n") == 1
+    assert main(["published", str(run), "--margin", "lenet_early_stop_21=10", "lenet_early_stop_21=20"]) == 2
+    assert "found two margins for lenet_early_stop_21" in capsys.readouterr().err
 
 
 def test_margins_beside_those_of_the_plan_are_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

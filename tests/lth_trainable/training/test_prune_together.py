@@ -31,6 +31,7 @@ MEMBERS: dict[str, list[dict[str, Any]]] = {
         {**LADDER, "target_sparsity_pct": 75.0, "prune_rate_pct": 50.0, "criterion": "updating_movement"},
         {**LADDER, "target_sparsity_pct": 36.0, "context": "global", "criterion": "magnitude_increase"},
         {**LADDER, "target_sparsity_pct": 36.0, "layers": "all", "criterion": "random"},
+        {**LADDER, "target_sparsity_pct": 36.0, "context": "local", "criterion": "wanda"},
     ],
     "within a fit": [{**WITHIN, "target_sparsity_pct": 30.0 + 20 * seed, "seed": seed} for seed in range(3)],
     "controls": [
