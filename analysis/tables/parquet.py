@@ -131,7 +131,7 @@ def _load(path: str | os.PathLike[str]) -> dict[str, pa.Table]:
         )
     if changed:
         raise UserError(f"{os.fspath(path)}: analysis/{changed[0]}.parquet is not the one that {INDEX} names; {again}")
-    tables = {}
+    tables: dict[str, pa.Table] = {}
     for name, shards in contents.items():
         try:
             tables |= {name: to_table(shards)} if shards else {}
