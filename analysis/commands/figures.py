@@ -11,12 +11,19 @@ from typing import Annotated, Literal
 import tyro
 
 from analysis.tables.parquet import load
-from analysis.tables.run_plan import find_run
+from analysis.tables.run_plan import KEPT, find_run
+from analysis.text import console, print_line
 from lth_trainable.errors import OK, UserError
 from lth_trainable.safe_text import one_line
 
 Format = Literal["pdf", "svg", "png"]
 Theme = Literal["light", "dark"]
+
+
+ONCE = (
+    "note: kept results have the epochs that trials share only once, so curves of training may begin late; those of "
+    "the report are whole, and so are those of the unpacked archive"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +54,9 @@ def main(arguments: Sequence[str]) -> int:
         print(json.dumps({name: str(path) for name, path in written.items()}))
     else:
         print("\n".join(map(one_line, written.values())))
+    store, run = find_run(options.run)
+    if "training" in written and store.exists(f"{run}/{KEPT}"):
+        print_line(console(stderr=True), ONCE, style="yellow")
     return OK
 
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pyarrow import parquet
 
-from analysis.tables.run_plan import find_run
+from analysis.tables.run_plan import KEPT, find_run
 from analysis.tables.schema import TABLES
 from lth_trainable.errors import UserError
 from lth_trainable.store.json_files import NotJson, unseal_json
@@ -114,7 +114,9 @@ def load_many(paths: Iterable[str | os.PathLike[str]]) -> Frames:
 
 def _load(path: str | os.PathLike[str]) -> dict[str, pa.Table]:
     store, run = find_run(path)
-    again = f"gather again: python -m analysis {os.fspath(path)}"
+    again, first = (f"gather {when}: python -m analysis {os.fspath(path)}" for when in ("again", "first"))
+    if store.exists(f"{run}/{KEPT}"):
+        again = first = f"these are kept results: get the file back, or unpack {run}.tar.xz elsewhere and gather that"
     for attempt in range(ATTEMPTS):
         time.sleep(PAUSE_SECONDS if attempt else 0)
         contents, sums = {name: read_bytes(store, run, name) for name in TABLES}, read_sums(store, run)
@@ -125,12 +127,17 @@ def _load(path: str | os.PathLike[str]) -> dict[str, pa.Table]:
     missing = [name for name, shards in contents.items() if not shards and name not in (*OPTIONAL, *LATER)]
     if missing:
         raise UserError(
-            f"{os.fspath(path)}: found no {', '.join(f'analysis/{name}.parquet' for name in missing)}; "
-            f"gather first: python -m analysis {os.fspath(path)}"
+            f"{os.fspath(path)}: found no {', '.join(f'analysis/{name}.parquet' for name in missing)}; {first}"
         )
     if changed:
         raise UserError(f"{os.fspath(path)}: analysis/{changed[0]}.parquet is not the one that {INDEX} names; {again}")
-    tables = {name: to_table(shards) for name, shards in contents.items() if shards}
+    tables: dict[str, pa.Table] = {}
+    for name, shards in contents.items():
+        try:
+            tables |= {name: to_table(shards)} if shards else {}
+        except (pa.ArrowInvalid, OSError) as error:
+            why = str(error).splitlines()[0]
+            raise UserError(f"{os.fspath(path)}: analysis/{name}.parquet cannot be read ({why}); {again}") from error
     for name, table in tables.items():
         tables[name] = with_later_columns(table, TABLES[name])
         if tables[name].schema.names != TABLES[name].names:

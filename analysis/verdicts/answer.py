@@ -11,6 +11,7 @@ from analysis.text import percent, plural, signed
 from analysis.verdicts.groups import TICKET
 from analysis.verdicts.headlines import KEEPING_UP, of_tickets
 from analysis.verdicts.prizes import REINIT
+from analysis.verdicts.questions import MIN_PAIRS
 
 
 def answer_sentence(verdicts: Sequence[Row]) -> str:
@@ -61,11 +62,15 @@ def _matters(rows: Sequence[Row]) -> str:
 
 def _not_shown_to_matter(rows: Sequence[Row]) -> str:
     above = sum(row["ci_low"] is not None and row["ci_low"] > 0 for row in rows)
-    corrected = f" ({above} of the 95 % intervals lie above 0, but not after Holm's correction over {len(rows)})"
+    few = min(row["n_pairs"] for row in rows) < MIN_PAIRS
+    by_seeds, by_holm = f"nothing is decided with fewer than {MIN_PAIRS} seeds", "not after Holm's correction over"
+    why = by_seeds if few else f"{by_holm} {len(rows)}"
+    corrected = f" ({above} of the 95 % intervals {'lies' if above == 1 else 'lie'} above 0, but {why})"
+    none = f"in none of {len(rows)} comparisons is the ticket" if len(rows) > 1 else "in the only one the ticket is not"
     return (
         "It is not shown that the initialisation matters: tickets minus the same masks trained from another "
-        f"initialisation (reinit) are {_effects(rows)} on average, and in none of "
-        f"{plural(len(rows), 'comparison')} is the ticket shown to be better{corrected if above else ''}"
+        f"initialisation (reinit) are {_effects(rows)} on average, and "
+        f"{none} shown to be better{corrected if above else ''}"
     )
 
 

@@ -117,6 +117,30 @@ def test_kept_results_are_neither_gathered_nor_kept_again(
     assert content(tmp_path / "run") == before
 
 
+@pytest.mark.parametrize("with_index", [True, False])
+def test_a_damaged_table_of_kept_results_is_one_clear_error(
+    run: Path, tmp_path: Path, with_index: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = keep(str(run), tmp_path).path
+    table = kept / "analysis" / "trials.parquet"
+    table.write_bytes(table.read_bytes()[:100])
+    if not with_index:
+        (kept / "analysis" / "index.json").unlink()
+    assert main(["table", str(kept)]) == 2
+    err = capsys.readouterr().err
+    assert "analysis/trials.parquet" in err and "unpack run.tar.xz elsewhere and gather that" in err
+    assert err.count("\n") == 1
+
+
+def test_figures_of_kept_results_say_that_shared_epochs_are_there_once(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = keep(str(run), tmp_path / "kept").path
+    for path, is_told in ((run, False), (kept, True)):
+        assert main(["figures", str(path), "--out", str(tmp_path / "figures")]) == 0
+        assert ("epochs that trials share only once" in " ".join(capsys.readouterr().err.split())) == is_told
+
+
 @pytest.mark.parametrize("command", ["pack", "supermasks", "barrier"])
 def test_commands_that_need_weights_or_records_say_that_kept_results_have_none(
     run: Path, tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

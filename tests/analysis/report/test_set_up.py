@@ -71,3 +71,11 @@ def test_with_reinitialised_tickets_the_answer_says_whether_the_initialisation_i
 def test_an_interval_above_zero_that_a_correction_undoes_is_told(rows: Rows) -> None:
     ahead = [2.2, 0.9, 0.5, 1.6, 0.3]  # p is between 0.025 / 2 and 0.025
     assert "(2 of the 95 % intervals lie above 0, but not after Holm's correction over 2)" in said(rows, ahead)
+
+
+def test_an_interval_above_zero_with_few_seeds_is_told_with_that_reason(rows: Rows) -> None:
+    few, ahead = [row for row in rows if row["seed"] < 4], [2.0] * 4
+    reason = "above 0, but nothing is decided with fewer than 5 seeds)"
+    assert f"(2 of the 95 % intervals lie {reason}" in said(few, ahead)
+    alone = said([row for row in few if row["target_sparsity_pct"] in (None, 64)], ahead)
+    assert f"in the only one the ticket is not shown to be better (1 of the 95 % intervals lies {reason}" in alone
