@@ -111,6 +111,7 @@ def wait_for_nodes(head: dict[str, str], number: int) -> None:
         time.sleep(0.5)
 
 
+@pytest.mark.slow
 def test_without_the_clusters_token_a_command_is_refused_at_once(
     head: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -297,7 +297,10 @@ def test_a_browser_shows_the_figures_without_complaint(run: Path, tmp_path: Path
     assert "CONSOLE" not in said
 
 
-@pytest.mark.parametrize(("media", "width"), [("screen", 420), ("screen", 1200), ("print", 718)])
+@pytest.mark.parametrize(
+    ("media", "width"),
+    [("screen", 420), pytest.param("screen", 1200, marks=pytest.mark.slow), ("print", 718)],
+)
 def test_nothing_runs_off_the_page(large: Frames, tmp_path: Path, media: str, width: int) -> None:
     """At the width of a phone, of a window, and of A4 paper without margins, where the rules for print apply."""
     no_plan = RunPlan(recipe="digits", claim="?", commands=(), versions={}, rule=Rule(), trials=())
@@ -313,7 +316,7 @@ def test_nothing_runs_off_the_page(large: Frames, tmp_path: Path, media: str, wi
     assert len(tables) > 2 and (width == 420 or max(tables) <= at), "tables may, within their frame, where it is narrow"
 
 
-@pytest.mark.parametrize("width", [390, 800])
+@pytest.mark.parametrize("width", [390, pytest.param(800, marks=pytest.mark.slow)])
 def test_the_verdict_and_the_whole_figure_are_in_sight(large: Frames, tmp_path: Path, width: int) -> None:
     """On a telephone and on a tablet: without scrolling sideways, in letters that can be read."""
     no_plan = RunPlan(recipe="digits", claim="?", commands=(), versions={}, rule=Rule(), trials=())
