@@ -99,14 +99,14 @@ END
 # merge_pets GPUS PIECE.tar ...: at home, without a GPU: results/pets_tutorial of two or more pieces that came back whole, of which one may be what
 # was kept before (tar cf before.tar -C results pets_tutorial).
 merge_pets() {
-  local gpus=$1 work piece seconds=0 notes=("$OTHER_PICTURES") so_far; shift; work=$(mktemp -d)
+  local gpus=$1 work piece seconds=0 notes=("$OTHER_PICTURES") so_far folder; shift; work=$(mktemp -d)
   for piece in "$@"; do
-    mkdir -p "$work/$(basename "$piece" .tar)" "$work/kept"
-    tar xf "$piece" -C "$work/kept"
-    tar xJf "$work/kept/pets_tutorial/pets_tutorial.tar.xz" -C "$work/$(basename "$piece" .tar)" || return
+    folder=$work/pieces/$(basename "$piece" .tar)
+    mkdir -p "$folder" "$work/kept"
+    tar xf "$piece" -C "$work/kept" && tar xJf "$work/kept/pets_tutorial/pets_tutorial.tar.xz" -C "$folder" || return
     seconds=$($PY -c "import json; print($seconds + json.load(open('$work/kept/pets_tutorial/machine.json'))['seconds'])")
   done
-  $PY -m analysis merge "$work"/pets_*/pets_tutorial --into "$work/runs/pets_tutorial" > "$work/merged" || { cat "$work/merged"; return 1; }
+  $PY -m analysis merge "$work"/pieces/*/pets_tutorial --into "$work/runs/pets_tutorial" > "$work/merged" || { cat "$work/merged"; return 1; }
   so_far=$(_seeds_so_far "$work/runs/pets_tutorial") || return
   [ -z "$so_far" ] || notes+=("$so_far")
   $PY -m analysis results "$work/runs/pets_tutorial" --seconds "$seconds" --gpus "$gpus" --note "${notes[@]}" && rm -rf "$work"
