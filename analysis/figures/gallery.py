@@ -95,14 +95,14 @@ def _always(text: str) -> Callable[[Frames], str]:
 
 
 def _cut(frames: Frames, most: int) -> str:
-    n = len(ladders(frames))
+    n = len(frames.once(ladders))
     return f" Shown are the first {most} of {n} ladders." if n > most else ""
 
 
 def _about_accuracy(frames: Frames) -> str:
     trials = frames.rows("trials")
     diverged = any(row["status"] == "diverged" for row in trials)
-    controls = any(curve.controls for panel in panels(frames) for curve in thinned(panel).curves)
+    controls = any(curve.controls for panel in frames.once(panels) for curve in thinned(panel).curves)
     return (
         f"Means over all finished seeds{' (diverged ones are in the verdicts, not here)' if diverged else ''}; bars "
         "and band are two-sided 95 % t-intervals of the mean."
