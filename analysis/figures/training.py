@@ -35,10 +35,12 @@ def learning_curves(frames: Frames) -> dict[str, LearningCurve]:
 def training_figure(frames: Frames, theme: str = "light") -> Figure | None:
     """One panel per ladder: accuracy (percent) by epoch since the last prune, with 95 % t-intervals of the mean.
 
-    None if no ticket has trained an epoch. Raises `UserError` for an unknown theme.
+    Supermasks have none: what was trained to find them is not what they are. None if no ticket has trained an epoch.
+    Raises `UserError` for an unknown theme.
     """
     colours, found = theme_of(theme), learning_curves(frames)
-    shown = [ladder for ladder in ladders(frames) if any(rung.group in found for rung in ladder.rungs)][:MOST_PANELS]
+    trained = [ladder for ladder in ladders(frames) if ladder.is_trained]
+    shown = [ladder for ladder in trained if any(rung.group in found for rung in ladder.rungs)][:MOST_PANELS]
     if not shown:
         return None
     palette = _palette(shown, colours)
