@@ -126,9 +126,11 @@ def _replace(target: Path, made: Path) -> None:
 
 
 def _without_places(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a plan with commands without places, and of merged pieces only the names of the runs."""
+    """The content of a plan with commands without places and time limits, each once, and of merged pieces only the names
+    of the runs."""
     merged = [{**piece, "run": piece["run"].rstrip("/").rpartition("/")[2]} for piece in content.get(MERGED, ())]
-    commands = [_told_apart(without_places(command)) for command in content["commands"]]
+    typed = dict.fromkeys(without_places(command) for command in content["commands"])
+    commands = [_told_apart(command) for command in typed]
     return {**content, "commands": commands, **({MERGED: merged} if merged else {})}
 
 

@@ -108,11 +108,12 @@ def test_pieces_of_one_name_are_told_apart_in_the_command_that_merged_them(run: 
     storage = tmp_path / "runs"
     folder = train_ticket_and_dense(storage)
     typed = ["python", "-m", "analysis", "merge", *(f"/machine/{name}/run" for name in "ab"), "--into", "/machine/run"]
-    before = read_content(Store(storage), "run")
-    write_content(Store(storage), "run", {**before, "commands": [*before["commands"], typed]})
+    sweeps = [["python", "-m", "sweeps.lth_grid", "digits", "--max-hours", hours] for hours in ("0.1", "0.2")]
+    write_content(Store(storage), "run", {**read_content(Store(storage), "run"), "commands": [*sweeps, typed]})
     analysis.gather(folder)
-    machine = keep(str(folder), tmp_path / "kept").machine
-    assert machine["commands"][-1] == "python -m analysis merge 1/run 2/run --into run"
+    assert keep(str(folder), tmp_path / "kept").machine["commands"] == [
+        "python -m sweeps.lth_grid digits", "python -m analysis merge 1/run 2/run --into run",
+    ]  # fmt: skip
 
 
 def test_kept_results_are_neither_gathered_nor_kept_again(
