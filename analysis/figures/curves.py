@@ -101,7 +101,7 @@ def panels(frames: Frames) -> list[Panel]:
 def ladders(frames: Frames) -> list[Ladder]:
     """The ladders of a run that have a finished ticket, in the order of the verdicts, labelled by what differs."""
     primary = [row for row in headlines(frames.rows("verdicts")) if row["primary"]]
-    untrained, found = supermask_ladders(frames), []
+    untrained, found = frames.once(supermask_ladders), []
     for ladder, label in ladder_labels(frames).items():
         rows = [row for row in _in_order(primary) if row["ladder"] == ladder and row["sparsity_pct"] is not None]
         rungs = tuple(Rung(group=row["group"], remaining_pct=100 - row["sparsity_pct"]) for row in rows)

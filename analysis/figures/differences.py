@@ -41,7 +41,8 @@ def differences_figure(frames: Frames, theme: str = "light") -> Figure | None:
     rows = [row for row in rows if row["effect"] is not None and row["sparsity_pct"] is not None]
     found = {ladder: [row for row in rows if row["ladder"] == ladder] for ladder in labels}
     shown = {ladder: sorted(of, key=_remaining, reverse=True) for ladder, of in found.items() if of}
-    trained = {ladder: of for ladder, of in shown.items() if ladder not in supermask_ladders(frames)}
+    untrained = frames.once(supermask_ladders)
+    trained = {ladder: of for ladder, of in shown.items() if ladder not in untrained}
     shown = trained or shown
     if not shown:
         return None

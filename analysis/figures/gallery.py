@@ -99,7 +99,7 @@ def _cut(found: Sequence[Ladder], most: int) -> str:
 
 
 def _about_differences(frames: Frames) -> str:
-    trained = {ladder.is_trained for ladder in ladders(frames)}
+    trained = {ladder.is_trained for ladder in frames.once(ladders)}
     return (
         "Tickets minus dense: the mean difference of tickets and the dense network of the same seed, with its two-sided "
         "95 % interval; zero is the dense network, the band the margin. The marks say the verdict, which counts all "
@@ -109,7 +109,7 @@ def _about_differences(frames: Frames) -> str:
 
 
 def _about_training(frames: Frames) -> str:
-    trained = [ladder for ladder in ladders(frames) if ladder.is_trained]
+    trained = [ladder for ladder in frames.once(ladders) if ladder.is_trained]
     return (
         "Validation accuracy in each epoch of the last level: mean over seeds and 95 % t-interval."
         f"{_cut(trained, MOST_PANELS)}"
@@ -119,7 +119,7 @@ def _about_training(frames: Frames) -> str:
 def _about_accuracy(frames: Frames) -> str:
     trials = frames.rows("trials")
     diverged = any(row["status"] == "diverged" for row in trials)
-    controls = any(curve.controls for panel in panels(frames) for curve in thinned(panel).curves)
+    controls = any(curve.controls for panel in frames.once(panels) for curve in thinned(panel).curves)
     return (
         f"Means over all finished seeds{' (diverged ones are in the verdicts, not here)' if diverged else ''}; bars "
         "and band are two-sided 95 % t-intervals of the mean."
@@ -150,7 +150,7 @@ FIGURES: dict[str, Drawing] = {
     "controls": Drawing(
         title="Controls",
         caption=lambda frames: "Tickets and their controls: means over seeds, with 95 % t-intervals for the tickets "
-        f"and the dense network.{_cut(ladders(frames), MOST_PANELS)}",
+        f"and the dense network.{_cut(frames.once(ladders), MOST_PANELS)}",
         draw=lambda material, theme: controls_figure(material.frames, theme),
     ),
     "pareto": Drawing(
@@ -181,14 +181,14 @@ FIGURES: dict[str, Drawing] = {
     "layers": Drawing(
         title="Sparsity by layer",
         caption=lambda frames: "Weights remaining in each layer (percent), mean over seeds; the first layer is at the "
-        f"top.{_cut(ladders(frames), MOST_PANELS)}",
+        f"top.{_cut(frames.once(ladders), MOST_PANELS)}",
         draw=lambda material, theme: layers_figure(material.frames, theme),
     ),
     "overlap": Drawing(
         title="Overlap of masks",
         caption=lambda frames: "Intersection over union of the final masks of tickets that differ in one thing. Faint "
         "dots are pairs of tickets, lines their means, moved sideways where they would hide each other. Dotted lines "
-        f"show what chance gives at the same layer densities.{_cut(ladders(frames), MOST_SERIES)}",
+        f"show what chance gives at the same layer densities.{_cut(frames.once(ladders), MOST_SERIES)}",
         draw=lambda material, theme: overlap_figure(material.frames, theme),
     ),
     "barriers": Drawing(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
@@ -44,8 +45,8 @@ class _Columns:
 
     def add(self, trial: str, rows: Sequence[Row]) -> None:
         self.trials += [trial] * len(rows)
-        for name in self.names:
-            self.values[name] += [row.get(name) for row in rows]
+        for name, values in _columns(rows, self.names).items():
+            self.values[name] += values
         if len(self.trials) >= _CHUNK:
             self._flush()
 
@@ -62,6 +63,14 @@ class _Columns:
         arrays = [pa.array(columns[field.name], field.type) for field in self.schema]
         self.chunks.append(pa.record_batch(arrays, schema=self.schema))
         self._begin()
+
+
+def _columns(rows: Sequence[Row], names: Sequence[str]) -> dict[str, Sequence[Any]]:
+    """The values of these entries, row by row; None where a row does not have one."""
+    try:
+        return dict(zip(names, zip(*map(itemgetter(*names), rows), strict=True), strict=True)) if rows else {}
+    except KeyError:  # a record of an older version
+        return {name: [row.get(name) for row in rows] for name in names}
 
 
 def _layer_row(layer: Row) -> dict[str, Any]:

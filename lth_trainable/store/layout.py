@@ -41,10 +41,14 @@ class Value:
 
     def check_all(self, at: str, values: Sequence[Any]) -> None:
         """The same for many values, faster."""
-        types = set(map(type, values)) - {*self.types, *((type(None),) if self.null else ())}
-        if types or (self.least > float("-inf") and values):
-            for value in values:
-                self.check(at, value)
+        found = set(map(type, values))
+        if found <= set(self.types) and str not in found:
+            if not values or (self.least <= min(values) and max(values) <= self.most):
+                return
+        elif found <= {*self.types, *((type(None),) if self.null else ())} and self.least == float("-inf"):
+            return
+        for value in values:
+            self.check(at, value)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,6 +36,7 @@ from sweeps.running.progress import Board, LiveView
 from sweeps.running.ray_adapter import (
     drop_flag,
     lost_workers_as_dead,
+    results_without_tables,
     set_flag,
     trials_on_idle_workers,
     uncounted_callbacks,
@@ -293,6 +294,7 @@ def _fit(
     with contextlib.ExitStack() as changed:
         changed.enter_context(lost_workers_as_dead())
         changed.enter_context(uncounted_callbacks())
+        changed.enter_context(results_without_tables())
         if cluster is None:
             changed.enter_context(trials_on_idle_workers())
             changed.enter_context(workers_that_wait(searcher.may_wait))
