@@ -72,8 +72,11 @@ class Ladder:
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """The ladders that share a primary dense baseline. others: dense baselines of other budgets, with labels; those with
-    the same label and numbers are there once, such as the resets of tickets that differ in sparsity alone."""
+    """The ladders that share a primary dense baseline.
+
+    others: dense baselines of other budgets, with labels; those with the same label and numbers are there once, such as
+    the resets of tickets that differ in sparsity alone.
+    """
 
     title: str
     endpoint: str
