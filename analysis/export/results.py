@@ -126,8 +126,10 @@ def _replace(target: Path, made: Path) -> None:
 
 
 def _without_places(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a plan with commands without places and time limits, each once, and of merged pieces only the names
-    of the runs."""
+    """The content of a plan with commands without places and time limits, each once.
+
+    Of merged pieces only the names of the runs are left.
+    """
     merged = [{**piece, "run": piece["run"].rstrip("/").rpartition("/")[2]} for piece in content.get(MERGED, ())]
     typed = dict.fromkeys(without_places(command) for command in content["commands"])
     commands = [_told_apart(command) for command in typed]

@@ -102,8 +102,8 @@ def _about_differences(frames: Frames) -> str:
     trained = {ladder.is_trained for ladder in frames.once(ladders)}
     return (
         "Tickets minus dense: the mean difference of tickets and the dense network of the same seed, with its "
-        "two-sided 95 % interval; zero is the dense network, the band the margin. The marks say the verdict, which counts all "
-        "comparisons; the interval counts one. Accuracy: the means of both."
+        "two-sided 95 % interval; zero is the dense network, the band the margin. The marks say the verdict, which "
+        "counts all comparisons; the interval counts one. Accuracy: the means of both."
         + (" Supermasks are in the figure of all accuracies, below." if trained == {True, False} else "")
     )
 
