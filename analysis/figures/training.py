@@ -39,10 +39,12 @@ def learning_curves(frames: Frames) -> dict[str, LearningCurve]:
 def training_figure(frames: Frames, theme: str = "light") -> Figure | None:
     """One panel per ladder: accuracy (percent) by epoch since the last prune, with 95 % t-intervals of the mean.
 
-    None if no ticket has trained an epoch. Raises `UserError` for an unknown theme.
+    Supermasks have none: what was trained to find them is not what they are. None if no ticket has trained an epoch.
+    Raises `UserError` for an unknown theme.
     """
     colours, found = theme_of(theme), frames.once(learning_curves)
-    shown = [ladder for ladder in frames.once(ladders) if any(rung.group in found for rung in ladder.rungs)]
+    trained = [ladder for ladder in frames.once(ladders) if ladder.is_trained]
+    shown = [ladder for ladder in trained if any(rung.group in found for rung in ladder.rungs)]
     if not shown:
         return None
     shown = shown[:MOST_PANELS]
