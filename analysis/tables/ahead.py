@@ -26,6 +26,7 @@ from lth_trainable.errors import StorageError
 from lth_trainable.store.store import Store
 
 SETTLED_SECONDS = SETTLED_NS / 1e9 + 0.1  # a record that is younger may still change without a trace
+JOIN_SECONDS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +57,10 @@ class Ahead:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[None]:
-        """Read within this block. At its end nothing is waited for but the record that is just being read."""
+        """Read within this block. At its end nothing is waited for but the record that is just being read.
+
+        And not long for that one: a storage that does not answer must not keep a command from ending.
+        """
         thread = threading.Thread(target=self._read_all, daemon=True, name="records")
         thread.start()
         try:
@@ -64,7 +68,7 @@ class Ahead:
         finally:
             self._over.set()
             self._waiting.put(None)
-            thread.join()
+            thread.join(JOIN_SECONDS)
 
     def _read_all(self) -> None:
         while (item := self._waiting.get()) is not None:

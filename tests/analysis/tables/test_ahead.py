@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -114,3 +115,23 @@ def test_a_storage_that_fails_meanwhile_is_left_to_the_gather(tmp_path: Path, mo
         while len(asked) < 2:
             time.sleep(0.01)
     assert reader.found == {}
+
+
+def test_the_end_does_not_wait_for_a_storage_that_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ahead, "SETTLED_SECONDS", 0.0)
+    monkeypatch.setattr(ahead, "JOIN_SECONDS", 0.0)
+    asked, answer = threading.Event(), threading.Event()
+
+    def hangs(store: Store, run: str, trial: str) -> None:
+        asked.set()
+        answer.wait()
+
+    monkeypatch.setattr(ahead, "read_early", hangs)
+    reader = Ahead(store=Store(tmp_path), run="run")
+    with reader.reading():
+        reader.add(FIRST.name)
+        asked.wait()
+    assert not answer.is_set() and reader.found == {}
+    answer.set()
