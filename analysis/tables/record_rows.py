@@ -12,6 +12,7 @@ import pyarrow as pa
 from analysis.tables.clocks import epochs_before
 from analysis.tables.roles import is_dense_network
 from analysis.tables.schema import SPEC_FIELDS, TABLES, Row
+from analysis.tables.spans import last_levels, spans
 
 ENTRIES = ("epochs", "levels", "layers")
 _CHUNK = 50_000  # rows held as Python objects at a time
@@ -30,6 +31,11 @@ class Entries:
         self._columns["epochs"].add(trial, record["epochs"])
         self._columns["levels"].add(trial, level_rows(record))
         self._columns["layers"].add(trial, [_layer_row(layer) for layer in record["layers"]])
+
+    def append(self, tables: Mapping[str, pa.Table]) -> None:
+        """Add the rows of one trial, as `tables` has given them."""
+        for name, columns in self._columns.items():
+            columns.append(tables[name])
 
     def tables(self) -> dict[str, pa.Table]:
         """The tables, in the order in which the trials came."""
@@ -50,15 +56,21 @@ class _Columns:
         if len(self.trials) >= _CHUNK:
             self._flush()
 
+    def append(self, table: pa.Table) -> None:
+        self._flush()
+        self.chunks += table.to_batches()
+
     def table(self) -> pa.Table:
         self._flush()
-        return pa.Table.from_batches(self.chunks, self.schema)
+        return pa.Table.from_batches(self.chunks, self.schema).combine_chunks()
 
     def _begin(self) -> None:
         self.trials: list[str] = []
         self.values: dict[str, list[Any]] = {name: [] for name in self.names}
 
     def _flush(self) -> None:
+        if not self.trials:
+            return
         columns = {"run": [self.run] * len(self.trials), "trial": self.trials, **self.values}
         arrays = [pa.array(columns[field.name], field.type) for field in self.schema]
         self.chunks.append(pa.record_batch(arrays, schema=self.schema))
@@ -170,14 +182,9 @@ def _is_done(row: Row) -> bool:
 
 def _last_levels(epochs: pa.Table) -> dict[str, list[float | None]]:
     """Validation accuracy of each epoch since the last prune, by trial; rows come in the order of training."""
-    curves: dict[str, list[float | None]] = {}
-    levels: dict[str, int] = {}
-    columns = (epochs[name].to_pylist() for name in ("trial", "level", "valid_accuracy"))
-    for trial, level, accuracy in zip(*columns, strict=True):
-        if levels.get(trial) != level:
-            levels[trial], curves[trial] = level, []
-        curves[trial].append(accuracy)
-    return curves
+    last = last_levels(epochs.select(["trial", "level", "valid_accuracy"]))
+    accuracies = last["valid_accuracy"].to_pylist()
+    return {trial: accuracies[start:end] for (trial,), (start, end) in spans(last, "trial").items()}
 
 
 def _first(

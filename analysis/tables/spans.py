@@ -28,9 +28,10 @@ def spans(table: pa.Table, *keys: str) -> dict[Key, tuple[int, int]]:
     return dict(zip(values, zip(first.tolist(), [*first[1:].tolist(), table.num_rows], strict=True), strict=True))
 
 
-def last_levels(table: pa.Table, trials: Iterable[str]) -> pa.Table:
-    """The rows of the last level of each of these trials. table: with the columns trial and level."""
-    table = table.filter(pc.is_in(table["trial"], pa.array(trials, pa.string())))
+def last_levels(table: pa.Table, trials: Iterable[str] | None = None) -> pa.Table:
+    """The rows of the last level of each of these trials, or of all. table: with the columns trial and level."""
+    if trials is not None:
+        table = table.filter(pc.is_in(table["trial"], pa.array(trials, pa.string())))
     codes = table["trial"].combine_chunks().dictionary_encode().indices.to_numpy()
     levels = table["level"].to_numpy()
     last = np.full(codes.max(initial=-1) + 1, -1, dtype=np.int64)
