@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lth_trainable.errors import UserError
+from lth_trainable.store.indented import Fixed
 
 ODD = (KeyError, IndexError, TypeError, ValueError, AttributeError, ArithmeticError)
 # what computing with content of unexpected types or ranges raises
@@ -41,8 +42,12 @@ class Value:
 
     def check_all(self, at: str, values: Sequence[Any]) -> None:
         """The same for many values, faster."""
-        types = set(map(type, values)) - {*self.types, *((type(None),) if self.null else ())}
-        if types or (self.least > float("-inf") and values):
+        types = set(map(type, values))
+        is_right = types <= {*self.types, *((type(None),) if self.null else ())}
+        if is_right and self.least > float("-inf"):
+            numbers = [value for value in values if value is not None] if type(None) in types else values
+            is_right = not numbers or (self.least <= min(numbers) and max(numbers) <= self.most)
+        if not is_right:
             for value in values:
                 self.check(at, value)
 
@@ -99,7 +104,7 @@ class Rows:
 
     def check(self, at: str, value: Any) -> None:
         rows = _list(at, value)
-        if not all(type(row) is dict for row in rows):
+        if not all(type(row) in (dict, Fixed) for row in rows):
             raise Odd(f"{at} holds rows that are not objects")
         for name, column in self.needed.items():
             try:
