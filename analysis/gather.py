@@ -22,8 +22,8 @@ from analysis.labels import group_name, ladder_name, replicate_fields
 from analysis.published.claims import read_claims
 from analysis.published.holding import hold
 from analysis.tables import schema
+from analysis.tables.ahead import NOT_READ, Early
 from analysis.tables.clocks import clock_columns
-from analysis.tables.columns import spec_columns
 from analysis.tables.exclusions import EXCLUSIONS, Exclusions, check_trials, read_exclusions
 from analysis.tables.geometry import geometry_tables
 from analysis.tables.index import (
@@ -39,28 +39,17 @@ from analysis.tables.index import (
 )
 from analysis.tables.inputs import inputs_of, list_settled
 from analysis.tables.parquet import OPTIONAL, Frames, read_table, write_table
-from analysis.tables.profile_schema import profile_values
 from analysis.tables.record_rows import ENTRIES, Entries, epochs_to_dense_accuracy
 from analysis.tables.records import Files, Found, is_begun, read_trials, trial_names
 from analysis.tables.roles import AGAIN, is_dense_again
 from analysis.tables.run_plan import KEPT, PUBLISHED, PlanEntry, RunPlan, read_plan, role_of
 from analysis.tables.spans import arranged
+from analysis.tables.trial_rows import trial_row
 from analysis.verdicts.claims import verdicts
 from analysis.verdicts.variances import variance_rows
 from lth_trainable.collector import no_garbage_collection
 from lth_trainable.errors import UserError
-from lth_trainable.store.image_bits import to_bytes
 from lth_trainable.store.store import PLAN, Store
-
-_RESULTS = (
-    "sparsity_pct", "n_weights", "n_kept", "valid_accuracy", "best_valid_accuracy", "test_accuracy", "valid_loss",
-    "test_loss", "balanced_accuracy", "chance_accuracy", "early_stop_epoch", "early_stop_iteration",
-    "early_stop_censored", "early_stop_valid_loss", "early_stop_valid_accuracy", "early_stop_test_accuracy",
-    "epochs_total", "flops_dense", "flops_sparse", "inference_flops_dense", "inference_flops_sparse",
-)  # fmt: skip
-_RIGHT = ("valid", "test", "early_stop_test")
-_DATA = ("n_train", "n_valid", "n_test", "majority_class_accuracy")
-_VERSIONS = ("python", "torch", "fastai", "ray", "cuda", "cudnn", "driver")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,17 +66,22 @@ class Gathered:
     is_new: bool = True
 
 
-def gather(path: str | os.PathLike[str], geometry: Geometry | None = None) -> Frames:
+def gather(
+    path: str | os.PathLike[str], geometry: Geometry | None = None, *, early: Mapping[str, Early] = NOT_READ
+) -> Frames:
     """Write Parquet, verdicts and `RUN/report.html` of the run at `path`, and return its tables.
 
     geometry: whether masks and weights are compared (tables overlaps and signs): "auto" if there is little to read,
     "all" or "none"; None: as last time, "auto" the first time. Trials that no sweep has planned are adopted, see
-    `analysis.adopt`. Raises `UserError` if there is no run.
+    `analysis.adopt`. early: trials that were read before, by name (`analysis.tables.ahead`). Raises `UserError` if
+    there is no run.
     """
-    return gather_run(*find_or_adopt(path).of, geometry)
+    return gather_run(*find_or_adopt(path).of, geometry, early=early)
 
 
-def gather_run(store: Store, run: str, geometry: Geometry | None = None) -> Frames:
+def gather_run(
+    store: Store, run: str, geometry: Geometry | None = None, *, early: Mapping[str, Early] = NOT_READ
+) -> Frames:
     """`gather` of a run in an open store."""
     store.in_use()  # what takes long is not given up for one answer that does not come
     if store.exists(f"{run}/{KEPT}"):
@@ -97,7 +91,7 @@ def gather_run(store: Store, run: str, geometry: Geometry | None = None) -> Fram
         )
     with no_garbage_collection():
         plan = read_plan(store, run)
-        gathered = collect(store, run, plan, geometry)
+        gathered = collect(store, run, plan, geometry, early)
         frames = Frames(tables=gathered.tables)
         if not gathered.is_new:
             note_others(store, run)
@@ -113,7 +107,9 @@ def gather_run(store: Store, run: str, geometry: Geometry | None = None) -> Fram
     return frames
 
 
-def collect(store: Store, run: str, plan: RunPlan, geometry: Geometry | None = None) -> Gathered:
+def collect(
+    store: Store, run: str, plan: RunPlan, geometry: Geometry | None = None, early: Mapping[str, Early] = NOT_READ
+) -> Gathered:
     """All tables, made from what is new and what the last gather left; tables of other commands as they are stored.
 
     Nothing is written. Raises `UserError` if a trial is excluded that the run does not have.
@@ -131,7 +127,7 @@ def collect(store: Store, run: str, plan: RunPlan, geometry: Geometry | None = N
     if previous.is_all_of(inputs) and sha256_of_report(store, run) == previous.made.report:
         tables = {**previous.tables, **others}
         return Gathered(tables=tables, known=previous.trials, geometry=wanted, inputs=inputs, is_new=False)
-    trials = _read(store, run, plan, folders, names, signatures, previous)
+    trials = _read(store, run, plan, folders, names, signatures, previous.trials, early)
     tables, known = _tabulate(run, plan, trials, signatures, excluded, previous)
     tables |= geometry_tables(store, run, tables, wanted, previous.compared)
     tables["published"] = _published(run, plan, tables["trials"], others["supermasks"])
@@ -152,13 +148,17 @@ def _read(
     folders: Mapping[str, Files],
     names: Sequence[str],
     signatures: Mapping[str, str | None],
-    previous: Previous,
-) -> Iterator[tuple[str, Found | Known]]:
-    """What the store has of each trial, in the order of names; only what is new since the last gather is read."""
+    previous: Mapping[str, Known],
+    early: Mapping[str, Early],
+) -> Iterator[tuple[str, Found | Known | Early]]:
+    """What the store has of each trial, in the order of names; only what was not read before, as it is now, is read."""
     planned = {trial.name: trial for trial in plan.trials}
-    known = {
-        name: previous.trials[name] for name in names if _is_known(previous, planned.get(name), name, signatures[name])
-    }
+    known: dict[str, Known | Early] = {}
+    for name in names:
+        if name in previous and _is_the_same(previous[name], planned.get(name), signatures[name]):
+            known[name] = previous[name]
+        elif name in early and _is_the_same(early[name].known, planned.get(name), signatures[name]):
+            known[name] = early[name]
     new = [name for name in names if name not in known and is_begun(folders.get(name, {}))]
     found = read_trials(store, run, new, planned)
     waiting = set(new)
@@ -174,7 +174,7 @@ def tabulate(run: str, plan: RunPlan, found: Mapping[str, Found]) -> dict[str, p
 def _tabulate(
     run: str,
     plan: RunPlan,
-    trials: Iterable[tuple[str, Found | Known]],
+    trials: Iterable[tuple[str, Found | Known | Early]],
     signatures: Mapping[str, str | None],
     excluded: Exclusions,
     previous: Previous,
@@ -184,17 +184,21 @@ def _tabulate(
     before = {row["trial"]: row for row in previous.tables["trials"].to_pylist()} if previous.trials else {}
     rows, entries, settled, order = [], Entries(run), {}, []
     for name, trial in trials:
+        of_record: Found | Known = trial.known if isinstance(trial, Early) else trial
         if isinstance(trial, Known):
             row, settled[name] = before[name], trial
+        elif isinstance(trial, Early):
+            row, settled[name] = trial.row, trial.known
+            entries.append(trial.tables)
         elif trial.status == "missing" and name not in planned:
             continue
         else:
-            row, signature = _trial_row(run, name, trial, planned.get(name)), signatures[name]
+            row, signature = trial_row(run, name, trial, planned.get(name)), signatures[name]
             if trial.record:
                 entries.add(name, trial.record)
                 if signature is not None:
                     settled[name] = Known(mark=signature, key=row["key"], status=trial.status, reason=trial.reason)
-        rows.append({**row, **_by_the_run(row, trial, planned.get(name), excluded.get(name))})
+        rows.append({**row, **_by_the_run(row, of_record, planned.get(name), excluded.get(name))})
         order.append(((name,), int(isinstance(trial, Known))))
     replicate = replicate_fields(row["trial"] for row in rows)
     rows = [{**row, **_names(row, replicate)} for row in rows]
@@ -211,12 +215,9 @@ def _tabulate(
     return tables, settled
 
 
-def _is_known(previous: Previous, planned: PlanEntry | None, name: str, signature: str | None) -> bool:
-    """Whether the last gather has read this record, unchanged since, and it is the one that the plan asks for."""
-    known = previous.trials.get(name)
-    if known is None or signature is None or known.mark != signature:
-        return False
-    return planned is None or planned.key in (None, known.key)
+def _is_the_same(known: Known, planned: PlanEntry | None, signature: str | None) -> bool:
+    """Whether a record has not changed since it was read, and is the one that the plan asks for."""
+    return signature is not None and known.mark == signature and (planned is None or planned.key in (None, known.key))
 
 
 def _by_the_run(
@@ -238,70 +239,3 @@ def _names(row: schema.Row, replicate: Sequence[str]) -> dict[str, str]:
 @functools.lru_cache(maxsize=1 << 12)
 def _ladder(group: str) -> str:
     return ladder_name(group)
-
-
-def _trial_row(run: str, name: str, found: Found, planned: PlanEntry | None) -> dict[str, Any]:
-    """A row of trials.parquet without `_by_the_run` and `_names`; what the trial does not have is left out, so null."""
-    record = found.record
-    spec = record.get("spec") or (planned.spec if planned else None)
-    return {
-        "run": run,
-        "trial": name,
-        "key": record.get("key") or (planned.key if planned else None),
-        **(spec_columns(spec) if spec else dict.fromkeys(schema.SPEC_FIELDS)),
-        **_precision_of_older(record),
-        **_measured(record),
-        **_provenance(record),
-    }
-
-
-def _precision_of_older(record: Mapping[str, Any]) -> dict[str, str]:
-    """The precision of a trial that an older version trained on a GPU: convolutions in TF32 in place of fp32."""
-    fingerprint = record.get("fingerprint") or {}
-    on_gpu = str(fingerprint.get("device", "")).startswith("cuda")
-    return {"precision": "tf32"} if on_gpu and "memory_format" not in fingerprint else {}
-
-
-def _measured(record: Mapping[str, Any]) -> dict[str, Any]:
-    result, data, right = (record.get(name) or {} for name in ("result", "data", "right"))
-    collapsed, rows = result.get("collapsed_layers"), record.get("epochs")
-    return {
-        **{name: result.get(name) for name in _RESULTS},
-        "n_collapsed_layers": None if collapsed is None else len(collapsed),
-        **_of_all_weights(record, result),
-        **{name: record.get(name) for name in ("epochs_trained", "train_seconds")},
-        **profile_values(record.get("profile")),
-        "seconds_total": None if rows is None else sum(row["seconds"] for row in rows),
-        **{name: data.get(name) for name in _DATA},
-        **{f"{name}_right": to_bytes(text) for name in _RIGHT if (text := right.get(name)) is not None},
-        "data_digest": data.get("digest"),
-    }
-
-
-def _of_all_weights(record: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
-    """How much of all weights is prunable and pruned; nothing for a record of an older version."""
-    found = record.get("all_weights")
-    if not found or not found["n"]:
-        return {}
-    most_first = sorted(found["not_pruned"].items(), key=lambda item: -item[1])
-    return {
-        "n_all_weights": found["n"],
-        "prunable_pct": 100 * result["n_weights"] / found["n"],
-        "pruned_of_all_pct": 100 * (result["n_weights"] - result["n_kept"]) / found["n"],
-        "not_pruned": "; ".join(f"{reason}: {n:,}" for reason, n in most_first),
-        "n_dead_filters": sum(record.get("dead_filters", {}).values()),
-    }
-
-
-def _provenance(record: Mapping[str, Any]) -> dict[str, Any]:
-    states, sums = record.get("states") or {}, record.get("sha256") or {}
-    versions, fingerprint = record.get("versions") or {}, record.get("fingerprint") or {}
-    return {
-        **{f"state_{which}": states.get(which) for which in ("initial", "rewind", "final")},
-        **{f"sha256_{what}": sums.get(what) for what in ("weights", "masks", "metrics")},
-        **{f"{what}_version": versions.get(what) for what in _VERSIONS},
-        "code_version": fingerprint.get("code"),
-        "code_sha256": versions.get("source"),
-        **{name: fingerprint.get(name) for name in ("device", "threads", "deterministic", "memory_format")},
-        "replicas": fingerprint.get("replicas", 1) if fingerprint else None,
-    }

@@ -19,6 +19,7 @@ from lth_trainable.spec.words import FIELD_WORDS, name_part
 SEEDS = ("seed", "order_seed")  # fields that make a replicate
 _PLAIN_DENSE = "dense-e"  # how the baseline of a dense network begins, before its number of epochs
 _FIRST = ("dataset", "model", "schedule")  # fields that a name begins with
+_EXPONENT = re.compile(r"(?<=\d)e\.(?=\d)")  # 1e-05 is written 1e.05 in a name, whose parts hyphens divide
 _NUMBER, _WORD, _TICKET = r"[\d.e+]+", r".+", r"[0-9a-f]{8}(?:\.e\d+)?"
 
 
@@ -170,6 +171,7 @@ def _part(text: str, field: str | None) -> NamePart:
 def _value_in_words(field: str, value: str) -> str:
     if field == "ticket":
         return value  # after the word "imported"
+    value = _EXPONENT.sub("e-", value)
     known = {str(key): words for key, words in FIELD_WORDS[field].values.items()}
     return known.get(value) or FIELD_WORDS[field].for_people.format(value.replace("_", " "))
 

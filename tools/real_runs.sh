@@ -26,6 +26,7 @@ _train() {
   return "$code"
 }
 OTHER_PICTURES="the images are not those of Oxford-IIIT Pet but 7,390 other photographs of cats and dogs, of the same size, class balance and rule of names"
+ONE_CLASS="supermasks are tested with BatchNorm's statistics of epoch 0, so most of them answer one class for all images (docs/supermasks.md says more)"
 JPEG_COPIES="the images are JPEG copies of CIFAR-10"
 _note() { case $1 in pets_tutorial) echo "$OTHER_PICTURES";; cifar10_supermask) echo "$JPEG_COPIES";; esac; }
 # _keep NAME RECIPE CODE: what comes back
@@ -103,7 +104,7 @@ END
 # merge_pets PIECE.tar ...: at home, without a GPU: results/pets_tutorial of two or more pieces that came back whole, of which one may be what
 # was kept before (tar cf before.tar -C results pets_tutorial).
 merge_pets() {
-  local work piece seconds=0 notes=("$OTHER_PICTURES") so_far folder; work=$(mktemp -d) # seconds: of one GPU
+  local work piece seconds=0 notes=("$OTHER_PICTURES" "$ONE_CLASS") so_far folder; work=$(mktemp -d) # seconds: of one GPU
   for piece in "$@"; do
     folder=$work/pieces/$(basename "$piece" .tar)
     mkdir -p "$folder" "$work/kept"

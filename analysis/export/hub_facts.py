@@ -18,6 +18,7 @@ from lth_trainable.store.store import PLAN, Store
 
 # Flags of a sweep that say where it runs: they name places of the author's machine, and do not change the result
 PLACES = ("--storage", "--data-root", "--cluster", "--address")
+LIMITS = ("--max-hours",)  # ends a command early; who repeats it to the end has another limit
 _FOLDERS = re.compile(r"""(?:(?<![^\s='"(])|(?<=\[))(?:~|/|[A-Za-z]:\\|[A-Za-z][A-Za-z0-9+.-]*://)(?:[^\s'"]*[/\\])?""")
 
 
@@ -107,10 +108,11 @@ def standing_of(store: Store, run: str, name: str) -> Standing | None:
 
 
 def without_places(command: Sequence[str]) -> tuple[str, ...]:
-    """A command without the flags of `PLACES` and their values; of other full paths and URIs only the last part."""
+    """A command without the flags of `PLACES` and `LIMITS` and their values; of other full paths and URIs only the last
+    part."""
     kept, skip = [], False
     for word in command:
-        if not skip and word.partition("=")[0] not in PLACES:
+        if not skip and word.partition("=")[0] not in (*PLACES, *LIMITS):
             kept.append(_FOLDERS.sub("", word.rstrip("/")))
-        skip = not skip and word in PLACES
+        skip = not skip and word in (*PLACES, *LIMITS)
     return tuple(kept)

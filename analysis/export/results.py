@@ -126,10 +126,25 @@ def _replace(target: Path, made: Path) -> None:
 
 
 def _without_places(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a plan with commands without places, and of merged pieces only the names of the runs."""
+    """The content of a plan with commands without places and time limits, each once.
+
+    Of merged pieces only the names of the runs are left.
+    """
     merged = [{**piece, "run": piece["run"].rstrip("/").rpartition("/")[2]} for piece in content.get(MERGED, ())]
-    commands = [list(without_places(command)) for command in content["commands"]]
+    typed = dict.fromkeys(without_places(command) for command in content["commands"])
+    commands = [_told_apart(command) for command in typed]
     return {**content, "commands": commands, **({MERGED: merged} if merged else {})}
+
+
+def _told_apart(command: Sequence[str]) -> list[str]:
+    """The command that merged pieces with a number for each piece, if without their places they have the same name."""
+    words = list(command)
+    if words[2:4] != ["analysis", "merge"] or "--into" not in words:
+        return words
+    pieces = words[4 : words.index("--into")]
+    if len(set(pieces)) == len(pieces):
+        return words
+    return [*words[:4], *(f"{i}/{piece}" for i, piece in enumerate(pieces, 1)), *words[words.index("--into") :]]
 
 
 def _write_plan(store: Store, staged: Store, run: str, content: Mapping[str, Any]) -> None:

@@ -149,7 +149,7 @@ def _of_the_claim(held: Row, kept: Path, root: str) -> str:
 def _of_the_budget(row: Row) -> str:
     said = _AT_EQUAL_BUDGET[row["verdict"]].format(margin=row["margin_pp"])
     dense = f"the dense network of {row['epochs']} epochs, as many as the ticket took to find and train"
-    return f" Against {dense}, {said} ({_difference(row['effect'], row, 'n_pairs')})."
+    return f" Against {dense}, {said} ({'; '.join([_difference(row['effect'], row, 'n_pairs'), *_corrected(row)])})."
 
 
 def _own_claims(frames: Frames) -> Iterator[tuple[str, str, str]]:
@@ -166,7 +166,16 @@ def _own_claims(frames: Frames) -> Iterator[tuple[str, str, str]]:
         left = percent(100 - sparsity)  # as it was measured: an output layer may lose less than the target
         label = f" ({labels[ladder]})" if len(ladders) > 1 else ""
         claim = f"tickets{label} match dense at {left} % of the weights, margin {row['margin_pp']:g} pp"
-        yield claim, _difference(row["effect"], row, "n_pairs"), row["headline"]
+        yield claim, _difference(row["effect"], row, "n_pairs"), "; ".join([row["headline"], *_corrected(row)])
+
+
+def _corrected(row: Row) -> list[str]:
+    """Why it is undecided whether a level matches, where its 95 % interval alone would show that it does."""
+    if row["verdict"] != UNDECIDED or None in (row["ci_low"], row["bound"], row["decisive_low"]):
+        return []
+    if row["ci_low"] <= row["bound"]:
+        return []
+    return [f"corrected for several tests the lower bound is {signed(row['decisive_low'])} pp"]
 
 
 def _sparsest(rows: Sequence[Row]) -> Row:

@@ -83,7 +83,7 @@ def accuracy_figure(frames: Frames, theme: str = "light") -> Figure:
     Without finished tickets the figure says so.
     Raises `UserError` for an unknown theme.
     """
-    colours, shown = theme_of(theme), [thinned(panel) for panel in panels(frames) if panel.curves]
+    colours, shown = theme_of(theme), [thinned(panel) for panel in frames.once(panels) if panel.curves]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(colours.width, HEIGHT), facecolor=colours.background)
         FigureCanvasAgg(figure)

@@ -33,7 +33,7 @@ def controls_figure(frames: Frames, theme: str = "light") -> Figure | None:
 
     None if the accuracy figure shows the controls. Raises `UserError` for an unknown theme.
     """
-    colours, crowded = theme_of(theme), [panel for panel in panels(frames) if is_crowded(panel)]
+    colours, crowded = theme_of(theme), [panel for panel in frames.once(panels) if is_crowded(panel)]
     shown = [(panel, curve) for panel in crowded for curve in panel.curves if curve.controls][:MOST_PANELS]
     if not shown:
         return None

@@ -59,16 +59,24 @@ class Rung:
 
 @dataclass(frozen=True, kw_only=True)
 class Ladder:
-    """The finished rungs of one ladder, least sparse first, and the group of its primary dense baseline."""
+    """The finished rungs of one ladder, least sparse first, and the group of its primary dense baseline.
+
+    is_trained: False for supermasks, which end with the weights that they were rewound to.
+    """
 
     label: str
+    is_trained: bool
     dense_group: str | None
     rungs: tuple[Rung, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """The ladders that share a primary dense baseline. others: dense baselines of other budgets, with labels."""
+    """The ladders that share a primary dense baseline.
+
+    others: dense baselines of other budgets, with labels; those with the same label and numbers are there once, such as
+    the resets of tickets that differ in sparsity alone.
+    """
 
     title: str
     endpoint: str
@@ -96,13 +104,19 @@ def panels(frames: Frames) -> list[Panel]:
 def ladders(frames: Frames) -> list[Ladder]:
     """The ladders of a run that have a finished ticket, in the order of the verdicts, labelled by what differs."""
     primary = [row for row in headlines(frames.rows("verdicts")) if row["primary"]]
-    found = []
+    untrained, found = frames.once(supermask_ladders), []
     for ladder, label in ladder_labels(frames).items():
         rows = [row for row in _in_order(primary) if row["ladder"] == ladder and row["sparsity_pct"] is not None]
         rungs = tuple(Rung(group=row["group"], remaining_pct=100 - row["sparsity_pct"]) for row in rows)
         if rungs:
-            found.append(Ladder(label=label, dense_group=rows[0]["baseline_group"], rungs=rungs))
+            dense = rows[0]["baseline_group"]
+            found.append(Ladder(label=label, is_trained=ladder not in untrained, dense_group=dense, rungs=rungs))
     return found
+
+
+def supermask_ladders(frames: Frames) -> set[str]:
+    """The ladders of supermasks: networks that are not trained under their last mask."""
+    return {row["ladder"] for row in frames.rows("trials") if row["reset_end"]}
 
 
 def ladder_labels(frames: Frames) -> dict[str, str]:
@@ -134,7 +148,7 @@ def _panel(
         margin_pp=first["margin_pp"],
         dense=levels.get(first["baseline_group"]),
         dense_label=dense_label(first["baseline"]) if others else "dense",
-        others=tuple((label, levels[group]) for group, label in others.items() if group in levels),
+        others=tuple(dict.fromkeys((label, levels[group]) for group, label in others.items() if group in levels)),
         curves=tuple(_curves(primary, levels, controls)),
     )
 

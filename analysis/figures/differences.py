@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from analysis.figures.curves import ladder_labels
+from analysis.figures.curves import ladder_labels, supermask_ladders
 from analysis.figures.spacing import aside, ticks
 from analysis.figures.style import REMAINING, STYLE, Theme, canvas, colour_and_dashes, dress, line, theme_of
 from analysis.tables.parquet import Frames
@@ -30,18 +30,24 @@ WORDS = {MATCHES: "matches or beats", LOWER: LOWER, UNDECIDED: UNDECIDED, FALLS_
 def differences_figure(frames: Frames, theme: str = "light") -> Figure | None:
     """Two panels against weights remaining (percent, log), one curve for each ladder with a primary comparison.
 
-    Left: mean paired difference, ticket minus dense, in percentage points, with the interval that decides the verdict;
+    Left: mean paired difference, ticket minus dense, in percentage points, with its 95 % interval;
     the zero line is dense, and the band is the margin. Markers say the headline: filled for beats or matches, half
     filled for within the margin but lower, open for undecided, a cross for falls short. Right: the means of both sides
-    over the same seeds. None without pairs. Raises `UserError` for an unknown theme.
+    over the same seeds. Supermasks are left out beside tickets that were trained: they are so far below that nothing
+    could be read of the others. None without pairs. Raises `UserError` for an unknown theme.
     """
     colours, labels = theme_of(theme), ladder_labels(frames)
     rows = [row for row in headlines(frames.rows("verdicts")) if row["primary"]]
     rows = [row for row in rows if row["effect"] is not None and row["sparsity_pct"] is not None]
     found = {ladder: [row for row in rows if row["ladder"] == ladder] for ladder in labels}
     shown = {ladder: sorted(of, key=_remaining, reverse=True) for ladder, of in found.items() if of}
+    untrained = frames.once(supermask_ladders)
+    trained = {ladder: of for ladder, of in shown.items() if ladder not in untrained}
+    shown = trained or shown
     if not shown:
         return None
+    rows = [row for of in shown.values() for row in of]
+    labels = labels if len(shown) > 1 else dict.fromkeys(shown, "tickets")
     with mpl.rc_context(STYLE):
         figure, (left, right) = canvas(2, HEIGHT, _key(shown, labels, colours), colours)
         endpoint = rows[0]["endpoint"].replace("_", " ")

@@ -73,7 +73,7 @@ def early_stop_figure(frames: Frames, theme: str = "light") -> Figure | None:
     lower bound. None if no ticket has an early stop. Raises `UserError` for an unknown theme.
     """
     colours, found = theme_of(theme), stops(frames.rows("trials"))
-    shown = [ladder for ladder in ladders(frames) if any(rung.group in found for rung in ladder.rungs)]
+    shown = [ladder for ladder in frames.once(ladders) if any(rung.group in found for rung in ladder.rungs)]
     if not shown:
         return None
     with mpl.rc_context(STYLE):

@@ -14,7 +14,7 @@ from analysis.figures.accuracy_layout import thinned
 from analysis.figures.barriers import barrier_figure
 from analysis.figures.connections import dense_figure, levels_figure
 from analysis.figures.controls import controls_figure
-from analysis.figures.curves import ladders, panels
+from analysis.figures.curves import Ladder, ladders, panels
 from analysis.figures.differences import differences_figure
 from analysis.figures.early_stop import early_stop_figure
 from analysis.figures.layers import layers_figure
@@ -94,15 +94,32 @@ def _always(text: str) -> Callable[[Frames], str]:
     return lambda frames: text
 
 
-def _cut(frames: Frames, most: int) -> str:
-    n = len(ladders(frames))
-    return f" Shown are the first {most} of {n} ladders." if n > most else ""
+def _cut(found: Sequence[Ladder], most: int) -> str:
+    return f" Shown are the first {most} of {len(found)} ladders." if len(found) > most else ""
+
+
+def _about_differences(frames: Frames) -> str:
+    trained = {ladder.is_trained for ladder in frames.once(ladders)}
+    return (
+        "Tickets minus dense: the mean difference of tickets and the dense network of the same seed, with its "
+        "two-sided 95 % interval; zero is the dense network, the band the margin. The marks say the verdict, which "
+        "counts all comparisons; the interval counts one. Accuracy: the means of both."
+        + (" Supermasks are in the figure of all accuracies, below." if trained == {True, False} else "")
+    )
+
+
+def _about_training(frames: Frames) -> str:
+    trained = [ladder for ladder in frames.once(ladders) if ladder.is_trained]
+    return (
+        "Validation accuracy in each epoch of the last level: mean over seeds and 95 % t-interval."
+        f"{_cut(trained, MOST_PANELS)}"
+    )
 
 
 def _about_accuracy(frames: Frames) -> str:
     trials = frames.rows("trials")
     diverged = any(row["status"] == "diverged" for row in trials)
-    controls = any(curve.controls for panel in panels(frames) for curve in thinned(panel).curves)
+    controls = any(curve.controls for panel in frames.once(panels) for curve in thinned(panel).curves)
     return (
         f"Means over all finished seeds{' (diverged ones are in the verdicts, not here)' if diverged else ''}; bars "
         "and band are two-sided 95 % t-intervals of the mean."
@@ -122,11 +139,7 @@ def _about_early_stop(frames: Frames) -> str:
 FIGURES: dict[str, Drawing] = {
     "differences": Drawing(
         title="Difference to the dense network",
-        caption=_always(
-            "Tickets minus dense: the mean difference of tickets and the dense network of the same seed, with the "
-            "two-sided 95 % interval that decides; zero is the dense network, the band the margin. Accuracy: the means "
-            "of both."
-        ),
+        caption=_about_differences,
         draw=lambda material, theme: differences_figure(material.frames, theme),
     ),
     "accuracy": Drawing(
@@ -137,7 +150,7 @@ FIGURES: dict[str, Drawing] = {
     "controls": Drawing(
         title="Controls",
         caption=lambda frames: "Tickets and their controls: means over seeds, with 95 % t-intervals for the tickets "
-        f"and the dense network.{_cut(frames, MOST_PANELS)}",
+        f"and the dense network.{_cut(frames.once(ladders), MOST_PANELS)}",
         draw=lambda material, theme: controls_figure(material.frames, theme),
     ),
     "pareto": Drawing(
@@ -149,8 +162,7 @@ FIGURES: dict[str, Drawing] = {
     ),
     "training": Drawing(
         title="Training",
-        caption=lambda frames: "Validation accuracy in each epoch of the last level: mean over seeds and 95 % "
-        f"t-interval.{_cut(frames, MOST_PANELS)}",
+        caption=_about_training,
         draw=lambda material, theme: training_figure(material.frames, theme),
     ),
     "early_stop": Drawing(
@@ -169,14 +181,14 @@ FIGURES: dict[str, Drawing] = {
     "layers": Drawing(
         title="Sparsity by layer",
         caption=lambda frames: "Weights remaining in each layer (percent), mean over seeds; the first layer is at the "
-        f"top.{_cut(frames, MOST_PANELS)}",
+        f"top.{_cut(frames.once(ladders), MOST_PANELS)}",
         draw=lambda material, theme: layers_figure(material.frames, theme),
     ),
     "overlap": Drawing(
         title="Overlap of masks",
         caption=lambda frames: "Intersection over union of the final masks of tickets that differ in one thing. Faint "
         "dots are pairs of tickets, lines their means, moved sideways where they would hide each other. Dotted lines "
-        f"show what chance gives at the same layer densities.{_cut(frames, MOST_SERIES)}",
+        f"show what chance gives at the same layer densities.{_cut(frames.once(ladders), MOST_SERIES)}",
         draw=lambda material, theme: overlap_figure(material.frames, theme),
     ),
     "barriers": Drawing(

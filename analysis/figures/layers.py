@@ -15,6 +15,7 @@ from matplotlib.patches import Rectangle
 from analysis.figures.curves import Ladder, ladders
 from analysis.figures.style import LEFT, MOST_PANELS, STYLE, Theme, canvas, dress, theme_of
 from analysis.tables.parquet import Frames
+from analysis.tables.spans import last_levels
 from analysis.text import percent
 
 CELL, WIDEST, FAINT = 0.24, 0.92, 0.06  # height in inches; fraction of a column; opacity of the emptiest cell
@@ -35,14 +36,13 @@ class Strip:
 
 def strips(frames: Frames) -> list[Strip]:
     """One strip per ladder in which the layers differ, from the last masks of its finished tickets."""
-    done = frames.trials[frames.trials["status"] == "done"].set_index("trial")["group"]
-    layers = frames.layers[frames.layers["trial"].isin(done.index)]
-    last = layers[layers["level"] == layers.groupby("trial")["level"].transform("max")]
+    done = {row["trial"]: row["group"] for row in frames.rows("trials") if row["status"] == "done"}
+    last = last_levels(frames.tables["layers"], done)
     kept: dict[str, dict[str, list[float]]] = {}
-    columns = (last[name] for name in ("trial", "layer", "n_kept", "n_weights"))
+    columns = (last[name].to_pylist() for name in ("trial", "layer", "n_kept", "n_weights"))
     for trial, layer, n_kept, n_weights in zip(*columns, strict=True):
         kept.setdefault(done[trial], {}).setdefault(layer, []).append(100 * n_kept / n_weights)
-    found = [strip for ladder in ladders(frames) if (strip := _strip(ladder, kept)) is not None]
+    found = [strip for ladder in frames.once(ladders) if (strip := _strip(ladder, kept)) is not None]
     return [strip for strip in found if any(_varies(column) for column in zip(*strip.cells, strict=True))]
 
 
@@ -70,7 +70,7 @@ def layers_figure(frames: Frames, theme: str = "light") -> Figure | None:
     The shade is logarithmic; "none" means that the layer is empty in every seed. None if there is no finished ticket,
     or if all layers of every ticket have the sparsity of the whole. Raises `UserError` for an unknown theme.
     """
-    colours, shown = theme_of(theme), strips(frames)[:MOST_PANELS]
+    colours, shown = theme_of(theme), frames.once(strips)[:MOST_PANELS]
     if not shown:
         return None
     least = min((cell for strip in shown for row in strip.cells for cell in row if cell > 0), default=100.0)

@@ -74,7 +74,7 @@ def overlap_figure(frames: Frames, theme: str = "light") -> Figure | None:
     Faint dots are pairs, the line is their mean, the dotted line is what chance gives at the same layer densities. None
     if no masks were compared. Raises `UserError` for an unknown theme.
     """
-    colours, found = theme_of(theme), overlap_series(frames)
+    colours, found = theme_of(theme), frames.once(overlap_series)
     if not found:
         return None
     found = {between: group[:MOST_SERIES] for between, group in found.items()}

@@ -41,6 +41,7 @@ from analysis.stats.equivalence import Estimate
 from analysis.tables.parquet import Frames
 from analysis.tables.published_schema import ABSENT
 from analysis.tables.schema import Row
+from analysis.verdicts.baselines import Candidate, find_candidates
 
 HEIGHT = 2.5
 _OF_ROW = {"value": "published", "n": "n_published"}
@@ -62,7 +63,7 @@ def published_figure(frames: Frames, theme: str = "light") -> Figure | None:
 
     None if the run is held against nothing that it has. Raises `UserError` for an unknown theme.
     """
-    colours, found = theme_of(theme), panels(frames)
+    colours, found = theme_of(theme), frames.once(panels)
     if not found:
         return None
     series = list(dict.fromkeys(name for panel in found for name in panel.curves))
@@ -117,20 +118,27 @@ def _curve(point: Point, row: Row, frames: Frames) -> tuple[tuple[float, Estimat
     if point.quantity == SUPERMASK:
         found = next((one for one in series_for(point, frames.rows("supermasks")) if one.name == row["ladder"]), None)
         return curve_of(found, row["confidence"]) if found else ()
-    trials = frames.rows("trials")
-    ladder = next(_ladders(point, row, trials), None)
+    ladder = next(_ladders(point, row, frames), None)
     estimates = [
         (level.left_pct, estimate_at(point, level, row["confidence"])) for level in (ladder.levels if ladder else ())
     ]
     return tuple((left, each.estimate) for left, each in estimates if each.estimate is not None)
 
 
-def _ladders(point: Point, row: Row, trials: Sequence[Row]) -> Iterator[Ladder]:
+def _ladders(point: Point, row: Row, frames: Frames) -> Iterator[Ladder]:
     """The row's ladder: as if learning rates were not tuned, or else, if it has no dense networks then, as tuned."""
-    for tuned in (False, True):
-        for ladder in ladders_for(point, trials, tuned):
+    for candidates in (_candidates, _tuned_candidates):
+        for ladder in ladders_for(point, frames.once(candidates)):
             if ladder.name == row["ladder"] and any(level.side(DENSE) for level in ladder.levels):
                 yield ladder
+
+
+def _candidates(frames: Frames) -> list[Candidate]:
+    return find_candidates(frames.rows("trials"))
+
+
+def _tuned_candidates(frames: Frames) -> list[Candidate]:
+    return find_candidates(frames.rows("trials"), tuned=True)
 
 
 def _draw_curve(axis: Any, curve: Sequence[tuple[float, Estimate]], colour: str, dashes: Any) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
+import pyarrow.compute as pc
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -13,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from analysis.figures.curves import Ladder, Level, ladders, level_of
 from analysis.figures.style import MOST_PANELS, STYLE, Theme, canvas, dress, line, theme_of
 from analysis.tables.parquet import Frames
+from analysis.tables.spans import last_levels
 from analysis.text import percent
 
 LearningCurve = Sequence[Level]  # percent, one level for each epoch since the last prune; the first is epoch 1
@@ -22,25 +25,29 @@ ORDERED = (0.25, 0.8)  # the range of viridis that is visible on white and on bl
 
 def learning_curves(frames: Frames) -> dict[str, LearningCurve]:
     """Group -> mean validation accuracy (percent) in each epoch of the last level, over the seeds that trained it."""
-    done = frames.trials[frames.trials["status"] == "done"].set_index("trial")["group"]
-    epochs = frames.epochs[frames.epochs["trial"].isin(done.index) & frames.epochs["valid_accuracy"].notna()]
-    last = epochs[epochs["level"] == epochs.groupby("trial")["level"].transform("max")]
-    number = last.groupby("trial").cumcount()
+    done = {row["trial"]: row["group"] for row in frames.rows("trials") if row["status"] == "done"}
+    epochs = frames.tables["epochs"].select(["trial", "level", "valid_accuracy"])
+    epochs = last_levels(epochs.filter(pc.is_valid(epochs["valid_accuracy"])), done)
     values: dict[str, dict[int, list[float]]] = {}
-    for trial, at, accuracy in zip(last["trial"], number, last["valid_accuracy"], strict=True):
-        values.setdefault(done[trial], {}).setdefault(int(at), []).append(100 * float(accuracy))
+    numbers: Counter[str] = Counter()
+    for trial, accuracy in zip(epochs["trial"].to_pylist(), epochs["valid_accuracy"].to_pylist(), strict=True):
+        values.setdefault(done[trial], {}).setdefault(numbers[trial], []).append(100 * accuracy)
+        numbers[trial] += 1
     return {group: [level_of(found[at]) for at in sorted(found)] for group, found in values.items()}
 
 
 def training_figure(frames: Frames, theme: str = "light") -> Figure | None:
     """One panel per ladder: accuracy (percent) by epoch since the last prune, with 95 % t-intervals of the mean.
 
-    None if no ticket has trained an epoch. Raises `UserError` for an unknown theme.
+    Supermasks have none: what was trained to find them is not what they are. None if no ticket has trained an epoch.
+    Raises `UserError` for an unknown theme.
     """
-    colours, found = theme_of(theme), learning_curves(frames)
-    shown = [ladder for ladder in ladders(frames) if any(rung.group in found for rung in ladder.rungs)][:MOST_PANELS]
+    colours, found = theme_of(theme), frames.once(learning_curves)
+    trained = [ladder for ladder in frames.once(ladders) if ladder.is_trained]
+    shown = [ladder for ladder in trained if any(rung.group in found for rung in ladder.rungs)]
     if not shown:
         return None
+    shown = shown[:MOST_PANELS]
     palette = _palette(shown, colours)
     with mpl.rc_context(STYLE):
         key = [line(colours.text, "dense"), *(line(colour, f"{left} % left") for left, colour in palette.items())]

@@ -107,7 +107,10 @@ def read_piece(path: str) -> Piece:
             raise bad_value("RUN", path, "a run with its records", f"it is {what}")
     if f"{SUGGESTIONS}.parquet" in store.names(f"{run}/analysis"):
         raise bad_value("RUN", path, "a run with its records", f"it is {_A_SEARCH}")
-    content, plan = read_content(store, run), read_plan(store, run)
+    try:
+        content, plan = read_content(store, run), read_plan(store, run)
+    except UserError as error:  # it names the run, and pieces may have the same name
+        raise UserError(f"{path}: {error}") from error
     for entry in content["trials"]:
         _check_entry(f"{path}/{PLAN}, trial {entry['name']}", entry)
     read_claims(f"{path}/{PLAN}, {PUBLISHED}", plan.published)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from analysis.published.points import Point
 from analysis.tables.schema import Row
 from analysis.text import percent
-from analysis.verdicts.baselines import Candidate, find_candidates
+from analysis.verdicts.baselines import Candidate
 from analysis.verdicts.groups import ladder_key
 
 TICKET, DENSE = "ticket", "dense"
@@ -45,10 +45,10 @@ class Ladder:
     levels: tuple[Level, ...]
 
 
-def ladders_for(point: Point, trials: Iterable[Row], tuned: bool) -> list[Ladder]:
+def ladders_for(point: Point, candidates: Iterable[Candidate]) -> list[Ladder]:
     """The ladders of the run that a point speaks of, by network, data and fields."""
     found: dict[object, list[Level]] = {}
-    for candidate in find_candidates(trials, tuned):
+    for candidate in candidates:
         spec = candidate.group.spec
         is_meant = spec["dataset"] == point.data and point.network in (None, spec["model"])
         if is_meant and all(_is(spec[name], text) for name, text in point.wanted.items()):

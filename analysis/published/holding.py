@@ -22,6 +22,7 @@ from analysis.tables.published_schema import ABSENT, OPEN, PUBLISHED
 from analysis.tables.run_plan import Rule
 from analysis.tables.schema import Row
 from analysis.text import percent, plural
+from analysis.verdicts.baselines import Candidate, find_candidates
 from analysis.verdicts.questions import MIN_PAIRS
 from analysis.verdicts.splits import with_own_splits
 
@@ -37,11 +38,14 @@ def hold(
     A claim that the run has nothing for has one row, which says why. supermasks: rows of supermasks.parquet.
     """
     rows = with_own_splits(trials)
+    candidates = find_candidates(rows, rule.tuned)
     return [
         row
         for claim in claims
         for row in (
-            _untrained(claim, rows, rule, supermasks) if claim.point.quantity == SUPERMASK else _hold(claim, rows, rule)
+            _untrained(claim, rows, rule, supermasks)
+            if claim.point.quantity == SUPERMASK
+            else _hold(claim, rows, candidates, rule)
         )
     ]
 
@@ -60,8 +64,8 @@ def _untrained(claim: Claim, trials: Sequence[Row], rule: Rule, supermasks: Sequ
     return rows
 
 
-def _hold(claim: Claim, trials: Sequence[Row], rule: Rule) -> list[dict[str, Any]]:
-    ladders = ladders_for(claim.point, trials, rule.tuned)
+def _hold(claim: Claim, trials: Sequence[Row], candidates: Sequence[Candidate], rule: Rule) -> list[dict[str, Any]]:
+    ladders = ladders_for(claim.point, candidates)
     if not ladders:
         return [_absent(claim, why_no_ladder(claim.point, trials), rule)]
     return [_against(claim, ladder, rule) for ladder in ladders]

@@ -14,6 +14,7 @@ from importlib.resources import files
 from typing import Any
 from xml.etree import ElementTree
 
+import pyarrow.compute as pc
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
@@ -206,15 +207,16 @@ def savings(frames: Frames) -> Savings:
     Epochs, not the trials' `epochs_trained`: that leaves out what a trial had trained before it was interrupted.
     """
     trials = frames.trials[frames.trials["epochs_total"].notna()]
-    own = frames.epochs[frames.epochs["trial"] == frames.epochs["trained_by"]]
+    epochs = frames.tables["epochs"].select(["trial", "trained_by", "level", "epoch", "seconds"])
+    own = epochs["seconds"].filter(pc.equal(epochs["trial"], epochs["trained_by"])).to_numpy()
     known = trials["flops_dense"].notna()
     return Savings(
         n_trials=len(trials),
         epochs_alone=int(trials["epochs_total"].sum()),
-        epochs_distinct=len(frames.epochs[["trained_by", "level", "epoch"]].drop_duplicates()),
+        epochs_distinct=epochs.group_by(["trained_by", "level", "epoch"]).aggregate([]).num_rows,
         epochs_own=len(own),
         seconds_alone=float(trials["seconds_total"].sum()),
-        seconds_own=float(own["seconds"].sum()),
+        seconds_own=float(own.sum()),
         flops_dense=float(trials.loc[known, "flops_dense"].sum()) if known.any() else None,
         flops_sparse=float(trials.loc[known, "flops_sparse"].sum()) if known.any() else None,
     )

@@ -27,7 +27,7 @@ def published_cells(row: Row) -> dict[str, str]:
         "claim": row["claim"], "sentence": row["sentence"], "source": _source(row), "how_read": row["how_read"],
         "left": _left(row), "published": f"{bound}{_number(row['published'])} {unit}",
         "here": NOTHING if row["here"] is None else f"{_measured(row['here'])} {unit}",
-        "difference": _difference(row), "margin": f"{row['margin']:g} {margin_unit}",
+        "difference": _difference(row), "margin": f"{row['margin']:g} {margin_unit}" if row["margin"] else NOTHING,
         "n": NOTHING if row["n"] is None else str(row["n"]), "result": row["result"], "kind": KINDS[row["result"]],
         "why": row["why"],
     }  # fmt: skip

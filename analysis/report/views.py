@@ -105,8 +105,10 @@ def _effect(line: Line) -> str:
     first = line[0]
     if first["claim"] == LADDER_CLAIM:
         return ranged(line, "effect", lambda target: f"{target:g} %")
-    text = differences(line)
-    return text if text == NOTHING else f"{text} {_UNITS.get(first['unit'], first['unit'])}"
+    units = {row["unit"] for row in line if row["effect"] is not None}
+    if len(units) != 1:  # rows of a claim with several parts have the unit of the part that decided
+        return NOTHING
+    return f"{differences(line)} {' '.join(_UNITS.get(unit, unit) for unit in units)}"
 
 
 def _left(sparsity_pct: float) -> str:

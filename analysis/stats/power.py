@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from analysis.stats import special
-from analysis.stats.paired import standard_deviation
+from analysis.stats.paired import Values, standard_deviation
 from lth_trainable.errors import bad_value
 
 CONFIDENCE = 0.8  # of the range of seeds
+AT_ONCE = 4  # steps of bisection
 FAR = 30.0  # a t beyond which the series of the noncentral t may fail
 
 
@@ -34,7 +35,7 @@ def power(n: int, delta: float, sd: float, alpha: float) -> float:
     if n < 2:
         raise bad_value("n", n, "at least 2 pairs")
     _check(delta, sd, alpha)
-    return _power(n, delta, sd, alpha)
+    return float(_power(np.array([n]), delta, np.array([sd]), alpha)[0])
 
 
 def seeds_needed(
@@ -60,16 +61,32 @@ def seeds_needed(
     if not 2 <= at_least <= at_most:
         raise bad_value("at_least", at_least, f"2 to at_most ({at_most})")
 
-    def reached(n: int) -> bool:
-        return _power(n, delta, math.sqrt(sd * sd + n * floor), alpha) >= power
-
-    if delta <= 0 or not reached(at_most):
+    if delta <= 0:
         return None
+    known: dict[int, bool] = {}
+
+    def reached(n: int, below: int, above: int) -> bool:
+        if n not in known:  # with all that bisection may ask for next: many at once take hardly longer than one
+            ns = sorted({n, *_middles(below, above, AT_ONCE)})
+            found = _power(np.array(ns), delta, np.sqrt(sd * sd + np.array(ns) * floor), alpha) >= power
+            known.update(zip(ns, found.tolist(), strict=True))
+        return known[n]
+
     short, enough = at_least - 1, at_most
+    if not reached(at_most, short, enough):
+        return None
     while enough - short > 1:
         middle = (short + enough) // 2
-        short, enough = (short, middle) if reached(middle) else (middle, enough)
+        short, enough = (short, middle) if reached(middle, short, enough) else (middle, enough)
     return enough
+
+
+def _middles(short: int, enough: int, depth: int) -> list[int]:
+    """The numbers that so many steps of bisection may come to."""
+    if not depth or enough - short < 2:
+        return []
+    middle = (short + enough) // 2
+    return [middle, *_middles(short, middle, depth - 1), *_middles(middle, enough, depth - 1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,15 +152,21 @@ def _noncentrality(t: float, df: int, quantile: float) -> float:
     return (low + high) / 2
 
 
-def _power(n: int, delta: float, sd: float, alpha: float) -> float:
-    if sd == 0:
-        return float(delta > 0 and 2.0**-n <= alpha)
+def _power(n: npt.NDArray[np.int64], delta: float, sd: Values, alpha: float) -> Values:
+    """The function `power` for several numbers of pairs, each with its sd."""
+    flat = sd == 0
+    found = np.where(flat, (delta > 0) & (2.0**-n <= alpha), 0.0)
+    if flat.all():
+        return found
     from scipy.stats import nct  # imported here, as it takes half a second: only undecided verdicts need it
 
-    critical, shift = float(special.stdtrit(n - 1, 1 - alpha)), delta * math.sqrt(n) / sd
-    if shift < -40 or shift > 10 * (1 + critical):  # 0 or 1 up to rounding; the series in scipy may not converge here
-        return float(shift > 0)
-    return float(nct.sf(critical, n - 1, shift))
+    critical = special.stdtrit(n - 1, 1 - alpha)
+    shift = delta * np.sqrt(n) / np.where(flat, 1.0, sd)
+    far = (shift < -40) | (shift > 10 * (1 + critical))  # 0 or 1 up to rounding; scipy's series may not converge here
+    found = np.where(~flat & far, shift > 0, found)
+    inside = ~flat & ~far
+    found[inside] = nct.sf(critical[inside], n[inside] - 1, shift[inside])
+    return found
 
 
 def _check(delta: float, sd: float, alpha: float) -> None:

@@ -16,9 +16,9 @@ import hashlib
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 from pyarrow import parquet
@@ -31,6 +31,8 @@ from lth_trainable.store.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Found = TypeVar("Found")
 
 PART_ROWS = 1_000_000  # of one file; a larger table is a folder of shards
 # Tables that other commands write, and these commands; if there is no file, the table is empty
@@ -79,8 +81,19 @@ class Frames:
             self._rows[name] = self.tables[name].to_pylist()
         return self._rows[name]
 
+    def once(self, of: Callable[[Frames], Found]) -> Found:
+        """What a function makes of these tables, computed when it is first asked for: each figure is drawn twice."""
+        if of not in self._found:
+            self._found[of] = of(self)
+        found: Found = self._found[of]
+        return found
+
     @functools.cached_property
     def _rows(self) -> dict[str, list[dict[str, Any]]]:
+        return {}
+
+    @functools.cached_property
+    def _found(self) -> dict[Callable[[Frames], Any], Any]:
         return {}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pyarrow as pa
 from analysis.tables.clocks import epochs_before
 from analysis.tables.roles import is_dense_network
 from analysis.tables.schema import SPEC_FIELDS, TABLES, Row
+from analysis.tables.spans import last_levels, spans
 
 ENTRIES = ("epochs", "levels", "layers")
 _CHUNK = 50_000  # rows held as Python objects at a time
@@ -30,6 +32,11 @@ class Entries:
         self._columns["levels"].add(trial, level_rows(record))
         self._columns["layers"].add(trial, [_layer_row(layer) for layer in record["layers"]])
 
+    def append(self, tables: Mapping[str, pa.Table]) -> None:
+        """Add the rows of one trial, as `tables` has given them."""
+        for name, columns in self._columns.items():
+            columns.append(tables[name])
+
     def tables(self) -> dict[str, pa.Table]:
         """The tables, in the order in which the trials came."""
         return {name: columns.table() for name, columns in self._columns.items()}
@@ -44,24 +51,38 @@ class _Columns:
 
     def add(self, trial: str, rows: Sequence[Row]) -> None:
         self.trials += [trial] * len(rows)
-        for name in self.names:
-            self.values[name] += [row.get(name) for row in rows]
+        for name, values in _columns(rows, self.names).items():
+            self.values[name] += values
         if len(self.trials) >= _CHUNK:
             self._flush()
 
+    def append(self, table: pa.Table) -> None:
+        self._flush()
+        self.chunks += table.to_batches()
+
     def table(self) -> pa.Table:
         self._flush()
-        return pa.Table.from_batches(self.chunks, self.schema)
+        return pa.Table.from_batches(self.chunks, self.schema).combine_chunks()
 
     def _begin(self) -> None:
         self.trials: list[str] = []
         self.values: dict[str, list[Any]] = {name: [] for name in self.names}
 
     def _flush(self) -> None:
+        if not self.trials:
+            return
         columns = {"run": [self.run] * len(self.trials), "trial": self.trials, **self.values}
         arrays = [pa.array(columns[field.name], field.type) for field in self.schema]
         self.chunks.append(pa.record_batch(arrays, schema=self.schema))
         self._begin()
+
+
+def _columns(rows: Sequence[Row], names: Sequence[str]) -> dict[str, Sequence[Any]]:
+    """The values of these entries, row by row; None where a row does not have one."""
+    try:
+        return dict(zip(names, zip(*map(itemgetter(*names), rows), strict=True), strict=True)) if rows else {}
+    except KeyError:  # a record of an older version
+        return {name: [row.get(name) for row in rows] for name in names}
 
 
 def _layer_row(layer: Row) -> dict[str, Any]:
@@ -161,14 +182,9 @@ def _is_done(row: Row) -> bool:
 
 def _last_levels(epochs: pa.Table) -> dict[str, list[float | None]]:
     """Validation accuracy of each epoch since the last prune, by trial; rows come in the order of training."""
-    curves: dict[str, list[float | None]] = {}
-    levels: dict[str, int] = {}
-    columns = (epochs[name].to_pylist() for name in ("trial", "level", "valid_accuracy"))
-    for trial, level, accuracy in zip(*columns, strict=True):
-        if levels.get(trial) != level:
-            levels[trial], curves[trial] = level, []
-        curves[trial].append(accuracy)
-    return curves
+    last = last_levels(epochs.select(["trial", "level", "valid_accuracy"]))
+    accuracies = last["valid_accuracy"].to_pylist()
+    return {trial: accuracies[start:end] for (trial,), (start, end) in spans(last, "trial").items()}
 
 
 def _first(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,8 +31,17 @@ class Found:
 
 def list_trials(store: Store, run: str) -> dict[str, dict[str, fs.FileInfo]]:
     """Files in the folder of each trial, trials in order of name. Files that are still being written are left out."""
+    return _by_trial(store.walk(f"{run}/trials"))
+
+
+def list_trial(store: Store, run: str, trial: str) -> Files:
+    """The same files in the folder of one trial."""
+    return _by_trial(store.walk(store.trial(run, trial))).get(trial, {})
+
+
+def _by_trial(infos: Iterable[fs.FileInfo]) -> dict[str, dict[str, fs.FileInfo]]:
     trials: dict[str, dict[str, fs.FileInfo]] = {}
-    for info in store.walk(f"{run}/trials"):
+    for info in infos:
         folder, _, name = info.path.rpartition("/")
         parent, _, trial = folder.rpartition("/")
         if info.type == fs.FileType.File and parent.endswith("/trials") and not name.endswith(PART):

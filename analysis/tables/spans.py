@@ -28,6 +28,17 @@ def spans(table: pa.Table, *keys: str) -> dict[Key, tuple[int, int]]:
     return dict(zip(values, zip(first.tolist(), [*first[1:].tolist(), table.num_rows], strict=True), strict=True))
 
 
+def last_levels(table: pa.Table, trials: Iterable[str] | None = None) -> pa.Table:
+    """The rows of the last level of each of these trials, or of all. table: with the columns trial and level."""
+    if trials is not None:
+        table = table.filter(pc.is_in(table["trial"], pa.array(trials, pa.string())))
+    codes = table["trial"].combine_chunks().dictionary_encode().indices.to_numpy()
+    levels = table["level"].to_numpy()
+    last = np.full(codes.max(initial=-1) + 1, -1, dtype=np.int64)
+    np.maximum.at(last, codes, levels)
+    return table.filter(pa.array(levels == last[codes]))
+
+
 def arranged(order: Iterable[tuple[Key, int]], keys: Sequence[str], *sources: pa.Table) -> pa.Table:
     """Rows of several tables in the given order. Each key comes with the number of the table to take its rows from."""
     places = [spans(source, *keys) for source in sources]

@@ -41,7 +41,7 @@ def matching(evidence: Evidence) -> list[Answer]:
     as many epochs as the ticket (one level, or the whole fit); every other budget is a separate family. Source: Frankle
     & Carbin, arXiv 1803.03635, section 1 (commensurate accuracy); Piaggio et al. 2012, JAMA 308(24).
     """
-    tests = BoundTests(evidence.rule)
+    tests = evidence.tests
     return by_ladder(
         [_single("matches", c, b, tests.matches(c, b)) for c, b in _against(evidence, DENSE_KINDS)], evidence
     )  # fmt: skip
@@ -56,7 +56,7 @@ def beats_dense(evidence: Evidence) -> list[Answer]:
     restarts under an all-ones mask; for other budgets. Source: Frankle & Carbin, arXiv 1803.03635, section 1 (tickets
     that exceed the original network).
     """
-    tests = BoundTests(evidence.rule)
+    tests = evidence.tests
     return by_holm([_single("beats", c, b, tests.beats(c, b)) for c, b in _against(evidence, DENSE_KINDS)], evidence)
 
 
@@ -70,7 +70,7 @@ def beats_controls(evidence: Evidence) -> list[Answer]:
     Frankle & Carbin, arXiv 1803.03635, section 2 (reinitialisation); Su et al., arXiv 2009.11094 (shuffled masks);
     Renda et al., arXiv 2003.02389 (the methods).
     """
-    tests = BoundTests(evidence.rule)
+    tests = evidence.tests
     found = [(c, b) for c in evidence.candidates for b in (*c.controls, *c.of(SMALL_DENSE, *METHODS))]
     return by_holm([_single("beats", c, b, tests.beats(c, b)) for c, b in found], evidence)
 
@@ -86,7 +86,7 @@ def faster(evidence: Evidence) -> list[Answer]:
     that are certainly earlier, out of all pairs. Alpha: one-sided. Correction: Holm over all tickets. Source: Frankle &
     Carbin, arXiv 1803.03635, section 2 (early stop at the minimum of the validation loss).
     """
-    tests = BoundTests(evidence.rule)
+    tests = evidence.tests
     return by_holm([_single("faster", c, c.dense, tests.faster(c)) for c in _rewound(evidence)], evidence)
 
 
@@ -101,7 +101,7 @@ def winning(evidence: Evidence) -> list[Answer]:
     Holm over all tickets. Source: Frankle & Carbin, arXiv 1803.03635, section 1 (the hypothesis: commensurate accuracy,
     commensurate training time) and section 2 (random reinitialisation).
     """
-    tests = BoundTests(evidence.rule)
+    tests = evidence.tests
     questions = [
         Question(
             claim="winning", candidate=c, kind="dense", baseline=c.dense.name, baseline_group=c.dense.group,
@@ -148,7 +148,7 @@ def supermask(evidence: Evidence) -> list[Answer]:
     Test: one-sided, paired, H0: mean difference <= 0. Alpha: each test at alpha, without a correction; for the reverse
     the least p times four. Correction: Holm over all supermasks. Source: Zhou et al., arXiv 1905.01067, section 5.
     """
-    tests = BoundTests(evidence.rule)
+    tests = evidence.tests
     questions = [
         Question(
             claim="supermask", candidate=c, kind=SEVERAL, baseline=SEVERAL,

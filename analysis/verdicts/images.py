@@ -66,4 +66,4 @@ def _held(rows: Sequence[Row], split: str) -> Held | None:
 
 def _right(rows: Sequence[Row], column: str, bits: str, n: int) -> npt.NDArray[np.float64]:
     sides = [np.full(n, row[column]) if row.get(bits) is None else unpack(row[bits], n) for row in rows]
-    return np.mean(sides, axis=0, dtype=np.float64)
+    return sides[0].astype(np.float64) if len(sides) == 1 else np.mean(sides, axis=0, dtype=np.float64)

@@ -34,7 +34,7 @@ def prize_questions(claim: str, candidates: Iterable[Candidate], evidence: Evide
     found = []
     for siblings in _by_rate(candidates):
         best = max(siblings, key=lambda c: validated(c.dense.rows))
-        found += [_question(claim, c, best, siblings, BoundTests(evidence.rule), last) for c in siblings]
+        found += [_question(claim, c, best, siblings, evidence.tests, last) for c in siblings]
     return found
 
 

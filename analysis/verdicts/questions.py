@@ -9,6 +9,7 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from analysis.stats import paired as stats
 from analysis.stats.paired import PValue, Values
 from analysis.tables.clocks import FROM_INIT
 from analysis.tables.run_plan import Rule
+from analysis.tables.schema import Row
 from analysis.text import plural
 from analysis.verdicts.baselines import DENSE_KINDS, Baseline, Candidate
 from analysis.verdicts.groups import Pairs, pair_up
@@ -57,6 +59,13 @@ class BoundTest:
 
     def weigh(self, pairs: Pairs) -> Weighed:
         """What these pairs, at least 2, say of the bound."""
+        return self._weighed if pairs is self.pairs else self._weigh(pairs)
+
+    @functools.cached_property
+    def _weighed(self) -> Weighed:
+        return self._weigh(self.pairs)
+
+    def _weigh(self, pairs: Pairs) -> Weighed:
         certain = functools.partial(self._n_beyond, pairs) if pairs.n_censored else None
         return weigh(
             SCALE[self.unit] * pairs.differences, self.bound, certain, pairs.crossed if certain is None else None
@@ -136,6 +145,11 @@ class Evidence:
     candidates: Sequence[Candidate]
     rule: Rule
     taken: tuple[int, ...] = field(default=())
+
+    @functools.cached_property
+    def tests(self) -> BoundTests:
+        """What makes the tests of all claims: several of them compare the same pairs."""
+        return BoundTests(self.rule)
 
     def p_for(self, question: Question) -> float | None:
         """The p of the claim; of a conjunction the largest p (intersection-union).
@@ -230,7 +244,7 @@ class BoundTests:
         itself = Baseline(name=name, kind=name, group=candidate.group.name, rows=candidate.group.members)
         return BoundTest(
             baseline=itself, endpoint=self.rule.endpoint, shown=f"better than {name}", refuted=f"worse than {name}",
-            pairs=pair_up(itself.rows, itself.rows, self.rule.endpoint, name, column),
+            pairs=self._pairs(itself.rows, itself.rows, self.rule.endpoint, name, column),
             resolution=resolution(candidate, self.rule.endpoint), lacks=_lacks(candidate, itself, column),
         )  # fmt: skip
 
@@ -272,7 +286,7 @@ class BoundTests:
         """words: the claim and its reverse."""
         return BoundTest(
             baseline=baseline, endpoint=endpoint, bound=bound, sign=sign, shown=words[0], refuted=words[1],
-            pairs=pair_up(candidate.group.members, baseline.rows, endpoint, _called(baseline)),
+            pairs=self._pairs(candidate.group.members, baseline.rows, endpoint, _called(baseline)),
             resolution=resolution(candidate, endpoint), lacks=_lacks(candidate, baseline, endpoint),
         )  # fmt: skip
 
@@ -283,9 +297,23 @@ class BoundTests:
         return BoundTest(
             baseline=baseline, endpoint=ITERATION, unit=ITERATIONS, bound=bound, sign=-1,
             shown=shown.format(name), refuted=refuted.format(name),
-            pairs=pair_up(candidate.group.members, baseline.rows, ITERATION, name),
+            pairs=self._pairs(candidate.group.members, baseline.rows, ITERATION, name),
             resolution=interval, lacks=_lacks(candidate, baseline, ITERATION),
         )  # fmt: skip
+
+    def _pairs(
+        self, ours: tuple[Row, ...], theirs: tuple[Row, ...], column: str, other: str, other_column: str | None = None
+    ) -> Pairs:
+        """`pair_up`, once for the same rows."""
+        key = id(ours), id(theirs), column, other, other_column
+        if key not in self._known:
+            self._known[key] = ours, theirs, pair_up(ours, theirs, column, other, other_column)
+        return self._known[key][2]
+
+    @functools.cached_property
+    def _known(self) -> dict[tuple[Any, ...], tuple[tuple[Row, ...], tuple[Row, ...], Pairs]]:
+        """With the rows themselves, so that no other rows can get their ids."""
+        return {}
 
 
 def validation_interval(candidate: Candidate) -> int | None:

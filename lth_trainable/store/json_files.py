@@ -19,8 +19,12 @@ DEPTH = 64  # of lists and objects within each other; our deepest file has 6
 _OPEN = '\n "' + SEAL + '": "'  # an entry of the outermost object; those within it are indented further
 _SEALED = re.compile(re.escape(_OPEN.encode()) + rb'([0-9a-f]{64})"')
 _ZEROS = "0" * 64
-_LONG = re.compile(rb"[0-9]{19}")
+_OTHERS = bytes(set(range(256)) - set(b"0123456789."))
+_SHAPES = bytes.maketrans(b"123456789" + _OTHERS, b"0" * 9 + b" " * len(_OTHERS))
+_LONG = b" " + b"0" * 19  # in these shapes: a whole number that may need more than 64 bits, not the decimals of another
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_BLANKS = b" \t\r\n"
+_CONTAINERS = (dict, list)
 _INFINITE = float("inf"), float("-inf")
 
 
@@ -40,10 +44,13 @@ def from_json(raw: bytes) -> Any:
     no name twice in an object, and at most `DEPTH` levels.
     """
     try:
+        text = raw.decode("utf-8")
         content = json.loads(
-            raw.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_no_name_twice,
-            parse_float=_finite, parse_int=_of_64_bits if _LONG.search(raw) else None,
+            text, parse_constant=_refuse_constant, parse_float=_finite,
+            parse_int=_of_64_bits if _LONG in b" " + raw.translate(_SHAPES) else None,
         )  # fmt: skip
+        if _names(content) != raw.translate(None, _BLANKS).count(b'":'):
+            json.loads(text, object_pairs_hook=_no_name_twice)
         if _SURROGATE.search(raw):
             json.dumps(content, ensure_ascii=False).encode()
     except RecursionError as error:
@@ -52,8 +59,6 @@ def from_json(raw: bytes) -> Any:
         raise
     except ValueError as error:  # not UTF-8, not JSON, or a number of more digits than Python reads
         raise NotJson(str(error).splitlines()[0]) from error
-    if raw.count(b"[") + raw.count(b"{") > DEPTH:
-        _check_depth(content)
     return content
 
 
@@ -115,13 +120,22 @@ def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _check_depth(content: Any) -> None:
-    layer = [content]
+def _names(content: Any) -> int:
+    """Number of names in all objects. Raises `NotJson` if they are nested too deep.
+
+    It is that of `":` in the text without blanks, unless an object had a name twice or a text holds these characters.
+    """
+    names, layer = 0, [content]
     for _ in range(DEPTH + 1):
-        below = [list(part.values()) if isinstance(part, dict) else part for part in layer]
-        layer = [part for parts in below for part in parts if isinstance(part, dict | list)]
+        names += sum([len(part) for part in layer if type(part) is dict])
+        layer = [
+            part
+            for parts in layer
+            for part in (parts.values() if type(parts) is dict else parts if type(parts) is list else ())
+            if type(part) in _CONTAINERS
+        ]
         if not layer:
-            return
+            return names
     raise NotJson(f"it is nested more than {DEPTH} levels deep")
 
 

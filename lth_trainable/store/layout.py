@@ -42,14 +42,14 @@ class Value:
 
     def check_all(self, at: str, values: Sequence[Any]) -> None:
         """The same for many values, faster."""
-        types = set(map(type, values))
-        is_right = types <= {*self.types, *((type(None),) if self.null else ())}
-        if is_right and self.least > float("-inf"):
-            numbers = [value for value in values if value is not None] if type(None) in types else values
-            is_right = not numbers or (self.least <= min(numbers) and max(numbers) <= self.most)
-        if not is_right:
-            for value in values:
-                self.check(at, value)
+        found = set(map(type, values))
+        if found <= set(self.types) and str not in found:
+            if not values or (self.least <= min(values) and max(values) <= self.most):
+                return
+        elif found <= {*self.types, *((type(None),) if self.null else ())} and self.least == float("-inf"):
+            return
+        for value in values:
+            self.check(at, value)
 
 
 @dataclass(frozen=True, kw_only=True)

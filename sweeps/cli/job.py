@@ -39,6 +39,7 @@ from sweeps.runs.health import Health
 from sweeps.runs.ledger import Ledger, check_place
 
 if TYPE_CHECKING:
+    from analysis.tables.ahead import Ahead
     from analysis.tables.parquet import Frames
     from sweeps.running.searcher import Source
 
@@ -124,9 +125,13 @@ class Job:
         return cluster.sharing(self.ledger.store, self.ledger.run)
 
     def launch(
-        self, dispatcher: Dispatcher, spent: Spent, board: Board, loggers: Loggers, source: Source | None = None
-    ) -> Outcome:
-        """Train the trials of the dispatcher and the source. Ray does not start if there are none."""
+        self, dispatcher: Dispatcher, spent: Spent, board: Board, loggers: Loggers, ahead: Ahead,
+        source: Source | None = None,
+    ) -> Outcome:  # fmt: skip
+        """Train the trials of the dispatcher and the source. Ray does not start if there are none.
+
+        ahead: is told of every trial that is recorded.
+        """
         for line in loggers.watch:
             self.say(f"watch: {line}")
         if dispatcher.over if source is None else source.is_over(dispatcher):
@@ -139,7 +144,7 @@ class Job:
             {"data_root": data_root.resolve() if data_root else None}, spent, self.setting.budget,
             board=board, cluster=self.cluster, source=source, loggers=loggers,
             health=self.health, silence=self.options.trial_silence,
-            covered_in_ray=self.options.max_covered_in_ray, mps=self.options.mps, say=self.say,
+            covered_in_ray=self.options.max_covered_in_ray, mps=self.options.mps, say=self.say, recorded=ahead.add,
         )  # fmt: skip
 
     def conclude(self, loggers: Loggers, frames: Frames) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import analysis
+from analysis.tables.ahead import Ahead
 from analysis.tables.index import write_noted
 from analysis.tables.parquet import Frames
 from analysis.tables.run_plan import read_plan
@@ -103,7 +104,8 @@ def carry_out_search(job: Job, options: SearchOptions, search: Search, study: op
         loggers = open_.enter_context(Loggers.open(options.log, ledger.store, ledger.run).running())
         if job.setting.where is Where.CONNECT:
             job = replace(job, cluster=open_.enter_context(job.connected()))
-        outcome, rows, frames, used = _search(job, options, search, study, spent, board, loggers)
+        ahead = Ahead(store=ledger.store, run=ledger.run)
+        outcome, rows, frames, used = _search(job, options, search, study, spent, board, loggers, ahead)
         job.conclude(loggers, frames)
     for note in loggers.notes:
         job.say(f"note: {note}", "yellow")
@@ -121,7 +123,7 @@ def carry_out_search(job: Job, options: SearchOptions, search: Search, study: op
 
 def _search(
     job: Job, options: SearchOptions, search: Search, given: optuna.Study | None, spent: Spent, board: Board,
-    loggers: Loggers,
+    loggers: Loggers, ahead: Ahead,
 ) -> tuple[Outcome, list[dict[str, Any]], Frames, Study]:  # fmt: skip
     from sweeps.search.study import Study  # Optuna and Ray take a second
     from sweeps.search.suggestions import Suggestions
@@ -152,15 +154,18 @@ def _search(
     job.say(f"{search.sweep.claim}\n{points} over {axes}  ->  {ledger.path}")
     for note in study.notes:
         job.say(f"note: {note}", "yellow")
-    outcome = job.launch(dispatcher, spent, board, loggers, source)
+    with ahead.reading():
+        outcome = job.launch(dispatcher, spent, board, loggers, ahead, source)
     for note in (*(f"damaged, trained again: {report}" for report in source.notes), *outcome.notes):
         job.say(f"note: {note}", "yellow")
-    rows, frames = _conclude(job, options, study, search)
+    rows, frames = _conclude(job, options, study, search, ahead)
     study.close()
     return outcome, rows, frames, study
 
 
-def _conclude(job: Job, options: SearchOptions, study: Study, search: Search) -> tuple[list[dict[str, Any]], Frames]:
+def _conclude(
+    job: Job, options: SearchOptions, study: Study, search: Search, ahead: Ahead
+) -> tuple[list[dict[str, Any]], Frames]:
     """Gather the results, write the suggestions and their figure, and show the best."""
     from analysis.figures.pareto import pareto_figure
     from analysis.figures.style import WRITERS  # matplotlib takes a second to import
@@ -168,7 +173,7 @@ def _conclude(job: Job, options: SearchOptions, study: Study, search: Search) ->
     from sweeps.search.rows import rows_of
 
     store, run = job.ledger.store, job.ledger.run
-    frames = analysis.gather(job.ledger.path)
+    frames = analysis.gather(job.ledger.path, early=ahead.found)
     trials = {row["trial"]: row for row in frames.rows("trials")}
     rows = rows_of(study, search, trials)
     write_noted(store, run, SUGGESTIONS, suggestion_table(rows))

@@ -24,6 +24,7 @@ from sweeps.runs.ledger import Ledger, Stock
 from sweeps.runs.lock import RunLock
 
 if TYPE_CHECKING:
+    from analysis.tables.ahead import Ahead
     from analysis.tables.parquet import Frames
 
 GATHERS = "what is trained is kept: run the same command again to gather the results"
@@ -41,8 +42,10 @@ class Round:
 def train_and_judge(job: Job, experiment: Experiment) -> Round:
     """Train the trials that are missing, then gather the results and make the verdicts."""
     import analysis
+    from analysis.tables.ahead import Ahead
 
     ledger, spent = job.ledger, Spent()
+    ahead = Ahead(store=ledger.store, run=ledger.run)
     board = Board(planned=len(ledger.plan.trials), spent=spent)
     with contextlib.ExitStack() as watched:
         with RunLock(ledger.store, ledger.run, spent.now) as lock, contextlib.ExitStack() as sharing:
@@ -50,15 +53,17 @@ def train_and_judge(job: Job, experiment: Experiment) -> Round:
             loggers = watched.enter_context(Loggers.open(job.options.log, ledger.store, ledger.run).running())
             if job.setting.where is Where.CONNECT:
                 job = replace(job, cluster=sharing.enter_context(job.connected()))
-            outcome = train(job, experiment, spent, board, loggers)
+            sharing.enter_context(ahead.reading())
+            outcome = train(job, experiment, spent, board, loggers, ahead)
         with signals.keeping(GATHERS):
-            frames = analysis.gather(ledger.path)
+            frames = analysis.gather(ledger.path, early=ahead.found)
             job.conclude(loggers, frames)
     for note in loggers.notes:
         job.say(f"note: {note}", "yellow")
-    ours = frames.trials[frames.trials.trial.isin([trial.name for trial in ledger.plan.trials])]
+    planned = {trial.name for trial in ledger.plan.trials}
+    done = [row for row in frames.rows("trials") if row["trial"] in planned and row["status"] in ("done", "diverged")]
     summary = {
-        "run": ledger.path, "planned": board.planned, "done": int(ours.status.isin(("done", "diverged")).sum()),
+        "run": ledger.path, "planned": board.planned, "done": len(done),
         "failed": len(outcome.failures), "skipped": board.skipped, "shared": spent.shared,
         "epochs_requested": ledger.plan.epochs_requested, "epochs_distinct": ledger.plan.epochs_distinct,
         "epochs_trained": outcome.epochs, "stopped_by": outcome.stopped_by,
@@ -67,21 +72,21 @@ def train_and_judge(job: Job, experiment: Experiment) -> Round:
     return Round(summary=summary, outcome=outcome, frames=frames)
 
 
-def train(job: Job, experiment: Experiment, spent: Spent, board: Board, loggers: Loggers) -> Outcome:
+def train(job: Job, experiment: Experiment, spent: Spent, board: Board, loggers: Loggers, ahead: Ahead) -> Outcome:
     """Record the trials whose training is already stored, and train the rest."""
     try:
         with no_garbage_collection():
-            job, dispatcher, failed = _take_up(job, experiment, spent, board, loggers)
+            job, dispatcher, failed = _take_up(job, experiment, spent, board, loggers, ahead)
     except OutOfTime:
         return Outcome(epochs=0, failures={}, interrupted=False, stopped_by="--max-hours")
-    outcome = job.launch(dispatcher, spent, board, loggers)
+    outcome = job.launch(dispatcher, spent, board, loggers, ahead)
     for note in outcome.notes:
         job.say(f"note: {note}", "yellow")
     return replace(outcome, failures={**failed, **outcome.failures})
 
 
 def _take_up(
-    job: Job, experiment: Experiment, spent: Spent, board: Board, loggers: Loggers
+    job: Job, experiment: Experiment, spent: Spent, board: Board, loggers: Loggers, ahead: Ahead
 ) -> tuple[Job, Dispatcher, dict[str, str]]:
     """Record the trials whose training is already stored. Returns who trains next, and why others failed before.
 
@@ -106,6 +111,7 @@ def _take_up(
             skipped.add(trial.name)
             spent.share(trial.name)
             board.show(trial.name, result)
+            ahead.add(trial.name)
             if loggers:
                 loggers.recorded(trial.spec, ledger.read_record(trial.name))
     _note_fingerprints(job, stock, fingerprint)

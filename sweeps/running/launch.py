@@ -36,6 +36,7 @@ from sweeps.running.progress import Board, LiveView
 from sweeps.running.ray_adapter import (
     drop_flag,
     lost_workers_as_dead,
+    results_without_tables,
     set_flag,
     trials_on_idle_workers,
     uncounted_callbacks,
@@ -95,6 +96,7 @@ def launch(
     covered_in_ray: int = COVERED_IN_RAY,
     mps: str = "auto",
     say: Callable[[str], None] = print,
+    recorded: Callable[[str], None] = lambda trial: None,
 ) -> Outcome:
     """Train the trials that the dispatcher hands out, and store each. Raises `StorageError` if the storage fails.
 
@@ -104,7 +106,8 @@ def launch(
     spent: counts the epochs. board: for the live view; None for no view. cluster: that this process is connected to;
     None to start Ray on this machine. source: of trials that are not in the plan yet. loggers: must be `running`.
     silence: see `Config`. covered_in_ray: see `PlanSearcher`. health: of the storage; trouble ends the launch. mps:
-    whether trials that share a GPU of this machine do so by MPS, "auto" or "off"; say: called with what is to be told.
+    whether trials that share a GPU of this machine do so by MPS, "auto" or "off"; say: called with what is to be told;
+    recorded: called with each trial that is.
     """
     if cluster is None:
         quieten()
@@ -120,7 +123,12 @@ def launch(
         ledger=ledger, execution={**execution, **resources.execution()}, launch=name,
         marker=cluster.marker if cluster is not None else None, log=bool(loggers), silence=silence,
     )  # fmt: skip
-    show = board.show if board is not None else _nobody
+
+    def show(trial: str, result: Mapping[str, Any]) -> None:
+        if board is not None:
+            board.show(trial, result)
+        recorded(trial)
+
     with importing(("ray",)) if cluster is None else contextlib.nullcontext():  # while a daemon of MPS starts
         gpus = Gpus.ready(resources, mps) if cluster is None else NO_GPUS  # `_run` closes them
     for line in gpus.told:
@@ -293,6 +301,7 @@ def _fit(
     with contextlib.ExitStack() as changed:
         changed.enter_context(lost_workers_as_dead())
         changed.enter_context(uncounted_callbacks())
+        changed.enter_context(results_without_tables())
         if cluster is None:
             changed.enter_context(trials_on_idle_workers())
             changed.enter_context(workers_that_wait(searcher.may_wait))
@@ -329,10 +338,6 @@ def _trouble(store: Store, error: BaseException) -> BaseException:
     if isinstance(error, EOFError | pickle.UnpicklingError):  # no space was left to write why a trial failed
         return ray_error(store, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
     return error
-
-
-def _nobody(trial: str, result: Mapping[str, Any]) -> None:
-    """Shows nothing: for a launch without a live view."""
 
 
 def _recorder(

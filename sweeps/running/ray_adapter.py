@@ -225,6 +225,22 @@ def uncounted_callbacks() -> Iterator[None]:
         usage.tag_callbacks = plain
 
 
+@contextlib.contextmanager
+def results_without_tables() -> Iterator[None]:
+    """Within this block Tune does not read all reports of all trials when it has ended, to make a table of each.
+
+    No command looks at these tables. Whoever opens the experiment later gets them.
+    """
+    from ray.tune import ExperimentAnalysis
+
+    plain = ExperimentAnalysis._fetch_trial_dataframes
+    ExperimentAnalysis._fetch_trial_dataframes = lambda analysis: {}
+    try:
+        yield
+    finally:
+        ExperimentAnalysis._fetch_trial_dataframes = plain
+
+
 def before_first_trial(action: Callable[[], None]) -> Callable[[Function], Function]:
     """Let Tune call `action` in the main thread of a worker that trains with this function, before its first trial."""
 

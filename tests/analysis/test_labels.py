@@ -36,6 +36,12 @@ def test_labels_are_what_tells_names_apart() -> None:
     assert common_label([]) == "" and short_labels([]) == {}
 
 
+def test_a_small_number_is_written_as_one() -> None:
+    assert common_label(["digits-lenet_300_100-imp-eps1e.05-r0", "digits-lenet_300_100-imp-eps1e.05-r1"]) == (
+        "digits, LeNet-300-100, IMP, epsilon 1e-05"
+    )
+
+
 def test_an_imported_ticket_is_labelled_by_its_digits() -> None:
     (label,) = short_labels(["digits-lenet_300_100-ticket-r0-e4-t08627579.e2"]).values()
     assert label == "imported, rewind epoch 0, 4 epochs, 08627579.e2"

@@ -277,7 +277,7 @@ def test_nothing_is_downloaded_for_the_card(tmp_path: Path, monkeypatch: pytest.
     assert images["classes"] is None and "the data here (digits) are others" in note
 
 
-def test_flags_for_places_are_not_published() -> None:
+def test_flags_for_places_and_limits_are_not_published() -> None:
     typed = [
         "python",
         "-m",
@@ -290,6 +290,8 @@ def test_flags_for_places_are_not_published() -> None:
         "--data-root=/secret",
         "--address",
         "ray://x",
+        "--max-hours",
+        "0.5",
     ]
     assert without_places(typed) == ("python", "-m", "sweeps.lth_grid", "digits", "--seeds", "3")
 

@@ -104,6 +104,18 @@ def test_a_merged_run_does_not_say_where_its_pieces_were(run: Path, tmp_path: Pa
     assert [piece["run"] for piece in plan[MERGED]] == ["run", "run"] and str(tmp_path) not in json.dumps(plan)
 
 
+def test_pieces_of_one_name_are_told_apart_in_the_command_that_merged_them(run: Path, tmp_path: Path) -> None:
+    storage = tmp_path / "runs"
+    folder = train_ticket_and_dense(storage)
+    typed = ["python", "-m", "analysis", "merge", *(f"/machine/{name}/run" for name in "ab"), "--into", "/machine/run"]
+    sweeps = [["python", "-m", "sweeps.lth_grid", "digits", "--max-hours", hours] for hours in ("0.1", "0.2")]
+    write_content(Store(storage), "run", {**read_content(Store(storage), "run"), "commands": [*sweeps, typed]})
+    analysis.gather(folder)
+    assert keep(str(folder), tmp_path / "kept").machine["commands"] == [
+        "python -m sweeps.lth_grid digits", "python -m analysis merge 1/run 2/run --into run",
+    ]  # fmt: skip
+
+
 def test_kept_results_are_neither_gathered_nor_kept_again(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

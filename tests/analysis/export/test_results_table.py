@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ def verdict(claim: str, verdict: str, **changes: Any) -> dict[str, Any]:
         **row, "run": "r", "rule_version": 1, "group": "t-s50", "ladder": "t", "role": "ticket", "primary": True,
         "baseline": "dense-e20", "kind": "dense", "claim": claim, "verdict": verdict, "epochs": 20, "margin_pp": 1.0,
         "target_sparsity_pct": 50.0, "sparsity_pct": 50.0, "effect": -2.0, "ci_low": -3.0, "ci_high": -1.0,
-        "n_pairs": 36, "n_unpaired": 0, "n_unfinished": 0, "n_diverged": 0, **changes,
+        "n_pairs": 36, "n_unpaired": 0, "n_unfinished": 0, "n_diverged": 0, "headline": "undecided", **changes,
     }  # fmt: skip
 
 
@@ -123,6 +124,18 @@ def test_the_tutorials_claim_survives_or_not(monkeypatch: pytest.MonkeyPatch, tm
     undecided = said(monkeypatch, tmp_path, "undecided", matches="undecided", beats="undecided")
     assert "is neither confirmed nor refuted: its ticket of 50 % is not shown to be more accurate than" in undecided
     assert "it is undecided whether the ticket is at most 1 pp less accurate" in undecided
+
+
+def test_an_interval_within_the_margin_that_decides_nothing_says_why(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    within = {"effect": -0.1, "ci_low": -0.9, "ci_high": 0.7, "bound": -1.0, "decisive_low": -1.25}
+    monkeypatch.setattr(f"{__name__}.verdict", functools.partial(verdict, **within))
+    sentence = said(monkeypatch, tmp_path, "agrees", matches="undecided", beats="undecided")
+    reason = "corrected for several tests the lower bound is −1.25 pp"
+    assert sentence.endswith(f"(−0.10 pp [−0.90, +0.70], n = 36; {reason}).\n")
+    row = list(rows_of(tmp_path / "pets_tutorial"))[-1]
+    assert (row.here, row.agrees) == ("−0.10 pp [−0.90, +0.70], n = 36", f"undecided; {reason}")
 
 
 def test_weights_left_are_those_that_were_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

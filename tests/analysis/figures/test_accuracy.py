@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from analysis.figures import spacing as layout
 from analysis.figures.accuracy import accuracy_figure
 from analysis.figures.style import to_png, to_svg
 from lth_trainable.errors import UserError
-from tests.support.records import DIGITS, dense, ladder, make_run, tutorial, with_tables
+from tests.support.records import DIGITS, N_TEST, dense, drops, ladder, make_run, tutorial, with_tables
 from tests.support.svg import texts
 
 
@@ -72,6 +73,17 @@ def test_other_budgets_are_lines_of_the_same_panel(tmp_path: Path) -> None:
     (panel,) = curves.panels(analysis.gather(tutorial(tmp_path)))
     assert panel.dense_label == "dense, 20 epochs"
     assert [label for label, _ in panel.others] == ["dense, 5 epochs"]
+
+
+def test_resets_that_are_the_same_for_each_sparsity_are_one_line(tmp_path: Path) -> None:
+    """Each ticket has a dense network with its resets; without masks they do not depend on the sparsity."""
+    tickets = ladder(50, 80, schedule="one_shot")
+    resets = [replace(ticket, control="dense_restarts") for ticket in tickets]
+    means = drops({None: 0.95, 50: 0.9, 80: 0.8})
+    same = {spec.seed: 0.9 + spec.seed / N_TEST for spec in tickets}
+    run = make_run(tmp_path, [*dense(), *tickets, *resets], lambda t: same[t.seed] if t in resets else means(t))
+    (panel,) = curves.panels(analysis.gather(run))
+    assert [label for label, _ in panel.others] == ["dense with restarts"]
 
 
 def test_each_dense_setting_has_its_panel(tmp_path: Path) -> None:

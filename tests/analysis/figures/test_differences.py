@@ -10,11 +10,13 @@ from matplotlib.collections import LineCollection
 
 import analysis
 from analysis.figures.differences import differences_figure
-from analysis.figures.gallery import Material, drawn
+from analysis.figures.gallery import FIGURES, Material, drawn
 from analysis.figures.style import THEMES, to_svg
+from analysis.figures.training import training_figure
 from analysis.tables.parquet import Frames
 from analysis.tables.schema import FALLS_SHORT, LOWER, TABLES, UNDECIDED, table
 from analysis.verdicts.headlines import headlines
+from tests.support.records import around, dense, ladder, make_run
 from tests.support.svg import texts
 from tests.support.verdicts import BELOW, SLIGHTLY_LOWER, VAGUE, judge
 
@@ -75,3 +77,32 @@ def test_without_pairs_there_is_none() -> None:
 def test_it_is_the_first_figure_of_the_report(digits: Path) -> None:
     material = Material(frames=analysis.load(digits))
     assert next(drawn(material, "light"))[0] == "differences"
+
+
+def with_supermasks(folder: Path, trained: bool = True) -> Frames:
+    """Tickets that are pruned once, and the supermasks of the same masks, at 50 and 80 % each."""
+    tickets = ladder(50, 80, schedule="one_shot") if trained else []
+    supermasks = ladder(50, 80, schedule="one_shot", reset_end=True)
+    means = around(0.9), around(0.3)
+    return analysis.gather(make_run(folder, [*dense(), *tickets, *supermasks], lambda t: means[t.reset_end](t)))
+
+
+def test_supermasks_do_not_dwarf_tickets_that_were_trained(tmp_path: Path) -> None:
+    frames = with_supermasks(tmp_path)
+    axis = left_of(frames)
+    marks = [line for line in axis.lines if line.get_marker() in ("o", "x")]
+    assert len(marks) == 2 and axis.get_ylim()[0] > -20
+    assert "tickets" in texts(to_svg(axis.figure)), "one ladder needs no label that tells it apart"
+    assert "Supermasks are in the figure of all accuracies" in FIGURES["differences"].caption(frames)
+
+
+def test_supermasks_alone_are_drawn(tmp_path: Path) -> None:
+    frames = with_supermasks(tmp_path, trained=False)
+    assert left_of(frames).get_ylim()[0] < -50
+    assert "Supermasks" not in FIGURES["differences"].caption(frames)
+
+
+def test_what_was_trained_to_find_a_supermask_is_not_its_learning_curve(tmp_path: Path) -> None:
+    figure = training_figure(with_supermasks(tmp_path / "both"))
+    assert figure is not None and len(figure.axes) == 1
+    assert training_figure(with_supermasks(tmp_path / "alone", trained=False)) is None

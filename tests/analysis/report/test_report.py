@@ -9,7 +9,8 @@ from pathlib import Path
 import analysis
 from analysis.report import views
 from analysis.report.html import inline_svg
-from tests.support.records import DIGITS, dense, ladder, make_run
+from analysis.report.lines import NOTHING
+from tests.support.records import DIGITS, around, dense, ladder, make_run
 
 
 class Page(HTMLParser):
@@ -99,3 +100,20 @@ def test_a_p_value_of_one_is_not_printed() -> None:
     row = {"verdict": "undecided", "p_decisive": 1.0, "p_against_decisive": 0.02}
     assert views._p_of(row) is None and views._p_of({**row, "verdict": "no"}) == 0.02
     assert views._p_of({**row, "p_decisive": 0.9}) == 0.9
+
+
+def test_means_in_different_units_are_no_range() -> None:
+    """Of a claim with several parts each row has the unit of the part that decided."""
+    row = {"claim": "winning", "effect": -1530.0, "unit": "iterations"}
+    same, other = {**row, "effect": 40.0}, {**row, "effect": 0.4, "unit": "percentage points"}
+    assert views._effect((row, same)) == "means \u22121530.00 to +40.00 iterations"
+    assert views._effect((row, other)) == NOTHING
+    assert views._effect((row, {**other, "effect": None})) == "means \u22121530.00 iterations"
+
+
+def test_the_report_says_why_an_interval_within_the_margin_may_decide_nothing(tmp_path: Path) -> None:
+    tickets = [spec for k in (0, 1) for spec in ladder(64, rewind_epoch=k, seeds=8)]
+    run = make_run(tmp_path, [*dense(8), *tickets], around(0.95))
+    analysis.gather(run)
+    page = (run / "report.html").read_text()
+    assert "a ticket can be undecided although its whole interval lies above minus" in " ".join(page.split())

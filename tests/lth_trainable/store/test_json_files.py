@@ -20,6 +20,14 @@ CONTENT = {"format": 2, "margin_pp": 0.5, "name": "é\n", "sha": "no", "zeros": 
         (b'{"a": 1e999}', "too large"),
         (b'{"a": ' + b"9" * 5000 + b"}", "digits"),
         (b'{"a": 1, "a": 2}', "twice"),
+        (b'{"a" : 1, "a": 2}', "twice"),
+        (b'{"a" : 1, "a": ":"}', "twice"),
+        (b'[{"a": "\\":", "b": {"c": 1, "c" :2}}]', "twice"),
+        (b'{"a": 9223372036854775808}', "too large"),
+        (b"-9223372036854775809", "too large"),
+        (b"9223372036854775808", "too large"),
+        (b'{"a": [0.12345678901234567890, 9223372036854775808]}', "too large"),
+        (b'{"a": -1.5E+309}', "too large"),
         (b"[" * 100_000 + b"]" * 100_000, "levels deep"),
         (b"[" * (DEPTH + 2) + b"]" * (DEPTH + 2), "levels deep"),
         (b'{"a": "\xff"}', "utf-8"),
@@ -33,6 +41,23 @@ def test_what_is_not_strict_json_is_refused_in_one_line(raw: bytes, told: str) -
     with pytest.raises(NotJson, match=told) as caught:
         from_json(raw)
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("raw", "content"),
+    [
+        (b'{"a" : 1, "b"\n: ": ", "c": "\\":\\"a\\":"}', {"a": 1, "b": ": ", "c": '":"a":'}),
+        (b'{"a": {"a": {"a": 1}}, "b": [{"a": 2}, {"a": 3}]}', {"a": {"a": {"a": 1}}, "b": [{"a": 2}, {"a": 3}]}),
+        (
+            b"[9223372036854775807, -9223372036854775808, 0.00012345678901234567]",
+            [2**63 - 1, -(2**63), 1.2345678901234567e-4],
+        ),
+        (b'["[[[[[[[[", "{{{{{{{{"]', ["[" * 8, "{" * 8]),
+        (b"[" * (DEPTH + 1) + b"]" * (DEPTH + 1), json.loads("[" * (DEPTH + 1) + "]" * (DEPTH + 1))),
+    ],
+)
+def test_any_strict_json_is_read(raw: bytes, content: Any) -> None:
+    assert from_json(raw) == content
 
 
 @pytest.mark.parametrize("content", [[], 3, None, "text", True, 1.5])

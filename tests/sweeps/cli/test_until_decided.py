@@ -36,7 +36,7 @@ def n_seeds(job: Any) -> int:
 def trainer(differences: dict[float, Sequence[float]], seen: list[Any], **outcome: Any) -> Train:
     """Replaces training: seals records with these differences to dense (pp, by seed); `seen` gets seeds and budget."""
 
-    def train(job: Any, experiment: Any, spent: Any, board: Any, loggers: Any) -> Outcome:
+    def train(job: Any, experiment: Any, spent: Any, board: Any, loggers: Any, ahead: Any) -> Outcome:
         ledger = job.ledger
         ledger.write_plan(experiment.sweep, job.command)
         seen.append((n_seeds(job), job.setting.budget.epochs))
@@ -122,7 +122,7 @@ def test_without_a_finished_pair_no_more_seeds_are_tried(
 ) -> None:
     seen: list[Any] = []
 
-    def fail(job: Any, experiment: Any, spent: Any, board: Any, loggers: Any) -> Outcome:
+    def fail(job: Any, experiment: Any, spent: Any, board: Any, loggers: Any, ahead: Any) -> Outcome:
         job.ledger.write_plan(experiment.sweep, job.command)
         seen.append(n_seeds(job))
         for trial in job.ledger.plan.trials:

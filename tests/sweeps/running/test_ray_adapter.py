@@ -24,6 +24,7 @@ from sweeps.running.ray_adapter import (
     lost_workers_as_dead,
     node_providers,
     read_environment_again,
+    results_without_tables,
     set_flag,
     shielded,
     trials_on_idle_workers,
@@ -172,6 +173,21 @@ def test_tune_counts_no_callbacks() -> None:
     with uncounted_callbacks():
         assert usage.tag_callbacks([object()]) is False
     assert usage.tag_callbacks is plain
+
+
+def test_tune_reads_no_reports_when_it_has_ended(tmp_path: Path) -> None:
+    """Else it reads all that was reported, to make a table of each trial that nobody asks for."""
+
+    analysis = import_module("ray.tune.analysis.experiment_analysis").ExperimentAnalysis
+    plain = analysis._fetch_trial_dataframes
+    module = import_module("ray.tune.tune")
+    assert module.ExperimentAnalysis is analysis and "_fetch_trial_dataframes()" in inspect.getsource(analysis.__init__)
+    trial = ray.tune.experiment.Trial("train", stub=True, _setup_default_resource=False)
+    (tmp_path / "experiment_state-1.json").write_text("{}")
+    with results_without_tables():
+        found = analysis(str(tmp_path), trials=[trial])
+    assert found.trial_dataframes == {} and analysis._fetch_trial_dataframes is plain
+    assert analysis(str(tmp_path), trials=[trial]).trial_dataframes.keys() == {trial.trial_id}
 
 
 def test_the_control_store_of_ray_has_flags() -> None:
