@@ -94,12 +94,17 @@ def is_finite_number(value: Any) -> bool:
         return False
 
 
+PLUG_IN = "or plug in your own as package.module:function"
+
+
 def unknown_name(
-    where: str, found: str, valid: Iterable[str], also_called: Mapping[str, str] = MappingProxyType({})
-) -> UserError:
+    where: str, found: str, valid: Iterable[str], also_called: Mapping[str, str] = MappingProxyType({}),
+    otherwise: str = "",
+) -> UserError:  # fmt: skip
     """The exception for an unknown name. Its message lists the valid names and suggests the nearest.
 
-    also_called: the valid name of what others call otherwise.
+    also_called: the valid name of what others call otherwise. otherwise: the advice if no name is near, such as
+    `PLUG_IN` where a function of the user's may take the place of a name.
     """
     names = sorted(valid)
     asked = str(found).lower()
@@ -109,7 +114,7 @@ def unknown_name(
         where,
         found,
         f"one of {', '.join(names)}",
-        f"did you mean {near[0]}?" if near else "or plug in your own as package.module:function",
+        f"did you mean {near[0]}?" if near else otherwise,
     )
 
 

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 from typing import Any, TypeVar
 
-from lth_trainable.errors import UserError, bad_value, unknown_name, words_of
+from lth_trainable.errors import PLUG_IN, UserError, bad_value, unknown_name, words_of
 from lth_trainable.own_code.code import code_of
 
 Made = TypeVar("Made")
@@ -30,7 +30,7 @@ def lookup(where: str, name: str, registry: Mapping[str, Any], also_called: Mapp
         return registry[name]
     if ":" in name:
         return _plugged_in(where, name)
-    raise unknown_name(where, name, registry, also_called or {})
+    raise unknown_name(where, name, registry, also_called or {}, PLUG_IN)
 
 
 def make(where: str, name: str, registry: Mapping[str, Any], kind: type[Made]) -> Made:

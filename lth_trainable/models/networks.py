@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from lth_trainable.errors import UserError, unknown_name, words_of
+from lth_trainable.errors import PLUG_IN, UserError, unknown_name, words_of
 from lth_trainable.models.libraries import library_name, library_network
 from lth_trainable.registry import LIBRARIES, lookup, printing_aside
 
@@ -170,7 +170,7 @@ def find_builder(name: str) -> Builder:
         return library_network(name)
     if name not in MODELS and ":" not in name:
         found = library_name(name)
-        raise unknown_name("model", name, MODELS, {name.lower(): found} if found is not None else {})
+        raise unknown_name("model", name, MODELS, {name.lower(): found} if found is not None else {}, PLUG_IN)
     builder: Builder = lookup("model", name, MODELS)
     return builder
 

@@ -56,6 +56,9 @@ class Arguments:
         others = [kind for kind in kinds if kind is not type(None)]
         kind = next((k for k in others if isinstance(value, str) == (typing.get_origin(k) is Literal)), others[0])
         where = f"{self.where}, {name}"
+        if typing.get_origin(kind) is Literal and value not in typing.get_args(kind) and len(others) > 1:
+            words = [_KINDS[other] for other in others if other is not kind]
+            raise bad_value(where, value, f"{', '.join(words)}, or {' or '.join(typing.get_args(kind))}")
         if typing.get_origin(kind) is tuple:
             return tuple(_one(where, each, typing.get_args(kind)[0]) for each in several(value))
         return _one(where, value, kind)

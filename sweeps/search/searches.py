@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from lth_trainable.errors import UserError, bad_value, check_sparsity, unknown_name
+from lth_trainable.errors import PLUG_IN, UserError, bad_value, check_sparsity, unknown_name
 from lth_trainable.registry import make
 from lth_trainable.scalars import plain_fields
 from sweeps.experiments.expand import check_seeds
@@ -70,7 +70,7 @@ class Search:
             raise bad_value("suggestions", self.suggestions, "at least 1")
         check_seeds(self.sweep.seeds)
         if self.sampler not in SAMPLERS and ":" not in self.sampler:
-            raise unknown_name("sampler", self.sampler, SAMPLERS)
+            raise unknown_name("sampler", self.sampler, SAMPLERS, otherwise=PLUG_IN)
         if self.sweep.if_possible:
             return replace(self, sweep=_without_optional(self.sweep)).check()
         more = [*self.sweep.controls, *(name for name in self.sweep.baselines if name not in COMPARED_WITH)]

@@ -56,6 +56,8 @@ BAD: list[tuple[Mapping[str, Any], str]] = [
     ({"endpoint": "accuracy"}, "test_accuracy"),
     ({"max_concurrent": "two"}, "a whole number"),
     ({"replicas": 1.5}, "a whole number"),
+    ({"replicas": "many"}, "found 'many'; expected a whole number, or auto"),
+    ({"trials_per_gpu": "all"}, "Sweep, trials_per_gpu: found 'all'; expected a whole number, or auto"),
     ({"deterministic": 1}, "True or False"),
     ({"step": "captive"}, "did you mean captured?"),
     ({"dry_run": True}, "call .plan() instead"),
@@ -97,6 +99,15 @@ def test_a_recipe_may_be_keys_and_values_a_function_or_its_result() -> None:
     assert made.recipe.axes == {"target_sparsity_pct": (50.0, 80.0)} and made.recipe.seeds == (0, 1)
     assert (made.recipe.margin_pp, made.recipe.claim, made.command[0]) == (2, "Well?", "python")
     assert Sweep(digits).recipe == Sweep(digits()).recipe == Sweep("digits").recipe
+
+
+@pytest.mark.parametrize(("name", "value"), [("mps", "maybe"), ("step", "fast"), ("precision", "int8")])
+def test_no_plug_in_is_offered_where_there_are_none(name: str, value: str) -> None:
+    with pytest.raises(UserError, match="expected one of") as error:
+        Sweep(**{name: value})
+    assert "plug in" not in str(error.value)
+    with pytest.raises(UserError, match="or plug in your own as"):
+        Sweep(model="qqqq")
 
 
 @pytest.mark.parametrize(("arguments", "message"), BAD, ids=[f"{next(iter(a))}-{n}" for n, (a, _) in enumerate(BAD)])
