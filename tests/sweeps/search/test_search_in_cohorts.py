@@ -146,7 +146,10 @@ def test_fewer_replicas_than_seeds_train_one_suggestion_at_a_time(tmp_path: Path
     assert lab.most_open == 1 and max(map(len, lab.cohorts)) == 2
 
 
-@pytest.mark.parametrize(("cohort", "ended"), [(1, 0), (1, 4), (2, 0), (2, 3), (2, 6), (4, 1), (4, 5)])
+@pytest.mark.parametrize(
+    ("cohort", "ended"),
+    [(1, 4), (2, 3), (4, 1), *(pytest.param(*at, marks=pytest.mark.slow) for at in [(1, 0), (2, 0), (2, 6), (4, 5)])],
+)
 def test_a_search_that_is_killed_within_a_cohort_goes_on_and_loses_nothing(
     done: Lab, tmp_path: Path, cohort: int, ended: int
 ) -> None:
