@@ -16,6 +16,11 @@ def like_mnist(root: Path | None, split_seed: int) -> Dataset:
     return _random((1, 28, 28), (55_000, 5_000, 10_000))
 
 
+def few_like_mnist(root: Path | None, split_seed: int) -> Dataset:
+    """60 images of 1 x 28 x 28 in each split."""
+    return _random((1, 28, 28), (60, 60, 60))
+
+
 def like_cifar10(root: Path | None, split_seed: int) -> Dataset:
     """45,000 training, 5,000 validation and 10,000 test images of 3 x 32 x 32."""
     return _random((3, 32, 32), (45_000, 5_000, 10_000))

@@ -102,7 +102,7 @@ def unpack(packed: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> Mask:
     count = math.prod(shape)
     if packed.size != -(-count // 8):  # numpy itself adds zeros
         raise ValueError(f"found a mask of {packed.size} bytes; expected {-(-count // 8)} for the shape {list(shape)}")
-    return np.unpackbits(packed, count=count).astype(bool).reshape(shape)
+    return np.unpackbits(packed, count=count).view(bool).reshape(shape)  # of bytes that are 0 or 1
 
 
 def _rank(name: str, scores: Scores, axes: tuple[int, ...]) -> Scores:

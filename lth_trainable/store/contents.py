@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections import OrderedDict
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
@@ -10,9 +13,12 @@ from lth_trainable.errors import UserError
 from lth_trainable.safe_text import one_line
 from lth_trainable.spec.trial_spec import check_types
 from lth_trainable.store import image_bits
+from lth_trainable.store.indented import Fixed
+from lth_trainable.store.json_files import to_json
 from lth_trainable.store.layout import Each, Entries, ListOf, Odd, Rows, Value, readable
 from lth_trainable.store.store import FORMAT, HISTORY, RECORD, Damaged, Sealed, Store, object_of
 
+MOST_HISTORIES = 128  # that a process keeps: those of a cohort of 64, and of the levels before
 TEXT = Value(types=(str,), words="a text")
 TEXT_OR_NULL = Value(types=(str,), words="a text or null", null=True)
 FLAG_OR_NULL = Value(types=(bool,), words="true, false or null", null=True)
@@ -110,9 +116,67 @@ HISTORY_LAYOUT = Entries(
 )  # fmt: skip
 
 
+class Histories:
+    """Histories of states that this process has written or gone on from lately, by the SHA-256 of their bytes.
+
+    The history of a level's end is read three times: to see that the trial can be recorded, to record it, and by
+    whoever goes on with it. Its bytes are read from the storage and checked each time, but need not be taken apart
+    again. Its epochs are the same objects in all histories that have them, so their texts are known too.
+    """
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[str, Mapping[str, Any]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, sha256: str) -> dict[str, Any] | None:
+        """The history of these bytes; None if it is not known. What is in it must not be changed."""
+        with self._lock:
+            found = self._known.get(sha256)
+            if found is not None:
+                self._known.move_to_end(sha256)
+        return None if found is None else dict(found)
+
+    def put(self, sha256: str, history: Mapping[str, Any]) -> None:
+        """Keep a history, whose epochs are `Fixed`."""
+        with self._lock:
+            self._known[sha256] = history
+            while len(self._known) > MOST_HISTORIES:
+                self._known.popitem(last=False)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._known.clear()
+
+
+HISTORIES = Histories()
+
+
 def read_history(store: Store, folder: Sealed) -> dict[str, Any]:
-    """The history of a state, with its layout checked. Raises `Damaged`."""
-    return _history(folder, store.json_of(folder, HISTORY))
+    """The history of a state, with its layout checked. Its epochs cannot be changed. Raises `Damaged`."""
+    content = store.content(folder, HISTORY)
+    return HISTORIES.get(_sha256(folder)) or _fixed(_history(folder, object_of(folder, HISTORY, content)))
+
+
+def keep_history(folder: Sealed, history: Mapping[str, Any]) -> None:
+    """Keep what was read as the history of a state."""
+    HISTORIES.put(_sha256(folder), history)
+
+
+def keep_written_history(folder: Sealed, history: Mapping[str, Any]) -> None:
+    """Keep what was written as the history of a state: what a reader would find, with the epochs that are there."""
+    rows = list(history["rows"])
+    if rows and all(type(row) is Fixed for row in rows):
+        rest = object_of(folder, HISTORY, to_json({**history, "rows": []}))
+        with contextlib.suppress(Damaged):  # so it is for its readers, who say what is wrong
+            HISTORIES.put(_sha256(folder), _history(folder, {**rest, "rows": rows}))
+
+
+def _sha256(folder: Sealed) -> str:
+    return str(folder.manifest["files"][HISTORY]["sha256"])
+
+
+def _fixed(history: dict[str, Any]) -> dict[str, Any]:
+    return {**history, "rows": [Fixed(row) for row in history["rows"]]}
 
 
 def _history(folder: Sealed, history: dict[str, Any]) -> dict[str, Any]:

@@ -1,19 +1,48 @@
 """JSON with an indentation of one space, as `json.dumps(..., indent=1, sort_keys=True)` writes it, but faster.
 
 Python's encoder is written in C, but not for indented text. Here it writes each object or list of plain values as a
-whole, with line breaks in its separators, and only the levels above are put together in Python.
+whole, with line breaks in its separators, and only the levels above are put together in Python. An object that does not
+change any more (`Fixed`) is written once for all files that have it.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Hashable
+from typing import Any, NoReturn
 
 _PLAIN = frozenset((str, int, float, bool, type(None)))
 _LISTS = (list, tuple)
 _plain = json.JSONEncoder(allow_nan=False).encode
+
+
+class Fixed(dict[str, Any]):
+    """An object of plain values that cannot be changed, so that a text that is made from it need not be made again.
+
+    A copy is an ordinary dict, also in another process.
+    """
+
+    __slots__ = ("_texts",)
+    _texts: dict[Hashable, str]
+
+    def text(self, kind: Hashable, make: Callable[[Fixed], str]) -> str:
+        """A text of this kind; `make` is called for the first one."""
+        try:
+            texts = self._texts
+        except AttributeError:
+            texts = self._texts = dict[Hashable, str]()
+        if kind not in texts:
+            texts[kind] = make(self)
+        return texts[kind]
+
+    def _refuse(self, *args: Any, **more: Any) -> NoReturn:
+        raise TypeError("it cannot be changed, because its text is known; change a copy: dict(...)")
+
+    __setitem__ = __delitem__ = __ior__ = update = setdefault = pop = popitem = clear = _refuse
+
+    def __reduce__(self) -> tuple[type[dict[str, Any]], tuple[dict[str, Any]]]:
+        return dict, (dict(self),)
 
 
 def dumps(content: Any) -> str:
@@ -25,6 +54,8 @@ def _text(value: Any, depth: int) -> str:
     kind = type(value)
     if kind in _PLAIN:
         return _plain(value)
+    if kind is Fixed:
+        return str(value.text(depth, lambda fixed: _text(dict(fixed), depth)))
     is_object = kind is dict and set(map(type, value)) == {str}
     if not is_object and (kind not in _LISTS or not value):  # empty, or with keys that are not text, or no JSON
         return json.dumps(value, indent=1, sort_keys=True, allow_nan=False).replace("\n", "\n" + " " * depth)

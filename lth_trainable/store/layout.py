@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lth_trainable.errors import UserError
+from lth_trainable.store.indented import Fixed
 
 ODD = (KeyError, IndexError, TypeError, ValueError, AttributeError, ArithmeticError)
 # what computing with content of unexpected types or ranges raises
@@ -103,7 +104,7 @@ class Rows:
 
     def check(self, at: str, value: Any) -> None:
         rows = _list(at, value)
-        if not all(type(row) is dict for row in rows):
+        if not all(type(row) in (dict, Fixed) for row in rows):
             raise Odd(f"{at} holds rows that are not objects")
         for name, column in self.needed.items():
             try:

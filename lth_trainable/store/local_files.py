@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pyarrow import fs
@@ -37,6 +37,19 @@ def what_is_at(path: str) -> str | None:
 def is_folder(path: str) -> bool:
     """Whether a path is a folder, and not a link to one."""
     return what_is_at(path) == FOLDER
+
+
+def folders_among(folder: str, names: Iterable[str]) -> set[str]:
+    """Those of the names that are folders, or links to folders, in a folder."""
+    found = set()
+    for name in names:
+        try:
+            mode = os.stat(f"{folder}/{name}").st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        if stat.S_ISDIR(mode):
+            found.add(name)
+    return found
 
 
 def check_file(path: str) -> int:

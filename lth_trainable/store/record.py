@@ -14,9 +14,10 @@ from typing import Any
 from lth_trainable.models.flops import costs
 from lth_trainable.spec.segments import Segment, recorded_keys
 from lth_trainable.spec.trial_spec import TrialSpec
-from lth_trainable.spec.values import digest
+from lth_trainable.spec.values import canonical_json
 from lth_trainable.stopwatch import part
 from lth_trainable.store.contents import read_history
+from lth_trainable.store.indented import Fixed
 from lth_trainable.store.layout import Odd, readable
 from lth_trainable.store.store import FORMAT, HISTORY, MANIFEST, MASKS, RECORD, WEIGHTS, Damaged, Sealed, Store, to_json
 
@@ -236,4 +237,10 @@ def _at_early_stop(spec: TrialSpec, history: Mapping[str, Any]) -> dict[str, Any
 
 
 def _metrics_digest(rows: Sequence[Mapping[str, Any]], result: Mapping[str, Any]) -> str:
-    return digest([[{k: v for k, v in row.items() if k not in _NOT_COMPARED} for row in rows], dict(result)])
+    """The SHA-256 of `canonical_json([rows without what is not compared, result])`."""
+    text = ",".join([row.text("metrics", _compared) if type(row) is Fixed else _compared(row) for row in rows])
+    return hashlib.sha256(f"[[{text}],{canonical_json(dict(result))}]".encode()).hexdigest()
+
+
+def _compared(row: Mapping[str, Any]) -> str:
+    return canonical_json({name: value for name, value in row.items() if name not in _NOT_COMPARED})

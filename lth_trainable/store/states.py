@@ -35,7 +35,7 @@ from lth_trainable.pruning.masks import Mask
 from lth_trainable.pruning.pruner import Pruner
 from lth_trainable.pruning.snapshot import Snapshot
 from lth_trainable.silence import pulse
-from lth_trainable.store.contents import read_history
+from lth_trainable.store.contents import keep_history, keep_written_history, read_history
 from lth_trainable.store.layout import Odd, readable
 from lth_trainable.store.level_masks import pack_levels
 from lth_trainable.store.store import (
@@ -131,7 +131,8 @@ class States:
     def seal(self, key: str, state: State, complete: bool = True, overwrite: bool = False) -> str:
         """Store a state if it is not stored yet, or always with `overwrite`; returns its folder."""
         if overwrite or self.find(key, complete, complete and state.snapshot.optimizer is not None) is None:
-            self._write(self.path(key), key, state, complete)
+            folder = self._write(self.path(key), key, state, complete)
+            keep_written_history(folder, state.history)
         self.known.add(key)
         return self.path(key)
 
@@ -182,7 +183,7 @@ class States:
             return False
         return folder is not None
 
-    def _write(self, path: str, key: str, state: State, complete: bool) -> None:
+    def _write(self, path: str, key: str, state: State, complete: bool) -> Sealed:
         files = {WEIGHTS: save_tensors(row_major(state.snapshot.weights)), HISTORY: to_json(dict(state.history))}
         masks = pack_levels(state.memory.levels)
         if masks:
@@ -195,9 +196,8 @@ class States:
         with pulse.storing():
             for _ in range(ATTEMPTS - 1):
                 with contextlib.suppress(FileNotFoundError):
-                    self.store.seal_shared(path, files, about)
-                    return
-            self.store.seal_shared(path, files, about)
+                    return self.store.seal_shared(path, files, about)
+            return self.store.seal_shared(path, files, about)
 
     def _read(self, folder: Sealed, like: Snapshot) -> State:
         history = read_history(self.store, folder)
@@ -229,6 +229,7 @@ class States:
         snapshot = like.replaced({**weights, **transient}, optimizer)
         if not _has_optimizer(folder):
             snapshot.optimizer = None
+        keep_history(folder, history)
         return State(snapshot=snapshot, memory=memory, history=history)
 
     def _put_aside(self, damage: Damaged) -> None:

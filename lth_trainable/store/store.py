@@ -29,6 +29,7 @@ from lth_trainable.store.local_files import (
     FOLDER,
     NotAFile,
     check_file,
+    folders_among,
     is_folder,
     make_folder,
     read_file,
@@ -288,8 +289,8 @@ class Store:
         """
         if not self.is_local:
             return set(names).intersection(self.folders(path))
-        infos = self.fs.get_file_info([self._full(f"{path}/{name}") for name in names])
-        return {info.base_name for info in infos if info.type == fs.FileType.Directory}
+        check_inside("/".join(names))
+        return folders_among(self._full(path), names)
 
     # -- single files ------------------------------------------------------------------------------------------------
 

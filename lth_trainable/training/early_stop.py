@@ -8,6 +8,7 @@ the trial ends.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -55,7 +56,8 @@ class EarlyStop(OwnCallback):
         level = self.level()
         if self.best is not None and self.best["level"] != level:
             self.best = self.weights = None
-        self.before = sum(row["iterations"] for row in self.learn.epoch_log.rows if row["level"] == level)
+        of_level = itertools.takewhile(lambda row: row["level"] == level, reversed(self.learn.epoch_log.rows))
+        self.before = sum(row["iterations"] for row in of_level)
 
     def after_validate(self) -> None:
         if self.learn.lock.locked():  # validate or get_preds, outside a fit

@@ -23,6 +23,7 @@ from lth_trainable.seeds import derive_seed
 from lth_trainable.silence import pulse
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.stopwatch import part
+from lth_trainable.store.indented import Fixed
 from lth_trainable.training.captured import CapturedSteps
 from lth_trainable.training.compiled import compiled
 from lth_trainable.training.cpu_step import PlainSteps
@@ -340,7 +341,7 @@ class EpochLog(OwnCallback):
             "seconds": round(time.perf_counter() - self._started, 6),
             **self.describe(),
         }
-        self.rows.append(row)
+        self.rows.append(Fixed(row))
         self.trained += 1
         if self.on_epoch is not None:
             self.on_epoch(self.rows)

@@ -143,7 +143,7 @@ class Trial:
 
         Without an optimiser in the state, the learner's has no moments until the next rewind.
         """
-        self.log.rows = [dict(row) for row in state.history["rows"]]
+        self.log.rows = list(state.history["rows"])
         self.early_stop.load_state(state.history["early_stop"])
         if self.spec.family == "fit":
             names = [layer.parameter_name for layer in prunable_layers(self.model, LAYER_TYPES[self.spec.layers])]

@@ -42,8 +42,9 @@ class PlanSearcher(Searcher):
 
     config_of: builds what a worker gets for a trial, and for others that it trains with it (`Start`). record: writes
     the record of a trial whose epochs other trials have all trained, with the fingerprint of the worker that trained
-    the last one; returns False if it cannot. source: of more trials, asked when all that are left are held back; if it
-    has none, a trial that is held back is started anyway, which is better than an idle worker. show: called for each
+    the last one; returns False if it cannot. source: of more trials, asked when all that are left are held back, and
+    before each cohort; if it has none, a trial that is held back is started anyway, which is better than an idle
+    worker. show: called for each
     trial that a worker has finished; for display only. asked: why trials are asked to stop, None if they are not; then
     no trial starts, and one that runs ends at its next stored state. health: of the storage; if it is in trouble, or a
     trial reports so, no other is started. covered_in_ray: how many trials whose epochs other trials have all trained
@@ -267,6 +268,8 @@ class PlanSearcher(Searcher):
             print(told, file=sys.stderr)
 
     def _next(self) -> PlannedTrial | None:
+        if self.source is not None and self.dispatcher.replicas > 1:
+            self.source.add_to(self.dispatcher)  # all that may train with the next trial
         while True:
             trial = self.dispatcher.next()
             if trial is None and self.source is not None:

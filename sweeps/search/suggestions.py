@@ -61,15 +61,31 @@ class Suggestions:
     # -- called by the searcher ---------------------------------------------------------------------------------------
 
     def add_to(self, dispatcher: Dispatcher) -> bool:
-        """Add one more suggestion, or the next stage of one. False if enough are open."""
+        """Add one more suggestion, or the next stage of one. False if enough are open.
+
+        With replicas, add all that can be trained at the same time, so that those of one shape make a cohort.
+        """
+        is_more = self._add_one(dispatcher)
+        while is_more and dispatcher.replicas > 1 and self._add_one(dispatcher):
+            pass
+        return is_more
+
+    def _add_one(self, dispatcher: Dispatcher) -> bool:
         if self._settle(dispatcher):
             return True
-        if len(self.open) >= dispatcher.slots or not (self.study.has_waiting or self._wants_more):
+        if self._are_enough_open(dispatcher) or not (self.study.has_waiting or self._wants_more):
             return False
         suggestion = self._ask()
         self.open.append(suggestion)
         self._plan(suggestion, dispatcher)
         return True
+
+    def _are_enough_open(self, dispatcher: Dispatcher) -> bool:
+        """Whether as many suggestions are open as are trained at the same time: one a worker, or those of a cohort."""
+        if dispatcher.replicas == 1:
+            return len(self.open) >= dispatcher.slots
+        together = max(1, dispatcher.replicas // len(self.search.sweep.seeds))
+        return sum(not suggestion.asked.on_way for suggestion in self.open) >= together * dispatcher.slots
 
     def is_over(self, dispatcher: Dispatcher) -> bool:
         """Whether every suggestion is closed."""

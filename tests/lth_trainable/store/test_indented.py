@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
+import pickle
 import random
 from typing import Any
 
 import pytest
 
-from lth_trainable.store.indented import dumps
+from lth_trainable.store.indented import Fixed, dumps
 from lth_trainable.store.json_files import to_json
 
 PLAIN: tuple[Any, ...] = (
@@ -50,3 +52,25 @@ def test_what_is_not_json_is_refused() -> None:
     for content in ({"a": {1, 2}}, [object()], {"a": [b"bytes"]}):
         with pytest.raises(TypeError, match="not JSON serializable"):
             dumps(content)
+
+
+def test_an_object_that_does_not_change_is_written_like_any_other_wherever_it_is() -> None:
+    plain = {"b": 1, "a": -0.0, "é": None, "text": "line\nbreak"}
+    fixed = Fixed(plain)
+    for content, same in (
+        (fixed, plain), ([fixed, fixed], [plain, plain]), ({1: fixed}, {1: plain}), (Fixed(), {}),
+        ({"x": {"y": [fixed]}, "z": fixed}, {"x": {"y": [plain]}, "z": plain}),
+    ):  # fmt: skip
+        assert dumps(content) == dumps(content) == dumps(same)
+
+
+def test_an_object_that_does_not_change_cannot_be_changed_and_its_copies_can() -> None:
+    fixed = Fixed(a=1)
+    for change in (
+        lambda: fixed.update(a=2), lambda: fixed.__setitem__("a", 2), lambda: fixed.__delitem__("a"), fixed.popitem,
+        lambda: fixed.pop("a"), fixed.clear, lambda: fixed.setdefault("b", 2), lambda: fixed.__ior__({"a": 2}),
+    ):  # fmt: skip
+        with pytest.raises(TypeError, match="change a copy"):
+            change()
+    for made in (dict(fixed), copy.copy(fixed), copy.deepcopy(fixed), pickle.loads(pickle.dumps(fixed))):
+        assert type(made) is dict and made == fixed == {"a": 1}

@@ -60,7 +60,7 @@ def test_an_error_of_the_storage_is_told_in_one_line_by_every_operation(
     def sick(*_: Any) -> Any:
         raise OSError(number, os.strerror(number))
 
-    for without_arrow in ("walk", "what_is_at", "check_file", "read_file", "sizes_in"):
+    for without_arrow in ("walk", "folders_among", "what_is_at", "check_file", "read_file", "sizes_in"):
         monkeypatch.setattr(f"lth_trainable.store.store.{without_arrow}", sick)
 
     def command() -> int:
