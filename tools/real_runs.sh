@@ -104,14 +104,14 @@ END
 # merge_pets PIECE.tar ...: at home, without a GPU: results/pets_tutorial of two or more pieces that came back whole, of which one may be what
 # was kept before (tar cf before.tar -C results pets_tutorial).
 merge_pets() {
-  local work piece seconds=0 notes=("$OTHER_PICTURES" "$ONE_CLASS") so_far folder; work=$(mktemp -d) # seconds: of one GPU
+  local work piece seconds=0 notes=("$OTHER_PICTURES" "$ONE_CLASS") so_far folder folders=(); work=$(mktemp -d) # seconds: of one GPU
   for piece in "$@"; do
     folder=$work/pieces/$(basename "$piece" .tar)
-    mkdir -p "$folder" "$work/kept"
+    mkdir -p "$folder" "$work/kept"; folders+=("$folder/pets_tutorial")
     tar xf "$piece" -C "$work/kept" && tar xJf "$work/kept/pets_tutorial/pets_tutorial.tar.xz" -C "$folder" || return
     seconds=$($PY -c "import json; it = json.load(open('$work/kept/pets_tutorial/machine.json')); print($seconds + it['seconds'] * it['gpus'])")
   done
-  $PY -m analysis merge "$work"/pieces/*/pets_tutorial --into "$work/runs/pets_tutorial" > "$work/merged" || { cat "$work/merged"; return 1; }
+  $PY -m analysis merge "${folders[@]}" --into "$work/runs/pets_tutorial" > "$work/merged" || { cat "$work/merged"; return 1; }
   so_far=$(_seeds_so_far "$work/runs/pets_tutorial") || return
   [ -z "$so_far" ] || notes+=("$so_far")
   $PY -m analysis results "$work/runs/pets_tutorial" --seconds "$seconds" --gpus 1 --note "${notes[@]}" && rm -rf "$work"
