@@ -14,6 +14,7 @@ from lth_trainable.errors import UserError
 from lth_trainable.store.names import check_no_link
 
 FOLDER = "folder"
+_ATTEMPTS = 10  # to make a folder that another process removes
 
 
 class NotAFile(OSError):
@@ -110,11 +111,17 @@ def check_own(root: str, path: str, expected: str) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder and those above it, unless they exist. Raises `UserError` if a file is in the place of one."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise UserError(f"storage: {folder}: found a file; expected a folder; move the file away") from error
+    """Create a folder and those above it, unless they exist. Raises `UserError` if a file is in the place of one.
+
+    Another process may remove the folder at the moment at which it is found to exist; then it is made once more.
+    """
+    for _ in range(_ATTEMPTS):
+        try:
+            return folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            if any(os.path.lexists(path) and not path.is_dir() for path in (folder, *folder.parents)):
+                raise UserError(f"storage: {folder}: found a file; expected a folder; move the file away") from error
+    raise FileNotFoundError(errno.ENOENT, "removed while it was made", str(folder))
 
 
 def walk(folder: str) -> Iterator[fs.FileInfo]:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from lth_trainable import signals
-from lth_trainable.errors import FAILED, StorageError
+from lth_trainable.errors import FAILED, StorageError, UserError
 from lth_trainable.safe_text import one_line
 from lth_trainable.store.store import PLAN, Store
 from lth_trainable.store.trouble import GO_ON, LOST
@@ -78,7 +78,7 @@ class Heartbeat:
                     self.beat()
                 except FileNotFoundError:  # the run's folder was removed while it wrote there
                     self._look_for_the_plan()
-            except (StorageError, OSError) as error:
+            except (StorageError, UserError, OSError) as error:
                 self.health.note(error)
             self._answers += 1
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from lth_trainable.errors import StorageError
+from lth_trainable.store.local_files import make_folder
 from lth_trainable.store.store import Store
 from sweeps.running.resources import Budget
 from sweeps.running.stopping import StopRequest
@@ -78,6 +79,16 @@ def test_a_run_that_vanishes_while_a_heartbeat_is_written_is_gone(tmp_path: Path
     heartbeat.stop_beating()
     heartbeat.stop()
     assert "found no digits/plan.json any more" in str(heartbeat.health.trouble)
+
+
+def test_a_file_where_a_heartbeat_needs_a_folder_is_trouble(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    heartbeat = Heartbeat(Store(tmp_path), "digits", lambda: make_folder(tmp_path / "file"))
+    heartbeat.start()
+    until(lambda: heartbeat.health.trouble)
+    heartbeat.stop_beating()
+    heartbeat.stop()
+    assert "found a file; expected a folder" in str(heartbeat.health.trouble)
 
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EIO, errno.EACCES], ids=lambda n: errno.errorcode[n])
