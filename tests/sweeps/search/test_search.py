@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import json
 import shlex
@@ -21,12 +20,10 @@ import pytest
 from optuna.trial import TrialState
 
 import analysis
-from lth_trainable.data.datasets import load_dataset
 from lth_trainable.errors import UserError
 from lth_trainable.spec.trial_spec import TrialSpec
 from lth_trainable.store.record import Identity, record_trial
 from lth_trainable.store.store import Store
-from lth_trainable.store.trials import finished_trials
 from lth_trainable.training.execution import Execution, fingerprint
 from lth_trainable.training.run import Keep, run_trial
 from sweeps.cli.confirm import _unused, confirm
@@ -37,7 +34,7 @@ from sweeps.experiments.expand import expand
 from sweeps.experiments.recipes import digits
 from sweeps.lth_search import main
 from sweeps.planning.dispatch import Dispatcher
-from sweeps.planning.plan import Facts, PlannedTrial, make_plan
+from sweeps.planning.plan import PlannedTrial, make_plan
 from sweeps.running.resources import Budget, Spent
 from sweeps.running.searcher import PlanSearcher
 from sweeps.runs.ledger import Ledger
@@ -46,8 +43,8 @@ from sweeps.search.rows import rows_of
 from sweeps.search.searches import Search, find_search
 from sweeps.search.study import ON_WAY, Study
 from sweeps.search.suggestions import Suggestions, objectives
+from tests.support.searches import RUN, Searched, facts_of
 
-RUN = "search"
 TINY = Search(
     sweep=replace(digits(), name=RUN, seeds=(0, 1), base={"epochs": 2}, axes={}),
     axes={
@@ -58,13 +55,7 @@ TINY = Search(
 ).check()  # fmt: skip
 
 
-@functools.cache
-def facts_of(spec: TrialSpec) -> Facts:
-    data = load_dataset(spec.dataset, None, spec.split_seed)
-    return Facts(digest=data.digest, n_train=len(data.train))
-
-
-class Lab:
+class Lab(Searched):
     """A search whose trials are trained in this process, one after the other. broken: names of trials that fail."""
 
     def __init__(self, folder: Path, search: Search, broken: tuple[str, ...] = ()) -> None:
@@ -106,14 +97,6 @@ class Lab:
         mark = json.dumps(fingerprint(Execution()))
         result = {"status": record["status"], "epochs_done": record["epochs_trained"]}
         self.searcher.on_trial_complete(trial_id, {**result, "stored": stored, "fingerprint": mark})
-
-    @property
-    def told(self) -> list[tuple[int, str, Any, Any]]:
-        return [(t.number, t.state.name, t.params, t.values) for t in self.study.trials()]
-
-    @property
-    def records(self) -> dict[str, dict[str, Any]]:
-        return {record["trial"]: record for _, record in finished_trials(self.store, RUN)}
 
 
 def config_is_new(trial: PlannedTrial, trained: list[str]) -> bool:

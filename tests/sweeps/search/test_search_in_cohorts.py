@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from lth_trainable.store.store import Store
-from lth_trainable.store.trials import finished_trials
 from lth_trainable.training.execution import Execution, fingerprint
 from lth_trainable.training.run import Keep, run_trial
 from lth_trainable.tune.reports import MEMBERS
@@ -27,9 +26,9 @@ from sweeps.search.axes import Choice, Range
 from sweeps.search.searches import Search
 from sweeps.search.study import ON_WAY, Study
 from sweeps.search.suggestions import Suggestions
-from tests.sweeps.search.test_search import facts_of
+from tests.support.searches import RUN, Searched, facts_of
 
-RUN, K = "search", 6
+K = 6
 SEARCH = Search(
     sweep=replace(digits(), name=RUN, seeds=(0, 1), base={"epochs": 1}, axes={}),
     axes={
@@ -40,7 +39,7 @@ SEARCH = Search(
 ).check()  # fmt: skip
 
 
-class Lab:
+class Lab(Searched):
     """A search whose cohorts are trained in this process, one after another. cohorts: names of the members of each."""
 
     def __init__(self, folder: Path, search: Search = SEARCH, replicas: int = K) -> None:
@@ -97,14 +96,6 @@ class Lab:
         if killed_after is None:
             first = parts[config["trials"][0].name]
             self.searcher.on_trial_complete(trial_id, {**first, MEMBERS: json.dumps(parts)})
-
-    @property
-    def told(self) -> list[tuple[int, str, Any, Any]]:
-        return [(t.number, t.state.name, t.params, t.values) for t in self.study.trials()]
-
-    @property
-    def records(self) -> dict[str, dict[str, Any]]:
-        return {record["trial"]: record for _, record in finished_trials(self.store, RUN)}
 
     def check_complete(self) -> None:
         """Every suggestion was told once, with the means of its own trials' records."""
