@@ -28,7 +28,7 @@ def with_precision(sweep: Sweep, *, on_gpus: bool, here: bool) -> Sweep:
     if not on_gpus and (only := asked.intersection(OF_GPUS)):
         raise UserError(
             f"precision: found {', '.join(sorted(map(str, only)))} and trials without a GPU; expected fp32, bf16 or "
-            "auto on a CPU; --gpus-per-trial 1 gives each trial a GPU"
+            "auto on a CPU; where there is a GPU, --gpus-per-trial 1 gives one to each trial"
         )
     return resolved(sweep, _best_here() if on_gpus and here else "bf16" if on_gpus else CPU) if AUTO in asked else sweep
 
