@@ -73,7 +73,7 @@ def library_name(name: str) -> str | None:
 
 
 def _of_torchvision() -> tuple[frozenset[str], frozenset[str]]:
-    from torchvision import models
+    from lth_trainable.models.torchvision_networks import models
 
     names = frozenset(models.list_models(module=models))
     return names, frozenset(models.list_models()) - names
@@ -99,7 +99,7 @@ def _build(name: str, shape: Shape, n_classes: int) -> nn.Module:
         import timm
 
         return timm.create_model(network, **options)
-    from torchvision import models
+    from lth_trainable.models.torchvision_networks import models
 
     return _with_channels(name, models.get_model(network, **options), shape[0])
 

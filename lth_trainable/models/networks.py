@@ -47,9 +47,9 @@ def resnet18(shape: tuple[int, int, int], n_classes: int, width_pct: float = 100
     A narrower one has the same blocks, names and initialisation, with fewer channels.
     """
     check_images("resnet18", shape)
-    from torchvision.models import resnet18 as build
+    from lth_trainable.models.torchvision_networks import models
 
-    return build(num_classes=n_classes) if width_pct == 100 else _narrow_resnet18(n_classes, width_pct)
+    return models.resnet18(num_classes=n_classes) if width_pct == 100 else _narrow_resnet18(n_classes, width_pct)
 
 
 def _narrow_resnet18(n_classes: int, width_pct: float) -> nn.Module:
@@ -97,8 +97,10 @@ def _of_blocks(first: dict[str, nn.Module], widths: Sequence[int], depth: int, n
     widths: channels of the first layers, then of each group of blocks; each group after the first halves the image.
     """
     from torch import nn
-    from torchvision.models.resnet import BasicBlock, conv1x1
 
+    from lth_trainable.models.torchvision_networks import models
+
+    BasicBlock, conv1x1 = models.resnet.BasicBlock, models.resnet.conv1x1
     parts = dict(first)
     for number, (n_in, n_out) in enumerate(itertools.pairwise(widths), 1):
         down = nn.Sequential(conv1x1(n_in, n_out, 2), nn.BatchNorm2d(n_out)) if number > 1 else None
@@ -199,11 +201,11 @@ MODELS: dict[str, Builder] = {
 
 
 _OF_TORCHVISION = ("resnet18", "resnet20")
-_LIBRARIES = {"torchvision": "torchvision.models", "timm": "timm"}
+_LIBRARIES = {"torchvision": "lth_trainable.models.torchvision_networks", "timm": "timm"}
 
 
 def module_of(name: str) -> str | None:
-    """The module of a library that building this network imports, besides torch; None if it needs none."""
+    """The module that building this network imports for a library, besides torch; None if it needs none."""
     return _LIBRARIES.get("torchvision" if name in _OF_TORCHVISION else name.partition(":")[0])
 
 

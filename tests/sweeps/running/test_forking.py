@@ -160,7 +160,8 @@ def test_the_needs_of_trials_are_libraries_and_known_data() -> None:
         )
     ]  # fmt: skip
     assert needs_of(specs, Path("/data")) == Needs(
-        modules=("torchvision.models",), data=(("pets", "/data", 0, None), ("pets", "/data", 1, None))
+        modules=("lth_trainable.models.torchvision_networks",),
+        data=(("pets", "/data", 0, None), ("pets", "/data", 1, None)),
     )
     assert needs_of(specs[-1:], None) == Needs(data=(("digits", None, 0, None),))
 
