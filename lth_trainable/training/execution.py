@@ -68,6 +68,12 @@ class Execution:
         if self.replicas < 1:
             raise bad_value("replicas", self.replicas, "a whole number of at least 1")
 
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> Execution:
+        """From its fields as JSON has them."""
+        root = fields.get("data_root")
+        return cls(**{**fields, "data_root": None if root is None else Path(root)})
+
 
 def execution_like(fingerprint: Mapping[str, Any], data_root: Path | None) -> Execution:
     """The execution that repeats the one of this fingerprint, as far as this machine is like that one."""

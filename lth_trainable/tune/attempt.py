@@ -9,7 +9,6 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lth_trainable.data.datasets import load_dataset
@@ -201,8 +200,7 @@ def execution_of(task: Mapping[str, Any]) -> Execution:
     """Where and how the trial of a task runs. Loads torch."""
     from lth_trainable.training.execution import Execution
 
-    data_root = task["execution"].get("data_root")
-    return Execution(**{**task["execution"], "data_root": data_root and Path(data_root)})
+    return Execution.of(task["execution"])
 
 
 @contextlib.contextmanager

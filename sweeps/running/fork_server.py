@@ -7,7 +7,7 @@ is imported, and of the data. This process uses no GPU, starts no thread, and do
 environment once: so it can be forked, and each worker imports Ray for itself. LISTENER is the number of a socket that
 the command has opened; nobody else can reach it. Standard input is a pipe that only the command holds: it brings
 orders, and ends with the command. An order is a line of JSON: the command's `sys.path`, modules to import, arguments of
-`load_dataset` for data to load, and whether the command's socket listens.
+`load_dataset` for data to load, what workers train until their first trial, and whether the command's socket listens.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 LENGTH, READY, STARTED = 8, b"r", b"s"  # as in `fork_client.py`
+WARM_UP = "sweeps.running.warm_up"  # what a worker does until its first trial, if that has been ordered
 LIFELINE = 0
 STREAMS = 3  # standard input, output and error
 REQUEST_SECONDS = 5.0
@@ -35,7 +36,7 @@ def main(listener: socket.socket) -> dict[str, Any] | None:
 
     Returns None when the command has ended; in a forked process, what it is to be.
     """
-    own, listens = sys.path[1:], False  # without the folder of this file
+    own, listens, warm_up = sys.path[1:], False, None  # without the folder of this file
     with open(LIFELINE, "rb", buffering=0, closefd=False) as lifeline:
         while True:
             ready = select.select([LIFELINE, listener.fileno()] if listens else [LIFELINE], [], [])[0]
@@ -43,14 +44,16 @@ def main(listener: socket.socket) -> dict[str, Any] | None:
                 line = lifeline.readline()
                 if not line.endswith(b"\n"):
                     return None
-                listens = carry_out(json.loads(line), own) or listens
+                order = json.loads(line)
+                listens = carry_out(order, own) or listens
+                warm_up = order["warm_up"] or warm_up
                 continue
             with listener.accept()[0] as client:
                 request = received(client)
                 if request is not None and os.fork() == 0:
                     take_over(request)  # first: what the client has set from outside counts until it ends
                     client.sendall(STARTED)
-                    return request
+                    return {**request, "warm_up": warm_up}
                 for stream in request["streams"] if request is not None else ():
                     os.close(stream)
 
@@ -158,6 +161,8 @@ def become(request: dict[str, Any]) -> None:
     path = [os.path.dirname(script), *filter(None, before.split(os.pathsep))]
     sys.path[:] = [*path, *(entry for entry in sys.path if entry not in path)]
     sys.argv = request["arguments"]
+    if request["warm_up"] is not None and WARM_UP in sys.modules:
+        sys.modules[WARM_UP].begin(request["warm_up"])
     runpy.run_path(script, run_name="__main__")
 
 

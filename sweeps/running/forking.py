@@ -14,10 +14,13 @@ import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from sweeps.running import fork_client, fork_server
 from sweeps.running.preload import PACKAGES
+
+if TYPE_CHECKING:
+    from sweeps.running.warm_up import WarmUp
 
 AHEAD = (*(name for name in PACKAGES if name.split(".")[0] != "ray"), "pandas", "lth_trainable.training.run")
 MARK = "LOTTERY_SWEEP_RAY"  # environment variable of all processes that this process starts for its Ray
@@ -30,10 +33,14 @@ END_SECONDS = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class Needs:
-    """What workers need. modules: by name. data: arguments of `load_dataset`; the folder is a string here."""
+    """What workers need. modules: by name. data: arguments of `load_dataset`; the folder is a string here.
+
+    warm_up: what each worker trains until its first trial (`warm_up.py`); None: nothing.
+    """
 
     modules: tuple[str, ...] = ()
     data: tuple[tuple[Any, ...], ...] = ()
+    warm_up: WarmUp | None = None
 
 
 NOTHING = Needs()
@@ -79,7 +86,10 @@ class ForkServer:
     def order(self, needs: Needs, listens: bool = False) -> None:
         """Have these things there before the next worker is forked. listens: from now on workers may be."""
         path = [os.path.abspath(entry) for entry in sys.path]
-        order = {"path": path, "modules": needs.modules, "data": needs.data, "listens": listens}
+        order = {
+            "path": path, "modules": needs.modules, "data": needs.data, "listens": listens,
+            "warm_up": None if needs.warm_up is None else needs.warm_up.as_json(),
+        }  # fmt: skip
         with contextlib.suppress(BrokenPipeError):  # it has ended: workers import for themselves
             self.lifeline.write(json.dumps(order).encode() + b"\n")
 

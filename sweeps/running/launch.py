@@ -12,7 +12,6 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lth_trainable import signals
@@ -31,7 +30,7 @@ from sweeps.running.gpus import NO_GPUS, Gpus, resources_of
 from sweeps.running.log_feed import NO_LOGGERS, Loggers
 from sweeps.running.meanwhile import FOR_THE_END, importing
 from sweeps.running.names import name_of, trial_folder, trial_name
-from sweeps.running.needs import needs_of
+from sweeps.running.needs import needs_of, warm_up_of
 from sweeps.running.progress import Board, LiveView
 from sweeps.running.ray_adapter import (
     drop_flag,
@@ -154,7 +153,7 @@ def launch(
         return _Tuning(searcher, lambda: _fit(searcher, config, resources, callbacks, cluster, request))
 
     with LiveView(board) if board is not None else contextlib.nullcontext():
-        workers = _workers(resources, dispatcher, gpus, execution.get("data_root"))
+        workers = _workers(resources, dispatcher, gpus, config.execution)
         tuning = _run(begin, request, name, dispatcher, cluster, board, gpus, workers)
     searcher = tuning.searcher
     health.check()
@@ -237,12 +236,13 @@ def _run(
     return tuning
 
 
-def _workers(resources: Resources, dispatcher: Dispatcher, gpus: Gpus, data_root: Path | None) -> Workers:
+def _workers(resources: Resources, dispatcher: Dispatcher, gpus: Gpus, execution: Mapping[str, Any]) -> Workers:
     """The workers of this machine's Ray: one is ready for each trial that can begin, and not more."""
+    specs = [trial.spec for trial in dispatcher.waiting.values()]
     return Workers(
         ready=min(resources.slots(), max(1, math.ceil(len(dispatcher.waiting) / resources.replicas))),
         resources=gpus.for_ray,
-        needs=needs_of([trial.spec for trial in dispatcher.waiting.values()], data_root),
+        needs=needs_of(specs, execution.get("data_root"), warm_up_of(specs, execution, gpus.packing)),
         environment={"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(resources.cpus)), **gpus.environment},
     )  # fmt: skip
 

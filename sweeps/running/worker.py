@@ -11,6 +11,7 @@ from typing import Any
 from lth_trainable.signals import SIGNALS
 from lth_trainable.stopwatch import part, running
 from lth_trainable.tune.config import task_of
+from sweeps.running import warm_up
 from sweeps.running.packing import VISIBLE
 from sweeps.running.ray_adapter import before_first_trial, drop_flag, is_flag_set, set_flag
 
@@ -69,6 +70,7 @@ def train(config: dict[str, Any]) -> None:
 
         tell_recorded(task)
         return
+    warm_up.give_way()
     if task.get("place"):  # read when this process first uses CUDA; all its trials have the same GPU
         os.environ[VISIBLE] = task["place"]["visible"]
     with running(bool(task["execution"].get("profile"))):

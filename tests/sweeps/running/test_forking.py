@@ -21,6 +21,7 @@ from lth_trainable.spec.trial_spec import TrialSpec
 from sweeps.running import fork_client, fork_server, forking
 from sweeps.running.forking import ForkServer, Needs
 from sweeps.running.needs import needs_of
+from sweeps.running.warm_up import MODULES, WarmUp
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
 AHEAD = "json.tool"  # stands for what takes seconds
@@ -85,6 +86,22 @@ def test_workers_have_the_data_that_were_ordered(server: ForkServer, tmp_path: P
     )  # fmt: skip
     _wait_for(shown)
     assert shown.read_text().split() == ["1", "1", "0", "1150"]
+
+
+def test_workers_do_what_was_ordered_until_their_first_trial(server: ForkServer, tmp_path: Path) -> None:
+    """Also if a later order says nothing of it."""
+    server.order(Needs(modules=MODULES[:1], warm_up=WarmUp(spec={}, execution={}, environment={})))
+    script, shown = tmp_path / "default_worker.py", tmp_path / "shown"
+    script.write_text(
+        "import os, threading\nwith open(os.environ['SHOWN'], 'w') as file:\n"
+        "    print(*(thread.name for thread in threading.enumerate()), file=file)\n"
+    )
+    subprocess.run(
+        [*server.listen(tmp_path), sys.executable, str(script)], env={**os.environ, "SHOWN": str(shown)}, cwd=tmp_path,
+        check=True, timeout=120,
+    )  # fmt: skip
+    _wait_for(shown)
+    assert shown.read_text().split() == ["MainThread", "warm-up"]
 
 
 def test_images_that_are_not_decoded_yet_are_left_to_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
