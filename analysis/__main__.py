@@ -35,6 +35,7 @@ from analysis.tables.exclusions import change_exclusions
 from analysis.tables.index import Geometry
 from analysis.text import console, print_line
 from lth_trainable.errors import OK, command_line
+from lth_trainable.options import parsed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +115,7 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _gather(arguments: Sequence[str]) -> int:
-    options = tyro.cli(Options, prog="python -m analysis", description=_description(), args=arguments)
+    options = parsed(Options, prog="python -m analysis", description=_description(), args=arguments)
     opened = find_or_adopt(options.run)
     run = opened.shown
     if options.exclude or options.include or options.reason is not None:

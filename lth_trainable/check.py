@@ -17,7 +17,6 @@ if __name__ == "__main__":  # before the other imports, which take seconds: a si
 import inspect
 import os
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
@@ -25,6 +24,8 @@ from typing import Annotated, Any, Literal, cast, get_args
 import tyro
 
 from lth_trainable.errors import FAILED, OK, UserError, bad_value, command_line
+from lth_trainable.options import parsed
+from lth_trainable.quiet import ignore_torch_warnings
 from lth_trainable.registry import lookup, not_covered, printing_aside
 from lth_trainable.safe_text import one_line, printable
 from lth_trainable.silence.limit import limited
@@ -195,10 +196,8 @@ def guess_kind(name: str, function: Callable[..., Any]) -> Kind:
 
 def command(arguments: list[str] | None = None) -> int:
     """Run `main` with arguments from the command line; returns its exit code."""
-    warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
-    return command_line(
-        lambda: tyro.cli(main, prog="python -m lth_trainable.check", description=__doc__, args=arguments)
-    )
+    ignore_torch_warnings()
+    return command_line(lambda: parsed(main, prog="python -m lth_trainable.check", description=__doc__, args=arguments))
 
 
 if __name__ == "__main__":

@@ -10,9 +10,10 @@ input; 3 if --max-hours stopped it early, 130 after an interrupt.
 from __future__ import annotations
 
 if __name__ == "__main__":  # before the other imports, which take seconds: a signal may come at any moment
-    from lth_trainable import signals
+    from lth_trainable import quiet, signals
 
     signals.install()
+    quiet.ignore_torch_warnings()
 
 import sys
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ import tyro
 from analysis.commands.barrier import BarrierOptions, announce, measure, show_cost, work_of_options
 from lth_trainable import signals
 from lth_trainable.errors import FAILED, STOPPED, bad_value
+from lth_trainable.options import parsed
 from lth_trainable.training.execution import Execution
 from sweeps.cli.job import exit_code_of
 from sweeps.planning.barrier_plan import Job, plan_of
@@ -53,8 +55,7 @@ class Options(BarrierOptions):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    options = tyro.cli(Options, prog="python -m sweeps.barrier", args=argv)
-    return exit_code_of(lambda: run(options))
+    return exit_code_of(lambda: run(parsed(Options, prog="python -m sweeps.barrier", args=argv)))
 
 
 def run(options: Options) -> int:

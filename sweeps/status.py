@@ -27,6 +27,7 @@ from analysis.labels import group_name, ladder_name, replicate_fields
 from analysis.text import console, duration, print_line, table_of
 from lth_trainable.collector import no_garbage_collection
 from lth_trainable.errors import OK, UserError, command_line
+from lth_trainable.options import parsed
 from sweeps.runs.survey import Survey, read_survey
 from sweeps.runs.trial_report import about_trial, find_trial, show_trial
 
@@ -47,8 +48,9 @@ class Options:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    options = tyro.cli(Options, prog="python -m sweeps.status", args=argv, config=(tyro.conf.FlagCreatePairsOff,))
-    return command_line(lambda: _run(options))
+    return command_line(
+        lambda: _run(parsed(Options, prog="python -m sweeps.status", args=argv, config=(tyro.conf.FlagCreatePairsOff,)))
+    )
 
 
 def _run(options: Options) -> int:

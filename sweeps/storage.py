@@ -29,6 +29,7 @@ from rich.console import Console
 
 from analysis.text import console, human_bytes, print_line, table_of
 from lth_trainable.errors import FAILED, OK, UserError, command_line
+from lth_trainable.options import parsed
 from lth_trainable.store.store import MANIFEST, PART, STATES, Store, map_in_threads
 from lth_trainable.unfinished import WRITING_SECONDS
 from sweeps.runs.damaged import write_damaged
@@ -72,8 +73,11 @@ class Garbage:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    options = tyro.cli(Options, prog="python -m sweeps.storage", args=argv, config=(tyro.conf.FlagCreatePairsOff,))
-    return command_line(lambda: _run(options))
+    return command_line(
+        lambda: _run(
+            parsed(Options, prog="python -m sweeps.storage", args=argv, config=(tyro.conf.FlagCreatePairsOff,))
+        )
+    )
 
 
 def _run(options: Options) -> int:

@@ -37,6 +37,8 @@ from rich.text import Text
 from analysis.text import console, plural, print_line, table_of
 from lth_trainable import signals
 from lth_trainable.errors import FAILED, OK, UserError, bad_value, command_line
+from lth_trainable.options import parsed
+from lth_trainable.quiet import ignore_torch_warnings
 from lth_trainable.safe_text import one_line
 from lth_trainable.spec.trial_spec import TrialSpec, spec_from_dict
 from lth_trainable.stacking.shape import stack_shape
@@ -63,8 +65,11 @@ class Options:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    options = tyro.cli(Options, prog="python -m sweeps.verify", args=argv, config=(tyro.conf.FlagCreatePairsOff,))
-    return command_line(lambda: verify(options))
+    return command_line(
+        lambda: verify(
+            parsed(Options, prog="python -m sweeps.verify", args=argv, config=(tyro.conf.FlagCreatePairsOff,))
+        )
+    )
 
 
 def verify(options: Options) -> int:
@@ -165,9 +170,8 @@ def compare(record: dict[str, Any], again: dict[str, Any]) -> dict[str, Any]:
 
 def _retrain(record: dict[str, Any], run: str, data_root: Path | None, line: ProgressLine) -> dict[str, Any]:
     """Train the trial again in this process, from scratch or from its imported ticket; its fingerprint and hashes."""
-    import warnings
 
-    warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
+    ignore_torch_warnings()
     from lth_trainable.tickets.imported import find_imported
     from lth_trainable.training.execution import execution_like
 

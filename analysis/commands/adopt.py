@@ -13,6 +13,7 @@ from analysis.report.terminal import show
 from analysis.tables.run_plan import ENDPOINTS
 from analysis.text import console, print_line
 from lth_trainable.errors import OK
+from lth_trainable.options import parsed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,7 @@ class Options:
 
 def main(arguments: Sequence[str]) -> int:
     """Adopt the trials and print the verdicts; returns the exit code. Raises `UserError` for bad input."""
-    options = tyro.cli(Options, prog="python -m analysis adopt", args=arguments)
+    options = parsed(Options, prog="python -m analysis adopt", args=arguments)
     run = adopt(
         options.folder, claim=options.claim, endpoint=options.endpoint, margin_pp=options.margin_pp,
         alpha=options.alpha,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +27,8 @@ from analysis.tables.run_plan import find_run
 from analysis.tables.schema import Row
 from analysis.text import console, print_line
 from lth_trainable.errors import INTERRUPTED, OK, bad_value
+from lth_trainable.options import parsed
+from lth_trainable.quiet import ignore_torch_warnings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +86,8 @@ SHOWN = {
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; returns its exit code. Raises `UserError` for bad input."""
-    warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
-    options = tyro.cli(BarrierOptions, prog="python -m analysis barrier", args=arguments)
+    ignore_torch_warnings()
+    options = parsed(BarrierOptions, prog="python -m analysis barrier", args=arguments)
     try:
         return _run(options)
     except KeyboardInterrupt:

@@ -16,6 +16,7 @@ from analysis.tables.run_plan import find_run, read_plan
 from analysis.text import console
 from analysis.verdicts.compare import Compared, compare
 from lth_trainable.errors import OK, UserError
+from lth_trainable.options import parsed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,7 @@ class Options:
 
 def main(arguments: Sequence[str]) -> int:
     """Compare and print; returns the exit code. Raises `UserError` for bad input."""
-    options = tyro.cli(Options, prog="python -m analysis compare", args=arguments)
+    options = parsed(Options, prog="python -m analysis compare", args=arguments)
     found = compare_runs(options.run_a, options.run_b)
     if options.json:
         print(

@@ -15,6 +15,7 @@ from analysis.export.push import check_push, push
 from analysis.export.tickets import Exported, export
 from analysis.text import human_bytes
 from lth_trainable.errors import OK, UserError
+from lth_trainable.options import parsed
 from lth_trainable.safe_text import one_line
 
 
@@ -52,7 +53,7 @@ class Options:
 
 def main(arguments: Sequence[str]) -> int:
     """Export and print what was written; returns the exit code. Raises `UserError` for bad input."""
-    options = tyro.cli(Options, prog="python -m analysis export", args=arguments)
+    options = parsed(Options, prog="python -m analysis export", args=arguments)
     if options.hub is not None:
         return _to_hub(options, options.hub)
     _check_without_hub(options)

@@ -14,6 +14,7 @@ from analysis.tables.parquet import load
 from analysis.tables.run_plan import KEPT, find_run
 from analysis.text import console, print_line
 from lth_trainable.errors import OK, UserError
+from lth_trainable.options import parsed
 from lth_trainable.safe_text import one_line
 
 Format = Literal["pdf", "svg", "png"]
@@ -48,7 +49,7 @@ class Options:
 
 def main(arguments: Sequence[str]) -> int:
     """Write the figures and print their paths; returns the exit code. Raises `UserError` for bad input."""
-    options = tyro.cli(Options, prog="python -m analysis figures", args=arguments)
+    options = parsed(Options, prog="python -m analysis figures", args=arguments)
     written = write_figures(options.run, options.out, options.format, options.theme)
     if options.json:
         print(json.dumps({name: str(path) for name, path in written.items()}))

@@ -15,6 +15,7 @@ from analysis.report.summary import summary
 from analysis.report.terminal import show
 from analysis.text import console, plural, print_line
 from lth_trainable.errors import OK
+from lth_trainable.options import parsed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,7 @@ class Options:
 
 def main(arguments: Sequence[str]) -> int:
     """Merge, gather and print; returns the exit code. Raises `UserError` for bad input; then nothing is written."""
-    options = tyro.cli(Options, prog="python -m analysis merge", args=arguments)
+    options = parsed(Options, prog="python -m analysis merge", args=arguments)
     done = merge(options.runs, options.into)
     frames = gather_run(done.store, done.run)
     if options.json:

@@ -13,6 +13,7 @@ import tyro
 from analysis.export.archive import pack
 from analysis.text import human_bytes, plural
 from lth_trainable.errors import OK
+from lth_trainable.options import parsed
 from lth_trainable.safe_text import one_line
 
 TICKETS_HELP = (
@@ -42,7 +43,7 @@ class Options:
 
 def main(arguments: Sequence[str]) -> int:
     """Pack and print what was packed; returns the exit code. Raises `UserError` for bad input."""
-    options = tyro.cli(Options, prog="python -m analysis pack", args=arguments)
+    options = parsed(Options, prog="python -m analysis pack", args=arguments)
     packed = pack(options.run, options.out, options.tickets)
     if options.json:
         about = {"archive": str(packed.path), "bytes": packed.bytes, "tickets": packed.tickets.trials}

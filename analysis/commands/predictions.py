@@ -14,6 +14,7 @@ from analysis.tables.parquet import load, parquet_path
 from analysis.tables.predictions import PREDICTIONS, predictions_table
 from analysis.tables.run_plan import find_run
 from lth_trainable.errors import OK, UserError
+from lth_trainable.options import parsed
 from lth_trainable.safe_text import one_line
 
 
@@ -32,7 +33,7 @@ class Options:
 
 def main(arguments: Sequence[str]) -> int:
     """Write the table and print its path; returns the exit code. Raises `UserError` for bad input."""
-    options = tyro.cli(Options, prog="python -m analysis predictions", args=arguments)
+    options = parsed(Options, prog="python -m analysis predictions", args=arguments)
     store, run = find_run(options.run)
     table = predictions_table(load(options.run).tables["trials"])
     if not table.num_rows:

@@ -18,6 +18,7 @@ from analysis.tables.parquet import Frames, load
 from analysis.tables.run_plan import KEPT, PUBLISHED, RunPlan, find_run, read_plan
 from analysis.text import console, print_line, table_of
 from lth_trainable.errors import OK, UserError, bad_value
+from lth_trainable.options import parsed
 
 FIXED = "Claims and margins were fixed in the plan, before the first trial."
 AFTERWARDS = (
@@ -47,7 +48,7 @@ class Options:
 
 def main(arguments: Sequence[str]) -> int:
     """Hold and print; returns the exit code. Raises `UserError` for bad input."""
-    options = tyro.cli(Options, prog="python -m analysis published", args=arguments)
+    options = parsed(Options, prog="python -m analysis published", args=arguments)
     if options.list:
         return _list(options)
     if options.run is None:

@@ -13,6 +13,7 @@ import tyro
 from analysis.export.results import Time, keep
 from analysis.text import human_bytes
 from lth_trainable.errors import OK, bad_value
+from lth_trainable.options import parsed
 from lth_trainable.safe_text import one_line
 
 
@@ -39,7 +40,7 @@ class Options:
 
 def main(arguments: Sequence[str]) -> int:
     """Write the results and print what was written; returns the exit code. Raises `UserError` for bad input."""
-    options = tyro.cli(Options, prog="python -m analysis results", args=arguments)
+    options = parsed(Options, prog="python -m analysis results", args=arguments)
     for name, value in (("seconds", options.seconds), ("gpus", options.gpus)):
         if value is not None and value <= 0:
             raise bad_value(name, value, "more than 0")

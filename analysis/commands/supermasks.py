@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,8 @@ from analysis.tables.run_plan import find_run, read_plan
 from analysis.tables.schema import Row
 from analysis.text import console, print_line
 from lth_trainable.errors import OK
+from lth_trainable.options import parsed
+from lth_trainable.quiet import ignore_torch_warnings
 from lth_trainable.store.store import Store
 
 
@@ -52,8 +53,8 @@ class SupermaskOptions:
 
 def main(arguments: Sequence[str]) -> int:
     """Measure, write the table and the figure, print what they say; returns the exit code. Raises `UserError`."""
-    warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
-    options = tyro.cli(SupermaskOptions, prog="python -m analysis supermasks", args=arguments)
+    ignore_torch_warnings()
+    options = parsed(SupermaskOptions, prog="python -m analysis supermasks", args=arguments)
     settings = Settings(
         criteria=options.criteria, rounds=options.rounds, data_root=options.data_root, device=options.device
     )

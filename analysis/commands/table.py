@@ -17,6 +17,7 @@ from analysis.tables.schema import Row
 from analysis.text import signed
 from analysis.verdicts.headlines import headlines
 from lth_trainable.errors import OK, UserError
+from lth_trainable.options import parsed
 from lth_trainable.safe_text import one_line
 
 Format = Literal["latex", "csv", "markdown"]
@@ -59,7 +60,7 @@ class Options:
 
 def main(arguments: Sequence[str]) -> int:
     """Print the table; returns the exit code. Raises `UserError` for bad input."""
-    options = tyro.cli(Options, prog="python -m analysis table", args=arguments)
+    options = parsed(Options, prog="python -m analysis table", args=arguments)
     rows = headlines(as_rows(load(options.run).verdicts))
     if not rows:
         raise UserError(f"{options.run}: found no comparisons; expected tickets with dense networks of the same seeds")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lth_trainable.data.datasets import load_dataset
 from lth_trainable.errors import NoRoom, StorageError, UserError
+from lth_trainable.quiet import ignore_torch_warnings
 from lth_trainable.silence.watchdog import Watch, watched
 from lth_trainable.spec.trial_spec import TrialSpec, spec_from_dict
 from lth_trainable.stopwatch import part
@@ -207,7 +208,7 @@ def execution_of(task: Mapping[str, Any]) -> Execution:
 def own_warnings() -> Iterator[None]:
     """A trial's code may change the filters of warnings, and its worker trains other trials too."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
+        ignore_torch_warnings()
         yield
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from lth_trainable.errors import UserError, bad_value
+from lth_trainable.quiet import ignore_torch_warnings
 from sweeps.cli.arguments import Arguments, as_content, several
 from sweeps.cli.job import Setting, machine_troubles
 from sweeps.cli.options import RunOptions
@@ -41,7 +42,7 @@ def ray_of_its_own(options: RunOptions) -> Iterator[None]:
 def told() -> Iterator[None]:
     """A failing disk is one line, and warnings of libraries that nobody can act on are not shown."""
     with warnings.catch_warnings(), machine_troubles():
-        warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
+        ignore_torch_warnings()
         warnings.filterwarnings("ignore", message="IProgress not found")  # of tqdm in a notebook, which Ray imports
         yield
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from lth_trainable import signals
 from lth_trainable.data.datasets import load_dataset
 from lth_trainable.data.splits import Dataset
 from lth_trainable.errors import FAILED, OK, STOPPED, StorageError, UserError, bad_value, command_line
+from lth_trainable.quiet import ignore_torch_warnings
 from lth_trainable.safe_text import printable
 from lth_trainable.silence.limit import SLOW, announced
 from lth_trainable.silence.watchdog import check_limit
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 def exit_code_of(command: Callable[[], int]) -> int:
     """Run a command; returns its exit code. Like `command_line`, but a failing disk of this machine is one line too."""
-    warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
+    ignore_torch_warnings()
 
     def told() -> int:
         with machine_troubles():

@@ -253,7 +253,7 @@ def test_it_is_an_option_of_commands_and_of_python() -> None:
     assert options.resources.with_replicas(4) == parse([*AUTO, "--replicas", "4"])[0].resources
     with pytest.raises(UserError, match=r"Sweep, replicas: found 'automatic'; expected .*auto"):
         SWEEP.checked("replicas", "automatic")
-    with pytest.raises(SystemExit):
+    with pytest.raises(UserError, match="--replicas: found 'many'; expected a whole number or auto"):
         parse(["digits", "--replicas", "many"])
 
 
