@@ -114,11 +114,17 @@ def test_the_command_line_changes_the_axes_of_a_recipe() -> None:
     assert parse([])[1] == find_recipe("digits")
 
 
-@pytest.mark.parametrize("arguments", [["--sparsity", "abc"], ["--no-such-flag"], ["--seeds", "two"]])
+@pytest.mark.parametrize("arguments", [["--no-such-flag"], ["--mps", "maybe"]])
 def test_malformed_flags_exit_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         parse(arguments)
     assert caught.value.code == 2 and arguments[-1] in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize("arguments", [["--sparsity", "abc"], ["--seeds", "two"]])
+def test_words_in_place_of_numbers_are_refused(arguments: list[str]) -> None:
+    with pytest.raises(UserError, match=f"{arguments[0]}: found '{arguments[1]}'; expected a "):
+        parse(arguments)
 
 
 def test_a_flag_without_a_value_is_refused() -> None:
