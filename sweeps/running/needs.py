@@ -30,11 +30,11 @@ def needs_of(specs: Sequence[TrialSpec], data_root: Path | None, warm_up: WarmUp
 def warm_up_of(specs: Sequence[TrialSpec], execution: Mapping[str, Any], packing: Packing | None) -> WarmUp | None:
     """What workers train until their first trial: a network of the first one, on their GPU. None: nothing.
 
-    That is so without a GPU; with several, since only its first trial says which is a worker's; where the first trial
-    measures its memory; for stacks of networks, and those that are to be compiled, which takes minutes; and for trials
-    with the user's own code, which is to run within trials only.
+    That is so without a GPU; with several, since only its first trial says which is a worker's; where trials do not
+    share it, or the first one measures its memory; for stacks of networks, and those that are to be compiled, which
+    takes minutes; and for trials with the user's own code, which is to run within trials only.
     """
-    if packing is None or packing.gpus > 1 or packing.is_measuring or not specs:
+    if packing is None or packing.gpus > 1 or packing.on_each == 1 or not specs:
         return None
     spec = specs[0]
     if execution.get("replicas", 1) > 1 or execution.get("compile") or spec.code_digests():

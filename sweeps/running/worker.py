@@ -58,6 +58,7 @@ def _take_defaults() -> None:
 @before_first_trial(unblock_for_children)
 def train(config: dict[str, Any]) -> None:
     """`trainable.train` of a trial that ends when the driver asks for it; at once, if it has not begun."""
+    warm_up.give_way()
     task = task_of(config)
     should_stop = StopSign(task["launch"])
     if should_stop():
@@ -70,7 +71,6 @@ def train(config: dict[str, Any]) -> None:
 
         tell_recorded(task)
         return
-    warm_up.give_way()
     if task.get("place"):  # read when this process first uses CUDA; all its trials have the same GPU
         os.environ[VISIBLE] = task["place"]["visible"]
     with running(bool(task["execution"].get("profile"))):

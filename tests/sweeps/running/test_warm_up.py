@@ -138,10 +138,11 @@ def test_what_is_trained_is_the_first_trial_on_the_gpu() -> None:
     ("specs", "more", "packing"),
     [
         ([SPEC], {}, None), ([], {}, Packing(1, 8)), ([SPEC], {}, Packing(2, 8)), ([SPEC], {}, Packing(1, 1, most=8)),
+        ([SPEC], {}, Packing(1, 1)),
         ([SPEC], {"replicas": 4}, Packing(1, 8)), ([SPEC], {"compile": True}, Packing(1, 8)),
         ([PLUGGED, SPEC], {}, Packing(1, 8)),
     ],
-    ids=["no GPU", "no trial", "two GPUs", "measures", "stacks", "compiled", "own code"],
+    ids=["no GPU", "no trial", "two GPUs", "measures", "one at a time", "stacks", "compiled", "own code"],
 )  # fmt: skip
 def test_who_trains_nothing(specs: list[TrialSpec], more: dict[str, Any], packing: Packing | None) -> None:
     assert warm_up_of(specs, {**ON_GPU, **more}, packing) is None
