@@ -7,7 +7,7 @@ import importlib
 import threading
 from collections.abc import Iterator
 
-FOR_TUNE = ("pandas", "ray.tune", "sweeps.running.searcher")
+FOR_TUNE = ("pandas",)  # Ray Tune imports it
 FOR_THE_END = ("scipy.stats", "analysis.report.html")  # with matplotlib: together a second or two
 
 JOIN_SECONDS = 10.0

@@ -61,7 +61,8 @@ def test_updates_as_one_are_those_of_each(
     for each, as_one in zip(*found, strict=True):
         assert each.keys() == as_one.keys()
         for name, value in each.items():
-            torch.testing.assert_close(as_one[name], value, rtol=1e-5, atol=1e-7, msg=name)
+            # an update is up to 1e-2; where gradients are tiny, AdamW makes a large one of their rounding
+            torch.testing.assert_close(as_one[name], value, rtol=1e-5, atol=1e-6, msg=name)
 
 
 @pytest.mark.parametrize("difference", ["rate", "steps"])
