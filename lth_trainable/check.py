@@ -24,7 +24,7 @@ from typing import Annotated, Any, Literal, cast, get_args
 import tyro
 
 from lth_trainable.errors import FAILED, OK, UserError, bad_value, command_line
-from lth_trainable.options import parsed
+from lth_trainable.options import check_numbers
 from lth_trainable.quiet import ignore_torch_warnings
 from lth_trainable.registry import lookup, not_covered, printing_aside
 from lth_trainable.safe_text import one_line, printable
@@ -197,7 +197,13 @@ def guess_kind(name: str, function: Callable[..., Any]) -> Kind:
 def command(arguments: list[str] | None = None) -> int:
     """Run `main` with arguments from the command line; returns its exit code."""
     ignore_torch_warnings()
-    return command_line(lambda: parsed(main, prog="python -m lth_trainable.check", description=__doc__, args=arguments))
+    words = list(sys.argv[1:] if arguments is None else arguments)
+
+    def run() -> int:
+        check_numbers(words, main)
+        return tyro.cli(main, prog="python -m lth_trainable.check", description=__doc__, args=words)
+
+    return command_line(run)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
 """The command line of a command as an object. A word in place of a number is an error in one line.
 
-The option parser itself would say that in a box of ten lines, with the names of Python's types.
+The option parser itself says that in a box of ten lines, with the names of Python's types.
 """
 
 from __future__ import annotations
 
+import contextlib
+import inspect
+import io
 import sys
 import types
 import typing
@@ -17,62 +20,93 @@ from lth_trainable.errors import bad_value
 
 T = TypeVar("T")
 NUMBERS = {int: "a whole number", float: "a number"}
+NOTHING = type(None)
 
 
-def parsed(options: Callable[..., T], *, args: Sequence[str] | None, **how: Any) -> T:
-    """`tyro.cli` of a dataclass or function. args: None for those of this process.
+def parsed(options: type[T], *more: type, args: Sequence[str] | None, **how: Any) -> T:
+    """`tyro.cli` of a dataclass. args: None for those of this process. more: dataclasses within it.
 
-    Raises `UserError` for a flag that takes numbers and has something else. Exits with code 2 where the option parser
-    finds a mistake, and with 0 for help.
+    Raises `UserError` if the parser refuses a word in place of a number. For other mistakes it exits with code 2, and
+    for help with 0.
     """
     words = list(sys.argv[1:] if args is None else args)
-    check_numbers(words, options)
-    return tyro.cli(options, args=words, **how)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            return tyro.cli(options, args=words, **how)
+    except SystemExit as end:
+        if end.code:
+            for each in (*more, options):
+                check_numbers(words, each)
+    return tyro.cli(options, args=words, **how)  # it exits again, and says why
 
 
 def check_numbers(words: Sequence[str], options: Callable[..., Any]) -> None:
     """Raise `UserError` for the first flag that takes numbers and has something else.
 
-    words: of a command line. options: what has a field or parameter for each flag.
+    words: of a command line that the parser refuses. options: what has a field or parameter for each flag.
     """
-    hints = {_flag(name): hint for name, hint in typing.get_type_hints(options).items()}
+    waits_for_word = _needs_a_word(options)  # it may follow several numbers
+    flags = {_flag(name): hint for name, hint in typing.get_type_hints(options).items()}
     flag, hint = "", None  # whose value comes next
     for word in words:
-        if word.startswith("-") and not word[1:2].isdigit() and word[1:2] != ".":
+        if word.startswith("--") or word == "-h":
             name, equals, value = word.partition("=")
-            flag, hint = name, hints.get(_flag(name.removeprefix("--")))
+            flag, hint = name, flags.get(_flag(name.removeprefix("--")))
             if equals:
                 _check(flag, value, hint)
                 hint = None
         elif hint is not None:
             _check(flag, word, hint)
-            hint = hint if typing.get_origin(hint) is tuple else None
+            hint = hint if _takes_several(hint) and not waits_for_word else None
+        else:
+            waits_for_word = False
 
 
 def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def _needs_a_word(options: Callable[..., Any]) -> bool:
+    """Whether there is an argument without a flag and without a default."""
+    hints = typing.get_type_hints(options, include_extras=True)
+    needed = [hints[name] for name, of in inspect.signature(options).parameters.items() if of.default is of.empty]
+    return any(note is tyro.conf.Positional for hint in needed for note in getattr(hint, "__metadata__", ()))
+
+
+def _takes_several(hint: Any) -> bool:
+    return any(typing.get_origin(part) is tuple for part in _parts(hint))
+
+
 def _check(flag: str, word: str, hint: Any) -> None:
-    """Raise `UserError` if the type of a flag has numbers, no text, and not this word."""
+    """Raise `UserError` if a flag of this type takes only numbers, or words that are named, and this is neither."""
     kinds = _kinds(hint)
-    numbers = [kind for kind in kinds if kind in NUMBERS]
-    named = [str(value) for kind in kinds if typing.get_origin(kind) is Literal for value in typing.get_args(kind)]
-    if not numbers or any(kind is str for kind in kinds) or word in named or (word == "None" and type(None) in kinds):
+    numbers = [kind for kind in NUMBERS if kind in kinds]
+    choices = [kind for kind in kinds if typing.get_origin(kind) is Literal]
+    named = [str(value) for kind in choices for value in typing.get_args(kind)]
+    takes_others = any(kind not in (*NUMBERS, *choices, NOTHING) for kind in kinds)
+    if not numbers or takes_others or word in named or (word == "None" and NOTHING in kinds):
         return
-    for kind in numbers:
-        try:
-            kind(word)
-        except ValueError:
-            continue
-        return
-    raise bad_value(flag, word, " or ".join([*(NUMBERS[kind] for kind in numbers), *named]))
+    if not any(_is_a(kind, word) for kind in numbers):
+        raise bad_value(flag, word, " or ".join([*(NUMBERS[kind] for kind in numbers), *named]))
 
 
-def _kinds(hint: Any) -> tuple[Any, ...]:
-    """The types that a value may have: of each element, for a tuple of any length."""
-    if typing.get_origin(hint) is tuple:
-        return _kinds(typing.get_args(hint)[0])
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return tuple(kind for part in typing.get_args(hint) for kind in _kinds(part))
-    return (hint,)
+def _parts(hint: Any) -> tuple[Any, ...]:
+    """The types of a union, or the type itself."""
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+
+
+def _kinds(hint: Any) -> list[Any]:
+    """The types that a word may be of: of each element, for a tuple."""
+    found = list[Any]()
+    for part in _parts(hint):
+        within = typing.get_args(part) if typing.get_origin(part) is tuple else ()
+        found += [kind for each in within if each is not Ellipsis for kind in _kinds(each)] if within else [part]
+    return found
+
+
+def _is_a(kind: Callable[[str], Any], word: str) -> bool:
+    try:
+        kind(word)
+    except ValueError:
+        return False
+    return True

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from lth_trainable.errors import DATABASES, PLACES, bad_value, refuse_secrets
-from lth_trainable.options import check_numbers, parsed
+from lth_trainable.options import parsed
 from lth_trainable.spec.trial_spec import TrialSpec
 from sweeps.cli.commas import without_commas
 from sweeps.cli.help import Help, helped
@@ -301,10 +301,9 @@ def read(
     names = [flag for field, flag in flags().items() if field not in WITH_COMMAS]
     several = {"--" + name.replace("_", "-") for name in (*names, *LISTS, *lists)}
     argv = without_commas(helped(argv, text, (options, axes)), several)
-    check_numbers(argv, axes)
     axes_field = ("axes", Annotated[axes, tyro.conf.arg(name="")])
     return argv, parsed(
-        make_dataclass("Arguments", [axes_field], bases=(options,), kw_only=True),
+        make_dataclass("Arguments", [axes_field], bases=(options,), kw_only=True), axes,
         prog=text.program, description=text.about, args=argv, config=(tyro.conf.FlagCreatePairsOff,),
     )  # fmt: skip
 

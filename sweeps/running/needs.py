@@ -1,4 +1,4 @@
-"""What the workers of a launch need before their first step, so that it is there once for all, or before they train."""
+"""What the workers of a launch need before their first step: a fork server has it for all, or each makes it ahead."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """A worker on a GPU that has no trial yet trains a network for a few batches, and forgets it.
 
 Then the GPU's context, its libraries' kernels and the data are there when its first trial comes. A sweep often begins
-with few trials, whose states all others start from; these would all find nothing of that there, at the same time. The
-fork server has a new worker `begin`; `train` lets a trial wait until that is over.
+with few trials, whose states all others start from; without this, all the others would set up the GPU at the same
+moment. The fork server has a new worker `begin`; `train` lets a trial wait until that is over.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lth_trainable.spec.trial_spec import spec_from_dict
 
 LOOK_SECONDS = 0.02  # between two looks whether Ray knows this worker
 PATIENCE = 2.0  # seconds for its first trial to come: those that come at once have the GPU to themselves
-LONGEST = 60.0  # seconds that a trial waits: whatever hangs is to hang in a trial, which is watched
+LONGEST = 120.0  # seconds that a trial waits; then the worker ends, and Ray starts the trial in another one
 MODULES = ("sweeps.running.warm_up", "lth_trainable.training.warm_up")  # for a fork server to import
 
 
@@ -52,8 +52,10 @@ class _Thread(threading.Thread):
 
     def give_way(self) -> None:
         self.is_late = True
-        if self.turn.acquire(timeout=LONGEST):
-            self.turn.release()
+        if not self.turn.acquire(timeout=LONGEST):  # it would change PyTorch's settings while the trial trains
+            print(f"warm-up: it has not ended after {LONGEST:g} s, so its worker ends", file=sys.stderr, flush=True)
+            os._exit(1)
+        self.turn.release()
 
 
 _warming: _Thread | None = None
@@ -63,6 +65,7 @@ def begin(order: Mapping[str, Any]) -> None:
     """Warm this worker up, in a thread. order: a `WarmUp` as JSON."""
     global _warming
     _warming = _Thread(WarmUp(**order))
+    os.environ.update(_warming.of.environment)
     _warming.start()
 
 
@@ -80,7 +83,6 @@ def _is_connected() -> bool:
 
 def _train(of: WarmUp) -> None:
     try:
-        os.environ.update(of.environment)
         from lth_trainable.training.execution import Execution
         from lth_trainable.training.warm_up import warm_up
 

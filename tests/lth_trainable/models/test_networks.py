@@ -100,6 +100,7 @@ def test_a_builder_imports_the_library_that_is_named_for_it_and_no_other() -> No
         "    ours = 'lth_trainable.models.torchvision_networks', 'timm'\n"
         "    loaded = [module for module in ours if module in sys.modules]\n"
         "    assert loaded == [module for module in (module_of(name),) if module], (name, loaded)\n"
+        "    assert ('torchvision' in sys.modules) == bool(loaded) and 'torch._dynamo' not in sys.modules, name\n"
     )
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
     assert module_of("timm:resnet18") == "timm" and module_of("tests.plugins:tiny_cnn") is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,11 +32,20 @@ SPECS = {
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", SPECS)
-def test_bytes_do_not_depend_on_it(name: str, device: str, store: Store) -> None:
+def test_bytes_do_not_depend_on_it(name: str, device: str, tmp_path: Path) -> None:
     spec, execution = TrialSpec(**{**SMALL, **SPECS[name]}), Execution(device=device)
-    before = run_trial(spec, store, "cold", execution)
-    warm_up(TrialSpec(**{**SMALL, **SPECS[name], "seed": 7}), execution)
-    assert results(run_trial(spec, Store(store.root), "warm", execution)) == results(before)
+    before = run_trial(spec, Store(tmp_path / "cold"), "r", execution)
+    warm = TrialSpec(**{**SMALL, **SPECS[name], "seed": 7})
+    thread = threading.Thread(target=warm_up, args=(warm, execution))  # as in a worker
+    thread.start()
+    thread.join()
+    after = run_trial(spec, Store(tmp_path / "warm"), "r", execution)
+    assert (
+        after["epochs_trained"]
+        == before["epochs_trained"]
+        == sum(row["trained_by"] == spec.name for row in after["epochs"])
+    )
+    assert results(after) == results(before)
 
 
 def test_it_trains_the_last_batches_of_one_epoch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,9 +76,10 @@ def test_workers_have_the_data_that_were_ordered(server: ForkServer, tmp_path: P
     script.write_text(
         "import os\nfrom lth_trainable.data.datasets import load_dataset\nbefore = load_dataset.cache_info()\n"
         f"data = load_dataset(*{settings!r})\nafter = load_dataset.cache_info()\n"
-        "with open(os.environ['SHOWN'], 'w') as file:\n"
+        "with open(os.environ['SHOWN'] + '.part', 'w') as file:\n"
         "    print(before.currsize, after.hits - before.hits, after.misses - before.misses, len(data.train),\n"
         "          file=file)\n"
+        "os.replace(os.environ['SHOWN'] + '.part', os.environ['SHOWN'])\n"
     )
     subprocess.run(
         [*server.listen(tmp_path), sys.executable, str(script)], env={**os.environ, "SHOWN": str(shown)}, cwd=tmp_path,
@@ -93,8 +94,9 @@ def test_workers_do_what_was_ordered_until_their_first_trial(server: ForkServer,
     server.order(Needs(modules=MODULES[:1], warm_up=WarmUp(spec={}, execution={}, environment={})))
     script, shown = tmp_path / "default_worker.py", tmp_path / "shown"
     script.write_text(
-        "import os, threading\nwith open(os.environ['SHOWN'], 'w') as file:\n"
+        "import os, threading\nwith open(os.environ['SHOWN'] + '.part', 'w') as file:\n"
         "    print(*(thread.name for thread in threading.enumerate()), file=file)\n"
+        "os.replace(os.environ['SHOWN'] + '.part', os.environ['SHOWN'])\n"
     )
     subprocess.run(
         [*server.listen(tmp_path), sys.executable, str(script)], env={**os.environ, "SHOWN": str(shown)}, cwd=tmp_path,

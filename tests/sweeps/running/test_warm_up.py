@@ -105,6 +105,27 @@ def test_a_trial_that_comes_while_others_begin_does_without(
     assert not trained.asked
 
 
+def test_a_trial_never_trains_beside_it(
+    ray: threading.Event, trained: Trained, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that hangs ends its worker."""
+
+    class Ended(Exception):
+        pass
+
+    def end(code: int) -> None:
+        raise Ended(code)
+
+    monkeypatch.setattr(warm_up, "LONGEST", 0.01)
+    monkeypatch.setattr(warm_up.os, "_exit", end)
+    ray.set()
+    warm_up.begin(ORDER.as_json())
+    assert trained.begun.wait(60)
+    with pytest.raises(Ended):
+        warm_up.give_way()
+    assert "has not ended after 0.01 s" in capsys.readouterr().err
+
+
 def test_a_process_that_has_no_order_does_not_wait(trained: Trained) -> None:
     warm_up.give_way()
     assert not trained.asked
