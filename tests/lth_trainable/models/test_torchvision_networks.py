@@ -9,22 +9,16 @@ from pathlib import Path
 import pytest
 
 CASES = {
-    "none of it is imported": (
+    "it is imported once the question is asked": (
         "from lth_trainable.models.torchvision_networks import models\n"
         "models.resnet18()\n"
         "assert {'torch._dynamo', 'torch._dynamo.utils', 'sympy'}.isdisjoint(sys.modules)\n"
-    ),
-    "the question is answered by the compiler, once it is asked": (
-        "from lth_trainable.models.torchvision_networks import models\n"
         "roi_align = sys.modules['torchvision.ops.roi_align']\n"
         "answer = roi_align.is_compile_supported('cpu')\n"
         "import torch._dynamo.utils\n"
         "assert answer == torch._dynamo.utils.is_compile_supported('cpu')\n"
         "boxes = [torch.tensor([[0.0, 0.0, 4.0, 4.0]])]\n"
         "assert roi_align.roi_align(torch.ones(1, 3, 8, 8), boxes, 2).shape == (1, 3, 2, 2)\n"
-    ),
-    "the compiler works afterwards": (
-        "from lth_trainable.models.torchvision_networks import models\n"
         "assert torch.compile(lambda x: x + 1, backend='eager')(torch.ones(2)).tolist() == [2, 2]\n"
     ),
     "who wants more of it within the block has the real one": (
