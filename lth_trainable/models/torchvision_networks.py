@@ -1,8 +1,9 @@
 """`torchvision.models`, imported without PyTorch's compiler.
 
 torchvision imports the compiler, and SymPy with it, for one question of its RoI align: whether it can be compiled for a
-device. No network for whole images asks that, and the import takes one to four seconds. Seen to work with torchvision
-0.26 and 0.29; `test_torchvision_networks.py` fails where another version imports the compiler in another way.
+device. No network for whole images asks that, and the import takes one to four seconds. Seen to work with the
+torchvision of PyTorch 2.11 and of 2.14; `test_torchvision_networks.py` fails where another version imports the compiler
+in another way.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the workers of a launch need before their first step: a fork server has it for all, or each makes it ahead."""
+"""What workers need before their first step: what a fork server prepares for all, and what each prepares itself."""
 
 from __future__ import annotations
 

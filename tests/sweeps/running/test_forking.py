@@ -72,38 +72,19 @@ def test_a_server_that_is_ready_before_the_command_forks_too(server: ForkServer,
 def test_workers_have_the_data_that_were_ordered(server: ForkServer, tmp_path: Path) -> None:
     settings = ("digits", None, 0, None)
     server.order(Needs(data=(("no_such_data", None, 0, None), settings)))
-    script, shown = tmp_path / "default_worker.py", tmp_path / "shown"
-    script.write_text(
-        "import os\nfrom lth_trainable.data.datasets import load_dataset\nbefore = load_dataset.cache_info()\n"
+    code = (
+        "from lth_trainable.data.datasets import load_dataset\nbefore = load_dataset.cache_info()\n"
         f"data = load_dataset(*{settings!r})\nafter = load_dataset.cache_info()\n"
-        "with open(os.environ['SHOWN'] + '.part', 'w') as file:\n"
-        "    print(before.currsize, after.hits - before.hits, after.misses - before.misses, len(data.train),\n"
-        "          file=file)\n"
-        "os.replace(os.environ['SHOWN'] + '.part', os.environ['SHOWN'])\n"
+        "found = before.currsize, after.hits - before.hits, after.misses - before.misses, len(data.train)\n"
     )
-    subprocess.run(
-        [*server.listen(tmp_path), sys.executable, str(script)], env={**os.environ, "SHOWN": str(shown)}, cwd=tmp_path,
-        check=True, timeout=120,
-    )  # fmt: skip
-    _wait_for(shown)
-    assert shown.read_text().split() == ["1", "1", "0", "1150"]
+    assert _found_by(server, tmp_path, code) == ["1", "1", "0", "1150"]
 
 
 def test_workers_do_what_was_ordered_until_their_first_trial(server: ForkServer, tmp_path: Path) -> None:
     """Also if a later order says nothing of it."""
     server.order(Needs(modules=MODULES[:1], warm_up=WarmUp(spec={}, execution={}, environment={})))
-    script, shown = tmp_path / "default_worker.py", tmp_path / "shown"
-    script.write_text(
-        "import os, threading\nwith open(os.environ['SHOWN'] + '.part', 'w') as file:\n"
-        "    print(*(thread.name for thread in threading.enumerate()), file=file)\n"
-        "os.replace(os.environ['SHOWN'] + '.part', os.environ['SHOWN'])\n"
-    )
-    subprocess.run(
-        [*server.listen(tmp_path), sys.executable, str(script)], env={**os.environ, "SHOWN": str(shown)}, cwd=tmp_path,
-        check=True, timeout=120,
-    )  # fmt: skip
-    _wait_for(shown)
-    assert shown.read_text().split() == ["MainThread", "warm-up"]
+    code = "import threading\nfound = [thread.name for thread in threading.enumerate()]\n"
+    assert _found_by(server, tmp_path, code) == ["MainThread", "warm-up"]
 
 
 def test_images_that_are_not_decoded_yet_are_left_to_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,6 +176,21 @@ def _order_and_wait(server: ForkServer, folder: Path, module: str) -> None:
     finally:
         sys.path.remove(str(folder))
     _wait_for(done)
+
+
+def _found_by(server: ForkServer, folder: Path, code: str) -> list[str]:
+    """What a worker that the server forks finds: the words of `found`, which this code makes."""
+    script, shown = folder / "default_worker.py", folder / "shown"
+    script.write_text(
+        f"{code}\nimport os\nwith open(os.environ['SHOWN'] + '.part', 'w') as file:\n    print(*found, file=file)\n"
+        "os.replace(os.environ['SHOWN'] + '.part', os.environ['SHOWN'])\n"
+    )
+    subprocess.run(
+        [*server.listen(folder), sys.executable, str(script)], env={**os.environ, "SHOWN": str(shown)}, cwd=folder,
+        check=True, timeout=120,
+    )  # fmt: skip
+    _wait_for(shown)
+    return shown.read_text().split()
 
 
 def _wait_for(file: Path) -> None:
